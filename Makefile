@@ -1,0 +1,52 @@
+# Everything a checkout needs: each target first makes .venv and installs the tested set into it.
+PYTHON ?= python3
+WORKERS ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help install demo test check lint types format clean
+
+help:
+	@echo "make demo     pretrain, train an agent on object latents, write runs/demo/report.html"
+	@echo "make test     run the tests (WORKERS=$(WORKERS) processes)"
+	@echo "make lint     ruff: rules and formatting"
+	@echo "make types    mypy --strict"
+	@echo "make check    lint, types and tests"
+	@echo "make format   let ruff rewrite the files"
+	@echo "make install  make $(VENV) with PYTHON=$(PYTHON) and install into it"
+	@echo "make clean    remove $(VENV), caches and build folders (runs/ stays)"
+
+install: $(STAMP)
+
+$(STAMP): setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Python >= 3.11 is needed; '$(PYTHON)' is not. Try: make PYTHON=/path/to/python3.11" >&2; \
+		exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/python agents/demo.py
+
+# One thread in each worker: PyTorch would otherwise start one per core in all of them.
+test: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+check: lint types test
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

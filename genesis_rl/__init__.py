@@ -1,0 +1,58 @@
+"""Object-centric perception for reinforcement learning.
+
+Scene models (GENESIS and its relatives) learn to see objects in frames without labels; wrappers
+let any Gymnasium or Stable-Baselines3 agent act on the objects instead of the pixels.
+
+Importing this package registers the environment ids and nothing else: the public names below are
+loaded when they are first used, so that ``import genesis_rl`` needs neither PyTorch nor
+Stable-Baselines3.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from genesis_rl.envs import register_envs
+
+if TYPE_CHECKING:
+    from genesis_rl.agents.vec_obs import VecGenesisObs
+    from genesis_rl.checkpoint import load
+    from genesis_rl.envs.obs import GenesisObs, GenesisVectorObs
+    from genesis_rl.perception import SlotEncoder
+    from genesis_rl.slots import Slots
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "GenesisObs",
+    "GenesisVectorObs",
+    "SlotEncoder",
+    "Slots",
+    "VecGenesisObs",
+    "__version__",
+    "load",
+]
+
+_HOMES = {
+    "GenesisObs": "genesis_rl.envs.obs",
+    "GenesisVectorObs": "genesis_rl.envs.obs",
+    "SlotEncoder": "genesis_rl.perception",
+    "Slots": "genesis_rl.slots",
+    "VecGenesisObs": "genesis_rl.agents.vec_obs",
+    "load": "genesis_rl.checkpoint",
+}
+
+register_envs()
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module when it is first used (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, loaded or not."""
+    return sorted({*globals(), *__all__})
