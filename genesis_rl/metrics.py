@@ -1,0 +1,297 @@
+"""Scores of a segmentation against the truth, and the scores that need no model.
+
+Label maps are integer tensors (B, H, W). In the truth 0 is the background, 1, 2, ... are objects
+and negative labels mark pixels that count nowhere. All scores are per image, in float64, computed
+on the tensors' device from one table of overlaps; nothing loops over images.
+
+Images without foreground have no foreground score: they get NaN, are left out of averages, and
+are counted. (The released GENESIS code gives them 1 in the adjusted Rand index and 0 in the
+covering, so that empty images raise the one and lower the other.)
+"""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+# Bounds the memory of `image_scores`; also keeps its tables in the processor's cache.
+_CHUNK = 64
+
+
+class SegCover(NamedTuple):
+    """Segmentation covering of the true segments by the predicted ones (paper, appendix C).
+
+    Attributes:
+        mean: mSC, every true segment counting the same, shape (B,), in [0, 1] or NaN.
+        scaled: SC, true segments weighted by their pixels, shape (B,), in [0, 1] or NaN.
+    """
+
+    mean: Tensor
+    scaled: Tensor
+
+
+def segment(log_pi: Tensor) -> Tensor:
+    """Give each pixel to the slot with the largest mask.
+
+    Args:
+        log_pi: log masks or masks, shape (B, K, 1, H, W); any monotone scale will do.
+
+    Returns:
+        Labels 0..K-1, int64, shape (B, H, W); the first slot wins a tie.
+
+    Raises:
+        ValueError: if the shape is not (B, K, 1, H, W).
+    """
+    if log_pi.ndim != 5 or log_pi.shape[2] != 1:
+        raise ValueError(f"log_pi must have shape (B, K, 1, H, W), got {tuple(log_pi.shape)}")
+    return log_pi.argmax(dim=1).squeeze(1)
+
+
+def ari(true: Tensor, pred: Tensor, *, foreground_only: bool = False) -> Tensor:
+    """Adjusted Rand index (Hubert and Arabie, 1985), shape (B,), float64, at most 1.
+
+    Args:
+        true: true labels, integers, shape (B, H, W).
+        pred: predicted labels, integers >= 0, shape (B, H, W).
+        foreground_only: compare only the pixels whose true label is above 0.
+
+    Returns:
+        1 for a perfect match up to names, about 0 for chance; NaN where no pixel is compared.
+
+    Raises:
+        TypeError: if the labels are not integers.
+        ValueError: if the shapes differ or are not (B, H, W), or pred is negative somewhere.
+    """
+    table = _overlaps(true, pred)
+    return _ari(table[:, 1:] if foreground_only else table)
+
+
+def segmentation_covering(true: Tensor, pred: Tensor, *, foreground_only: bool = True) -> SegCover:
+    """Covering of the true segments by the best matching predicted ones (paper, eq. 11 and 12).
+
+    A predicted segment is taken whole, so an object that shares its slot with the background
+    scores low.
+
+    Args:
+        true: true labels, integers, shape (B, H, W).
+        pred: predicted labels, integers >= 0, shape (B, H, W).
+        foreground_only: cover the objects alone; otherwise the background is one more segment.
+
+    Returns:
+        mSC and SC per image; NaN where there is no segment to cover.
+
+    Raises:
+        TypeError: if the labels are not integers.
+        ValueError: if the shapes differ or are not (B, H, W), or pred is negative somewhere.
+    """
+    return _covering(_overlaps(true, pred), first=1 if foreground_only else 0)
+
+
+def image_scores(true: Tensor, pred: Tensor) -> dict[str, Tensor]:
+    """Score every image of a batch.
+
+    Args:
+        true: true labels, integers, shape (B, H, W).
+        pred: predicted labels, integers >= 0, shape (B, H, W).
+
+    Returns:
+        ``ari`` of all pixels, ``ari_fg`` of the foreground, ``ari_fg_2plus`` the same where there
+        are at least two objects (with one object it only says whether one slot took it whole),
+        and the foreground's ``sc`` and ``msc``. Each of shape (B,), float64, NaN where undefined.
+
+    Raises:
+        TypeError: if the labels are not integers.
+        ValueError: if the shapes differ or are not (B, H, W), or pred is negative somewhere.
+    """
+    _check_labels(true, pred)
+    parts = [
+        _table_scores(_overlaps(*pair))
+        for pair in zip(true.split(_CHUNK), pred.split(_CHUNK), strict=True)
+    ]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def average(scores: Mapping[str, Tensor]) -> dict[str, float]:
+    """Average each score over the images that have it.
+
+    Args:
+        scores: per-image scores as of `image_scores`, each of shape (B,), NaN where undefined.
+
+    Returns:
+        For each name its mean (NaN if no image has it) and, under ``name_images``, the number of
+        images it was taken over.
+    """
+    averages: dict[str, float] = {}
+    for name, values in scores.items():
+        averages[name] = float(values.nanmean())
+        averages[f"{name}_images"] = int(values.isfinite().sum())
+    return averages
+
+
+def segmentation_scores(true: Tensor, pred: Tensor) -> dict[str, float]:
+    """Average the scores of `image_scores` over a batch; see there and `average`."""
+    return average(image_scores(true, pred))
+
+
+def one_slot(true: Tensor) -> Tensor:
+    """Put every pixel into one slot: labels 0 in the shape of true, (B, H, W)."""
+    return torch.zeros_like(true)
+
+
+def fixed_grid(num_slots: int, height: int, width: int, *, device: str | None = None) -> Tensor:
+    """Cut the frame into equal cells, one for each slot, whatever it shows.
+
+    The cells stand in floor(sqrt(K)) rows of equal height; where K does not divide, the upper
+    rows hold one cell more.
+
+    Args:
+        num_slots: number of cells K, at least 1.
+        height: height of the frame in pixels.
+        width: width of the frame in pixels.
+        device: where to make the labels.
+
+    Returns:
+        Labels 0..K-1, int64, shape (H, W).
+
+    Raises:
+        ValueError: if num_slots is below 1 or the frame has no pixel for some cell.
+    """
+    if num_slots < 1:
+        raise ValueError(f"num_slots must be at least 1, got {num_slots}")
+    num_rows = math.isqrt(num_slots)
+    cells = torch.full((num_rows,), num_slots // num_rows, device=device)
+    cells[: num_slots % num_rows] += 1
+    if height < num_rows or width < int(cells[0]):
+        raise ValueError(f"a {height} x {width} frame has no room for {num_slots} cells")
+    row = torch.arange(height, device=device) * num_rows // height
+    column = torch.arange(width, device=device)
+    before = cells.cumsum(0) - cells
+    return before[row, None] + column * cells[row, None] // width
+
+
+def colour_palette(images: Tensor) -> Tensor:
+    """Make the true colour the slot: pixels of an image share a label iff they share a colour.
+
+    Args:
+        images: uint8 in [0, 255] or float in [0, 1] (rounded to 8 bit), shape (B, 3, H, W).
+
+    Returns:
+        Labels from 0 without gaps in each image, int64, shape (B, H, W).
+
+    Raises:
+        ValueError: if the shape is not (B, 3, H, W).
+    """
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(f"images must have shape (B, 3, H, W), got {tuple(images.shape)}")
+    if images.is_floating_point():
+        images = (images.clamp(0, 1) * 255).round()
+    red, green, blue = images.long().unbind(dim=1)
+    number = torch.arange(len(images), device=images.device).view(-1, 1, 1)
+    keys = (((number << 8 | red) << 8 | green) << 8) | blue
+    labels: Tensor = torch.unique(keys, return_inverse=True)[1]
+    return labels - labels.amin(dim=(1, 2), keepdim=True)
+
+
+def baselines(images: Tensor, num_slots: int) -> dict[str, Tensor]:
+    """Segment images without any model; a score means something beside these only.
+
+    Args:
+        images: uint8 in [0, 255] or float in [0, 1], shape (B, 3, H, W).
+        num_slots: number of slots K that the grid may use.
+
+    Returns:
+        Labels, int64, shape (B, H, W), of ``one_slot``, ``fixed_grid`` and ``colour_palette``.
+
+    Raises:
+        ValueError: if the shape is not (B, 3, H, W) or the grid does not fit into it.
+    """
+    palette = colour_palette(images)
+    grid = fixed_grid(num_slots, *images.shape[2:]).to(images.device)
+    return {
+        "one_slot": one_slot(palette),
+        "fixed_grid": grid.expand_as(palette),
+        "colour_palette": palette,
+    }
+
+
+def _check_labels(true: Tensor, pred: Tensor) -> None:
+    for name, labels in (("true", true), ("pred", pred)):
+        if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+            raise TypeError(f"{name} must hold integer labels, got {labels.dtype}")
+    if true.ndim != 3 or true.shape != pred.shape or true.numel() == 0:
+        raise ValueError(
+            "true and pred must be label maps of one shape (B, H, W), "
+            f"got {tuple(true.shape)} and {tuple(pred.shape)}"
+        )
+    if pred.min() < 0:
+        raise ValueError(f"pred must hold labels >= 0, got {int(pred.min())}")
+
+
+def _compact(labels: Tensor) -> Tensor:
+    """Close the gaps between large labels, so that tables stay small; 0 remains 0."""
+    if labels.max() < 256:
+        return labels
+    with_zero = torch.cat([labels.new_zeros(1), labels.flatten()])
+    compact: Tensor = torch.unique(with_zero, return_inverse=True)[1]
+    return compact[1:].view_as(labels)
+
+
+def _overlaps(true: Tensor, pred: Tensor) -> Tensor:
+    """Count the pixels of each pair of labels: (B, true, pred), float64 (exact to 2**53)."""
+    _check_labels(true, pred)
+    counted = true >= 0
+    true, pred = _compact(true.long().clamp(min=0)), _compact(pred.long())
+    rows, columns = int(true.max()) + 1, int(pred.max()) + 1
+    number = torch.arange(len(true), device=true.device).view(-1, 1, 1)
+    cells = (number * rows + true) * columns + pred
+    if not counted.all():
+        cells = cells[counted]
+    table = torch.bincount(cells.flatten(), minlength=len(true) * rows * columns)
+    return table.view(len(true), rows, columns).double()
+
+
+def _table_scores(table: Tensor) -> dict[str, Tensor]:
+    cover = _covering(table, first=1)
+    ari_fg = _ari(table[:, 1:])
+    num_objects = (table[:, 1:].sum(dim=2) > 0).sum(dim=1)
+    return {
+        "ari": _ari(table),
+        "ari_fg": ari_fg,
+        "ari_fg_2plus": ari_fg.where(num_objects >= 2, math.nan),
+        "sc": cover.scaled,
+        "msc": cover.mean,
+    }
+
+
+def _ari(table: Tensor) -> Tensor:
+    """Adjusted Rand index from overlaps (B, true, pred), by counting ordered pixel pairs."""
+    total = table.sum(dim=(1, 2))
+    together_both = table.square().sum(dim=(1, 2))
+    together_true = table.sum(dim=2).square().sum(dim=1)
+    together_pred = table.sum(dim=1).square().sum(dim=1)
+    only_true = together_true - together_both
+    only_pred = together_pred - together_both
+    both = together_both - total
+    neither = total.square() - together_true - only_pred
+    numerator = 2 * (both * neither - only_true * only_pred)
+    denominator = (both + only_true) * (only_true + neither) + (both + only_pred) * (
+        only_pred + neither
+    )
+    # Identical partitions score 1 even where every pixel is alone or all are together (0 / 0).
+    index = (numerator / denominator).where((only_true > 0) | (only_pred > 0), 1.0)
+    return index.where(total > 0, math.nan)
+
+
+def _covering(table: Tensor, *, first: int) -> SegCover:
+    """Cover the true labels from first on, given the overlaps (B, true, pred)."""
+    size_true = table.sum(dim=2, keepdim=True)
+    union = size_true + table.sum(dim=1, keepdim=True) - table
+    iou = (table / union.clamp(min=1))[:, first:].amax(dim=2)
+    size = size_true[:, first:].squeeze(2)
+    # An empty sum over an empty image is 0 / 0 = NaN, as documented.
+    return SegCover(
+        mean=iou.sum(dim=1) / (size > 0).sum(dim=1),
+        scaled=(iou * size).sum(dim=1) / size.sum(dim=1),
+    )

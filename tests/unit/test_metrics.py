@@ -1,0 +1,225 @@
+"""Segmentation metrics against the reference numbers, closed forms and each other."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch import Tensor
+
+from genesis_rl import metrics
+
+# From the authors' released code; the kinds of its 20 images are in its array `kind`.
+REFERENCE = Path(__file__).parents[1] / "fixtures" / "metrics_reference.npz"
+NO_FOREGROUND = [3, 4]
+
+
+@pytest.fixture(scope="module")
+def reference() -> dict[str, npt.NDArray[np.generic]]:
+    with np.load(REFERENCE, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture
+def labels(reference: dict[str, npt.NDArray[np.generic]]) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(reference["gt"]), torch.from_numpy(reference["pred"])
+
+
+def expect(
+    ours: Tensor,
+    theirs: npt.NDArray[np.generic],
+    left_out: list[int],
+    theirs_there: float,
+    tol: float,
+) -> None:
+    """Ours equals theirs, except that we leave out what they give a constant."""
+    assert ours.dtype == torch.float64
+    assert ours.isnan().nonzero().flatten().tolist() == left_out
+    assert (theirs[left_out] == theirs_there).all()
+    filled = ours.nan_to_num(theirs_there).numpy()
+    assert np.abs(filled - theirs).max() <= tol
+
+
+def test_ari_equals_reference(
+    reference: dict[str, npt.NDArray[np.generic]], labels: tuple[Tensor, Tensor]
+) -> None:
+    expect(metrics.ari(*labels), reference["ari"], [], 1.0, 1e-12)
+    ours = metrics.ari(*labels, foreground_only=True)
+    expect(ours, reference["ari_fg"], NO_FOREGROUND, 1.0, 1e-12)
+    assert abs(float(ours.nan_to_num(1.0).mean()) - float(reference["ari_fg_mean"])) < 1e-12
+
+
+@pytest.mark.parametrize(("kind", "left_out"), [("fg", NO_FOREGROUND), ("all", [])])
+def test_covering_equals_reference(
+    reference: dict[str, npt.NDArray[np.generic]],
+    labels: tuple[Tensor, Tensor],
+    kind: str,
+    left_out: list[int],
+) -> None:
+    cover = metrics.segmentation_covering(*labels, foreground_only=kind == "fg")
+    expect(cover.mean, reference[f"msc_{kind}"], left_out, 0.0, 1e-6)
+    expect(cover.scaled, reference[f"ssc_{kind}"], left_out, 0.0, 1e-6)
+
+
+def test_ignored_pixels_equal_reference(
+    reference: dict[str, npt.NDArray[np.generic]], labels: tuple[Tensor, Tensor]
+) -> None:
+    true, pred = labels[0].long(), labels[1]
+    columns = int(reference["ignore_columns"])
+    true[:, :, :columns] = -1
+    cover = metrics.segmentation_covering(true, pred)
+    expect(cover.mean, reference["msc_fg_ignore"], NO_FOREGROUND, 0.0, 1e-6)
+    expect(cover.scaled, reference["ssc_fg_ignore"], NO_FOREGROUND, 0.0, 1e-6)
+    # Ignoring a column is the same as not having it.
+    cropped = metrics.image_scores(true[:, :, columns:], pred[:, :, columns:])
+    for name, scores in metrics.image_scores(true, pred).items():
+        torch.testing.assert_close(scores, cropped[name], rtol=0, atol=0, equal_nan=True)
+
+
+def test_covering_by_hand() -> None:
+    # A 1 x 8 frame: the object of 2 pixels is found exactly, that of 4 pixels in half.
+    true = torch.tensor([[[0, 0, 1, 1, 2, 2, 2, 2]]])
+    pred = torch.tensor([[[3, 3, 0, 0, 1, 1, 2, 2]]])
+    cover = metrics.segmentation_covering(true, pred)
+    assert cover.mean.tolist() == [0.75]
+    assert cover.scaled.tolist() == [(2 * 1 + 4 * 0.5) / 6]
+    with_background = metrics.segmentation_covering(true, pred, foreground_only=False)
+    assert with_background.mean.tolist() == [2.5 / 3]
+    assert with_background.scaled.tolist() == [(2 + 2 + 2) / 8]
+
+
+def test_ari_by_hand() -> None:
+    # Pairs within the foreground 1 1 2 2 against 0 1 1 1: Rand 1/2, adjusted 0.
+    true = torch.tensor([[[0, 1, 1, 2, 2]]])
+    pred = torch.tensor([[[0, 0, 1, 1, 1]]])
+    assert metrics.ari(true, pred, foreground_only=True).tolist() == [0.0]
+    assert metrics.ari(true, true + 5).tolist() == [1.0]
+
+
+def test_edge_images() -> None:
+    true = torch.zeros(4, 3, 5, dtype=torch.int64)
+    true[1] = -1  # nothing counts
+    true[2, 0, 0] = 1  # one foreground pixel
+    true[3] = 1  # foreground only
+    pred = torch.zeros_like(true)
+    scores = metrics.image_scores(true, pred)
+    expected = {
+        "ari": [1.0, math.nan, 0.0, 1.0],
+        "ari_fg": [math.nan, math.nan, 1.0, 1.0],
+        "ari_fg_2plus": [math.nan] * 4,
+        "sc": [math.nan, math.nan, 1 / 15, 1.0],
+        "msc": [math.nan, math.nan, 1 / 15, 1.0],
+    }
+    for name, values in expected.items():
+        torch.testing.assert_close(
+            scores[name], torch.tensor(values, dtype=torch.float64), equal_nan=True
+        )
+
+
+def test_average_counts_images(labels: tuple[Tensor, Tensor]) -> None:
+    scores = metrics.segmentation_scores(*labels)
+    each = metrics.image_scores(*labels)
+    assert scores["ari_images"] == 20
+    assert scores["ari_fg_images"] == scores["sc_images"] == scores["msc_images"] == 18
+    # Image 10 shows one object everywhere, image 13 one object.
+    objects = [len(set(true.flatten().tolist()) - {0}) for true in labels[0]]
+    several = [number >= 2 for number in objects]
+    assert 0 < scores["ari_fg_2plus_images"] == sum(several) < 18
+    assert scores["ari_fg_2plus"] == pytest.approx(float(each["ari_fg"][several].mean()), abs=1e-12)
+    assert scores["msc"] == pytest.approx(float(each["msc"].nanmean()), abs=1e-12)
+    nobody = metrics.average({"sc": torch.full((3,), math.nan)})
+    assert math.isnan(nobody["sc"])
+    assert nobody["sc_images"] == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])
+def test_label_names_do_not_matter(labels: tuple[Tensor, Tensor], dtype: torch.dtype) -> None:
+    true, pred = labels
+    expected = metrics.image_scores(true, pred)
+    far = 7 if dtype == torch.uint8 else 3000
+    renamed = metrics.image_scores((true.long() * far).to(dtype), (pred.long() * far + 2).to(dtype))
+    for name in expected:
+        torch.testing.assert_close(
+            renamed[name], expected[name], rtol=0, atol=1e-12, equal_nan=True
+        )
+
+
+def test_chunks_and_single_images_agree(labels: tuple[Tensor, Tensor]) -> None:
+    true, pred = (each.repeat(30, 1, 1)[:, :24, :32] for each in labels)  # 600 images
+    whole = metrics.image_scores(true, pred)
+    single = metrics.image_scores(true[7:8], pred[7:8])
+    for name, values in whole.items():
+        assert values.shape == (600,)
+        torch.testing.assert_close(values[:20], values[-20:], rtol=0, atol=0, equal_nan=True)
+        torch.testing.assert_close(values[7:8], single[name], rtol=0, atol=0, equal_nan=True)
+
+
+def test_segment_takes_the_largest_mask() -> None:
+    pred = torch.randint(5, (2, 4, 6), generator=torch.Generator().manual_seed(0))
+    masks = torch.nn.functional.one_hot(pred, 5).permute(0, 3, 1, 2).unsqueeze(2)  # (B, K, 1, H, W)
+    assert torch.equal(metrics.segment((0.9 * masks + 0.02).log()), pred)
+    assert metrics.segment(torch.zeros(1, 5, 1, 4, 6)).tolist() == [[[0] * 6] * 4]
+
+
+def test_fixed_grid() -> None:
+    assert (
+        metrics.fixed_grid(6, 4, 6).tolist() == [[0, 0, 1, 1, 2, 2]] * 2 + [[3, 3, 4, 4, 5, 5]] * 2
+    )
+    assert metrics.fixed_grid(5, 2, 6).tolist() == [[0, 0, 1, 1, 2, 2], [3, 3, 3, 4, 4, 4]]
+    assert metrics.fixed_grid(1, 2, 3).tolist() == [[0] * 3] * 2
+    for num_slots in range(1, 12):
+        assert set(metrics.fixed_grid(num_slots, 16, 24).flatten().tolist()) == set(
+            range(num_slots)
+        )
+    with pytest.raises(ValueError, match="num_slots must be at least 1, got 0"):
+        metrics.fixed_grid(0, 4, 4)
+    with pytest.raises(ValueError, match="2 x 2 frame has no room for 7 cells"):
+        metrics.fixed_grid(7, 2, 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_colour_palette_is_the_true_colour(dtype: torch.dtype) -> None:
+    labels = torch.tensor([[[0, 1, 1], [2, 0, 3]], [[1, 1, 1], [0, 0, 1]]])
+    colours = torch.tensor([[10, 0, 255], [10, 0, 254], [255, 3, 0], [255, 3, 1]])
+    images = colours[labels].permute(0, 3, 1, 2)  # (B, 3, H, W)
+    images = images.to(torch.uint8) if dtype == torch.uint8 else images / 255
+    palette = metrics.colour_palette(images)
+    assert metrics.ari(labels, palette).tolist() == [1.0, 1.0]
+    assert [len(each.unique()) for each in palette] == [4, 2]
+    assert palette.amin(dim=(1, 2)).tolist() == [0, 0]
+
+
+def test_baselines_score_what_no_model_gets() -> None:
+    true = torch.zeros(2, 8, 12, dtype=torch.int64)
+    true[:, :3, :3], true[:, 4:, 7:] = 1, 2
+    colours = torch.tensor([[0, 0, 0], [9, 9, 9], [9, 9, 9]])  # both objects have one colour
+    images = colours[true].permute(0, 3, 1, 2).to(torch.uint8)
+    scores = {
+        name: metrics.segmentation_scores(true, pred)
+        for name, pred in metrics.baselines(images, num_slots=4).items()
+    }
+    assert list(scores) == ["one_slot", "fixed_grid", "colour_palette"]
+    assert scores["one_slot"]["ari"] == scores["one_slot"]["ari_fg"] == 0
+    assert scores["fixed_grid"]["ari_fg"] > 0.8
+    assert scores["colour_palette"]["ari_fg"] == 0
+    assert scores["colour_palette"]["msc"] == pytest.approx((9 / 29 + 20 / 29) / 2)
+
+
+def test_bad_labels_are_named() -> None:
+    true = torch.zeros(2, 4, 6, dtype=torch.int64)
+    with pytest.raises(TypeError, match=r"pred must hold integer labels, got torch\.float32"):
+        metrics.ari(true, true.float())
+    with pytest.raises(TypeError, match=r"true must hold integer labels, got torch\.bool"):
+        metrics.segmentation_covering(true.bool(), true)
+    with pytest.raises(ValueError, match=r"got \(2, 4, 6\) and \(2, 6, 4\)"):
+        metrics.image_scores(true, true.mT)
+    with pytest.raises(ValueError, match=r"one shape \(B, H, W\)"):
+        metrics.ari(true[0], true[0])
+    with pytest.raises(ValueError, match="pred must hold labels >= 0, got -1"):
+        metrics.ari(true, true - 1)
+    with pytest.raises(ValueError, match=r"log_pi must have shape .* got \(2, 4, 6\)"):
+        metrics.segment(true)
+    with pytest.raises(ValueError, match=r"images must have shape .* got \(2, 4, 6\)"):
+        metrics.colour_palette(true)
