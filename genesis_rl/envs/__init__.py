@@ -1,12 +1,16 @@
-"""Gymnasium environments and wrappers, and the registration of the environment ids."""
+"""Environments and observation wrappers (Gymnasium)."""
 
-import gymnasium
-
-_ENTRY_POINTS: dict[str, str] = {}
+import gymnasium as gym
 
 
 def register_envs() -> None:
-    """Register the environment ids with Gymnasium; calling it again changes nothing."""
-    for env_id, entry_point in _ENTRY_POINTS.items():
-        if env_id not in gymnasium.registry:
-            gymnasium.register(env_id, entry_point=entry_point)
+    """Register the environment ids; importing `genesis_rl` calls it.
+
+    The entry points are strings, so nothing is imported before an environment is made.
+    """
+    if "genesis_rl/ObjectGoal-v0" not in gym.registry:
+        gym.register(
+            id="genesis_rl/ObjectGoal-v0",
+            entry_point="genesis_rl.envs.sprites:ObjectGoalEnv",
+            max_episode_steps=100,
+        )

@@ -1,0 +1,99 @@
+"""Data sets: generated once, kept as memory-mapped packs."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from genesis_rl.data.cache import SPLITS, check_split, data_root, open_or_make
+from genesis_rl.data.pack import Pack, PackWriter
+from genesis_rl.data.sprite_scenes import FreeScenes, SpriteScenesConfig, write_sprite_scenes
+from genesis_rl.worlds import ObjectGoalWorld, from_options
+
+__all__ = [
+    "DATASETS",
+    "SPLITS",
+    "Pack",
+    "PackWriter",
+    "data_root",
+    "open_dataset",
+]
+
+_RENDERER = 1  # raised when the same options draw other pixels, so that old packs are not reused
+
+
+def open_dataset(
+    name: str | os.PathLike[str],
+    split: str = "train",
+    *,
+    root: str | os.PathLike[str] | None = None,
+    **options: Any,
+) -> Pack:
+    """Open a split of a data set; what is missing is generated first, with a progress bar.
+
+    Generated packs are kept under the root in a folder named after a hash of everything that
+    decides their content. Two processes may ask for the same one at once.
+
+    Args:
+        name: one of `DATASETS`, or the path of a pack (or of a folder that holds one per split,
+            named after it).
+        split: "train", "validation" or "test".
+        root: where generated packs are kept; $GENESIS_RL_DATA or ~/.cache/genesis_rl by default.
+        **options: the data set's own, see `DATASETS`.
+
+    Returns:
+        The pack.
+
+    Raises:
+        ValueError: for an unknown name or split, an option's bad value, or a broken pack.
+        TypeError: for an option that the data set does not have.
+        OSError: if the pack cannot be written.
+
+    Example:
+        >>> open_dataset("object_goal", "validation", num_images=500, image_size=32)
+    """
+    check_split(split)
+    if isinstance(name, str) and name in DATASETS:
+        return DATASETS[name](data_root(root), split, **options)
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        raise ValueError(
+            f"unknown data set {str(name)!r}: use one of {', '.join(DATASETS)}"
+            " or the folder of a pack"
+        )
+    if options:
+        raise TypeError(f"a pack on disk takes no options, got {', '.join(options)}")
+    return Pack.open(folder / split if (folder / split).is_dir() else folder)
+
+
+def _folder(root: Path, name: str, split: str, key: dict[str, Any]) -> Path:
+    text = json.dumps({"renderer": _RENDERER, **key}, sort_keys=True)
+    return root / name / f"{split}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def _scenes(
+    name: str, world_class: type[ObjectGoalWorld] | type[FreeScenes]
+) -> Callable[..., Pack]:
+    def open_scenes(
+        root: Path, split: str, *, num_images: int | None = None, seed: int = 0, **options: Any
+    ) -> Pack:
+        count = (50_000 if split == "train" else 10_000) if num_images is None else num_images
+        config = SpriteScenesConfig(from_options(world_class, options), count, seed)
+        folder = _folder(root, name, split, config.meta(split))
+        return open_or_make(folder, lambda path: write_sprite_scenes(path, config, split))
+
+    return open_scenes
+
+
+#: Data sets by name:
+#: "object_goal", scenes of `genesis_rl/ObjectGoal-v0` with the agent anywhere it may stand; options
+#: num_images (50,000 for training, 10,000 otherwise), seed, and those of
+#: `genesis_rl.worlds.ObjectGoalWorld`;
+#: "sprite_scenes", the published pretraining scenes of the relational tasks; options num_images,
+#: seed, and those of `genesis_rl.data.sprite_scenes.FreeScenes`.
+DATASETS: dict[str, Callable[..., Pack]] = {
+    "object_goal": _scenes("object_goal", ObjectGoalWorld),
+    "sprite_scenes": _scenes("sprite_scenes", FreeScenes),
+}

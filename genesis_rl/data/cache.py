@@ -1,0 +1,58 @@
+"""Where generated data sets are kept, and how two processes share the work."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import filelock
+
+from genesis_rl.data.pack import Pack
+
+SPLITS = ("train", "validation", "test")
+
+
+def check_split(split: str) -> None:
+    """Refuse anything but "train", "validation" and "test".
+
+    Raises:
+        ValueError: naming the split and the known ones.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}: use one of {', '.join(SPLITS)}")
+
+
+def data_root(root: str | os.PathLike[str] | None = None) -> Path:
+    """Folder of the generated data sets: `root`, $GENESIS_RL_DATA or ~/.cache/genesis_rl."""
+    chosen = root or os.environ.get("GENESIS_RL_DATA") or Path.home() / ".cache" / "genesis_rl"
+    return Path(chosen).expanduser()
+
+
+def open_or_make(folder: Path, make: Callable[[Path], None]) -> Pack:
+    """Open a pack, or make it first if its folder does not exist.
+
+    A second process that asks for the same pack meanwhile waits for it.
+
+    Args:
+        folder: the pack's folder.
+        make: writes the pack into the folder that it is given.
+
+    Returns:
+        The opened pack.
+
+    Raises:
+        ValueError: if the folder exists and is not a whole pack.
+        OSError: if the folder cannot be written.
+    """
+    if not folder.exists():
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            lock = filelock.FileLock(folder.with_name(f".{folder.name}.lock"))
+            with lock:
+                if not folder.exists():
+                    make(folder)
+        except PermissionError as error:
+            reason = error.strerror or str(error)
+            raise PermissionError(
+                error.errno, f"cannot write {folder}: {reason}; set GENESIS_RL_DATA"
+            ) from error
+    return Pack.open(folder)

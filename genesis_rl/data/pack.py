@@ -1,0 +1,317 @@
+"""Packs: folders of memory-mapped uint8 images with instance masks.
+
+A pack is a folder with
+
+- `images.npy`: (N, H, W, 3) uint8,
+- `masks.npy`: (N, H, W) uint8 instance labels, 0 = background (optional),
+- `factors.npz`: arrays of N rows, the ground truth of every image (optional),
+- `meta.json`: what the pack is, written last.
+
+It is written into a temporary folder beside its destination and renamed when complete, so a
+folder of the right name is a whole pack.
+"""
+
+import errno
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+_FORMAT = 1
+
+
+class Pack:
+    """A data set on disk, mapped into memory read-only.
+
+    Attributes:
+        folder: where it lies.
+        images: (N, H, W, 3) uint8, memory-mapped.
+        masks: (N, H, W) uint8 instance labels, 0 = background, memory-mapped; None without masks.
+        meta: the content of meta.json.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        images: npt.NDArray[np.uint8],
+        masks: npt.NDArray[np.uint8] | None,
+        meta: dict[str, Any],
+    ) -> None:
+        """Use `Pack.open`, which checks the files."""
+        self.folder = folder
+        self.images = images
+        self.masks = masks
+        self.meta = meta
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.images)
+
+    def __repr__(self) -> str:
+        """Describe the pack in one line."""
+        height, width = self.images.shape[1:3]
+        masks = "with" if self.masks is not None else "without"
+        return f"Pack({len(self)} images of {height}x{width}, {masks} masks, {self.folder})"
+
+    @property
+    def factors(self) -> dict[str, npt.NDArray[Any]]:
+        """Ground truth by name, every array of N rows; empty if the pack has none.
+
+        Raises:
+            ValueError: if factors.npz cannot be read or does not fit the images.
+        """
+        path = self.folder / "factors.npz"
+        names = self.meta.get("factors", [])
+        if not names:
+            return {}
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                factors = {name: np.asarray(file[name]) for name in names}
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            raise _broken(path, str(error)) from error
+        for name, values in factors.items():
+            if len(values) != len(self):
+                raise _broken(path, f"{name} has {len(values)} rows for {len(self)} images")
+        return factors
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str]) -> "Pack":
+        """Open a pack and check its files against meta.json.
+
+        Args:
+            folder: the pack's folder.
+
+        Returns:
+            The pack; images and masks are read from the disk when they are used.
+
+        Raises:
+            ValueError: if the folder is not a whole pack; names the file and what to do.
+        """
+        folder = Path(folder).expanduser()
+        meta_path = folder / "meta.json"
+        if not meta_path.is_file():
+            raise ValueError(
+                f"{folder} is not a pack: it has no meta.json, which is written last."
+                " Delete the folder if it is left over from an interrupted run"
+            )
+        try:
+            meta = json.loads(meta_path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise _broken(meta_path, str(error)) from error
+        if not isinstance(meta, dict) or meta.get("format") != _FORMAT:
+            raise ValueError(
+                f"{meta_path} is not of a pack that this version reads: need 'format': {_FORMAT}"
+            )
+        try:
+            n = int(meta["num_images"])
+            height, width = (int(side) for side in meta["image_size"])
+            with_masks = bool(meta["masks"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise _broken(meta_path, f"num_images, image_size or masks: {error!r}") from error
+        images = _map(folder / "images.npy", (n, height, width, 3))
+        masks = _map(folder / "masks.npy", (n, height, width)) if with_masks else None
+        return cls(folder, images, masks, meta)
+
+
+def _map(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """Memory-map a .npy file of uint8 after checking its shape."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise _broken(path, str(error)) from error
+    if array.dtype != np.uint8 or array.shape != shape:
+        raise _broken(path, f"holds {array.dtype}{array.shape}, meta.json says uint8{shape}")
+    return np.asarray(array) if array.size == 0 else array
+
+
+def _broken(path: Path, reason: str) -> ValueError:
+    return ValueError(
+        f"{path} is missing, cut short or damaged ({reason}):"
+        f" delete {path.parent} and make the data again"
+    )
+
+
+class PackWriter:
+    """Write a pack, image by image or in batches; leaves nothing behind if it fails.
+
+    Example:
+        >>> with PackWriter("pack", num_images=2, image_size=8, masks=False) as writer:
+        ...     writer.write(np.zeros((2, 8, 8, 3), np.uint8))
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        num_images: int,
+        image_size: int | tuple[int, int],
+        *,
+        masks: bool = True,
+        meta: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Plan a pack; nothing is written before the `with` block.
+
+        Args:
+            folder: destination; must not exist, or be empty.
+            num_images: N, how many images will be written.
+            image_size: (H, W), or one number for both.
+            masks: whether masks come with the images.
+            meta: JSON data to keep in meta.json.
+
+        Raises:
+            ValueError: for a destination that is in use, or sizes below 1.
+        """
+        self.folder = Path(folder).expanduser()
+        size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+        if num_images < 1 or len(size) != 2 or min(size) < 1:
+            raise ValueError(
+                f"a pack needs num_images >= 1 and (H, W) >= 1, got {num_images} and {image_size}"
+            )
+        if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+            raise ValueError(f"{self.folder} exists and is not empty: choose another folder")
+        self.num_images = num_images
+        self.image_size = size
+        self.written = 0
+        self._with_masks = masks
+        self._meta = dict(meta or {})
+        self._factors: dict[str, list[npt.NDArray[Any]]] = {}
+        self._files: dict[str, IO[bytes]] = {}
+        self._temporary: Path | None = None
+
+    def __enter__(self) -> Self:
+        """Create the temporary folder.
+
+        Raises:
+            OSError: if the folder cannot be made or the disk is too small; says which.
+        """
+        parent = self.folder.parent
+        shapes: dict[str, tuple[int, ...]] = {"images.npy": (self.num_images, *self.image_size, 3)}
+        if self._with_masks:
+            shapes["masks.npy"] = (self.num_images, *self.image_size)
+        needed = sum(int(np.prod(shape)) for shape in shapes.values())
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(parent).free
+            if free < needed:
+                message = f"needs {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free"
+                raise OSError(errno.ENOSPC, message)
+            self._temporary = Path(tempfile.mkdtemp(prefix=f".{self.folder.name}-", dir=parent))
+            for name, shape in shapes.items():
+                self._files[name] = (self._temporary / name).open("wb")
+                header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(self._files[name], header)
+        except OSError as error:
+            self._discard()
+            raise self._explain(error) from error
+        return self
+
+    def write(
+        self,
+        images: npt.NDArray[np.uint8],
+        masks: npt.NDArray[np.uint8] | None = None,
+        **factors: npt.ArrayLike,
+    ) -> None:
+        """Append images.
+
+        Args:
+            images: (n, H, W, 3) uint8.
+            masks: (n, H, W) uint8, if the pack has masks.
+            **factors: ground truth, n rows each; the same names in every call.
+
+        Raises:
+            ValueError: for other shapes or types, or more images than planned.
+            OSError: if the disk is full.
+        """
+        n = len(images)
+        _check("images", images, (n, *self.image_size, 3))
+        if (masks is not None) != self._with_masks:
+            raise ValueError(f"masks must {'' if self._with_masks else 'not '}be given")
+        if masks is not None:
+            _check("masks", masks, (n, *self.image_size))
+        if self.written + n > self.num_images:
+            raise ValueError(f"wrote {self.written + n} images, planned {self.num_images}")
+        if self.written and factors.keys() != self._factors.keys():
+            raise ValueError(f"factors {sorted(factors)} differ from {sorted(self._factors)}")
+        for name, values in factors.items():
+            if np.shape(values)[:1] != (n,):
+                raise ValueError(f"factor {name} needs {n} rows, got shape {np.shape(values)}")
+        try:
+            self._files["images.npy"].write(np.ascontiguousarray(images).data)
+            if masks is not None:
+                self._files["masks.npy"].write(np.ascontiguousarray(masks).data)
+        except OSError as error:
+            raise self._explain(error) from error
+        for name, values in factors.items():
+            self._factors.setdefault(name, []).append(np.asarray(values))
+        self.written += n
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Move the finished pack to its place, or remove what was written."""
+        try:
+            if kind is None:
+                self._finish()
+        except OSError as problem:
+            raise self._explain(problem) from problem
+        finally:
+            self._discard()
+
+    def _finish(self) -> None:
+        if self.written != self.num_images:
+            raise ValueError(f"wrote {self.written} images, planned {self.num_images}")
+        for file in self._files.values():
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
+        if self._temporary is None:
+            raise RuntimeError("PackWriter is used as a context manager")
+        meta = {
+            **self._meta,
+            "format": _FORMAT,
+            "num_images": self.num_images,
+            "image_size": list(self.image_size),
+            "masks": self._with_masks,
+            "factors": sorted(self._factors),
+        }
+        if self._factors:
+            joined = {name: np.concatenate(parts) for name, parts in self._factors.items()}
+            with (self._temporary / "factors.npz").open("wb") as file:
+                np.savez(file, **joined)  # type: ignore[arg-type]
+        text = json.dumps(meta, indent=2) + "\n"
+        (self._temporary / "meta.json").write_text(text, encoding="utf-8")
+        # mkdtemp makes the folder private; a data set is shared like any other new folder.
+        umask = os.umask(0)
+        os.umask(umask)
+        self._temporary.chmod(0o777 & ~umask)
+        if self.folder.is_dir():
+            self.folder.rmdir()
+        self._temporary.rename(self.folder)
+        self._temporary = None
+
+    def _discard(self) -> None:
+        for file in self._files.values():
+            file.close()
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+            self._temporary = None
+
+    def _explain(self, error: OSError) -> OSError:
+        """Say which pack could not be written and what helps."""
+        reason = error.strerror or str(error)
+        advice = "free some space or set GENESIS_RL_DATA to another folder"
+        return type(error)(error.errno, f"cannot write {self.folder}: {reason}; {advice}")
+
+
+def _check(name: str, array: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> None:
+    if array.dtype != np.uint8 or array.shape != shape:
+        raise ValueError(f"{name} must be uint8{shape}, got {array.dtype}{array.shape}")

@@ -1,0 +1,209 @@
+"""Scenes of a sprite world, to pretrain an encoder on what an agent will see."""
+
+from dataclasses import asdict, dataclass, replace
+from math import dist
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from genesis_rl.data.cache import SPLITS, check_split
+from genesis_rl.data.pack import PackWriter
+from genesis_rl.sprites import Colour, Sprite, check_shapes, render, scales, several
+from genesis_rl.worlds import Scene, SpriteWorld, check_frame, scatter, scene_state
+
+_BATCH = 256  # scenes drawn before they are written
+_TRIES = 200  # places drawn for the agent before it is left at its start
+
+
+@dataclass(frozen=True)
+class FreeScenes:
+    """The published pretraining scenes: objects of several sizes that may overlap, no agent.
+
+    After Yoon et al. (ICML 2023, arXiv:2302.04419). Lengths are shares of the frame's width.
+    """
+
+    image_size: int = 64
+    """side of the frames in pixels"""
+    num_objects: int = 5
+    """objects in every scene"""
+    colours: tuple[Colour, ...] = ("blue", "green", "yellow", "red")
+    """colours of the objects"""
+    shapes: tuple[str, ...] = ("square", "triangle", "star_4", "circle")
+    """shapes of the objects"""
+    object_scale: float | tuple[float, ...] = (0.15, 0.22)
+    """widths of the objects, drawn uniformly"""
+    background: Colour | tuple[Colour, ...] = "black"
+    """colour of the background, or several to draw from in every scene"""
+    centre_distance: float = 0.15
+    """least distance between two centres"""
+    wall_margin: float = 0.0
+    """least gap between an object and a wall"""
+
+    def __post_init__(self) -> None:
+        """Check every option and that a scene can be placed."""
+        check_frame(self.image_size, self.num_objects)
+        check_shapes(self.shapes)
+        hidden = set(several(self.background)) & set(several(self.colours))
+        if hidden:
+            raise ValueError(f"background {hidden} would hide the objects of that colour")
+        if self.centre_distance < 0 or not 0 <= self.wall_margin < 0.5:
+            raise ValueError(
+                "centre_distance must be >= 0 and wall_margin in [0, 0.5),"
+                f" got {self.centre_distance} and {self.wall_margin}"
+            )
+        self.sample(np.random.default_rng(0))
+
+    def sample(self, rng: np.random.Generator) -> Scene:
+        """Draw a scene.
+
+        Raises:
+            ValueError: if the objects find no room.
+        """
+        n = self.num_objects
+        palette, backgrounds = several(self.colours), several(self.background)
+        choices = scales(self.object_scale, "object_scale")
+        colour = rng.integers(len(palette), size=n).tolist()
+        shape = rng.integers(len(self.shapes), size=n).tolist()
+        sizes = [choices[i] for i in rng.integers(len(choices), size=n).tolist()]
+        places = scatter(
+            rng,
+            [size / 2 for size in sizes],
+            wall_margin=self.wall_margin,
+            spacing=[[self.centre_distance] * n] * n,
+        )
+        objects = [
+            Sprite(self.shapes[shape[i]], palette[colour[i]], sizes[i], *places[i])
+            for i in range(n)
+        ]
+        return Scene(objects, None, backgrounds[int(rng.integers(len(backgrounds)))], None)
+
+
+def sample_scene(world: SpriteWorld | FreeScenes, rng: np.random.Generator) -> Scene:
+    """Draw a scene as it may look at any step of an episode.
+
+    The objects are placed as at the start of an episode; the agent then stands anywhere inside
+    the frame where the episode would go on, that is, where it touches no object.
+
+    Args:
+        world: the world to draw from.
+        rng: source of randomness.
+
+    Returns:
+        The scene.
+
+    Raises:
+        ValueError: if the objects find no room.
+    """
+    scene = world.sample(rng)
+    agent = scene.agent
+    if agent is None:
+        return scene
+    radius = agent.scale / 2
+    for x, y in (radius + (1 - 2 * radius) * rng.random((_TRIES, 2))).tolist():
+        if all(dist((x, y), (o.x, o.y)) >= agent.scale for o in scene.objects):
+            return scene._replace(agent=replace(agent, x=x, y=y))
+    return scene  # a crowded world: the agent stays at its start, where it touches nothing
+
+
+def scene_rng(seed: int, split: str, index: int) -> np.random.Generator:
+    """Randomness of one image, which depends on nothing but its arguments."""
+    return np.random.default_rng((seed, SPLITS.index(split), index))
+
+
+class SceneBatch(NamedTuple):
+    """Scenes as arrays.
+
+    Attributes:
+        images: (n, H, W, 3) uint8.
+        masks: (n, H, W) uint8: 0 = background, then the objects in their order, then the agent.
+        state: (n, N, F) float32, see `genesis_rl.worlds.scene_state`.
+    """
+
+    images: npt.NDArray[np.uint8]
+    masks: npt.NDArray[np.uint8]
+    state: npt.NDArray[np.float32]
+
+
+def render_scenes(
+    world: SpriteWorld | FreeScenes,
+    num_images: int,
+    *,
+    seed: int = 0,
+    split: str = "train",
+    first: int = 0,
+) -> SceneBatch:
+    """Draw scenes `first` to `first + num_images` of a world.
+
+    Args:
+        world: the world to draw from.
+        num_images: how many scenes.
+        seed: first key of the randomness; scene i depends on (seed, split, i) alone.
+        split: "train", "validation" or "test".
+        first: index of the first scene.
+
+    Returns:
+        The scenes.
+
+    Raises:
+        ValueError: for an unknown split.
+    """
+    check_split(split)
+    size = world.image_size
+    images = np.empty((num_images, size, size, 3), np.uint8)
+    masks = np.empty((num_images, size, size), np.uint8)
+    states = []
+    for i in range(num_images):
+        scene = sample_scene(world, scene_rng(seed, split, first + i))
+        render(scene.sprites, size, scene.background, image=images[i], masks=masks[i])
+        states.append(scene_state(scene))
+    return SceneBatch(images, masks, np.stack(states))
+
+
+@dataclass(frozen=True)
+class SpriteScenesConfig:
+    """A data set of scenes: a world, how many, and the seed."""
+
+    world: SpriteWorld | FreeScenes
+    """the world to draw from"""
+    num_images: int
+    """scenes in the split"""
+    seed: int = 0
+    """first key of the randomness"""
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if self.num_images < 1:
+            raise ValueError(f"num_images must be >= 1, got {self.num_images}")
+        if self.seed < 0:
+            raise ValueError(f"seed must be >= 0, got {self.seed}")
+
+    def meta(self, split: str) -> dict[str, Any]:
+        """Everything that decides the content of a split, as JSON data."""
+        kind = type(self.world).__name__
+        return {"dataset": "sprite_scenes", "split": split, "kind": kind, **asdict(self)}
+
+
+def write_sprite_scenes(folder: Path, config: SpriteScenesConfig, split: str) -> None:
+    """Write one split as a pack, with the scenes' state as factor "state".
+
+    Args:
+        folder: destination.
+        config: what to draw.
+        split: "train", "validation" or "test".
+
+    Raises:
+        ValueError: for an unknown split.
+        OSError: if the folder cannot be written.
+    """
+    check_split(split)
+    size, n = config.world.image_size, config.num_images
+    bar = tqdm(total=n, desc=f"sprite scenes, {split}", unit="img", disable=None)
+    with bar, PackWriter(folder, n, size, meta=config.meta(split)) as writer:
+        for first in range(0, n, _BATCH):
+            count = min(_BATCH, n - first)
+            scenes = render_scenes(config.world, count, seed=config.seed, split=split, first=first)
+            writer.write(scenes.images, scenes.masks, state=scenes.state)
+            bar.update(count)
