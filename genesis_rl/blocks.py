@@ -1,0 +1,207 @@
+"""Building blocks: gated convolutions (van den Berg et al. 2018), the broadcast decoder, encoders.
+
+All are written for channels_last activations: what is a convolution over a whole map in the paper
+is a Linear over the map flattened in (row, column, channel) order, and a stride-1 transposed
+convolution is an ordinary one.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# Strides of the five gated layers and the side of the map left over, by image size.
+GATED_STRIDES = {32: (1, 2, 1, 2, 1), 64: (1, 2, 1, 2, 1), 128: (2, 2, 2, 1, 1)}
+
+
+def check_image_size(image_size: int) -> None:
+    """Raise ValueError for an image size that the gated encoder cannot take."""
+    if image_size not in GATED_STRIDES:
+        raise ValueError(f"image_size is {image_size}; wanted one of {sorted(GATED_STRIDES)} px.")
+
+
+def bottleneck_side(image_size: int) -> int:
+    """Side of the feature map below the five gated layers, in pixels."""
+    return image_size // math.prod(GATED_STRIDES[image_size])
+
+
+def gate(y: Tensor) -> Tensor:
+    """Gated linear unit: the first half of the channels times the sigmoid of the second.
+
+    Two slices instead of F.glu: the gradient that F.glu hands back is contiguous NCHW, and batch
+    norm's backward then leaves its fast channels_last path.
+    """
+    feature, control = y.chunk(2, dim=1)
+    return feature * torch.sigmoid(control)
+
+
+def flatten_map(x: Tensor) -> Tensor:
+    """Flatten (B, C, H, W) to (B, H*W*C); free for a channels_last tensor."""
+    return x.permute(0, 2, 3, 1).flatten(1)
+
+
+class GatedConv(nn.Module):
+    """5x5 convolution to 2 * out channels, batch norm, gate; ``upsample`` transposes it.
+
+    There is no bias under the batch norm: it would cancel.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, *, upsample: bool = False
+    ) -> None:
+        """Take channel counts before and after the gate and the (down or up) stride."""
+        super().__init__()
+        self.conv: nn.Conv2d | nn.ConvTranspose2d
+        if upsample and stride > 1:
+            self.conv = nn.ConvTranspose2d(
+                in_channels, 2 * out_channels, 5, stride, 2, output_padding=stride - 1, bias=False
+            )
+        else:
+            self.conv = nn.Conv2d(in_channels, 2 * out_channels, 5, stride, 2, bias=False)
+        self.norm: nn.Module = nn.BatchNorm2d(2 * out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C_in, H, W) to (B, C_out, H', W')."""
+        return gate(self.norm(self.conv(x)))
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Put the batch norm's running statistics into the convolution (inference only)."""
+        norm = self.norm
+        if not isinstance(norm, nn.BatchNorm2d):
+            return
+        if norm.running_mean is None or norm.running_var is None:
+            raise ValueError("batch norm without running statistics cannot be folded.")
+        scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        channel_dim = 1 if isinstance(self.conv, nn.ConvTranspose2d) else 0
+        shape = [1, 1, 1, 1]
+        shape[channel_dim] = -1
+        self.conv.weight.mul_(scale.view(shape))
+        self.conv.bias = nn.Parameter(norm.bias - norm.running_mean * scale, requires_grad=False)
+        self.norm = nn.Identity()
+
+
+def fold_batch_norm(model: nn.Module) -> nn.Module:
+    """Fold every batch norm of a model into its convolution, in place, for inference.
+
+    Returns:
+        The same model, in eval mode; it can no longer be trained.
+    """
+    model.eval()
+    for module in model.modules():
+        if isinstance(module, GatedConv):
+            module.fold()
+    return model
+
+
+class GatedEncoder(nn.Module):
+    """Image to feature vector: five gated 5x5 convolutions and a gated layer over the whole map."""
+
+    def __init__(self, image_size: int, channels: Sequence[int], feature_size: int) -> None:
+        """Take the image's side in pixels, five channel counts and the feature vector's size."""
+        super().__init__()
+        layers = []
+        in_channels = 3
+        for out_channels, stride in zip(channels, GATED_STRIDES[image_size], strict=True):
+            layers.append(GatedConv(in_channels, out_channels, stride))
+            in_channels = out_channels
+        self.convs = nn.Sequential(*layers)
+        side = bottleneck_side(image_size)
+        self.head = nn.Linear(side * side * in_channels, 2 * feature_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, 3, H, W) to (B, feature_size)."""
+        features: Tensor = self.head(flatten_map(self.convs(x)))
+        return gate(features)
+
+
+class GatedDecoder(nn.Module):
+    """Latent vector to one map: the encoder's mirror image, ending in a 1x1 convolution."""
+
+    def __init__(
+        self, latent_size: int, image_size: int, channels: Sequence[int], out_channels: int
+    ) -> None:
+        """Take the latent's width, the image's side, five channel counts and the map's channels."""
+        super().__init__()
+        self.side = bottleneck_side(image_size)
+        # The map at the lowest resolution is as wide as the first gated layer's output.
+        self.stem_channels = channels[0]
+        self.stem = nn.Linear(latent_size, self.side**2 * 2 * self.stem_channels)
+        # Initialised as the transposed convolution that it stands for (fan-in 2 * C * side^2).
+        bound = 1 / math.sqrt(2 * self.stem_channels * self.side**2)
+        for parameter in self.stem.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+        layers = []
+        in_channels = self.stem_channels
+        for width, stride in zip(channels, reversed(GATED_STRIDES[image_size]), strict=True):
+            layers.append(GatedConv(in_channels, width, stride, upsample=True))
+            in_channels = width
+        self.convs = nn.Sequential(*layers)
+        self.head = nn.Conv2d(in_channels, out_channels, 1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Map (N, latent_size) to (N, out_channels, H, W)."""
+        y = self.stem(z).view(len(z), self.side, self.side, 2 * self.stem_channels)
+        out: Tensor = self.head(self.convs(gate(y.permute(0, 3, 1, 2))))
+        return out
+
+
+class ComponentEncoder(nn.Module):
+    """Masked image to latent parameters: four stride-2 3x3 convolutions and two linear layers."""
+
+    def __init__(
+        self, image_size: int, channels: Sequence[int], hidden_size: int, out_size: int
+    ) -> None:
+        """Take the image's side, channel counts, the hidden layer's and the output's sizes."""
+        super().__init__()
+        layers: list[nn.Module] = []
+        in_channels, side = 4, image_size
+        for out_channels in channels:
+            layers += [nn.Conv2d(in_channels, out_channels, 3, 2, 1), nn.ELU()]
+            in_channels, side = out_channels, (side + 1) // 2
+        self.convs = nn.Sequential(*layers)
+        self.hidden = nn.Linear(side * side * in_channels, hidden_size)
+        self.head = nn.Linear(hidden_size, out_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, 4, H, W), log mask first, to (N, out_size)."""
+        out: Tensor = self.head(F.elu(self.hidden(flatten_map(self.convs(x)))))
+        return out
+
+
+class BroadcastDecoder(nn.Module):
+    """Spatial broadcast decoder (Watters et al. 2019): four unpadded 3x3 convolutions, then 1x1.
+
+    The latent is the same at every position, so the first convolution is a linear map of z plus the
+    convolution of the two coordinate channels, which all slots share: same mathematics, a twentieth
+    of the work of convolving the broadcast latent.
+    """
+
+    coordinates: Tensor
+
+    def __init__(
+        self, latent_size: int, image_size: int, channels: int, out_channels: int, layers: int = 4
+    ) -> None:
+        """Take the latent's width, the image's side, channels of each layer and of the output."""
+        super().__init__()
+        self.latent_size = latent_size
+        line = torch.linspace(-1, 1, image_size + 2 * layers)
+        rows, columns = torch.meshgrid(line, line, indexing="ij")
+        self.register_buffer("coordinates", torch.stack([rows, columns])[None], persistent=False)
+        self.first = nn.Conv2d(latent_size + 2, channels, 3)
+        body: list[nn.Module] = [nn.ELU()]
+        for _ in range(layers - 1):
+            body += [nn.Conv2d(channels, channels, 3), nn.ELU()]
+        self.body = nn.Sequential(*body)
+        self.head = nn.Conv2d(channels, out_channels, 1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Map (N, latent_size) to (N, out_channels, H, W), unbounded."""
+        weight = self.first.weight
+        from_z = F.linear(z, weight[:, : self.latent_size].sum((2, 3)), self.first.bias)
+        from_position = F.conv2d(self.coordinates, weight[:, self.latent_size :])
+        from_position = from_position.contiguous(memory_format=torch.channels_last)
+        out: Tensor = self.head(self.body(from_z[:, :, None, None] + from_position))
+        return out

@@ -1,0 +1,108 @@
+"""GECO: the KL is minimised subject to a reconstruction constraint (Rezende & Viola 2018)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+# The step size of the paper is for errors summed over images of this many pixels.
+_PAPER_PIXELS = 64 * 64
+
+
+@dataclass(frozen=True)
+class GecoConfig:
+    """GECO's settings; defaults are the paper's (appendix B.4).
+
+    ``goal`` and ``step_size`` are stated so that they carry over between image sizes.
+    """
+
+    goal: float = 0.5655
+    """wanted reconstruction error per pixel and channel, in nats"""
+    step_size: float = 1e-5
+    """step of log beta per nat of summed error at 64x64 px; scaled by 64 * 64 / (H * W)"""
+    speedup: float = 10.0
+    """factor on the step while the goal is met (beta grows)"""
+    alpha: float = 0.99
+    """decay of the moving average of the error"""
+    beta_init: float = 1.0
+    """weight of the KL at the start"""
+    beta_min: float = 1e-10
+    """floor under beta; 1e-3 keeps the KL from running away in short trainings"""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        if not 0 <= self.alpha < 1:
+            raise ValueError(f"alpha is {self.alpha}; wanted 0 <= alpha < 1.")
+        for name in ("step_size", "speedup", "beta_init", "beta_min"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; wanted a value > 0.")
+
+
+class Geco(nn.Module):
+    """Keeps beta and the error's moving average in buffers, so that they are saved and resumed.
+
+    Source: Rezende & Viola 2018 and the authors' code: the loss takes beta from before its update;
+    the average starts at the first error, undamped; the speed-up applies while the goal is met.
+    """
+
+    beta: Tensor
+    err_ema: Tensor
+
+    def __init__(
+        self,
+        goal: float,
+        step_size: float,
+        *,
+        alpha: float = 0.99,
+        beta_init: float = 1.0,
+        beta_min: float = 1e-10,
+        speedup: float = 1.0,
+    ) -> None:
+        """Take the goal and the step size for errors as they are passed to ``forward``.
+
+        Args:
+            goal: wanted error, nats per image (summed over pixels and channels).
+            step_size: step of log beta per nat of the constraint.
+            alpha: decay of the error's moving average.
+            beta_init: first beta.
+            beta_min: floor under beta.
+            speedup: factor on the step while the goal is met.
+        """
+        super().__init__()
+        self.goal, self.step_size = goal, step_size
+        self.alpha, self.beta_min, self.speedup = alpha, beta_min, speedup
+        # float64: a step moves log beta by less than float32 can resolve late in training.
+        self.register_buffer("beta", torch.tensor(beta_init, dtype=torch.float64))
+        self.register_buffer("err_ema", torch.tensor(float("nan"), dtype=torch.float64))
+
+    @classmethod
+    def from_config(cls, config: GecoConfig, image_size: int) -> "Geco":
+        """Build for RGB images of ``image_size`` pixels a side."""
+        pixels = image_size * image_size
+        return cls(
+            config.goal * 3 * pixels,
+            config.step_size * _PAPER_PIXELS / pixels,
+            alpha=config.alpha,
+            beta_init=config.beta_init,
+            beta_min=config.beta_min,
+            speedup=config.speedup,
+        )
+
+    def forward(self, err: Tensor, kl: Tensor) -> Tensor:
+        """Return the loss err + beta * kl with the present beta; both are scalars in nats."""
+        return err + self.beta.to(err.dtype) * kl
+
+    @torch.no_grad()
+    def update(self, err: Tensor) -> None:
+        """Move beta by the error of a step (a scalar, averaged over the batch and all ranks).
+
+        Stays on the device: nothing here makes the host wait.
+        """
+        err = err.detach().to(self.err_ema.dtype)
+        first = self.err_ema.isnan()
+        ema = torch.where(first, err, self.alpha * self.err_ema + (1 - self.alpha) * err)
+        constraint = self.goal - ema
+        factor = torch.where(constraint > 0, self.speedup, 1.0)
+        beta = self.beta * torch.exp(factor * self.step_size * constraint)
+        self.err_ema.copy_(ema)
+        self.beta.copy_(beta.clamp_min(self.beta_min))

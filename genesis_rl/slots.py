@@ -1,0 +1,135 @@
+"""The types that flow through everything: slots, components, ELBO terms, the model protocol."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+
+def check_shape(value: Tensor, expected: tuple[int | None, ...], name: str) -> None:
+    """Raise ValueError unless ``value`` has the expected shape; None stands for any size."""
+    fits = value.ndim == len(expected) and all(
+        want is None or got == want for got, want in zip(value.shape, expected, strict=False)
+    )
+    if not fits:
+        want = "(" + ", ".join("any" if n is None else str(n) for n in expected) + ")"
+        raise ValueError(f"{name} has shape {tuple(value.shape)}; wanted {want}.")
+
+
+@dataclass(frozen=True, eq=False)
+class Slots:
+    """A scene as K object slots.
+
+    A model without one kind of latent has width 0 there, never None, so that code on slots needs
+    no branches.
+
+    Attributes:
+        z_m: mask latents, shape (B, K, D_m), unbounded.
+        z_c: component (appearance) latents, shape (B, K, D_c), unbounded.
+        log_pi: log mixing probabilities, shape (B, K, 1, H, W), nats <= 0; exp sums to 1 over K.
+    """
+
+    z_m: Tensor
+    z_c: Tensor
+    log_pi: Tensor
+
+    def __post_init__(self) -> None:
+        """Check shapes only: reading values would make the host wait for the device."""
+        if self.z_m.ndim != 3:
+            raise ValueError(f"z_m has shape {tuple(self.z_m.shape)}; wanted (B, K, D_m).")
+        b, k, _ = self.z_m.shape
+        check_shape(self.z_c, (b, k, None), "z_c")
+        check_shape(self.log_pi, (b, k, 1, None, None), "log_pi")
+
+    @property
+    def features(self) -> Tensor:
+        """Both latents of each slot side by side, shape (B, K, D_m + D_c)."""
+        return torch.cat([self.z_m, self.z_c], dim=-1)
+
+    def mask_geometry(self) -> Tensor:
+        """Where each slot's mask lies and how much of the image it covers.
+
+        Returns:
+            (B, K, 3): centroid row and centroid column in [-1, 1] (-1 is the top or left border's
+            pixel centre) weighted by pi, and the share of the image's area in [0, 1].
+        """
+        pi = self.log_pi[:, :, 0].exp()  # (B, K, H, W)
+        height, width = pi.shape[-2:]
+        rows = torch.linspace(-1, 1, height, device=pi.device, dtype=pi.dtype)
+        cols = torch.linspace(-1, 1, width, device=pi.device, dtype=pi.dtype)
+        area = pi.sum((-2, -1))
+        # A slot without mass sits in the middle instead of at 0 / 0.
+        mass = area.clamp_min(1e-6)
+        row = (pi.sum(-1) * rows).sum(-1) / mass
+        col = (pi.sum(-2) * cols).sum(-1) / mass
+        return torch.stack([row, col, area / (height * width)], dim=-1)
+
+
+class Decoded(NamedTuple):
+    """Image-sized components: mu_x (B, K, 3, H, W) in [0, 1] and log_pi (B, K, 1, H, W) in nats."""
+
+    mu_x: Tensor
+    log_pi: Tensor
+
+    @property
+    def image(self) -> Tensor:
+        """The mixture's mean, sum_k pi_k mu_x_k, shape (B, 3, H, W) in [0, 1]."""
+        return (self.log_pi.exp() * self.mu_x).sum(1)
+
+
+class ElboTerms(NamedTuple):
+    """The parts of the evidence lower bound per image, in nats, unreduced.
+
+    Attributes:
+        nll: negative log likelihood, shape (B,), summed over pixels and channels.
+        kl_m: KL of the mask latents per slot, shape (B, K); single-sample estimates may be < 0.
+        kl_c: KL of the component latents per slot, shape (B, K).
+    """
+
+    nll: Tensor
+    kl_m: Tensor
+    kl_c: Tensor
+
+    @property
+    def kl(self) -> Tensor:
+        """All KL terms of an image, shape (B,)."""
+        return self.kl_m.sum(1) + self.kl_c.sum(1)
+
+
+@runtime_checkable
+class SceneModel(Protocol):
+    """What every model of the paper offers; wrappers, metrics and figures know only this.
+
+    ``x`` is (B, 3, H, W), float in [0, 1]. ``sample=False`` takes z = mu throughout and is
+    deterministic; otherwise noise comes from ``generator`` (or the global one).
+    """
+
+    config: Any
+
+    @property
+    def latent_sizes(self) -> tuple[int, int]:
+        """(D_m, D_c), the widths of the two latents."""
+
+    def infer(
+        self, x: Tensor, *, sample: bool = False, generator: torch.Generator | None = None
+    ) -> Slots:
+        """Infer the slots of images from the approximate posterior."""
+
+    def decode(self, slots: Slots) -> Decoded:
+        """Decode slots to components and masks."""
+
+    def elbo(
+        self,
+        x: Tensor,
+        *,
+        sample: bool = True,
+        generator: torch.Generator | None = None,
+        pixel_weight: Tensor | None = None,
+    ) -> ElboTerms:
+        """Score images; ``pixel_weight`` (B, 1, H, W) scales each pixel's part of the nll."""
+
+    def sample(
+        self, n: int, *, generator: torch.Generator | None = None, temperature: float = 1.0
+    ) -> Slots:
+        """Sample ``n`` novel scenes from the prior, its sigma scaled by ``temperature``."""
