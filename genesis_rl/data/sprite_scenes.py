@@ -15,7 +15,7 @@ from genesis_rl.sprites import Colour, Sprite, check_shapes, render, scales, sev
 from genesis_rl.worlds import Scene, SpriteWorld, check_frame, scatter, scene_state
 
 _BATCH = 256  # scenes drawn before they are written
-_TRIES = 200  # places drawn for the agent before it is left at its start
+_TRIES = 64  # places drawn for the agent before it is left at its start
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,285 @@
+"""Relational tasks in worlds of sprites: the agent, a disc, moves among objects.
+
+The rules follow Yoon et al. (ICML 2023, arXiv:2302.04419).
+"""
+
+from dataclasses import asdict, replace
+from math import dist
+from typing import Any, ClassVar
+
+import cv2
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+
+from genesis_rl.sprites import Sprite, render
+from genesis_rl.worlds import ObjectGoalWorld, Scene, SpriteWorld, from_options, scene_state
+
+Observation = npt.NDArray[np.uint8]
+
+
+def _has_window() -> bool:
+    """Tell whether this OpenCV was built with a window toolkit."""
+    lines = [line.split() for line in cv2.getBuildInformation().splitlines()]
+    return any(words[0] == "GUI:" and words[1:] != ["NONE"] for words in lines if words)
+
+
+class SpriteEnv(gym.Env[Observation, np.int64]):
+    """Base of the tasks in which an agent moves among sprites.
+
+    A task says what its world holds (a `SpriteWorld` with its own `looks`) and overrides
+    `_outcome`; one in which objects move overrides `_move` too.
+
+    Actions: Discrete(4), in order up, left, down, right by `step_size`; the agent stays inside
+    the frame.
+
+    Observations: the frame, Box(0, 255, (image_size, image_size, 3), uint8).
+
+    Rewards: 1 for success, else 0; with `dense_reward` also +0.01 for a step that brings the agent
+    nearer to the target and -0.01 for one that takes it farther away.
+
+    Info: `is_success` after every step. By option `true_state`, (N, F) float32, see
+    `genesis_rl.worlds.scene_state`, and `true_masks`, (image_size, image_size) uint8: 0 =
+    background, i + 1 = row i of the state; the agent is the last row.
+    """
+
+    metadata: dict[str, Any] = {  # noqa: RUF012 (declared by gym.Env)
+        "render_modes": ["rgb_array", *(["human"] if _has_window() else [])],
+        "render_fps": 10,
+    }
+
+    #: Directions of the actions, (x, y) with y up.
+    MOVES: ClassVar[tuple[tuple[int, int], ...]] = ((0, 1), (-1, 0), (0, -1), (1, 0))
+
+    _scene: Scene
+
+    def __init__(
+        self,
+        world: SpriteWorld,
+        *,
+        step_size: float = 0.05,
+        dense_reward: bool = False,
+        state_in_info: bool = False,
+        masks_in_info: bool = False,
+        render_mode: str | None = None,
+        render_size: int = 256,
+    ) -> None:
+        """Create the environment.
+
+        Args:
+            world: what a scene holds.
+            step_size: how far the agent moves in a step, as a share of the frame's width.
+            dense_reward: also reward moving nearer to the target.
+            state_in_info: put the ground-truth state into `info["true_state"]`.
+            masks_in_info: put the instance masks into `info["true_masks"]`.
+            render_mode: "rgb_array", "human" (a window, if OpenCV has one) or None.
+            render_size: side of the rendered frame in pixels; it is drawn at that size, not
+                enlarged.
+
+        Raises:
+            ValueError: for a bad step size, render mode or render size.
+        """
+        if not 0 < step_size < 1:
+            raise ValueError(f"step_size must be in (0, 1), got {step_size}")
+        if not isinstance(render_size, int) or not 8 <= render_size <= 4096:
+            raise ValueError(f"render_size must be an integer in 8..4096, got {render_size!r}")
+        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
+            hint = (
+                ": this OpenCV is built without windows (opencv-python-headless); install"
+                " opencv-python in its place, or use 'rgb_array'"
+                if render_mode == "human"
+                else f": use one of {', '.join(self.metadata['render_modes'])} or None"
+            )
+            raise ValueError(f"render_mode {render_mode!r} is not available{hint}")
+        self.world = world
+        self.step_size = step_size
+        self.dense_reward = dense_reward
+        self.state_in_info = state_in_info
+        self.masks_in_info = masks_in_info
+        self.render_mode = render_mode
+        self.render_size = render_size
+        size = world.image_size
+        self.observation_space = gym.spaces.Box(0, 255, (size, size, 3), np.uint8)
+        self.action_space = gym.spaces.Discrete(len(self.MOVES))
+        self._window: str | None = None
+
+    @property
+    def scene(self) -> Scene:
+        """The current scene.
+
+        Raises:
+            RuntimeError: before the first reset.
+        """
+        if not hasattr(self, "_scene"):
+            raise RuntimeError("call reset() first")
+        return self._scene
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Draw a new scene.
+
+        Args:
+            seed: restarts the randomness, as Gymnasium says.
+            options: not used.
+
+        Returns:
+            The observation and the info.
+
+        Raises:
+            ValueError: if the objects find no room.
+        """
+        super().reset(seed=seed, options=options)
+        self._scene = self.world.sample(self.np_random)
+        return self._observe(success=False)
+
+    def step(self, action: np.int64 | int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Move the agent.
+
+        Args:
+            action: 0 = up, 1 = left, 2 = down, 3 = right.
+
+        Returns:
+            Observation, reward, terminated, truncated (always False: the registration's time limit
+            cuts episodes) and info.
+
+        Raises:
+            ValueError: for any other action.
+            RuntimeError: before the first reset.
+        """
+        if not self.action_space.contains(action):
+            raise ValueError(f"action must be an integer in 0..3, got {action!r}")
+        before = self._distance_to_target(self.scene)
+        self._scene = self._move(self.scene, self.MOVES[int(action)])
+        success, terminated = self._outcome(self._scene)
+        reward = float(success)
+        if self.dense_reward and not success:
+            reward += 0.01 * float(np.sign(before - self._distance_to_target(self._scene)))
+        observation, info = self._observe(success=success)
+        if self.render_mode == "human":
+            self.render()
+        return observation, reward, terminated, False, info
+
+    def render(self) -> Observation | None:
+        """Draw the scene at `render_size`: returned, or shown in a window."""
+        if self.render_mode is None:
+            gym.logger.warn("render() draws nothing: pass render_mode='rgb_array' to gym.make")
+            return None
+        scene = self.scene
+        frame = render(scene.sprites, self.render_size, scene.background)
+        if self.render_mode == "rgb_array":
+            return frame
+        self._window = f"{type(self).__name__} {id(self)}"
+        cv2.imshow(self._window, frame[..., ::-1])
+        cv2.waitKey(1000 // int(self.metadata["render_fps"]))
+        return None
+
+    def close(self) -> None:
+        """Close the window, if one is open."""
+        if self._window is not None:
+            cv2.destroyWindow(self._window)
+            self._window = None
+
+    def _move(self, scene: Scene, direction: tuple[int, int]) -> Scene:
+        """Return the scene after the agent's move."""
+        agent = _agent(scene)
+        low, high = agent.scale / 2, 1 - agent.scale / 2
+        x = min(max(agent.x + self.step_size * direction[0], low), high)
+        y = min(max(agent.y + self.step_size * direction[1], low), high)
+        return scene._replace(agent=replace(agent, x=x, y=y))
+
+    def _outcome(self, scene: Scene) -> tuple[bool, bool]:
+        """Return whether the task is solved, and whether the episode ends."""
+        raise NotImplementedError
+
+    def _distance_to_target(self, scene: Scene) -> float:
+        if scene.target is None:
+            return 0.0
+        agent, target = _agent(scene), scene.objects[scene.target]
+        return dist((agent.x, agent.y), (target.x, target.y))
+
+    def _observe(self, *, success: bool) -> tuple[Observation, dict[str, Any]]:
+        scene, size = self._scene, self.world.image_size
+        info: dict[str, Any] = {"is_success": success}
+        if self.state_in_info:
+            info["true_state"] = scene_state(scene)
+        masks = np.empty((size, size), np.uint8) if self.masks_in_info else None
+        frame = render(scene.sprites, size, scene.background, masks=masks)
+        if masks is not None:
+            info["true_masks"] = masks
+        return frame, info
+
+
+def touched(scene: Scene) -> int | None:
+    """Return the index of the object that the agent touches, the nearest one if there are several.
+
+    A touch: the distance between the centres is below the agent's scale.
+    """
+    agent = _agent(scene)
+    distances = [dist((agent.x, agent.y), (o.x, o.y)) for o in scene.objects]
+    nearest = min(range(len(distances)), key=distances.__getitem__)
+    return nearest if distances[nearest] < agent.scale else None
+
+
+def _agent(scene: Scene) -> Sprite:
+    if scene.agent is None:
+        raise ValueError("this world has no agent")
+    return scene.agent
+
+
+class ObjectGoalEnv(SpriteEnv):
+    """Object Goal: touch the target, by default a blue square, and nothing else.
+
+    Touching the target ends the episode with success, touching another object without; episodes
+    made by `gym.make` are cut after 100 steps. Actions, observations and info as in `SpriteEnv`.
+
+    Example:
+        >>> import gymnasium as gym, genesis_rl
+        >>> env = gym.make("genesis_rl/ObjectGoal-v0", num_objects=3, image_size=32)
+    """
+
+    def __init__(
+        self,
+        *,
+        step_size: float = 0.05,
+        dense_reward: bool = False,
+        state_in_info: bool = False,
+        masks_in_info: bool = False,
+        render_mode: str | None = None,
+        render_size: int = 256,
+        **world: Any,
+    ) -> None:
+        """Create the environment.
+
+        Args:
+            step_size: see `SpriteEnv`, as the next five.
+            dense_reward: also reward moving nearer to the target.
+            state_in_info: put the ground-truth state into `info["true_state"]`.
+            masks_in_info: put the instance masks into `info["true_masks"]`.
+            render_mode: "rgb_array", "human" or None.
+            render_size: side of the rendered frame in pixels.
+            **world: options of `genesis_rl.worlds.ObjectGoalWorld`: image_size, num_objects,
+                colours, shapes, object_scale, agent_scale, background, unique_colours and more.
+
+        Raises:
+            ValueError: for a bad value, or a world in which the objects find no room.
+            TypeError: for an unknown option.
+        """
+        super().__init__(
+            from_options(ObjectGoalWorld, world),
+            step_size=step_size,
+            dense_reward=dense_reward,
+            state_in_info=state_in_info,
+            masks_in_info=masks_in_info,
+            render_mode=render_mode,
+            render_size=render_size,
+        )
+
+    @property
+    def world_options(self) -> dict[str, Any]:
+        """The world's options, to give `open_dataset("object_goal", **options)` scenes like it."""
+        return asdict(self.world)
+
+    def _outcome(self, scene: Scene) -> tuple[bool, bool]:
+        index = touched(scene)
+        return index is not None and index == scene.target, index is not None
