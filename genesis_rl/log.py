@@ -1,0 +1,191 @@
+"""What a run reports: JSON lines always, TensorBoard by default, Weights & Biases by choice."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+FILE = "metrics.jsonl"
+
+
+class RunLog:
+    """Write a run's scalars and pictures below its folder.
+
+    ``metrics.jsonl`` gets one object a line: ``step``, ``time`` (seconds since 1970) and the
+    scalars. Numbers that JSON does not know are written as the strings "nan", "inf" and "-inf",
+    which `read` turns back. Every line is handed to the system at once, so a killed run loses at
+    most the line it was writing, and that line is dropped when the log is opened again.
+
+    Args:
+        folder: the run's folder, made if missing.
+        tensorboard: also write TensorBoard events, to ``folder/tensorboard``.
+        wandb: also report to Weights & Biases, which must be installed.
+        config: plain data that describes the run, for Weights & Biases.
+        resume_step: drop what was written after this step, which a resumed run writes again; by
+            default everything is kept.
+        enabled: if False nothing is written or made; for all processes but the first.
+
+    Raises:
+        ValueError: if wandb is asked for and not installed.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        tensorboard: bool = True,
+        wandb: bool = False,
+        config: Mapping[str, Any] | None = None,
+        resume_step: int | None = None,
+        enabled: bool = True,
+    ) -> None:
+        self._lines: Any = None
+        self._tensorboard: Any = None
+        self._wandb: Any = None
+        if not enabled:
+            return
+        folder = Path(folder)
+        wandb_module = _import_wandb() if wandb else None
+        folder.mkdir(parents=True, exist_ok=True)
+        _truncate(folder / FILE, resume_step)
+        self._lines = (folder / FILE).open("a", encoding="utf-8", buffering=1)
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter  # takes a second to import
+
+            self._tensorboard = SummaryWriter(
+                str(folder / "tensorboard"),
+                purge_step=None if resume_step is None else resume_step + 1,
+            )
+        if wandb_module is not None:
+            self._wandb = wandb_module.init(
+                project="genesis_rl",
+                name=folder.resolve().name,
+                dir=str(folder),
+                config=dict(config or {}),
+                id=_wandb_id(folder, wandb_module),
+                resume="allow",
+            )
+            self._wandb_image = wandb_module.Image
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Write numbers measured at a step.
+
+        Args:
+            step: the training step, update or environment step, as the run counts.
+            values: numbers by name; a ``/`` in a name groups it in TensorBoard.
+
+        Raises:
+            ValueError: if a name is "step" or "time", which every line has anyway.
+        """
+        if self._lines is None:
+            return
+        if taken := {"step", "time"} & values.keys():
+            raise ValueError(f"values must not be named {sorted(taken)}: every line has these")
+        numbers = {name: _number(value) for name, value in values.items()}
+        row = {"step": step, "time": round(time.time(), 3)} | {
+            name: value if math.isfinite(value) else str(value) for name, value in numbers.items()
+        }
+        self._lines.write(json.dumps(row, allow_nan=False) + "\n")
+        if self._tensorboard is not None:
+            for name, value in numbers.items():
+                self._tensorboard.add_scalar(name, value, step)
+        if self._wandb is not None:
+            self._wandb.log(numbers, step=step)
+
+    def images(self, step: int, pictures: Mapping[str, npt.NDArray[np.uint8]]) -> None:
+        """Show pictures (H, W, 3), uint8, made at a step, in TensorBoard and Weights & Biases."""
+        if self._tensorboard is not None:
+            for name, picture in pictures.items():
+                self._tensorboard.add_image(name, picture, step, dataformats="HWC")
+        if self._wandb is not None:
+            shown = {name: self._wandb_image(picture) for name, picture in pictures.items()}
+            self._wandb.log(shown, step=step)
+
+    def close(self) -> None:
+        """Write out what is buffered and close everything; closing again does nothing."""
+        if self._lines is not None:
+            self._lines.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+        self._lines = self._tensorboard = self._wandb = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def read(folder: str | os.PathLike[str]) -> list[dict[str, float]]:
+    """Read the rows of a run's ``metrics.jsonl``, oldest first.
+
+    A line that a killed run left unfinished is left out.
+
+    Raises:
+        ValueError: if the folder holds no such file.
+    """
+    path = Path(folder) / FILE
+    if not path.is_file():
+        raise ValueError(f"folder must be a run with a {FILE}, got {str(folder)!r}")
+    return [
+        {name: float(value) if isinstance(value, str) else value for name, value in row.items()}
+        for row in _rows(path)
+    ]
+
+
+def _number(value: float) -> float:
+    """Turn NumPy and PyTorch scalars into Python's, leaving integers exact."""
+    return value if isinstance(value, int) else float(value)
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break  # only the last line can be unfinished
+    return rows
+
+
+def _truncate(path: Path, last_step: int | None) -> None:
+    """Drop the rows after last_step and an unfinished line."""
+    if not path.exists():
+        return
+    kept = [row for row in _rows(path) if last_step is None or row["step"] <= last_step]
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _import_wandb() -> Any:
+    try:
+        import wandb
+    except ImportError as error:
+        raise ValueError(
+            "wandb=True needs the wandb package, which is not installed: "
+            "pip install 'genesis_rl[wandb]'"
+        ) from error
+    return wandb
+
+
+def _wandb_id(folder: Path, wandb: Any) -> str:
+    """The id under which the folder's run was first reported, so that resuming continues it."""
+    path = folder / "wandb_id"
+    if not path.exists():
+        path.write_text(wandb.util.generate_id(), encoding="utf-8")
+    return path.read_text(encoding="utf-8")

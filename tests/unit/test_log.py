@@ -1,0 +1,145 @@
+"""The run log: valid JSON whatever comes, exact resumption, TensorBoard and W&B."""
+
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from genesis_rl import log
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    text = (folder / "metrics.jsonl").read_text()
+    return [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
+
+
+def test_one_object_a_line(tmp_path: Path) -> None:
+    before = time.time() - 0.001
+    with log.RunLog(tmp_path / "new" / "run", tensorboard=False) as run:
+        run.scalars(10, {"nll": 1.5, "images": 2**60 + 1})
+        assert len(lines(tmp_path / "new" / "run")) == 1  # already on disk
+        run.scalars(20, {"nll": torch.tensor(0.25), "kl": np.float32(2)})  # type: ignore[dict-item]
+    first, second = lines(tmp_path / "new" / "run")
+    assert before <= first.pop("time") <= second.pop("time") <= time.time() + 0.001
+    assert first == {"step": 10, "nll": 1.5, "images": 2**60 + 1}
+    assert second == {"step": 20, "nll": 0.25, "kl": 2.0}
+    assert not (tmp_path / "new" / "run" / "tensorboard").exists()
+
+
+def test_non_finite_numbers_survive(tmp_path: Path) -> None:
+    with log.RunLog(tmp_path, tensorboard=False) as run:
+        run.scalars(1, {"a": math.nan, "b": math.inf, "c": -math.inf, "d": 1.0})
+    row = lines(tmp_path)[0]
+    assert (row["a"], row["b"], row["c"], row["d"]) == ("nan", "inf", "-inf", 1.0)
+    row = log.read(tmp_path)[0]
+    assert math.isnan(row["a"])
+    assert (row["b"], row["c"], row["d"], row["step"]) == (math.inf, -math.inf, 1.0, 1)
+
+
+@pytest.mark.parametrize(
+    ("resume_step", "kept"), [(None, [1, 2, 3]), (2, [1, 2]), (0, []), (9, [1, 2, 3])]
+)
+def test_resuming_drops_what_comes_again(
+    tmp_path: Path, resume_step: int | None, kept: list[int]
+) -> None:
+    with log.RunLog(tmp_path, tensorboard=False) as run:
+        for step in (1, 2, 3):
+            run.scalars(step, {"nll": math.nan if step == 2 else step})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "nl')  # killed while writing
+    assert [row["step"] for row in log.read(tmp_path)] == [1, 2, 3]
+    with log.RunLog(tmp_path, tensorboard=False, resume_step=resume_step) as run:
+        run.scalars(5, {"nll": 5.0})
+    assert [row["step"] for row in lines(tmp_path)] == [*kept, 5]
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def events(folder: Path) -> EventAccumulator:
+    accumulator = EventAccumulator(str(folder / "tensorboard"))
+    accumulator.Reload()
+    return accumulator
+
+
+def test_tensorboard_by_default(tmp_path: Path) -> None:
+    with log.RunLog(tmp_path) as run:
+        run.scalars(1, {"train/nll": 1.5})
+        run.scalars(2, {"train/nll": 9.0})
+        run.images(2, {"slots": np.zeros((4, 6, 3), np.uint8)})
+    with log.RunLog(tmp_path, resume_step=1) as run:
+        run.scalars(2, {"train/nll": 0.5})
+    written = events(tmp_path)
+    assert [(event.step, event.value) for event in written.Scalars("train/nll")] == [
+        (1, 1.5),
+        (2, 0.5),
+    ]
+
+
+def test_tensorboard_pictures(tmp_path: Path) -> None:
+    with log.RunLog(tmp_path) as run:
+        run.images(3, {"slots": np.zeros((4, 6, 3), np.uint8)})
+    (image,) = events(tmp_path).Images("slots")
+    assert (image.step, image.height, image.width) == (3, 4, 6)
+
+
+def test_disabled_writes_nothing(tmp_path: Path) -> None:
+    with log.RunLog(tmp_path / "run", wandb=True, enabled=False) as run:
+        run.scalars(1, {"nll": 1.0})
+        run.images(1, {"slots": np.zeros((4, 6, 3), np.uint8)})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_closing_twice_and_bad_input(tmp_path: Path) -> None:
+    run = log.RunLog(tmp_path, tensorboard=False)
+    with pytest.raises(ValueError, match=r"not be named \['time'\]"):
+        run.scalars(1, {"time": 3.0})
+    run.close()
+    run.close()
+    assert lines(tmp_path) == []
+    with pytest.raises(ValueError, match=r"folder must be a run with a metrics\.jsonl, got"):
+        log.read(tmp_path / "nowhere")
+
+
+def test_missing_wandb_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ValueError, match=r"pip install 'genesis_rl\[wandb\]'"):
+        log.RunLog(tmp_path / "run", wandb=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wandb_by_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[str, Any]] = []
+
+    class FakeWandb(ModuleType):
+        util = SimpleNamespace(generate_id=lambda: f"id{len(calls)}")
+        Image = staticmethod(lambda picture: ("image", picture.shape))
+
+        @staticmethod
+        def init(**options: Any) -> SimpleNamespace:
+            calls.append(("init", options))
+            return SimpleNamespace(
+                log=lambda values, step: calls.append(("log", (step, values))),
+                finish=lambda: calls.append(("finish", None)),
+            )
+
+    monkeypatch.setitem(sys.modules, "wandb", FakeWandb("wandb"))
+    for _ in range(2):
+        with log.RunLog(tmp_path, tensorboard=False, wandb=True, config={"K": 5}) as run:
+            run.scalars(1, {"nll": math.nan})
+            run.images(2, {"slots": np.zeros((4, 6, 3), np.uint8)})
+    assert [name for name, _ in calls] == ["init", "log", "log", "finish"] * 2
+    options = calls[0][1]
+    assert (options["name"], options["config"], options["id"]) == (tmp_path.name, {"K": 5}, "id0")
+    assert options == calls[4][1]  # the second opening continues the first's run
+    assert math.isnan(calls[1][1][1]["nll"])
+    assert calls[2][1] == (2, {"slots": ("image", (4, 6, 3))})
