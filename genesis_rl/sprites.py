@@ -113,6 +113,30 @@ def several(colours: Colour | Sequence[Colour]) -> list[RGB]:
     return [rgb(colour) for colour in colours]  # type: ignore[arg-type]
 
 
+def _heart() -> npt.NDArray[np.float64]:
+    """Heart of dSprites: two lobes joined by tangents to the notch and to the tip."""
+    x, y, radius = 4.74, 4.08, 5.01  # right lobe
+    notch, tip = 5.91, -8.77
+    around = []
+    for point, side in ((notch, -1), (tip, 1)):
+        distance = np.hypot(-x, point - y)
+        around.append(np.arctan2(point - y, -x) + side * np.arccos(min(1.0, radius / distance)))
+    start, end = around[0], around[1] - 2 * np.pi * (around[1] > around[0])  # clockwise
+    angle = np.linspace(start, end, 48)
+    right = np.stack([x + radius * np.cos(angle), y + radius * np.sin(angle)], axis=1)
+    return np.vstack([[[0, notch]], right, [[0, tip]], right[::-1] * (-1, 1)])
+
+
+#: Outlines of dSprites (Matthey et al., 2017) at scale 1, (P, 2) vertices as (x, y) with y up, in
+#: pixels of a 64-pixel frame about the centre of rotation. Sizes and the heart's curve are fitted
+#: to frames of the data set.
+DSPRITES_OUTLINES: dict[str, npt.NDArray[np.float64]] = {
+    "square": OUTLINES["square"] * 19.1,
+    "ellipse": _regular([1.0] * 96, 0.0) * (12.7, 7.15),
+    "heart": _heart(),
+}
+
+
 def check_shapes(shapes: Sequence[str]) -> None:
     """Refuse unknown shapes.
 

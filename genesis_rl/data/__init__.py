@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from genesis_rl.data.cache import SPLITS, check_split, data_root, open_or_make
+from genesis_rl.data.multi_dsprites import MultiDSpritesConfig, write_multi_dsprites
 from genesis_rl.data.pack import Pack, PackWriter
 from genesis_rl.data.sprite_scenes import FreeScenes, SpriteScenesConfig, write_sprite_scenes
 from genesis_rl.worlds import ObjectGoalWorld, from_options
@@ -87,13 +88,26 @@ def _scenes(
     return open_scenes
 
 
+def _multi_dsprites(
+    root: Path, split: str, *, num_images: int | None = None, **options: Any
+) -> Pack:
+    config = from_options(MultiDSpritesConfig, options)
+    count = (50_000 if split == "train" else 10_000) if num_images is None else num_images
+    key = {**config.meta(split), "num_images": count}
+    folder = _folder(root, "multi_dsprites", split, key)
+    return open_or_make(folder, lambda path: write_multi_dsprites(path, config, split, count))
+
+
 #: Data sets by name:
+#: "multi_dsprites", options num_images (50,000 for training, 10,000 otherwise) and those of
+#: `genesis_rl.data.multi_dsprites.MultiDSpritesConfig`;
 #: "object_goal", scenes of `genesis_rl/ObjectGoal-v0` with the agent anywhere it may stand; options
 #: num_images (50,000 for training, 10,000 otherwise), seed, and those of
 #: `genesis_rl.worlds.ObjectGoalWorld`;
 #: "sprite_scenes", the published pretraining scenes of the relational tasks; options num_images,
 #: seed, and those of `genesis_rl.data.sprite_scenes.FreeScenes`.
 DATASETS: dict[str, Callable[..., Pack]] = {
+    "multi_dsprites": _multi_dsprites,
     "object_goal": _scenes("object_goal", ObjectGoalWorld),
     "sprite_scenes": _scenes("sprite_scenes", FreeScenes),
 }

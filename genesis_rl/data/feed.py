@@ -1,0 +1,63 @@
+"""Training images where the training happens: kept as uint8, handed out as float batches."""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from genesis_rl.data.pack import Pack
+
+# Share of a GPU's free memory, and bytes of RAM, that images may take; beyond, they stay mapped.
+_GPU_SHARE, _RAM_BYTES = 0.3, 8 << 30
+
+
+class ImageFeed:
+    """Batches of a pack's images by index, on a device.
+
+    The whole pack is kept on the GPU or in RAM as uint8 if it fits, otherwise it stays memory-mapped
+    and batches are read from it.
+    """
+
+    def __init__(self, pack: Pack, device: torch.device) -> None:
+        """Take the images of a pack to ``device`` as far as they fit."""
+        self.device = device
+        self.num_images = len(pack)
+        size = pack.images.nbytes
+        self._mapped: npt.NDArray[np.uint8] | None = None
+        self._images = torch.empty(0)
+        if device.type == "cuda" and size < _GPU_SHARE * torch.cuda.mem_get_info(device)[0]:
+            self._images = torch.from_numpy(np.array(pack.images)).to(device)
+        elif size < _RAM_BYTES:
+            self._images = torch.from_numpy(np.array(pack.images))
+        else:
+            self._mapped = pack.images
+
+    def __call__(self, indices: Tensor) -> Tensor:
+        """Images by index, int64 (B,): float (B, 3, H, W) in [0, 1], channels_last in memory."""
+        if self._mapped is not None:
+            images = torch.from_numpy(self._mapped[indices.numpy()])
+        else:
+            images = self._images[indices.to(self._images.device)]
+        # (B, H, W, C) permuted is channels_last without a copy.
+        return images.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
+
+
+def batch_indices(step: int, batch_size: int, num_images: int, seed: int) -> Tensor:
+    """Indices of a step's batch: epoch after epoch in an order drawn from (seed, epoch).
+
+    A pure function of its arguments, so that a resumed training sees what it would have seen.
+
+    Args:
+        step: number of the step, from 0.
+        batch_size: images per step, at most ``num_images``.
+        num_images: images in the data set.
+        seed: first key of the order.
+
+    Returns:
+        int64, shape (batch_size,), on the CPU; the last images of an epoch that do not fill a batch
+        are left out of that epoch.
+    """
+    per_epoch = num_images // batch_size
+    epoch, place = divmod(step, per_epoch)
+    order = np.random.default_rng((seed, epoch)).permutation(num_images)
+    return torch.from_numpy(order[place * batch_size : (place + 1) * batch_size].copy())
