@@ -1,0 +1,266 @@
+"""Seeing: frames in, object slots out, with frozen weights. What every wrapper shares."""
+
+import copy
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from genesis_rl.blocks import fold_batch_norm
+from genesis_rl.checkpoint import fingerprint, load_pretrained, pick_device
+from genesis_rl.frames import Layout, Preprocessing, White, to_images
+from genesis_rl.slots import SceneModel, Slots
+
+Precision = Literal["float32", "bfloat16"]
+
+# A process that was forked after this import has another id.
+_IMPORT_PID = os.getpid()
+
+
+def _enter_process(device: torch.device) -> None:
+    """Make a forked worker safe: no CUDA, one thread.
+
+    Raises:
+        RuntimeError: if a forked worker would use CUDA, whose state does not survive a fork.
+    """
+    if os.getpid() == _IMPORT_PID:
+        return
+    if device.type == "cuda":
+        raise RuntimeError(
+            f"device is {str(device)!r} in a forked worker process, where CUDA cannot be used; "
+            "wanted VecGenesisObs (Stable-Baselines3) or GenesisVectorObs (Gymnasium) around the "
+            'vector environment in the parent process, or device="cpu".'
+        )
+    # OpenMP's threads do not survive a fork either: the first parallel loop would wait for ever.
+    if torch.get_num_threads() > 1:
+        torch.set_num_threads(1)
+
+
+@contextmanager
+def _no_tf32(device: torch.device) -> Iterator[None]:
+    """Keep cuDNN from rounding float32 inputs to TF32, which makes results depend on the batch."""
+    if device.type != "cuda":
+        yield
+        return
+    cudnn = torch.backends.cudnn
+    with cudnn.flags(
+        enabled=cudnn.enabled,
+        benchmark=cudnn.benchmark,
+        deterministic=cudnn.deterministic,
+        allow_tf32=False,
+    ):
+        yield
+
+
+def _inference_form(model: nn.Module, device: torch.device) -> nn.Module:
+    """Bring a model, in place, into the form that infers fastest; it can no longer be trained."""
+    frozen = model.to(device=device, dtype=torch.float32).requires_grad_(False)
+    # PyTorch's annotations of Module.to leave memory_format out.
+    folded: Any = fold_batch_norm(frozen.eval())
+    return cast("nn.Module", folded.to(memory_format=torch.channels_last))
+
+
+class SlotEncoder:
+    """A frozen scene model that turns frames of any common layout into object slots.
+
+    The slots are the posterior's mean, in eval mode and without gradients: the same frame gives
+    the same slots, alone or in a batch (to 1e-5 in float32). The encoder keeps a copy of the
+    model, so that a model in training is neither changed nor followed.
+
+    A forked worker process may use an encoder on the CPU, with one thread; CUDA belongs in the
+    parent. An encoder that came from a path pickles as that path.
+
+    Attributes:
+        image_size: side of the images that the model takes, in pixels.
+        num_slots: K.
+        latent_sizes: (D_m, D_c).
+        fingerprint: sha256 over config and weights.
+        device: where the model runs.
+        preprocessing: how frames come to ``image_size``.
+        source: absolute path or hub id, None if the model came from memory.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | SceneModel,
+        *,
+        device: str | torch.device = "auto",
+        preprocessing: Preprocessing | Mapping[str, Any] | None = None,
+        batch_size: int = 256,
+        dtype: Precision = "float32",
+    ) -> None:
+        """Load and prepare the model.
+
+        Args:
+            model: folder of save_pretrained, hub id, or a model in memory.
+            device: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:N".
+            preprocessing: how frames are resized; None takes what the checkpoint says, or
+                stretches for a model in memory.
+            batch_size: most frames in one pass of the model.
+            dtype: "bfloat16" infers under autocast: faster where the hardware has it, no longer
+                equal between batch sizes.
+
+        Raises:
+            TypeError: if ``model`` is none of these.
+            ValueError: if the folder is no checkpoint, or another argument is not as described.
+            RuntimeError: if a forked worker asks for CUDA.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; wanted at least 1.")
+        if dtype not in get_args(Precision):
+            raise ValueError(f"dtype is {dtype!r}; wanted one of {get_args(Precision)}.")
+        self.device = pick_device(device)
+        _enter_process(self.device)
+        self.source: str | None = None
+        self.batch_size = batch_size
+        self.dtype: Precision = dtype
+        saved = Preprocessing()
+        if isinstance(model, (str, os.PathLike)):
+            name = os.path.expanduser(os.fspath(model))
+            self.source = os.path.abspath(name) if os.path.isdir(name) else name
+            model, saved, _ = load_pretrained(self.source, device=self.device)
+        if not (isinstance(model, SceneModel) and isinstance(model, nn.Module)):
+            raise TypeError(
+                f"model is {type(model).__name__}; wanted a path, a hub id or a scene model "
+                "(a torch module with config, infer, decode, elbo and sample). To rebuild an "
+                "environment from its spec, wrap it with the path of a saved model."
+            )
+        if isinstance(preprocessing, Mapping):
+            preprocessing = Preprocessing(**preprocessing)
+        self.preprocessing = preprocessing or saved
+        self.image_size: int = model.config.image_size
+        self.num_slots: int = model.config.num_slots
+        self.latent_sizes: tuple[int, int] = model.latent_sizes
+        self.fingerprint: str = fingerprint(model)
+        own = model if self.source else copy.deepcopy(model)  # the caller's model stays as it is
+        self._model = cast("SceneModel", _inference_form(own, self.device))
+        self._arguments = {
+            "device": str(device),
+            "preprocessing": preprocessing and asdict(preprocessing),
+            "batch_size": batch_size,
+            "dtype": dtype,
+        }
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The constructor's arguments as plain data; "model" is None if it came from memory."""
+        return {"model": self.source, **self._arguments}
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """Pickle the path instead of the weights where there is one."""
+        if self.source is None:
+            return super().__reduce__()
+        return _from_spec, (self.spec,)
+
+    def __repr__(self) -> str:
+        """Show source, sizes and device."""
+        d_m, d_c = self.latent_sizes
+        return (
+            f"SlotEncoder({self.source or 'model in memory'}, {self.image_size} px, "
+            f"K={self.num_slots}, D_m={d_m}, D_c={d_c}, {self.device}, {self.dtype})"
+        )
+
+    def __call__(
+        self, frames: Any, layout: Layout = "auto", *, white: White | None = None
+    ) -> Slots:
+        """Infer the slots of frames.
+
+        Args:
+            frames: one frame or a batch, of any size that ``preprocessing`` allows.
+            layout: axes of one frame (see genesis_rl.frames).
+            white: what white is in float frames, 1 or 255; None tells it from the values.
+
+        Returns:
+            Slots of B frames (B = 1 for a single frame), float32 on ``device``; inference tensors:
+            clone them to use them in autograd.
+
+        Raises:
+            TypeError, ValueError: if frames are no images, or not of a size that can be taken.
+            RuntimeError: on CUDA in a forked worker.
+        """
+        _enter_process(self.device)
+        x = to_images(
+            frames,
+            image_size=self.image_size,
+            layout=layout,
+            white=white,
+            preprocessing=self.preprocessing,
+            device=self.device,
+        )
+        with torch.inference_mode(), self._precision():
+            parts = [self._model.infer(chunk) for chunk in x.split(self.batch_size)]
+            return Slots(
+                torch.cat([part.z_m for part in parts]).float(),
+                torch.cat([part.z_c for part in parts]).float(),
+                torch.cat([part.log_pi for part in parts]).float(),
+            )
+
+    def features(
+        self,
+        frames: Any,
+        *,
+        layout: Layout = "auto",
+        mask_geometry: bool = False,
+        white: White | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """Infer the slots of frames as an array: arguments and errors as for a call.
+
+        Returns:
+            float32, shape (B, K, D): z_m, z_c and, with ``mask_geometry``, the mask's centroid row
+            and column in [-1, 1] and its share of the area; D = D_m + D_c (+ 3).
+        """
+        slots = self(frames, layout, white=white)
+        return slot_features(slots, mask_geometry=mask_geometry)
+
+    def _precision(self) -> Any:
+        if self.dtype == "bfloat16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return _no_tf32(self.device) if self.device.type == "cuda" else nullcontext()
+
+
+def slot_features(slots: Slots, *, mask_geometry: bool = False) -> npt.NDArray[np.float32]:
+    """Bring slots to the host as one float32 array (B, K, D); see SlotEncoder.features.
+
+    Raises:
+        ValueError: if a value is not finite: the weights are broken.
+    """
+    with torch.inference_mode():
+        parts: list[Tensor] = [slots.features]
+        if mask_geometry:
+            parts.append(slots.mask_geometry())
+        features = torch.cat(parts, dim=-1).float().cpu().numpy()
+    if not np.isfinite(features).all():
+        raise ValueError("the model's latents are not finite; wanted weights of a sound training.")
+    return cast("npt.NDArray[np.float32]", features)
+
+
+def _from_spec(spec: Mapping[str, Any]) -> SlotEncoder:
+    return SlotEncoder(**spec)
+
+
+EncoderLike = str | os.PathLike[str] | SlotEncoder | SceneModel | Mapping[str, Any]
+
+
+def as_encoder(encoder: EncoderLike, *, device: str | torch.device = "auto") -> SlotEncoder:
+    """Take an encoder as it is, or make one of a path, a hub id, a model or SlotEncoder.spec.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as SlotEncoder; ValueError also if ``device`` is named
+            and a loaded encoder is on another.
+    """
+    if isinstance(encoder, SlotEncoder):
+        if device != "auto" and pick_device(device) != encoder.device:
+            raise ValueError(
+                f"device is {str(device)!r}, but the encoder given is on {encoder.device}; wanted "
+                "the device where the encoder is made, or none here."
+            )
+        return encoder
+    if isinstance(encoder, Mapping):
+        return SlotEncoder(**encoder)
+    return SlotEncoder(encoder, device=device)

@@ -1,0 +1,232 @@
+"""Frames of every common layout, range and size come out as the same image."""
+
+import typing
+
+import numpy as np
+import pytest
+import torch
+
+from genesis_rl.frames import (
+    LAYOUTS,
+    Preprocessing,
+    Resize,
+    as_nhwc,
+    as_nhwc_uint8,
+    infer_layout,
+    to_images,
+)
+
+B, H, W = 2, 24, 40
+
+
+@pytest.fixture
+def rgb():
+    return np.random.default_rng(0).integers(0, 256, (B, H, W, 3), np.uint8)
+
+
+def rearranged(rgb, layout):
+    """The images (B, H, W, 3) in another layout; older frames of a stack are noise."""
+    images = rgb if "C" in layout else rgb[..., :1]
+    if "S" in layout:
+        noise = np.random.default_rng(1).integers(0, 256, (3, *images.shape), np.uint8)
+        images = np.concatenate([noise, images[None]]).transpose(1, 0, 2, 3, 4)
+    else:
+        images = images[:, None]
+    axes = [1 + "SHWC".index(axis) for axis in layout]
+    rest = [axis for axis in (1, 4) if axis not in axes]
+    return images.transpose(0, *axes, *rest).reshape(B, *[images.shape[axis] for axis in axes])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS[1:])
+def test_every_layout_gives_the_same_image_single_and_batched(rgb, layout):
+    frames = rearranged(rgb, layout)
+    want = rgb if "C" in layout else np.repeat(rgb[..., :1], 3, axis=-1)
+    np.testing.assert_array_equal(as_nhwc(frames, layout=layout), want)
+    np.testing.assert_array_equal(as_nhwc(frames[1], layout=layout), want[1:])
+
+
+@pytest.mark.parametrize("layout", ["HWC", "CHW"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_auto_tells_channels_first_from_last(rgb, layout, channels):
+    frames = rearranged(rgb, layout)
+    frames = frames[..., :channels] if layout == "HWC" else frames[:, :channels]
+    want = np.repeat(rgb[..., :1], 3, axis=-1) if channels == 1 else rgb
+    np.testing.assert_array_equal(as_nhwc(frames), want)
+    np.testing.assert_array_equal(as_nhwc(frames[0]), want[:1])
+
+
+def test_auto_reads_two_axes_as_grey(rgb):
+    np.testing.assert_array_equal(as_nhwc(rgb[0, ..., 0]), np.repeat(rgb[:1, ..., :1], 3, -1))
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((4, H, W), "stack of 4"),
+        ((3, H, 3), "HWC or CHW"),
+        ((H, W, 2), "no images"),
+        ((7, H, W), "no images"),
+        ((H,), "no images"),
+        ((2, 2, H, W, 3), "no images"),
+    ],
+)
+def test_auto_refuses_what_could_mean_two_things(shape, message):
+    with pytest.raises(ValueError, match=message):
+        infer_layout(shape)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.int64, np.uint16])
+def test_integers_stay_bytes(rgb, dtype):
+    frames = as_nhwc(rgb.astype(dtype))
+    assert frames.dtype == np.uint8
+    np.testing.assert_array_equal(frames, rgb)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("white", [1, 255])
+@pytest.mark.parametrize("named", [True, False])
+def test_floats_of_either_range(rgb, dtype, white, named):
+    frames = (rgb / 255 * white).astype(dtype)
+    images = as_nhwc(frames, white=white if named else None)
+    assert images.dtype == np.float32
+    np.testing.assert_allclose(images, rgb / 255, atol=1e-3 if dtype == np.float16 else 1e-6)
+
+
+def test_almost_black_floats_need_white_named():
+    frames = np.full((H, W, 3), 0.5, np.float32)
+    assert as_nhwc(frames).max() == 0.5
+    np.testing.assert_allclose(as_nhwc(frames, white=255), 0.5 / 255, rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1, 255])
+def test_rgba_lies_over_black(rgb, scale):
+    alpha = np.random.default_rng(2).integers(0, 256, (B, H, W, 1), np.uint8)
+    frames = np.concatenate([rgb, alpha], axis=-1)
+    want = rgb / 255 * (alpha / 255)
+    if scale == 255:
+        np.testing.assert_array_equal(as_nhwc(frames), np.rint(want * 255).astype(np.uint8))
+    else:
+        np.testing.assert_allclose(as_nhwc(frames / 255.0), want, atol=1e-6)
+
+
+def test_tensors_and_lists(rgb):
+    np.testing.assert_array_equal(as_nhwc(torch.from_numpy(rgb).permute(0, 3, 1, 2)), rgb)
+    np.testing.assert_array_equal(as_nhwc([rgb[0], rgb[1]]), rgb)
+
+
+@pytest.mark.parametrize(
+    ("frames", "error", "message"),
+    [
+        (np.full((H, W, 3), np.nan), ValueError, "NaN"),
+        (np.full((H, W, 3), np.inf), ValueError, "NaN or infinite"),
+        (np.full((H, W, 3), 256.0), ValueError, "256"),
+        (np.full((H, W, 3), -1.0), ValueError, "-1"),
+        (np.full((H, W, 3), 300), ValueError, "300"),
+        (np.full((H, W, 3), True), TypeError, "bool"),
+        (np.full((H, W, 3), "x"), TypeError, "<U1"),
+        ("frame.png", TypeError, "<U9"),
+        (None, TypeError, "object"),
+        ([np.zeros((4, 5, 3)), np.zeros((5, 4, 3))], ValueError, "differ in shape"),
+        (np.zeros((0, H, W, 3), np.uint8), ValueError, "at least one"),
+        (np.zeros(7), ValueError, "no images"),
+    ],
+)
+def test_what_is_no_image_is_refused(frames, error, message):
+    with pytest.raises(error, match=message):
+        as_nhwc(frames)
+
+
+def test_a_named_layout_must_fit(rgb):
+    with pytest.raises(ValueError, match="3 axes for layout 'CHW'"):
+        as_nhwc(rgb[0, 0], layout="CHW")
+    with pytest.raises(ValueError, match="24 channels"):
+        as_nhwc(rgb, layout="CHW")
+    with pytest.raises(ValueError, match="layout is 'HCW'"):
+        as_nhwc(rgb, layout="HCW")
+
+
+def test_floats_beyond_one_are_refused_where_white_is_one():
+    with pytest.raises(ValueError, match=r"wanted \[0, 1\]"):
+        as_nhwc(np.full((H, W, 3), 1.1), white=1)
+
+
+# ---- sizes ---------------------------------------------------------------------------------------
+
+
+def test_shrinking_averages_areas():
+    image = np.kron(np.arange(16, dtype=np.uint8).reshape(4, 4) * 16, np.ones((3, 2), np.uint8))
+    small = as_nhwc_uint8(image, image_size=4)
+    np.testing.assert_array_equal(small[0, ..., 0], np.arange(16).reshape(4, 4) * 16)
+
+
+def test_enlarging_is_bilinear():
+    image = np.array([[0.0, 1.0], [0.0, 1.0]])
+    large = to_images(image, image_size=4, white=1)
+    np.testing.assert_allclose(large[0, 0, 0], [0, 0.25, 0.75, 1], atol=1e-6)
+
+
+def test_stretch_fills_the_square():
+    white = np.full((H, W, 3), 255, np.uint8)
+    assert as_nhwc_uint8(white, image_size=16).min() == 255
+
+
+def test_letterbox_keeps_proportions():
+    white = np.full((24, 48, 3), 255, np.uint8)
+    boxed = as_nhwc_uint8(white, image_size=16, preprocessing=Preprocessing("letterbox"))[0]
+    assert boxed.shape == (16, 16, 3)
+    np.testing.assert_array_equal(boxed[..., 0].max(1) > 0, [False] * 4 + [True] * 8 + [False] * 4)
+    assert boxed[4:12].min() == 255
+
+
+def test_crop_takes_the_central_square():
+    image = np.zeros((8, 16, 3), np.uint8)
+    image[:, 4:12] = 255
+    crop = Preprocessing("crop")
+    assert as_nhwc_uint8(image, image_size=4, preprocessing=crop).min() == 255
+    assert as_nhwc_uint8(image, image_size=4).min() == 0
+    tall = image.transpose(1, 0, 2)
+    assert as_nhwc_uint8(tall, image_size=8, preprocessing=crop).min() == 255
+
+
+def test_none_wants_the_size():
+    none = Preprocessing("none")
+    assert as_nhwc_uint8(np.zeros((8, 8)), image_size=8, preprocessing=none).shape == (1, 8, 8, 3)
+    with pytest.raises(ValueError, match=r"8 x 16 pixels, but the model takes 8 x 8"):
+        as_nhwc_uint8(np.zeros((8, 16)), image_size=8, preprocessing=none)
+
+
+@pytest.mark.parametrize("how", typing.get_args(Resize))
+def test_a_frame_of_the_size_is_not_touched(rgb, how):
+    square = rgb[:, :H, :H]
+    images = as_nhwc_uint8(square, image_size=H, preprocessing=Preprocessing(how))
+    np.testing.assert_array_equal(images, square)
+
+
+def test_unknown_resize_is_refused():
+    with pytest.raises(ValueError, match="resize is 'zoom'"):
+        Preprocessing("zoom")
+
+
+# ---- what comes out ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", [1.0, None])
+def test_to_images_is_what_models_take(rgb, scale):
+    frames = rgb if scale is None else rgb / 255.0
+    x = to_images(frames[:, :H, :H], image_size=H)
+    assert x.shape == (B, 3, H, H)
+    assert x.dtype == torch.float32
+    assert x.is_contiguous(memory_format=torch.channels_last)
+    np.testing.assert_allclose(x.permute(0, 2, 3, 1), rgb[:, :H, :H] / 255, atol=1e-6)
+
+
+def test_to_images_leaves_read_only_frames_alone(rgb, recwarn):
+    rgb.flags.writeable = False
+    before = rgb.copy()
+    to_images(rgb[:, :H, :H], image_size=H).zero_()
+    np.testing.assert_array_equal(rgb, before)
+    assert not recwarn.list
+
+
+def test_floats_round_to_bytes(rgb):
+    np.testing.assert_array_equal(as_nhwc_uint8(rgb / 255.0), rgb)
