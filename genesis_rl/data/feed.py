@@ -14,8 +14,8 @@ _GPU_SHARE, _RAM_BYTES = 0.3, 8 << 30
 class ImageFeed:
     """Batches of a pack's images by index, on a device.
 
-    The whole pack is kept on the GPU or in RAM as uint8 if it fits, otherwise it stays memory-mapped
-    and batches are read from it.
+    The whole pack is kept on the GPU or in RAM as uint8 if it fits, otherwise it stays mapped and
+    batches are read from it.
     """
 
     def __init__(self, pack: Pack, device: torch.device) -> None:

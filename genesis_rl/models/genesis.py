@@ -354,7 +354,7 @@ class GenesisS(nn.Module):
     def _decode_components(self, slots: Slots) -> Tensor:
         """Component means mu_x, (B, K, 3, H, W) in [0, 1]."""
         mu_x: Tensor = self.component_decoder(self._appearance(slots).flatten(0, 1))
-        return torch.sigmoid(_at_least_float32(mu_x)).unflatten(0, slots.z_m.shape[:2])
+        return torch.sigmoid(_at_least_float32(mu_x)).view(*slots.z_m.shape[:2], *mu_x.shape[1:])
 
     def _appearance(self, slots: Slots) -> Tensor:
         return slots.z_m

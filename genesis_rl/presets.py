@@ -1,0 +1,85 @@
+"""Named settings for pretrain/train.py: instances of PretrainConfig, changed by flags."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from genesis_rl.geco import GecoConfig
+from genesis_rl.models import GenesisConfig, GenesisSConfig
+from genesis_rl.training import PretrainConfig
+
+# Half the paper's channels: a tenth of the work at 32 px of a paper-size model at 64 px.
+_SMALL = GenesisConfig(
+    image_size=32,
+    encoder_channels=(16, 16, 32, 32, 32),
+    decoder_channels=(32, 16, 16, 16, 16),
+    component_encoder_channels=(16, 16, 32, 32),
+    component_decoder_channels=16,
+    feature_size=128,
+    component_encoder_size=128,
+    prior_lstm_size=128,
+    prior_mlp_size=128,
+)
+
+
+class Preset(NamedTuple):
+    """Settings with a line on what they are for."""
+
+    about: str
+    config: PretrainConfig
+
+
+_PAPER = PretrainConfig(out=Path("runs/multi-dsprites"))
+_SHORT = PretrainConfig(
+    model=_SMALL,
+    data_options=json.dumps({"image_size": 32}),
+    steps=50_000,
+    batch_size=16,
+    learning_rate=1e-3,
+    warmup_steps=100,
+    schedule="cosine",
+    geco=GecoConfig(step_size=1e-4, beta_init=1e-3, beta_min=1e-3),
+    eval_every=2_500,
+    save_every=500,
+    out=Path("runs/multi-dsprites-small"),
+)
+
+PRESETS: dict[str, Preset] = {
+    "multi-dsprites": Preset(
+        "the paper's GENESIS on Multi-dSprites, 64 px, K = 5; days on one GPU of its time", _PAPER
+    ),
+    "multi-dsprites-s": Preset(
+        "the paper's GENESIS-S on Multi-dSprites, 64 px, K = 5",
+        replace(_PAPER, model=GenesisSConfig(), out=Path("runs/multi-dsprites-s")),
+    ),
+    "multi-dsprites-small": Preset(
+        "half the channels, 32 px: fits a CPU, hours for all of its steps", _SHORT
+    ),
+    "smoke": Preset(
+        "a few steps of a tiny model, to see that everything works",
+        replace(
+            _SHORT,
+            model=replace(
+                _SMALL,
+                num_slots=3,
+                mask_latent_size=8,
+                component_latent_size=4,
+                encoder_channels=(4, 4, 4, 4, 4),
+                decoder_channels=(4, 4, 4, 4, 4),
+                component_encoder_channels=(4, 4),
+                component_decoder_channels=4,
+            ),
+            data="object_goal",
+            data_options=json.dumps({"image_size": 32, "num_images": 256, "num_objects": 2}),
+            steps=20,
+            batch_size=4,
+            warmup_steps=0,
+            log_every=5,
+            eval_every=10,
+            eval_images=16,
+            save_every=5,
+            out=Path("runs/smoke"),
+        ),
+    ),
+}

@@ -1,0 +1,113 @@
+"""Settings of a pretraining."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from genesis_rl.data import Pack, open_dataset
+from genesis_rl.geco import GecoConfig
+from genesis_rl.models import GenesisConfig, GenesisSConfig
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """All settings of a pretraining; defaults are the paper's (appendix B.4)."""
+
+    model: GenesisConfig | GenesisSConfig = field(default_factory=GenesisConfig)
+    """the model and its shape"""
+    data: str = "multi_dsprites"
+    """name of a data set, or the folder of a pack"""
+    data_options: str = "{}"
+    """options of the data set as JSON, e.g. '{"num_images": 20000}'"""
+    steps: int = 500_000
+    """updates in all"""
+    max_minutes: float | None = None
+    """end after this time even if steps remain; the schedule then runs over the time"""
+    batch_size: int = 32
+    """images per update, over all processes together"""
+    learning_rate: float = 1e-4
+    """Adam's step size"""
+    warmup_steps: int = 0
+    """updates over which the learning rate rises to its value"""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """learning rate after the warm-up: kept, or falling to 0 at the end"""
+    clip_norm: float | None = None
+    """largest norm of the whole gradient; None: not clipped"""
+    objective: Literal["geco", "elbo"] = "geco"
+    """GECO, or the plain evidence lower bound"""
+    geco: GecoConfig = field(default_factory=GecoConfig)
+    """GECO's goal and speed"""
+    foreground_weight: float = 1.0
+    """weight in the loss of pixels that differ from the image's median colour; falls to 1"""
+    foreground_until: float = 0.5
+    """share of the training after which the foreground's weight has fallen to 1"""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """arithmetic of convolutions; weights, latents and losses are float32 in either"""
+    compile: bool = False
+    """compile the training pass with torch.compile"""
+    device: str = "auto"
+    """auto, cpu or cuda"""
+    threads: int | None = None
+    """CPU threads; None: PyTorch's choice"""
+    seed: int = 0
+    """of initial weights, order of images and noise"""
+    out: Path = Path("runs/pretrain")
+    """the run's folder"""
+    resume: bool = False
+    """go on with the run in that folder"""
+    log_every: int = 100
+    """updates between lines in the log"""
+    eval_every: int = 5_000
+    """updates between validations with pictures"""
+    eval_images: int = 320
+    """validation images scored"""
+    save_every: int = 1_000
+    """updates between checkpoints"""
+    tensorboard: bool = True
+    """write TensorBoard events"""
+    wandb: bool = False
+    """report to Weights & Biases"""
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        for name in ("steps", "batch_size", "log_every", "eval_every", "eval_images", "save_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; wanted at least 1.")
+        for name in ("learning_rate", "foreground_until"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; wanted a value > 0.")
+        for name in ("max_minutes", "clip_norm", "threads"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} is {value}; wanted a value > 0.")
+        if self.foreground_weight < 1:
+            raise ValueError(f"foreground_weight is {self.foreground_weight}; wanted at least 1.")
+        if not isinstance(_options(self.data_options), dict):
+            raise ValueError(f"data_options is {self.data_options!r}; wanted a JSON object.")
+
+    def open_data(self, split: str) -> Pack:
+        """Open a split of the data and check that the model can take it.
+
+        Raises:
+            ValueError: if the data are unknown, broken, too few or of another size.
+        """
+        pack = open_dataset(self.data, split, **_options(self.data_options))
+        height, width = pack.images.shape[1:3]
+        if (height, width) != (self.model.image_size, self.model.image_size):
+            raise ValueError(
+                f"data {self.data!r} has images of {height} x {width} px; the model takes "
+                f"{self.model.image_size} x {self.model.image_size} (model.image_size)."
+            )
+        if split == "train" and len(pack) < self.batch_size:
+            raise ValueError(
+                f"data {self.data!r} has {len(pack)} images; batch_size is {self.batch_size}."
+            )
+        return pack
+
+
+def _options(text: str) -> dict[str, Any]:
+    try:
+        return cast("dict[str, Any]", json.loads(text))
+    except ValueError as error:
+        raise ValueError(f"data_options is {text!r}, which is not JSON: {error}") from error

@@ -1,0 +1,393 @@
+"""The training loop: one update, logging, validation, checkpoints, resuming."""
+
+import ctypes
+import dataclasses
+import json
+import math
+import platform
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from types import FrameType
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from tqdm import tqdm
+
+from genesis_rl.checkpoint import (
+    load_weights,
+    new_folder,
+    pick_device,
+    recover_folder,
+    write_pretrained,
+)
+from genesis_rl.data.feed import ImageFeed, batch_indices
+from genesis_rl.geco import Geco
+from genesis_rl.log import RunLog
+from genesis_rl.models import build_model
+from genesis_rl.slots import ElboTerms
+from genesis_rl.training.config import PretrainConfig
+from genesis_rl.training.validate import pictures, validate
+
+STATE = "training.pt"
+TERMS = ("nll", "kl_m", "kl_c", "beta")
+# A run longer than this on a CPU is worth a word before it starts.
+_LONG_HOURS = 2.0
+
+
+class NonFiniteError(RuntimeError):
+    """A term of the loss or a weight is not finite; the last good checkpoint is left as it is."""
+
+
+def train_terms(
+    model: Callable[..., ElboTerms],
+    images: Tensor,
+    generator: torch.Generator,
+    foreground_weight: float = 1.0,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Batch means of nll, kl_m and kl_c in nats per image, for one update.
+
+    Args:
+        model: the model, called as its ``elbo``.
+        images: (B, 3, H, W), float in [0, 1].
+        generator: of the posterior's noise.
+        foreground_weight: weight of pixels that differ from the image's median colour, >= 1.
+    """
+    weight = None
+    if foreground_weight > 1:
+        background = images.flatten(2).median(-1).values[:, :, None, None]
+        foreground = (images - background).abs().amax(1, keepdim=True) > 0.1
+        weight = 1 + (foreground_weight - 1) * foreground.float()
+    terms = model(images, generator=generator, pixel_weight=weight)
+    return terms.nll.mean(), terms.kl_m.sum(1).mean(), terms.kl_c.sum(1).mean()
+
+
+class Trainer:
+    """One pretraining run in one folder.
+
+    The folder holds ``train.json`` (the settings), ``metrics.jsonl`` and ``tensorboard/``,
+    ``last/`` (model and training state) and ``best/`` (the model of the best validation: highest
+    mSC where there are masks, lowest nll + kl elsewhere). Everything that is random is a function
+    of the seed and the step, so a resumed run ends where an uninterrupted one would.
+    """
+
+    def __init__(self, config: PretrainConfig) -> None:
+        """Open the data, build the model, and take up the folder's last checkpoint to resume.
+
+        Raises:
+            ValueError: if the data do not fit the model, the folder holds another run, or there is
+                nothing to resume.
+        """
+        self.config = config
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
+        device = pick_device(config.device)
+        self.accelerator = Accelerator(
+            mixed_precision="bf16" if config.precision == "bf16" else "no",
+            cpu=device.type == "cpu",
+        )
+        self.device = self.accelerator.device
+        if config.batch_size % self.accelerator.num_processes:
+            raise ValueError(
+                f"batch_size is {config.batch_size}; wanted a multiple of the "
+                f"{self.accelerator.num_processes} processes."
+            )
+        _keep_freed_memory()
+        self.last = recover_folder(config.out / "last")
+        self._check_folder()
+        with self.accelerator.main_process_first():
+            self.train_data = config.open_data("train")
+            self.validation_data = config.open_data("validation")
+        torch.manual_seed(config.seed)
+        self.model = build_model(config.model)
+        self.model.to(self.device).to(memory_format=torch.channels_last)
+        self.geco = Geco.from_config(config.geco, config.model.image_size).to(self.device)
+        self.optimiser = torch.optim.Adam(
+            self.model.parameters(), lr=config.learning_rate, fused=True
+        )
+        self.step, self.seconds, self.best = 0, 0.0, -math.inf
+        if config.resume:
+            self._restore()
+        self.generator = torch.Generator(self.device)
+        self.feed = ImageFeed(self.train_data, self.device)
+        self._parallel, self._optimiser = self.accelerator.prepare(self.model, self.optimiser)
+        self._forward = torch.compile(self._parallel) if config.compile else self._parallel
+        self._window: list[Tensor] = []
+        self._stop = False
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes files."""
+        return bool(self.accelerator.is_main_process)
+
+    # ---- the loop ----------------------------------------------------------------------------
+
+    def run(self) -> dict[str, float]:
+        """Train to the end, or until SIGTERM, which saves and leaves.
+
+        Returns:
+            The last validation's figures; empty if stopped before one.
+
+        Raises:
+            NonFiniteError: naming the step and the term.
+        """
+        config = self.config
+        scores: dict[str, float] = {}
+        log = RunLog(
+            config.out,
+            tensorboard=config.tensorboard,
+            wandb=config.wandb,
+            config=settings(config),
+            resume_step=self.step,
+            enabled=self.main,
+        )
+        bar = tqdm(
+            total=config.steps, initial=self.step, unit="step", disable=None if self.main else True
+        )
+        with log, bar, self._on_sigterm():
+            began, first = time.monotonic() - self.seconds, self.step
+            self.model.train()
+            while not self._finished() and not self._stop:
+                self._update()
+                self.seconds = time.monotonic() - began
+                ends = self._finished()
+                if self._due(config.log_every) or ends:
+                    self._report(log, bar)
+                if self.step - first == 20:
+                    self._warn_if_long(first, began)
+                if self._due(config.eval_every) or ends:
+                    self._check_finite()
+                    scores = self._validate(log)
+                if self._due(config.save_every) or ends:
+                    self._save()
+                bar.update()
+            if self._stop:
+                self._save()
+        return scores
+
+    @property
+    def stopped(self) -> bool:
+        """Whether SIGTERM ended the run early."""
+        return self._stop and not self._finished()
+
+    def progress(self) -> float:
+        """Share of the training that is done, in [0, 1]: of the steps, or of the time if less."""
+        done = self.step / self.config.steps
+        if self.config.max_minutes is not None:
+            done = max(done, self.seconds / (60 * self.config.max_minutes))
+        return min(done, 1.0)
+
+    def _finished(self) -> bool:
+        return self.progress() >= 1
+
+    def _due(self, every: int) -> bool:
+        return self.step % every == 0
+
+    def _update(self) -> None:
+        config = self.config
+        for group in self.optimiser.param_groups:
+            group["lr"] = self._learning_rate()
+        indices = batch_indices(self.step, config.batch_size, self.feed.num_images, config.seed)[
+            self.accelerator.process_index :: self.accelerator.num_processes
+        ]
+        images = self.feed(indices)
+        # One stream of noise per (seed, step, process): nothing random has to be saved.
+        key = (config.seed << 40) + (self.step << 8) + self.accelerator.process_index
+        self.generator.manual_seed(key)
+        with self.accelerator.autocast():
+            nll, kl_m, kl_c = train_terms(
+                self._forward, images, self.generator, self._foreground_weight()
+            )
+        use_geco = config.objective == "geco"
+        loss = self.geco(nll, kl_m + kl_c) if use_geco else nll + kl_m + kl_c
+        self.accelerator.backward(loss)
+        if config.clip_norm is not None:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), config.clip_norm)
+        self._optimiser.step()
+        self._optimiser.zero_grad()
+        beta = self.geco.beta.float() if use_geco else torch.ones_like(nll)
+        terms = torch.stack([nll.detach(), kl_m.detach(), kl_c.detach(), beta])
+        if self.accelerator.num_processes > 1:
+            terms = self.accelerator.reduce(terms, "mean")
+        if use_geco:
+            self.geco.update(terms[0])
+        self._window.append(terms)
+        self.step += 1
+
+    def _learning_rate(self) -> float:
+        config = self.config
+        rate = config.learning_rate * min(1.0, (self.step + 1) / max(config.warmup_steps, 1))
+        if config.schedule == "cosine":
+            rate *= 0.5 * (1 + math.cos(math.pi * self.progress()))
+        return rate
+
+    def _foreground_weight(self) -> float:
+        left = max(0.0, 1 - self.progress() / self.config.foreground_until)
+        return 1 + (self.config.foreground_weight - 1) * left
+
+    # ---- looking -----------------------------------------------------------------------------
+
+    def _check_finite(self) -> list[float]:
+        """Read the terms since the last look, the only place where the host waits.
+
+        Returns:
+            Their means in the order of TERMS.
+        """
+        window = torch.stack(self._window).tolist() if self._window else []
+        first = self.step - len(window)
+        self._window.clear()
+        for i, terms in enumerate(window):
+            for name, value in zip(TERMS, terms, strict=True):
+                if not math.isfinite(value):
+                    raise NonFiniteError(
+                        f"{name} is {value} at step {first + i}; the last good checkpoint is in "
+                        f"{self.last}. Try a lower learning_rate, clip_norm, or a higher "
+                        "geco.beta_min or model.posterior_sigma_floor."
+                    )
+        if window:
+            self._means = [sum(column) / len(window) for column in zip(*window, strict=True)]
+        return self._means
+
+    def _report(self, log: RunLog, bar: "tqdm[Any]") -> None:
+        means = dict(zip(TERMS, self._check_finite(), strict=True))
+        rate = self.step * self.config.batch_size / max(self.seconds, 1e-9)
+        means |= {
+            "learning_rate": self._learning_rate(),
+            "images_per_second": rate,
+            "seconds": self.seconds,
+        }
+        log.scalars(self.step, {f"train/{name}": value for name, value in means.items()})
+        bar.set_postfix_str(
+            f"{rate:.0f} img/s, nll {means['nll']:.0f}, kl {means['kl_m'] + means['kl_c']:.0f}, "
+            f"beta {means['beta']:.1e}, {self.progress():.0%}"
+        )
+
+    def _warn_if_long(self, first: int, began: float) -> None:
+        pace = (time.monotonic() - began) / max(self.step - first, 1)
+        hours = (self.config.steps - self.step) * pace / 3600
+        if self.config.max_minutes is not None:
+            hours = min(hours, self.config.max_minutes / 60)
+        if self.main and self.device.type == "cpu" and hours > _LONG_HOURS:
+            tqdm.write(
+                f"On this CPU the {self.config.steps:,} steps will take about {hours:,.0f} hours "
+                f"({pace:.2f} s each). A CUDA GPU is what these settings are for; "
+                "--preset multi-dsprites-small fits a CPU.",
+                file=sys.stderr,
+            )
+
+    def _validate(self, log: RunLog) -> dict[str, float]:
+        """Score held-out images and keep the model if it is the best so far."""
+        scores: dict[str, float] = {}
+        if self.main:
+            with self.accelerator.autocast():
+                scores = validate(self.model, self.validation_data, self.config.eval_images)
+                images = pictures(self.model, self.validation_data)
+            log.scalars(self.step, {f"validation/{name}": v for name, v in scores.items()})
+            log.images(self.step, images)
+            merit = scores.get("msc", -scores["nll"] - scores["kl_m"] - scores["kl_c"])
+            if merit >= self.best:
+                self.best = merit
+                with new_folder(self.config.out / "best") as folder:
+                    write_pretrained(self.model, folder, extra=self._card(scores))
+        self.accelerator.wait_for_everyone()
+        return scores
+
+    # ---- saving and resuming -----------------------------------------------------------------
+
+    def _card(self, scores: dict[str, float] | None = None) -> dict[str, Any]:
+        card = {"step": self.step, "seconds": self.seconds, "training": settings(self.config)}
+        return card | ({"validation": scores} if scores else {})
+
+    def _save(self) -> None:
+        """Write the last checkpoint, having seen that it is worth going on from."""
+        self._check_finite()
+        finite = torch.stack([p.detach().isfinite().all() for p in self.model.parameters()]).all()
+        if not finite:
+            raise NonFiniteError(
+                f"a weight is not finite at step {self.step}; the last good checkpoint is in "
+                f"{self.last}. Try a lower learning_rate, or clip_norm."
+            )
+        if self.main:
+            with new_folder(self.last) as folder:
+                write_pretrained(self.model, folder, extra=self._card())
+                state = {
+                    "step": self.step,
+                    "seconds": self.seconds,
+                    "best": self.best,
+                    "geco": self.geco.state_dict(),
+                    "optimiser": self.optimiser.state_dict(),
+                }
+                torch.save(state, folder / STATE)
+        self.accelerator.wait_for_everyone()
+
+    def _check_folder(self) -> None:
+        """Neither overwrite a run nor resume one with settings that make it another."""
+        out = self.config.out
+        path = out / "train.json"
+        if self.config.resume:
+            if not (self.last / STATE).is_file():
+                raise ValueError(f"out {out} holds no checkpoint to resume (no last/{STATE}).")
+            stored = json.loads(path.read_text())
+            for name in ("model", "data", "data_options", "seed", "batch_size", "objective"):
+                mine, theirs = settings(self.config)[name], stored.get(name)
+                if mine != theirs:
+                    raise ValueError(
+                        f"{name} is {mine}, but the run in {out} has {theirs}; resume with the "
+                        "same, or choose another out."
+                    )
+        elif self.last.exists():
+            raise ValueError(
+                f"out {out} already holds a run; add --resume to go on with it, or choose another."
+            )
+        if self.main:
+            out.mkdir(parents=True, exist_ok=True)
+            text = json.dumps(settings(self.config), indent=2) + "\n"
+            temporary = path.with_suffix(".tmp")
+            temporary.write_text(text)
+            temporary.replace(path)
+
+    def _restore(self) -> None:
+        load_weights(self.model, self.last)
+        try:
+            state = torch.load(self.last / STATE, map_location=self.device, weights_only=True)
+        except Exception as error:  # torch raises many kinds for a damaged file
+            raise ValueError(f"{self.last / STATE} is damaged: {error}") from error
+        self.geco.load_state_dict(state["geco"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
+
+    @contextmanager
+    def _on_sigterm(self) -> Iterator[None]:
+        def stop(_signal: int, _frame: FrameType | None) -> None:
+            self._stop = True
+
+        before = signal.signal(signal.SIGTERM, stop)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+
+def settings(config: PretrainConfig) -> dict[str, Any]:
+    """A config as JSON data."""
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    return plain
+
+
+@lru_cache(maxsize=1)
+def _keep_freed_memory() -> None:
+    """Let glibc keep freed memory instead of handing it back to the system.
+
+    It maps every big activation anew otherwise, and the system clears each page of it: a third of
+    a training step on a CPU. Has no effect with another C library.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        mallopt = ctypes.CDLL(None).mallopt
+        m_trim_threshold, m_mmap_max = -1, -4
+        mallopt(m_mmap_max, 0)
+        mallopt(m_trim_threshold, 1 << 30)

@@ -1,0 +1,122 @@
+"""What a model makes of held-out images: figures and pictures."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from genesis_rl import metrics, visualize
+from genesis_rl.data import Pack
+from genesis_rl.slots import SceneModel
+
+_BATCH = 64
+_PICTURES = 8
+
+
+def labelled_images(
+    pack: Pack, count: int, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """The first images of a pack in batches, in order.
+
+    Yields:
+        Images (B, 3, H, W), float in [0, 1], and true labels (B, H, W) int64 or None.
+    """
+    for first in range(0, min(count, len(pack)), _BATCH):
+        part = slice(first, min(first + _BATCH, count))
+        images = torch.from_numpy(np.array(pack.images[part])).to(device)
+        masks = None
+        if pack.masks is not None:
+            masks = torch.from_numpy(pack.masks[part].astype(np.int64)).to(device)
+        yield images.permute(0, 3, 1, 2).float().div_(255), masks
+
+
+@torch.inference_mode()
+def validate(model: SceneModel, pack: Pack, count: int, *, seed: int = 0) -> dict[str, float]:
+    """Score a model in eval mode on the first images of a pack.
+
+    Args:
+        model: a scene model; its training mode is put back afterwards.
+        pack: held-out images, with masks for the segmentation scores.
+        count: number of images.
+        seed: of the noise for the bound.
+
+    Returns:
+        ``mse`` (per pixel and channel, posterior means), ``nll``, ``kl_m``, ``kl_c`` (nats per
+        image), and with masks the averages of `metrics.image_scores`.
+    """
+    device = _device(model)
+    generator = torch.Generator(device).manual_seed(seed)
+    totals: dict[str, list[Tensor]] = {}
+    with _eval_mode(model):
+        for images, masks in labelled_images(pack, count, device):
+            terms = model.elbo(images, generator=generator)
+            slots = model.infer(images)
+            image = model.decode(slots).image
+            scores = {
+                "mse": (image - images).square().mean((1, 2, 3)),
+                "nll": terms.nll,
+                "kl_m": terms.kl_m.sum(1),
+                "kl_c": terms.kl_c.sum(1),
+            }
+            if masks is not None:
+                scores |= metrics.image_scores(masks, metrics.segment(slots.log_pi))
+            for name, values in scores.items():
+                totals.setdefault(name, []).append(values.double())
+    averages = metrics.average({name: torch.cat(parts) for name, parts in totals.items()})
+    # Only the segmentation is undefined for some images.
+    return {k: v for k, v in averages.items() if not k.endswith("_images")}
+
+
+@torch.inference_mode()
+def baseline_scores(pack: Pack, count: int, num_slots: int) -> dict[str, dict[str, float]]:
+    """Segmentation scores of what is no model, on the images that `validate` takes."""
+    totals: dict[str, dict[str, list[Tensor]]] = {}
+    for images, masks in labelled_images(pack, count, torch.device("cpu")):
+        if masks is None:
+            return {}
+        for name, labels in metrics.baselines(images, num_slots).items():
+            scores = totals.setdefault(name, {})
+            for key, values in metrics.image_scores(masks, labels).items():
+                scores.setdefault(key, []).append(values)
+    return {
+        name: metrics.average({key: torch.cat(parts) for key, parts in scores.items()})
+        for name, scores in totals.items()
+    }
+
+
+@torch.inference_mode()
+def pictures(model: SceneModel, pack: Pack, *, seed: int = 0) -> dict[str, npt.NDArray[np.uint8]]:
+    """Decompositions of held-out images and scenes from the prior, as picture grids."""
+    device = _device(model)
+    generator = torch.Generator(device).manual_seed(seed)
+    with _eval_mode(model):
+        images, _ = next(labelled_images(pack, _PICTURES, device))
+        decoded = model.decode(model.infer(images))
+        scenes = model.decode(model.sample(_PICTURES, generator=generator))
+    scale = max(1, 64 // images.shape[-1])
+    return {
+        "decomposition": visualize.decomposition_grid(images, decoded, scale=scale),
+        "samples": visualize.sample_grid(scenes, scale=scale),
+    }
+
+
+class _eval_mode:  # noqa: N801 - a context manager, named like torch's
+    """Put a module into eval mode for the length of a block."""
+
+    def __init__(self, model: SceneModel) -> None:
+        self.module = model if isinstance(model, nn.Module) else nn.Module()
+
+    def __enter__(self) -> None:
+        self.training = self.module.training
+        self.module.eval()
+
+    def __exit__(self, *_: object) -> None:
+        self.module.train(self.training)
+
+
+def _device(model: SceneModel) -> torch.device:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is a {type(model).__name__}; wanted a torch module.")
+    return next(model.parameters()).device

@@ -1,0 +1,62 @@
+"""Pretrain a scene model on frames.
+
+    python pretrain/train.py
+    python pretrain/train.py --preset multi-dsprites-small --out runs/small
+    python pretrain/train.py --preset multi-dsprites-small --out runs/small --resume
+
+The first trains GENESIS on Multi-dSprites at the paper's settings, which wants a GPU; the second
+fits a CPU. Every field of the settings is a flag.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import tyro
+
+from genesis_rl.presets import PRESETS
+from genesis_rl.training import NonFiniteError, PretrainConfig, Trainer
+
+# What a process ended by SIGTERM returns.
+_TERMINATED = 143
+
+
+def parse(argv: Sequence[str] | None) -> PretrainConfig:
+    """Read the preset first: it gives the other flags their defaults."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--preset", default="multi-dsprites")
+    known, rest = first.parse_known_args(argv)
+    if known.preset not in PRESETS:
+        raise ValueError(f"preset is {known.preset!r}; wanted one of {', '.join(PRESETS)}.")
+    names = "\n".join(f"  {name}: {preset.about}" for name, preset in PRESETS.items())
+    return tyro.cli(
+        tyro.conf.AvoidSubcommands[PretrainConfig],
+        default=PRESETS[known.preset].config,
+        args=rest,
+        description=f"{__doc__}\npresets (--preset NAME):\n{names}",
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train; return the exit status."""
+    try:
+        trainer = Trainer(parse(argv))
+    except (ValueError, TypeError) as error:
+        print(f"train.py: {error}", file=sys.stderr)
+        return 2
+    try:
+        scores = trainer.run()
+    except NonFiniteError as error:
+        print(f"train.py: {error}", file=sys.stderr)
+        return 1
+    if trainer.stopped:
+        print(f"stopped at step {trainer.step}; go on with --resume", file=sys.stderr)
+        return _TERMINATED
+    if trainer.main:
+        figures = ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
+        print(f"{trainer.config.out}: step {trainer.step}, {figures}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
