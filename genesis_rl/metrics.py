@@ -187,11 +187,11 @@ def colour_palette(images: Tensor) -> Tensor:
         raise ValueError(f"images must have shape (B, 3, H, W), got {tuple(images.shape)}")
     if images.is_floating_point():
         images = (images.clamp(0, 1) * 255).round()
-    red, green, blue = images.long().unbind(dim=1)
-    number = torch.arange(len(images), device=images.device).view(-1, 1, 1)
-    keys = (((number << 8 | red) << 8 | green) << 8) | blue
-    labels: Tensor = torch.unique(keys, return_inverse=True)[1]
-    return labels - labels.amin(dim=(1, 2), keepdim=True)
+    red, green, blue = images.int().flatten(2).unbind(dim=1)
+    colours, order = ((red << 8 | green) << 8 | blue).sort(dim=1)  # (B, H*W)
+    number = (colours.diff(dim=1) != 0).cumsum(dim=1)  # of the colour; the first's, 0, is left out
+    labels = torch.zeros_like(order).scatter(1, order[:, 1:], number)
+    return labels.unflatten(1, images.shape[2:])
 
 
 def baselines(images: Tensor, num_slots: int) -> dict[str, Tensor]:
