@@ -115,8 +115,8 @@ def several(colours: Colour | Sequence[Colour]) -> list[RGB]:
 
 def _heart() -> npt.NDArray[np.float64]:
     """Heart of dSprites: two lobes joined by tangents to the notch and to the tip."""
-    x, y, radius = 4.74, 4.08, 5.01  # right lobe
-    notch, tip = 5.91, -8.77
+    x, y, radius = 4.72, 4.11, 5.07  # right lobe
+    notch, tip = 6.04, -8.82
     around = []
     for point, side in ((notch, -1), (tip, 1)):
         distance = np.hypot(-x, point - y)
@@ -131,8 +131,8 @@ def _heart() -> npt.NDArray[np.float64]:
 #: pixels of a 64-pixel frame about the centre of rotation. Sizes and the heart's curve are fitted
 #: to frames of the data set.
 DSPRITES_OUTLINES: dict[str, npt.NDArray[np.float64]] = {
-    "square": OUTLINES["square"] * 19.1,
-    "ellipse": _regular([1.0] * 96, 0.0) * (12.7, 7.15),
+    "square": OUTLINES["square"] * 19.26,
+    "ellipse": _regular([1.0] * 96, 0.0) * (12.8, 7.19),
     "heart": _heart(),
 }
 
@@ -203,6 +203,9 @@ def coverage(
     Returns:
         (H, W) uint8: 0 = outside, 255 = wholly inside.
     """
+    # fillPoly also fills the pixels that the boundary runs through, half a sub-pixel on each side.
+    width = np.ptp(outline, axis=0).max() * scale * supersampling
+    scale *= 1 - 1 / max(width, 2.0)
     cos, sin = np.cos(angle) * scale, np.sin(angle) * scale
     column = centre[1] + outline @ (cos, -sin)
     row = centre[0] - outline @ (sin, cos)

@@ -43,16 +43,20 @@ def open_or_make(folder: Path, make: Callable[[Path], None]) -> Pack:
         ValueError: if the folder exists and is not a whole pack.
         OSError: if the folder cannot be written.
     """
-    if not folder.exists():
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(folder.with_name(f".{folder.name}.lock"))
-            with lock:
-                if not folder.exists():
-                    make(folder)
-        except PermissionError as error:
-            reason = error.strerror or str(error)
-            raise PermissionError(
-                error.errno, f"cannot write {folder}: {reason}; set GENESIS_RL_DATA"
-            ) from error
+    if folder.exists():
+        return Pack.open(folder)
+    lock = filelock.FileLock(folder.with_name(f".{folder.name}.lock"))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        advice = "set GENESIS_RL_DATA to a folder that can be written"
+        message = f"cannot write {folder}: {reason}; {advice}"
+        raise type(error)(error.errno, message) from error
+    try:
+        if not folder.exists():
+            make(folder)
+    finally:
+        lock.release()
     return Pack.open(folder)

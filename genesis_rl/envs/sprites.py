@@ -114,6 +114,11 @@ class SpriteEnv(gym.Env[Observation, np.int64]):
             raise RuntimeError("call reset() first")
         return self._scene
 
+    @property
+    def world_options(self) -> dict[str, Any]:
+        """The world's options as plain data, for example for `open_dataset("object_goal", ...)`."""
+        return asdict(self.world)
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
@@ -131,6 +136,8 @@ class SpriteEnv(gym.Env[Observation, np.int64]):
         """
         super().reset(seed=seed, options=options)
         self._scene = self.world.sample(self.np_random)
+        if self.render_mode == "human":
+            self.render()
         return self._observe(success=False)
 
     def step(self, action: np.int64 | int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
@@ -274,11 +281,6 @@ class ObjectGoalEnv(SpriteEnv):
             render_mode=render_mode,
             render_size=render_size,
         )
-
-    @property
-    def world_options(self) -> dict[str, Any]:
-        """The world's options, to give `open_dataset("object_goal", **options)` scenes like it."""
-        return asdict(self.world)
 
     def _outcome(self, scene: Scene) -> tuple[bool, bool]:
         index = touched(scene)

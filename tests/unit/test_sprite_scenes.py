@@ -1,0 +1,253 @@
+from math import dist
+
+import numpy as np
+import pytest
+
+from genesis_rl.data import open_dataset
+from genesis_rl.data.sprite_scenes import (
+    FreeScenes,
+    SpriteScenesConfig,
+    render_scenes,
+    sample_scene,
+)
+from genesis_rl.sprites import COLOURS, OUTLINES
+from genesis_rl.worlds import (
+    STATE_COLUMNS,
+    ObjectGoalWorld,
+    SpriteWorld,
+    from_options,
+    scatter,
+    scene_state,
+)
+
+DEMO = {
+    "image_size": 32,
+    "num_objects": 3,
+    "object_scale": 0.25,
+    "agent_scale": 0.25,
+    "unique_colours": True,
+    "background": "lightgrey",
+}
+
+
+def scenes(world, n=100):
+    return [world.sample(np.random.default_rng(i)) for i in range(n)]
+
+
+def place(sprite):
+    return sprite.x, sprite.y
+
+
+@pytest.mark.parametrize("options", [{}, DEMO, {"object_scale": (0.1, 0.2)}])
+def test_objects_keep_their_distances(options):
+    world = ObjectGoalWorld(**options)
+    for scene in scenes(world):
+        assert place(scene.agent) == (0.5, 0.5) and len(scene.objects) == world.num_objects
+        for i, a in enumerate(scene.objects):
+            edge = a.scale / 2 + 0.08
+            assert edge <= a.x <= 1 - edge and edge <= a.y <= 1 - edge
+            for b in [*scene.objects[:i], scene.agent]:
+                assert dist(place(a), place(b)) >= (a.scale + b.scale) / 2 + 0.08
+
+
+def test_places_fill_the_square():
+    world = ObjectGoalWorld(num_objects=1)
+    x, y = np.array([place(scene.objects[0]) for scene in scenes(world, 400)]).T
+    for axis in (x, y):
+        assert (
+            axis.min() < 0.17 and axis.max() > 0.83 and axis.mean() == pytest.approx(0.5, abs=0.04)
+        )
+
+
+def test_margins_are_options():
+    tight = ObjectGoalWorld(wall_margin=0.0, object_margin=0.0)
+    edge = min(min(o.x, o.y) for scene in scenes(tight) for o in scene.objects)
+    assert 0.075 <= edge < 0.155
+
+
+def test_nothing_starts_touched():
+    world = ObjectGoalWorld(num_objects=1, object_scale=0.05, agent_scale=0.4, object_margin=0.0)
+    for scene in scenes(world):
+        assert dist(place(scene.objects[0]), (0.5, 0.5)) >= 0.4
+
+
+def test_the_agent_starts_anywhere_by_option():
+    starts = np.array([place(s.agent) for s in scenes(ObjectGoalWorld(random_start=True))])
+    assert starts.min() >= 0.075 and starts.max() <= 0.925 and (starts.std(axis=0) > 0.2).all()
+
+
+def test_exactly_one_target_at_any_index():
+    world = ObjectGoalWorld()
+    drawn = scenes(world)
+    for scene in drawn:
+        blue = [(o.colour, o.shape) == (COLOURS["blue"], "square") for o in scene.objects]
+        assert blue.count(True) == 1 and blue[scene.target]
+    assert {scene.target for scene in drawn} == {0, 1, 2, 3}
+    looks = {(o.colour, o.shape) for scene in drawn for o in scene.objects}
+    assert len(looks) == 12
+
+
+def test_another_target():
+    world = ObjectGoalWorld(target_colour="red", target_shape="star_4")
+    for scene in scenes(world, 5):
+        target = scene.objects[scene.target]
+        assert (target.colour, target.shape) == (COLOURS["red"], "star_4")
+
+
+def test_colours_are_unique_by_option():
+    for scene in scenes(ObjectGoalWorld(**DEMO)):
+        colours = [sprite.colour for sprite in scene.sprites]
+        assert len(set(colours)) == 4
+    world = SpriteWorld(**DEMO)
+    for scene in scenes(world):
+        assert len({sprite.colour for sprite in scene.sprites}) == 4 and scene.target is None
+
+
+def test_backgrounds_are_drawn_from_several():
+    world = ObjectGoalWorld(background=("black", (9, 9, 9), "white"))
+    assert {scene.background for scene in scenes(world)} == {(0,) * 3, (9,) * 3, (255,) * 3}
+    assert scenes(ObjectGoalWorld(background=[9, 8, 7]), 1)[0].background == (9, 8, 7)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"image_size": 4}, "image_size"),
+        ({"image_size": 64.0}, "image_size"),
+        ({"num_objects": 0}, "num_objects"),
+        ({"num_objects": 40}, "found no room for 40 objects of scale 0.15"),
+        ({"object_scale": 0.9}, "does not fit into the frame"),
+        ({"object_scale": 1.5}, r"object_scale must be in \(0, 1\)"),
+        ({"agent_scale": 0}, r"agent_scale must be in \(0, 1\)"),
+        ({"colours": ("blue", "blurple")}, "unknown colour 'blurple'"),
+        ({"colours": ()}, "colours must be"),
+        ({"shapes": ("square", "cube")}, "unknown shape 'cube'"),
+        ({"shapes": "square"}, "shapes must be a sequence"),
+        ({"agent_shape": "cube"}, "unknown shape 'cube'"),
+        ({"agent_colour": "blurple"}, "unknown colour"),
+        ({"background": "red"}, "would hide the sprites"),
+        ({"wall_margin": -0.1}, "wall_margin"),
+        ({"object_margin": 0.5}, "object_margin"),
+        ({"unique_colours": True}, "unique_colours needs 4 colours"),
+        ({"target_colour": "pink"}, "target_colour 'pink' must be one of"),
+        ({"target_shape": "cube"}, "unknown shape 'cube'"),
+        ({"colours": ("blue",), "shapes": ("square",)}, "second colour or shape"),
+        ({"colours": ("blue", "red"), "target_colour": "red", "unique_colours": True}, "target_"),
+    ],
+)
+def test_bad_worlds_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        ObjectGoalWorld(**options)
+
+
+def test_unknown_options_are_named():
+    with pytest.raises(TypeError, match="unknown option 'size': ObjectGoalWorld takes image_size"):
+        from_options(ObjectGoalWorld, {"size": 32})
+
+
+def test_scatter_starts_again_after_a_bad_first_place():
+    """Two points fit only at opposite ends: most first places leave no room for the second."""
+    spacing = [[0.9, 0.9]] * 2
+    a, b = scatter(np.random.default_rng(0), [0.1, 0.1], wall_margin=0.0, spacing=spacing)
+    assert dist(a, b) >= 0.9
+
+
+def test_state_describes_the_scene():
+    scene = ObjectGoalWorld(**DEMO).sample(np.random.default_rng(3))
+    state = scene_state(scene)
+    assert state.shape == (4, len(STATE_COLUMNS)) and state.dtype == np.float32
+    column = {name: state[:, i] for i, name in enumerate(STATE_COLUMNS)}
+    assert column["is_agent"].tolist() == [0, 0, 0, 1]
+    for row, sprite in enumerate(scene.sprites):
+        assert column["x"][row] == np.float32(sprite.x) and column["y"][row] == np.float32(sprite.y)
+        assert column["scale"][row] == np.float32(sprite.scale)
+        assert [column[c][row] * 255 for c in ("red", "green", "blue")] == list(sprite.colour)
+        assert [shape for shape in OUTLINES if column[shape][row]] == [sprite.shape]
+
+
+def test_sampled_agents_stand_anywhere_they_may():
+    world = ObjectGoalWorld(**DEMO)
+    drawn = [sample_scene(world, np.random.default_rng(i)) for i in range(200)]
+    agents = np.array([place(scene.agent) for scene in drawn])
+    assert agents.min() >= 0.125 and agents.max() <= 0.875
+    assert agents.min() < 0.15 and agents.max() > 0.85
+    for scene in drawn:
+        assert min(dist(place(scene.agent), place(o)) for o in scene.objects) >= 0.25
+
+
+def test_free_scenes_follow_the_published_ones():
+    drawn = scenes(FreeScenes(), 200)
+    objects = [o for scene in drawn for o in scene.objects]
+    assert {scene.agent for scene in drawn} == {None} and len(objects) == 1000
+    assert {o.scale for o in objects} == {0.15, 0.22}
+    assert {o.shape for o in objects} == {"square", "triangle", "star_4", "circle"}
+    assert len({o.colour for o in objects}) == 4
+    gaps = [
+        dist(place(a), place(b))
+        for scene in drawn
+        for a in scene.objects
+        for b in scene.objects
+        if a is not b
+    ]
+    assert 0.15 <= min(gaps) < 0.17
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"background": "blue"}, "would hide"),
+        ({"centre_distance": -1}, "centre_distance"),
+        ({"wall_margin": 0.5}, "wall_margin"),
+        ({"centre_distance": 0.9}, "found no room"),
+        ({"shapes": ("cube",)}, "unknown shape"),
+        ({"num_objects": 0}, "num_objects"),
+        ({"object_scale": 2}, "object_scale"),
+    ],
+)
+def test_bad_free_scenes_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        FreeScenes(**options)
+
+
+@pytest.mark.parametrize("world", [ObjectGoalWorld(**DEMO), FreeScenes(image_size=32)])
+def test_rendered_scenes_have_masks_and_state(world):
+    batch = render_scenes(world, 6)
+    assert batch.images.shape == (6, 32, 32, 3) and batch.masks.shape == (6, 32, 32)
+    sprites = batch.state.shape[1]
+    for image, mask, state in zip(batch.images, batch.masks, batch.state, strict=True):
+        assert (image[mask == 0].astype(int).mean(axis=0)).std() < 20
+        label = sprites  # the last sprite is in front
+        rows, columns = np.nonzero(mask == label)
+        assert (columns.mean() + 0.5) / 32 == pytest.approx(state[label - 1, 0], abs=0.04)
+        assert 1 - (rows.mean() + 0.5) / 32 == pytest.approx(state[label - 1, 1], abs=0.06)
+
+
+def test_scenes_depend_on_seed_split_and_index_alone():
+    world = ObjectGoalWorld(**DEMO)
+    images = render_scenes(world, 6).images
+    np.testing.assert_array_equal(render_scenes(world, 2, first=3).images, images[3:5])
+    for options in ({"seed": 1}, {"split": "validation"}, {"split": "test"}):
+        assert (render_scenes(world, 6, **options).images != images).any()
+    with pytest.raises(ValueError, match="unknown split"):
+        render_scenes(world, 1, split="dev")
+
+
+def test_open_dataset_keeps_scenes_by_their_options(tmp_path):
+    options = {"root": tmp_path, "num_images": 300, **DEMO}
+    pack = open_dataset("object_goal", **options)
+    expected = render_scenes(ObjectGoalWorld(**DEMO), 300)
+    np.testing.assert_array_equal(pack.images, expected.images)
+    np.testing.assert_array_equal(pack.masks, expected.masks)
+    np.testing.assert_array_equal(pack.factors["state"], expected.state)
+    assert pack.meta["world"]["object_scale"] == 0.25 and pack.meta["split"] == "train"
+    assert open_dataset("object_goal", **options).folder == pack.folder
+    other = open_dataset("object_goal", **{**options, "num_objects": 2})
+    assert other.folder != pack.folder
+    free = open_dataset("sprite_scenes", "test", root=tmp_path, num_images=3)
+    assert free.images.shape == (3, 64, 64, 3)
+
+
+def test_bad_counts_and_seeds_are_refused():
+    for options, message in (({"num_images": 0}, "num_images"), ({"seed": -1}, "seed")):
+        with pytest.raises(ValueError, match=message):
+            SpriteScenesConfig(**{"world": FreeScenes(), "num_images": 1, **options})
