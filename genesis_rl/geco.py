@@ -103,6 +103,6 @@ class Geco(nn.Module):
         ema = torch.where(first, err, self.alpha * self.err_ema + (1 - self.alpha) * err)
         constraint = self.goal - ema
         factor = torch.where(constraint > 0, self.speedup, 1.0)
-        beta = self.beta * torch.exp(factor * self.step_size * constraint)
+        beta = self.beta * torch.exp(self.step_size * constraint * factor)
         self.err_ema.copy_(ema)
         self.beta.copy_(beta.clamp_min(self.beta_min))

@@ -1,0 +1,74 @@
+"""Building blocks: the shortcuts equal what they stand for."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from genesis_rl.blocks import (
+    BroadcastDecoder,
+    GatedConv,
+    GatedDecoder,
+    GatedEncoder,
+    check_image_size,
+    flatten_map,
+    fold_batch_norm,
+    gate,
+)
+
+
+def test_gate_is_glu_and_keeps_gradients_channels_last() -> None:
+    x = torch.randn(2, 6, 4, 5).to(memory_format=torch.channels_last).requires_grad_()
+    torch.testing.assert_close(gate(x), F.glu(x, 1))
+    gate(x).square().sum().backward()
+    assert x.grad is not None
+    assert x.grad.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(("stride", "upsample"), [(1, False), (2, False), (1, True), (2, True)])
+def test_folding_leaves_the_function(stride: int, upsample: bool) -> None:
+    layer = GatedConv(3, 4, stride, upsample=upsample)
+    assert isinstance(layer.norm, nn.BatchNorm2d)
+    nn.init.uniform_(layer.norm.weight, 0.5, 1.5)
+    nn.init.normal_(layer.norm.bias)
+    x = torch.randn(2, 3, 8, 12)
+    for _ in range(3):
+        layer(x)
+    expected = layer.eval()(x)
+    folded = fold_batch_norm(nn.Sequential(layer))
+    torch.testing.assert_close(folded(x), expected, atol=1e-5, rtol=1e-4)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in folded.modules())
+    fold_batch_norm(folded)  # a second time changes nothing
+    torch.testing.assert_close(folded(x), expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_broadcast_decoder_convolves_the_tiled_latent(batch: int) -> None:
+    decoder = BroadcastDecoder(7, 16, 6, 3).double()
+    z = torch.randn(batch, 7, dtype=torch.float64)
+    tiled = z[:, :, None, None].expand(-1, -1, 24, 24)
+    coordinates = decoder.coordinates.expand(batch, -1, -1, -1)
+    expected = decoder.head(decoder.body(decoder.first(torch.cat([tiled, coordinates], 1))))
+    torch.testing.assert_close(decoder(z), expected)
+    assert decoder(z).shape == (batch, 3, 16, 16)
+    # First coordinate: down the rows.
+    assert decoder.coordinates[0, 0, -1, 0] == 1 and decoder.coordinates[0, 0, 0, -1] == -1
+
+
+@pytest.mark.parametrize("image_size", [32, 64, 128])
+def test_gated_networks_mirror_each_other(image_size: int) -> None:
+    encoder = GatedEncoder(image_size, (4, 4, 6, 6, 6), 10)
+    decoder = GatedDecoder(10, image_size, (6, 4, 4, 4, 4), 2)
+    h = encoder(torch.rand(2, 3, image_size, image_size))
+    assert h.shape == (2, 10)
+    assert decoder(h).shape == (2, 2, image_size, image_size)
+
+
+def test_flatten_map_is_row_column_channel() -> None:
+    x = torch.arange(24).view(1, 2, 3, 4)
+    assert flatten_map(x)[0, :4].tolist() == [0, 12, 1, 13]
+
+
+def test_image_size_is_checked() -> None:
+    with pytest.raises(ValueError, match=r"image_size is 48; wanted one of \[32, 64, 128\]"):
+        check_image_size(48)

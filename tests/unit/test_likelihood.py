@@ -1,0 +1,106 @@
+"""Densities and stick-breaking against closed forms and slow loops."""
+
+import math
+
+import pytest
+import torch
+
+from genesis_rl.likelihood import Gaussian, kl_monte_carlo, mixture_nll, stick_breaking
+
+
+def scene(
+    dtype: torch.dtype = torch.float64,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(2, 3, 4, 6, generator=generator, dtype=dtype)
+    mu_x = torch.rand(2, 5, 3, 4, 6, generator=generator, dtype=dtype)
+    logits = torch.randn(2, 5, 1, 4, 6, generator=generator, dtype=dtype)
+    return x, mu_x, logits.log_softmax(1)
+
+
+def test_stick_breaking_follows_equation_4() -> None:
+    logits = torch.randn(2, 4, 1, 3, 5, dtype=torch.float64)
+    pi = stick_breaking(logits).exp()
+    scope = torch.ones(2, 1, 3, 5, dtype=torch.float64)
+    for k in range(4):
+        share = scope * torch.sigmoid(logits[:, k])
+        torch.testing.assert_close(pi[:, k], share)
+        scope = scope - share
+    torch.testing.assert_close(pi[:, 4], scope)
+
+
+def test_masks_sum_to_one_from_both_sides_at_extreme_logits() -> None:
+    logits = torch.tensor([-200.0, 200.0, 0.0, 60.0]).view(1, 4, 1, 1, 1)
+    log_pi = stick_breaking(logits)
+    assert log_pi.isfinite().all()
+    torch.testing.assert_close(log_pi.logsumexp(1), torch.zeros(1, 1, 1, 1))
+
+
+@pytest.mark.parametrize("shape", [(2, 0, 1, 3, 5), (2, 4, 3, 5)])
+def test_stick_breaking_refuses_other_shapes(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="logits has shape"):
+        stick_breaking(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("mixture", ["channel", "pixel"])
+def test_mixture_against_sum_of_densities(mixture: str) -> None:
+    x, mu_x, log_pi = scene()
+    density = torch.distributions.Normal(mu_x, 0.3).log_prob(x.unsqueeze(1)).exp()
+    if mixture == "channel":
+        expected = -(density * log_pi.exp()).sum(1).log().sum((1, 2, 3))
+    else:
+        joint = density.prod(2, keepdim=True)
+        expected = -(joint * log_pi.exp()).sum(1).log().sum((1, 2, 3))
+    got = mixture_nll(x, mu_x, log_pi, 0.3, mixture=mixture)  # type: ignore[arg-type]
+    torch.testing.assert_close(got, expected)
+
+
+def test_channel_and_pixel_mixtures_differ() -> None:
+    x, mu_x, log_pi = scene()
+    channel = mixture_nll(x, mu_x, log_pi, 0.2, mixture="channel")
+    pixel = mixture_nll(x, mu_x, log_pi, 0.2, mixture="pixel")
+    assert (pixel - channel).abs().min() > 1
+
+
+def test_mixture_is_finite_at_small_sigma() -> None:
+    """The authors' sum of densities underflows to infinity here."""
+    x = torch.zeros(1, 3, 1, 1)
+    nll = mixture_nll(
+        x, torch.ones(1, 2, 3, 1, 1), torch.full((1, 2, 1, 1, 1), math.log(0.5)), 0.05
+    )
+    expected = 3 * (0.5 / 0.05**2 + math.log(0.05) + 0.5 * math.log(2 * math.pi))
+    assert float(nll) == pytest.approx(expected, rel=1e-6)
+
+
+def test_pixel_weight_scales_each_pixel() -> None:
+    x, mu_x, log_pi = scene()
+    left = torch.zeros(2, 1, 4, 6, dtype=torch.float64)
+    left[..., :3] = 1
+    halves = [mixture_nll(x, mu_x, log_pi, 0.7, pixel_weight=w) for w in (left, 1 - left)]
+    torch.testing.assert_close(sum(halves), mixture_nll(x, mu_x, log_pi, 0.7))
+    torch.testing.assert_close(
+        mixture_nll(x, mu_x, log_pi, 0.7, pixel_weight=3 * left), 3 * halves[0]
+    )
+
+
+def test_gaussian_matches_torch() -> None:
+    mu, sigma = torch.randn(2, 5, 7), torch.rand(2, 5, 7) + 0.1
+    q = Gaussian(mu, sigma)
+    eps = torch.randn(2, 5, 7)
+    z = q.draw(eps)
+    torch.testing.assert_close(z, mu + sigma * eps)
+    assert q.draw(None) is mu
+    torch.testing.assert_close(
+        q.log_prob(z), torch.distributions.Normal(mu, sigma).log_prob(z).sum(-1)
+    )
+
+
+def test_monte_carlo_kl_averages_to_the_closed_form() -> None:
+    q = Gaussian(torch.tensor([[0.5, -1.0]]), torch.tensor([[0.8, 0.3]]))
+    p = Gaussian(torch.tensor([[0.0, -0.5]]), torch.tensor([[1.0, 0.6]]))
+    eps = torch.randn(200_000, 2, generator=torch.Generator().manual_seed(0))
+    estimate = kl_monte_carlo(q.draw(eps), q, p).mean()
+    exact = torch.distributions.kl_divergence(
+        torch.distributions.Normal(*q), torch.distributions.Normal(*p)
+    ).sum()
+    assert float(estimate) == pytest.approx(float(exact), abs=0.02)
