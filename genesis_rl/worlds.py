@@ -6,7 +6,8 @@ The rules follow the relational tasks of Yoon et al. (ICML 2023, arXiv:2302.0441
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from math import hypot
 from typing import Any, NamedTuple, TypeVar
 
@@ -211,13 +212,21 @@ class SpriteWorld:
             )
         self.sample(np.random.default_rng(0))
 
-    @property
+    @cached_property
     def palette(self) -> list[RGB]:
         """Colours that objects may have."""
         palette = several(self.colours)
         if self.unique_colours:
             palette = [c for c in dict.fromkeys(palette) if c != rgb(self.agent_colour)]
         return palette
+
+    @cached_property
+    def _backgrounds(self) -> list[RGB]:
+        return several(self.background)
+
+    @cached_property
+    def _agent(self) -> Sprite:
+        return Sprite(self.agent_shape, rgb(self.agent_colour), self.agent_scale, 0.5, 0.5)
 
     def looks(self, rng: np.random.Generator) -> tuple[list[Look], int | None]:
         """Draw the objects' colours and shapes, and the index of the target.
@@ -255,8 +264,8 @@ class SpriteWorld:
             Sprite(look.shape, look.colour, size, x, y)
             for look, size, (x, y) in zip(looks, sizes, places, strict=True)
         ]
-        agent = Sprite(self.agent_shape, rgb(self.agent_colour), self.agent_scale, *start)
-        backgrounds = several(self.background)
+        agent = replace(self._agent, x=start[0], y=start[1])
+        backgrounds = self._backgrounds
         chosen = 0 if len(backgrounds) == 1 else int(rng.integers(len(backgrounds)))
         return Scene(objects, agent, backgrounds[chosen], target)
 
@@ -302,7 +311,7 @@ class ObjectGoalWorld(SpriteWorld):
             raise ValueError("Object Goal needs a second colour or shape for the other objects")
         super().__post_init__()
 
-    @property
+    @cached_property
     def target_look(self) -> Look:
         """Colour and shape of the target."""
         return Look(rgb(self.target_colour), self.target_shape)

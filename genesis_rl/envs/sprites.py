@@ -18,7 +18,7 @@ from genesis_rl.worlds import ObjectGoalWorld, Scene, SpriteWorld, from_options,
 Observation = npt.NDArray[np.uint8]
 
 
-def _has_window() -> bool:
+def has_window() -> bool:
     """Tell whether this OpenCV was built with a window toolkit."""
     lines = [line.split() for line in cv2.getBuildInformation().splitlines()]
     return any(words[0] == "GUI:" and words[1:] != ["NONE"] for words in lines if words)
@@ -44,7 +44,7 @@ class SpriteEnv(gym.Env[Observation, np.int64]):
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012 (declared by gym.Env)
-        "render_modes": ["rgb_array", *(["human"] if _has_window() else [])],
+        "render_modes": ["rgb_array", *(["human"] if has_window() else [])],
         "render_fps": 10,
     }
 

@@ -1,0 +1,100 @@
+"""Watch an environment under a random policy."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+
+from genesis_rl.envs.sprites import has_window
+
+
+@dataclass(frozen=True)
+class WatchConfig:
+    """What to watch, and where to."""
+
+    env: str = "genesis_rl/ObjectGoal-v0"
+    """id of any registered environment that renders; module:id imports the module first"""
+    options: dict[str, str] = field(default_factory=dict)
+    """options of the environment, as name value pairs; values are read as JSON where they are"""
+    out: Path = Path("runs/watch.gif")
+    """picture sequence to write, .gif or .mp4"""
+    window: bool = False
+    """show a window instead of writing a file"""
+    episodes: int = 5
+    """episodes to watch"""
+    max_steps: int = 500
+    """steps after which to stop in any case"""
+    fps: float = 10.0
+    """steps per second of the film"""
+    seed: int = 0
+    """seed of the environment and the policy"""
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        for name in ("episodes", "max_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        if not self.fps > 0:
+            raise ValueError(f"fps must be above 0, got {self.fps}")
+        if self.out.suffix not in (".gif", ".mp4"):
+            raise ValueError(f"out must end in .gif or .mp4, got {self.out}")
+        if self.window and not has_window():
+            raise ValueError(
+                "window: this OpenCV is built without windows (opencv-python-headless); install"
+                " opencv-python in its place, or write a file"
+            )
+
+
+def make_rendering(env_id: str, options: dict[str, Any]) -> gym.Env[Any, Any]:
+    """Make an environment that renders RGB frames.
+
+    Raises:
+        ValueError: for an unknown id or options that it does not take.
+    """
+    try:
+        return gym.make(env_id, render_mode="rgb_array", **options)
+    except (gym.error.Error, ModuleNotFoundError, TypeError) as error:
+        raise ValueError(f"cannot make environment {env_id!r}: {error}") from error
+
+
+def random_frames(
+    env: gym.Env[Any, Any], *, episodes: int, max_steps: int, seed: int = 0
+) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yield the rendered frame after every reset and step of a random policy.
+
+    Args:
+        env: an environment made with render_mode="rgb_array".
+        episodes: episodes to run.
+        max_steps: steps after which to stop in any case.
+        seed: seed of the first reset and of the actions.
+
+    Yields:
+        (H, W, 3) uint8 frames.
+
+    Raises:
+        ValueError: if the environment renders something else.
+    """
+    env.action_space.seed(seed)
+    env.reset(seed=seed)
+    yield _frame(env)
+    for _ in range(max_steps):
+        *_, terminated, truncated, _ = env.step(env.action_space.sample())
+        yield _frame(env)
+        if terminated or truncated:
+            episodes -= 1
+            if not episodes:
+                return
+            env.reset()
+            yield _frame(env)
+
+
+def _frame(env: gym.Env[Any, Any]) -> npt.NDArray[np.uint8]:
+    frame: Any = env.render()
+    if not isinstance(frame, np.ndarray) or frame.ndim != 3 or frame.shape[-1] != 3:
+        shape = getattr(frame, "shape", type(frame).__name__)
+        raise ValueError(f"render() must give an (H, W, 3) frame, got {shape}")
+    return frame.astype(np.uint8, copy=False)
