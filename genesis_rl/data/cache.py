@@ -1,6 +1,7 @@
 """Where generated data sets are kept, and how two processes share the work."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,6 +57,9 @@ def open_or_make(folder: Path, make: Callable[[Path], None]) -> Pack:
         raise type(error)(error.errno, message) from error
     try:
         if not folder.exists():
+            # Left over from processes that were killed: whoever holds the lock is the only writer.
+            for remains in folder.parent.glob(f".{folder.name}-*"):
+                shutil.rmtree(remains, ignore_errors=True)
             make(folder)
     finally:
         lock.release()

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from genesis_rl.data.cache import check_split
-from genesis_rl.data.pack import PackWriter
+from genesis_rl.data.pack import DAMAGE, PackWriter
 from genesis_rl.sprites import DSPRITES_OUTLINES, coverage
 
 SHAPES = ("square", "ellipse", "heart")  # order of the classes in dSprites
@@ -162,7 +162,7 @@ class GenuineSprites:
                 classes = np.asarray(file["latents_classes"])
             self.grid = _check_grid(classes)
             self._bits = _read_bits(path, len(classes))
-        except (OSError, KeyError, EOFError, zipfile.BadZipFile, ValueError) as error:
+        except DAMAGE as error:
             raise ValueError(
                 f"{path} is not the .npz of dSprites ({error}): need imgs (N, 64, 64) uint8 and"
                 " latents_classes (N, 6) of a whole grid of factors"

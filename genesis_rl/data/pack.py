@@ -16,6 +16,8 @@ import json
 import os
 import shutil
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +27,9 @@ import numpy as np
 import numpy.typing as npt
 
 _FORMAT = 1
+
+#: What numpy raises for an .npz that is cut short, overwritten or something else.
+DAMAGE = (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error)
 
 
 class Pack:
@@ -74,7 +79,7 @@ class Pack:
         try:
             with np.load(path, allow_pickle=False) as file:
                 factors = {name: np.asarray(file[name]) for name in names}
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except DAMAGE as error:
             raise _broken(path, str(error)) from error
         for name, values in factors.items():
             if len(values) != len(self):

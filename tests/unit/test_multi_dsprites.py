@@ -155,13 +155,20 @@ def test_a_dataset_cut_from_the_npz(npz, tmp_path):
         np.testing.assert_array_equal(data.images[i], colours[i][data.masks[i]])
 
 
-@pytest.mark.parametrize("damage", ["cut", "shuffled", "part", "other", "text"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "shuffled", "part", "other", "text", "npy"])
 def test_files_that_are_not_dsprites_are_refused(npz, tmp_path, damage):
     path = tmp_path / "bad.npz"
     with np.load(npz) as file:
         arrays = dict(file)
     if damage == "cut":
         path.write_bytes(npz.read_bytes()[:-500])
+    elif damage == "flipped":
+        data = bytearray(npz.read_bytes())
+        data[1000:1100] = bytes(100)
+        path.write_bytes(data)
+    elif damage == "npy":
+        with path.open("wb") as file:
+            np.save(file, arrays["imgs"])
     elif damage == "shuffled":
         np.savez(path, imgs=arrays["imgs"], latents_classes=arrays["latents_classes"][::-1])
     elif damage == "part":

@@ -175,6 +175,22 @@ def test_damaged_meta_and_factors_are_named(tmp_path):
         Pack.open(folder)
 
 
+@pytest.mark.parametrize("keep", [0, 100, -10])
+def test_factors_cut_short_are_named(tmp_path, keep):
+    path = write(tmp_path / "pack") / "factors.npz"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ValueError, match=r"factors\.npz is missing, cut short or damaged"):
+        _ = Pack.open(path.parent).factors
+
+
+def test_remains_of_killed_processes_are_removed(tmp_path):
+    remains = tmp_path / ".pack-abc"
+    remains.mkdir()
+    (remains / "images.npy").write_bytes(b"half")
+    assert len(open_or_make(tmp_path / "pack", write)) == 5
+    assert not remains.exists()
+
+
 def test_pickles_are_not_loaded(tmp_path):
     folder = write(tmp_path / "pack")
     np.save(folder / "images.npy", np.array([{}], dtype=object), allow_pickle=True)
