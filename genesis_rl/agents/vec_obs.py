@@ -68,8 +68,9 @@ class VecGenesisObs(VecEnvWrapper):
     def reset(self) -> VecEnvObs:
         """Reset all environments and encode their first frames."""
         encoded = self._slot_codec.encode_step(self.venv.reset(), {})
+        # Only the innermost vector environment knows what its environments' resets said.
         self.reset_infos = [
-            {**info, **_row(encoded.info, i)} for i, info in enumerate(self.venv.reset_infos)
+            {**info, **_row(encoded.info, i)} for i, info in enumerate(self.unwrapped.reset_infos)
         ]
         return encoded.observation  # type: ignore[no-any-return]
 
@@ -85,7 +86,7 @@ class VecGenesisObs(VecEnvWrapper):
         infos = [{**info, **_row(encoded.info, i)} for i, info in enumerate(infos)]
         for i, (observation, extra) in encoded.final.items():
             infos[i] |= {"terminal_observation": observation, **extra}
-            self.reset_infos[i] = {**self.venv.reset_infos[i], **_row(encoded.info, i)}
+            self.reset_infos[i] = {**self.unwrapped.reset_infos[i], **_row(encoded.info, i)}
         return encoded.observation, rewards, dones, infos
 
 

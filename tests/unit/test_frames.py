@@ -1,8 +1,9 @@
 """Frames of every common layout, range and size come out as the same image."""
 
-import typing
+from typing import Any, get_args
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
@@ -20,11 +21,11 @@ B, H, W = 2, 24, 40
 
 
 @pytest.fixture
-def rgb():
+def rgb() -> Any:
     return np.random.default_rng(0).integers(0, 256, (B, H, W, 3), np.uint8)
 
 
-def rearranged(rgb, layout):
+def rearranged(rgb: npt.NDArray[np.uint8], layout: Any) -> Any:
     """The images (B, H, W, 3) in another layout; older frames of a stack are noise."""
     images = rgb if "C" in layout else rgb[..., :1]
     if "S" in layout:
@@ -38,7 +39,9 @@ def rearranged(rgb, layout):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS[1:])
-def test_every_layout_gives_the_same_image_single_and_batched(rgb, layout):
+def test_every_layout_gives_the_same_image_single_and_batched(
+    rgb: npt.NDArray[np.uint8], layout: Any
+) -> None:
     frames = rearranged(rgb, layout)
     want = rgb if "C" in layout else np.repeat(rgb[..., :1], 3, axis=-1)
     np.testing.assert_array_equal(as_nhwc(frames, layout=layout), want)
@@ -47,7 +50,9 @@ def test_every_layout_gives_the_same_image_single_and_batched(rgb, layout):
 
 @pytest.mark.parametrize("layout", ["HWC", "CHW"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_auto_tells_channels_first_from_last(rgb, layout, channels):
+def test_auto_tells_channels_first_from_last(
+    rgb: npt.NDArray[np.uint8], layout: Any, channels: int
+) -> None:
     frames = rearranged(rgb, layout)
     frames = frames[..., :channels] if layout == "HWC" else frames[:, :channels]
     want = np.repeat(rgb[..., :1], 3, axis=-1) if channels == 1 else rgb
@@ -55,7 +60,7 @@ def test_auto_tells_channels_first_from_last(rgb, layout, channels):
     np.testing.assert_array_equal(as_nhwc(frames[0]), want[:1])
 
 
-def test_auto_reads_two_axes_as_grey(rgb):
+def test_auto_reads_two_axes_as_grey(rgb: npt.NDArray[np.uint8]) -> None:
     np.testing.assert_array_equal(as_nhwc(rgb[0, ..., 0]), np.repeat(rgb[:1, ..., :1], 3, -1))
 
 
@@ -70,13 +75,13 @@ def test_auto_reads_two_axes_as_grey(rgb):
         ((2, 2, H, W, 3), "no images"),
     ],
 )
-def test_auto_refuses_what_could_mean_two_things(shape, message):
+def test_auto_refuses_what_could_mean_two_things(shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         infer_layout(shape)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.int64, np.uint16])
-def test_integers_stay_bytes(rgb, dtype):
+def test_integers_stay_bytes(rgb: npt.NDArray[np.uint8], dtype: Any) -> None:
     frames = as_nhwc(rgb.astype(dtype))
     assert frames.dtype == np.uint8
     np.testing.assert_array_equal(frames, rgb)
@@ -85,21 +90,23 @@ def test_integers_stay_bytes(rgb, dtype):
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("white", [1, 255])
 @pytest.mark.parametrize("named", [True, False])
-def test_floats_of_either_range(rgb, dtype, white, named):
+def test_floats_of_either_range(
+    rgb: npt.NDArray[np.uint8], dtype: Any, white: Any, named: bool
+) -> None:
     frames = (rgb / 255 * white).astype(dtype)
     images = as_nhwc(frames, white=white if named else None)
     assert images.dtype == np.float32
     np.testing.assert_allclose(images, rgb / 255, atol=1e-3 if dtype == np.float16 else 1e-6)
 
 
-def test_almost_black_floats_need_white_named():
+def test_almost_black_floats_need_white_named() -> None:
     frames = np.full((H, W, 3), 0.5, np.float32)
     assert as_nhwc(frames).max() == 0.5
     np.testing.assert_allclose(as_nhwc(frames, white=255), 0.5 / 255, rtol=1e-6)
 
 
 @pytest.mark.parametrize("scale", [1, 255])
-def test_rgba_lies_over_black(rgb, scale):
+def test_rgba_lies_over_black(rgb: npt.NDArray[np.uint8], scale: Any) -> None:
     alpha = np.random.default_rng(2).integers(0, 256, (B, H, W, 1), np.uint8)
     frames = np.concatenate([rgb, alpha], axis=-1)
     want = rgb / 255 * (alpha / 255)
@@ -109,7 +116,7 @@ def test_rgba_lies_over_black(rgb, scale):
         np.testing.assert_allclose(as_nhwc(frames / 255.0), want, atol=1e-6)
 
 
-def test_tensors_and_lists(rgb):
+def test_tensors_and_lists(rgb: npt.NDArray[np.uint8]) -> None:
     np.testing.assert_array_equal(as_nhwc(torch.from_numpy(rgb).permute(0, 3, 1, 2)), rgb)
     np.testing.assert_array_equal(as_nhwc([rgb[0], rgb[1]]), rgb)
 
@@ -131,21 +138,23 @@ def test_tensors_and_lists(rgb):
         (np.zeros(7), ValueError, "no images"),
     ],
 )
-def test_what_is_no_image_is_refused(frames, error, message):
+def test_what_is_no_image_is_refused(
+    frames: npt.NDArray[np.uint8], error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=message):
         as_nhwc(frames)
 
 
-def test_a_named_layout_must_fit(rgb):
+def test_a_named_layout_must_fit(rgb: npt.NDArray[np.uint8]) -> None:
     with pytest.raises(ValueError, match="3 axes for layout 'CHW'"):
         as_nhwc(rgb[0, 0], layout="CHW")
     with pytest.raises(ValueError, match="24 channels"):
         as_nhwc(rgb, layout="CHW")
     with pytest.raises(ValueError, match="layout is 'HCW'"):
-        as_nhwc(rgb, layout="HCW")
+        as_nhwc(rgb, layout="HCW")  # type: ignore[arg-type]
 
 
-def test_floats_beyond_one_are_refused_where_white_is_one():
+def test_floats_beyond_one_are_refused_where_white_is_one() -> None:
     with pytest.raises(ValueError, match=r"wanted \[0, 1\]"):
         as_nhwc(np.full((H, W, 3), 1.1), white=1)
 
@@ -153,24 +162,24 @@ def test_floats_beyond_one_are_refused_where_white_is_one():
 # ---- sizes ---------------------------------------------------------------------------------------
 
 
-def test_shrinking_averages_areas():
+def test_shrinking_averages_areas() -> None:
     image = np.kron(np.arange(16, dtype=np.uint8).reshape(4, 4) * 16, np.ones((3, 2), np.uint8))
     small = as_nhwc_uint8(image, image_size=4)
     np.testing.assert_array_equal(small[0, ..., 0], np.arange(16).reshape(4, 4) * 16)
 
 
-def test_enlarging_is_bilinear():
+def test_enlarging_is_bilinear() -> None:
     image = np.array([[0.0, 1.0], [0.0, 1.0]])
     large = to_images(image, image_size=4, white=1)
     np.testing.assert_allclose(large[0, 0, 0], [0, 0.25, 0.75, 1], atol=1e-6)
 
 
-def test_stretch_fills_the_square():
+def test_stretch_fills_the_square() -> None:
     white = np.full((H, W, 3), 255, np.uint8)
     assert as_nhwc_uint8(white, image_size=16).min() == 255
 
 
-def test_letterbox_keeps_proportions():
+def test_letterbox_keeps_proportions() -> None:
     white = np.full((24, 48, 3), 255, np.uint8)
     boxed = as_nhwc_uint8(white, image_size=16, preprocessing=Preprocessing("letterbox"))[0]
     assert boxed.shape == (16, 16, 3)
@@ -178,7 +187,7 @@ def test_letterbox_keeps_proportions():
     assert boxed[4:12].min() == 255
 
 
-def test_crop_takes_the_central_square():
+def test_crop_takes_the_central_square() -> None:
     image = np.zeros((8, 16, 3), np.uint8)
     image[:, 4:12] = 255
     crop = Preprocessing("crop")
@@ -188,30 +197,30 @@ def test_crop_takes_the_central_square():
     assert as_nhwc_uint8(tall, image_size=8, preprocessing=crop).min() == 255
 
 
-def test_none_wants_the_size():
+def test_none_wants_the_size() -> None:
     none = Preprocessing("none")
     assert as_nhwc_uint8(np.zeros((8, 8)), image_size=8, preprocessing=none).shape == (1, 8, 8, 3)
     with pytest.raises(ValueError, match=r"8 x 16 pixels, but the model takes 8 x 8"):
         as_nhwc_uint8(np.zeros((8, 16)), image_size=8, preprocessing=none)
 
 
-@pytest.mark.parametrize("how", typing.get_args(Resize))
-def test_a_frame_of_the_size_is_not_touched(rgb, how):
+@pytest.mark.parametrize("how", get_args(Resize))
+def test_a_frame_of_the_size_is_not_touched(rgb: npt.NDArray[np.uint8], how: Resize) -> None:
     square = rgb[:, :H, :H]
     images = as_nhwc_uint8(square, image_size=H, preprocessing=Preprocessing(how))
     np.testing.assert_array_equal(images, square)
 
 
-def test_unknown_resize_is_refused():
+def test_unknown_resize_is_refused() -> None:
     with pytest.raises(ValueError, match="resize is 'zoom'"):
-        Preprocessing("zoom")
+        Preprocessing("zoom")  # type: ignore[arg-type]
 
 
 # ---- what comes out ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scale", [1.0, None])
-def test_to_images_is_what_models_take(rgb, scale):
+def test_to_images_is_what_models_take(rgb: npt.NDArray[np.uint8], scale: Any) -> None:
     frames = rgb if scale is None else rgb / 255.0
     x = to_images(frames[:, :H, :H], image_size=H)
     assert x.shape == (B, 3, H, H)
@@ -220,7 +229,9 @@ def test_to_images_is_what_models_take(rgb, scale):
     np.testing.assert_allclose(x.permute(0, 2, 3, 1), rgb[:, :H, :H] / 255, atol=1e-6)
 
 
-def test_to_images_leaves_read_only_frames_alone(rgb, recwarn):
+def test_to_images_leaves_read_only_frames_alone(
+    rgb: npt.NDArray[np.uint8], recwarn: pytest.WarningsRecorder
+) -> None:
     rgb.flags.writeable = False
     before = rgb.copy()
     to_images(rgb[:, :H, :H], image_size=H).zero_()
@@ -228,5 +239,5 @@ def test_to_images_leaves_read_only_frames_alone(rgb, recwarn):
     assert not recwarn.list
 
 
-def test_floats_round_to_bytes(rgb):
+def test_floats_round_to_bytes(rgb: npt.NDArray[np.uint8]) -> None:
     np.testing.assert_array_equal(as_nhwc_uint8(rgb / 255.0), rgb)

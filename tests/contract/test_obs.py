@@ -1,0 +1,362 @@
+"""GenesisObs: what it takes, what it gives, what it refuses."""
+
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+from gymnasium.utils.env_checker import check_env
+from stable_baselines3.common.env_checker import check_env as sb3_check_env
+
+from genesis_rl.envs.obs import GenesisObs
+from genesis_rl.frames import Preprocessing, Resize
+from genesis_rl.models import Genesis
+from genesis_rl.perception import SlotEncoder
+
+MakeEnv = Callable[..., Any]
+AssertSame = Callable[[Any, Any], None]
+K, D_M, D_C = 3, 7, 2
+
+
+def rollout(
+    env: gym.Env[Any, Any], steps: int = 20, seed: int = 3
+) -> list[tuple[Any, dict[str, Any]]]:
+    """Observations and infos over steps and episode ends, actions cycling."""
+    observation, info = env.reset(seed=seed)
+    result = [(observation, info)]
+    for step in range(steps):
+        observation, _, terminated, truncated, info = env.step(step % 4)
+        result.append((observation, info))
+        if terminated or truncated:
+            result.append(env.reset())
+    return result
+
+
+# ---- layouts -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mask_geometry", [False, True])
+@pytest.mark.parametrize("layout", ["set", "flat", "dict"])
+def test_layouts(pixel_env: MakeEnv, encoder: Any, layout: Any, mask_geometry: bool) -> None:
+    env: Any = GenesisObs(pixel_env(), encoder, layout=layout, mask_geometry=mask_geometry)
+    d = D_M + D_C + 3 * mask_geometry
+    for observation, info in rollout(env):
+        assert env.observation_space.contains(observation)
+        want = encoder.features(info["raw"], mask_geometry=mask_geometry)[0]
+        if layout == "dict":
+            parts = {"z_m": want[:, :D_M], "z_c": want[:, D_M : D_M + D_C]}
+            if mask_geometry:
+                parts["geometry"] = want[:, -3:]
+            assert observation.keys() == parts.keys()
+            for name, part in parts.items():
+                np.testing.assert_allclose(observation[name], part, atol=1e-6)
+        else:
+            shape = (K, d) if layout == "set" else (K * d,)
+            assert env.observation_space == spaces.Box(-np.inf, np.inf, shape, np.float32)
+            np.testing.assert_allclose(observation, want.reshape(shape), atol=1e-6)
+
+
+def test_observations_follow_the_frame(pixel_env: MakeEnv, encoder: Any) -> None:
+    observations = [observation for observation, _ in rollout(GenesisObs(pixel_env(), encoder))]
+    assert np.abs(observations[0] - observations[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("layout", ["set", "flat", "dict"])
+def test_keep_makes_a_dict(pixel_env: MakeEnv, encoder: Any, layout: Any) -> None:
+    inner = pixel_env(entry="image")
+    before = json.dumps(repr(inner.observation_space))
+    env: Any = GenesisObs(inner, encoder, layout=layout, keep=["goal", "direction"])
+    slots = {"z_m", "z_c"} if layout == "dict" else {"slots"}
+    assert set(env.observation_space.spaces) == slots | {"goal", "direction"}
+    assert env.observation_space["goal"] == inner.observation_space["goal"]
+    assert env.observation_space["goal"] is not inner.observation_space["goal"]
+    assert env.observation_space["goal"].dtype == np.float64
+    for observation, _ in rollout(env):
+        assert env.observation_space.contains(observation)
+    env.observation_space["goal"].low[:] = 0
+    assert json.dumps(repr(inner.observation_space)) == before
+
+
+def test_info_entries_on_request(pixel_env: MakeEnv, encoder: Any) -> None:
+    assert {"frame", "masks"}.isdisjoint(rollout(GenesisObs(pixel_env(), encoder))[0][1])
+    env: Any = GenesisObs(pixel_env(layout="CHW"), encoder, info_keys=("frame", "masks"))
+    for _, info in rollout(env):
+        np.testing.assert_array_equal(info["frame"], info["raw"])
+        assert info["frame"].dtype == np.uint8
+        assert info["masks"].shape == (K, 32, 32)
+        assert info["masks"].dtype == np.float32
+        np.testing.assert_allclose(info["masks"].sum(0), 1, atol=1e-5)
+
+
+# ---- what environments deliver -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("values", ["uint8", "unit", "byte"])
+@pytest.mark.parametrize(
+    ("layout", "channels", "named"),
+    [
+        ("HWC", 3, False),
+        ("CHW", 3, False),
+        ("CWH", 3, True),
+        ("WHC", 3, True),
+        ("HWC", 4, True),
+        ("CHW", 4, True),
+        ("SHWC", 3, True),
+        ("SCHW", 3, True),
+    ],
+)
+def test_colour_layouts_give_the_same_slots(
+    pixel_env: MakeEnv,
+    encoder: SlotEncoder,
+    assert_same: AssertSame,
+    layout: Any,
+    channels: int,
+    named: bool,
+    values: str,
+) -> None:
+    inner = pixel_env(layout=layout, channels=channels, values=values)
+    env: Any = GenesisObs(inner, encoder, frame_layout=layout if named else "auto")
+    assert_same(rollout(env, 5), rollout(GenesisObs(pixel_env(values=values), encoder), 5))
+
+
+@pytest.mark.parametrize("values", ["unit", "byte"])
+def test_floats_give_the_same_slots_as_bytes(
+    pixel_env: MakeEnv, encoder: Any, assert_same: AssertSame, values: str
+) -> None:
+    size = (32, 32)  # nothing is resized: bytes would be rounded
+    env: Any = GenesisObs(pixel_env(values=values, size=size), encoder)
+    assert_same(rollout(env, 5), rollout(GenesisObs(pixel_env(size=size), encoder), 5))
+
+
+@pytest.mark.parametrize(
+    ("layout", "named"),
+    [("HW", False), ("WH", True), ("SHW", True), ("SWH", True), ("HWS", True)],
+)
+def test_grey_layouts_give_the_same_slots(
+    pixel_env: MakeEnv, encoder: Any, assert_same: AssertSame, layout: Any, named: bool
+) -> None:
+    env: Any = GenesisObs(
+        pixel_env(layout=layout), encoder, frame_layout=layout if named else "auto"
+    )
+    want = GenesisObs(pixel_env(layout="HWC", channels=1), encoder)
+    assert_same(rollout(env, 5), rollout(want, 5))
+
+
+@pytest.mark.parametrize("how", ["stretch", "letterbox", "crop"])
+@pytest.mark.parametrize("size", [(24, 40), (32, 32), (96, 64), (20, 50)])
+def test_sizes_and_resizing(
+    pixel_env: MakeEnv, tiny_genesis: Genesis, how: Resize, size: tuple[int, int]
+) -> None:
+    encoder = SlotEncoder(tiny_genesis, preprocessing=Preprocessing(how), device="cpu")
+    env: Any = GenesisObs(pixel_env(size=size), encoder)
+    for observation, info in rollout(env, 2):
+        np.testing.assert_allclose(observation, encoder.features(info["raw"])[0], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "entry", ["image", "pixels", "rgb", "screen", "observation.images.top", "camera"]
+)
+def test_the_frame_is_found_in_a_dict(
+    pixel_env: MakeEnv, encoder: Any, assert_same: AssertSame, entry: str
+) -> None:
+    got = rollout(GenesisObs(pixel_env(entry=entry), encoder), 5)
+    assert_same(got, rollout(GenesisObs(pixel_env(), encoder), 5))
+
+
+def test_float_frames_in_a_byte_space(
+    pixel_env: MakeEnv, encoder: Any, assert_same: AssertSame
+) -> None:
+    """Miniworld's greyscale wrapper does so."""
+    inner = pixel_env(values="byte")
+    inner.observation_space = pixel_env().observation_space
+    want = rollout(GenesisObs(pixel_env(values="byte"), encoder), 5)
+    assert_same(rollout(GenesisObs(inner, encoder), 5), want)
+
+
+def test_rendered_frames(
+    pixel_env: MakeEnv, state_env: MakeEnv, encoder: Any, assert_same: AssertSame
+) -> None:
+    want = rollout(GenesisObs(pixel_env(), encoder))
+    rendered = GenesisObs(state_env("rgb_array"), encoder, render=True)
+    assert_same(rollout(rendered), want)
+    added = gym.wrappers.AddRenderObservation(state_env("rgb_array"), render_only=False)
+    env: Any = GenesisObs(added, encoder, keep=["state"])
+    for observation, info in rollout(env):
+        np.testing.assert_allclose(
+            observation["slots"], encoder.features(info["raw"])[0], atol=1e-6
+        )
+        assert observation["state"].dtype == np.float64
+
+
+# ---- what is refused -----------------------------------------------------------------------------
+
+
+class SpaceEnv(gym.Env[Any, Any]):
+    """Nothing but an observation space."""
+
+    def __init__(self, space: spaces.Space[Any]) -> None:
+        self.observation_space = space
+        self.action_space = spaces.Discrete(2)
+
+
+def box(*shape: Any, low: Any = 0, high: Any = 255, dtype: Any = np.uint8) -> Any:
+    return spaces.Box(low, high, shape, dtype)
+
+
+GRID = {"image": box(7, 7, 3), "direction": spaces.Discrete(4), "mission": spaces.Text(9)}
+
+
+@pytest.mark.parametrize(
+    ("space", "options", "message"),
+    [
+        (box(4, dtype=np.float32), {}, "not an image.*AddRenderObservation"),
+        (spaces.Discrete(5), {}, "wanted a Box of pixels.*AddRenderObservation"),
+        (spaces.Tuple([box(24, 40, 3)]), {}, "wanted a Box of pixels"),
+        (box(7, 7, 3), {}, "symbolic grid.*RGBImgObsWrapper"),
+        (spaces.Dict(GRID), {}, "symbolic grid.*RGBImgObsWrapper"),
+        (spaces.Dict(GRID), {"key": "image"}, "symbolic grid"),
+        (spaces.Dict({**GRID, "image": box(25, 25, 3)}), {}, "symbolic grid"),
+        (box(24, 40, 3), {"key": "image"}, "wanted no key"),
+        (spaces.Dict(image=box(24, 40, 3)), {"key": "rgb"}, "'rgb'; wanted an entry.*image: Box"),
+        (spaces.Dict(image=box(24, 40, 3), rgb=box(24, 40, 3)), {}, "image, rgb all hold pixels"),
+        (spaces.Dict(left=box(24, 40, 3), right=box(24, 40, 3)), {}, "left, right all hold"),
+        (spaces.Dict(a=box(3), b=spaces.Discrete(2)), {}, "no entry.*a: Box.*b: Discrete"),
+        (box(4, 84, 84), {}, 'frame_layout="SHW"'),
+        (box(84, 84, 4), {}, 'frame_layout="HWS"'),
+        (box(84, 84, 12), {}, "frame_layout="),
+        (box(24, 40, 3), {"frame_layout": "CHW"}, "24 channels"),
+        (box(24, 40, 3), {"frame_layout": "HW"}, "2 axes"),
+        (box(24, 40, 3), {"frame_layout": "HCW"}, "frame_layout is 'HCW'"),
+        (box(24, 40, 3, low=-np.inf, high=np.inf, dtype=np.float32), {}, r"wanted pixels in 0\.\."),
+        (box(24, 40, 3, low=-1, high=1, dtype=np.float32), {}, "from -1 to 1"),
+        (box(24, 40, 3, high=1, dtype=np.uint8), {}, "from 0 to 1"),
+        (box(24, 40, 3, high=1, dtype=np.bool_), {}, "wanted pixels"),
+        (box(24, 40, 3, high=1000, dtype=np.int32), {}, "from 0 to 1000"),
+        (box(24, 40, 3), {"keep": ["goal"]}, "wanted a Dict"),
+        (spaces.Dict(image=box(24, 40, 3)), {"keep": ["goal"]}, r"\['goal'\].*\['image'\]"),
+        (spaces.Dict(image=box(24, 40, 3)), {"keep": ["image"]}, "info_keys"),
+        (spaces.Dict(image=box(24, 40, 3), slots=box(2)), {"keep": ["slots"]}, "other names"),
+        (box(24, 40, 3), {"layout": "list"}, "layout is 'list'"),
+        (box(24, 40, 3), {"info_keys": ["mask"]}, "info_keys has 'mask'"),
+        (box(24, 40, 3), {"render": True}, 'render_mode="rgb_array"'),
+        (box(24, 40, 3), {"device": "tpu"}, "tpu"),
+    ],
+)
+def test_bad_spaces_and_options(
+    encoder_path: str, space: spaces.Space[Any], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        GenesisObs(SpaceEnv(space), encoder_path, **{"device": "cpu", **options})
+
+
+def test_strings_are_no_sequences_of_names(encoder: Any) -> None:
+    with pytest.raises(TypeError, match="keep is the string 'goal'"):
+        GenesisObs(SpaceEnv(box(24, 40, 3)), encoder, keep="goal")
+    with pytest.raises(TypeError, match="info_keys is the string 'frame'"):
+        GenesisObs(SpaceEnv(box(24, 40, 3)), encoder, info_keys="frame")  # type: ignore[arg-type]
+
+
+def test_a_size_the_model_cannot_take(pixel_env: MakeEnv, tiny_genesis: Genesis) -> None:
+    encoder = SlotEncoder(tiny_genesis, preprocessing=Preprocessing("none"), device="cpu")
+    with pytest.raises(ValueError, match="24 x 40 pixels, but the model takes 32 x 32"):
+        GenesisObs(pixel_env(), encoder)
+    GenesisObs(pixel_env(size=(32, 32)), encoder).reset(seed=0)
+
+
+@pytest.mark.parametrize("value", [np.nan, 2.0])
+def test_broken_frames(pixel_env: MakeEnv, encoder: Any, value: float) -> None:
+    env: Any = GenesisObs(pixel_env(values="unit"), encoder)
+    env.reset(seed=0)
+    env.unwrapped._observation = lambda: np.full((24, 40, 3), value, np.float32)
+    with pytest.raises(ValueError, match="NaN" if np.isnan(value) else r"wanted \[0, 1\]"):
+        env.step(0)
+
+
+def test_an_encoder_that_is_none(pixel_env: MakeEnv, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds no model"):
+        GenesisObs(pixel_env(), tmp_path)
+    with pytest.raises(TypeError, match="model is int; wanted a path"):
+        GenesisObs(pixel_env(), 3)  # type: ignore[arg-type]
+
+
+def test_a_device_beside_a_loaded_encoder(pixel_env: MakeEnv, encoder: Any) -> None:
+    GenesisObs(pixel_env(), encoder, device="cpu")
+    with pytest.raises(ValueError, match=r"meta.*encoder given is on cpu"):
+        GenesisObs(pixel_env(), encoder, device="meta")
+
+
+def test_not_an_environment(encoder: Any) -> None:
+    with pytest.raises(TypeError, match=r"gymnasium\.Env"):
+        GenesisObs(object(), encoder)  # type: ignore[arg-type]
+
+
+# ---- checkers and specs --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", ["set", "flat", "dict"])
+@pytest.mark.parametrize("source", ["path", "memory"])
+def test_gymnasium_check_env(
+    encoder_path: str, tiny_genesis: Genesis, layout: Any, source: str
+) -> None:
+    inner = gym.make("Pixel-v0", render_mode="rgb_array", disable_env_checker=True)
+    what = encoder_path if source == "path" else SlotEncoder(tiny_genesis, device="cpu")
+    env: Any = GenesisObs(inner, what, layout=layout, info_keys=["frame", "masks"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of unbounded spaces, and that the environment is wrapped
+        check_env(env, skip_render_check=source == "memory", skip_close_check=source == "memory")
+
+
+@pytest.mark.parametrize("layout", ["set", "flat", "dict"])
+def test_sb3_check_env(encoder_path: str, layout: Any) -> None:
+    env: Any = GenesisObs(
+        gym.make("Pixel-v0", render_mode="rgb_array"), encoder_path, layout=layout
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        sb3_check_env(env)
+    unconventional = [w for w in caught if "unconventional shape" in str(w.message)]
+    assert bool(unconventional) == (layout != "flat")
+
+
+@pytest.mark.parametrize("through_json", [False, True])
+def test_make_rebuilds_from_the_spec(
+    encoder_path: str, assert_same: AssertSame, through_json: bool
+) -> None:
+    encoder = SlotEncoder(
+        encoder_path, device="cpu", preprocessing=Preprocessing("letterbox"), batch_size=7
+    )
+    env: Any = GenesisObs(
+        gym.make("Pixel-v0", entry="rgb"),
+        encoder,
+        layout="dict",
+        mask_geometry=True,
+        key="rgb",
+        keep=("goal",),
+        info_keys=("masks",),
+    )
+    again: Any
+    if through_json:
+        kwargs = json.loads(json.dumps(env.spec.additional_wrappers[-1].kwargs))
+        again = GenesisObs(gym.make(env.env.spec), **kwargs)
+    else:
+        again = gym.make(env.spec)
+    assert isinstance(again, GenesisObs)
+    assert again.observation_space == env.observation_space
+    assert again.slot_encoder.spec == encoder.spec
+    assert_same(rollout(again), rollout(env))
+
+
+def test_rebuilding_needs_a_path(tiny_genesis: Genesis) -> None:
+    env: Any = GenesisObs(gym.make("Pixel-v0"), SlotEncoder(tiny_genesis, device="cpu"))
+    with pytest.raises(TypeError, match="wrap it with the path of a saved model"):
+        gym.make(env.spec)
+
+
+def test_rendered_environments_are_rebuilt(encoder_path: str, assert_same: AssertSame) -> None:
+    env: Any = GenesisObs(gym.make("State-v0", render_mode="rgb_array"), encoder_path, render=True)
+    assert_same(rollout(gym.make(env.spec)), rollout(env))

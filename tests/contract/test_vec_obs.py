@@ -1,0 +1,178 @@
+"""VecGenesisObs: equal to GenesisObs in every environment, and what Stable-Baselines3 needs."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from stable_baselines3 import DQN, PPO
+from stable_baselines3.common.vec_env import (
+    DummyVecEnv,
+    SubprocVecEnv,
+    VecEnv,
+    VecFrameStack,
+    VecMonitor,
+    VecNormalize,
+)
+
+from genesis_rl.agents.vec_obs import VecGenesisObs
+from genesis_rl.envs.obs import GenesisObs
+from genesis_rl.perception import SlotEncoder
+
+MakeEnv = Callable[..., Any]
+AssertSame = Callable[[Any, Any], None]
+N = 3
+FORKED = functools.partial(SubprocVecEnv, start_method="fork")
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "set": ({}, {"layout": "set", "info_keys": ("frame", "masks")}),
+    "flat": ({"layout": "CWH"}, {"layout": "flat", "mask_geometry": True, "frame_layout": "CWH"}),
+    "dict": ({"entry": "image"}, {"layout": "dict", "keep": ("goal", "direction")}),
+    "kept": ({"entry": "rgb", "values": "unit"}, {"keep": ("goal",), "info_keys": ("frame",)}),
+}
+
+
+def rollout(venv: VecEnv, steps: int = 50) -> Any:
+    venv.seed(5)
+    given: list[Any] = [(venv.reset(), list(venv.reset_infos))]
+    rng = np.random.default_rng(0)
+    ends = 0
+    for _ in range(steps):
+        observations, rewards, dones, infos = venv.step(rng.integers(0, 4, venv.num_envs))
+        ends += dones.sum()
+        rewards = rewards.astype(np.float32)  # SubprocVecEnv leaves them in float64
+        given.append((observations, rewards, dones, list(infos), list(venv.reset_infos)))
+    venv.close()
+    assert ends > N
+    return given
+
+
+@pytest.mark.parametrize(
+    ("case", "vectorise"),
+    [*((case, DummyVecEnv) for case in CASES), ("set", FORKED), ("dict", FORKED)],
+)
+def test_batched_equals_single(
+    pixel_env: MakeEnv,
+    encoder: SlotEncoder,
+    assert_same: AssertSame,
+    case: str,
+    vectorise: Callable[..., Any],
+) -> None:
+    env_options, options = CASES[case]
+
+    def pixels() -> Any:
+        return pixel_env(**env_options)
+
+    def slots() -> Any:
+        return GenesisObs(pixels(), encoder, **options)
+
+    want = rollout(DummyVecEnv([slots] * N))
+    venv: Any = VecGenesisObs(vectorise([pixels] * N), encoder, **options)
+    assert venv.observation_space == slots().observation_space
+    got = rollout(venv)
+    assert_same(got, want)
+    terminal = [
+        info["terminal_observation"]
+        for step in got[1:]
+        for info in step[3]
+        if "terminal_observation" in info
+    ]
+    assert len(terminal) > N
+    assert all(venv.observation_space.contains(observation) for observation in terminal)
+
+
+def test_workers_load_the_encoder_themselves(
+    pixel_env: MakeEnv, encoder_path: str, assert_same: AssertSame
+) -> None:
+    def slots() -> Any:
+        return GenesisObs(pixel_env(), encoder_path, device="cpu")
+
+    want = rollout(DummyVecEnv([slots] * 2), 20)
+    assert_same(rollout(FORKED([slots] * 2), 20), want)
+
+
+def test_one_pass_serves_all_frames(
+    pixel_env: MakeEnv, encoder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[int] = []
+    infer = encoder._model.infer
+
+    def counted(x: Any) -> Any:
+        passes.append(len(x))
+        return infer(x)
+
+    monkeypatch.setattr(encoder._model, "infer", counted)
+    venv: Any = VecGenesisObs(DummyVecEnv([pixel_env] * N), encoder)
+    venv.reset()
+    assert passes == [N]
+    for _ in range(10):
+        passes.clear()
+        _, _, dones, _ = venv.step(np.zeros(N, np.int64))
+        assert passes == [N + dones.sum()]
+
+
+def test_pictures_still_come_from_the_environments(
+    pixel_env: MakeEnv, encoder: SlotEncoder
+) -> None:
+    venv: Any = VecGenesisObs(DummyVecEnv([lambda: pixel_env("rgb_array")] * 2), encoder)
+    venv.reset()
+    assert [image.shape for image in venv.get_images()] == [(24, 40, 3)] * 2
+
+
+def test_bad_vector_environments(
+    pixel_env: MakeEnv, state_env: MakeEnv, encoder: SlotEncoder
+) -> None:
+    with pytest.raises(TypeError, match="venv is PixelEnv; wanted a Stable-Baselines3 VecEnv"):
+        VecGenesisObs(pixel_env(), encoder)
+    with pytest.raises(ValueError, match="AddRenderObservation around each environment"):
+        VecGenesisObs(DummyVecEnv([state_env]), encoder)
+    stacked = VecFrameStack(DummyVecEnv([lambda: pixel_env(channels=1)]), 4)
+    with pytest.raises(ValueError, match='frame_layout="HWS"'):
+        VecGenesisObs(stacked, encoder)
+
+
+def test_a_stack_below_gives_the_newest_frame(
+    pixel_env: MakeEnv, encoder: Any, assert_same: AssertSame
+) -> None:
+    def pixels() -> Any:
+        return pixel_env(channels=1)
+
+    want = rollout(VecGenesisObs(DummyVecEnv([pixels] * N), encoder))
+    stacked = VecFrameStack(DummyVecEnv([pixels] * N), 4)
+    assert_same(rollout(VecGenesisObs(stacked, encoder, frame_layout="HWS")), want)
+
+
+def test_stack_and_normalise_go_around(pixel_env: MakeEnv, encoder: Any) -> None:
+    venv: Any = VecGenesisObs(VecMonitor(DummyVecEnv([pixel_env] * N)), encoder, layout="flat")
+    before = venv.observation_space
+    venv = VecNormalize(VecFrameStack(venv, 2))
+    venv.reset()
+    for _ in range(20):
+        observations, *_ = venv.step(np.zeros(N, np.int64))
+    assert observations.shape == (N, 54)
+    assert before == spaces.Box(-np.inf, np.inf, (27,), np.float32)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_ppo_learns_on_it_and_leaves_the_encoder_alone(
+    pixel_env: MakeEnv, encoder_path: str, case: str
+) -> None:
+    env_options, options = CASES[case]
+    encoder: Any = SlotEncoder(encoder_path, device="cpu")
+    weights = {name: value.clone() for name, value in encoder._model.state_dict().items()}
+    venv: Any = DummyVecEnv([lambda: pixel_env(**env_options)] * 2)
+    venv = VecGenesisObs(venv, encoder, **options)
+    policy = "MultiInputPolicy" if isinstance(venv.observation_space, spaces.Dict) else "MlpPolicy"
+    PPO(policy, venv, n_steps=32, batch_size=32, n_epochs=2, device="cpu").learn(64)
+    for name, value in encoder._model.state_dict().items():
+        assert torch.equal(value, weights[name]), name
+    assert not any(p.requires_grad or p.grad is not None for p in encoder._model.parameters())
+    assert not encoder._model.training
+
+
+def test_replay_buffers_store_terminal_slots(pixel_env: MakeEnv, encoder: Any) -> None:
+    venv: Any = VecGenesisObs(DummyVecEnv([pixel_env]), encoder)
+    agent: Any = DQN("MlpPolicy", venv, buffer_size=64, learning_starts=8, device="cpu").learn(32)
+    assert agent.replay_buffer.next_observations.shape == (64, 1, 3, 9)

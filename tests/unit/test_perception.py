@@ -1,0 +1,351 @@
+"""SlotEncoder: frames to posterior means, with weights that stay as they are."""
+
+import copy
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch import nn
+
+from genesis_rl import perception
+from genesis_rl.checkpoint import fingerprint, save_pretrained
+from genesis_rl.frames import Preprocessing, Resize
+from genesis_rl.models import Genesis, GenesisConfig, GenesisS, GenesisSConfig
+from genesis_rl.perception import SlotEncoder, as_encoder
+from genesis_rl.slots import Slots
+
+SMALL: dict[str, Any] = {
+    "image_size": 32,
+    "num_slots": 4,
+    "mask_latent_size": 7,
+    "encoder_channels": (4, 4, 8, 8, 8),
+    "decoder_channels": (8, 4, 4, 4, 4),
+    "feature_size": 16,
+    "posterior_lstm_size": 16,
+    "prior_lstm_size": 16,
+    "component_decoder_channels": 4,
+}
+SMALL_C: dict[str, Any] = {
+    "component_latent_size": 3,
+    "component_encoder_channels": (4, 4, 8, 8),
+    "component_encoder_size": 16,
+    "prior_mlp_size": 16,
+}
+
+
+@dataclass(frozen=True)
+class BandsConfig:
+    image_size: int = 16
+    num_slots: int = 5
+
+
+class Bands(nn.Module):
+    """K horizontal bands as slots: z_m is a band's mean colour, z_c its mean red, scaled."""
+
+    def __init__(self, scale: Any = 2.0) -> None:
+        super().__init__()
+        self.config = BandsConfig()
+        self.scale = nn.Parameter(torch.tensor(scale))
+        self.passes: list[tuple[int, ...]] = []
+
+    @property
+    def latent_sizes(self) -> Any:
+        return 3, 1
+
+    def infer(self, x: Any, *, sample: Any = False, generator: Any = None) -> Any:
+        self.passes.append(tuple(x.shape))
+        size, k = self.config.image_size, self.config.num_slots
+        band = torch.arange(size) * k // size
+        masks = (band == torch.arange(k)[:, None]).float()  # (K, H)
+        colour = torch.einsum("bchw,kh->bkc", x, masks) / (masks.sum(1)[:, None] * size)
+        log_pi = (masks + 1e-9).log()[None, :, None, :, None].expand(len(x), k, 1, size, size)
+        return Slots(colour * self.scale, colour[..., :1] * self.scale, log_pi)
+
+    def decode(self, slots: Any) -> Any: ...
+
+    def elbo(
+        self, x: Any, *, sample: Any = True, generator: Any = None, pixel_weight: Any = None
+    ) -> Any: ...
+
+    def sample(self, n: Any, *, generator: Any = None, temperature: Any = 1.0) -> Any: ...
+
+
+@pytest.fixture
+def frames() -> Any:
+    return np.random.default_rng(0).integers(0, 256, (6, 24, 40, 3), np.uint8)
+
+
+def small_genesis(seed: int = 0) -> Any:
+    torch.manual_seed(seed)
+    model = Genesis(GenesisConfig(**SMALL, **SMALL_C))
+    model.train()
+    with torch.no_grad():
+        for _ in range(3):
+            model.elbo(torch.rand(4, 3, 32, 32))
+    return model.eval()
+
+
+# ---- what comes out ------------------------------------------------------------------------------
+
+
+def test_slots_are_the_models_on_the_preprocessed_frame() -> None:
+    frames = np.zeros((2, 16, 16, 3), np.uint8)
+    frames[1, ..., 0] = 255
+    slots = SlotEncoder(Bands(), device="cpu")(frames)
+    assert slots.z_m.shape == (2, 5, 3)
+    assert slots.log_pi.shape == (2, 5, 1, 16, 16)
+    torch.testing.assert_close(slots.z_m[1], torch.tensor([[2.0, 0, 0]]).expand(5, 3))
+    assert slots.z_m[0].abs().max() == 0
+    assert slots.z_m.is_inference()
+
+
+def test_features_have_latents_then_geometry(frames: npt.NDArray[np.uint8]) -> None:
+    encoder = SlotEncoder(Bands(), device="cpu")
+    features = encoder.features(frames, mask_geometry=True)
+    assert features.shape == (6, 5, 7)
+    assert features.dtype == np.float32
+    slots = encoder(frames)
+    np.testing.assert_array_equal(features[..., :3], slots.z_m)
+    np.testing.assert_array_equal(features[..., 3:4], slots.z_c)
+    np.testing.assert_array_equal(features[..., 4:], slots.mask_geometry())
+    np.testing.assert_allclose(features[0, :, 4].mean(), 0, atol=0.1)
+    assert (np.diff(features[0, :, 4]) > 0).all()  # bands from top to bottom
+    np.testing.assert_array_equal(features[..., :4], encoder.features(frames))
+
+
+def test_one_frame_is_a_batch_of_one(frames: npt.NDArray[np.uint8]) -> None:
+    encoder = SlotEncoder(Bands(), device="cpu")
+    np.testing.assert_array_equal(encoder.features(frames[0]), encoder.features(frames[:1]))
+    assert encoder(frames[0]).z_m.shape == (1, 5, 3)
+
+
+def test_layout_and_white_reach_the_conversion(frames: npt.NDArray[np.uint8]) -> None:
+    encoder = SlotEncoder(Bands(), device="cpu")
+    want = encoder.features(frames)
+    wide_first = frames.transpose(0, 3, 2, 1)
+    np.testing.assert_array_equal(encoder.features(wide_first, layout="CWH"), want)
+    dark = np.full((16, 16, 3), 1.0)
+    np.testing.assert_allclose(encoder.features(dark, white=255)[0, 0, 0], 2 / 255, rtol=1e-5)
+
+
+@pytest.mark.parametrize("how", ["stretch", "letterbox", "crop", "none"])
+def test_preprocessing_is_applied(how: Resize) -> None:
+    frame = np.zeros((16, 32, 3), np.uint8)
+    frame[:, 8:24] = 255
+    encoder = SlotEncoder(Bands(), device="cpu", preprocessing=Preprocessing(how))
+    if how == "none":
+        with pytest.raises(ValueError, match="16 x 32 pixels, but the model takes 16 x 16"):
+            encoder.features(frame)
+        return
+    middle = encoder.features(frame)[0, 2, 0]
+    np.testing.assert_allclose(middle, {"crop": 2.0}.get(how, 1.0), atol=1e-5)
+    top = encoder.features(frame)[0, 0, 0]
+    assert (top == 0) == (how == "letterbox")
+
+
+def test_batches_are_split(frames: npt.NDArray[np.uint8]) -> None:
+    encoder: Any = SlotEncoder(Bands(), device="cpu", batch_size=4)
+    whole = SlotEncoder(Bands(), device="cpu").features(frames)
+    encoder._model.passes.clear()
+    np.testing.assert_array_equal(encoder.features(frames), whole)
+    assert encoder._model.passes == [(4, 3, 16, 16), (2, 3, 16, 16)]
+
+
+@pytest.mark.parametrize("build", [small_genesis, lambda: GenesisS(GenesisSConfig(**SMALL))])
+def test_a_frame_gives_the_same_slots_alone_and_in_a_batch(
+    frames: npt.NDArray[np.uint8], build: Callable[[], Any]
+) -> None:
+    encoder = SlotEncoder(build(), device="cpu")
+    batch = encoder.features(frames, mask_geometry=True)
+    alone = np.concatenate([encoder.features(frame, mask_geometry=True) for frame in frames])
+    np.testing.assert_allclose(alone, batch, atol=1e-5)
+    assert not np.allclose(batch[0], batch[1], atol=1e-5)
+
+
+def test_inference_form_equals_the_model(frames: npt.NDArray[np.uint8]) -> None:
+    model = small_genesis()
+    x = torch.rand(3, 3, 32, 32)
+    with torch.no_grad():
+        want = model.infer(x)
+    got = SlotEncoder(model, device="cpu")(x)
+    torch.testing.assert_close(got.features, want.features, atol=1e-5, rtol=0)
+    torch.testing.assert_close(got.log_pi, want.log_pi, atol=1e-4, rtol=0)
+
+
+def test_bfloat16_is_close(frames: npt.NDArray[np.uint8]) -> None:
+    model = small_genesis()
+    exact = SlotEncoder(model, device="cpu").features(frames)
+    fast = SlotEncoder(model, device="cpu", dtype="bfloat16").features(frames)
+    assert fast.dtype == np.float32
+    np.testing.assert_allclose(fast, exact, atol=0.05)
+    assert not np.array_equal(fast, exact)
+
+
+def test_a_model_without_component_latents(frames: npt.NDArray[np.uint8]) -> None:
+    encoder = SlotEncoder(GenesisS(GenesisSConfig(**SMALL)), device="cpu")
+    assert encoder.latent_sizes == (7, 0)
+    assert encoder.features(frames, mask_geometry=True).shape == (6, 4, 10)
+
+
+# ---- whose weights -------------------------------------------------------------------------------
+
+
+def test_the_callers_model_is_not_touched(frames: npt.NDArray[np.uint8]) -> None:
+    model = small_genesis().train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    encoder = SlotEncoder(model, device="cpu")
+    encoder(frames)
+    assert model.training
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert model.state_dict().keys() == before.keys()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    want = encoder.features(frames)
+    with torch.no_grad():
+        model.encoder.convs[0].conv.weight.mul_(3)
+    np.testing.assert_array_equal(encoder.features(frames), want)
+
+
+def test_own_weights_have_no_gradients_and_stay(frames: npt.NDArray[np.uint8]) -> None:
+    encoder: Any = SlotEncoder(small_genesis(), device="cpu")
+    before = copy.deepcopy(encoder._model.state_dict())
+    with torch.enable_grad():
+        slots = encoder(frames)
+    assert not slots.z_m.requires_grad
+    assert not encoder._model.training
+    assert not any(parameter.requires_grad for parameter in encoder._model.parameters())
+    after = encoder._model.state_dict()
+    assert all(torch.equal(value, before[name]) for name, value in after.items())
+
+
+def test_fingerprint_is_the_models(tmp_path: Path) -> None:
+    save_pretrained(small_genesis(), tmp_path / "a")
+    loaded = SlotEncoder(tmp_path / "a", device="cpu")
+    assert loaded.fingerprint == SlotEncoder(small_genesis(), device="cpu").fingerprint
+    assert loaded.fingerprint == fingerprint(small_genesis())
+    assert loaded.fingerprint != SlotEncoder(small_genesis(seed=1), device="cpu").fingerprint
+
+
+# ---- where it comes from -------------------------------------------------------------------------
+
+
+def test_from_a_folder(
+    tmp_path: Path, frames: npt.NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = small_genesis()
+    save_pretrained(model, tmp_path / "enc", preprocessing=Preprocessing("crop"))
+    encoder = SlotEncoder(tmp_path / "enc", device="cpu")
+    assert encoder.preprocessing == Preprocessing("crop")
+    assert (encoder.image_size, encoder.num_slots, encoder.latent_sizes) == (32, 4, (7, 3))
+    crop = SlotEncoder(model, device="cpu", preprocessing=Preprocessing("crop"))
+    np.testing.assert_allclose(encoder.features(frames), crop.features(frames), atol=1e-6)
+    monkeypatch.chdir(tmp_path)
+    assert SlotEncoder("enc", device="cpu").source == str(tmp_path / "enc")
+    changed = SlotEncoder("enc", device="cpu", preprocessing=Preprocessing("letterbox"))
+    assert changed.preprocessing == Preprocessing("letterbox")
+
+
+def test_spec_rebuilds_the_encoder(tmp_path: Path, frames: npt.NDArray[np.uint8]) -> None:
+    save_pretrained(small_genesis(), tmp_path / "enc")
+    encoder = SlotEncoder(
+        tmp_path / "enc",
+        device="cpu",
+        preprocessing=Preprocessing("letterbox"),
+        batch_size=3,
+        dtype="bfloat16",
+    )
+    again = as_encoder(encoder.spec)
+    assert again.spec == encoder.spec
+    np.testing.assert_array_equal(again.features(frames), encoder.features(frames))
+
+
+@pytest.mark.parametrize("from_path", [True, False])
+def test_pickling(tmp_path: Path, frames: npt.NDArray[np.uint8], from_path: bool) -> None:
+    model = small_genesis()
+    save_pretrained(model, tmp_path / "enc")
+    encoder = SlotEncoder(tmp_path / "enc" if from_path else model, device="cpu")
+    data = pickle.dumps(encoder)
+    assert (len(data) < 1000) == from_path
+    np.testing.assert_array_equal(pickle.loads(data).features(frames), encoder.features(frames))
+
+
+def test_as_encoder_takes_each_kind(tmp_path: Path) -> None:
+    model = small_genesis()
+    save_pretrained(model, tmp_path / "enc")
+    encoder = SlotEncoder(model, device="cpu")
+    assert as_encoder(encoder) is encoder
+    assert as_encoder(encoder, device="cpu") is encoder
+    for kind in (str(tmp_path / "enc"), tmp_path / "enc", model):
+        assert as_encoder(kind, device="cpu").fingerprint == encoder.fingerprint
+    with pytest.raises(ValueError, match="the encoder given is on cpu"):
+        as_encoder(encoder, device="meta")
+
+
+@pytest.mark.parametrize("model", [None, 3, nn.Linear(2, 2), object()])
+def test_what_is_no_model(model: Any) -> None:
+    with pytest.raises(TypeError, match="wanted a path, a hub id or a scene model"):
+        SlotEncoder(model, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"dtype": "float16"}, "dtype is 'float16'"),
+        ({"device": "gpu"}, "device is 'gpu'"),
+        ({"preprocessing": {"resize": "zoom"}}, "resize is 'zoom'"),
+    ],
+)
+def test_bad_options(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SlotEncoder(Bands(), **{"device": "cpu", **options})
+
+
+def test_a_missing_or_truncated_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nowhere"):
+        SlotEncoder(tmp_path / "nowhere", device="cpu")
+    save_pretrained(small_genesis(), tmp_path / "enc")
+    weights = tmp_path / "enc" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"model\.safetensors"):
+        SlotEncoder(tmp_path / "enc", device="cpu")
+
+
+def test_broken_weights_are_named(frames: npt.NDArray[np.uint8]) -> None:
+    with pytest.raises(ValueError, match="not finite"):
+        SlotEncoder(Bands(scale=float("nan")), device="cpu").features(frames)
+
+
+# ---- processes and devices -----------------------------------------------------------------------
+
+
+def test_cuda_in_a_forked_worker_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    perception._enter_process(torch.device("cuda"))
+    monkeypatch.setattr(perception, "_IMPORT_PID", -1)
+    with pytest.raises(RuntimeError, match=r"VecGenesisObs.*GenesisVectorObs.*parent"):
+        perception._enter_process(torch.device("cuda"))
+
+
+def test_tf32_is_off_only_while_encoding() -> None:
+    cudnn = torch.backends.cudnn
+    before = cudnn.allow_tf32
+    with perception._no_tf32(torch.device("cuda")):
+        assert not cudnn.allow_tf32
+    assert cudnn.allow_tf32 == before
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_equals_the_cpu_and_itself_in_any_batch(frames: npt.NDArray[np.uint8]) -> None:
+    model = small_genesis()
+    encoder = SlotEncoder(model)
+    assert encoder.device.type == "cuda"
+    batch = encoder.features(frames)
+    alone = np.concatenate([encoder.features(frame) for frame in frames])
+    np.testing.assert_allclose(alone, batch, atol=1e-5)
+    np.testing.assert_allclose(SlotEncoder(model, device="cpu").features(frames), batch, atol=1e-4)
