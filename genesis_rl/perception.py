@@ -3,7 +3,7 @@
 import copy
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from typing import Any, Literal, cast, get_args
 
@@ -218,10 +218,10 @@ class SlotEncoder:
         slots = self(frames, layout, white=white)
         return slot_features(slots, mask_geometry=mask_geometry)
 
-    def _precision(self) -> Any:
+    def _precision(self) -> AbstractContextManager[Any]:
         if self.dtype == "bfloat16":
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
-        return _no_tf32(self.device) if self.device.type == "cuda" else nullcontext()
+        return _no_tf32(self.device)
 
 
 def slot_features(slots: Slots, *, mask_geometry: bool = False) -> npt.NDArray[np.float32]:

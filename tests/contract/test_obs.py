@@ -357,6 +357,26 @@ def test_rebuilding_needs_a_path(tiny_genesis: Genesis) -> None:
         gym.make(env.spec)
 
 
+@pytest.mark.parametrize("layout", ["set", "flat"])
+def test_object_goal(encoder_path: str, layout: Any, assert_same: AssertSame) -> None:
+    inner = gym.make("genesis_rl/ObjectGoal-v0", max_episode_steps=15, disable_env_checker=True)
+    env = GenesisObs(inner, encoder_path, layout=layout, mask_geometry=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        check_env(env)
+        sb3_check_env(env)
+    assert env.spec is not None
+    assert_same(rollout(gym.make(env.spec)), rollout(env))
+
+
+def test_a_loaded_encoder_is_shared_and_recorded_as_plain_data(
+    pixel_env: MakeEnv, encoder: Any
+) -> None:
+    env: Any = GenesisObs(pixel_env(), encoder)
+    assert env.slot_encoder is encoder
+    assert json.loads(json.dumps(env._saved_kwargs))["encoder"] == encoder.spec
+
+
 def test_rendered_environments_are_rebuilt(encoder_path: str, assert_same: AssertSame) -> None:
     env: Any = GenesisObs(gym.make("State-v0", render_mode="rgb_array"), encoder_path, render=True)
     assert_same(rollout(gym.make(env.spec)), rollout(env))

@@ -55,7 +55,7 @@ def rollout(envs: VectorEnv[Any, Any, Any], mode: AutoresetMode, steps: int = 50
         if mode == AutoresetMode.DISABLED and done.any():
             given.append(envs.reset(options={"reset_mask": done}))
     envs.close()
-    assert ends > N
+    assert ends > envs.num_envs
     return given
 
 
@@ -100,6 +100,19 @@ def test_workers_load_the_encoder_themselves(
 
     want = rollout(SyncVectorEnv([slots] * 2, autoreset_mode=mode), mode, 20)
     assert_same(rollout(FORKED([slots] * 2, autoreset_mode=mode), mode, 20), want)
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_object_goal(encoder: Any, assert_same: AssertSame, mode: AutoresetMode) -> None:
+    def pixels() -> Any:
+        return gym.make("genesis_rl/ObjectGoal-v0", max_episode_steps=12)
+
+    def slots() -> Any:
+        return GenesisObs(pixels(), encoder, layout="flat")
+
+    want = rollout(SyncVectorEnv([slots] * 2, autoreset_mode=mode), mode)
+    inner = SyncVectorEnv([pixels] * 2, autoreset_mode=mode)
+    assert_same(rollout(GenesisVectorObs(inner, encoder, layout="flat"), mode), want)
 
 
 def test_one_pass_serves_all_frames(
