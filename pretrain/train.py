@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train; return the exit status."""
     try:
         trainer = Trainer(parse(argv))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OSError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 2
     try:

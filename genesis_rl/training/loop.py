@@ -97,7 +97,7 @@ class Trainer:
                 f"batch_size is {config.batch_size}; wanted a multiple of the "
                 f"{self.accelerator.num_processes} processes."
             )
-        _keep_freed_memory()
+        keep_freed_memory()
         self.last = recover_folder(config.out / "last")
         self._check_folder()
         with self.accelerator.main_process_first():
@@ -380,7 +380,7 @@ def settings(config: PretrainConfig) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=1)
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Let glibc keep freed memory instead of handing it back to the system.
 
     It maps every big activation anew otherwise, and the system clears each page of it: a third of

@@ -1,0 +1,191 @@
+"""How fast a model trains and encodes, beside what the machine's own matrix product reaches.
+
+Absolute times say little about code when machines differ, so every rate is also divided by the
+float32 matrix product's TFLOP/s of the same run.
+"""
+
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from genesis_rl.checkpoint import pick_device
+from genesis_rl.geco import Geco, GecoConfig
+from genesis_rl.models import GenesisConfig, GenesisSConfig, build_model
+from genesis_rl.perception import SlotEncoder
+from genesis_rl.training import keep_freed_memory, train_terms
+
+#: Rates of the authors' PyTorch code (float32, as released) per TFLOP/s of the float32 matrix
+#: product, measured once on a 2-core CPU at K = 5, 64 px: training and encoding at batch 32 in
+#: images per second, and one image's encoding as 1 / latency in 1 / s.
+AUTHORS = {"train": 12.4, "encode": 60.0, "encode_one": 57.0}
+_MATMUL_SIDE = 4096
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig:
+    """What to measure, and how often."""
+
+    model: GenesisConfig | GenesisSConfig = field(default_factory=GenesisConfig)
+    """the model and its shape"""
+    batch_size: int = 32
+    """images per update and per encoding pass"""
+    repeats: int = 7
+    """timed repeats of each measurement; the median counts"""
+    warmup: int = 2
+    """untimed repeats before"""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """arithmetic of training and encoding"""
+    compile: bool = False
+    """compile the training pass with torch.compile"""
+    device: str = "auto"
+    """auto, cpu or cuda"""
+    threads: int | None = None
+    """CPU threads; None: PyTorch's choice"""
+    out: Path | None = None
+    """write the figures to this file as JSON"""
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        for name in ("batch_size", "repeats"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; wanted at least 1.")
+        if self.warmup < 0:
+            raise ValueError(f"warmup is {self.warmup}; wanted at least 0.")
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"threads is {self.threads}; wanted at least 1.")
+
+
+def run(config: BenchmarkConfig) -> dict[str, Any]:
+    """Measure training, encoding and the matrix product in turns.
+
+    Returns:
+        ``matmul_tflops``; ``rates`` with train and encode (images/s at the batch size) and
+        encode_one (1 / latency of one frame, 1/s); ``per_tflops``, the same divided by
+        ``matmul_tflops``; ``authors``, theirs on that scale; ``machine`` and ``config``.
+
+    Raises:
+        ValueError: if the device is unknown or absent.
+    """
+    device = pick_device(config.device)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    keep_freed_memory()
+    torch.manual_seed(0)
+    model = build_model(config.model).to(device).to(memory_format=torch.channels_last)
+    encode, encode_one = _encoding(config, model, device)
+    tasks = {
+        "matmul": _matmul(device),
+        "train": _training(config, model, device),
+        "encode": encode,
+        "encode_one": encode_one,
+    }
+    seconds = _medians(tasks, config, device)
+    tflops = 2 * _MATMUL_SIDE**3 / seconds["matmul"] / 1e12
+    rates = {
+        "train": config.batch_size / seconds["train"],
+        "encode": config.batch_size / seconds["encode"],
+        "encode_one": 1 / seconds["encode_one"],
+    }
+    return {
+        "matmul_tflops": tflops,
+        "rates": rates,
+        "per_tflops": {name: rate / tflops for name, rate in rates.items()},
+        "authors": AUTHORS,
+        "machine": {
+            "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+            "cpu": platform.processor() or platform.machine(),
+            "threads": torch.get_num_threads(),
+            "capability": torch.backends.cpu.get_cpu_capability(),
+            "torch": torch.__version__,
+        },
+        "config": {**asdict(config), "out": None},
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """The figures as a text table."""
+    lines = [
+        f"float32 {_MATMUL_SIDE} x {_MATMUL_SIDE} matrix product: "
+        f"{result['matmul_tflops']:.3f} TFLOP/s",
+        f"{'':12}{'rate, 1/s':>12}{'per TFLOP/s':>14}{'authors':>10}{'ratio':>8}",
+    ]
+    for name, rate in result["rates"].items():
+        scaled, theirs = result["per_tflops"][name], result["authors"][name]
+        lines.append(f"{name:12}{rate:12.1f}{scaled:14.1f}{theirs:10.1f}{scaled / theirs:8.1f}")
+    return "\n".join(lines)
+
+
+def _medians(
+    tasks: dict[str, Callable[[], None]], config: BenchmarkConfig, device: torch.device
+) -> dict[str, float]:
+    """Median seconds of each task, taken in turns so that a slow spell hits all alike."""
+    times: dict[str, list[float]] = {name: [] for name in tasks}
+    for turn in range(config.warmup + config.repeats):
+        for name, task in tasks.items():
+            began = time.perf_counter()
+            task()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            if turn >= config.warmup:
+                times[name].append(time.perf_counter() - began)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def _matmul(device: torch.device) -> Callable[[], None]:
+    a, b = torch.randn(2, _MATMUL_SIDE, _MATMUL_SIDE, device=device)
+
+    def task() -> None:
+        torch.mm(a, b)
+
+    return task
+
+
+def _training(
+    config: BenchmarkConfig, model: nn.Module, device: torch.device
+) -> Callable[[], None]:
+    """One update as pretrain/train.py makes it, on random images."""
+    size = config.model.image_size
+    images = torch.rand(config.batch_size, 3, size, size, device=device)
+    images = images.contiguous(memory_format=torch.channels_last)
+    generator = torch.Generator(device).manual_seed(0)
+    geco = Geco.from_config(GecoConfig(), size).to(device)
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
+    forward = torch.compile(model) if config.compile else model
+
+    def task() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            nll, kl_m, kl_c = train_terms(forward, images, generator)
+        geco(nll, kl_m + kl_c).backward()
+        optimiser.step()
+        optimiser.zero_grad()
+        geco.update(nll)
+
+    return task
+
+
+def _encoding(
+    config: BenchmarkConfig, model: Any, device: torch.device
+) -> tuple[Callable[[], None], Callable[[], None]]:
+    """A batch and a single frame through SlotEncoder, uint8 frames in, numpy features out."""
+    size = config.model.image_size
+    dtype: Literal["bfloat16", "float32"] = "bfloat16" if config.precision == "bf16" else "float32"
+    encoder = SlotEncoder(model, device=device, dtype=dtype)
+    frames = np.random.default_rng(0).integers(
+        0, 256, (config.batch_size, size, size, 3), dtype=np.uint8
+    )
+
+    def batch() -> None:
+        encoder.features(frames)
+
+    def one() -> None:
+        encoder.features(frames[:1])
+
+    return batch, one
