@@ -8,10 +8,7 @@ import hashlib
 import json
 import os
 import re
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from genesis_rl.files import new_folder, recover_folder
 from genesis_rl.frames import Preprocessing
 from genesis_rl.models import MODELS
 from genesis_rl.slots import SceneModel
@@ -28,7 +26,6 @@ from genesis_rl.slots import SceneModel
 FORMAT = 1
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_OLD = ".old"
 
 
 class Pretrained(NamedTuple):
@@ -152,38 +149,6 @@ def pick_device(device: str | torch.device) -> torch.device:
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device is {str(device)!r}, but PyTorch sees no GPU; try 'cpu'.")
     return chosen
-
-
-@contextmanager
-def new_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary folder that takes the place of ``folder`` when the block succeeds.
-
-    A kill at any moment leaves either the old or the new content under the name, or the old one
-    under ``<name>.old``, which `recover_folder` puts back.
-    """
-    target = Path(folder)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
-        yield temporary
-        temporary.chmod(0o755)  # mkdtemp's folders are private
-        old = target.with_name(target.name + _OLD)
-        shutil.rmtree(old, ignore_errors=True)
-        if target.exists():
-            target.rename(old)
-        temporary.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def recover_folder(folder: str | os.PathLike[str]) -> Path:
-    """Put back what a kill in the middle of `new_folder` moved aside; return the folder."""
-    target = Path(folder)
-    old = target.with_name(target.name + _OLD)
-    if old.is_dir() and not target.exists():
-        old.rename(target)
-    return target
 
 
 def _find(path_or_hub_id: str | os.PathLike[str]) -> Path:

@@ -12,6 +12,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from genesis_rl.files import new_file
+
 FILE = "metrics.jsonl"
 
 
@@ -167,9 +169,8 @@ def _truncate(path: Path, last_step: int | None) -> None:
     if not path.exists():
         return
     kept = [row for row in _rows(path) if last_step is None or row["step"] <= last_step]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-    os.replace(temporary, path)
+    with new_file(path) as temporary:
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
 
 
 def _import_wandb() -> Any:

@@ -7,8 +7,6 @@ renamed when complete.
 import io
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -19,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from genesis_rl.files import new_file
 from genesis_rl.slots import Decoded
 
 Picture = npt.NDArray[np.uint8]  # (rows, columns, 3), RGB
@@ -245,7 +244,7 @@ def png_bytes(picture: Picture) -> bytes:
 
 def save_png(path: str | os.PathLike[str], picture: Picture) -> None:
     """Write a picture (H, W, 3) as PNG."""
-    with _complete(path) as temporary:
+    with new_file(path) as temporary:
         temporary.write_bytes(png_bytes(picture))
 
 
@@ -256,7 +255,7 @@ def save_gif(path: str | os.PathLike[str], frames: Iterable[Picture], *, fps: fl
         ValueError: if there are no frames or their sizes differ.
     """
     pictures = list(_same_size(frames))
-    with _complete(path) as temporary:
+    with new_file(path) as temporary:
         imageio.v3.imwrite(temporary, np.stack(pictures), duration=1000 / fps, loop=0)
 
 
@@ -269,7 +268,7 @@ def save_mp4(path: str | os.PathLike[str], frames: Iterable[Picture], *, fps: fl
         ValueError: if there are no frames or their sizes differ.
     """
     options: dict[str, Any] = {"codec": "libx264", "pixelformat": "yuv420p", "macro_block_size": 2}
-    with _complete(path) as temporary:
+    with new_file(path) as temporary:
         writer: Any = imageio.v2.get_writer(temporary, fps=fps, quality=8, **options)
         with writer:
             for picture in _same_size(frames):
@@ -308,17 +307,3 @@ def _same_size(frames: Iterable[Picture]) -> Iterator[Picture]:
         yield picture
     if shape is None:
         raise ValueError("frames must hold at least one picture, got none")
-
-
-@contextmanager
-def _complete(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary path beside path, and rename it to path when the block ends well."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays last: it tells the encoder the format.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

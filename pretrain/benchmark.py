@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import tyro
 
 from genesis_rl.benchmark import BenchmarkConfig, run, table
+from genesis_rl.files import new_file
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,8 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     print(table(result))
     if config.out is not None:
-        config.out.parent.mkdir(parents=True, exist_ok=True)
-        config.out.write_text(json.dumps(result, indent=2, default=str) + "\n")
+        with new_file(config.out) as temporary:
+            temporary.write_text(json.dumps(result, indent=2, default=str) + "\n")
     return 0
 
 

@@ -21,12 +21,11 @@ from tqdm import tqdm
 
 from genesis_rl.checkpoint import (
     load_weights,
-    new_folder,
     pick_device,
-    recover_folder,
     write_pretrained,
 )
 from genesis_rl.data.feed import ImageFeed, batch_indices
+from genesis_rl.files import new_file, new_folder, recover_folder
 from genesis_rl.geco import Geco
 from genesis_rl.log import RunLog
 from genesis_rl.models import build_model
@@ -345,11 +344,8 @@ class Trainer:
                 f"out {out} already holds a run; add --resume to go on with it, or choose another."
             )
         if self.main:
-            out.mkdir(parents=True, exist_ok=True)
-            text = json.dumps(settings(self.config), indent=2) + "\n"
-            temporary = path.with_suffix(".tmp")
-            temporary.write_text(text)
-            temporary.replace(path)
+            with new_file(path) as temporary:
+                temporary.write_text(json.dumps(settings(self.config), indent=2) + "\n")
 
     def _restore(self) -> None:
         load_weights(self.model, self.last)

@@ -20,11 +20,12 @@ MODULES = sorted(path.relative_to(ROOT) for path in LIBRARY.rglob("*.py"))
 
 # Imports go down only. A name stands for a module or a whole subpackage.
 LAYERS = (
-    {"slots", "sprites", "worlds", "frames"},
+    {"files", "slots", "sprites", "worlds", "frames"},
     {"blocks", "likelihood", "geco"},
     {"models"},
-    {"data", "checkpoint", "metrics", "visualize", "log"},
+    {"data", "checkpoint", "metrics", "visualize", "log", "report"},
     {"perception", "training", "presets"},
+    {"benchmark"},
     {"envs"},
     {"agents"},
 )

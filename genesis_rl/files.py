@@ -1,0 +1,59 @@
+"""Files and folders that appear whole or not at all."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_OLD = ".old"
+
+
+@contextmanager
+def new_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path that is renamed to ``path`` when the block succeeds.
+
+    Missing parent folders are made; the temporary name ends like the path, for writers that tell
+    the format from it.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary folder that takes the place of ``folder`` when the block succeeds.
+
+    A kill at any moment leaves either the old or the new content under the name, or the old one
+    under ``<name>.old``, which `recover_folder` puts back.
+    """
+    target = Path(folder)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o755)  # mkdtemp's folders are private
+        old = target.with_name(target.name + _OLD)
+        shutil.rmtree(old, ignore_errors=True)
+        if target.exists():
+            target.rename(old)
+        temporary.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def recover_folder(folder: str | os.PathLike[str]) -> Path:
+    """Put back what a kill in the middle of `new_folder` moved aside; return the folder."""
+    target = Path(folder)
+    old = target.with_name(target.name + _OLD)
+    if old.is_dir() and not target.exists():
+        old.rename(target)
+    return target

@@ -1,0 +1,28 @@
+import base64
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from genesis_rl.report import Report
+from genesis_rl.visualize import save_mp4
+
+
+def test_a_page_needs_no_other_file(tmp_path: Path) -> None:
+    film = tmp_path / "film.mp4"
+    save_mp4(film, [np.full((16, 16, 3), level, np.uint8) for level in (0, 200)], fps=2)
+    page = Report("A <title>").heading("One").text("a & b").figures({"score": 0.12345, "n": 3})
+    page.picture(np.zeros((2, 3, 3), np.uint8), "black").video(film, "film")
+    page.save(tmp_path / "new" / "report.html")
+    html = (tmp_path / "new" / "report.html").read_text()
+    assert "A &lt;title&gt;" in html and "a &amp; b" in html
+    assert "<td>0.123</td>" in html and "<td>3</td>" in html
+    assert base64.b64encode(film.read_bytes()).decode() in html
+    assert "data:image/png;base64,iVBOR" in html
+    assert 'src="http' not in html and "href=" not in html
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["report.html"]
+
+
+def test_rows_fit_the_head() -> None:
+    with pytest.raises(ValueError, match="has 1 cells; wanted 2"):
+        Report("x").table(["a", "b"], [["only"]])
