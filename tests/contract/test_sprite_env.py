@@ -2,6 +2,8 @@ import subprocess
 import sys
 import warnings
 from math import dist
+from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -18,7 +20,7 @@ from genesis_rl.worlds import Scene
 ID = "genesis_rl/ObjectGoal-v0"
 UP, LEFT, DOWN, RIGHT = range(4)
 BLUE, RED, GREEN = COLOURS["blue"], COLOURS["red"], COLOURS["green"]
-DEMO = {
+DEMO: dict[str, Any] = {
     "image_size": 36,
     "num_objects": 3,
     "object_scale": 0.25,
@@ -28,7 +30,12 @@ DEMO = {
 }
 
 
-def staged(*objects, agent=(0.5, 0.5), target=0, **options):
+def staged(
+    *objects: tuple[float, float],
+    agent: tuple[float, float] = (0.5, 0.5),
+    target: int = 0,
+    **options: Any,
+) -> ObjectGoalEnv:
     """An environment in a scene of our own: objects as (x, y)."""
     env = ObjectGoalEnv(**options)
     env.reset(seed=0)
@@ -39,7 +46,7 @@ def staged(*objects, agent=(0.5, 0.5), target=0, **options):
     return env
 
 
-def agent(env):
+def agent(env: Any) -> tuple[float, float]:
     return env.unwrapped.scene.agent.x, env.unwrapped.scene.agent.y
 
 
@@ -48,16 +55,16 @@ def agent(env):
     [{}, DEMO, {"state_in_info": True, "masks_in_info": True, "dense_reward": True}],
     ids=["published", "demo", "info"],
 )
-def test_environment_checkers_pass_without_warnings(options):
+def test_environment_checkers_pass_without_warnings(options: dict[str, Any]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check_env(gym.make(ID, disable_env_checker=True, **options).unwrapped)
-        env = gym.make(ID, **options)
+        env: Any = gym.make(ID, **options)
         sb3_check_env(env)
         env.close()
 
 
-def test_id_is_found_without_an_import():
+def test_id_is_found_without_an_import() -> None:
     code = (
         "import gymnasium as gym;"
         "env = gym.make('genesis_rl:genesis_rl/ObjectGoal-v0', image_size=16);"
@@ -68,23 +75,23 @@ def test_id_is_found_without_an_import():
 
 
 @pytest.mark.parametrize("options", [{}, DEMO], ids=["published", "demo"])
-def test_spec_rebuilds_the_environment(options):
-    env = gym.make(ID, render_mode="rgb_array", masks_in_info=True, **options)
-    twin = gym.make(env.spec)
+def test_spec_rebuilds_the_environment(options: dict[str, Any]) -> None:
+    env: Any = gym.make(ID, render_mode="rgb_array", masks_in_info=True, **options)
+    twin: Any = gym.make(env.spec)
     assert twin.unwrapped.world == env.unwrapped.world
     a, b = env.reset(seed=5), twin.reset(seed=5)
     np.testing.assert_array_equal(a[0], b[0])
     np.testing.assert_array_equal(a[1]["true_masks"], b[1]["true_masks"])
 
 
-def test_spec_survives_json():
-    env = gym.make(ID, **DEMO)
-    twin = gym.make(gym.envs.registration.EnvSpec.from_json(env.spec.to_json()))
+def test_spec_survives_json() -> None:
+    env: Any = gym.make(ID, **DEMO)
+    twin: Any = gym.make(gym.envs.registration.EnvSpec.from_json(env.spec.to_json()))
     np.testing.assert_array_equal(env.reset(seed=5)[0], twin.reset(seed=5)[0])
 
 
-def test_seeds_decide_episodes():
-    env = gym.make(ID)
+def test_seeds_decide_episodes() -> None:
+    env: Any = gym.make(ID)
     first, again, other = (env.reset(seed=s)[0] for s in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
@@ -95,7 +102,7 @@ def test_seeds_decide_episodes():
     ("action", "move"),
     [(UP, (0, 0.05)), (LEFT, (-0.05, 0)), (DOWN, (0, -0.05)), (RIGHT, (0.05, 0))],
 )
-def test_actions_move_the_agent(action, move):
+def test_actions_move_the_agent(action: int, move: tuple[float, float]) -> None:
     env = staged((0.1, 0.1), masks_in_info=True)
     before = np.argwhere(env._observe(success=False)[1]["true_masks"] == 2).mean(axis=0)
     frame, reward, terminated, truncated, info = env.step(action)
@@ -108,7 +115,7 @@ def test_actions_move_the_agent(action, move):
 
 
 @pytest.mark.parametrize("action", range(4))
-def test_the_agent_stays_inside(action):
+def test_the_agent_stays_inside(action: int) -> None:
     env = staged((0.2, 0.8) if action in (DOWN, RIGHT) else (0.8, 0.2), agent=(0.5, 0.5))
     for _ in range(15):
         env.step(action)
@@ -116,33 +123,33 @@ def test_the_agent_stays_inside(action):
     assert agent(env) == pytest.approx(wall[action])
 
 
-def test_step_size_is_an_option():
+def test_step_size_is_an_option() -> None:
     env = staged((0.1, 0.1), step_size=0.2)
     env.step(UP)
     assert agent(env) == pytest.approx((0.5, 0.7))
 
 
-def test_touching_the_target_is_success():
+def test_touching_the_target_is_success() -> None:
     env = staged((0.72, 0.5), (0.1, 0.1))
     assert env.step(RIGHT)[1:3] == (0.0, False)
     _, reward, terminated, truncated, info = env.step(RIGHT)  # 0.12 away
     assert (reward, terminated, truncated, info["is_success"]) == (1.0, True, False, True)
 
 
-def test_touching_another_object_ends_without_reward():
+def test_touching_another_object_ends_without_reward() -> None:
     env = staged((0.1, 0.1), (0.72, 0.5))
     env.step(RIGHT)
     _, reward, terminated, truncated, info = env.step(RIGHT)
     assert (reward, terminated, truncated, info["is_success"]) == (0.0, True, False, False)
 
 
-def test_a_touch_is_below_the_agents_scale():
+def test_a_touch_is_below_the_agents_scale() -> None:
     for gap, index in ((0.151, None), (0.149, 1)):
         assert touched(staged((0.1, 0.1), (0.5 + gap, 0.5)).scene) == index
     assert touched(staged((0.6, 0.5), (0.41, 0.5)).scene) == 1  # the nearer one
 
 
-def test_dense_reward_follows_the_distance():
+def test_dense_reward_follows_the_distance() -> None:
     env = staged((0.9, 0.5), dense_reward=True)
     assert env.step(RIGHT)[1] == pytest.approx(0.01)
     assert env.step(LEFT)[1] == pytest.approx(-0.01)
@@ -152,8 +159,8 @@ def test_dense_reward_follows_the_distance():
     assert env.step(UP)[1] == 0.0  # at the wall
 
 
-def test_episodes_are_cut_after_100_steps():
-    env = gym.make(ID, num_objects=1)
+def test_episodes_are_cut_after_100_steps() -> None:
+    env: Any = gym.make(ID, num_objects=1)
     env.reset(seed=0)
     env.unwrapped._scene = staged((0.1, 0.1)).scene
     for step in range(100):
@@ -161,8 +168,8 @@ def test_episodes_are_cut_after_100_steps():
         assert not terminated and truncated == (step == 99) and not info["is_success"]
 
 
-def test_state_and_masks_agree_with_the_frame():
-    env = gym.make(ID, state_in_info=True, masks_in_info=True)
+def test_state_and_masks_agree_with_the_frame() -> None:
+    env: Any = gym.make(ID, state_in_info=True, masks_in_info=True)
     for seed in range(5):
         frame, info = env.reset(seed=seed)
         state, masks = info["true_state"], info["true_masks"]
@@ -177,8 +184,8 @@ def test_state_and_masks_agree_with_the_frame():
     assert set(gym.make(ID).reset(seed=0)[1]) == {"is_success"}
 
 
-def test_rendering_has_its_own_size():
-    env = gym.make(ID, render_mode="rgb_array", render_size=100)
+def test_rendering_has_its_own_size() -> None:
+    env: Any = gym.make(ID, render_mode="rgb_array", render_size=100)
     env.reset(seed=0)
     frame = env.render()
     assert frame.shape == (100, 100, 3) and frame.dtype == np.uint8
@@ -189,7 +196,7 @@ def test_rendering_has_its_own_size():
         assert plain.render() is None
 
 
-def test_windows(monkeypatch):
+def test_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = []
     monkeypatch.setattr("cv2.imshow", lambda name, frame: shown.append((name, frame)))
     monkeypatch.setattr("cv2.waitKey", lambda delay: -1)
@@ -204,7 +211,7 @@ def test_windows(monkeypatch):
     assert tuple(frame[115, 128]) == (0, 0, 255)  # a red agent, in OpenCV's BGR
 
 
-def test_windows_need_an_opencv_that_has_them(monkeypatch):
+def test_windows_need_an_opencv_that_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SpriteEnv.metadata, "render_modes", ["rgb_array"])
     with pytest.raises(ValueError, match=r"'human' is not available.*opencv-python"):
         ObjectGoalEnv(render_mode="human")
@@ -220,22 +227,25 @@ def test_windows_need_an_opencv_that_has_them(monkeypatch):
         ({"num_targets": 2}, TypeError, "unknown option 'num_targets'"),
     ],
 )
-def test_bad_options_are_refused(options, error, message):
+def test_bad_options_are_refused(
+    options: dict[str, Any], error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=message):
         ObjectGoalEnv(**options)
 
 
-def test_bad_actions_and_a_missing_reset_are_refused():
+def test_bad_actions_and_a_missing_reset_are_refused() -> None:
     env = ObjectGoalEnv()
     with pytest.raises(RuntimeError, match="reset"):
         env.step(UP)
     env.reset(seed=0)
+    action: Any
     for action in (4, -1, 0.5, "up", None):
         with pytest.raises(ValueError, match="action must be"):
             env.step(action)
 
 
-def test_pretraining_scenes_look_like_the_environment(tmp_path):
+def test_pretraining_scenes_look_like_the_environment(tmp_path: Path) -> None:
     env = ObjectGoalEnv(**DEMO, state_in_info=True)
     frame, info = env.reset(seed=0)
     pack = open_dataset("object_goal", root=tmp_path, num_images=50, **env.world_options)

@@ -3,8 +3,11 @@ import json
 import multiprocessing
 import os
 import shutil
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from genesis_rl.data import open_dataset
@@ -17,7 +20,7 @@ MASKS = RNG.integers(4, size=(5, 6, 7), dtype=np.uint8)
 FACTORS = {"x": np.arange(5.0), "colour": np.arange(15, dtype=np.uint8).reshape(5, 3)}
 
 
-def write(folder, masks=True):
+def write(folder: Path, masks: bool = True) -> Path:
     with PackWriter(folder, 5, (6, 7), masks=masks, meta={"note": "hello"}) as writer:
         for rows in (slice(0, 2), slice(2, 5)):
             factors = {name: values[rows] for name, values in FACTORS.items()}
@@ -25,7 +28,11 @@ def write(folder, masks=True):
     return folder
 
 
-def test_what_is_written_is_read(tmp_path):
+def make(folder: Path) -> None:
+    write(folder)
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
     pack = Pack.open(write(tmp_path / "new" / "pack"))
     assert len(pack) == 5 and pack.meta["note"] == "hello" and pack.meta["image_size"] == [6, 7]
     assert isinstance(pack.images, np.memmap) and not pack.images.flags.writeable
@@ -38,14 +45,14 @@ def test_what_is_written_is_read(tmp_path):
     assert [path.name for path in pack.folder.parent.iterdir()] == ["pack"]
 
 
-def test_masks_and_factors_are_optional(tmp_path):
+def test_masks_and_factors_are_optional(tmp_path: Path) -> None:
     with PackWriter(tmp_path / "pack", 5, (6, 7), masks=False) as writer:
         writer.write(IMAGES)
     pack = Pack.open(tmp_path / "pack")
     assert pack.masks is None and pack.factors == {}
 
 
-def test_an_interrupted_writer_leaves_nothing(tmp_path):
+def test_an_interrupted_writer_leaves_nothing(tmp_path: Path) -> None:
     with (
         pytest.raises(KeyboardInterrupt),
         PackWriter(tmp_path / "pack", 5, (6, 7), masks=False) as writer,
@@ -55,7 +62,7 @@ def test_an_interrupted_writer_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_too_few_images_leave_nothing(tmp_path):
+def test_too_few_images_leave_nothing(tmp_path: Path) -> None:
     with (
         pytest.raises(ValueError, match="wrote 2 images, planned 5"),
         PackWriter(tmp_path / "pack", 5, (6, 7), masks=False) as writer,
@@ -75,7 +82,13 @@ def test_too_few_images_leave_nothing(tmp_path):
         (np.concatenate([IMAGES] * 2), np.concatenate([MASKS] * 2), {}, "planned 5"),
     ],
 )
-def test_writer_refuses_what_does_not_fit(tmp_path, images, masks, factors, message):
+def test_writer_refuses_what_does_not_fit(
+    tmp_path: Path,
+    images: npt.NDArray[Any],
+    masks: npt.NDArray[np.uint8] | None,
+    factors: dict[str, Any],
+    message: str,
+) -> None:
     with (
         pytest.raises(ValueError, match=message),
         PackWriter(tmp_path / "pack", 5, (6, 7)) as writer,
@@ -83,7 +96,7 @@ def test_writer_refuses_what_does_not_fit(tmp_path, images, masks, factors, mess
         writer.write(images, masks, **factors)
 
 
-def test_writer_refuses_other_factors_in_a_later_batch(tmp_path):
+def test_writer_refuses_other_factors_in_a_later_batch(tmp_path: Path) -> None:
     with (
         pytest.raises(ValueError, match="differ"),
         PackWriter(tmp_path / "pack", 5, (6, 7), masks=False) as writer,
@@ -92,16 +105,19 @@ def test_writer_refuses_other_factors_in_a_later_batch(tmp_path):
         writer.write(IMAGES[2:])
 
 
-def test_writer_refuses_a_folder_in_use_and_bad_sizes(tmp_path):
+def test_writer_refuses_a_folder_in_use_and_bad_sizes(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="not empty"):
         PackWriter(tmp_path, 5, 8)
+    size: Any
     for n, size in ((0, 8), (5, 0), (5, (8, 8, 3))):
         with pytest.raises(ValueError, match="num_images >= 1"):
             PackWriter(tmp_path / "pack", n, size)
 
 
-def test_a_full_disk_is_told_before_writing(tmp_path, monkeypatch):
+def test_a_full_disk_is_told_before_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=100)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with (
@@ -113,7 +129,7 @@ def test_a_full_disk_is_told_before_writing(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_a_disk_that_fills_up_leaves_nothing(tmp_path):
+def test_a_disk_that_fills_up_leaves_nothing(tmp_path: Path) -> None:
     with (
         pytest.raises(OSError, match=r"cannot write .*GENESIS_RL_DATA") as caught,
         PackWriter(tmp_path / "pack", 5, (6, 7), masks=False) as writer,
@@ -125,7 +141,7 @@ def test_a_disk_that_fills_up_leaves_nothing(tmp_path):
     assert caught.value.errno == errno.ENOSPC and list(tmp_path.iterdir()) == []
 
 
-def test_folders_without_meta_are_not_packs(tmp_path):
+def test_folders_without_meta_are_not_packs(tmp_path: Path) -> None:
     folder = write(tmp_path / "pack")
     (folder / "meta.json").unlink()
     for path in (folder, tmp_path / "nowhere"):
@@ -135,7 +151,7 @@ def test_folders_without_meta_are_not_packs(tmp_path):
 
 @pytest.mark.parametrize("name", ["images.npy", "masks.npy"])
 @pytest.mark.parametrize("damage", ["cut", "missing", "empty"])
-def test_damaged_arrays_are_named(tmp_path, name, damage):
+def test_damaged_arrays_are_named(tmp_path: Path, name: str, damage: str) -> None:
     path = write(tmp_path / "pack") / name
     data = path.read_bytes()
     path.unlink()
@@ -155,14 +171,16 @@ def test_damaged_arrays_are_named(tmp_path, name, damage):
         ({"format": 99}, "need 'format': 1"),
     ],
 )
-def test_meta_is_checked_against_the_files(tmp_path, change, message):
+def test_meta_is_checked_against_the_files(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
     path = write(tmp_path / "pack") / "meta.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(ValueError, match=message):
         Pack.open(path.parent)
 
 
-def test_damaged_meta_and_factors_are_named(tmp_path):
+def test_damaged_meta_and_factors_are_named(tmp_path: Path) -> None:
     folder = write(tmp_path / "pack")
     (folder / "factors.npz").write_bytes(b"PK")
     with pytest.raises(ValueError, match=r"factors\.npz"):
@@ -176,29 +194,29 @@ def test_damaged_meta_and_factors_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("keep", [0, 100, -10])
-def test_factors_cut_short_are_named(tmp_path, keep):
+def test_factors_cut_short_are_named(tmp_path: Path, keep: int) -> None:
     path = write(tmp_path / "pack") / "factors.npz"
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(ValueError, match=r"factors\.npz is missing, cut short or damaged"):
         _ = Pack.open(path.parent).factors
 
 
-def test_remains_of_killed_processes_are_removed(tmp_path):
+def test_remains_of_killed_processes_are_removed(tmp_path: Path) -> None:
     remains = tmp_path / ".pack-abc"
     remains.mkdir()
     (remains / "images.npy").write_bytes(b"half")
-    assert len(open_or_make(tmp_path / "pack", write)) == 5
+    assert len(open_or_make(tmp_path / "pack", make)) == 5
     assert not remains.exists()
 
 
-def test_pickles_are_not_loaded(tmp_path):
+def test_pickles_are_not_loaded(tmp_path: Path) -> None:
     folder = write(tmp_path / "pack")
     np.save(folder / "images.npy", np.array([{}], dtype=object), allow_pickle=True)
     with pytest.raises(ValueError, match=r"images\.npy"):
         Pack.open(folder)
 
 
-def test_data_root(monkeypatch, tmp_path):
+def test_data_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GENESIS_RL_DATA", str(tmp_path))
     assert data_root() == tmp_path
     assert data_root(tmp_path / "other") == tmp_path / "other"
@@ -206,22 +224,22 @@ def test_data_root(monkeypatch, tmp_path):
     assert data_root().parts[-2:] == (".cache", "genesis_rl")
 
 
-def test_a_root_that_cannot_be_written_is_named(tmp_path):
+def test_a_root_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="GENESIS_RL_DATA"):
         open_dataset("object_goal", num_images=1, image_size=8, root=tmp_path / "file")
 
 
-def _make_once(folder, log):
-    def make(path):
+def _make_once(folder: Path, log: Path) -> None:
+    def logged(path: Path) -> None:
         with open(log, "a") as file:
             file.write("made\n")
-        write(path)
+        make(path)
 
-    assert len(open_or_make(folder, make)) == 5
+    assert len(open_or_make(folder, logged)) == 5
 
 
-def test_two_processes_make_a_pack_once(tmp_path):
+def test_two_processes_make_a_pack_once(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     log = tmp_path / "log"
     workers = [context.Process(target=_make_once, args=(tmp_path / "pack", log)) for _ in range(4)]
@@ -233,7 +251,7 @@ def test_two_processes_make_a_pack_once(tmp_path):
     assert log.read_text() == "made\n"
 
 
-def test_open_dataset_takes_folders(tmp_path):
+def test_open_dataset_takes_folders(tmp_path: Path) -> None:
     write(tmp_path / "data" / "test")
     assert len(open_dataset(tmp_path / "data", "test")) == 5
     assert len(open_dataset(str(tmp_path / "data" / "test"))) == 5
@@ -241,7 +259,7 @@ def test_open_dataset_takes_folders(tmp_path):
         open_dataset(tmp_path / "data", "test", seed=1)
 
 
-def test_open_dataset_refuses_unknown_names(tmp_path):
+def test_open_dataset_refuses_unknown_names(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"unknown data set 'cats'.*multi_dsprites"):
         open_dataset("cats")
     with pytest.raises(ValueError, match="unknown split 'val'"):

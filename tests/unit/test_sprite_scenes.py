@@ -1,4 +1,6 @@
 from math import dist
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,17 +12,18 @@ from genesis_rl.data.sprite_scenes import (
     render_scenes,
     sample_scene,
 )
-from genesis_rl.sprites import COLOURS, OUTLINES
+from genesis_rl.sprites import COLOURS, OUTLINES, Sprite
 from genesis_rl.worlds import (
     STATE_COLUMNS,
     ObjectGoalWorld,
+    Scene,
     SpriteWorld,
     from_options,
     scatter,
     scene_state,
 )
 
-DEMO = {
+DEMO: dict[str, Any] = {
     "image_size": 32,
     "num_objects": 3,
     "object_scale": 0.25,
@@ -30,27 +33,32 @@ DEMO = {
 }
 
 
-def scenes(world, n=100):
+def scenes(world: SpriteWorld | FreeScenes, n: int = 100) -> list[Scene]:
     return [world.sample(np.random.default_rng(i)) for i in range(n)]
 
 
-def place(sprite):
+def place(sprite: Sprite) -> tuple[float, float]:
     return sprite.x, sprite.y
 
 
+def agent(scene: Scene) -> Sprite:
+    assert scene.agent is not None
+    return scene.agent
+
+
 @pytest.mark.parametrize("options", [{}, DEMO, {"object_scale": (0.1, 0.2)}])
-def test_objects_keep_their_distances(options):
+def test_objects_keep_their_distances(options: dict[str, Any]) -> None:
     world = ObjectGoalWorld(**options)
     for scene in scenes(world):
-        assert place(scene.agent) == (0.5, 0.5) and len(scene.objects) == world.num_objects
+        assert place(agent(scene)) == (0.5, 0.5) and len(scene.objects) == world.num_objects
         for i, a in enumerate(scene.objects):
             edge = a.scale / 2 + 0.08
             assert edge <= a.x <= 1 - edge and edge <= a.y <= 1 - edge
-            for b in [*scene.objects[:i], scene.agent]:
+            for b in [*scene.objects[:i], agent(scene)]:
                 assert dist(place(a), place(b)) >= (a.scale + b.scale) / 2 + 0.08
 
 
-def test_places_fill_the_square():
+def test_places_fill_the_square() -> None:
     world = ObjectGoalWorld(num_objects=1)
     x, y = np.array([place(scene.objects[0]) for scene in scenes(world, 400)]).T
     for axis in (x, y):
@@ -59,42 +67,43 @@ def test_places_fill_the_square():
         )
 
 
-def test_margins_are_options():
+def test_margins_are_options() -> None:
     tight = ObjectGoalWorld(wall_margin=0.0, object_margin=0.0)
     edge = min(min(o.x, o.y) for scene in scenes(tight) for o in scene.objects)
     assert 0.075 <= edge < 0.155
 
 
-def test_nothing_starts_touched():
+def test_nothing_starts_touched() -> None:
     world = ObjectGoalWorld(num_objects=1, object_scale=0.05, agent_scale=0.4, object_margin=0.0)
     for scene in scenes(world):
         assert dist(place(scene.objects[0]), (0.5, 0.5)) >= 0.4
 
 
-def test_the_agent_starts_anywhere_by_option():
-    starts = np.array([place(s.agent) for s in scenes(ObjectGoalWorld(random_start=True))])
+def test_the_agent_starts_anywhere_by_option() -> None:
+    starts = np.array([place(agent(s)) for s in scenes(ObjectGoalWorld(random_start=True))])
     assert starts.min() >= 0.075 and starts.max() <= 0.925 and (starts.std(axis=0) > 0.2).all()
 
 
-def test_exactly_one_target_at_any_index():
+def test_exactly_one_target_at_any_index() -> None:
     world = ObjectGoalWorld()
     drawn = scenes(world)
     for scene in drawn:
         blue = [(o.colour, o.shape) == (COLOURS["blue"], "square") for o in scene.objects]
-        assert blue.count(True) == 1 and blue[scene.target]
+        assert blue.count(True) == 1 and blue.index(True) == scene.target
     assert {scene.target for scene in drawn} == {0, 1, 2, 3}
     looks = {(o.colour, o.shape) for scene in drawn for o in scene.objects}
     assert len(looks) == 12
 
 
-def test_another_target():
+def test_another_target() -> None:
     world = ObjectGoalWorld(target_colour="red", target_shape="star_4")
     for scene in scenes(world, 5):
+        assert scene.target is not None
         target = scene.objects[scene.target]
         assert (target.colour, target.shape) == (COLOURS["red"], "star_4")
 
 
-def test_colours_are_unique_by_option():
+def test_colours_are_unique_by_option() -> None:
     for scene in scenes(ObjectGoalWorld(**DEMO)):
         colours = [sprite.colour for sprite in scene.sprites]
         assert len(set(colours)) == 4
@@ -103,7 +112,7 @@ def test_colours_are_unique_by_option():
         assert len({sprite.colour for sprite in scene.sprites}) == 4 and scene.target is None
 
 
-def test_backgrounds_are_drawn_from_several():
+def test_backgrounds_are_drawn_from_several() -> None:
     world = ObjectGoalWorld(background=("black", (9, 9, 9), "white"))
     assert {scene.background for scene in scenes(world)} == {(0,) * 3, (9,) * 3, (255,) * 3}
     assert scenes(ObjectGoalWorld(background=[9, 8, 7]), 1)[0].background == (9, 8, 7)
@@ -135,24 +144,24 @@ def test_backgrounds_are_drawn_from_several():
         ({"colours": ("blue", "red"), "target_colour": "red", "unique_colours": True}, "target_"),
     ],
 )
-def test_bad_worlds_are_refused(options, message):
+def test_bad_worlds_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ObjectGoalWorld(**options)
 
 
-def test_unknown_options_are_named():
+def test_unknown_options_are_named() -> None:
     with pytest.raises(TypeError, match="unknown option 'size': ObjectGoalWorld takes image_size"):
         from_options(ObjectGoalWorld, {"size": 32})
 
 
-def test_scatter_starts_again_after_a_bad_first_place():
+def test_scatter_starts_again_after_a_bad_first_place() -> None:
     """Two points fit only at opposite ends: most first places leave no room for the second."""
     spacing = [[0.9, 0.9]] * 2
     a, b = scatter(np.random.default_rng(0), [0.1, 0.1], wall_margin=0.0, spacing=spacing)
     assert dist(a, b) >= 0.9
 
 
-def test_state_describes_the_scene():
+def test_state_describes_the_scene() -> None:
     scene = ObjectGoalWorld(**DEMO).sample(np.random.default_rng(3))
     state = scene_state(scene)
     assert state.shape == (4, len(STATE_COLUMNS)) and state.dtype == np.float32
@@ -165,17 +174,17 @@ def test_state_describes_the_scene():
         assert [shape for shape in OUTLINES if column[shape][row]] == [sprite.shape]
 
 
-def test_sampled_agents_stand_anywhere_they_may():
+def test_sampled_agents_stand_anywhere_they_may() -> None:
     world = ObjectGoalWorld(**DEMO)
     drawn = [sample_scene(world, np.random.default_rng(i)) for i in range(200)]
-    agents = np.array([place(scene.agent) for scene in drawn])
+    agents = np.array([place(agent(scene)) for scene in drawn])
     assert agents.min() >= 0.125 and agents.max() <= 0.875
     assert agents.min() < 0.15 and agents.max() > 0.85
     for scene in drawn:
-        assert min(dist(place(scene.agent), place(o)) for o in scene.objects) >= 0.25
+        assert min(dist(place(agent(scene)), place(o)) for o in scene.objects) >= 0.25
 
 
-def test_free_scenes_follow_the_published_ones():
+def test_free_scenes_follow_the_published_ones() -> None:
     drawn = scenes(FreeScenes(), 200)
     objects = [o for scene in drawn for o in scene.objects]
     assert {scene.agent for scene in drawn} == {None} and len(objects) == 1000
@@ -204,13 +213,13 @@ def test_free_scenes_follow_the_published_ones():
         ({"object_scale": 2}, "object_scale"),
     ],
 )
-def test_bad_free_scenes_are_refused(options, message):
+def test_bad_free_scenes_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         FreeScenes(**options)
 
 
 @pytest.mark.parametrize("world", [ObjectGoalWorld(**DEMO), FreeScenes(image_size=32)])
-def test_rendered_scenes_have_masks_and_state(world):
+def test_rendered_scenes_have_masks_and_state(world: SpriteWorld | FreeScenes) -> None:
     batch = render_scenes(world, 6)
     assert batch.images.shape == (6, 32, 32, 3) and batch.masks.shape == (6, 32, 32)
     sprites = batch.state.shape[1]
@@ -222,7 +231,7 @@ def test_rendered_scenes_have_masks_and_state(world):
         assert 1 - (rows.mean() + 0.5) / 32 == pytest.approx(state[label - 1, 1], abs=0.06)
 
 
-def test_scenes_depend_on_seed_split_and_index_alone():
+def test_scenes_depend_on_seed_split_and_index_alone() -> None:
     world = ObjectGoalWorld(**DEMO)
     images = render_scenes(world, 6).images
     np.testing.assert_array_equal(render_scenes(world, 2, first=3).images, images[3:5])
@@ -232,7 +241,7 @@ def test_scenes_depend_on_seed_split_and_index_alone():
         render_scenes(world, 1, split="dev")
 
 
-def test_open_dataset_keeps_scenes_by_their_options(tmp_path):
+def test_open_dataset_keeps_scenes_by_their_options(tmp_path: Path) -> None:
     options = {"root": tmp_path, "num_images": 300, **DEMO}
     pack = open_dataset("object_goal", **options)
     expected = render_scenes(ObjectGoalWorld(**DEMO), 300)
@@ -247,7 +256,8 @@ def test_open_dataset_keeps_scenes_by_their_options(tmp_path):
     assert free.images.shape == (3, 64, 64, 3)
 
 
-def test_bad_counts_and_seeds_are_refused():
-    for options, message in (({"num_images": 0}, "num_images"), ({"seed": -1}, "seed")):
-        with pytest.raises(ValueError, match=message):
-            SpriteScenesConfig(**{"world": FreeScenes(), "num_images": 1, **options})
+def test_bad_counts_and_seeds_are_refused() -> None:
+    with pytest.raises(ValueError, match="num_images"):
+        SpriteScenesConfig(FreeScenes(), num_images=0)
+    with pytest.raises(ValueError, match="seed"):
+        SpriteScenesConfig(FreeScenes(), num_images=1, seed=-1)
