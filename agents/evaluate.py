@@ -1,0 +1,35 @@
+"""Evaluate an agent that agents/train.py made, beside a random policy on the same episodes.
+
+    python agents/evaluate.py runs/agent
+    python agents/evaluate.py runs/agent --episodes 500 --no-random --out runs/evaluation
+
+Writes evaluation.json and video.mp4: the frames with the slots' masks beside them.
+"""
+
+import sys
+from collections.abc import Sequence
+
+import tyro
+
+from genesis_rl.agents.config import EvaluationConfig
+from genesis_rl.agents.evaluation import Scores, evaluate_agent
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Evaluate; return the exit status."""
+    try:
+        settings = tyro.conf.PositionalRequiredArgs[EvaluationConfig]
+        config = tyro.cli(settings, args=argv, description=__doc__)
+        result = evaluate_agent(config)
+    except (ValueError, TypeError) as error:
+        print(f"evaluate.py: {error}", file=sys.stderr)
+        return 2
+    for name in ("agent", "random"):
+        if name in result:
+            print(f"{name:7}{Scores(**result[name])}")
+    print(f"wrote {config.out or config.folder}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,202 @@
+"""Agents on disk: a self-contained folder of settings, policy and encoder.
+
+The folder holds agent.json (settings, versions, the encoder's fingerprint, scores),
+policy.safetensors (the policy's weights) and encoder/ (a copy of the pretrained model). Nothing in
+it is pickled: the environments, the encoder and the policy are built anew from the settings. The
+optimiser's state is not kept.
+"""
+
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import gymnasium
+import stable_baselines3
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from stable_baselines3 import PPO
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor
+
+import genesis_rl
+from genesis_rl.agents.config import AgentConfig
+from genesis_rl.agents.stack import build_ppo, make_vec_env
+from genesis_rl.checkpoint import Pretrained, fingerprint, write_pretrained
+from genesis_rl.envs.slot_obs import InfoKey
+from genesis_rl.files import new_folder, recover_folder
+from genesis_rl.perception import SlotEncoder
+
+FORMAT = 1
+SETTINGS, POLICY, ENCODER = "agent.json", "policy.safetensors", "encoder"
+
+
+class Agent(NamedTuple):
+    """A loaded agent.
+
+    Attributes:
+        model: PPO on ``venv``; ``predict`` acts, ``learn`` goes on training with a new optimiser.
+        venv: the environments, whose observations are the slots.
+        config: the settings it was trained with.
+        metadata: the whole content of agent.json.
+    """
+
+    model: PPO
+    venv: VecEnv
+    config: AgentConfig
+    metadata: dict[str, Any]
+
+
+def save_agent(
+    folder: str | os.PathLike[str],
+    model: PPO,
+    config: AgentConfig,
+    encoder: Pretrained,
+    *,
+    metrics: Mapping[str, Any] | None = None,
+) -> None:
+    """Write an agent's folder, all of it or nothing.
+
+    Args:
+        folder: destination; an agent that lies there is replaced.
+        model: PPO of `build_ppo`.
+        config: its settings.
+        encoder: the pretrained model whose slots it acts on.
+        metrics: JSON data on how good it is.
+    """
+    settings = {
+        "format": FORMAT,
+        "versions": _versions(),
+        "encoder_fingerprint": fingerprint(encoder.model),
+        "config": config.to_json(),
+        "steps": model.num_timesteps,
+        "metrics": dict(metrics or {}),
+    }
+    with new_folder(folder) as temporary:
+        weights = {name: value.contiguous() for name, value in _weights(model).items()}
+        save_file(weights, temporary / POLICY)
+        (temporary / ENCODER).mkdir()
+        write_pretrained(
+            encoder.model,
+            temporary / ENCODER,
+            preprocessing=encoder.preprocessing,
+            extra=encoder.metadata,
+        )
+        (temporary / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def load_agent(
+    folder: str | os.PathLike[str],
+    *,
+    num_envs: int = 1,
+    vec: Literal["subproc", "dummy"] = "dummy",
+    device: str = "cpu",
+    encoder_device: str = "auto",
+    info_keys: tuple[InfoKey, ...] = (),
+) -> Agent:
+    """Rebuild environments, encoder and policy from an agent's folder.
+
+    Args:
+        folder: of `save_agent`, or of a run of agents/train.py, whose best agent is taken.
+        num_envs: environments side by side.
+        vec: "subproc" for one process each, "dummy" for all in this one.
+        device: where the policy runs.
+        encoder_device: where the encoder runs.
+        info_keys: "frame" and "masks" to put in the environments' infos.
+
+    Returns:
+        The agent; close ``venv`` after use.
+
+    Raises:
+        ValueError: if a file is missing, damaged or of another agent, or the environment cannot be
+            made.
+    """
+    home = _find(folder)
+    metadata = _read_settings(home / SETTINGS)
+    saved = AgentConfig.from_json(metadata["config"])
+    config = replace(saved, num_envs=num_envs, vec=vec)
+    encoder = SlotEncoder(home / ENCODER, device=encoder_device)
+    if encoder.fingerprint != metadata.get("encoder_fingerprint"):
+        raise ValueError(
+            f"{home / ENCODER} is not the encoder that the agent was trained with: its fingerprint "
+            f"is {encoder.fingerprint[:12]}, agent.json has "
+            f"{str(metadata.get('encoder_fingerprint'))[:12]}."
+        )
+    venv = make_vec_env(config, encoder, info_keys=info_keys)
+    try:
+        with warnings.catch_warnings():
+            # Fewer environments than in training may not fill PPO's minibatches.
+            warnings.simplefilter("ignore", UserWarning)
+            model = build_ppo(config, venv, device)
+        _load_policy(model, home / POLICY)
+    except BaseException:
+        venv.close()
+        raise
+    return Agent(model, venv, saved, metadata)
+
+
+def _versions() -> dict[str, str]:
+    packages = (genesis_rl, gymnasium, stable_baselines3, torch)
+    return {package.__name__: str(package.__version__) for package in packages}
+
+
+def recover_agent(folder: str | os.PathLike[str]) -> Path | None:
+    """The agent in a folder, or in the folder of a run (the best one); None if there is none."""
+    path = Path(folder).expanduser()
+    for home in (path, path / "best", path / "last"):
+        if (recover_folder(home) / SETTINGS).is_file():
+            return home
+    return None
+
+
+def _find(folder: str | os.PathLike[str]) -> Path:
+    home = recover_agent(folder)
+    if home is None:
+        what = "holds no agent" if Path(folder).expanduser().exists() else "does not exist"
+        raise ValueError(
+            f"{folder} {what}; wanted a folder with {SETTINGS}, {POLICY} and {ENCODER}/."
+        )
+    return home
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    try:
+        settings = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(settings, dict) or settings.get("format") != FORMAT:
+        raise ValueError(f"{path} is not of an agent of format {FORMAT}.")
+    if "config" not in settings:
+        raise ValueError(f"{path} lacks the entry config.")
+    return settings
+
+
+def _load_policy(model: PPO, path: Path) -> None:
+    if not path.is_file():
+        raise ValueError(f"{path} is missing.")
+    try:
+        state = load_file(path, device="cpu")
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is damaged or not safetensors: {error}") from error
+    weights = _weights(model)
+    for name in sorted(weights.keys() ^ state.keys()):
+        where = "lacks" if name in weights else "has an unknown"
+        raise ValueError(f"{path} {where} entry {name}; {SETTINGS} is of another policy.")
+    for name, value in weights.items():
+        if state[name].shape != value.shape:
+            raise ValueError(
+                f"{path}: {name} has shape {tuple(state[name].shape)}; {SETTINGS} and the "
+                f"environment want {tuple(value.shape)}."
+            )
+        value.copy_(state[name])
+
+
+def _weights(model: PPO) -> dict[str, Tensor]:
+    """Parameters and buffers of the policy, each once: actor and critic share the extractor."""
+    policy = model.policy
+    named = [*policy.named_parameters(), *policy.named_buffers()]
+    return {name: value.detach() for name, value in named}

@@ -1,0 +1,244 @@
+"""Settings of an agent: environment, encoder, policy, PPO and the run."""
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self, cast, get_args, get_type_hints
+
+from genesis_rl.frames import LAYOUTS, Layout
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """How slots become features of the actor and the critic."""
+
+    extractor: Literal["transformer", "mlp"] = "transformer"
+    """a transformer over the set of slots, or an MLP on the slots in a row"""
+    width: int = 64
+    """size of the features, of the transformer's tokens or of the MLP's layers"""
+    heads: int = 4
+    """attention heads of the transformer"""
+    layers: int = 2
+    """blocks of the transformer, or layers of the MLP"""
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        _check_choice(self, "extractor")
+        _check_positive(self, "width", "heads", "layers", whole=True)
+        if self.extractor == "transformer" and self.width % self.heads:
+            raise ValueError(f"heads is {self.heads}; wanted a divisor of width, {self.width}.")
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """Settings of PPO, by the names of Stable-Baselines3."""
+
+    n_steps: int = 128
+    """steps of every environment between updates"""
+    batch_size: int = 256
+    """transitions in a minibatch"""
+    n_epochs: int = 10
+    """passes over the collected transitions in an update"""
+    learning_rate: float = 1e-3
+    """Adam's step size"""
+    gamma: float = 0.95
+    """discount of a step"""
+    gae_lambda: float = 0.95
+    """trade-off of the advantage estimate between bias and variance"""
+    ent_coef: float = 0.01
+    """weight of the policy's entropy"""
+    vf_coef: float = 0.5
+    """weight of the critic's loss"""
+    clip_range: float = 0.2
+    """largest change of an action's probability ratio that is rewarded"""
+    max_grad_norm: float = 0.5
+    """largest norm of the gradient"""
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        _check_positive(self, "n_steps", "n_epochs", whole=True)
+        if self.batch_size < 2:
+            raise ValueError(f"batch_size is {self.batch_size}; wanted at least 2.")
+        _check_positive(self, "learning_rate", "clip_range", "max_grad_norm")
+        for name in ("gamma", "gae_lambda"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; wanted a value in (0, 1].")
+        for name in ("ent_coef", "vf_coef"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; wanted a value >= 0.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentConfig:
+    """All settings of an agent's training."""
+
+    encoder: str
+    """folder of a pretrained model or of its run, or a Hub id"""
+    env: str = "genesis_rl/ObjectGoal-v0"
+    """id of a registered environment; module:id imports the module first"""
+    env_options: str = "{}"
+    """options of the environment as JSON, e.g. '{"num_objects": 3}'"""
+    obs_key: str | None = None
+    """entry of a Dict observation that holds the frame; None: found"""
+    frame_layout: Layout = "auto"
+    """axes of a frame, e.g. HWC; auto: told from its shape"""
+    render: bool = False
+    """take the frames from rendering: for environments that observe none"""
+    mask_geometry: bool = True
+    """give the agent each slot's mask centroid and area too"""
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    """the network"""
+    ppo: PPOConfig = field(default_factory=PPOConfig)
+    """the learning algorithm"""
+    total_steps: int = 100_000
+    """environment steps in all, rounded up to whole rollouts of ppo.n_steps"""
+    max_minutes: float | None = None
+    """end after this time even if steps remain"""
+    num_envs: int = 16
+    """environments side by side"""
+    vec: Literal["subproc", "dummy"] = "subproc"
+    """each environment in its own process, or all in this one"""
+    eval_every: int = 20_000
+    """environment steps between evaluations"""
+    eval_episodes: int = 50
+    """episodes of an evaluation"""
+    seed: int = 0
+    """of environments, initial weights and actions"""
+    device: str = "cpu"
+    """where the policy runs: cpu (mostly the fastest), cuda or auto"""
+    encoder_device: str = "auto"
+    """where the encoder runs: auto, cpu or cuda"""
+    threads: int | None = None
+    """CPU threads; None: PyTorch's choice"""
+    out: Path = Path("runs/agent")
+    """the run's folder"""
+    tensorboard: bool = True
+    """write TensorBoard events"""
+    wandb: bool = False
+    """report to Weights & Biases"""
+    progress: bool = True
+    """show a progress bar"""
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        for name in ("encoder", "env"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} is empty; wanted {_WANTED[name]}.")
+        _check_choice(self, "vec")
+        if self.frame_layout not in LAYOUTS:
+            raise ValueError(f"frame_layout is {self.frame_layout!r}; wanted one of {LAYOUTS}.")
+        names = ("total_steps", "num_envs", "eval_every", "eval_episodes")
+        _check_positive(self, *names, whole=True)
+        if self.max_minutes is not None:
+            _check_positive(self, "max_minutes")
+        if self.threads is not None:
+            _check_positive(self, "threads", whole=True)
+        if not 0 <= self.seed < 2**31:
+            raise ValueError(f"seed is {self.seed}; wanted a value in 0..2**31 - 1.")
+        _ = self.options
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The environment's options."""
+        try:
+            options = json.loads(self.env_options)
+        except ValueError as error:
+            raise ValueError(
+                f"env_options is {self.env_options!r}, which is not JSON: {error}"
+            ) from error
+        if not isinstance(options, dict):
+            raise ValueError(f"env_options is {self.env_options!r}; wanted a JSON object.")
+        taken = {"id", "render_mode"} & options.keys()
+        if taken:
+            raise ValueError(f"env_options has {sorted(taken)}; wanted the flags env and render.")
+        return cast("dict[str, Any]", options)
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as JSON data."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self), default=str))
+        return plain
+
+    @classmethod
+    def from_json(cls, data: Any) -> Self:
+        """The settings of `to_json`.
+
+        Raises:
+            ValueError: if an entry is missing, unknown or of another type.
+        """
+        if not isinstance(data, dict):
+            raise ValueError(f"config is {type(data).__name__}; wanted an object of settings.")
+        values = dict(data)
+        try:
+            values["policy"] = PolicyConfig(**values.get("policy", {}))
+            values["ppo"] = PPOConfig(**values.get("ppo", {}))
+            values["out"] = Path(values.get("out", "."))
+            return cls(**values)
+        except TypeError as error:
+            raise ValueError(f"config does not fit this version: {error}") from error
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Settings of an evaluation."""
+
+    folder: Path
+    """an agent, or a run of agents/train.py, whose best agent is taken"""
+    episodes: int = 200
+    """episodes for each policy"""
+    seed: int = 10_000
+    """of the first episode; the others follow"""
+    random: bool = True
+    """evaluate a random policy on the same episodes, too"""
+    deterministic: bool = True
+    """take the most likely action instead of drawing one"""
+    video_episodes: int = 8
+    """episodes in the video; 0: no video"""
+    num_envs: int = 8
+    """environments side by side"""
+    vec: Literal["subproc", "dummy"] = "dummy"
+    """each environment in its own process, or all in this one"""
+    device: str = "cpu"
+    """where the policy runs: cpu, cuda or auto"""
+    encoder_device: str = "auto"
+    """where the encoder runs: auto, cpu or cuda"""
+    threads: int | None = None
+    """CPU threads; None: PyTorch's choice"""
+    out: Path | None = None
+    """where to write; None: the folder given"""
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        _check_choice(self, "vec")
+        _check_positive(self, "episodes", "num_envs", whole=True)
+        if self.threads is not None:
+            _check_positive(self, "threads", whole=True)
+        if self.video_episodes < 0:
+            raise ValueError(f"video_episodes is {self.video_episodes}; wanted at least 0.")
+        if not 0 <= self.seed < 2**31 - self.episodes:
+            raise ValueError(f"seed is {self.seed}; wanted a value from 0 to below 2**31.")
+
+
+_WANTED = {
+    "encoder": "the folder of a pretrained model, or a Hub id",
+    "env": "the id of a registered environment",
+}
+
+
+def _check_choice(config: Any, name: str) -> None:
+    """Refuse a value that is not one of the field's Literal."""
+    choices = get_args(get_type_hints(type(config))[name])
+    if getattr(config, name) not in choices:
+        raise ValueError(
+            f"{name} is {getattr(config, name)!r}; wanted one of {', '.join(choices)}."
+        )
+
+
+def _check_positive(config: Any, *names: str, whole: bool = False) -> None:
+    """Refuse values that are not above 0 (or not finite); whole numbers start at 1."""
+    for name in names:
+        value = getattr(config, name)
+        if whole and (isinstance(value, float) or value < 1):
+            raise ValueError(f"{name} is {value}; wanted a whole number >= 1.")
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} is {value}; wanted a value > 0.")

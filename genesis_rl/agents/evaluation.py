@@ -1,0 +1,289 @@
+"""Evaluation: episodes that every policy meets alike, scores with intervals, a video."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.stats import binomtest
+from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_wrapper
+
+from genesis_rl.agents.bundle import load_agent
+from genesis_rl.agents.config import EvaluationConfig
+from genesis_rl.agents.vec_obs import VecGenesisObs
+from genesis_rl.files import new_file
+from genesis_rl.frames import as_nhwc_uint8
+from genesis_rl.perception import SlotEncoder
+from genesis_rl.visualize import Picture, overlay_masks, save_mp4
+
+RESULT, VIDEO = "evaluation.json", "video.mp4"
+
+
+class Policy(Protocol):
+    """What acts: PPO and its policy do."""
+
+    def predict(
+        self, observation: Any, *, deterministic: bool = False
+    ) -> tuple[npt.NDArray[Any], Any]:
+        """Choose actions for a batch of observations; the second result is not used."""
+        ...
+
+
+class RandomPolicy:
+    """Draws actions of a space evenly."""
+
+    def __init__(self, venv: VecEnv, *, seed: int = 0) -> None:
+        """Take the actions' space from the environments.
+
+        Args:
+            venv: the environments to act in.
+            seed: of the actions.
+        """
+        self._space = venv.action_space
+        self._num_envs = venv.num_envs
+        self._space.seed(seed)
+
+    def predict(
+        self, observation: Any, *, deterministic: bool = False
+    ) -> tuple[npt.NDArray[Any], Any]:
+        """Draw an action for each environment, whatever the observation."""
+        return np.stack([self._space.sample() for _ in range(self._num_envs)]), None
+
+
+class Episodes(NamedTuple):
+    """Results of episodes, in the order of their seeds.
+
+    Attributes:
+        returns: undiscounted sums of rewards, (N,).
+        lengths: in steps, (N,).
+        successes: ``info["is_success"]`` at the end, (N,); None if the environment has none.
+    """
+
+    returns: npt.NDArray[np.float64]
+    lengths: npt.NDArray[np.int64]
+    successes: npt.NDArray[np.bool_] | None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of a policy.
+
+    Attributes:
+        episodes: how many.
+        success_rate: share of episodes that succeeded; None if the environment reports none.
+        success_interval: its 95 % confidence interval (Wilson's).
+        mean_return: mean undiscounted return.
+        return_error: standard error of it; None for a single episode.
+        mean_length: mean length in steps.
+    """
+
+    episodes: int
+    success_rate: float | None
+    success_interval: tuple[float, float] | None
+    mean_return: float
+    return_error: float | None
+    mean_length: float
+
+    def __str__(self) -> str:
+        """One line for people."""
+        parts = []
+        if self.success_rate is not None and self.success_interval is not None:
+            low, high = self.success_interval
+            parts.append(f"success {self.success_rate:.1%} (95% interval {low:.1%} to {high:.1%})")
+        error = "" if self.return_error is None else f" ± {self.return_error:.2g}"
+        parts.append(f"return {self.mean_return:.3g}{error}")
+        parts.append(f"length {self.mean_length:.1f}, {self.episodes} episodes")
+        return ", ".join(parts)
+
+
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """Wilson's 95 % confidence interval of a rate.
+
+    Args:
+        successes: in 0..trials.
+        trials: at least 1.
+
+    Raises:
+        ValueError: for other counts.
+    """
+    if not 0 <= successes <= trials or trials < 1:
+        raise ValueError(f"successes is {successes} of {trials}; wanted 0..trials, at least 1.")
+    interval = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def score(episodes: Episodes) -> Scores:
+    """Sum up episodes."""
+    n = len(episodes.returns)
+    rate = interval = None
+    if episodes.successes is not None:
+        rate = float(episodes.successes.mean())
+        interval = wilson_interval(int(episodes.successes.sum()), n)
+    error = float(episodes.returns.std(ddof=1) / np.sqrt(n)) if n > 1 else None
+    return Scores(
+        n,
+        rate,
+        interval,
+        float(episodes.returns.mean()),
+        error,
+        float(episodes.lengths.mean()),
+    )
+
+
+def evaluate_agent(config: EvaluationConfig) -> dict[str, Any]:
+    """Load an agent, run its episodes, and write evaluation.json and video.mp4.
+
+    Args:
+        config: the settings.
+
+    Returns:
+        What evaluation.json holds: the scores under "agent" and, if asked for, "random".
+
+    Raises:
+        ValueError: if the agent cannot be loaded.
+    """
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    load = partial(load_agent, device=config.device, encoder_device=config.encoder_device)
+    agent = load(config.folder, num_envs=min(config.num_envs, config.episodes), vec=config.vec)
+    policies: dict[str, Policy] = {"agent": agent.model}
+    if config.random:
+        policies["random"] = RandomPolicy(agent.venv, seed=config.seed)
+    result: dict[str, Any] = {
+        "env": agent.config.env,
+        "seed": config.seed,
+        "deterministic": config.deterministic,
+        "steps": agent.metadata.get("steps"),
+    }
+    with closing(agent.venv):
+        for name, policy in policies.items():
+            episodes = run_episodes(
+                agent.venv,
+                policy,
+                episodes=config.episodes,
+                seed=config.seed,
+                deterministic=config.deterministic,
+            )
+            result[name] = asdict(score(episodes))
+    out = config.out or config.folder
+    out.mkdir(parents=True, exist_ok=True)
+    if config.video_episodes:
+        filmed = load(config.folder, info_keys=("frame", "masks"))
+        with closing(filmed.venv):
+            film(
+                filmed.venv,
+                filmed.model,
+                out / VIDEO,
+                episodes=config.video_episodes,
+                seed=config.seed,
+            )
+    with new_file(out / RESULT) as temporary:
+        temporary.write_text(json.dumps(result, indent=2) + "\n")
+    return result
+
+
+def run_episodes(
+    venv: VecEnv, policy: Policy, *, episodes: int, seed: int = 0, deterministic: bool = True
+) -> Episodes:
+    """Run episodes whose seeds are seed, seed + 1, ...
+
+    Environment i of n runs the episodes i, i + n, ...: which episodes count is fixed beforehand,
+    so that short ones are not preferred, and does not depend on the policy nor, but for rounding
+    in the encoder, on n.
+
+    Args:
+        venv: environments of `make_vec_env`.
+        policy: what acts.
+        episodes: how many, at least 1.
+        seed: of the first episode.
+        deterministic: take the policy's most likely action instead of drawing one.
+
+    Raises:
+        ValueError: if ``episodes`` is below 1.
+    """
+    if episodes < 1:
+        raise ValueError(f"episodes is {episodes}; wanted at least 1.")
+    n = venv.num_envs
+    for i in range(n):
+        venv.env_method("seed_episodes", seed + i, n, indices=i)
+    current = np.arange(n)  # the episode that each environment is in
+    returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)
+    successes: list[bool | None] = [None] * episodes
+    observations = venv.reset()
+    while (current < episodes).any():
+        actions, _ = policy.predict(observations, deterministic=deterministic)
+        observations, rewards, dones, infos = venv.step(actions)
+        for i in np.flatnonzero(current < episodes).tolist():
+            e = int(current[i])
+            returns[e] += rewards[i]
+            lengths[e] += 1
+            if dones[i]:
+                successes[e] = infos[i].get("is_success")
+                current[i] += n
+    known = None if any(s is None for s in successes) else np.array(successes, np.bool_)
+    return Episodes(returns, lengths, known)
+
+
+def film(
+    venv: VecEnv, policy: Policy, path: str | os.PathLike[str], *, episodes: int = 5, seed: int = 0
+) -> None:
+    """Write a video (MP4) of episodes: frame, slots in colours, and what each slot sees.
+
+    Args:
+        venv: one environment of `make_vec_env`, with "frame" and "masks" among its ``info_keys``.
+        policy: what acts, by its most likely action.
+        path: where to write.
+        episodes: how many, with the seeds seed, seed + 1, ...
+        seed: of the first episode.
+
+    Raises:
+        ValueError: if there are more environments, or the infos lack frames or masks.
+    """
+    if venv.num_envs != 1 or episodes < 1:
+        raise ValueError(
+            f"venv has {venv.num_envs} environments and episodes is {episodes}; wanted 1 and >= 1."
+        )
+    fps = venv.get_attr("metadata")[0].get("render_fps", 10)
+    save_mp4(path, _pictures(venv, policy, episodes, seed, hold=max(1, int(fps) // 2)), fps=fps)
+
+
+def _pictures(
+    venv: VecEnv, policy: Policy, episodes: int, seed: int, hold: int
+) -> Iterator[Picture]:
+    """The frames with masks; the last of an episode is held a while."""
+    slots = unwrap_vec_wrapper(venv, VecGenesisObs)
+    if slots is None:
+        raise ValueError("venv has no VecGenesisObs; wanted environments of make_vec_env.")
+    venv.env_method("seed_episodes", seed, 1)
+    observations = venv.reset()
+    for _ in range(episodes):
+        # Wrappers around VecGenesisObs have reset_infos of their own, which are empty.
+        yield _picture(slots.slot_encoder, slots.reset_infos[0])
+        done = False
+        while not done:
+            actions, _state = policy.predict(observations, deterministic=True)
+            observations, _rewards, dones, infos = venv.step(actions)
+            done = bool(dones[0])
+            picture = _picture(slots.slot_encoder, infos[0])
+            for _ in range(hold if done else 1):
+                yield picture
+
+
+def _picture(encoder: SlotEncoder, info: dict[str, Any]) -> Picture:
+    if not {"frame", "masks"} <= info.keys():
+        raise ValueError(
+            f"the infos have {sorted(info)}; wanted environments of make_vec_env with "
+            'info_keys=("frame", "masks").'
+        )
+    frame = info["frame"]
+    if encoder.preprocessing.resize in ("crop", "letterbox"):
+        # The masks are not on the frame then, but on what the model sees of it.
+        size, how = encoder.image_size, encoder.preprocessing
+        frame = as_nhwc_uint8(frame, layout="HWC", image_size=size, preprocessing=how)[0]
+    return overlay_masks(frame, info["masks"])
