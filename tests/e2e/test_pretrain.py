@@ -2,7 +2,6 @@
 
 import json
 import os
-import runpy
 import signal
 import subprocess
 import sys
@@ -18,7 +17,7 @@ import genesis_rl
 from genesis_rl import log
 
 ROOT = Path(__file__).parents[2]
-Here = Callable[..., tuple[int, str, str]]
+Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -57,22 +56,10 @@ def uninterrupted(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture
-def here(
-    data_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Here:
-    """Run the program in this process: status, output and errors."""
+def here(data_root: Path, monkeypatch: pytest.MonkeyPatch, run_program: Run) -> Run:
+    """Run the program in this process: the run's folder and flags to status, output and errors."""
     monkeypatch.setenv("GENESIS_RL_DATA", str(data_root))
-    main = runpy.run_path(str(ROOT / "pretrain" / "train.py"))["main"]
-
-    def call(out: Path, *flags: str) -> tuple[int, str, str]:
-        try:
-            status = main(command(out, *flags)[2:])
-        except SystemExit as stop:  # how tyro leaves
-            status = stop.code
-        captured = capsys.readouterr()
-        return status, captured.out, " ".join(captured.err.split())
-
-    return call
+    return lambda out, *flags: run_program("pretrain/train.py", *command(out, *flags)[2:])
 
 
 def wait_for_step(process: "subprocess.Popen[str]", out: Path, step: int) -> None:
@@ -176,7 +163,7 @@ def test_not_finite_names_step_and_term_and_keeps_the_checkpoint(
     ],
 )
 def test_misuse_ends_with_status_2_and_one_reason(
-    data_root: Path, tmp_path: Path, flags: tuple[str, ...], words: list[str], here: Here
+    data_root: Path, tmp_path: Path, flags: tuple[str, ...], words: list[str], here: Run
 ) -> None:
     status, _, errors = here(tmp_path / "new", *flags)
     assert status == 2, errors
@@ -185,14 +172,14 @@ def test_misuse_ends_with_status_2_and_one_reason(
         assert word in errors, errors
 
 
-def test_a_run_is_not_overwritten_nor_resumed_as_another(uninterrupted: Path, here: Here) -> None:
+def test_a_run_is_not_overwritten_nor_resumed_as_another(uninterrupted: Path, here: Run) -> None:
     status, _, errors = here(uninterrupted, "--steps", "60")
     assert status == 2 and "already holds a run" in errors
     status, _, errors = here(uninterrupted, "--steps", "60", "--seed", "1", "--resume")
     assert status == 2 and "seed is 1" in errors
 
 
-def test_help_lists_the_presets(tmp_path: Path, here: Here) -> None:
+def test_help_lists_the_presets(tmp_path: Path, here: Run) -> None:
     status, text, _ = here(tmp_path, "--help")
     assert status == 0
     for name in ("multi-dsprites-small", "multi-dsprites-s", "--geco.goal", "--learning-rate"):
