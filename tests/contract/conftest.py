@@ -15,6 +15,16 @@ from genesis_rl.models import Genesis, GenesisConfig
 from genesis_rl.perception import SlotEncoder
 
 H, W = 24, 40
+# Options of PixelEnv, and of the wrapper that takes it.
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "set": ({}, {"layout": "set", "info_keys": ("frame", "masks")}),
+    "flat": ({"layout": "CHW"}, {"layout": "flat", "mask_geometry": True}),
+    "dict": ({"entry": "image"}, {"layout": "dict", "keep": ("goal", "direction")}),
+    "kept": (
+        {"entry": "rgb", "values": "unit", "layout": "CWH"},
+        {"keep": ("goal",), "info_keys": ("frame",), "frame_layout": "CWH"},
+    ),
+}
 
 
 def make_tiny_genesis() -> Genesis:
@@ -62,6 +72,26 @@ def encoder_path(tiny_genesis: Genesis, tmp_path_factory: pytest.TempPathFactory
 @pytest.fixture(scope="session")
 def encoder(encoder_path: str) -> SlotEncoder:
     return SlotEncoder(encoder_path, device="cpu")
+
+
+@pytest.fixture(params=list(CASES))
+def case(request: pytest.FixtureRequest) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options of the environment and of its wrapper."""
+    return CASES[request.param]
+
+
+@pytest.fixture
+def count_passes(encoder: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Batch sizes of the model's passes from here on."""
+    sizes: list[int] = []
+    infer = encoder._model.infer
+
+    def counted(x: Any, **options: Any) -> Any:
+        sizes.append(len(x))
+        return infer(x, **options)
+
+    monkeypatch.setattr(encoder._model, "infer", counted)
+    return sizes
 
 
 class PixelEnv(gym.Env[Any, Any]):

@@ -20,26 +20,7 @@ MakeEnv = Callable[..., Any]
 AssertSame = Callable[[Any, Any], None]
 N = 3
 FORKED = functools.partial(AsyncVectorEnv, context="fork")
-CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "set": ({}, {"layout": "set", "info_keys": ("frame", "masks")}),
-    "flat": ({"layout": "CHW"}, {"layout": "flat", "mask_geometry": True}),
-    "dict": ({"entry": "image"}, {"layout": "dict", "keep": ("goal", "direction")}),
-    "kept": ({"entry": "rgb", "values": "unit"}, {"keep": ("goal",), "info_keys": ("frame",)}),
-}
-
-
-@pytest.fixture
-def count_passes(encoder: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Batch sizes of the model's passes from here on."""
-    sizes = []
-    infer = encoder._model.infer
-
-    def counted(x: Any, **options: Any) -> Any:
-        sizes.append(len(x))
-        return infer(x, **options)
-
-    monkeypatch.setattr(encoder._model, "infer", counted)
-    return sizes
+Case = tuple[dict[str, Any], dict[str, Any]]
 
 
 def rollout(envs: VectorEnv[Any, Any, Any], mode: AutoresetMode, steps: int = 50) -> Any:
@@ -62,20 +43,22 @@ def rollout(envs: VectorEnv[Any, Any, Any], mode: AutoresetMode, steps: int = 50
 @pytest.mark.parametrize("mode", list(AutoresetMode))
 @pytest.mark.parametrize(
     ("case", "vectorise"),
-    [*((case, SyncVectorEnv) for case in CASES), ("set", FORKED), ("dict", FORKED)],
+    [
+        *((name, SyncVectorEnv) for name in ("set", "flat", "dict", "kept")),
+        *((name, FORKED) for name in ("set", "dict")),
+    ],
+    indirect=["case"],
 )
 def test_batched_equals_single(
     pixel_env: MakeEnv,
     encoder: SlotEncoder,
     assert_same: AssertSame,
     mode: AutoresetMode,
-    case: str,
+    case: Case,
     vectorise: Callable[..., Any],
 ) -> None:
-    env_options, options = CASES[case]
-
-    def pixels() -> Any:
-        return pixel_env(**env_options)
+    env_options, options = case
+    pixels = functools.partial(pixel_env, **env_options)
 
     def slots() -> Any:
         return GenesisObs(pixels(), encoder, **options)
@@ -129,9 +112,8 @@ def test_one_pass_serves_all_frames(
         assert count_passes == [N + ended]
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_final_observations_hold_no_pixels(pixel_env: MakeEnv, encoder: Any, case: str) -> None:
-    env_options, options = CASES[case]
+def test_final_observations_hold_no_pixels(pixel_env: MakeEnv, encoder: Any, case: Case) -> None:
+    env_options, options = case
     mode = AutoresetMode.SAME_STEP
     inner = SyncVectorEnv([lambda: pixel_env(**env_options)] * N, autoreset_mode=mode)
     envs: Any = GenesisVectorObs(inner, encoder, **options)
