@@ -34,7 +34,7 @@ def new_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
     A kill at any moment leaves either the old or the new content under the name, or the old one
     under ``<name>.old``, which `recover_folder` puts back.
     """
-    target = Path(folder)
+    target = recover_folder(folder)  # else what a kill moved aside would be removed too soon
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
@@ -53,7 +53,9 @@ def new_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
 def recover_folder(folder: str | os.PathLike[str]) -> Path:
     """Put back what a kill in the middle of `new_folder` moved aside; return the folder."""
     target = Path(folder)
+    if target.exists():  # before its name is asked for: "." has none
+        return target
     old = target.with_name(target.name + _OLD)
-    if old.is_dir() and not target.exists():
+    if old.is_dir():
         old.rename(target)
     return target
