@@ -178,7 +178,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not the config of a genesis_rl model.")
     if metadata.get("format") != FORMAT:
         raise ValueError(f"{path} has format {metadata.get('format')!r}; wanted {FORMAT}.")
-    if metadata.get("model") not in MODELS:
+    if metadata.get("model") not in list(MODELS):  # it may be of a type that has no hash
         raise ValueError(
             f"{path} is of a model {metadata.get('model')!r}; wanted one of {', '.join(MODELS)}."
         )
