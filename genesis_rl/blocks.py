@@ -1,4 +1,4 @@
-"""Building blocks: gated convolutions (van den Berg et al. 2018), the broadcast decoder, encoders.
+"""Building blocks: gated convolutions, broadcast decoder, U-Net, component encoder.
 
 All are written for channels_last activations: what is a convolution over a whole map in the paper
 is a Linear over the map flattened in (row, column, channel) order, and a stride-1 transposed
@@ -42,25 +42,38 @@ def flatten_map(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).flatten(1)
 
 
+def coordinate_map(side: int) -> Tensor:
+    """Rows and columns of a square map from -1 to 1, shape (1, 2, side, side)."""
+    line = torch.linspace(-1, 1, side)
+    return torch.stack(torch.meshgrid(line, line, indexing="ij"))[None]
+
+
 class GatedConv(nn.Module):
     """5x5 convolution to 2 * out channels, batch norm, gate; ``upsample`` transposes it.
 
-    There is no bias under the batch norm: it would cancel.
+    There is no bias under the batch norm: it would cancel. Without the norm there is one.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, stride: int, *, upsample: bool = False
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        *,
+        upsample: bool = False,
+        norm: bool = True,
     ) -> None:
         """Take channel counts before and after the gate and the (down or up) stride."""
         super().__init__()
+        bias = not norm
         self.conv: nn.Conv2d | nn.ConvTranspose2d
         if upsample and stride > 1:
             self.conv = nn.ConvTranspose2d(
-                in_channels, 2 * out_channels, 5, stride, 2, output_padding=stride - 1, bias=False
+                in_channels, 2 * out_channels, 5, stride, 2, output_padding=stride - 1, bias=bias
             )
         else:
-            self.conv = nn.Conv2d(in_channels, 2 * out_channels, 5, stride, 2, bias=False)
-        self.norm: nn.Module = nn.BatchNorm2d(2 * out_channels)
+            self.conv = nn.Conv2d(in_channels, 2 * out_channels, 5, stride, 2, bias=bias)
+        self.norm: nn.Module = nn.BatchNorm2d(2 * out_channels) if norm else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C_in, H, W) to (B, C_out, H', W')."""
@@ -99,13 +112,15 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
 class GatedEncoder(nn.Module):
     """Image to feature vector: five gated 5x5 convolutions and a gated layer over the whole map."""
 
-    def __init__(self, image_size: int, channels: Sequence[int], feature_size: int) -> None:
+    def __init__(
+        self, image_size: int, channels: Sequence[int], feature_size: int, *, norm: bool = True
+    ) -> None:
         """Take the image's side in pixels, five channel counts and the feature vector's size."""
         super().__init__()
         layers = []
         in_channels = 3
         for out_channels, stride in zip(channels, GATED_STRIDES[image_size], strict=True):
-            layers.append(GatedConv(in_channels, out_channels, stride))
+            layers.append(GatedConv(in_channels, out_channels, stride, norm=norm))
             in_channels = out_channels
         self.convs = nn.Sequential(*layers)
         side = bottleneck_side(image_size)
@@ -121,7 +136,13 @@ class GatedDecoder(nn.Module):
     """Latent vector to one map: the encoder's mirror image, ending in a 1x1 convolution."""
 
     def __init__(
-        self, latent_size: int, image_size: int, channels: Sequence[int], out_channels: int
+        self,
+        latent_size: int,
+        image_size: int,
+        channels: Sequence[int],
+        out_channels: int,
+        *,
+        norm: bool = True,
     ) -> None:
         """Take the latent's width, the image's side, five channel counts and the map's channels."""
         super().__init__()
@@ -136,7 +157,7 @@ class GatedDecoder(nn.Module):
         layers = []
         in_channels = self.stem_channels
         for width, stride in zip(channels, reversed(GATED_STRIDES[image_size]), strict=True):
-            layers.append(GatedConv(in_channels, width, stride, upsample=True))
+            layers.append(GatedConv(in_channels, width, stride, upsample=True, norm=norm))
             in_channels = width
         self.convs = nn.Sequential(*layers)
         self.head = nn.Conv2d(in_channels, out_channels, 1)
@@ -152,22 +173,28 @@ class ComponentEncoder(nn.Module):
     """Masked image to latent parameters: four stride-2 3x3 convolutions and two linear layers."""
 
     def __init__(
-        self, image_size: int, channels: Sequence[int], hidden_size: int, out_size: int
+        self,
+        image_size: int,
+        channels: Sequence[int],
+        hidden_size: int,
+        out_size: int,
+        activation: type[nn.Module] = nn.ELU,
     ) -> None:
         """Take the image's side, channel counts, the hidden layer's and the output's sizes."""
         super().__init__()
         layers: list[nn.Module] = []
         in_channels, side = 4, image_size
         for out_channels in channels:
-            layers += [nn.Conv2d(in_channels, out_channels, 3, 2, 1), nn.ELU()]
+            layers += [nn.Conv2d(in_channels, out_channels, 3, 2, 1), activation()]
             in_channels, side = out_channels, (side + 1) // 2
         self.convs = nn.Sequential(*layers)
         self.hidden = nn.Linear(side * side * in_channels, hidden_size)
+        self.activation = activation()
         self.head = nn.Linear(hidden_size, out_size)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, 4, H, W), log mask first, to (N, out_size)."""
-        out: Tensor = self.head(F.elu(self.hidden(flatten_map(self.convs(x)))))
+        out: Tensor = self.head(self.activation(self.hidden(flatten_map(self.convs(x)))))
         return out
 
 
@@ -182,18 +209,23 @@ class BroadcastDecoder(nn.Module):
     coordinates: Tensor
 
     def __init__(
-        self, latent_size: int, image_size: int, channels: int, out_channels: int, layers: int = 4
+        self,
+        latent_size: int,
+        image_size: int,
+        channels: int,
+        out_channels: int,
+        layers: int = 4,
+        activation: type[nn.Module] = nn.ELU,
     ) -> None:
         """Take the latent's width, the image's side, channels of each layer and of the output."""
         super().__init__()
         self.latent_size = latent_size
-        line = torch.linspace(-1, 1, image_size + 2 * layers)
-        rows, columns = torch.meshgrid(line, line, indexing="ij")
-        self.register_buffer("coordinates", torch.stack([rows, columns])[None], persistent=False)
+        coordinates = coordinate_map(image_size + 2 * layers)
+        self.register_buffer("coordinates", coordinates, persistent=False)
         self.first = nn.Conv2d(latent_size + 2, channels, 3)
-        body: list[nn.Module] = [nn.ELU()]
+        body: list[nn.Module] = [activation()]
         for _ in range(layers - 1):
-            body += [nn.Conv2d(channels, channels, 3), nn.ELU()]
+            body += [nn.Conv2d(channels, channels, 3), activation()]
         self.body = nn.Sequential(*body)
         self.head = nn.Conv2d(channels, out_channels, 1)
 
@@ -205,3 +237,67 @@ class BroadcastDecoder(nn.Module):
         from_position = from_position.contiguous(memory_format=torch.channels_last)
         out: Tensor = self.head(self.body(from_z[:, :, None, None] + from_position))
         return out
+
+
+def conv_norm(in_channels: int, out_channels: int, groups: int) -> nn.Sequential:
+    """3x3 convolution without bias, group norm and ReLU: the U-Net's block."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
+        nn.GroupNorm(groups, out_channels),
+        nn.ReLU(),
+    )
+
+
+class UNet(nn.Module):
+    """U-Net with nearest-neighbour resampling and an MLP over the whole map at its bottom.
+
+    log2(image_size) - 1 blocks lead down to 4x4 px and as many back up. The last three have twice
+    the channels of the first.
+
+    Source: Burgess et al. 2019 (MONet), as in the authors' code of GENESIS.
+    """
+
+    def __init__(
+        self, in_channels: int, image_size: int, channels: int, *, groups: int | None = None
+    ) -> None:
+        """Take the image's side and the first block's channels.
+
+        Args:
+            in_channels: channels of the input.
+            image_size: side of the image in pixels.
+            channels: of the first block, and of the output.
+            groups: groups of each group norm; None norms every channel alone (instance norm).
+        """
+        super().__init__()
+        depth = image_size.bit_length() - 2
+        widths = [channels] * (depth - 3) + [2 * channels] * 3
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        for before, width in zip([in_channels, *widths], widths, strict=False):
+            self.down.append(conv_norm(before, width, groups or width))
+        before = widths[-1]
+        for skip, width in zip(reversed(widths), [*reversed(widths[:-1]), channels], strict=True):
+            self.up.append(conv_norm(before + skip, width, groups or width))
+            before = width
+        self.bottom_shape = (4, 4, widths[-1])  # row, column, channel
+        size = math.prod(self.bottom_shape)
+        self.mlp = nn.Sequential(
+            nn.Linear(size, 128),
+            nn.ReLU(),
+            nn.Linear(128, 128),
+            nn.ReLU(),
+            nn.Linear(128, size),
+            nn.ReLU(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, channels, H, W), >= 0."""
+        skips: list[Tensor] = []
+        for block in self.down:
+            x = block(skips[-1][:, :, ::2, ::2] if skips else x)
+            skips.append(x)
+        x = self.mlp(flatten_map(x)).unflatten(1, self.bottom_shape).permute(0, 3, 1, 2)
+        for i, block in enumerate(self.up):
+            if i:
+                x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+            x = block(torch.cat([x, skips.pop()], 1))
+        return x

@@ -36,6 +36,11 @@ def kl_monte_carlo(z: Tensor, q: Gaussian, p: Gaussian) -> Tensor:
     return q.log_prob(z) - p.log_prob(z)
 
 
+def kl_standard_normal(q: Gaussian) -> Tensor:
+    """KL(q || N(0, 1)) in closed form, summed over the last dimension."""
+    return (0.5 * (q.mu.square() + q.sigma.square() - 1) - q.sigma.log()).sum(-1)
+
+
 def stick_breaking(logits: Tensor) -> Tensor:
     """Split each pixel between K slots (paper Eq. 4), in log space.
 
@@ -85,12 +90,53 @@ def mixture_nll(
     Returns:
         Shape (B,), nats, summed over pixels and channels.
     """
-    scaled = (x.unsqueeze(1) - mu_x).square() * (-0.5 / sigma_x**2)
-    log_norm = math.log(sigma_x) + _HALF_LOG_2PI
-    if mixture == "pixel":
-        nll = x.shape[1] * log_norm - torch.logsumexp(scaled.sum(2, keepdim=True) + log_pi, dim=1)
-    else:
-        nll = log_norm - torch.logsumexp(scaled + log_pi, dim=1)
+    nll = -torch.logsumexp(joint_log_prob(x, mu_x, log_pi, sigma_x, mixture), dim=1)
     if pixel_weight is not None:
         nll = nll * pixel_weight
     return nll.sum((1, 2, 3))
+
+
+def joint_log_prob(
+    x: Tensor, mu_x: Tensor, log_pi: Tensor, sigma_x: float, mixture: Mixture
+) -> Tensor:
+    """Log probability log pi_k N(x; mu_k, sigma_x) of slot k and the pixel's value together.
+
+    Args as for `mixture_nll`.
+
+    Returns:
+        Shape (B, K, 3, H, W) for "channel" and (B, K, 1, H, W) for "pixel", nats; its logsumexp
+        over the slots is the log likelihood.
+    """
+    scaled = (x.unsqueeze(1) - mu_x).square() * (-0.5 / sigma_x**2)
+    log_norm = math.log(sigma_x) + _HALF_LOG_2PI
+    if mixture == "pixel":
+        return scaled.sum(2, keepdim=True) + (log_pi - x.shape[1] * log_norm)
+    return scaled + (log_pi - log_norm)
+
+
+def leave_one_out_logsumexp(values: Tensor) -> Tensor:
+    """For each slot k the logsumexp of all others, over dim 1; needs K >= 2 slots."""
+    slots = values.shape[1]
+    own = torch.eye(slots, dtype=torch.bool, device=values.device)
+    own = own.view(1, slots, slots, *(1,) * (values.ndim - 2))
+    return values.unsqueeze(1).masked_fill(own, -math.inf).logsumexp(2)
+
+
+def categorical_kl(log_q: Tensor, log_p: Tensor, floor: float = 1e-5) -> Tensor:
+    """KL(q || p) of two mask distributions over the slots, summed over pixels.
+
+    Both are floored and normalised anew, as in the authors' code: a pixel costs at most
+    ln(1 / floor) nats.
+
+    Args:
+        log_q: log masks, shape (B, K, 1, H, W).
+        log_p: log masks of the same shape.
+        floor: least probability of a slot at a pixel.
+
+    Returns:
+        Each slot's part sum q_k log(q_k / p_k), shape (B, K), nats. Only the sum over the slots is
+        a KL and never negative; a slot's part may be.
+    """
+    q, p = (log.exp().clamp_min(floor) for log in (log_q, log_p))
+    q, p = q / q.sum(1, keepdim=True), p / p.sum(1, keepdim=True)
+    return (q * (q.log() - p.log())).sum((2, 3, 4))

@@ -12,7 +12,8 @@ from genesis_rl.checkpoint import fingerprint, load_pretrained, save_pretrained
 from genesis_rl.frames import Preprocessing
 from genesis_rl.likelihood import Gaussian
 from genesis_rl.models import MODELS, build_model
-from genesis_rl.models.genesis import GenesisS, Noise
+from genesis_rl.models.base import Noise
+from genesis_rl.models.genesis import GenesisS
 from genesis_rl.slots import SceneModel, Slots
 
 NAMES = list(MODELS)

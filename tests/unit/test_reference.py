@@ -17,7 +17,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from genesis_rl.models.genesis import GenesisS, Noise
+from genesis_rl.models.base import Noise
+from genesis_rl.models.genesis import GenesisS
 from genesis_rl.models.official import OfficialModel, load_official
 
 SHARED = Path(__file__).parents[3] / "shared" / "reference"

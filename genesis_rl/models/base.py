@@ -1,0 +1,269 @@
+"""What the scene models share: the protocol's checks and noise, posteriors, learned priors."""
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from genesis_rl.likelihood import Gaussian
+from genesis_rl.slots import Decoded, ElboTerms, Slots, check_shape
+
+LstmState = tuple[Tensor, Tensor]
+
+
+class Noise(NamedTuple):
+    """Standard normal draws for both latents, (B, K, D_m) and (B, K, D_c).
+
+    ``seeds`` is a uniform map (B, 1, H, W) where a model seeks pixels at random, else None.
+    """
+
+    m: Tensor
+    c: Tensor
+    seeds: Tensor | None = None
+
+
+class BaseModel(nn.Module):
+    """The public side of a scene model; a subclass fills in the passes, given the noise.
+
+    A subclass defines ``latent_sizes``, ``decode``, and ``_infer_slots``, ``_score``,
+    ``_generate``.
+    """
+
+    config: Any
+
+    @property
+    def latent_sizes(self) -> tuple[int, int]:
+        """(D_m, D_c), the widths of the two latents; 0 where a model has none of a kind."""
+        raise NotImplementedError
+
+    # ---- the protocol ------------------------------------------------------------------------
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        sample: bool = True,
+        generator: torch.Generator | None = None,
+        pixel_weight: Tensor | None = None,
+    ) -> ElboTerms:
+        """Same as ``elbo``: lets data-parallel wrappers see the training pass."""
+        return self.elbo(x, sample=sample, generator=generator, pixel_weight=pixel_weight)
+
+    def infer(
+        self, x: Tensor, *, sample: bool = False, generator: torch.Generator | None = None
+    ) -> Slots:
+        """Infer the slots of images from the approximate posterior.
+
+        Args:
+            x: images, shape (B, 3, H, W) in [0, 1], H = W = ``config.image_size``.
+            sample: draw from the posterior; False takes its mean throughout.
+            generator: source of the draws, on the images' device.
+
+        Returns:
+            Slots, with the masks of the images.
+
+        Raises:
+            ValueError: if ``x`` has another shape.
+        """
+        self._check_images(x)
+        return self._infer_slots(x, self._noise(x, generator) if sample else None)
+
+    def decode(self, slots: Slots) -> Decoded:
+        """Decode slots to components and masks."""
+        raise NotImplementedError
+
+    def elbo(
+        self,
+        x: Tensor,
+        *,
+        sample: bool = True,
+        generator: torch.Generator | None = None,
+        pixel_weight: Tensor | None = None,
+    ) -> ElboTerms:
+        """Terms of the evidence lower bound.
+
+        Args:
+            x: images, shape (B, 3, H, W) in [0, 1].
+            sample: draw from the posterior; False takes z = mu throughout.
+            generator: source of the draws.
+            pixel_weight: weight of each pixel in the nll, shape (B, 1, H, W); None: all one.
+
+        Returns:
+            nll (B,), kl_m (B, K) and kl_c (B, K) in nats.
+
+        Raises:
+            ValueError: if ``x`` has another shape.
+        """
+        self._check_images(x)
+        return self._score(x, self._noise(x, generator) if sample else None, pixel_weight)
+
+    def sample(
+        self, n: int, *, generator: torch.Generator | None = None, temperature: float = 1.0
+    ) -> Slots:
+        """Sample novel scenes from the prior.
+
+        Args:
+            n: number of scenes, at least 1.
+            generator: source of the draws, on the model's device.
+            temperature: factor on every prior sigma; 0 gives the prior's mean chain.
+
+        Returns:
+            Slots of ``n`` scenes.
+
+        Raises:
+            ValueError: if ``n`` < 1 or ``temperature`` < 0.
+        """
+        if n < 1:
+            raise ValueError(f"n is {n}; wanted at least 1 scene.")
+        if temperature < 0:
+            raise ValueError(f"temperature is {temperature}; wanted a value >= 0.")
+        noise = self._noise(next(self.parameters()).new_empty(n), generator)
+        return self._generate(Noise(noise.m * temperature, noise.c * temperature))
+
+    # ---- the passes, given the noise; None takes z = mu throughout -----------------------------
+
+    def _infer_slots(self, x: Tensor, noise: Noise | None) -> Slots:
+        raise NotImplementedError
+
+    def _score(self, x: Tensor, noise: Noise | None, pixel_weight: Tensor | None) -> ElboTerms:
+        raise NotImplementedError
+
+    def _generate(self, noise: Noise) -> Slots:
+        raise NotImplementedError
+
+    # ---- checks, noise, parts ----------------------------------------------------------------
+
+    def _noise(self, like: Tensor, generator: torch.Generator | None) -> Noise:
+        shape = (len(like), self.config.num_slots)
+        m, c = (
+            torch.randn(*shape, d, generator=generator, device=like.device, dtype=like.dtype)
+            for d in self.latent_sizes
+        )
+        return Noise(m, c)
+
+    def _check_images(self, x: Tensor) -> None:
+        side = self.config.image_size
+        check_shape(x, (None, 3, side, side), "x")
+
+    def _check_slots(self, slots: Slots) -> None:
+        d_m, d_c = self.latent_sizes
+        check_shape(slots.z_m, (None, self.config.num_slots, d_m), "slots.z_m")
+        check_shape(slots.z_c, (None, self.config.num_slots, d_c), "slots.z_c")
+
+    def _posterior(self, raw: Tensor) -> Gaussian:
+        """Halves of (..., 2 D) to mean and sigma = softplus(raw + 0.5) + floor."""
+        mu, sigma = at_least_float32(raw).chunk(2, -1)
+        return Gaussian(mu, F.softplus(sigma + 0.5) + self.config.posterior_sigma_floor)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Leave the half precisions: latents, masks and densities are never smaller than float32."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def no_latents(like: Tensor) -> Tensor:
+    """Latents of width 0 for slots of shape (B, K, ...)."""
+    return like.new_empty(*like.shape[:2], 0)
+
+
+def masked_images(x: Tensor, log_pi: Tensor) -> Tensor:
+    """Each slot's log mask over the image: (B*K, 4, H, W), b-major, channels last in memory."""
+    images = x.unsqueeze(1).expand(-1, log_pi.shape[1], -1, -1, -1)
+    masked = torch.cat([log_pi, images], 2).flatten(0, 1)
+    return masked.contiguous(memory_format=torch.channels_last)
+
+
+# ---- learned priors --------------------------------------------------------------------------
+
+
+def learned_prior(raw: Tensor) -> Gaussian:
+    """Learned prior: bounded mean tanh(raw), sigma = sigmoid(raw + 4) + 1e-4.
+
+    The authors' released code of GENESIS leaves the tanh out when sampling, and so samples from
+    another prior than it trained; here both go through this function.
+    """
+    mu, sigma = raw.chunk(2, -1)
+    return Gaussian(torch.tanh(mu), torch.sigmoid(sigma + 4.0) + 1e-4)
+
+
+def stack_gaussians(steps: list[Gaussian]) -> Gaussian:
+    """Put the distributions of K slots side by side: (B, D) each to (B, K, D)."""
+    return Gaussian(torch.stack([s.mu for s in steps], 1), torch.stack([s.sigma for s in steps], 1))
+
+
+def prior_step(
+    lstm: nn.LSTMCell, head: nn.Linear, z_prev: Tensor | None, state: LstmState | None, like: Tensor
+) -> tuple[Gaussian, LstmState | None]:
+    """p(z_k | z_<k) (paper Eq. 1), for scoring and for sampling alike.
+
+    Args:
+        lstm: the prior's LSTM.
+        head: linear layer from its state to the distribution's parameters.
+        z_prev: the latents of the slot before, (B, D); None at the first slot, whose prior is the
+            standard normal.
+        state: the LSTM's state after the step before; None at the first two slots.
+        like: a tensor of the latents' shape, dtype and device.
+
+    Returns:
+        The slot's prior and the LSTM's state.
+    """
+    if z_prev is None:
+        return Gaussian(torch.zeros_like(like), torch.ones_like(like)), None
+    state = lstm(z_prev, state)
+    return learned_prior(head(state[0])), state
+
+
+def prior_of(lstm: nn.LSTMCell, head: nn.Linear, z: Tensor) -> Gaussian:
+    """The autoregressive prior's parameters at given latents (B, K, D)."""
+    steps: list[Gaussian] = []
+    state: LstmState | None = None
+    z_prev = None
+    with torch.autocast(z.device.type, enabled=False):
+        for z_k in z.unbind(1):
+            step, state = prior_step(lstm, head, z_prev, state, z_k)
+            steps.append(step)
+            z_prev = z_k
+    return stack_gaussians(steps)
+
+
+def prior_sample(lstm: nn.LSTMCell, head: nn.Linear, eps: Tensor) -> Tensor:
+    """Ancestral sampling with the prior steps that training scores with, from noise (B, K, D)."""
+    z: list[Tensor] = []
+    state: LstmState | None = None
+    with torch.autocast(eps.device.type, enabled=False):
+        for eps_k in eps.unbind(1):
+            p, state = prior_step(lstm, head, z[-1] if z else None, state, eps_k)
+            z.append(p.draw(eps_k))
+    return torch.stack(z, 1)
+
+
+# ---- checks of configs -----------------------------------------------------------------------
+
+
+def check_shared(config: Any, least_slots: int) -> None:
+    """Raise ValueError unless the fields that all models have are in range."""
+    if config.num_slots < least_slots:
+        raise ValueError(
+            f"num_slots is {config.num_slots}; wanted at least {least_slots} (K slots)."
+        )
+    for name in ("sigma_x", "posterior_sigma_floor"):
+        if not getattr(config, name) > 0:
+            raise ValueError(f"{name} is {getattr(config, name)}; wanted a value > 0.")
+    if config.mixture not in ("channel", "pixel"):
+        raise ValueError(f"mixture is {config.mixture!r}; wanted 'channel' or 'pixel'.")
+
+
+def check_counts(config: Any, *names: str) -> None:
+    """Raise ValueError unless the named fields are at least 1."""
+    for name in names:
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} is {getattr(config, name)}; wanted at least 1.")
+
+
+def check_channels(config: Any, name: str, layers: int | None = None) -> None:
+    """Raise ValueError unless a field holds one channel count >= 1 per layer."""
+    channels = getattr(config, name)
+    if not channels or min(channels) < 1 or layers not in (None, len(channels)):
+        want = "five" if layers == 5 else "at least one"
+        raise ValueError(f"{name} is {channels}; wanted {want} channel counts >= 1.")
