@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from genesis_rl.geco import GecoConfig
 from genesis_rl.models import GenesisConfig, GenesisSConfig
@@ -45,6 +45,19 @@ _SHORT = PretrainConfig(
     out=Path("runs/multi-dsprites-small"),
 )
 
+#: Options of genesis_rl/ObjectGoal-v0 (and of its scenes) for the demonstration: few, large objects
+#: in different colours, which come apart in minutes.
+DEMO_WORLD: dict[str, Any] = {
+    "image_size": 32,
+    "num_objects": 3,
+    "object_scale": 0.25,
+    "agent_scale": 0.25,
+    "colours": ["blue", "yellow", "lime"],
+    "shapes": ["square", "triangle", "circle"],
+    "unique_colours": True,
+    "background": "grey",
+}
+
 PRESETS: dict[str, Preset] = {
     "multi-dsprites": Preset(
         "the paper's GENESIS on Multi-dSprites, 64 px, K = 5; days on one GPU of its time", _PAPER
@@ -55,6 +68,18 @@ PRESETS: dict[str, Preset] = {
     ),
     "multi-dsprites-small": Preset(
         "half the channels, 32 px: fits a CPU, hours for all of its steps", _SHORT
+    ),
+    "demo": Preset(
+        "scenes of ObjectGoal's large-object world, 32 px: minutes on a CPU",
+        replace(
+            _SHORT,
+            model=replace(_SMALL, mask_latent_size=16, posterior_sigma_floor=0.01),
+            data="object_goal",
+            data_options=json.dumps({**DEMO_WORLD, "num_images": 20_000}),
+            max_minutes=5.5,
+            eval_every=250,
+            out=Path("runs/demo/encoder"),
+        ),
     ),
     "smoke": Preset(
         "a few steps of a tiny model, to see that everything works",

@@ -1,0 +1,29 @@
+"""Learn to see a small world, learn to act in it, and write a report: what `make demo` runs.
+
+    python agents/demo.py
+    python agents/demo.py --pretrain-minutes 20 --agent-minutes 10 --out runs/longer
+
+Needs about 12 minutes on two CPU cores. The report is one HTML file.
+"""
+
+import sys
+from collections.abc import Sequence
+
+import tyro
+
+from genesis_rl.agents.demo import DemoConfig, run
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the demonstration; return the exit status."""
+    try:
+        report = run(tyro.cli(DemoConfig, args=argv, description=__doc__))
+    except (ValueError, OSError) as error:
+        print(f"demo.py: {error}", file=sys.stderr)
+        return 2
+    print(f"The report: {report.resolve()}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,196 @@
+"""The demonstration: learn to see a small world, then to act in it, and write a report."""
+
+import json
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from genesis_rl import log
+from genesis_rl.agents.config import AgentConfig, EvaluationConfig
+from genesis_rl.agents.evaluation import evaluate_agent
+from genesis_rl.agents.learning import AgentTrainer
+from genesis_rl.checkpoint import load
+from genesis_rl.presets import DEMO_WORLD, PRESETS
+from genesis_rl.report import Report
+from genesis_rl.training import PretrainConfig, Trainer
+from genesis_rl.training.validate import baseline_scores, pictures, validate
+from genesis_rl.visualize import curves, save_png
+
+_SCORES = ("ari", "ari_fg", "msc", "sc")
+_WORLD = (
+    "Scenes of genesis_rl/ObjectGoal-v0 at 32 px: an agent (red circle) and three objects, each a "
+    "quarter of the frame wide, in different colours, on a grey background. The published variant "
+    "of the task, with small objects on black at 64 px, does not come apart in minutes on a CPU; "
+    "it wants longer training (pretrain/train.py) and a GPU."
+)
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """How long the demonstration takes, and where it writes."""
+
+    out: Path = Path("runs/demo")
+    """folder of the results; one that exists is moved aside"""
+    pretrain_minutes: float = 5.5
+    """time for learning to see"""
+    agent_minutes: float = 3.0
+    """time for learning to act"""
+    test_scenes: int = 500
+    """held-out scenes on which the encoder is scored"""
+    episodes: int = 200
+    """episodes on which agent and random policy are scored"""
+    seed: int = 0
+    """of everything random"""
+    threads: int | None = None
+    """CPU threads; None: PyTorch's choice"""
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        for name in ("pretrain_minutes", "agent_minutes", "test_scenes", "episodes"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; wanted a value > 0.")
+
+    @property
+    def pretraining(self) -> PretrainConfig:
+        """The settings of the first half."""
+        return replace(
+            PRESETS["demo"].config,
+            max_minutes=self.pretrain_minutes,
+            out=self.out / "encoder",
+            seed=self.seed,
+            threads=self.threads,
+        )
+
+    @property
+    def agent(self) -> AgentConfig:
+        """The settings of the second half."""
+        return AgentConfig(
+            encoder=str(self.out / "encoder"),
+            env_options=json.dumps(DEMO_WORLD),
+            total_steps=1_000_000,
+            max_minutes=self.agent_minutes,
+            out=self.out / "agent",
+            seed=self.seed,
+            threads=self.threads,
+        )
+
+
+def run(config: DemoConfig) -> Path:
+    """Pretrain, train an agent, evaluate both, and write report.html, figures.json and pictures.
+
+    Args:
+        config: the settings.
+
+    Returns:
+        The path of the report.
+
+    Raises:
+        ValueError: if a setting does not fit.
+    """
+    began = time.monotonic()
+    _move_aside(config.out)
+    trainer = Trainer(config.pretraining)
+    trainer.run()
+    seeing = _score_encoder(config)
+    learner = AgentTrainer(config.agent)
+    learner.run()
+    steps = learner.model.num_timesteps
+    acting = evaluate_agent(
+        EvaluationConfig(config.out / "agent", episodes=config.episodes, threads=config.threads)
+    )
+    figures = {
+        "minutes": (time.monotonic() - began) / 60,
+        "pretraining": {
+            "steps": trainer.step,
+            "seconds": trainer.seconds,
+            "images": trainer.step * trainer.config.batch_size,
+        },
+        "encoder": seeing,
+        "agent": {"steps": steps, "seconds": 60 * config.agent_minutes, **acting},
+        "machine": {"threads": torch.get_num_threads(), "torch": torch.__version__},
+    }
+    (config.out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
+    return _report(config, figures)
+
+
+def _move_aside(folder: Path) -> None:
+    """Keep the results of an earlier demonstration under a name with its time."""
+    if folder.exists():
+        stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(folder.stat().st_mtime))
+        folder.rename(folder.with_name(f"{folder.name}-{stamp}"))
+
+
+def _score_encoder(config: DemoConfig) -> dict[str, dict[str, float]]:
+    """Score the encoder and what is no model on held-out scenes, and draw some."""
+    model = load(config.out / "encoder", device="cpu")
+    test = replace(
+        config.pretraining,
+        data_options=json.dumps({**DEMO_WORLD, "num_images": config.test_scenes}),
+    ).open_data("test")
+    for name, picture in pictures(model, test).items():
+        save_png(config.out / f"{name}.png", picture)
+    scores = {"GENESIS": validate(model, test, config.test_scenes)}
+    return scores | baseline_scores(test, config.test_scenes, model.config.num_slots)
+
+
+def _report(config: DemoConfig, figures: dict[str, Any]) -> Path:
+    out, agent = config.out, figures["agent"]
+    test = figures["encoder"]
+    page = Report("genesis_rl: seeing objects, then acting on them")
+    page.text(_WORLD).text(
+        f"Made in {figures['minutes']:.1f} minutes with {figures['machine']['threads']} CPU "
+        f"threads: {figures['pretraining']['seconds'] / 60:.1f} minutes of pretraining without "
+        f"labels ({figures['pretraining']['images']:,} images), then {config.agent_minutes:.1f} "
+        f"minutes of PPO on the slots' latents ({agent['steps']:,} environment steps)."
+    )
+    page.heading("Seeing: held-out scenes, taken apart")
+    page.picture(
+        (out / "decomposition.png").read_bytes(),
+        "Input, reconstruction, segmentation, then each slot: its mask and what it shows.",
+    )
+    page.table(
+        ["", "ARI, all pixels", "ARI, foreground", "mSC", "SC"],
+        [[name, *(scores[key] for key in _SCORES)] for name, scores in test.items()],
+    ).text(
+        f"{config.test_scenes} test scenes. The rows below the model are what no model gets on "
+        "them: one slot for all, a fixed grid, the true colour as the slot. "
+        f"Mean squared error of the reconstruction: {test['GENESIS']['mse']:.4f}."
+    )
+    page.picture(_curves(out / "encoder", "validation/", ("ari", "msc", "mse")), pixels=False)
+    page.heading("Imagining: scenes from the autoregressive prior")
+    page.picture(
+        (out / "samples.png").read_bytes(),
+        "The whole scene, then each slot. A short pretraining buys decomposition, not yet a good "
+        "prior.",
+    )
+    page.heading("Acting: PPO on the slots")
+    rows = [
+        [name, _rate(agent[name]), agent[name]["mean_return"], agent[name]["mean_length"]]
+        for name in ("agent", "random")
+    ]
+    page.table(["", "success rate (95 % interval)", "mean return", "mean length"], rows)
+    page.text(f"{config.episodes} episodes each, on the same seeds.")
+    page.picture(_curves(out / "agent", "", ("rollout/success_rate",)), pixels=False)
+    if (out / "agent" / "video.mp4").is_file():
+        page.video(out / "agent" / "video.mp4", "The trained agent, with the masks of its slots.")
+    page.save(out / "report.html")
+    return out / "report.html"
+
+
+def _rate(scores: dict[str, Any]) -> str:
+    low, high = scores["success_interval"]
+    return f"{scores['success_rate']:.3f} ({low:.3f} to {high:.3f})"
+
+
+def _curves(folder: Path, prefix: str, names: tuple[str, ...]) -> bytes:
+    rows = log.read(folder)
+    panels = {}
+    for name in names:
+        points = [(row["step"], row[prefix + name]) for row in rows if prefix + name in row]
+        x, y = np.array(points, dtype=float).reshape(-1, 2).T
+        panels[name] = {"": (x, y)}
+    return curves(panels)
