@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from genesis_rl import log
@@ -191,6 +190,5 @@ def _curves(folder: Path, prefix: str, names: tuple[str, ...]) -> bytes:
     panels = {}
     for name in names:
         points = [(row["step"], row[prefix + name]) for row in rows if prefix + name in row]
-        x, y = np.array(points, dtype=float).reshape(-1, 2).T
-        panels[name] = {"": (x, y)}
+        panels[name] = {"": ([x for x, _ in points], [y for _, y in points])}
     return curves(panels)
