@@ -9,6 +9,12 @@ from genesis_rl.data import Pack, open_dataset
 from genesis_rl.geco import GecoConfig
 from genesis_rl.models import GenesisConfig, GenesisSConfig
 
+_CHOICES = {
+    "schedule": ("constant", "cosine"),
+    "objective": ("geco", "elbo"),
+    "precision": ("bf16", "fp32"),
+}
+
 
 @dataclass(frozen=True)
 class PretrainConfig:
@@ -74,6 +80,15 @@ class PretrainConfig:
         for name in ("steps", "batch_size", "log_every", "eval_every", "eval_images", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; wanted at least 1.")
+        if self.warmup_steps < 0:
+            raise ValueError(f"warmup_steps is {self.warmup_steps}; wanted at least 0.")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed is {self.seed}; wanted 0 to 2**63 - 1.")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}; wanted {' or '.join(map(repr, choices))}."
+                )
         for name in ("learning_rate", "foreground_until"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; wanted a value > 0.")
@@ -81,7 +96,7 @@ class PretrainConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} is {value}; wanted a value > 0.")
-        if self.foreground_weight < 1:
+        if not self.foreground_weight >= 1:
             raise ValueError(f"foreground_weight is {self.foreground_weight}; wanted at least 1.")
         if not isinstance(_options(self.data_options), dict):
             raise ValueError(f"data_options is {self.data_options!r}; wanted a JSON object.")

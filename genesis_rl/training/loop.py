@@ -14,6 +14,7 @@ from functools import lru_cache
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
@@ -195,9 +196,9 @@ class Trainer:
             self.accelerator.process_index :: self.accelerator.num_processes
         ]
         images = self.feed(indices)
-        # One stream of noise per (seed, step, process): nothing random has to be saved.
-        key = (config.seed << 40) + (self.step << 8) + self.accelerator.process_index
-        self.generator.manual_seed(key)
+        self.generator.manual_seed(
+            noise_key(config.seed, self.step, self.accelerator.process_index)
+        )
         with self.accelerator.autocast():
             nll, kl_m, kl_c = train_terms(
                 self._forward, images, self.generator, self._foreground_weight()
@@ -367,6 +368,12 @@ class Trainer:
             yield
         finally:
             signal.signal(signal.SIGTERM, before)
+
+
+def noise_key(seed: int, step: int, process: int) -> int:
+    """Seed of a step's noise, 64 bits: nothing random has to be saved to resume."""
+    entropy = np.random.SeedSequence((seed, step, process))
+    return int(entropy.generate_state(1, np.uint64)[0])
 
 
 def settings(config: PretrainConfig) -> dict[str, Any]:
