@@ -87,11 +87,14 @@ class Trainer:
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         device = pick_device(config.device)
-        self.accelerator = Accelerator(
-            mixed_precision="bf16" if config.precision == "bf16" else "no",
-            cpu=device.type == "cpu",
-        )
+        # Its precision is one for the whole process, ours one for each run: see _autocast.
+        self.accelerator = Accelerator(mixed_precision="no", cpu=device.type == "cpu")
         self.device = self.accelerator.device
+        if device.type != self.device.type or device.index not in (None, self.device.index or 0):
+            raise ValueError(
+                f"device is {config.device!r}, but this process trains on {self.device}; choose a "
+                "GPU by CUDA_VISIBLE_DEVICES, and start another process for another device."
+            )
         if config.batch_size % self.accelerator.num_processes:
             raise ValueError(
                 f"batch_size is {config.batch_size}; wanted a multiple of the "
@@ -182,6 +185,10 @@ class Trainer:
             done = max(done, self.seconds / (60 * self.config.max_minutes))
         return min(done, 1.0)
 
+    def _autocast(self) -> torch.autocast:
+        bf16 = self.config.precision == "bf16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=bf16)
+
     def _finished(self) -> bool:
         return self.progress() >= 1
 
@@ -199,7 +206,7 @@ class Trainer:
         self.generator.manual_seed(
             noise_key(config.seed, self.step, self.accelerator.process_index)
         )
-        with self.accelerator.autocast():
+        with self._autocast():
             nll, kl_m, kl_c = train_terms(
                 self._forward, images, self.generator, self._foreground_weight()
             )
@@ -284,7 +291,7 @@ class Trainer:
         """Score held-out images and keep the model if it is the best so far."""
         scores: dict[str, float] = {}
         if self.main:
-            with self.accelerator.autocast():
+            with self._autocast():
                 scores = validate(self.model, self.validation_data, self.config.eval_images)
                 images = pictures(self.model, self.validation_data)
             log.scalars(self.step, {f"validation/{name}": v for name, v in scores.items()})
