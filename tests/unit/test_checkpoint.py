@@ -198,7 +198,7 @@ def test_configs_of_something_else(folder: Path, text: str) -> None:
     [
         ({"format": 2}, "has format 2; wanted 1"),
         ({"format": None}, "has format None; wanted 1"),
-        ({"model": "monet"}, "is of a model 'monet'; wanted one of genesis, genesis_s"),
+        ({"model": "capsules"}, "is of a model 'capsules'; wanted one of genesis, genesis_s"),
         ({"model": ["genesis"]}, r"is of a model \['genesis'\]; wanted one of"),
         ({"config": {"depth": 3}}, "does not fit this version: .*depth"),
         ({"config": {"num_slots": 1}}, "does not fit this version: num_slots is 1"),
