@@ -5,13 +5,50 @@ from typing import Any
 from torch import nn
 
 from genesis_rl.models.genesis import Genesis, GenesisConfig, GenesisS, GenesisSConfig
+from genesis_rl.models.genesis_v2 import GenesisV2, GenesisV2Config
+from genesis_rl.models.iodine import Iodine, IodineConfig
+from genesis_rl.models.monet import Monet, MonetConfig
+from genesis_rl.models.vae import BdVae, BdVaeConfig, DcVae, DcVaeConfig
 
 MODELS: dict[str, tuple[type[Any], type[Any]]] = {
     "genesis": (GenesisConfig, Genesis),
     "genesis_s": (GenesisSConfig, GenesisS),
+    "monet": (MonetConfig, Monet),
+    "bd_vae": (BdVaeConfig, BdVae),
+    "dc_vae": (DcVaeConfig, DcVae),
+    "genesis_v2": (GenesisV2Config, GenesisV2),
+    "iodine": (IodineConfig, Iodine),
 }
 
-__all__ = ["MODELS", "Genesis", "GenesisConfig", "GenesisS", "GenesisSConfig", "build_model"]
+ModelConfig = (
+    GenesisConfig
+    | GenesisSConfig
+    | MonetConfig
+    | BdVaeConfig
+    | DcVaeConfig
+    | GenesisV2Config
+    | IodineConfig
+)
+
+__all__ = [
+    "MODELS",
+    "BdVae",
+    "BdVaeConfig",
+    "DcVae",
+    "DcVaeConfig",
+    "Genesis",
+    "GenesisConfig",
+    "GenesisS",
+    "GenesisSConfig",
+    "GenesisV2",
+    "GenesisV2Config",
+    "Iodine",
+    "IodineConfig",
+    "ModelConfig",
+    "Monet",
+    "MonetConfig",
+    "build_model",
+]
 
 
 def build_model(config: Any) -> Any:

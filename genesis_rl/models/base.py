@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genesis_rl.blocks import check_image_size
 from genesis_rl.likelihood import Gaussian
 from genesis_rl.slots import Decoded, ElboTerms, Slots, check_shape
 
@@ -15,12 +16,13 @@ LstmState = tuple[Tensor, Tensor]
 class Noise(NamedTuple):
     """Standard normal draws for both latents, (B, K, D_m) and (B, K, D_c).
 
-    ``seeds`` is a uniform map (B, 1, H, W) where a model seeks pixels at random, else None.
+    ``inner`` is what else a model's inference draws (GENESIS-V2's seed map, IODINE's samples on
+    the way), None for most.
     """
 
     m: Tensor
     c: Tensor
-    seeds: Tensor | None = None
+    inner: Tensor | None = None
 
 
 class BaseModel(nn.Module):
@@ -174,6 +176,20 @@ def masked_images(x: Tensor, log_pi: Tensor) -> Tensor:
     return masked.contiguous(memory_format=torch.channels_last)
 
 
+def components_and_masks(raw: Tensor, num_slots: int) -> Decoded:
+    """Split a component decoder's output into colours and masks that compete for each pixel.
+
+    Args:
+        raw: (B*K, 4, H, W), b-major: colour, then mask logit, both unbounded.
+        num_slots: K.
+
+    Returns:
+        mu_x = sigmoid(colour) and log_pi = log_softmax(logits) over the slots.
+    """
+    raw = at_least_float32(raw).unflatten(0, (-1, num_slots))
+    return Decoded(torch.sigmoid(raw[:, :, :3]), F.log_softmax(raw[:, :, 3:], dim=1))
+
+
 # ---- learned priors --------------------------------------------------------------------------
 
 
@@ -241,17 +257,21 @@ def prior_sample(lstm: nn.LSTMCell, head: nn.Linear, eps: Tensor) -> Tensor:
 # ---- checks of configs -----------------------------------------------------------------------
 
 
-def check_shared(config: Any, least_slots: int) -> None:
-    """Raise ValueError unless the fields that all models have are in range."""
-    if config.num_slots < least_slots:
-        raise ValueError(
-            f"num_slots is {config.num_slots}; wanted at least {least_slots} (K slots)."
-        )
-    for name in ("sigma_x", "posterior_sigma_floor"):
-        if not getattr(config, name) > 0:
-            raise ValueError(f"{name} is {getattr(config, name)}; wanted a value > 0.")
+def check_shared(config: Any) -> None:
+    """Raise ValueError unless the fields that all models of several slots have are in range."""
+    check_image_size(config.image_size)
+    if config.num_slots < 2:
+        raise ValueError(f"num_slots is {config.num_slots}; wanted at least 2 (K slots).")
+    check_positive(config, "sigma_x", "posterior_sigma_floor")
     if config.mixture not in ("channel", "pixel"):
         raise ValueError(f"mixture is {config.mixture!r}; wanted 'channel' or 'pixel'.")
+
+
+def check_positive(config: Any, *names: str) -> None:
+    """Raise ValueError unless the named fields are > 0."""
+    for name in names:
+        if not getattr(config, name) > 0:
+            raise ValueError(f"{name} is {getattr(config, name)}; wanted a value > 0.")
 
 
 def check_counts(config: Any, *names: str) -> None:

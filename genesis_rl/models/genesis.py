@@ -16,7 +16,6 @@ from genesis_rl.blocks import (
     ComponentEncoder,
     GatedDecoder,
     GatedEncoder,
-    check_image_size,
 )
 from genesis_rl.likelihood import Gaussian, Mixture, kl_monte_carlo, mixture_nll, stick_breaking
 from genesis_rl.models.base import (
@@ -73,8 +72,7 @@ class GenesisSConfig:
 
     def __post_init__(self) -> None:
         """Check values."""
-        check_image_size(self.image_size)
-        check_shared(self, least_slots=2)
+        check_shared(self)
         check_counts(
             self, "mask_latent_size", "feature_size", "posterior_lstm_size", "prior_lstm_size"
         )

@@ -5,11 +5,12 @@ full reference folder lies beside the checkout; a small fixture of sums is check
 """
 
 import json
+import math
 import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,16 +18,54 @@ import pytest
 import torch
 from torch import Tensor
 
+from genesis_rl.models import MODELS
 from genesis_rl.models.base import Noise
 from genesis_rl.models.genesis import GenesisS
+from genesis_rl.models.monet import Monet
 from genesis_rl.models.official import OfficialModel, load_official
+from genesis_rl.models.vae import Vae
 
 SHARED = Path(__file__).parents[3] / "shared" / "reference"
-FIXTURE = Path(__file__).parents[1] / "fixtures" / "genesis_reference.json"
-MODELS: tuple[OfficialModel, ...] = ("genesis", "genesis_s")
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+NAMES: tuple[OfficialModel, ...] = get_args(OfficialModel)
 SIZE, K, SEED = 32, 4, 1
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-5}
 DTYPES = list(TOLERANCE)
+# The reference has its optional mask loss; GENESIS decodes the K-th mask too, whose activations are
+# part of the batch statistics in training.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "genesis": {"decode_last_mask": True},
+    "genesis_s": {"decode_last_mask": True},
+    "genesis_v2": {"mask_loss": True},
+}
+# Arrays compared (both passes and the sampled scene), and parameters that keep their form.
+ARRAYS = {
+    "genesis": 24,
+    "genesis_s": 18,
+    "monet": 16,
+    "bd_vae": 10,
+    "dc_vae": 10,
+    "genesis_v2": 18,
+}
+SAME_FORM = {
+    "genesis": 47,
+    "genesis_s": 31,
+    "monet": 50,
+    "bd_vae": 23,
+    "dc_vae": 20,
+    "genesis_v2": 68,
+}
+# Of the authors' models; GENESIS-V2's embedding has a bias of 8 numbers more that has no effect.
+PARAMETERS = {
+    ("monet", 32): 749_701,
+    ("monet", 64): 974_085,
+    ("monet", 128): 1_788_293,
+    ("bd_vae", 32): 2_852_291,
+    ("bd_vae", 64): 9_143_747,
+    ("genesis_v2", 32): 2_618_574 - 8,
+    ("genesis_v2", 64): 2_729_422 - 8,
+    ("genesis_v2", 128): 2_840_270 - 8,
+}
 
 _KEEP = re.compile(r"(^|\.)(std|g_1|g_2|num_batches_tracked|log_sigma)$")
 _TRANSPOSED = re.compile(r"p_x_nn\.\d+\.conv\.weight$|^decoder_module\.\d+\.weight$")
@@ -35,6 +74,8 @@ _GATED = re.compile(r"(q_z_nn|p_x_nn)\.\d+\.conv\.weight$")
 
 def fill(name: str, shape: list[int]) -> npt.NDArray[np.float32]:
     """Deterministic weights by name and shape (the rule of the reference's README, section 2)."""
+    if name.endswith("log_sigma"):  # as GENESIS-V2 starts with
+        return np.array(-np.log(K * np.log(2)))
     if _KEEP.search(name):
         return np.zeros(shape, dtype=np.float32)
     noise = np.random.RandomState(zlib.crc32(name.encode()) ^ SEED).standard_normal(shape)
@@ -42,6 +83,8 @@ def fill(name: str, shape: list[int]) -> npt.NDArray[np.float32]:
         wide = _TRANSPOSED.search(name) and shape[-1] > 1
         fan = 12 * shape[0] if wide else int(np.prod(shape[1:]))
         value = noise * ((2.0 if _GATED.search(name) else 1.4) / np.sqrt(fan))
+    elif not shape:
+        value = 0.15 + 0.01 * noise
     elif name.endswith("running_var"):
         value = 1 + 0.1 * np.abs(noise)
     elif name.endswith(".weight"):
@@ -51,14 +94,19 @@ def fill(name: str, shape: list[int]) -> npt.NDArray[np.float32]:
     return np.asarray(value, dtype=np.float32)
 
 
-def fixture() -> dict[str, Any]:
-    stored: dict[str, Any] = json.loads(FIXTURE.read_text())
+def fixture(name: str) -> dict[str, Any]:
+    file = "genesis_reference.json" if name in ("genesis", "genesis_s") else "baselines.json"
+    stored: dict[str, Any] = json.loads((FIXTURES / file).read_text())[name]
     return stored
 
 
-def build(name: OfficialModel, dtype: torch.dtype, **config: Any) -> GenesisS:
-    entries = fixture()[name]["entries"]
-    state = {n: torch.from_numpy(fill(n, s)).to(dtype) for n, s in entries.items()}
+def official_state(name: str, dtype: torch.dtype) -> dict[str, Tensor]:
+    entries = fixture(name)["entries"]
+    return {n: torch.from_numpy(fill(n, s)).to(dtype) for n, s in entries.items()}
+
+
+def build(name: OfficialModel, dtype: torch.dtype, **config: Any) -> Any:
+    state = official_state(name, dtype)
     return load_official(state, name, image_size=SIZE, num_slots=K, **config)
 
 
@@ -81,107 +129,193 @@ def dtype(request: pytest.FixtureRequest) -> Iterator[torch.dtype]:
     torch.set_default_dtype(before)
 
 
-def outputs(model: GenesisS, x: Tensor, noise: Noise | None) -> dict[str, Tensor]:
+def outputs(model: Any, x: Tensor, noise: Noise | None) -> dict[str, Tensor]:
     """Everything that the reference stores of one pass, by its names."""
-    inference = model._infer(x, noise)
+    inference, terms = model._infer(x, noise), model._score(x, noise, None)
     slots = inference.slots
     decoded = model.decode(slots)
-    terms = model._score(x, noise, None)
-    out = {
-        "recon": decoded.image,
-        "err": terms.nll,
-        "kl_m": terms.kl_m,
-        "log_m": slots.log_pi,
-        "x_r": decoded.mu_x,
-        "q_m_mu": inference.q_m.mu,
-        "q_m_sigma": inference.q_m.sigma,
-        "p_m_mu": inference.p_m.mu,
-        "p_m_sigma": inference.p_m.sigma,
-        "h": model.encoder(x),
-    }
-    if model.latent_sizes[1]:
+    out = {"recon": decoded.image, "err": terms.nll}
+    if isinstance(model, Vae):
+        mu, sigma = (part.squeeze(1) for part in inference.q)
+        return out | {"kl": terms.kl, "q_mu": mu, "q_sigma": sigma, "h": model.encoder(x)}
+    out |= {"log_m": slots.log_pi, "x_r": decoded.mu_x, "kl_c": terms.kl_c}
+    if isinstance(model, GenesisS):
         out |= {
-            "kl_c": terms.kl_c,
+            "kl_m": terms.kl_m,
+            "q_m_mu": inference.q_m.mu,
+            "q_m_sigma": inference.q_m.sigma,
+            "p_m_mu": inference.p_m.mu,
+            "p_m_sigma": inference.p_m.sigma,
+            "h": model.encoder(x),
             "q_c_mu": inference.q_c.mu,
             "q_c_sigma": inference.q_c.sigma,
             "p_c_mu": inference.p_c.mu,
             "p_c_sigma": inference.p_c.sigma,
         }
-    return out
+        return {k: v for k, v in out.items() if model.latent_sizes[1] or "_c" not in k}
+    out["kl_m"] = terms.kl_m.sum(1)
+    # The scope before slot k is what it and all later slots take.
+    out["log_s"] = slots.log_pi.flip(1).logcumsumexp(1).flip(1)
+    if isinstance(model, Monet):
+        out["log_m_r"] = model._decode_components(slots.z_c).log_pi
+        return out | {"q_c_mu": inference.q_c.mu, "q_c_sigma": inference.q_c.sigma}
+    return out | {
+        "log_m_r": decoded.log_pi,
+        "q_c_mu": inference.q.mu,
+        "q_c_sigma": inference.q.sigma,
+        "p_c_mu": inference.p.mu,
+        "p_c_sigma": inference.p.sigma,
+    }
 
 
-def noise_of(arrays: dict[str, npt.NDArray[Any]], dtype: torch.dtype) -> Noise:
-    eps_m = torch.from_numpy(arrays["eps_m"]).to(dtype)
-    eps_c = arrays.get("eps_c", np.zeros((2, K, 0)))
-    return Noise(eps_m, torch.from_numpy(eps_c).to(dtype))
+def noise_of(
+    name: str, arrays: dict[str, npt.NDArray[Any]], dtype: torch.dtype, *, mean: bool
+) -> Noise | None:
+    """The reference's noise; ``mean`` for its passes at z = mu, where only V2's seeds are left."""
+    seeds = arrays.get("rand_pixel")
+    if mean and seeds is None:
+        return None
+    slots = 1 if name.endswith("vae") else K
+    empty = np.zeros((2, slots, 0))
+    eps_c = arrays["eps"][:, None] if "eps" in arrays else arrays.get("eps_c", empty)
+    m, c = (torch.from_numpy(eps).to(dtype) for eps in (arrays.get("eps_m", empty), eps_c))
+    inner = None if seeds is None else torch.from_numpy(seeds).to(dtype)
+    return Noise(m, 0 * c if mean else c, inner)
 
 
-@pytest.mark.parametrize("name", MODELS)
-@torch.no_grad()
-def test_all_arrays(name: OfficialModel, dtype: torch.dtype) -> None:
+def seed_map() -> dict[str, npt.NDArray[Any]]:
+    """GENESIS-V2's seed map, with noise that is not used."""
+    rand_pixel = np.random.RandomState(2).rand(2, 1, SIZE, SIZE).astype(np.float32)
+    return {"rand_pixel": rand_pixel, "eps_c": np.zeros((2, K, 64))}
+
+
+def reference_arrays(name: str) -> dict[str, npt.NDArray[Any]]:
     path = SHARED / f"{name}.npz"
     if not path.is_file():
         pytest.skip("the full reference folder is not beside this checkout")
-    arrays = dict(np.load(path, allow_pickle=False))
-    model, x = build(name, dtype), images(dtype)
-    checked = {key: deviation(value, arrays[key]) for key, value in outputs(model, x, None).items()}
-    noise = noise_of(arrays, dtype)
+    return dict(np.load(path, allow_pickle=False))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@torch.no_grad()
+def test_all_arrays(name: OfficialModel, dtype: torch.dtype) -> None:
+    arrays = reference_arrays(name)
+    model, x = build(name, dtype, **OPTIONS.get(name, {})), images(dtype)
+    means = outputs(model, x, noise_of(name, arrays, dtype, mean=True))
+    checked = {key: deviation(value, arrays[key]) for key, value in means.items()}
+    noise = noise_of(name, arrays, dtype, mean=False)
     for key, value in outputs(model, x, noise).items():
         if f"{key}_eps" in arrays:
             checked[f"{key}_eps"] = deviation(value, arrays[f"{key}_eps"])
     scene = model._generate(noise)
-    checked["gen_tanh_image"] = deviation(model.decode(scene).image, arrays["gen_tanh_image"])
+    image = "gen_tanh_image" if "gen_tanh_image" in arrays else "gen_image"
+    checked[image] = deviation(model.decode(scene).image, arrays[image])
+    if name in ("monet", "genesis_v2"):
+        checked["gen_log_m"] = deviation(scene.log_pi, arrays["gen_log_m"])
     worst = max(checked, key=lambda key: checked[key])
     assert checked[worst] <= TOLERANCE[dtype], f"{worst}: {checked[worst]:.2e}"
-    assert len(checked) >= (22 if name == "genesis" else 17)
+    assert len(checked) == ARRAYS[name]
 
 
-@pytest.mark.parametrize("name", MODELS)
+@torch.no_grad()
+def test_genesis_v2_seeds(dtype: torch.dtype) -> None:
+    arrays = reference_arrays("genesis_v2")
+    model = build("genesis_v2", dtype)
+    embedding = model.embedding(model.segment_head(model.encoder(images(dtype))))
+    attention = model._attend(embedding, torch.from_numpy(arrays["rand_pixel"]).to(dtype))
+    assert attention.seeds.tolist() == arrays["seed_index"].tolist()
+    # Ours has no bias, which adds the same to every pixel.
+    state = official_state("genesis_v2", dtype)
+    head = "att_process.colour_head"
+    bias = state[f"{head}.gate.gate"] * state[f"{head}.conv.bias"]
+    colour = embedding + bias[:, None, None]
+    assert deviation(colour, arrays["colour"]) <= TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("name", NAMES)
 @torch.no_grad()
 def test_fixture(name: OfficialModel, dtype: torch.dtype) -> None:
-    stored = fixture()[name]
-    model, x = build(name, dtype), images(dtype)
-    got = outputs(model, x, None)
+    stored = fixture(name)
+    model, x = build(name, dtype, **OPTIONS.get(name, {})), images(dtype)
+    noise = noise_of(name, seed_map(), dtype, mean=True) if name == "genesis_v2" else None
+    got = outputs(model, x, noise)
     for key, reference in stored["arrays"].items():
         assert deviation(got[key], np.array(reference)) <= TOLERANCE[dtype], key
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_training_pass(name: OfficialModel, dtype: torch.dtype) -> None:
-    """Loss terms, gradients and batch statistics in training mode.
-
-    The reference decodes the K-th mask too, whose activations are part of the batch statistics.
-    """
-    stored = fixture()[name]["training"]
-    model = build(name, dtype, decode_last_mask=True).train()
-    terms = model._score(images(dtype), None, None)
-    loss = terms.nll.mean() + terms.kl_m.mean(0).sum() + terms.kl_c.mean(0).sum()
+    """Loss terms, gradients and batch statistics in training mode."""
+    stored = fixture(name)["training"]
+    model = build(name, dtype, **OPTIONS.get(name, {})).train()
+    state = official_state(name, dtype)
+    parameters = same_form(model, {n: v for n, v in state.items() if n in stored["grads"]})
+    noise = noise_of(name, seed_map(), dtype, mean=True) if name == "genesis_v2" else None
+    terms = model._score(images(dtype), noise, None)
+    loss = terms.nll.mean() + terms.kl.mean()
     loss.backward()
     relative = 1e-9 if dtype == torch.float64 else 1e-5
     assert float(loss.detach()) == pytest.approx(stored["loss"], rel=relative)
-    np.testing.assert_allclose(terms.nll.detach(), stored["err"], rtol=relative)
+    np.testing.assert_allclose(terms.nll.detach().numpy(), stored["err"], rtol=relative)
 
     # A stored value per official parameter; ours that keep their form are compared one to one.
     largest = max(norm for norm, _ in stored["grads"].values())
     tolerance = 1e-8 if dtype == torch.float64 else 3e-4
-    parameters = dict(model.named_parameters())
-    compared = 0
-    for official, mine in stored["same_form"].items():
+    for official, parameter in parameters.items():
         norm, probe = stored["grads"][official]
-        gradient = parameters[mine].grad
+        gradient = parameter.grad
         assert gradient is not None
         direction = np.random.RandomState(zlib.crc32(f"{official}/probe".encode()))
         along = float((gradient.numpy() * direction.standard_normal(gradient.shape)).sum())
         scale = norm + 1e-3 * largest
         assert abs(float(gradient.norm()) - norm) / scale <= tolerance, official
         assert abs(along - probe) / (scale * np.sqrt(gradient.numel())) <= tolerance, official
-        compared += 1
-    assert compared >= 25
+    assert len(parameters) == SAME_FORM[name]
+    if isinstance(model, GenesisS):
+        check_batch_statistics(model, stored["running"])
 
+
+def same_form(model: torch.nn.Module, official: dict[str, Tensor]) -> dict[str, torch.nn.Parameter]:
+    """Our parameters that equal one of the authors', by its name."""
+    by_shape: dict[torch.Size, list[torch.nn.Parameter]] = {}
+    for parameter in model.parameters():
+        by_shape.setdefault(parameter.shape, []).append(parameter)
+    found = {}
+    for name, value in official.items():
+        for parameter in by_shape.get(value.shape, []):
+            if torch.equal(parameter, value):
+                found[name] = parameter
+    return found
+
+
+def check_batch_statistics(model: GenesisS, running: dict[str, list[float]]) -> None:
     statistics = dict(model.named_buffers())
     for i in range(5):
         for ours, theirs in (("encoder", f"q_z_nn.{i}"), ("mask_decoder", f"p_x_nn.{i + 1}")):
             layer = f"att_process.core.{theirs}"
             value = statistics[f"{ours}.convs.{i}.norm.running_var"]
-            norms = [stored["running"][f"{layer}.{h}.running_var"][0] for h in ("h_norm", "g_norm")]
-            assert float(value.norm()) == pytest.approx(np.hypot(*norms), rel=1e-5)
+            norms = [running[f"{layer}.{h}.running_var"][0] for h in ("h_norm", "g_norm")]
+            assert float(value.norm()) == pytest.approx(math.hypot(*norms), rel=1e-5)
+
+
+@pytest.mark.parametrize(("name", "size"), PARAMETERS)
+def test_number_of_parameters(name: str, size: int) -> None:
+    config_class, model_class = MODELS[name]
+    model = model_class(config_class(image_size=size))
+    assert sum(p.numel() for p in model.parameters()) == PARAMETERS[name, size]
+
+
+def test_official_checkpoints_that_do_not_fit() -> None:
+    state = official_state("monet", torch.float32)
+    with pytest.raises(ValueError, match=r"no entry att_process\.core\.q_z_nn\.0"):
+        load_official(state, "genesis", image_size=SIZE)
+    with pytest.raises(ValueError, match="model is 'slots'; wanted one of genesis, "):
+        load_official(state, "slots")  # type: ignore[arg-type]
+    name = "comp_vae.encoder_module.module.0.weight"
+    with pytest.raises(ValueError, match=r"module\.0\.weight become .* \(3, 4, 3, 3\)"):
+        load_official(state | {name: state[name][:3]}, "monet", image_size=SIZE)
+    with pytest.raises(ValueError, match="no known use, first more"):
+        load_official(state | {"more": torch.zeros(2)}, "monet", image_size=SIZE)
+    state.pop(name)
+    with pytest.raises(ValueError, match=rf"no entry {name}"):
+        load_official(state, "monet", image_size=SIZE)

@@ -1,0 +1,283 @@
+"""GENESIS-V2 (Engelcke, Parker Jones, Posner 2021).
+
+A U-Net gives every pixel an embedding; slots are grown around seed pixels drawn at random from
+what is not yet explained, each slot's features are pooled, and one decoder redraws colours and
+masks from its latent. The prior over the latents is autoregressive.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from genesis_rl.blocks import UNet, conv_norm, coordinate_map
+from genesis_rl.likelihood import Gaussian, Mixture, categorical_kl, kl_monte_carlo, mixture_nll
+from genesis_rl.models.base import (
+    BaseModel,
+    Noise,
+    at_least_float32,
+    check_counts,
+    check_shared,
+    components_and_masks,
+    no_latents,
+    prior_of,
+    prior_sample,
+)
+from genesis_rl.slots import Decoded, ElboTerms, Slots
+
+_GROUPS = 8  # of every group norm
+_ALPHA_RANGE = (0.01, 0.99)
+
+
+@dataclass(frozen=True)
+class GenesisV2Config:
+    """Shape of GENESIS-V2; defaults are its authors'."""
+
+    image_size: int = 64
+    """side of the images in pixels: 32, 64 or 128"""
+    num_slots: int = 5
+    """K, the number of slots, background included; at least 2"""
+    component_latent_size: int = 64
+    """D_c, width of the latents"""
+    encoder_channels: int = 64
+    """channels of the U-Net's first blocks; its last three have twice as many; a multiple of 8"""
+    embedding_size: int = 8
+    """width of a pixel's embedding, its position in the last two; at least 2"""
+    decoder_channels: int = 64
+    """channels of the decoder; a multiple of 8"""
+    prior_lstm_size: int = 256
+    """units of the autoregressive prior's LSTM"""
+    mask_loss: bool = False
+    """draw the attention's masks to the decoder's, which are held fixed: this KL is kl_m"""
+    sigma_x: float = 0.7
+    """standard deviation of every Gaussian component, in pixel units"""
+    mixture: Mixture = "channel"
+    """mix the slots in every colour channel apart (authors' code), or once per pixel"""
+    posterior_sigma_floor: float = 1e-8
+    """least standard deviation of the posterior; 0.01 keeps short trainings finite"""
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        check_shared(self)
+        check_counts(self, "component_latent_size", "prior_lstm_size")
+        for name in ("encoder_channels", "decoder_channels"):
+            channels = getattr(self, name)
+            if channels < 1 or channels % _GROUPS:
+                raise ValueError(f"{name} is {channels}; wanted a multiple of {_GROUPS}.")
+        if self.embedding_size < 2:
+            raise ValueError(f"embedding_size is {self.embedding_size}; wanted at least 2.")
+
+
+class Attention(NamedTuple):
+    """Masks log_pi (B, K, 1, H, W) and the K-1 seeds (B, K-1), row-major positions of pixels."""
+
+    log_pi: Tensor
+    seeds: Tensor
+
+
+class GenesisV2Inference(NamedTuple):
+    """What one pass over the posterior and the prior computes; every field (B, K, ...)."""
+
+    slots: Slots
+    q: Gaussian
+    p: Gaussian
+
+
+class PixelEmbedding(nn.Module):
+    """Semi-convolutional embedding: a gated 1x1 convolution, plus the pixel's position.
+
+    The gate starts at 0, so that slots are at first round patches. There is no bias: only
+    differences between pixels count.
+    """
+
+    coordinates: Tensor
+
+    def __init__(self, in_channels: int, size: int, image_size: int) -> None:
+        """Take the width of the features and of the embedding, and the image's side."""
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, size, 1, bias=False)
+        self.gate = nn.Parameter(torch.zeros(()))
+        empty = torch.zeros(1, size - 2, image_size, image_size)
+        coordinates = torch.cat([empty, coordinate_map(image_size)], 1)
+        self.register_buffer("coordinates", coordinates, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, size, H, W), position (row, column) in the last two."""
+        return self.gate * at_least_float32(self.conv(x)) + self.coordinates
+
+
+class SlotDecoder(nn.Module):
+    """Latent to colours and mask logit: four upsampling 5x5 convolutions over the tiled latent."""
+
+    coordinates: Tensor
+
+    def __init__(self, latent_size: int, image_size: int, channels: int) -> None:
+        """Take the latent's width, the image's side and the channels of every layer."""
+        super().__init__()
+        self.register_buffer("coordinates", coordinate_map(image_size // 16), persistent=False)
+        layers: list[nn.Module] = []
+        in_channels = latent_size + 2
+        for _ in range(4):
+            layers += [
+                nn.ConvTranspose2d(in_channels, channels, 5, 2, 2, output_padding=1),
+                nn.GroupNorm(_GROUPS, channels),
+                nn.ReLU(),
+            ]
+            in_channels = channels
+        self.layers = nn.Sequential(*layers)
+        self.head = nn.Conv2d(channels, 4, 1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Map (N, latent_size) to (N, 4, H, W): colour, then mask logit, unbounded."""
+        side = self.coordinates.shape[-1]
+        tiled = z[:, :, None, None].expand(-1, -1, side, side)
+        out: Tensor = self.head(
+            self.layers(torch.cat([tiled, self.coordinates.expand(len(z), -1, -1, -1)], 1))
+        )
+        return out
+
+
+class GenesisV2(BaseModel):
+    """GENESIS-V2: slots grown around random seeds, one latent z_c each (D_m = 0).
+
+    Inferred slots carry the attention's masks, which pool the features; images are reconstructed
+    and scored with the masks that ``decode`` draws from the latents, as in the authors' code.
+
+    With ``sample=True`` the seeds are drawn from the generator. With ``sample=False`` they come
+    from one fixed map for all images, so that inference is deterministic; the authors' code is
+    random even in evaluation.
+    """
+
+    config: GenesisV2Config
+    fixed_seeds: Tensor
+
+    def __init__(self, config: GenesisV2Config) -> None:
+        """Build with PyTorch's default initialisation, as the authors' code does."""
+        super().__init__()
+        self.config = config
+        width, latent = config.encoder_channels, config.component_latent_size
+        self.encoder = UNet(3, config.image_size, width, groups=_GROUPS)
+        self.segment_head = conv_norm(width, width, _GROUPS)
+        self.embedding = PixelEmbedding(width, config.embedding_size, config.image_size)
+        # Squared radius of a new slot in the embedding: K * log 2 * radius^2 = 1.
+        self.log_sigma = nn.Parameter(torch.tensor(-math.log(config.num_slots * math.log(2))))
+        self.feature_head = nn.Sequential(
+            conv_norm(width, width, _GROUPS), nn.Conv2d(width, 2 * width, 1)
+        )
+        self.posterior_head = nn.Sequential(
+            nn.LayerNorm(2 * width),
+            nn.Linear(2 * width, 2 * width),
+            nn.ReLU(),
+            nn.Linear(2 * width, 2 * latent),
+        )
+        self.decoder = SlotDecoder(latent, config.image_size, config.decoder_channels)
+        self.prior_lstm = nn.LSTMCell(latent, config.prior_lstm_size)
+        self.prior_head = nn.Linear(config.prior_lstm_size, 2 * latent)
+        # NumPy keeps this stream of numbers the same for ever.
+        uniform = np.random.RandomState(0).rand(1, 1, config.image_size, config.image_size)
+        fixed_seeds = torch.from_numpy(uniform).to(torch.get_default_dtype())
+        self.register_buffer("fixed_seeds", fixed_seeds, persistent=False)
+
+    @property
+    def latent_sizes(self) -> tuple[int, int]:
+        """(D_m, D_c); D_m is 0."""
+        return 0, self.config.component_latent_size
+
+    def decode(self, slots: Slots) -> Decoded:
+        """Decode slots to components and masks; ``slots.log_pi`` is not used."""
+        self._check_slots(slots)
+        return self._decode_latents(slots.z_c)
+
+    def _decode_latents(self, z_c: Tensor) -> Decoded:
+        return components_and_masks(self.decoder(z_c.flatten(0, 1)), self.config.num_slots)
+
+    # ---- the passes, given the noise ---------------------------------------------------------
+
+    def _noise(self, like: Tensor, generator: torch.Generator | None) -> Noise:
+        """Besides the latents' noise a uniform map per image; the highest pixels become seeds."""
+        side = self.config.image_size
+        m, c, _ = super()._noise(like, generator)
+        seeds = torch.rand(
+            len(like), 1, side, side, generator=generator, device=like.device, dtype=like.dtype
+        )
+        return Noise(m, c, seeds)
+
+    def _infer_slots(self, x: Tensor, noise: Noise | None) -> Slots:
+        log_pi, q = self._mask_and_pool(x, noise)
+        return Slots(no_latents(log_pi), q.draw(noise and noise.c), log_pi)
+
+    def _infer(self, x: Tensor, noise: Noise | None) -> GenesisV2Inference:
+        log_pi, q = self._mask_and_pool(x, noise)
+        slots = Slots(no_latents(log_pi), q.draw(noise and noise.c), log_pi)
+        return GenesisV2Inference(slots, q, self._prior(slots.z_c))
+
+    def _score(self, x: Tensor, noise: Noise | None, pixel_weight: Tensor | None) -> ElboTerms:
+        """The evidence lower bound, its KL estimated by the sample that is scored."""
+        slots, q, p = self._infer(x, noise)
+        mu_x, log_pi = self._decode_latents(slots.z_c)
+        nll = mixture_nll(
+            x,
+            mu_x,
+            log_pi,
+            self.config.sigma_x,
+            mixture=self.config.mixture,
+            pixel_weight=pixel_weight,
+        )
+        kl_c = kl_monte_carlo(slots.z_c, q, p)
+        kl_m = torch.zeros_like(kl_c)
+        if self.config.mask_loss:
+            kl_m = categorical_kl(slots.log_pi, log_pi.detach())
+        return ElboTerms(nll, kl_m, kl_c)
+
+    def _generate(self, noise: Noise) -> Slots:
+        """Ancestral sampling; the masks are the decoder's."""
+        z_c = prior_sample(self.prior_lstm, self.prior_head, noise.c)
+        return Slots(noise.m, z_c, self._decode_latents(z_c).log_pi)
+
+    def _prior(self, z_c: Tensor) -> Gaussian:
+        """The prior's parameters at given latents (B, K, D_c)."""
+        return prior_of(self.prior_lstm, self.prior_head, z_c)
+
+    # ---- inference ---------------------------------------------------------------------------
+
+    def _mask_and_pool(self, x: Tensor, noise: Noise | None) -> tuple[Tensor, Gaussian]:
+        """Attention masks log_pi, and the posterior from each slot's mean features."""
+        seeds = self.fixed_seeds if noise is None or noise.inner is None else noise.inner
+        h = self.encoder(x)
+        log_pi, _ = self._attend(self.embedding(self.segment_head(h)), seeds)
+        features = at_least_float32(self.feature_head(h)).flatten(2)  # (B, C, H*W)
+        with torch.autocast(x.device.type, enabled=False):
+            pi = log_pi.flatten(2).exp()  # (B, K, H*W)
+            pooled = pi @ features.transpose(1, 2) / (pi.sum(2, keepdim=True) + 1e-5)
+            return log_pi, self._posterior(self.posterior_head(pooled))
+
+    def _attend(self, embedding: Tensor, seeds: Tensor) -> Attention:
+        """Instance colouring stick-breaking: grow K-1 slots around seeds, the last takes the rest.
+
+        A slot's seed is the pixel where the seed map times the scope left is highest, and its share
+        of a pixel's scope falls with the squared distance of the embeddings.
+
+        Args:
+            embedding: (B, E, H, W).
+            seeds: uniform map in [0, 1), (B, 1, H, W), or (1, 1, H, W) for all images alike.
+        """
+        flat = embedding.flatten(2)  # (B, E, H*W)
+        priority = seeds.flatten(2)
+        log_scope = torch.zeros_like(flat[:, :1])
+        log_pi: list[Tensor] = []
+        positions: list[Tensor] = []
+        for _ in range(self.config.num_slots - 1):
+            position = (priority * log_scope.exp()).argmax(2, keepdim=True)  # (B, 1, 1)
+            seed = flat.gather(2, position.expand(-1, flat.shape[1], -1))  # (B, E, 1)
+            distance = (flat - seed).square().sum(1, keepdim=True)
+            alpha = torch.exp(-distance * torch.exp(-self.log_sigma))
+            # Clamped in value only: the gradient passes through.
+            alpha = alpha + (alpha.clamp(*_ALPHA_RANGE) - alpha).detach()
+            log_pi.append(log_scope + alpha.log())
+            log_scope = log_scope + torch.log1p(-alpha)
+            positions.append(position[:, 0])
+        masks = torch.stack([*log_pi, log_scope], 1)  # (B, K, 1, H*W)
+        return Attention(masks.unflatten(3, embedding.shape[2:]), torch.cat(positions, 1))

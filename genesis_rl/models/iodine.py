@@ -1,0 +1,296 @@
+"""IODINE (Greff et al. 2019): slots refined step by step by a network that sees the gradients.
+
+K slots start from the same posterior. In every iteration they are sampled and decoded, and a
+recurrent network, one for all slots, updates each slot's posterior from how well the slots explain
+the image and from the gradient of the loss.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from genesis_rl.blocks import BroadcastDecoder, coordinate_map
+from genesis_rl.likelihood import (
+    Gaussian,
+    Mixture,
+    joint_log_prob,
+    kl_standard_normal,
+    leave_one_out_logsumexp,
+    mixture_nll,
+)
+from genesis_rl.models.base import (
+    BaseModel,
+    LstmState,
+    Noise,
+    at_least_float32,
+    check_channels,
+    check_counts,
+    check_shared,
+    components_and_masks,
+    no_latents,
+)
+from genesis_rl.slots import Decoded, ElboTerms, Slots
+
+# Image-sized inputs of the refinement: image 3, component 3, mask, mask logit, gradients of the
+# component 3 and of the mask, posterior mask, likelihood with all slots and without this one,
+# coordinates 2.
+_MAPS = 17
+# Bound on the log of the mask's gradient, whose exponential would overflow where a slot explains a
+# pixel far better than the mixture does.
+_LOG_BOUND = 10.0
+
+
+@dataclass(frozen=True)
+class IodineConfig:
+    """Shape of IODINE; defaults are its authors' for Multi-dSprites."""
+
+    image_size: int = 64
+    """side of the images in pixels: 32, 64 or 128"""
+    num_slots: int = 5
+    """K, the number of slots, background included; at least 2"""
+    num_iterations: int = 5
+    """T, updates of the posterior per image; at least 1"""
+    component_latent_size: int = 16
+    """D_c, width of the latents"""
+    decoder_channels: int = 32
+    """channels of the broadcast decoder"""
+    refinement_channels: tuple[int, ...] = (32, 32, 32)
+    """channels of the refinement network's stride-2 layers"""
+    refinement_size: int = 128
+    """units of the refinement network's hidden layer"""
+    refinement_lstm_size: int = 128
+    """units of the refinement network's LSTM"""
+    sigma_x: float = 0.1
+    """standard deviation of every Gaussian component, in pixel units"""
+    mixture: Mixture = "pixel"
+    """mix the slots once per pixel (its authors), or in every colour channel apart"""
+    posterior_sigma_floor: float = 1e-8
+    """least standard deviation of the posterior; 0.01 keeps short trainings finite"""
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        check_shared(self)
+        check_counts(self, "num_iterations", "component_latent_size", "decoder_channels")
+        check_counts(self, "refinement_size", "refinement_lstm_size")
+        check_channels(self, "refinement_channels")
+
+
+class Step(NamedTuple):
+    """One iteration's posterior, the sample of it that was scored, and what that decodes to."""
+
+    q: Gaussian
+    z: Tensor
+    decoded: Decoded
+    logits: Tensor
+
+
+class RefinementNetwork(nn.Module):
+    """What all slots share: maps and vectors of a slot to the update of its posterior."""
+
+    def __init__(self, config: IodineConfig) -> None:
+        """Take the model's config."""
+        super().__init__()
+        width = 2 * config.component_latent_size
+        layers: list[nn.Module] = []
+        in_channels = _MAPS
+        for channels in config.refinement_channels:
+            layers += [nn.Conv2d(in_channels, channels, 3, 2, 1), nn.ELU()]
+            in_channels = channels
+        self.convs = nn.Sequential(*layers)
+        self.hidden = nn.Linear(in_channels, config.refinement_size)
+        lstm_size = config.refinement_lstm_size
+        self.lstm = nn.LSTMCell(config.refinement_size + 2 * width, lstm_size)
+        self.head = nn.Linear(lstm_size, width)
+
+    def forward(
+        self, maps: Tensor, vectors: Tensor, state: LstmState | None
+    ) -> tuple[Tensor, LstmState]:
+        """Map (N, 17, H, W), (N, 4 D_c) and the LSTM's state to (N, 2 D_c) and the next state."""
+        pooled = at_least_float32(self.convs(maps)).mean((2, 3))
+        with torch.autocast(maps.device.type, enabled=False):
+            hidden = F.elu(self.hidden(pooled))
+            state = self.lstm(torch.cat([hidden, vectors], 1), state)
+            return self.head(state[0]), state
+
+
+class Iodine(BaseModel):
+    """IODINE: one latent z_c per slot (D_m = 0), found in T iterations of amortised inference.
+
+    In training mode ``elbo`` averages the bounds after every iteration with weights t / T, scaled
+    to sum to 1 (Greff et al. sum them: the same gradient up to a factor, here in the units of one
+    bound); in eval mode it is the bound after the last. Slots are alike until their first samples
+    differ, so that inference needs noise even for a posterior's mean: with ``sample=False`` the
+    samples on the way use fixed noise, the same for all images, and the result is the mean.
+
+    Inference differentiates the bound by the latents whatever the caller's gradient mode; its
+    results carry gradients only if the caller has them enabled.
+    """
+
+    config: IodineConfig
+    coordinates: Tensor
+    fixed_noise: Tensor
+
+    def __init__(self, config: IodineConfig) -> None:
+        """Build with PyTorch's default initialisation and a standard normal first posterior."""
+        super().__init__()
+        self.config = config
+        width, side = config.component_latent_size, config.image_size
+        self.decoder = BroadcastDecoder(width, side, config.decoder_channels, 4)
+        self.refinement = RefinementNetwork(config)
+        self.first_mean = nn.Parameter(torch.zeros(width))
+        # softplus(raw + 0.5) = 1
+        self.first_sigma = nn.Parameter(torch.full((width,), math.log(math.e - 1) - 0.5))
+        self.register_buffer("coordinates", coordinate_map(side), persistent=False)
+        # NumPy keeps this stream of numbers the same for ever.
+        shape = (1, config.num_iterations, config.num_slots, width)
+        normal = torch.from_numpy(np.random.RandomState(0).standard_normal(shape))
+        fixed_noise = normal.to(torch.get_default_dtype())
+        self.register_buffer("fixed_noise", fixed_noise, persistent=False)
+
+    @property
+    def latent_sizes(self) -> tuple[int, int]:
+        """(D_m, D_c); D_m is 0."""
+        return 0, self.config.component_latent_size
+
+    def decode(self, slots: Slots) -> Decoded:
+        """Decode slots to components and masks; ``slots.log_pi`` is decoded anew from z_c."""
+        self._check_slots(slots)
+        return self._decode_latents(slots.z_c)[0]
+
+    def _decode_latents(self, z: Tensor) -> tuple[Decoded, Tensor]:
+        """Components, masks and mask logits of latents (B, K, D_c)."""
+        raw = at_least_float32(self.decoder(z.flatten(0, 1)))
+        logits = raw[:, 3:].unflatten(0, z.shape[:2])
+        return components_and_masks(raw, self.config.num_slots), logits
+
+    # ---- the passes, given the noise ---------------------------------------------------------
+
+    def _noise(self, like: Tensor, generator: torch.Generator | None) -> Noise:
+        """Besides the last sample's noise that of the samples on the way, (B, T, K, D_c)."""
+        m, c, _ = super()._noise(like, generator)
+        shape = (len(like), self.config.num_iterations, *c.shape[1:])
+        inner = torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype)
+        return Noise(m, c, inner)
+
+    def _infer_slots(self, x: Tensor, noise: Noise | None) -> Slots:
+        step = self._iterate(x, noise)[-1]
+        return Slots(no_latents(step.z), step.z, step.decoded.log_pi)
+
+    def _score(self, x: Tensor, noise: Noise | None, pixel_weight: Tensor | None) -> ElboTerms:
+        """Greff et al. Eq. 3 and section 2.3, the KL in closed form."""
+        steps = self._iterate(x, noise)
+        used = steps if self.training else steps[-1:]
+        last = len(steps)
+        weights = [(last - len(used) + i) / last for i in range(1, len(used) + 1)]
+        nll, kl = x.new_zeros(len(x)), x.new_zeros(len(x), self.config.num_slots)
+        for weight, step in zip(weights, used, strict=True):
+            share = weight / sum(weights)
+            nll = nll + share * self._nll(x, step.decoded, pixel_weight)
+            kl = kl + share * kl_standard_normal(step.q)
+        return ElboTerms(nll, torch.zeros_like(kl), kl)
+
+    def _nll(self, x: Tensor, decoded: Decoded, pixel_weight: Tensor | None = None) -> Tensor:
+        config = self.config
+        return mixture_nll(
+            x, *decoded, config.sigma_x, mixture=config.mixture, pixel_weight=pixel_weight
+        )
+
+    def _generate(self, noise: Noise) -> Slots:
+        """Latents are independent and standard normal."""
+        return Slots(noise.m, noise.c, self._decode_latents(noise.c)[0].log_pi)
+
+    # ---- inference ---------------------------------------------------------------------------
+
+    def _iterate(self, x: Tensor, noise: Noise | None) -> list[Step]:
+        """The steps after each of the T updates; only the last one's sample may be the mean."""
+        attached = torch.is_grad_enabled()
+        batch, last = len(x), self.config.num_iterations
+        inner = self.fixed_noise if noise is None or noise.inner is None else noise.inner
+        steps: list[Step] = []
+        with _differentiable(x.device.type):
+            x, inner = x.clone(), inner.clone()  # tensors of inference mode cannot be saved
+            raw = torch.cat([self.first_mean, self.first_sigma])
+            raw = raw.expand(batch, self.config.num_slots, -1)
+            state: LstmState | None = None
+            for t in range(last + 1):
+                if not (attached and raw.requires_grad):
+                    raw = raw.detach().requires_grad_()
+                q = self._posterior(raw)
+                eps = inner[:, t] if t < last else noise and noise.c.clone()
+                z = q.draw(eps)
+                step = Step(q, z, *self._decode_latents(z))
+                if t > 0:
+                    steps.append(step if attached else _detached(step))
+                if t < last:
+                    raw, state = self._refine(x, raw, step, state, attached)
+        return steps
+
+    def _refine(
+        self, x: Tensor, raw: Tensor, step: Step, state: LstmState | None, attached: bool
+    ) -> tuple[Tensor, LstmState]:
+        """Update the posterior's parameters (B, K, 2 D_c) of all slots.
+
+        The gradients are inputs like any other: they are not differentiated a second time.
+        """
+        mu_x, log_pi = step.decoded
+        joint = joint_log_prob(x, mu_x, log_pi, self.config.sigma_x, self.config.mixture)
+        log_p = joint.logsumexp(1, keepdim=True)
+        loss = kl_standard_normal(step.q).sum() - log_p.sum()
+        by_raw, by_mu_x = torch.autograd.grad(loss, (raw, mu_x), retain_graph=attached)
+        with torch.set_grad_enabled(attached):
+            ratio = joint - log_pi - log_p
+            by_pi = -ratio.detach().clamp_max(_LOG_BOUND).exp().sum(2, keepdim=True)
+            others = leave_one_out_logsumexp(joint) - leave_one_out_logsumexp(log_pi)
+            maps = [
+                x.unsqueeze(1).expand_as(mu_x),
+                mu_x,
+                log_pi.exp(),
+                step.logits,
+                _layer_norm(by_mu_x),
+                _layer_norm(by_pi),
+                (joint - log_p).exp().mean(2, keepdim=True),
+                _layer_norm(log_p.sum(2, keepdim=True)).expand_as(log_pi),
+                _layer_norm(others.sum(2, keepdim=True)),
+                self.coordinates.unsqueeze(1).expand(*mu_x.shape[:2], -1, -1, -1),
+            ]
+            stacked = torch.cat(maps, 2).flatten(0, 1)
+            vectors = torch.cat([raw, _layer_norm(by_raw)], 2).flatten(0, 1)
+            update, state = self.refinement(
+                stacked.contiguous(memory_format=torch.channels_last), vectors, state
+            )
+            return raw + update.view_as(raw), state
+
+
+def _layer_norm(x: Tensor) -> Tensor:
+    """Norm each slot's map or vector (B, K, ...) to mean 0 and variance 1, without parameters."""
+    return F.layer_norm(x, x.shape[2:])
+
+
+def _detached(step: Step) -> Step:
+    q, z, decoded, logits = step
+    decoded = Decoded(*(part.detach() for part in decoded))
+    return Step(Gaussian(*(part.detach() for part in q)), z.detach(), decoded, logits.detach())
+
+
+@contextmanager
+def _differentiable(device_type: str) -> Iterator[None]:
+    """Enable gradients inside inference mode too, in the caller's precision.
+
+    Autocast's cache of rounded weights is left out: what it was filled with in inference mode
+    cannot be differentiated.
+    """
+    precision = torch.autocast(
+        device_type,
+        dtype=torch.get_autocast_dtype(device_type),
+        enabled=torch.is_autocast_enabled(device_type),
+        cache_enabled=False,
+    )
+    with torch.inference_mode(False), torch.enable_grad(), precision:
+        yield

@@ -1,0 +1,164 @@
+"""MONet (Burgess et al. 2019; paper section B.2).
+
+A U-Net attends to one part of the image after the other; a VAE encodes each masked part, and
+decodes it to its colours and, competing with the other slots, to its mask.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from genesis_rl.blocks import BroadcastDecoder, ComponentEncoder, UNet
+from genesis_rl.likelihood import Gaussian, Mixture, categorical_kl, kl_monte_carlo, mixture_nll
+from genesis_rl.models.base import (
+    BaseModel,
+    Noise,
+    at_least_float32,
+    check_channels,
+    check_counts,
+    check_shared,
+    components_and_masks,
+    masked_images,
+    no_latents,
+)
+from genesis_rl.slots import Decoded, ElboTerms, Slots, check_shape
+
+
+@dataclass(frozen=True)
+class MonetConfig:
+    """Shape of MONet; defaults are the paper's."""
+
+    image_size: int = 64
+    """side of the images in pixels: 32, 64 or 128"""
+    num_slots: int = 5
+    """K, the number of slots, background included; at least 2"""
+    component_latent_size: int = 16
+    """D_c, width of the component latents"""
+    attention_channels: int = 32
+    """channels of the U-Net's first blocks; its last three have twice as many"""
+    component_encoder_channels: tuple[int, ...] = (32, 32, 64, 64)
+    """channels of the component encoder's stride-2 layers"""
+    component_encoder_size: int = 256
+    """units of the component encoder's hidden layer"""
+    component_decoder_channels: int = 32
+    """channels of the broadcast decoder"""
+    sigma_x: float = 0.7
+    """standard deviation of every Gaussian component, in pixel units"""
+    mixture: Mixture = "channel"
+    """mix the slots in every colour channel apart (paper's code), or once per pixel"""
+    posterior_sigma_floor: float = 1e-8
+    """least standard deviation of the posterior; 0.01 keeps short trainings finite"""
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        check_shared(self)
+        check_counts(self, "component_latent_size", "attention_channels")
+        check_counts(self, "component_encoder_size", "component_decoder_channels")
+        check_channels(self, "component_encoder_channels")
+
+
+class MonetInference(NamedTuple):
+    """What one pass over the posterior computes; every field (B, K, ...)."""
+
+    slots: Slots
+    q_c: Gaussian
+
+
+class Monet(BaseModel):
+    """MONet: attention masks, and a VAE of the masked parts that has to redraw the masks.
+
+    An image is reconstructed, scored and segmented with the attention's masks. Its mask latents do
+    not exist (D_m = 0): kl_m is the divergence between the attention's masks and those that the
+    component decoder redraws, each slot's part of the sum, which may be negative (see
+    `categorical_kl`). Sampled scenes have no attention; theirs are the decoder's masks.
+    """
+
+    config: MonetConfig
+
+    def __init__(self, config: MonetConfig) -> None:
+        """Build with PyTorch's default initialisation, as the authors' code does."""
+        super().__init__()
+        self.config = config
+        self.attention = UNet(4, config.image_size, config.attention_channels)
+        self.attention_head = nn.Conv2d(config.attention_channels, 1, 1)
+        self.component_encoder = ComponentEncoder(
+            config.image_size,
+            config.component_encoder_channels,
+            config.component_encoder_size,
+            2 * config.component_latent_size,
+            nn.ReLU,
+        )
+        self.component_decoder = BroadcastDecoder(
+            config.component_latent_size,
+            config.image_size,
+            config.component_decoder_channels,
+            4,
+            activation=nn.ReLU,
+        )
+
+    @property
+    def latent_sizes(self) -> tuple[int, int]:
+        """(D_m, D_c); D_m is 0."""
+        return 0, self.config.component_latent_size
+
+    def decode(self, slots: Slots) -> Decoded:
+        """Decode slots to components; the masks are ``slots.log_pi``.
+
+        Those are the attention's for inferred slots, with which MONet reconstructs, and the
+        component decoder's for sampled ones.
+        """
+        self._check_slots(slots)
+        side = self.config.image_size
+        check_shape(slots.log_pi, (None, None, 1, side, side), "slots.log_pi")
+        return Decoded(self._decode_components(slots.z_c).mu_x, slots.log_pi)
+
+    def _infer_slots(self, x: Tensor, noise: Noise | None) -> Slots:
+        return self._infer(x, noise).slots
+
+    def _infer(self, x: Tensor, noise: Noise | None) -> MonetInference:
+        log_pi = self._attend(x)
+        raw = self.component_encoder(masked_images(x, log_pi))
+        q_c = self._posterior(raw.unflatten(0, log_pi.shape[:2]))
+        return MonetInference(Slots(no_latents(log_pi), q_c.draw(noise and noise.c), log_pi), q_c)
+
+    def _attend(self, x: Tensor) -> Tensor:
+        """One pass of the U-Net per slot over the image and the scope left: log_pi."""
+        log_scope = torch.zeros_like(x[:, :1])
+        log_pi: list[Tensor] = []
+        for _ in range(self.config.num_slots - 1):
+            features = self.attention(torch.cat([x, log_scope], 1))
+            logits = at_least_float32(self.attention_head(features))
+            log_pi.append(log_scope + F.logsigmoid(logits))
+            log_scope = log_scope + F.logsigmoid(-logits)
+        return torch.stack([*log_pi, log_scope], 1)
+
+    def _decode_components(self, z_c: Tensor) -> Decoded:
+        """Components and redrawn masks of latents (B, K, D_c)."""
+        raw = self.component_decoder(z_c.flatten(0, 1))
+        return components_and_masks(raw, self.config.num_slots)
+
+    def _score(self, x: Tensor, noise: Noise | None, pixel_weight: Tensor | None) -> ElboTerms:
+        """Burgess et al. Eq. 3; the KL of the latents estimated by the sample that is scored."""
+        slots, q_c = self._infer(x, noise)
+        mu_x, log_pi_redrawn = self._decode_components(slots.z_c)
+        nll = mixture_nll(
+            x,
+            mu_x,
+            slots.log_pi,
+            self.config.sigma_x,
+            mixture=self.config.mixture,
+            pixel_weight=pixel_weight,
+        )
+        standard = Gaussian(torch.zeros_like(q_c.mu), torch.ones_like(q_c.sigma))
+        return ElboTerms(
+            nll,
+            categorical_kl(slots.log_pi, log_pi_redrawn),
+            kl_monte_carlo(slots.z_c, q_c, standard),
+        )
+
+    def _generate(self, noise: Noise) -> Slots:
+        """Component latents are independent and standard normal."""
+        return Slots(noise.m, noise.c, self._decode_components(noise.c).log_pi)

@@ -1,0 +1,169 @@
+"""The baselines of a single slot (paper section B.3): BD-VAE and DC-VAE."""
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from genesis_rl.blocks import BroadcastDecoder, GatedDecoder, GatedEncoder, check_image_size
+from genesis_rl.likelihood import Gaussian, kl_monte_carlo, mixture_nll
+from genesis_rl.models.base import (
+    BaseModel,
+    Noise,
+    at_least_float32,
+    check_channels,
+    check_counts,
+    check_positive,
+    no_latents,
+)
+from genesis_rl.slots import Decoded, ElboTerms, Slots
+
+
+@dataclass(frozen=True)
+class VaeConfig:
+    """What both VAEs share; defaults are the paper's."""
+
+    num_slots: ClassVar[int] = 1
+
+    image_size: int = 64
+    """side of the images in pixels: 32, 64 or 128"""
+    latent_size: int = 64
+    """width of the latent"""
+    encoder_channels: tuple[int, int, int, int, int] = (32, 32, 64, 64, 64)
+    """channels of the five gated layers of the encoder"""
+    feature_size: int = 256
+    """width of the encoder's feature vector"""
+    sigma_x: float = 0.7
+    """standard deviation of the Gaussian around every pixel, in pixel units"""
+    posterior_sigma_floor: float = 1e-8
+    """least standard deviation of the posterior; 0.01 keeps short trainings finite"""
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        check_image_size(self.image_size)
+        check_counts(self, "latent_size", "feature_size")
+        check_channels(self, "encoder_channels", 5)
+        check_positive(self, "sigma_x", "posterior_sigma_floor")
+
+
+@dataclass(frozen=True)
+class BdVaeConfig(VaeConfig):
+    """Shape of the BD-VAE; defaults are the paper's."""
+
+    decoder_channels: int = 64
+    """channels of the broadcast decoder: twice those of GENESIS"""
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        super().__post_init__()
+        check_counts(self, "decoder_channels")
+
+
+@dataclass(frozen=True)
+class DcVaeConfig(VaeConfig):
+    """Shape of the DC-VAE; defaults are the paper's."""
+
+    decoder_channels: tuple[int, int, int, int, int] = (64, 32, 32, 32, 32)
+    """channels of the five gated layers of the decoder"""
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        super().__post_init__()
+        check_channels(self, "decoder_channels", 5)
+
+
+class VaeInference(NamedTuple):
+    """What one pass over the posterior computes; every field (B, 1, ...)."""
+
+    slots: Slots
+    q: Gaussian
+
+
+class Vae(BaseModel):
+    """A VAE as a scene model of K = 1 slot, which owns every pixel: log_pi = 0.
+
+    Its latent says how the scene looks, so it is z_c; D_m = 0. As in the authors' code the gated
+    layers have no norm.
+    """
+
+    config: VaeConfig
+    decoder: nn.Module
+
+    def __init__(self, config: VaeConfig) -> None:
+        """Build with PyTorch's default initialisation, as the authors' code does."""
+        super().__init__()
+        self.config = config
+        self.encoder = GatedEncoder(
+            config.image_size, config.encoder_channels, config.feature_size, norm=False
+        )
+        self.posterior_head = nn.Linear(config.feature_size, 2 * config.latent_size)
+
+    @property
+    def latent_sizes(self) -> tuple[int, int]:
+        """(D_m, D_c); D_m is 0."""
+        return 0, self.config.latent_size
+
+    def decode(self, slots: Slots) -> Decoded:
+        """Decode the slot to the image."""
+        self._check_slots(slots)
+        mu_x = torch.sigmoid(at_least_float32(self.decoder(slots.z_c.flatten(0, 1))))
+        return Decoded(mu_x.unsqueeze(1), _whole_image(mu_x))
+
+    def _infer_slots(self, x: Tensor, noise: Noise | None) -> Slots:
+        return self._infer(x, noise).slots
+
+    def _infer(self, x: Tensor, noise: Noise | None) -> VaeInference:
+        h = at_least_float32(self.encoder(x))
+        with torch.autocast(x.device.type, enabled=False):
+            q = self._posterior(self.posterior_head(h).unsqueeze(1))
+        return VaeInference(Slots(no_latents(q.mu), q.draw(noise and noise.c), _whole_image(x)), q)
+
+    def _score(self, x: Tensor, noise: Noise | None, pixel_weight: Tensor | None) -> ElboTerms:
+        """The evidence lower bound, its KL estimated by the sample that is scored."""
+        slots, q = self._infer(x, noise)
+        mu_x, log_pi = self.decode(slots)
+        nll = mixture_nll(x, mu_x, log_pi, self.config.sigma_x, pixel_weight=pixel_weight)
+        standard = Gaussian(torch.zeros_like(q.mu), torch.ones_like(q.sigma))
+        kl = kl_monte_carlo(slots.z_c, q, standard)
+        return ElboTerms(nll, torch.zeros_like(kl), kl)
+
+    def _generate(self, noise: Noise) -> Slots:
+        side = self.config.image_size
+        return Slots(noise.m, noise.c, noise.c.new_zeros(len(noise.c), 1, 1, side, side))
+
+
+class BdVae(Vae):
+    """VAE with a spatial broadcast decoder of twice the width of GENESIS."""
+
+    config: BdVaeConfig
+    decoder: nn.Sequential
+
+    def __init__(self, config: BdVaeConfig) -> None:
+        """Build with PyTorch's default initialisation, as the authors' code does."""
+        super().__init__(config)
+        width = config.decoder_channels
+        self.decoder = nn.Sequential(
+            BroadcastDecoder(config.latent_size, config.image_size, width, width),
+            nn.ELU(),
+            nn.Conv2d(width, 3, 1),
+        )
+
+
+class DcVae(Vae):
+    """VAE with the deconvolutional decoder of van den Berg et al. 2018."""
+
+    config: DcVaeConfig
+    decoder: GatedDecoder
+
+    def __init__(self, config: DcVaeConfig) -> None:
+        """Build with PyTorch's default initialisation, as the authors' code does."""
+        super().__init__(config)
+        self.decoder = GatedDecoder(
+            config.latent_size, config.image_size, config.decoder_channels, 3, norm=False
+        )
+
+
+def _whole_image(x: Tensor) -> Tensor:
+    """log_pi of the only slot of images (B, 3, H, W)."""
+    return x.new_zeros(len(x), 1, 1, *x.shape[-2:])
