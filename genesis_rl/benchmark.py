@@ -20,7 +20,8 @@ from genesis_rl.checkpoint import pick_device
 from genesis_rl.geco import Geco, GecoConfig
 from genesis_rl.models import GenesisConfig, GenesisSConfig, build_model
 from genesis_rl.perception import SlotEncoder
-from genesis_rl.training import keep_freed_memory, train_terms
+from genesis_rl.process import keep_freed_memory
+from genesis_rl.training import train_terms
 
 #: Rates of the authors' PyTorch code (float32, as released) per TFLOP/s of the float32 matrix
 #: product, measured once on a 2-core CPU at K = 5, 64 px: training and encoding at batch 32 in

@@ -1,6 +1,6 @@
 """Pretraining: settings, one update, validation, and the loop that saves, resumes and reports."""
 
 from genesis_rl.training.config import PretrainConfig
-from genesis_rl.training.loop import NonFiniteError, Trainer, keep_freed_memory, train_terms
+from genesis_rl.training.loop import NonFiniteError, Trainer, train_terms
 
-__all__ = ["NonFiniteError", "PretrainConfig", "Trainer", "keep_freed_memory", "train_terms"]
+__all__ = ["NonFiniteError", "PretrainConfig", "Trainer", "train_terms"]

@@ -1,17 +1,9 @@
 """The training loop: one update, logging, validation, checkpoints, resuming."""
 
-import ctypes
-import dataclasses
-import json
 import math
-import platform
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import lru_cache
-from types import FrameType
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,21 +12,17 @@ from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
-from genesis_rl.checkpoint import (
-    load_weights,
-    pick_device,
-    write_pretrained,
-)
+from genesis_rl.checkpoint import pick_device
 from genesis_rl.data.feed import ImageFeed, batch_indices
-from genesis_rl.files import new_file, new_folder, recover_folder
 from genesis_rl.geco import Geco
 from genesis_rl.log import RunLog
 from genesis_rl.models import build_model
+from genesis_rl.process import StopSignal, keep_freed_memory
 from genesis_rl.slots import ElboTerms
 from genesis_rl.training.config import PretrainConfig
+from genesis_rl.training.folder import RunFolder
 from genesis_rl.training.validate import pictures, validate
 
-STATE = "training.pt"
 TERMS = ("nll", "kl_m", "kl_c", "beta")
 # A run longer than this on a CPU is worth a word before it starts.
 _LONG_HOURS = 2.0
@@ -101,8 +89,9 @@ class Trainer:
                 f"{self.accelerator.num_processes} processes."
             )
         keep_freed_memory()
-        self.last = recover_folder(config.out / "last")
-        self._check_folder()
+        self.folder = RunFolder(config)
+        if self.main:
+            self.folder.write_settings()
         with self.accelerator.main_process_first():
             self.train_data = config.open_data("train")
             self.validation_data = config.open_data("validation")
@@ -115,13 +104,16 @@ class Trainer:
         )
         self.step, self.seconds, self.best = 0, 0.0, -math.inf
         if config.resume:
-            self._restore()
+            state = self.folder.load_last(self.model, self.device)
+            self.geco.load_state_dict(state["geco"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
         self.generator = torch.Generator(self.device)
         self.feed = ImageFeed(self.train_data, self.device)
         self._parallel, self._optimiser = self.accelerator.prepare(self.model, self.optimiser)
         self._forward = torch.compile(self._parallel) if config.compile else self._parallel
         self._window: list[Tensor] = []
-        self._stop = False
+        self._stop = StopSignal()
 
     @property
     def main(self) -> bool:
@@ -145,17 +137,17 @@ class Trainer:
             config.out,
             tensorboard=config.tensorboard,
             wandb=config.wandb,
-            config=settings(config),
+            config=self.folder.settings,
             resume_step=self.step,
             enabled=self.main,
         )
         bar = tqdm(
             total=config.steps, initial=self.step, unit="step", disable=None if self.main else True
         )
-        with log, bar, self._on_sigterm():
+        with log, bar, self._stop:
             began, first = time.monotonic() - self.seconds, self.step
             self.model.train()
-            while not self._finished() and not self._stop:
+            while not self._finished() and not self._stop.received:
                 self._update()
                 self.seconds = time.monotonic() - began
                 ends = self._finished()
@@ -169,14 +161,14 @@ class Trainer:
                 if self._due(config.save_every) or ends:
                     self._save()
                 bar.update()
-            if self._stop:
+            if self._stop.received:
                 self._save()
         return scores
 
     @property
     def stopped(self) -> bool:
         """Whether SIGTERM ended the run early."""
-        return self._stop and not self._finished()
+        return self._stop.received and not self._finished()
 
     def progress(self) -> float:
         """Share of the training that is done, in [0, 1]: of the steps, or of the time if less."""
@@ -253,7 +245,7 @@ class Trainer:
                 if not math.isfinite(value):
                     raise NonFiniteError(
                         f"{name} is {value} at step {first + i}; the last good checkpoint is in "
-                        f"{self.last}. Try a lower learning_rate, clip_norm, or a higher "
+                        f"{self.folder.last}. Try a lower learning_rate, clip_norm, or a higher "
                         "geco.beta_min or model.posterior_sigma_floor."
                     )
         if window:
@@ -299,16 +291,14 @@ class Trainer:
             merit = scores.get("msc", -scores["nll"] - scores["kl_m"] - scores["kl_c"])
             if merit >= self.best:
                 self.best = merit
-                with new_folder(self.config.out / "best") as folder:
-                    write_pretrained(self.model, folder, extra=self._card(scores))
+                self.folder.save_best(self.model, {**self._place(), "validation": scores})
         self.accelerator.wait_for_everyone()
         return scores
 
-    # ---- saving and resuming -----------------------------------------------------------------
+    # ---- saving ------------------------------------------------------------------------------
 
-    def _card(self, scores: dict[str, float] | None = None) -> dict[str, Any]:
-        card = {"step": self.step, "seconds": self.seconds, "training": settings(self.config)}
-        return card | ({"validation": scores} if scores else {})
+    def _place(self) -> dict[str, float]:
+        return {"step": self.step, "seconds": self.seconds}
 
     def _save(self) -> None:
         """Write the last checkpoint, having seen that it is worth going on from."""
@@ -317,87 +307,20 @@ class Trainer:
         if not finite:
             raise NonFiniteError(
                 f"a weight is not finite at step {self.step}; the last good checkpoint is in "
-                f"{self.last}. Try a lower learning_rate, or clip_norm."
+                f"{self.folder.last}. Try a lower learning_rate, or clip_norm."
             )
         if self.main:
-            with new_folder(self.last) as folder:
-                write_pretrained(self.model, folder, extra=self._card())
-                state = {
-                    "step": self.step,
-                    "seconds": self.seconds,
-                    "best": self.best,
-                    "geco": self.geco.state_dict(),
-                    "optimiser": self.optimiser.state_dict(),
-                }
-                torch.save(state, folder / STATE)
+            state = {
+                **self._place(),
+                "best": self.best,
+                "geco": self.geco.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+            }
+            self.folder.save_last(self.model, self._place(), state)
         self.accelerator.wait_for_everyone()
-
-    def _check_folder(self) -> None:
-        """Neither overwrite a run nor resume one with settings that make it another."""
-        out = self.config.out
-        path = out / "train.json"
-        if self.config.resume:
-            if not (self.last / STATE).is_file():
-                raise ValueError(f"out {out} holds no checkpoint to resume (no last/{STATE}).")
-            stored = json.loads(path.read_text())
-            for name in ("model", "data", "data_options", "seed", "batch_size", "objective"):
-                mine, theirs = settings(self.config)[name], stored.get(name)
-                if mine != theirs:
-                    raise ValueError(
-                        f"{name} is {mine}, but the run in {out} has {theirs}; resume with the "
-                        "same, or choose another out."
-                    )
-        elif self.last.exists():
-            raise ValueError(
-                f"out {out} already holds a run; add --resume to go on with it, or choose another."
-            )
-        if self.main:
-            with new_file(path) as temporary:
-                temporary.write_text(json.dumps(settings(self.config), indent=2) + "\n")
-
-    def _restore(self) -> None:
-        load_weights(self.model, self.last)
-        try:
-            state = torch.load(self.last / STATE, map_location=self.device, weights_only=True)
-        except Exception as error:  # torch raises many kinds for a damaged file
-            raise ValueError(f"{self.last / STATE} is damaged: {error}") from error
-        self.geco.load_state_dict(state["geco"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
-
-    @contextmanager
-    def _on_sigterm(self) -> Iterator[None]:
-        def stop(_signal: int, _frame: FrameType | None) -> None:
-            self._stop = True
-
-        before = signal.signal(signal.SIGTERM, stop)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, before)
 
 
 def noise_key(seed: int, step: int, process: int) -> int:
     """Seed of a step's noise, 64 bits: nothing random has to be saved to resume."""
     entropy = np.random.SeedSequence((seed, step, process))
     return int(entropy.generate_state(1, np.uint64)[0])
-
-
-def settings(config: PretrainConfig) -> dict[str, Any]:
-    """A config as JSON data."""
-    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config), default=str))
-    return plain
-
-
-@lru_cache(maxsize=1)
-def keep_freed_memory() -> None:
-    """Let glibc keep freed memory instead of handing it back to the system.
-
-    It maps every big activation anew otherwise, and the system clears each page of it: a third of
-    a training step on a CPU. Has no effect with another C library.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        mallopt = ctypes.CDLL(None).mallopt
-        m_trim_threshold, m_mmap_max = -1, -4
-        mallopt(m_mmap_max, 0)
-        mallopt(m_trim_threshold, 1 << 30)

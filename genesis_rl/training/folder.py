@@ -1,0 +1,95 @@
+"""A pretraining run's folder: whose it is, its checkpoints."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from genesis_rl.checkpoint import load_weights, write_pretrained
+from genesis_rl.files import new_file, new_folder, recover_folder
+from genesis_rl.training.config import PretrainConfig
+
+STATE = "training.pt"
+# What makes a run another one: neither a schedule nor a folder's name.
+_IDENTITY = ("model", "data", "data_options", "seed", "batch_size", "objective")
+
+
+def settings(config: PretrainConfig) -> dict[str, Any]:
+    """A config as JSON data."""
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    return plain
+
+
+class RunFolder:
+    """``train.json`` (the settings), ``last/`` (model and training state) and ``best/`` (model).
+
+    Attributes:
+        last: where the last checkpoint lies.
+        best: where the best model lies.
+    """
+
+    def __init__(self, config: PretrainConfig) -> None:
+        """Look at the folder; neither overwrite a run nor resume one as another.
+
+        Raises:
+            ValueError: if it holds a run and ``resume`` is off, no run or another and it is on.
+        """
+        self.settings = settings(config)
+        self._path = config.out / "train.json"
+        self.last = recover_folder(config.out / "last")
+        self.best = config.out / "best"
+        if not config.resume and self.last.exists():
+            raise ValueError(
+                f"out {config.out} already holds a run; add --resume to go on with it, or choose "
+                "another."
+            )
+        if config.resume:
+            self._check_identity(config)
+
+    def _check_identity(self, config: PretrainConfig) -> None:
+        if not (self.last / STATE).is_file():
+            raise ValueError(f"out {config.out} holds no checkpoint to resume (no last/{STATE}).")
+        try:
+            stored = json.loads(self._path.read_text())
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{self._path} cannot be read as JSON: {error}") from error
+        for name in _IDENTITY:
+            mine, theirs = self.settings[name], stored.get(name)
+            if mine != theirs:
+                raise ValueError(
+                    f"{name} is {mine}, but the run in {config.out} has {theirs}; resume with the "
+                    "same, or choose another out."
+                )
+
+    def write_settings(self) -> None:
+        """Write train.json."""
+        with new_file(self._path) as temporary:
+            temporary.write_text(json.dumps(self.settings, indent=2) + "\n")
+
+    def save_last(self, model: Any, card: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+        """Write the last checkpoint: the model and what going on from it takes."""
+        with new_folder(self.last) as folder:
+            write_pretrained(model, folder, extra={**card, "training": self.settings})
+            torch.save(dict(state), folder / STATE)
+
+    def save_best(self, model: Any, card: Mapping[str, Any]) -> None:
+        """Write the best model."""
+        with new_folder(self.best) as folder:
+            write_pretrained(model, folder, extra={**card, "training": self.settings})
+
+    def load_last(self, model: Any, device: torch.device) -> dict[str, Any]:
+        """Put the last checkpoint's weights into a model and return the training state.
+
+        Raises:
+            ValueError: if a file is damaged.
+        """
+        load_weights(model, self.last)
+        try:
+            state: dict[str, Any] = torch.load(
+                self.last / STATE, map_location=device, weights_only=True
+            )
+        except Exception as error:  # torch raises many kinds for a damaged file
+            raise ValueError(f"{self.last / STATE} is damaged: {error}") from error
+        return state
