@@ -1,7 +1,7 @@
 """Evaluate an agent that agents/train.py made, beside a random policy on the same episodes.
 
     python agents/evaluate.py runs/agent
-    python agents/evaluate.py runs/agent --episodes 500 --no-random --out runs/evaluation
+    python agents/evaluate.py runs/agent --episodes 500 --no-greedy --out runs/evaluation
 
 Writes evaluation.json and video.mp4: the frames with the slots' masks beside them.
 """
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError) as error:
         print(f"evaluate.py: {error}", file=sys.stderr)
         return 2
-    for name in ("agent", "random"):
+    for name in ("agent", "greedy", "random"):
         if name in result:
             print(f"{name:7}{Scores(**result[name])}")
     print(f"wrote {config.out or config.folder}")

@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if trainer.stopped:
         print(f"stopped at step {trainer.model.num_timesteps}", file=sys.stderr)
         return _TERMINATED
-    best = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+    best = ", ".join(f"{name} {value:.6g}" for name, value in figures.items())
     print(f"{trainer.config.out}: {trainer.model.num_timesteps} steps; best: {best}")
     return 0
 

@@ -25,11 +25,10 @@ from torch import Tensor
 
 import genesis_rl
 from genesis_rl.agents.config import AgentConfig
-from genesis_rl.agents.stack import build_ppo, make_vec_env
+from genesis_rl.agents.stack import build_ppo, make_encoder, make_vec_env
 from genesis_rl.checkpoint import Pretrained, fingerprint, write_pretrained
 from genesis_rl.envs.slot_obs import InfoKey
 from genesis_rl.files import new_folder, recover_folder
-from genesis_rl.perception import SlotEncoder
 
 FORMAT = 1
 SETTINGS, POLICY, ENCODER = "agent.json", "policy.safetensors", "encoder"
@@ -118,8 +117,8 @@ def load_agent(
     home = _find(folder)
     metadata = _read_settings(home / SETTINGS)
     saved = AgentConfig.from_json(metadata["config"])
-    config = replace(saved, num_envs=num_envs, vec=vec)
-    encoder = SlotEncoder(home / ENCODER, device=encoder_device)
+    config = replace(saved, num_envs=num_envs, vec=vec, encoder_device=encoder_device)
+    encoder = make_encoder(config, home / ENCODER)
     if encoder.fingerprint != metadata.get("encoder_fingerprint"):
         raise ValueError(
             f"{home / ENCODER} is not the encoder that the agent was trained with: its fingerprint "

@@ -32,7 +32,12 @@ class PolicyConfig:
 
 @dataclass(frozen=True)
 class PPOConfig:
-    """Settings of PPO, by the names of Stable-Baselines3."""
+    """Settings of PPO, by the names of Stable-Baselines3.
+
+    The defaults learn ObjectGoal in the fewest steps of those tried, with 16 environments. The
+    published results on the relational tasks have n_steps 2048, batch_size 32, learning_rate 3e-4
+    and 4 environments.
+    """
 
     n_steps: int = 128
     """steps of every environment between updates"""
@@ -103,12 +108,16 @@ class AgentConfig:
     """environment steps between evaluations"""
     eval_episodes: int = 50
     """episodes of an evaluation"""
+    eval_greedy: bool = False
+    """evaluate the most likely actions instead of drawn ones, which are what PPO improves"""
     seed: int = 0
     """of environments, initial weights and actions"""
     device: str = "cpu"
     """where the policy runs: cpu (mostly the fastest), cuda or auto"""
     encoder_device: str = "auto"
     """where the encoder runs: auto, cpu or cuda"""
+    encoder_precision: Literal["fp32", "bf16"] = "fp32"
+    """arithmetic of the encoder; bf16 is faster where the hardware has it"""
     threads: int | None = None
     """CPU threads; None: PyTorch's choice"""
     out: Path = Path("runs/agent")
@@ -126,6 +135,7 @@ class AgentConfig:
             if not getattr(self, name):
                 raise ValueError(f"{name} is empty; wanted {_WANTED[name]}.")
         _check_choice(self, "vec")
+        _check_choice(self, "encoder_precision")
         if self.frame_layout not in LAYOUTS:
             raise ValueError(f"frame_layout is {self.frame_layout!r}; wanted one of {LAYOUTS}.")
         names = ("total_steps", "num_envs", "eval_every", "eval_episodes")
@@ -190,8 +200,8 @@ class EvaluationConfig:
     """of the first episode; the others follow"""
     random: bool = True
     """evaluate a random policy on the same episodes, too"""
-    deterministic: bool = True
-    """take the most likely action instead of drawing one"""
+    greedy: bool = True
+    """evaluate the most likely actions, too; the agent itself draws its actions, as in training"""
     video_episodes: int = 8
     """episodes in the video; 0: no video"""
     num_envs: int = 8

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, NamedTuple, Protocol
@@ -23,6 +23,8 @@ from genesis_rl.perception import SlotEncoder
 from genesis_rl.visualize import Picture, overlay_masks, save_mp4
 
 RESULT, VIDEO = "evaluation.json", "video.mp4"
+# Pictures for which the video stays on an episode's end.
+_HOLD = 4
 
 
 class Policy(Protocol):
@@ -143,7 +145,8 @@ def evaluate_agent(config: EvaluationConfig) -> dict[str, Any]:
         config: the settings.
 
     Returns:
-        What evaluation.json holds: the scores under "agent" and, if asked for, "random".
+        What evaluation.json holds: the scores under "agent" (which draws its actions, as in
+        training) and, if asked for, "greedy" (its most likely actions) and "random".
 
     Raises:
         ValueError: if the agent cannot be loaded.
@@ -152,23 +155,24 @@ def evaluate_agent(config: EvaluationConfig) -> dict[str, Any]:
         torch.set_num_threads(config.threads)
     load = partial(load_agent, device=config.device, encoder_device=config.encoder_device)
     agent = load(config.folder, num_envs=min(config.num_envs, config.episodes), vec=config.vec)
-    policies: dict[str, Policy] = {"agent": agent.model}
+    policies: dict[str, tuple[Policy, bool]] = {"agent": (agent.model, False)}
+    if config.greedy:
+        policies["greedy"] = agent.model, True
     if config.random:
-        policies["random"] = RandomPolicy(agent.venv, seed=config.seed)
+        policies["random"] = RandomPolicy(agent.venv, seed=config.seed), False
     result: dict[str, Any] = {
         "env": agent.config.env,
-        "seed": config.seed,
-        "deterministic": config.deterministic,
         "steps": agent.metadata.get("steps"),
+        "seed": config.seed,
     }
     with closing(agent.venv):
-        for name, policy in policies.items():
+        for name, (policy, greedy) in policies.items():
             episodes = run_episodes(
                 agent.venv,
                 policy,
                 episodes=config.episodes,
                 seed=config.seed,
-                deterministic=config.deterministic,
+                deterministic=greedy,
             )
             result[name] = asdict(score(episodes))
     out = config.out or config.folder
@@ -189,7 +193,7 @@ def evaluate_agent(config: EvaluationConfig) -> dict[str, Any]:
 
 
 def run_episodes(
-    venv: VecEnv, policy: Policy, *, episodes: int, seed: int = 0, deterministic: bool = True
+    venv: VecEnv, policy: Policy, *, episodes: int, seed: int = 0, deterministic: bool = False
 ) -> Episodes:
     """Run episodes whose seeds are seed, seed + 1, ...
 
@@ -201,7 +205,7 @@ def run_episodes(
         venv: environments of `make_vec_env`.
         policy: what acts.
         episodes: how many, at least 1.
-        seed: of the first episode.
+        seed: of the first episode, and of the actions that are drawn.
         deterministic: take the policy's most likely action instead of drawing one.
 
     Raises:
@@ -215,32 +219,41 @@ def run_episodes(
     current = np.arange(n)  # the episode that each environment is in
     returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)
     successes: list[bool | None] = [None] * episodes
-    observations = venv.reset()
-    while (current < episodes).any():
-        actions, _ = policy.predict(observations, deterministic=deterministic)
-        observations, rewards, dones, infos = venv.step(actions)
-        for i in np.flatnonzero(current < episodes).tolist():
-            e = int(current[i])
-            returns[e] += rewards[i]
-            lengths[e] += 1
-            if dones[i]:
-                successes[e] = infos[i].get("is_success")
-                current[i] += n
+    with _torch_seed(seed):
+        observations = venv.reset()
+        while (current < episodes).any():
+            actions, _ = policy.predict(observations, deterministic=deterministic)
+            observations, rewards, dones, infos = venv.step(actions)
+            for i in np.flatnonzero(current < episodes).tolist():
+                e = int(current[i])
+                returns[e] += rewards[i]
+                lengths[e] += 1
+                if dones[i]:
+                    successes[e] = infos[i].get("is_success")
+                    current[i] += n
     known = None if any(s is None for s in successes) else np.array(successes, np.bool_)
     return Episodes(returns, lengths, known)
 
 
+@contextmanager
+def _torch_seed(seed: int) -> Iterator[None]:
+    """Draw actions from a seed, and leave PyTorch's randomness as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
 def film(
-    venv: VecEnv, policy: Policy, path: str | os.PathLike[str], *, episodes: int = 5, seed: int = 0
+    venv: VecEnv, policy: Policy, path: str | os.PathLike[str], *, episodes: int = 8, seed: int = 0
 ) -> None:
     """Write a video (MP4) of episodes: frame, slots in colours, and what each slot sees.
 
     Args:
         venv: one environment of `make_vec_env`, with "frame" and "masks" among its ``info_keys``.
-        policy: what acts, by its most likely action.
+        policy: what acts; its actions are drawn.
         path: where to write.
         episodes: how many, with the seeds seed, seed + 1, ...
-        seed: of the first episode.
+        seed: of the first episode, and of the actions.
 
     Raises:
         ValueError: if there are more environments, or the infos lack frames or masks.
@@ -249,30 +262,31 @@ def film(
         raise ValueError(
             f"venv has {venv.num_envs} environments and episodes is {episodes}; wanted 1 and >= 1."
         )
-    fps = venv.get_attr("metadata")[0].get("render_fps", 10)
-    save_mp4(path, _pictures(venv, policy, episodes, seed, hold=max(1, int(fps) // 2)), fps=fps)
-
-
-def _pictures(
-    venv: VecEnv, policy: Policy, episodes: int, seed: int, hold: int
-) -> Iterator[Picture]:
-    """The frames with masks; the last of an episode is held a while."""
     slots = unwrap_vec_wrapper(venv, VecGenesisObs)
     if slots is None:
         raise ValueError("venv has no VecGenesisObs; wanted environments of make_vec_env.")
     venv.env_method("seed_episodes", seed, 1)
+    fps = int(venv.get_attr("metadata")[0].get("render_fps", 10))
+    # Slower than the environment's own rate: episodes may last a few steps only.
+    with _torch_seed(seed):
+        save_mp4(path, _pictures(venv, slots, policy, episodes), fps=max(1, fps // 2))
+
+
+def _pictures(
+    venv: VecEnv, slots: VecGenesisObs, policy: Policy, episodes: int
+) -> Iterator[Picture]:
+    """The frames with masks; the last of an episode is held a while."""
     observations = venv.reset()
     for _ in range(episodes):
         # Wrappers around VecGenesisObs have reset_infos of their own, which are empty.
         yield _picture(slots.slot_encoder, slots.reset_infos[0])
         done = False
         while not done:
-            actions, _state = policy.predict(observations, deterministic=True)
+            actions, _state = policy.predict(observations, deterministic=False)
             observations, _rewards, dones, infos = venv.step(actions)
             done = bool(dones[0])
             picture = _picture(slots.slot_encoder, infos[0])
-            for _ in range(hold if done else 1):
-                yield picture
+            yield from [picture] * (_HOLD if done else 1)
 
 
 def _picture(encoder: SlotEncoder, info: dict[str, Any]) -> Picture:

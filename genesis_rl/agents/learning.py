@@ -15,10 +15,9 @@ from tqdm import tqdm
 
 from genesis_rl.agents.bundle import recover_agent, save_agent
 from genesis_rl.agents.config import AgentConfig
-from genesis_rl.agents.stack import build_ppo, fit_scale, make_vec_env, step_seconds
+from genesis_rl.agents.stack import build_ppo, fit_scale, make_encoder, make_vec_env, step_seconds
 from genesis_rl.checkpoint import load_pretrained, pick_device
 from genesis_rl.log import FILE, RunLog
-from genesis_rl.perception import SlotEncoder
 
 # Evaluations see other episodes than training, whose environments count up from the seed.
 _EVAL_SEED = 1_000_000
@@ -57,11 +56,7 @@ class AgentTrainer:
             torch.set_num_threads(config.threads)
         device = pick_device(config.device)
         self.pretrained = load_pretrained(config.encoder, device="cpu")
-        encoder = SlotEncoder(
-            self.pretrained.model,
-            device=config.encoder_device,
-            preprocessing=self.pretrained.preprocessing,
-        )
+        encoder = make_encoder(config, self.pretrained.model, self.pretrained.preprocessing)
         self.venv = make_vec_env(config, encoder, seed=config.seed)
         try:
             self.eval_venv = make_vec_env(
@@ -168,6 +163,7 @@ class _Evaluation(EvalCallback):
             trainer.eval_venv,
             n_eval_episodes=config.eval_episodes,
             eval_freq=max(config.eval_every // config.num_envs, 1),
+            deterministic=config.eval_greedy,
             verbose=0,
             warn=False,
         )

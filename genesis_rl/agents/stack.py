@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import gymnasium as gym
@@ -23,7 +24,9 @@ from genesis_rl.agents.vec_obs import VecGenesisObs
 from genesis_rl.checkpoint import pick_device
 from genesis_rl.envs.frame_source import find_frames
 from genesis_rl.envs.slot_obs import InfoKey
+from genesis_rl.frames import Preprocessing
 from genesis_rl.perception import SlotEncoder
+from genesis_rl.slots import SceneModel
 
 _ACTIONS = (
     gym.spaces.Box,
@@ -126,6 +129,22 @@ class StepTimer(VecEnvWrapper):
         return result
 
 
+def make_encoder(
+    config: AgentConfig, model: SceneModel | Path, preprocessing: Preprocessing | None = None
+) -> SlotEncoder:
+    """Make the encoder as the settings want it, of a model in memory or a folder.
+
+    Raises:
+        ValueError: if the folder holds no model, or the device is unknown.
+    """
+    return SlotEncoder(
+        model,
+        device=config.encoder_device,
+        preprocessing=preprocessing,
+        dtype="bfloat16" if config.encoder_precision == "bf16" else "float32",
+    )
+
+
 def make_vec_env(
     config: AgentConfig,
     encoder: SlotEncoder,
@@ -161,8 +180,14 @@ def make_vec_env(
     if config.vec == "dummy":
         frames = DummyVecEnv([maker] * num_envs)
     else:
-        with _single_threaded_children():
-            frames = SubprocVecEnv([maker] * num_envs)
+        try:
+            with _single_threaded_children():
+                frames = SubprocVecEnv([maker] * num_envs)
+        except (EOFError, ConnectionError) as error:
+            raise ValueError(
+                f"env {config.env!r} can be made in this process, but not in one of its own; "
+                "wanted module:id, with the module that registers it, or vec dummy."
+            ) from error
     if seed is not None:
         frames.seed(seed)
     return StepTimer(_slots(config, encoder, StepTimer(frames), info_keys))

@@ -1,0 +1,154 @@
+"""Features extractors: sets stay sets, scaling is fixed, nothing is left untrained."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from torch import nn
+
+from genesis_rl.agents.extractors import FlatSlotsExtractor, SlotScale, SlotSetExtractor
+
+K, D = 5, 7
+
+
+def slot_space(k: int = K, d: int = D) -> spaces.Box:
+    return spaces.Box(-np.inf, np.inf, (k, d), np.float32)
+
+
+def set_extractor(**options: int) -> SlotSetExtractor:
+    torch.manual_seed(0)
+    sizes = {"features_dim": 6, "width": 8, "heads": 2, "layers": 2} | options
+    return SlotSetExtractor(slot_space(), **sizes)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize("heads", [1, 4])
+def test_the_order_of_the_slots_does_not_matter(batch: int, layers: int, heads: int) -> None:
+    extractor = set_extractor(layers=layers, heads=heads)
+    slots = torch.randn(batch, K, D)
+    features = extractor(slots)
+    assert features.shape == (batch, 6)
+    assert features.std() > 0
+    for _ in range(3):
+        shuffled = slots[:, torch.randperm(K)]
+        torch.testing.assert_close(extractor(shuffled), features, atol=1e-5, rtol=0)
+
+
+def test_every_slot_matters() -> None:
+    extractor = set_extractor()
+    slots = torch.randn(1, K, D)
+    features = extractor(slots)
+    for k in range(K):
+        changed = slots.clone()
+        changed[:, k] += 1
+        assert (extractor(changed) - features).abs().max() > 1e-4
+
+
+def test_slots_of_other_frames_do_not_matter() -> None:
+    extractor = set_extractor()
+    slots = torch.randn(3, K, D)
+    torch.testing.assert_close(extractor(slots)[1:2], extractor(slots[1:2]), atol=1e-6, rtol=0)
+
+
+def test_updating_the_first_tokens_only_gives_the_same_tokens() -> None:
+    block: Any = set_extractor().blocks[0]
+    tokens = torch.randn(2, K + 1, 8)
+    whole = block(tokens, num_queries=K + 1)
+    torch.testing.assert_close(block(tokens, num_queries=1), whole[:, :1], atol=1e-6, rtol=0)
+    # The attention is the textbook's.
+    normed = block.norm_attention(tokens)
+    key, value = block.key_value(normed).chunk(2, -1)
+    heads = [x.unflatten(-1, (2, 4)) for x in (block.query(normed), key, value)]
+    logits = torch.einsum("bqhd,bkhd->bhqk", *heads[:2]) / 2
+    seen = torch.einsum("bhqk,bkhd->bqhd", logits.softmax(-1), heads[2]).flatten(2)
+    middle = tokens + block.out(seen)
+    torch.testing.assert_close(whole, middle + block.mlp(block.norm_mlp(middle)))
+
+
+def test_every_parameter_is_trained() -> None:
+    extractor = set_extractor()
+    extractor(torch.randn(4, K, D)).square().sum().backward()
+    for name, parameter in extractor.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        # A bias that is added to all keys changes no attention.
+        assert "key_value" in name or parameter.grad.abs().max() > 0, name
+
+
+def test_flat_slots_keep_their_places() -> None:
+    extractor = FlatSlotsExtractor(slot_space())
+    slots = torch.randn(2, K, D)
+    assert extractor.features_dim == K * D
+    assert torch.equal(extractor(slots), slots.reshape(2, K * D))
+    extractor.scale.fit(slots)
+    expected = ((slots - extractor.scale.mean) / extractor.scale.scale).reshape(2, K * D)
+    torch.testing.assert_close(extractor(slots), expected)
+
+
+def test_scale_is_per_feature_over_all_slots_with_a_floor() -> None:
+    scale = SlotScale(3)
+    slots = torch.randn(400, K, 3) * torch.tensor([20.0, 4.0, 0.001]) + torch.tensor([5.0, 0, -3])
+    assert torch.equal(scale(slots), slots)
+    scale.fit(slots)
+    scaled = scale(slots)
+    spread = scaled.flatten(0, 1).std(0, correction=0)
+    torch.testing.assert_close(scaled.flatten(0, 1).mean(0), torch.zeros(3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(spread[:2], torch.ones(2))
+    # 0.001 is below a tenth of 20, which is what it is divided by.
+    assert spread[2] == pytest.approx(0.001 / (0.1 * 20), rel=0.1)
+
+
+def test_scale_of_constant_slots_changes_their_mean_only() -> None:
+    scale = SlotScale(2)
+    scale.fit(torch.full((4, K, 2), 3.0))
+    assert torch.equal(scale(torch.full((1, K, 2), 4.0)), torch.ones(1, K, 2))
+
+
+def test_scale_is_saved_with_the_weights() -> None:
+    extractor, other = set_extractor(), set_extractor()
+    slots = 10 * torch.randn(8, K, D) + 3
+    extractor.scale.fit(slots)
+    assert not torch.allclose(extractor(slots), other(slots))
+    other.load_state_dict(extractor.state_dict())
+    assert torch.equal(extractor(slots), other(slots))
+
+
+@pytest.mark.parametrize("shape", [(K, D), (2, K, D + 1), (0, K, D)])
+def test_scale_refuses_other_shapes(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"slots has shape .*wanted \(N, K, 7\)"):
+        SlotScale(D).fit(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("extractor_class", [SlotSetExtractor, FlatSlotsExtractor])
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Box(-1, 1, (K * D,), np.float32),
+        spaces.Box(0, 255, (32, 32, 3), np.uint8),
+        spaces.Dict({"z_m": slot_space()}),
+    ],
+    ids=["flat", "image", "dict"],
+)
+def test_other_observations_are_refused(
+    extractor_class: type[nn.Module], space: spaces.Space[object]
+) -> None:
+    with pytest.raises(ValueError, match=r'wanted a Box \(K, D\): the layout "set"'):
+        extractor_class(space)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"heads": 3}, "heads is 3; wanted a divisor of width, 8"),
+        ({"heads": 0}, "heads is 0"),
+        ({"layers": 0}, "layers is 0"),
+        ({"width": 0}, "width is 0"),
+        ({"features_dim": 0}, "features_dim is 0"),
+    ],
+)
+def test_bad_sizes_are_named(options: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        set_extractor(**options)
