@@ -17,9 +17,9 @@ from genesis_rl.models.genesis import GenesisS
 from genesis_rl.slots import SceneModel, Slots
 
 NAMES = list(MODELS)
-K, D_M = 5, 7
-SMALL: dict[str, Any] = {
-    "image_size": 32,
+AUTOREGRESSIVE = ["genesis", "genesis_s", "genesis_v2"]
+K, D_M, D_C = 5, 7, 3
+_GATED: dict[str, Any] = {
     "num_slots": K,
     "mask_latent_size": D_M,
     "encoder_channels": (4, 4, 6, 6, 6),
@@ -29,15 +29,50 @@ SMALL: dict[str, Any] = {
     "prior_lstm_size": 11,
     "component_decoder_channels": 4,
 }
+_VAE: dict[str, Any] = {
+    "latent_size": D_C,
+    "encoder_channels": (4, 4, 6, 6, 6),
+    "feature_size": 12,
+}
+SMALL: dict[str, dict[str, Any]] = {
+    "genesis": _GATED | {"component_latent_size": D_C, "component_encoder_channels": (4, 6)},
+    "genesis_s": _GATED,
+    "monet": {
+        "num_slots": K,
+        "component_latent_size": D_C,
+        "attention_channels": 4,
+        "component_encoder_channels": (4, 6),
+        "component_encoder_size": 12,
+        "component_decoder_channels": 16,
+    },
+    "bd_vae": _VAE | {"decoder_channels": 6},
+    "dc_vae": _VAE | {"decoder_channels": (6, 4, 4, 4, 4)},
+    "genesis_v2": {
+        "num_slots": K,
+        "component_latent_size": D_C,
+        "encoder_channels": 8,
+        "decoder_channels": 8,
+        "prior_lstm_size": 11,
+        "mask_loss": True,
+    },
+    "iodine": {
+        "num_slots": K,
+        "num_iterations": 2,
+        "component_latent_size": D_C,
+        "decoder_channels": 4,
+        "refinement_channels": (4, 6),
+        "refinement_size": 12,
+        "refinement_lstm_size": 10,
+        "sigma_x": 0.5,
+    },
+}
 
 
 def build(name: str, **changes: Any) -> Any:
-    config_class = MODELS[name][0]
-    values = SMALL | changes
-    if name == "genesis":
-        values |= {"component_latent_size": 3, "component_encoder_channels": (4, 6)}
     torch.manual_seed(0)
-    model = build_model(config_class(**values))
+    model = build_model(MODELS[name][0](**({"image_size": 32} | SMALL[name] | changes)))
+    if name == "genesis_v2":
+        model.embedding.gate.data.fill_(0.3)  # which is 0 before the first step
     # Batch statistics from a few batches, as after training.
     for _ in range(3):
         model.elbo(torch.rand(8, 3, 32, 32))
@@ -58,26 +93,30 @@ def model(request: pytest.FixtureRequest) -> Any:
 def test_shapes(model: Any, batch: int) -> None:
     assert isinstance(model, SceneModel)
     d_m, d_c = model.latent_sizes
-    slots = model.infer(images(batch))
-    assert slots.z_m.shape == (batch, K, d_m)
-    assert slots.z_c.shape == (batch, K, d_c)
-    assert slots.log_pi.shape == (batch, K, 1, 32, 32)
-    assert slots.features.shape == (batch, K, d_m + d_c)
-    assert slots.mask_geometry().shape == (batch, K, 3)
+    slots, k = model.infer(images(batch)), model.config.num_slots
+    assert slots.z_m.shape == (batch, k, d_m)
+    assert slots.z_c.shape == (batch, k, d_c)
+    assert slots.log_pi.shape == (batch, k, 1, 32, 32)
+    assert slots.features.shape == (batch, k, d_m + d_c)
+    assert slots.mask_geometry().shape == (batch, k, 3)
     decoded = model.decode(slots)
-    assert decoded.mu_x.shape == (batch, K, 3, 32, 32)
+    assert decoded.mu_x.shape == (batch, k, 3, 32, 32)
+    assert decoded.log_pi.shape == slots.log_pi.shape
     assert decoded.image.shape == (batch, 3, 32, 32)
     assert 0 <= float(decoded.mu_x.min()) and float(decoded.mu_x.max()) <= 1
     terms = model.elbo(images(batch))
     assert terms.nll.shape == terms.kl.shape == (batch,)
-    assert terms.kl_m.shape == terms.kl_c.shape == (batch, K)
-    assert model.sample(batch).z_m.shape == (batch, K, d_m)
+    assert terms.kl_m.shape == terms.kl_c.shape == (batch, k)
+    scenes = model.sample(batch)
+    assert scenes.features.shape == slots.features.shape
+    assert model.decode(scenes).image.shape == (batch, 3, 32, 32)
 
 
 @torch.no_grad()
 def test_masks_sum_to_one(model: Any) -> None:
-    for slots in (model.infer(images(2)), model.sample(2)):
-        total = slots.log_pi.logsumexp(1)
+    inferred, sampled = model.infer(images(2)), model.sample(2)
+    for log_pi in (inferred.log_pi, sampled.log_pi, model.decode(inferred).log_pi):
+        total = log_pi.logsumexp(1)
         torch.testing.assert_close(total, torch.zeros_like(total), atol=1e-5, rtol=0)
 
 
@@ -88,6 +127,21 @@ def test_images_do_not_see_each_other(model: Any) -> None:
     whole = model.infer(x)
     torch.testing.assert_close(model.infer(x[order]).features, whole.features[order])
     torch.testing.assert_close(model.infer(x[:1]).features, whole.features[:1])
+    nll = model.elbo(x, sample=False).nll
+    torch.testing.assert_close(model.elbo(x[order], sample=False).nll, nll[order])
+
+
+@torch.no_grad()
+def test_pixel_weight_scales_the_likelihood_only(model: Any) -> None:
+    x = images(2)
+    plain = model.elbo(x, sample=False)
+    weight = torch.zeros(2, 1, 32, 32)
+    weight[..., :20] = 2.0
+    left = model.elbo(x, sample=False, pixel_weight=weight)
+    right = model.elbo(x, sample=False, pixel_weight=2 - weight)
+    torch.testing.assert_close(left.nll + right.nll, 2 * plain.nll)
+    assert (left.nll - right.nll).abs().min() > 1
+    torch.testing.assert_close(left.kl, plain.kl)
 
 
 @torch.no_grad()
@@ -111,25 +165,33 @@ def test_means_need_no_noise_and_generators_repeat(model: Any) -> None:
         assert not torch.equal(same, other)
 
 
+@pytest.mark.parametrize("name", AUTOREGRESSIVE)
 @torch.no_grad()
-def test_samples_come_from_the_prior_that_is_trained(model: Any) -> None:
+def test_samples_come_from_the_prior_that_is_trained(name: str) -> None:
     """Undo the sampling with the prior that scores: the noise must come back."""
+    model = build(name)
     noise = Noise(*(torch.randn(2, K, d) for d in model.latent_sizes))
     slots = model._generate(noise)
-    p_m, p_c = model._mask_prior(slots.z_m), model._component_prior(slots.z_m)
-    torch.testing.assert_close((slots.z_m - p_m.mu) / p_m.sigma, noise.m, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close((slots.z_c - p_c.mu) / p_c.sigma, noise.c, atol=1e-4, rtol=1e-4)
-    assert torch.equal(p_m.mu[:, 0], torch.zeros(2, D_M))
-    assert float(p_m.mu.abs().max()) < 1  # the mean is bounded by tanh
+    if name == "genesis_v2":
+        checks = [(slots.z_c, model._prior(slots.z_c), noise.c)]
+    else:
+        p_c = model._component_prior(slots.z_m)
+        checks = [(slots.z_m, model._mask_prior(slots.z_m), noise.m), (slots.z_c, p_c, noise.c)]
+    for z, p, eps in checks:
+        torch.testing.assert_close((z - p.mu) / p.sigma, eps, atol=1e-4, rtol=1e-4)
+    first = checks[0][1].mu
+    assert torch.equal(first[:, 0], torch.zeros_like(first[:, 0]))
+    assert float(first.abs().max()) < 1  # the mean is bounded by tanh
 
 
 @torch.no_grad()
 def test_temperature_scales_the_prior(model: Any) -> None:
     generator = torch.Generator().manual_seed(0)
     cold = model.sample(3, generator=generator, temperature=0.0)
-    torch.testing.assert_close(cold.z_m[0], cold.z_m[1])
+    torch.testing.assert_close(cold.features[0], cold.features[1])
+    width = max(model.latent_sizes[0], 1)  # the first latent's; its first slot is standard normal
     first = [
-        model.sample(2, generator=generator.manual_seed(5), temperature=t).z_m[:, 0]
+        model.sample(2, generator=generator.manual_seed(5), temperature=t).features[:, 0, :width]
         for t in (1.0, 2.5)
     ]
     torch.testing.assert_close(first[1], 2.5 * first[0])
@@ -156,6 +218,23 @@ def test_bfloat16_stays_near_float32(model: Any) -> None:
     torch.testing.assert_close(rounded.kl, exact.kl, rtol=2e-2, atol=0.5)
 
 
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float32])
+def test_inference_mode_holds_for_all_calls(model: Any, precision: torch.dtype) -> None:
+    enabled = precision == torch.bfloat16
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+        x = images(2)
+        first = model.infer(x)
+        model.decode(model.sample(2))
+        second = model.infer(x)
+        terms = model.elbo(x)
+    assert torch.equal(first.features, second.features)
+    for value in (second.z_m, second.z_c, second.log_pi, *terms):
+        assert value.dtype == torch.float32 and not value.requires_grad
+    assert model.infer(images(2)).features.requires_grad
+    with torch.no_grad():
+        assert not model.infer(images(2)).features.requires_grad
+
+
 @torch.no_grad()
 def test_saving_gives_back_the_same_model(model: Any, tmp_path: Path) -> None:
     save_pretrained(model, tmp_path / "m", preprocessing=Preprocessing("crop"), extra={"step": 3})
@@ -168,7 +247,7 @@ def test_saving_gives_back_the_same_model(model: Any, tmp_path: Path) -> None:
     assert loaded.config == model.config
     assert preprocessing.resize == "crop" and metadata["step"] == 3
     assert fingerprint(loaded) == fingerprint(model)
-    next(iter(model.parameters())).data[0] += 1
+    next(iter(model.parameters())).data.add_(1)
     assert fingerprint(loaded) != fingerprint(model)
 
 
@@ -190,29 +269,76 @@ def test_bad_arguments(model: Any) -> None:
     with pytest.raises(ValueError, match="temperature is -1"):
         model.sample(1, temperature=-1)
     slots = model.infer(images(1))
+    twice = (torch.cat([part, part], 1) for part in (slots.z_m, slots.z_c, slots.log_pi))
     with pytest.raises(ValueError, match=r"slots\.z_m"):
-        model.decode(Slots(slots.z_m[:, :3], slots.z_c[:, :3], slots.log_pi[:, :3]))
+        model.decode(Slots(*twice))
+
+
+_BAD: dict[str, dict[str, Any]] = {
+    "genesis_s": {
+        "encoder_channels": (4, 4),
+        "decoder_channels": (4, 4, 4, 4, 0),
+        "mask_latent_size": 0,
+        "component_decoder_channels": 0,
+    },
+    "genesis": {"component_encoder_channels": (), "prior_mlp_size": 0},
+    "monet": {"attention_channels": 0, "component_encoder_channels": (4, 0)},
+    "bd_vae": {"latent_size": 0, "encoder_channels": (4,), "decoder_channels": 0},
+    "dc_vae": {"feature_size": 0, "decoder_channels": (4, 4)},
+    "genesis_v2": {
+        "encoder_channels": 12,
+        "decoder_channels": 0,
+        "embedding_size": 1,
+        "prior_lstm_size": 0,
+    },
+    "iodine": {"num_iterations": 0, "refinement_channels": (), "refinement_lstm_size": 0},
+}
+_BAD_ANYWHERE: dict[str, Any] = {
+    "image_size": 48,
+    "sigma_x": 0.0,
+    "posterior_sigma_floor": 0.0,
+    "num_slots": 1,
+    "mixture": "both",
+}
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("num_slots", 1),
-        ("image_size", 48),
-        ("sigma_x", 0.0),
-        ("mixture", "both"),
-        ("encoder_channels", (4, 4)),
-        ("mask_latent_size", 0),
-        ("posterior_sigma_floor", 0.0),
-    ],
-)
-def test_bad_configs(name: str, field: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=field):
-        MODELS[name][0](**{field: value})
+def test_bad_configs(name: str) -> None:
+    config_class = MODELS[name][0]
+    known = {field.name for field in dataclasses.fields(config_class)}
+    for field, value in (_BAD_ANYWHERE | _BAD[name]).items():
+        if field in known:
+            with pytest.raises(ValueError, match=field):
+                config_class(**{field: value})
+        else:  # a VAE has one slot and hence no mixture
+            assert field in ("num_slots", "mixture") and name.endswith("vae")
 
 
 @pytest.mark.parametrize("name", NAMES)
+@torch.no_grad()
+def test_shared_options_do_what_they_say(name: str) -> None:
+    x = images(2)
+    narrow, wide = (build(name, sigma_x=s).elbo(x, sample=False).nll for s in (0.2, 0.7))
+    assert (narrow - wide).abs().min() > 1
+    generator = torch.Generator().manual_seed(0)
+    spread = [
+        build(name, posterior_sigma_floor=floor)
+        .infer(x, sample=True, generator=generator.manual_seed(0))
+        .features
+        for floor in (1e-8, 50.0)
+    ]
+    assert spread[1].std() > 10 > spread[0].std()
+    if hasattr(build(name).config, "mixture"):
+        channel, pixel = (
+            build(name, mixture=mixture, sigma_x=0.05, posterior_sigma_floor=5.0)
+            .elbo(x, generator=generator.manual_seed(0))
+            .nll
+            for mixture in ("channel", "pixel")
+        )
+        assert (channel - pixel).abs().min() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["genesis", "genesis_s"])
 @torch.no_grad()
 def test_options_do_what_they_say(name: str) -> None:
     x = images(2)
@@ -220,11 +346,6 @@ def test_options_do_what_they_say(name: str) -> None:
     assert float(floored.q_m.sigma.min()) > 0.5
     biased = build(name, mask_logit_bias=-6.0).infer(x)
     assert float(biased.log_pi[:, -1].exp().mean()) > 0.9
-    channel, pixel = (
-        build(name, mixture=mixture, sigma_x=0.05).elbo(x, sample=False).nll
-        for mixture in ("channel", "pixel")
-    )
-    assert (channel - pixel).abs().min() > 1e-3
     # In eval mode the K-th mask's decoding changes nothing.
     last, skipped = (build(name, decode_last_mask=flag) for flag in (True, False))
     skipped.load_state_dict(last.state_dict())

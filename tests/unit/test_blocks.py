@@ -10,7 +10,9 @@ from genesis_rl.blocks import (
     GatedConv,
     GatedDecoder,
     GatedEncoder,
+    UNet,
     check_image_size,
+    conv_norm,
     flatten_map,
     fold_batch_norm,
     gate,
@@ -62,6 +64,35 @@ def test_gated_networks_mirror_each_other(image_size: int) -> None:
     h = encoder(torch.rand(2, 3, image_size, image_size))
     assert h.shape == (2, 10)
     assert decoder(h).shape == (2, 2, image_size, image_size)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_without_a_norm_there_is_a_bias(stride: int) -> None:
+    layer = GatedConv(3, 4, stride, norm=False)
+    assert layer.conv.bias is not None and isinstance(layer.norm, nn.Identity)
+    assert GatedConv(3, 4, stride).conv.bias is None
+    x = torch.randn(2, 3, 8, 12)
+    expected = layer(x)
+    assert torch.equal(fold_batch_norm(nn.Sequential(layer))(x), expected)
+
+
+@pytest.mark.parametrize("image_size", [32, 64, 128])
+@pytest.mark.parametrize("groups", [None, 2])
+def test_unet_keeps_the_images_size(image_size: int, groups: int | None) -> None:
+    unet = UNet(5, image_size, 4, groups=groups)
+    x = torch.rand(2, 5, image_size, image_size)
+    assert unet(x).shape == (2, 4, image_size, image_size)
+    # Down to 4x4 px, twice the channels at the end.
+    assert len(unet.down) == len(unet.up) == {32: 4, 64: 5, 128: 6}[image_size]
+    assert unet.bottom_shape == (4, 4, 8)
+    assert (unet(x.roll(1, 0)) - unet(x).roll(1, 0)).abs().max() < 1e-5
+
+
+def test_one_channel_per_group_is_instance_norm() -> None:
+    block = conv_norm(3, 6, 6)
+    x = torch.randn(2, 3, 8, 12)
+    expected = F.relu(F.instance_norm(block[0](x)))
+    torch.testing.assert_close(block(x), expected)
 
 
 def test_flatten_map_is_row_column_channel() -> None:

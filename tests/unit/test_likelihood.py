@@ -5,7 +5,17 @@ import math
 import pytest
 import torch
 
-from genesis_rl.likelihood import Gaussian, kl_monte_carlo, mixture_nll, stick_breaking
+from genesis_rl.likelihood import (
+    Gaussian,
+    Mixture,
+    categorical_kl,
+    joint_log_prob,
+    kl_monte_carlo,
+    kl_standard_normal,
+    leave_one_out_logsumexp,
+    mixture_nll,
+    stick_breaking,
+)
 
 
 def scene(
@@ -104,3 +114,44 @@ def test_monte_carlo_kl_averages_to_the_closed_form() -> None:
         torch.distributions.Normal(*q), torch.distributions.Normal(*p)
     ).sum()
     assert float(estimate) == pytest.approx(float(exact), abs=0.02)
+
+
+def test_closed_form_kl_is_the_mean_of_the_estimate() -> None:
+    q = Gaussian(torch.tensor([[0.3, -1.2]]), torch.tensor([[0.5, 2.0]]))
+    p = torch.distributions.Normal(0.0, 1.0)
+    expected = torch.distributions.kl_divergence(torch.distributions.Normal(*q), p).sum(-1)
+    torch.testing.assert_close(kl_standard_normal(q), expected)
+
+
+@pytest.mark.parametrize("mixture", ["channel", "pixel"])
+def test_joint_log_prob_sums_to_the_likelihood(mixture: Mixture) -> None:
+    x, mu_x, log_pi = scene()
+    joint = joint_log_prob(x, mu_x, log_pi, 0.3, mixture)
+    assert joint.shape == (2, 5, 3 if mixture == "channel" else 1, 4, 6)
+    nll = mixture_nll(x, mu_x, log_pi, 0.3, mixture=mixture)
+    torch.testing.assert_close(-joint.logsumexp(1).sum((1, 2, 3)), nll)
+
+
+def test_leave_one_out_leaves_one_out() -> None:
+    values = torch.randn(2, 5, 1, 4, 6, dtype=torch.float64)
+    got = leave_one_out_logsumexp(values)
+    for k in range(5):
+        others = torch.cat([values[:, :k], values[:, k + 1 :]], 1)
+        torch.testing.assert_close(got[:, k], others.logsumexp(1))
+
+
+def test_categorical_kl_of_masks() -> None:
+    _, _, log_q = scene()
+    log_p = log_q.roll(1, 1)
+    parts = categorical_kl(log_q, log_p)
+    expected = (log_q.exp() * (log_q - log_p)).sum((2, 3, 4))
+    torch.testing.assert_close(parts, expected, rtol=1e-3, atol=1e-3)
+    assert parts.shape == (2, 5) and bool((parts.sum(1) > 0).all())
+    torch.testing.assert_close(categorical_kl(log_q, log_q), torch.zeros(2, 5).double())
+
+
+def test_categorical_kl_is_bounded_by_its_floor() -> None:
+    """Two opposite one-hot masks cost ln(1e5) a pixel, in the authors' code too."""
+    log_q = torch.tensor([0.0, -math.inf]).view(1, 2, 1, 1, 1).expand(-1, -1, -1, 3, 4)
+    kl = categorical_kl(log_q, log_q.flip(1)).sum(1)
+    torch.testing.assert_close(kl, torch.tensor([12 * math.log(1e5)]), rtol=1e-4, atol=0)
