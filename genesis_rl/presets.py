@@ -6,7 +6,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from genesis_rl.geco import GecoConfig
-from genesis_rl.models import GenesisConfig, GenesisSConfig
+from genesis_rl.models import (
+    BdVaeConfig,
+    DcVaeConfig,
+    GenesisConfig,
+    GenesisSConfig,
+    GenesisV2Config,
+    IodineConfig,
+    ModelConfig,
+    MonetConfig,
+)
 from genesis_rl.training import PretrainConfig
 
 # Half the paper's channels: a tenth of the work at 32 px of a paper-size model at 64 px.
@@ -45,6 +54,62 @@ _SHORT = PretrainConfig(
     out=Path("runs/multi-dsprites-small"),
 )
 
+# The other models at the size of _SMALL; those of the paper train as GENESIS does.
+_VAE_SMALL: dict[str, Any] = {
+    "image_size": 32,
+    "encoder_channels": _SMALL.encoder_channels,
+    "feature_size": _SMALL.feature_size,
+}
+_OTHERS: dict[str, tuple[str, ModelConfig, dict[str, Any]]] = {
+    "genesis-s-small": (
+        "GENESIS-S",
+        GenesisSConfig(
+            image_size=32,
+            encoder_channels=_SMALL.encoder_channels,
+            decoder_channels=_SMALL.decoder_channels,
+            component_decoder_channels=16,
+            feature_size=128,
+            prior_lstm_size=128,
+        ),
+        {},
+    ),
+    "monet-small": (
+        "MONet",
+        MonetConfig(
+            image_size=32,
+            attention_channels=16,
+            component_encoder_channels=_SMALL.component_encoder_channels,
+            component_encoder_size=128,
+            component_decoder_channels=16,
+        ),
+        {},
+    ),
+    "bd-vae-small": ("BD-VAE", BdVaeConfig(**_VAE_SMALL, decoder_channels=32), {}),
+    "dc-vae-small": (
+        "DC-VAE",
+        DcVaeConfig(**_VAE_SMALL, decoder_channels=_SMALL.decoder_channels),
+        {},
+    ),
+    "genesis-v2-small": (
+        "GENESIS-V2",
+        GenesisV2Config(
+            image_size=32, encoder_channels=32, decoder_channels=32, prior_lstm_size=128
+        ),
+        {},
+    ),
+    "iodine-small": (
+        "IODINE",
+        IodineConfig(
+            image_size=32,
+            decoder_channels=16,
+            refinement_channels=(16, 16, 16),
+            refinement_size=64,
+            refinement_lstm_size=64,
+        ),
+        {"objective": "elbo", "clip_norm": 5.0, "learning_rate": 3e-4},
+    ),
+}
+
 #: Options of genesis_rl/ObjectGoal-v0 (and of its scenes) for the demonstration: few, large objects
 #: in different colours, which come apart in minutes.
 DEMO_WORLD: dict[str, Any] = {
@@ -69,6 +134,13 @@ PRESETS: dict[str, Preset] = {
     "multi-dsprites-small": Preset(
         "half the channels, 32 px: fits a CPU, hours for all of its steps", _SHORT
     ),
+    **{
+        name: Preset(
+            f"{title} with half the channels, 32 px; otherwise as multi-dsprites-small",
+            replace(_SHORT, model=model, out=Path("runs") / name, **changes),
+        )
+        for name, (title, model, changes) in _OTHERS.items()
+    },
     "demo": Preset(
         "scenes of ObjectGoal's large-object world, 32 px: minutes on a CPU",
         replace(

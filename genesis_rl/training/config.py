@@ -7,7 +7,7 @@ from typing import Any, Literal, cast
 
 from genesis_rl.data import Pack, open_dataset
 from genesis_rl.geco import GecoConfig
-from genesis_rl.models import GenesisConfig, GenesisSConfig
+from genesis_rl.models import GenesisConfig, ModelConfig
 
 _CHOICES = {
     "schedule": ("constant", "cosine"),
@@ -20,7 +20,7 @@ _CHOICES = {
 class PretrainConfig:
     """All settings of a pretraining; defaults are the paper's (appendix B.4)."""
 
-    model: GenesisConfig | GenesisSConfig = field(default_factory=GenesisConfig)
+    model: ModelConfig = field(default_factory=GenesisConfig)
     """the model and its shape"""
     data: str = "multi_dsprites"
     """name of a data set, or the folder of a pack"""
