@@ -20,6 +20,7 @@ from genesis_rl.agents.vec_obs import VecGenesisObs
 from genesis_rl.files import new_file
 from genesis_rl.frames import as_nhwc_uint8
 from genesis_rl.perception import SlotEncoder
+from genesis_rl.process import keep_freed_memory
 from genesis_rl.visualize import Picture, overlay_masks, save_mp4
 
 RESULT, VIDEO = "evaluation.json", "video.mp4"
@@ -153,6 +154,7 @@ def evaluate_agent(config: EvaluationConfig) -> dict[str, Any]:
     """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    keep_freed_memory()
     load = partial(load_agent, device=config.device, encoder_device=config.encoder_device)
     agent = load(config.folder, num_envs=min(config.num_envs, config.episodes), vec=config.vec)
     policies: dict[str, tuple[Policy, bool]] = {"agent": (agent.model, False)}

@@ -1,11 +1,8 @@
 """Training an agent: one run in one folder, with evaluations, a log and a clean end."""
 
 import math
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from types import FrameType
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -18,6 +15,7 @@ from genesis_rl.agents.config import AgentConfig
 from genesis_rl.agents.stack import build_ppo, fit_scale, make_encoder, make_vec_env, step_seconds
 from genesis_rl.checkpoint import load_pretrained, pick_device
 from genesis_rl.log import FILE, RunLog
+from genesis_rl.process import StopSignal, keep_freed_memory
 
 # Evaluations see other episodes than training, whose environments count up from the seed.
 _EVAL_SEED = 1_000_000
@@ -38,7 +36,6 @@ class AgentTrainer:
         model: PPO.
         venv: the environments it learns in.
         eval_venv: the environments it is evaluated in, of the same kind.
-        stopped: whether SIGTERM ended the run early.
     """
 
     def __init__(self, config: AgentConfig) -> None:
@@ -49,11 +46,12 @@ class AgentTrainer:
                 cannot be made or has no frames that the encoder takes.
         """
         self.config = config
-        self.stopped = False
+        self._signal = StopSignal()
         if recover_agent(config.out) is not None or (config.out / FILE).exists():
             raise ValueError(f"out {config.out} already holds a run; choose another.")
         if config.threads is not None:
             torch.set_num_threads(config.threads)
+        keep_freed_memory()
         device = pick_device(config.device)
         self.pretrained = load_pretrained(config.encoder, device="cpu")
         encoder = make_encoder(config, self.pretrained.model, self.pretrained.preprocessing)
@@ -70,6 +68,11 @@ class AgentTrainer:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def stopped(self) -> bool:
+        """Whether SIGTERM ended the run early."""
+        return self._signal.received
 
     def run(self) -> dict[str, float]:
         """Train to the end, or until SIGTERM, which saves and leaves; then close everything.
@@ -91,7 +94,7 @@ class AgentTrainer:
                 wandb=config.wandb,
                 config=config.to_json(),
             ) as log,
-            self._on_sigterm(),
+            self._signal,
         ):
             self.model.set_logger(Logger(None, [_ToRunLog(log)]))
             try:
@@ -134,17 +137,6 @@ class AgentTrainer:
         self.save("last", evaluation.figures if seen else {})
         if not evaluation.best_figures:
             self.save("best", {})
-
-    @contextmanager
-    def _on_sigterm(self) -> Iterator[None]:
-        def stop(_signal: int, _frame: FrameType | None) -> None:
-            self.stopped = True
-
-        before = signal.signal(signal.SIGTERM, stop)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, before)
 
 
 class _Evaluation(EvalCallback):
