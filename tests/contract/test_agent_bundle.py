@@ -2,20 +2,17 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from gymnasium import spaces
 from stable_baselines3 import PPO
 
-from genesis_rl.agents.bundle import Agent, load_agent, save_agent
+from genesis_rl.agents.bundle import load_agent, save_agent
 from genesis_rl.agents.config import AgentConfig, PolicyConfig, PPOConfig
 from genesis_rl.agents.extractors import FlatSlotsExtractor, SlotSetExtractor
 from genesis_rl.agents.stack import build_ppo, fit_scale, make_vec_env
@@ -238,144 +235,8 @@ def test_saving_that_fails_leaves_the_old_agent(
     assert [path.name for path in saved.parent.iterdir()] == ["agent"]
 
 
-class Symbols(gym.Env[Any, Any]):
-    """Observations that are no frames, or actions that PPO cannot take."""
-
-    def __init__(self, pixels: bool = False, fails: bool = False) -> None:
-        if fails:
-            raise RuntimeError("the simulator\nis not installed")
-        shape = (24, 24, 3) if pixels else (7, 7, 3)
-        self.observation_space = spaces.Box(0, 255, shape, np.uint8)
-        self.action_space = spaces.Dict({"a": spaces.Discrete(2)})
-        if not pixels:
-            self.action_space = spaces.Discrete(2)
-
-
-@pytest.fixture
-def symbols() -> Iterator[None]:
-    gym.register("Symbols-v0", lambda **options: Symbols(**options))
-    yield
-    del gym.registry["Symbols-v0"]
-
-
-@pytest.mark.usefixtures("symbols")
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"env": "Nowhere-v0"}, "env 'Nowhere-v0' cannot be made: NameNotFound"),
-        ({"env": "no_such_module:X-v0"}, "cannot be made: ModuleNotFoundError"),
-        ({"env": "a b"}, "env 'a b' cannot be made"),
-        ({"env_options": '{"wings": 2}'}, "cannot be made: TypeError: .*wings"),
-        ({"env": "Symbols-v0"}, "7 x 7 is a symbolic grid"),
-        ({"env": "Symbols-v0", "env_options": '{"pixels": true}'}, "PPO takes Box, Discrete"),
-        (
-            {"env": "Symbols-v0", "env_options": '{"fails": true}'},
-            "cannot be made: RuntimeError: the simulator is not installed",
-        ),
-        ({"env": "State-v0"}, "not an image.*render"),
-        ({"obs_key": "pixels"}, "key is 'pixels', but the observation is Box"),
-        ({"env_options": '{"entry": "image"}', "obs_key": "goal"}, "goal"),
-        ({"frame_layout": "HW"}, "wanted 2 axes"),
-    ],
-)
-@pytest.mark.parametrize("vec", ["dummy", "subproc"])
-def test_environments_that_do_not_fit_are_named(
-    vec: str, changes: dict[str, Any], message: str, encoder_path: str, encoder: SlotEncoder
-) -> None:
-    config = settings(encoder_path, **{"vec": vec, **changes})
-    with pytest.raises(ValueError, match=message):
-        make_vec_env(config, encoder)
-
-
-def test_an_environment_that_only_this_process_knows(
-    encoder_path: str, encoder: SlotEncoder, capfd: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(ValueError, match="not in one of its own; wanted module:id"):
-        make_vec_env(settings(encoder_path, vec="subproc"), encoder)
-    assert "NameNotFound" in capfd.readouterr().err  # the process's own message
-
-
-def test_module_and_id_name_an_environment(encoder_path: str, encoder: SlotEncoder) -> None:
-    config = settings(
-        encoder_path,
-        env="genesis_rl:genesis_rl/ObjectGoal-v0",
-        env_options='{"image_size": 32}',
-        vec="subproc",
-    )
-    with closing(make_vec_env(config, encoder, seed=2)) as venv:
-        first = np.asarray(venv.reset())
-    with closing(make_vec_env(replace(config, vec="dummy"), encoder, seed=2)) as venv:
-        np.testing.assert_allclose(np.asarray(venv.reset()), first, atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"env": "State-v0", "render": True},
-        {"env_options": '{"entry": "image"}'},
-        {"env_options": '{"entry": "camera"}', "obs_key": "camera"},
-        {"env_options": '{"layout": "CWH"}', "frame_layout": "CWH"},
-    ],
-    ids=["rendered", "entry found", "entry named", "layout named"],
-)
-def test_frames_come_from_where_the_settings_say(
-    changes: dict[str, Any], encoder_path: str, encoder: SlotEncoder
-) -> None:
-    with closing(make_vec_env(settings(encoder_path), encoder, seed=9)) as venv:
-        plain = np.asarray(venv.reset())
-    with closing(make_vec_env(settings(encoder_path, **changes), encoder, seed=9)) as venv:
-        # The same world is drawn, whichever way its frames come.
-        np.testing.assert_allclose(np.asarray(venv.reset()), plain, atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"env": ""}, "env is empty"),
-        ({"vec": "threads"}, "vec is 'threads'; wanted one of subproc, dummy"),
-        ({"env_options": "{"}, "env_options is '{', which is not JSON"),
-        ({"env_options": "[]"}, "wanted a JSON object"),
-        ({"env_options": '{"render_mode": "human"}'}, "wanted the flags env and render"),
-        ({"frame_layout": "XY"}, "frame_layout is 'XY'"),
-        ({"num_envs": 0}, "num_envs is 0; wanted a whole number >= 1"),
-        ({"total_steps": 1.5}, "total_steps is 1.5"),
-        ({"eval_every": 0}, "eval_every is 0"),
-        ({"eval_episodes": 0}, "eval_episodes is 0"),
-        ({"max_minutes": 0}, "max_minutes is 0; wanted a value > 0"),
-        ({"threads": 0}, "threads is 0"),
-        ({"seed": -1}, "seed is -1"),
-    ],
-)
-def test_bad_settings_are_named(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        settings("encoder", **changes)
-
-
-@pytest.mark.parametrize(
-    ("config_class", "changes", "message"),
-    [
-        (PolicyConfig, {"extractor": "rnn"}, "extractor is 'rnn'; wanted one of transformer, mlp"),
-        (PolicyConfig, {"heads": 5}, "heads is 5; wanted a divisor of width, 64"),
-        (PolicyConfig, {"layers": 0}, "layers is 0"),
-        (PPOConfig, {"n_steps": 0}, "n_steps is 0"),
-        (PPOConfig, {"batch_size": 1}, "batch_size is 1; wanted at least 2"),
-        (PPOConfig, {"learning_rate": float("nan")}, "learning_rate is nan"),
-        (PPOConfig, {"gamma": 0.0}, r"gamma is 0.0; wanted a value in \(0, 1\]"),
-        (PPOConfig, {"gae_lambda": 1.1}, "gae_lambda is 1.1"),
-        (PPOConfig, {"ent_coef": -0.1}, "ent_coef is -0.1"),
-        (PPOConfig, {"clip_range": 0}, "clip_range is 0"),
-    ],
-)
-def test_bad_nested_settings_are_named(
-    config_class: type[Any], changes: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        config_class(**changes)
-
-
 def test_settings_survive_json(encoder_path: str) -> None:
     config = settings(encoder_path, max_minutes=2.5, policy=PolicyConfig("mlp"))
     assert AgentConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
     with pytest.raises(ValueError, match="config is list"):
         AgentConfig.from_json([])
-    assert Agent._fields == ("model", "venv", "config", "metadata")

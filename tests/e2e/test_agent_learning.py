@@ -1,0 +1,207 @@
+"""Training an agent in this process: it learns, repeats itself, ends in time and in trouble."""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from genesis_rl import log
+from genesis_rl.agents.config import AgentConfig, EvaluationConfig, PolicyConfig, PPOConfig
+from genesis_rl.agents.evaluation import evaluate_agent
+from genesis_rl.agents.learning import AgentTrainer, TrainingError
+from genesis_rl.checkpoint import save_pretrained
+from genesis_rl.models import MODELS
+from genesis_rl.slots import Slots
+
+
+@dataclass(frozen=True)
+class QuadrantsConfig:
+    image_size: int = 32
+    num_slots: int = 4
+
+
+class Quadrants(nn.Module):
+    """A scene model whose four slots are the quadrants: place in z_m, mean colour in z_c."""
+
+    places: Tensor
+    latent_sizes = (2, 3)
+
+    def __init__(self, config: QuadrantsConfig) -> None:
+        super().__init__()
+        self.config = config
+        signs = torch.tensor([-1.0, 1.0])
+        self.register_buffer("places", torch.cartesian_prod(signs, signs))
+
+    def infer(
+        self, x: Tensor, *, sample: bool = False, generator: torch.Generator | None = None
+    ) -> Slots:
+        b, _, h, w = x.shape
+        colours = nn.functional.avg_pool2d(x, h // 2).flatten(2).transpose(1, 2)
+        mask = torch.eye(4).view(4, 2, 2).repeat_interleave(h // 2, 1).repeat_interleave(w // 2, 2)
+        log_pi = mask.clamp(min=1e-6).log().expand(b, 1, 4, h, w).transpose(1, 2)
+        return Slots(self.places.expand(b, 4, 2), colours, log_pi)
+
+    def decode(self, slots: Slots) -> Any:
+        raise NotImplementedError
+
+    def elbo(self, x: Tensor, **options: Any) -> Any:
+        raise NotImplementedError
+
+    def sample(self, n: int, **options: Any) -> Any:
+        raise NotImplementedError
+
+
+class FindQuadrant(gym.Env[Any, Any]):
+    """One quadrant of the frame is bright; its number is the right action, four times."""
+
+    metadata: dict[str, Any] = {"render_modes": [], "render_fps": 5}  # noqa: RUF012
+
+    def __init__(self, breaks_at: int | None = None) -> None:
+        self.observation_space = spaces.Box(0, 255, (32, 32, 3), np.uint8)
+        self.action_space = spaces.Discrete(4)
+        self.breaks_at, self.steps = breaks_at, 0
+
+    def _draw(self) -> Any:
+        self._right = int(self.np_random.integers(4))
+        values = self.np_random.integers(0, 100, 4)
+        values[self._right] += 140
+        return np.repeat(np.kron(values.reshape(2, 2), np.ones((16, 16)))[..., None], 3, 2).astype(
+            np.uint8
+        )
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self._hits = self._count = 0
+        return self._draw(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        if self.steps == self.breaks_at:
+            raise EOFError("the simulator went away")
+        hit = int(action) == self._right
+        self._hits += hit
+        self._count += 1
+        ended = self._count == 4
+        return self._draw(), hit / 4, ended, False, {"is_success": self._hits == 4}
+
+
+@pytest.fixture
+def quadrants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An encoder of quadrants and the environment for it."""
+    monkeypatch.setitem(MODELS, "quadrants", (QuadrantsConfig, Quadrants))
+    gym.register("FindQuadrant-v0", lambda **options: FindQuadrant(**options))
+    save_pretrained(Quadrants(QuadrantsConfig()), tmp_path / "encoder")
+    yield tmp_path / "encoder"
+    del gym.registry["FindQuadrant-v0"]
+
+
+def quadrant_config(encoder: Path, **changes: Any) -> AgentConfig:
+    options: dict[str, Any] = {
+        "env": "FindQuadrant-v0",
+        "policy": PolicyConfig(width=32),
+        "ppo": PPOConfig(n_steps=64, batch_size=128, learning_rate=3e-3, gamma=0.5),
+        "total_steps": 4096,
+        "num_envs": 8,
+        "vec": "dummy",
+        "eval_every": 2048,
+        "eval_episodes": 20,
+        "out": encoder.parent / "run",
+        "tensorboard": False,
+        "progress": False,
+    }
+    return AgentConfig(encoder=str(encoder), **(options | changes))
+
+
+@pytest.mark.parametrize("extractor", ["transformer", "mlp"])
+def test_ppo_learns_what_the_slots_show(extractor: Any, quadrants: Path) -> None:
+    config = quadrant_config(quadrants, policy=PolicyConfig(extractor, width=32))
+    figures = AgentTrainer(config).run()
+    assert figures["success_rate"] >= 0.8
+    assert figures["mean_return"] >= 0.9
+    rows = log.read(config.out)
+    assert rows[-1]["step"] == 4096
+    assert [row["step"] for row in rows if "eval/success_rate" in row] == [2048, 4096]
+    last = [row for row in rows if "time/fps" in row][-1]
+    shares = [last[f"time/{name}_share"] for name in ("env", "encode", "evaluate", "learn")]
+    assert sum(shares) == pytest.approx(1)
+    assert min(shares) > 0
+    assert last["rollout/success_rate"] > 0.5
+    result = evaluate_agent(EvaluationConfig(config.out, episodes=50, num_envs=4, video_episodes=0))
+    assert result["greedy"]["success_interval"][0] > 0.8
+    assert result["agent"]["success_interval"][0] > 0.6
+    assert result["random"]["success_interval"][1] < 0.3
+    assert json.loads((config.out / "evaluation.json").read_text())["agent"]["episodes"] == 50
+    assert not (config.out / "video.mp4").exists()
+
+
+def test_the_time_limit_ends_a_training_cleanly(quadrants: Path) -> None:
+    config = quadrant_config(quadrants, total_steps=10**7, max_minutes=2 / 60)
+    began = time.monotonic()
+    trainer = AgentTrainer(config)
+    figures = trainer.run()
+    assert time.monotonic() - began < 30
+    assert not trainer.stopped
+    assert 0 < trainer.model.num_timesteps < 10**6
+    assert figures["mean_return"] >= 0
+    last = json.loads((config.out / "last" / "agent.json").read_text())
+    assert last["metrics"]["step"] == trainer.model.num_timesteps
+
+
+def test_training_is_repeatable(quadrants: Path) -> None:
+    weights = []
+    for name in ("a", "b"):
+        config = quadrant_config(quadrants, total_steps=512, out=quadrants.parent / name)
+        trainer = AgentTrainer(config)
+        trainer.run()
+        weights.append(trainer.model.policy.state_dict())
+    for name, value in weights[0].items():
+        assert torch.equal(value, weights[1][name]), name
+
+
+def test_one_encoder_pass_for_each_new_frame(
+    quadrants: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = quadrant_config(quadrants, total_steps=512, eval_every=10**6, eval_episodes=1)
+    trainer = AgentTrainer(config)
+    sizes: list[int] = []
+    infer = Quadrants.infer
+
+    def counted(self: Any, x: Tensor, **options: Any) -> Slots:
+        sizes.append(len(x))
+        return infer(self, x, **options)
+
+    monkeypatch.setattr(Quadrants, "infer", counted)
+    monkeypatch.setattr("genesis_rl.agents.learning._Evaluation._on_training_end", lambda self: 0)
+    trainer.run()
+    # 1 reset and 64 steps of 8 environments; all episodes end at every fourth step.
+    assert len(sizes) == 65
+    assert sum(sizes) == 8 * 65 + 8 * 16
+
+
+def test_an_environment_that_breaks_is_told(quadrants: Path) -> None:
+    config = quadrant_config(quadrants, env_options='{"breaks_at": 300}')
+    with pytest.raises(TrainingError, match="an environment's process ended at step"):
+        AgentTrainer(config).run()
+    assert (config.out / "last" / "agent.json").is_file()
+
+
+def test_numbers_that_are_none_are_told_and_not_saved(quadrants: Path) -> None:
+    trainer = AgentTrainer(quadrant_config(quadrants))
+    policy: Any = trainer.model.policy
+    with torch.no_grad():
+        policy.action_net.weight.fill_(float("nan"))
+    with pytest.raises(TrainingError, match="at step 0: "):
+        trainer.run()
+    assert not (trainer.config.out / "last").exists()
+    assert not (trainer.config.out / "best").exists()
