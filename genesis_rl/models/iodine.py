@@ -208,6 +208,8 @@ class Iodine(BaseModel):
 
     # ---- inference ---------------------------------------------------------------------------
 
+    # torch.compile cannot trace gradients inside of a pass: it leaves this method as it is.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _iterate(self, x: Tensor, noise: Noise | None) -> list[Step]:
         """The steps after each of the T updates; only the last one's sample may be the mean."""
         attached = torch.is_grad_enabled()

@@ -319,3 +319,18 @@ def test_official_checkpoints_that_do_not_fit() -> None:
     state.pop(name)
     with pytest.raises(ValueError, match=rf"no entry {name}"):
         load_official(state, "monet", image_size=SIZE)
+
+
+def test_checkpoints_are_read_from_files(tmp_path: Path) -> None:
+    state = official_state("dc_vae", torch.float32)
+    wrapped = {"model_state_dict": {f"module.{n}": v for n, v in state.items()}, "iter": 3}
+    torch.save(wrapped, tmp_path / "model.ckpt")
+    model = load_official(tmp_path / "model.ckpt", "dc_vae", image_size=SIZE)
+    expected = build("dc_vae", torch.float32)
+    x = images(torch.float32)
+    assert torch.equal(model.infer(x).features, expected.infer(x).features)
+    (tmp_path / "broken.ckpt").write_bytes(b"no checkpoint")
+    with pytest.raises(ValueError, match=r"broken\.ckpt is damaged or not plain tensors"):
+        load_official(tmp_path / "broken.ckpt")
+    with pytest.raises(ValueError, match="nowhere is not a file"):
+        load_official("nowhere")
