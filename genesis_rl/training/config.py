@@ -107,7 +107,11 @@ class PretrainConfig:
         Raises:
             ValueError: if the data are unknown, broken, too few or of another size.
         """
-        pack = open_dataset(self.data, split, **_options(self.data_options))
+        options = _options(self.data_options)
+        if split != "train" and "num_images" in options:
+            # Of what is generated on demand, no more is held out than is scored.
+            options["num_images"] = min(options["num_images"], self.eval_images)
+        pack = open_dataset(self.data, split, **options)
         height, width = pack.images.shape[1:3]
         if (height, width) != (self.model.image_size, self.model.image_size):
             raise ValueError(

@@ -1,0 +1,42 @@
+"""The demonstration in a few seconds: everything it promises is written, nothing is lost."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FLAGS = ("--pretrain-minutes", "0.05", "--agent-minutes", "0.05", "--train-scenes", "64")
+MORE = ("--test-scenes", "16", "--episodes", "4", "--threads", "1")
+
+
+def test_the_report_holds_it_all(
+    tmp_path: Path, run_program: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GENESIS_RL_DATA", str(tmp_path / "data"))
+    out = tmp_path / "demo"
+    out.mkdir()
+    (out / "precious").write_text("of an earlier run")
+    status, text, errors = run_program("agents/demo.py", *FLAGS, *MORE, "--out", str(out))
+    assert status == 0, errors
+    assert str(out / "report.html") in text
+    (aside,) = (path for path in tmp_path.iterdir() if path.name.startswith("demo-"))
+    assert (aside / "precious").is_file()
+
+    figures = json.loads((out / "figures.json").read_text())
+    assert set(figures["encoder"]) == {"GENESIS", "one_slot", "fixed_grid", "colour_palette"}
+    assert figures["agent"]["agent"]["episodes"] == figures["agent"]["random"]["episodes"] == 4
+    assert figures["pretraining"]["images"] == 16 * figures["pretraining"]["steps"] > 0
+    assert 0 < figures["minutes"] < 10
+
+    html = (out / "report.html").read_text()
+    assert html.count("data:image/png;base64,") == 4
+    assert html.count("data:video/mp4;base64,") == 1
+    for words in ("published variant", "fixed_grid", "95 % interval", "random"):
+        assert words in html
+    assert f"{figures['encoder']['GENESIS']['ari']:.3f}" in html
+
+
+def test_misuse(run_program: Any, tmp_path: Path) -> None:
+    status, _, errors = run_program("agents/demo.py", "--pretrain-minutes", "0")
+    assert status == 2 and "pretrain_minutes is 0" in errors
