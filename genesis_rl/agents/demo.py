@@ -203,5 +203,5 @@ def _curves(folder: Path, prefix: str, names: tuple[str, ...]) -> bytes:
     panels = {}
     for name in names:
         points = [(row["step"], row[prefix + name]) for row in rows if prefix + name in row]
-        panels[name] = {"": ([x for x, _ in points], [y for _, y in points])}
+        panels[name] = {name: ([x for x, _ in points], [y for _, y in points])}
     return curves(panels)
