@@ -41,7 +41,13 @@ class PretrainConfig:
     clip_norm: float | None = None
     """largest norm of the whole gradient; None: not clipped"""
     objective: Literal["geco", "elbo"] = "geco"
-    """GECO, or the plain evidence lower bound"""
+    """GECO, or the evidence lower bound with a weight of the KL that is set by hand"""
+    beta: float = 1.0
+    """weight of the KL under "elbo", at the start"""
+    beta_end: float | None = None
+    """weight of the KL under "elbo" from beta_until on, reached geometrically; None: stays"""
+    beta_until: float = 0.5
+    """share of the training over which the weight of the KL moves"""
     geco: GecoConfig = field(default_factory=GecoConfig)
     """GECO's goal and speed"""
     foreground_weight: float = 1.0
@@ -89,10 +95,10 @@ class PretrainConfig:
                 raise ValueError(
                     f"{name} is {getattr(self, name)!r}; wanted {' or '.join(map(repr, choices))}."
                 )
-        for name in ("learning_rate", "foreground_until"):
+        for name in ("learning_rate", "foreground_until", "beta", "beta_until"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; wanted a value > 0.")
-        for name in ("max_minutes", "clip_norm", "threads"):
+        for name in ("max_minutes", "clip_norm", "threads", "beta_end"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} is {value}; wanted a value > 0.")

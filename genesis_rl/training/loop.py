@@ -203,13 +203,13 @@ class Trainer:
                 self._forward, images, self.generator, self._foreground_weight()
             )
         use_geco = config.objective == "geco"
-        loss = self.geco(nll, kl_m + kl_c) if use_geco else nll + kl_m + kl_c
+        beta = self.geco.beta.float() if use_geco else nll.new_tensor(self._beta())
+        loss = self.geco(nll, kl_m + kl_c) if use_geco else nll + beta * (kl_m + kl_c)
         self.accelerator.backward(loss)
         if config.clip_norm is not None:
             self.accelerator.clip_grad_norm_(self.model.parameters(), config.clip_norm)
         self._optimiser.step()
         self._optimiser.zero_grad()
-        beta = self.geco.beta.float() if use_geco else torch.ones_like(nll)
         terms = torch.stack([nll.detach(), kl_m.detach(), kl_c.detach(), beta])
         if self.accelerator.num_processes > 1:
             terms = self.accelerator.reduce(terms, "mean")
@@ -224,6 +224,13 @@ class Trainer:
         if config.schedule == "cosine":
             rate *= 0.5 * (1 + math.cos(math.pi * self.progress()))
         return rate
+
+    def _beta(self) -> float:
+        config = self.config
+        if config.beta_end is None:
+            return config.beta
+        share = min(1.0, self.progress() / config.beta_until)
+        return config.beta * math.pow(config.beta_end / config.beta, share)
 
     def _foreground_weight(self) -> float:
         left = max(0.0, 1 - self.progress() / self.config.foreground_until)

@@ -98,6 +98,8 @@ def config(pack: Pack, tmp_path: Path) -> PretrainConfig:
                 "save_every",
             )
         ),
+        ({"beta_end": 0.0}, r"beta_end is 0\.0; wanted a value > 0"),
+        ({"beta_until": 0.0}, r"beta_until is 0\.0; wanted a value > 0"),
         ({"learning_rate": 0.0}, r"learning_rate is 0\.0; wanted a value > 0"),
         ({"learning_rate": math.nan}, "learning_rate is nan; wanted a value > 0"),
         ({"foreground_until": -0.5}, r"foreground_until is -0\.5; wanted a value > 0"),
@@ -248,6 +250,14 @@ def test_the_foreground_weight_falls_to_one(config: PretrainConfig) -> None:
         assert trainer._foreground_weight() == pytest.approx(weight)
 
 
+def test_the_weight_of_the_kl_moves_geometrically(config: PretrainConfig) -> None:
+    config = dataclasses.replace(config, objective="elbo", beta=0.01)
+    assert Trainer(config)._beta() == 0.01
+    trainer = Trainer(dataclasses.replace(config, beta_end=0.16, beta_until=0.8))
+    for trainer.step, beta in ((0, 0.01), (8, 0.04), (16, 0.16), (20, 0.16)):
+        assert trainer._beta() == pytest.approx(beta)
+
+
 # ---- whole runs ----------------------------------------------------------------------------------
 
 
@@ -255,6 +265,7 @@ def test_the_foreground_weight_falls_to_one(config: PretrainConfig) -> None:
     "change",
     [
         {"objective": "elbo"},
+        {"beta_end": 2.0, "objective": "elbo"},
         {"precision": "bf16"},
         {"schedule": "cosine", "warmup_steps": 2},
         {"clip_norm": 0.5},
