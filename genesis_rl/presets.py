@@ -145,10 +145,25 @@ PRESETS: dict[str, Preset] = {
         "scenes of ObjectGoal's large-object world, 32 px: minutes on a CPU",
         replace(
             _SHORT,
-            model=replace(_SMALL, mask_latent_size=16, posterior_sigma_floor=0.01),
+            model=replace(
+                _SMALL,
+                mask_latent_size=16,
+                decoder_channels=(32, 16, 16, 8, 8),
+                component_decoder_channels=8,
+                sigma_x=0.3,
+                mixture="pixel",
+                posterior_sigma_floor=0.01,
+                mask_logit_bias=-2.0,
+            ),
             data="object_goal",
             data_options=json.dumps({**DEMO_WORLD, "num_images": 20_000}),
-            max_minutes=5.5,
+            learning_rate=2e-3,
+            # The KL's weight starts low enough for slots to take hold of objects at all, and then
+            # grows until sharing an object, or the background, costs more than it is worth.
+            objective="elbo",
+            beta=0.05,
+            beta_end=0.2,
+            max_minutes=6.5,
             eval_every=250,
             out=Path("runs/demo/encoder"),
         ),

@@ -25,6 +25,7 @@ from genesis_rl.models.base import (
     at_least_float32,
     check_channels,
     check_counts,
+    check_positive,
     check_shared,
     learned_prior,
     masked_images,
@@ -64,6 +65,9 @@ class GenesisSConfig:
     """mix the slots in every colour channel apart (paper's code), or once per pixel"""
     posterior_sigma_floor: float = 1e-8
     """least standard deviation of the posterior; 0.01 keeps short trainings finite"""
+    mask_logit_bound: float | None = None
+    """bound of the mask logits, by bound * tanh(logit / bound); 5 keeps at least 0.7 % of what is
+    left for every slot, so that a slot without an object can still find one; None: unbounded"""
     mask_logit_bias: float | None = None
     """initial bias of the mask logits; below 0, early slots start small; None: PyTorch's default"""
     decode_last_mask: bool = False
@@ -79,6 +83,8 @@ class GenesisSConfig:
         check_counts(self, "component_decoder_channels")
         check_channels(self, "encoder_channels", 5)
         check_channels(self, "decoder_channels", 5)
+        if self.mask_logit_bound is not None:
+            check_positive(self, "mask_logit_bound")
 
 
 @dataclass(frozen=True)
@@ -215,7 +221,11 @@ class GenesisS(BaseModel):
         last = self.config.num_slots - 1
         used = z_m if self.config.decode_last_mask else z_m[:, :last]
         logits = self.mask_decoder(used.flatten(0, 1)).unflatten(0, used.shape[:2])
-        return stick_breaking(at_least_float32(logits[:, :last]))
+        logits = at_least_float32(logits[:, :last])
+        bound = self.config.mask_logit_bound
+        if bound is not None:
+            logits = bound * torch.tanh(logits / bound)
+        return stick_breaking(logits)
 
     # ---- components --------------------------------------------------------------------------
 

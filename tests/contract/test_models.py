@@ -305,6 +305,11 @@ def test_options_do_what_they_say(name: str) -> None:
     assert float(floored.q_m.sigma.min()) > 0.5
     biased = build(name, mask_logit_bias=-6.0).infer(x)
     assert float(biased.log_pi[:, -1].exp().mean()) > 0.9
+    # A bound of 2 leaves every slot but the last sigmoid(-2) of what is left, or more.
+    bounded = build(name, mask_logit_bias=-60.0, mask_logit_bound=2.0).infer(x)
+    assert float(bounded.log_pi[:, 0].exp().min()) == pytest.approx(0.1192, abs=1e-3)
+    with pytest.raises(ValueError, match="mask_logit_bound is 0"):
+        build(name, mask_logit_bound=0.0)
     # In eval mode the K-th mask's decoding changes nothing.
     last, skipped = (build(name, decode_last_mask=flag) for flag in (True, False))
     skipped.load_state_dict(last.state_dict())
