@@ -36,9 +36,9 @@ class DemoConfig:
 
     out: Path = Path("runs/demo")
     """folder of the results; one that exists is moved aside"""
-    pretrain_minutes: float = 6.5
+    pretrain_minutes: float = 7.0
     """time for learning to see"""
-    agent_minutes: float = 2.0
+    agent_minutes: float = 1.25
     """time for learning to act"""
     train_scenes: int = 20_000
     """scenes to learn to see from"""
@@ -78,7 +78,7 @@ class DemoConfig:
         return AgentConfig(
             encoder=str(self.out / "encoder"),
             env_options=json.dumps(DEMO_WORLD),
-            total_steps=1_000_000,
+            total_steps=50_000,
             max_minutes=self.agent_minutes,
             vec="dummy",  # an environment's step takes a tenth of a millisecond
             out=self.out / "agent",
