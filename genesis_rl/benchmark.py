@@ -44,8 +44,9 @@ class BenchmarkConfig:
     """untimed repeats before"""
     precision: Literal["bf16", "fp32"] = "bf16"
     """arithmetic of training and encoding"""
-    compile: bool = False
-    """compile the training pass with torch.compile"""
+    compile: bool = True
+    """compile the training pass and the encoder with torch.compile; on a CPU this needs a C++
+    compiler"""
     device: str = "auto"
     """auto, cpu or cuda"""
     threads: int | None = None
@@ -178,7 +179,7 @@ def _encoding(
     """A batch and a single frame through SlotEncoder, uint8 frames in, numpy features out."""
     size = config.model.image_size
     dtype: Literal["bfloat16", "float32"] = "bfloat16" if config.precision == "bf16" else "float32"
-    encoder = SlotEncoder(model, device=device, dtype=dtype)
+    encoder = SlotEncoder(model, device=device, dtype=dtype, compile=config.compile)
     frames = np.random.default_rng(0).integers(
         0, 256, (config.batch_size, size, size, 3), dtype=np.uint8
     )

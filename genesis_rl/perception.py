@@ -94,6 +94,7 @@ class SlotEncoder:
         preprocessing: Preprocessing | Mapping[str, Any] | None = None,
         batch_size: int = 256,
         dtype: Precision = "float32",
+        compile: bool = False,
     ) -> None:
         """Load and prepare the model.
 
@@ -105,6 +106,8 @@ class SlotEncoder:
             batch_size: most frames in one pass of the model.
             dtype: "bfloat16" infers under autocast: faster where the hardware has it, no longer
                 equal between batch sizes.
+            compile: compile the inference with torch.compile, which needs a C++ compiler on the
+                CPU and takes its time at the first frames of every new batch size.
 
         Raises:
             TypeError: if ``model`` is none of these.
@@ -140,11 +143,13 @@ class SlotEncoder:
         self.fingerprint: str = fingerprint(model)
         own = model if self.source else copy.deepcopy(model)  # the caller's model stays as it is
         self._model = cast("SceneModel", _inference_form(own, self.device))
+        self._infer = torch.compile(self._model.infer) if compile else self._model.infer
         self._arguments = {
             "device": str(device),
             "preprocessing": preprocessing and asdict(preprocessing),
             "batch_size": batch_size,
             "dtype": dtype,
+            "compile": compile,
         }
 
     @property
@@ -194,7 +199,7 @@ class SlotEncoder:
             device=self.device,
         )
         with torch.inference_mode(), self._precision():
-            parts = [self._model.infer(chunk) for chunk in x.split(self.batch_size)]
+            parts = [self._infer(chunk) for chunk in x.split(self.batch_size)]
             return Slots(
                 torch.cat([part.z_m for part in parts]).float(),
                 torch.cat([part.z_c for part in parts]).float(),

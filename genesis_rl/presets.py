@@ -163,7 +163,7 @@ PRESETS: dict[str, Preset] = {
             objective="elbo",
             beta=0.05,
             beta_end=0.2,
-            max_minutes=7.0,
+            max_minutes=6.5,
             eval_every=500,
             out=Path("runs/demo/encoder"),
         ),

@@ -1,7 +1,7 @@
 """Measure training and encoding speed; print a table and write JSON.
 
     python pretrain/benchmark.py
-    python pretrain/benchmark.py --model.num-slots 9 --precision fp32 --out speed.json
+    python pretrain/benchmark.py --model.num-slots 9 --no-compile --out speed.json
 
 Every rate is also given per TFLOP/s of the machine's own float32 matrix product, beside the
 authors' code on that scale.

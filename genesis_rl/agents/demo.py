@@ -36,7 +36,7 @@ class DemoConfig:
 
     out: Path = Path("runs/demo")
     """folder of the results; one that exists is moved aside"""
-    pretrain_minutes: float = 7.0
+    pretrain_minutes: float = 6.5
     """time for learning to see"""
     agent_minutes: float = 1.25
     """time for learning to act"""

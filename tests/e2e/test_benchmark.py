@@ -12,7 +12,7 @@ TINY = (
     *("--model.image-size", "32", "--model.num-slots", "3"),
     *("--model.encoder-channels", "4", "4", "4", "4", "4"),
     *("--model.decoder-channels", "4", "4", "4", "4", "4"),
-    *("--batch-size", "4", "--repeats", "3", "--warmup", "1", "--device", "cpu"),
+    *("--batch-size", "4", "--repeats", "3", "--warmup", "1", "--device", "cpu", "--no-compile"),
 )
 
 

@@ -1,6 +1,7 @@
 """SlotEncoder: frames to posterior means, with weights that stay as they are."""
 
 import copy
+import functools
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -348,3 +349,15 @@ def test_cuda_equals_the_cpu_and_itself_in_any_batch(frames: npt.NDArray[np.uint
     alone = np.concatenate([encoder.features(frame) for frame in frames])
     np.testing.assert_allclose(alone, batch, atol=1e-5)
     np.testing.assert_allclose(SlotEncoder(model, device="cpu").features(frames), batch, atol=1e-4)
+
+
+def test_a_compiled_encoder_gives_the_same_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the graph capture of torch.compile but without its code generation, for speed."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    model = Genesis(GenesisConfig(**SMALL, **SMALL_C))
+    frames = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    plain, compiled = SlotEncoder(model), SlotEncoder(model, compile=True)
+    np.testing.assert_allclose(
+        compiled.features(frames), plain.features(frames), atol=1e-5, rtol=1e-4
+    )
+    assert compiled.spec["compile"] and not plain.spec["compile"]
