@@ -143,7 +143,7 @@ class SlotEncoder:
         self.fingerprint: str = fingerprint(model)
         own = model if self.source else copy.deepcopy(model)  # the caller's model stays as it is
         self._model = cast("SceneModel", _inference_form(own, self.device))
-        self._infer = torch.compile(self._model.infer) if compile else self._model.infer
+        self._compiled = torch.compile(self._model.infer) if compile else None
         self._arguments = {
             "device": str(device),
             "preprocessing": preprocessing and asdict(preprocessing),
@@ -198,8 +198,9 @@ class SlotEncoder:
             preprocessing=self.preprocessing,
             device=self.device,
         )
+        infer = self._compiled or self._model.infer
         with torch.inference_mode(), self._precision():
-            parts = [self._infer(chunk) for chunk in x.split(self.batch_size)]
+            parts = [infer(chunk) for chunk in x.split(self.batch_size)]
             return Slots(
                 torch.cat([part.z_m for part in parts]).float(),
                 torch.cat([part.z_c for part in parts]).float(),
