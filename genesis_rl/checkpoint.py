@@ -16,7 +16,7 @@ import torch
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from genesis_rl.files import new_folder, recover_folder
 from genesis_rl.frames import Preprocessing
@@ -191,24 +191,43 @@ def load_weights(model: nn.Module, folder: Path) -> None:
     Raises:
         ValueError: if the file is missing or damaged, or an entry does not fit.
     """
-    path = folder / WEIGHTS
+    wanted = model.state_dict()
+    state = read_tensors(
+        folder / WEIGHTS, wanted, other="its config.json is of another model", shapes=CONFIG
+    )
+    model.load_state_dict(state)
+
+
+def read_tensors(
+    path: Path, wanted: Mapping[str, Tensor], *, other: str, shapes: str
+) -> dict[str, Tensor]:
+    """Read a safetensors file that must hold exactly the wanted entries, to the CPU.
+
+    Args:
+        path: the file.
+        wanted: tensors of the names and shapes that it must hold.
+        other: what other entries mean, for the message.
+        shapes: what asks for the shapes, for the message.
+
+    Raises:
+        ValueError: if the file is missing or damaged, or an entry does not fit.
+    """
     if not path.is_file():
         raise ValueError(f"{path} is missing.")
     try:
-        state = load_file(path)
+        state = load_file(path, device="cpu")
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is damaged or not safetensors: {error}") from error
-    wanted = model.state_dict()
     for name in sorted(wanted.keys() ^ state.keys()):
         where = "lacks" if name in wanted else "has an unknown"
-        raise ValueError(f"{path} {where} entry {name}; its config.json is of another model.")
+        raise ValueError(f"{path} {where} entry {name}; {other}.")
     for name, value in wanted.items():
         if state[name].shape != value.shape:
             raise ValueError(
-                f"{path}: {name} has shape {tuple(state[name].shape)}; config.json wants "
+                f"{path}: {name} has shape {tuple(state[name].shape)}; {shapes} wants "
                 f"{tuple(value.shape)}."
             )
-    model.load_state_dict(state)
+    return state
 
 
 def _tuples(value: Any) -> Any:

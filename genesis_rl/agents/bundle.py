@@ -17,8 +17,7 @@ from typing import Any, Literal, NamedTuple
 import gymnasium
 import stable_baselines3
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
@@ -26,7 +25,7 @@ from torch import Tensor
 import genesis_rl
 from genesis_rl.agents.config import AgentConfig
 from genesis_rl.agents.stack import build_ppo, make_encoder, make_vec_env
-from genesis_rl.checkpoint import Pretrained, fingerprint, write_pretrained
+from genesis_rl.checkpoint import Pretrained, fingerprint, read_tensors, write_pretrained
 from genesis_rl.envs.slot_obs import InfoKey
 from genesis_rl.files import new_folder, recover_folder
 
@@ -175,22 +174,11 @@ def _read_settings(path: Path) -> dict[str, Any]:
 
 
 def _load_policy(model: PPO, path: Path) -> None:
-    if not path.is_file():
-        raise ValueError(f"{path} is missing.")
-    try:
-        state = load_file(path, device="cpu")
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is damaged or not safetensors: {error}") from error
     weights = _weights(model)
-    for name in sorted(weights.keys() ^ state.keys()):
-        where = "lacks" if name in weights else "has an unknown"
-        raise ValueError(f"{path} {where} entry {name}; {SETTINGS} is of another policy.")
+    state = read_tensors(
+        path, weights, other=f"{SETTINGS} is of another policy", shapes=f"the policy of {SETTINGS}"
+    )
     for name, value in weights.items():
-        if state[name].shape != value.shape:
-            raise ValueError(
-                f"{path}: {name} has shape {tuple(state[name].shape)}; {SETTINGS} and the "
-                f"environment want {tuple(value.shape)}."
-            )
         value.copy_(state[name])
 
 

@@ -14,6 +14,7 @@ from genesis_rl.agents.evaluation import evaluate_agent
 from genesis_rl.agents.learning import AgentTrainer
 from genesis_rl.checkpoint import load
 from genesis_rl.data import open_dataset
+from genesis_rl.files import new_file
 from genesis_rl.presets import DEMO_WORLD, PRESETS
 from genesis_rl.report import Report
 from genesis_rl.training import PretrainConfig, Trainer
@@ -122,7 +123,8 @@ def run(config: DemoConfig) -> Path:
         "agent": {**acting, "steps": learner.model.num_timesteps, "seconds": acted},
         "machine": {"threads": torch.get_num_threads(), "torch": torch.__version__},
     }
-    (config.out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
+    with new_file(config.out / "figures.json") as temporary:
+        temporary.write_text(json.dumps(figures, indent=2) + "\n")
     return _report(config, figures)
 
 
