@@ -108,7 +108,7 @@ def load_pretrained(
     metadata = _read_config(folder / CONFIG)
     config_class, model_class = MODELS[metadata["model"]]
     try:
-        values = {k: _tuples(v) for k, v in metadata["config"].items()}
+        values = {k: as_tuple(v) for k, v in metadata["config"].items()}
         model = model_class(config_class(**values))
         preprocessing = Preprocessing(**metadata.get("preprocessing", {}))
     except (TypeError, ValueError, AttributeError) as error:
@@ -230,8 +230,8 @@ def read_tensors(
     return state
 
 
-def _tuples(value: Any) -> Any:
-    """JSON has lists where the configs have tuples."""
+def as_tuple(value: Any) -> Any:
+    """Turn a list into a tuple: JSON has the one where the configs have the other."""
     return tuple(value) if isinstance(value, list) else value
 
 

@@ -3,23 +3,49 @@
 import dataclasses
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from genesis_rl.checkpoint import load_weights, write_pretrained
+from genesis_rl.checkpoint import as_tuple, load_weights, write_pretrained
 from genesis_rl.files import new_file, new_folder, recover_folder
+from genesis_rl.geco import GecoConfig
+from genesis_rl.models import MODELS
 from genesis_rl.training.config import PretrainConfig
 
-STATE = "training.pt"
+SETTINGS, STATE = "train.json", "training.pt"
 # What makes a run another one: neither a schedule nor a folder's name.
-_IDENTITY = ("model", "data", "data_options", "seed", "batch_size", "objective")
+_IDENTITY = ("model_name", "model", "data", "data_options", "seed", "batch_size", "objective")
 
 
 def settings(config: PretrainConfig) -> dict[str, Any]:
-    """A config as JSON data."""
+    """A config as JSON data; ``model_name`` says which of ``MODELS`` its model is."""
+    names = [name for name, (cls, _) in MODELS.items() if type(config.model) is cls]
     plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config), default=str))
-    return plain
+    return {"model_name": names[0], **plain}
+
+
+def parse_settings(plain: Mapping[str, Any], model_name: str | None = None) -> PretrainConfig:
+    """Build the config that `settings` made JSON data of.
+
+    Args:
+        plain: the data.
+        model_name: the model's name in ``MODELS`` where the data do not say it.
+
+    Raises:
+        ValueError: if the data are of another kind, or of a model that is not known.
+    """
+    values = dict(plain)
+    name = values.pop("model_name", model_name)
+    if name not in list(MODELS):  # it may be of a type that has no hash
+        raise ValueError(f"model_name is {name!r}; wanted one of {', '.join(MODELS)}.")
+    try:
+        model = MODELS[name][0](**{k: as_tuple(v) for k, v in values.pop("model").items()})
+        geco = GecoConfig(**values.pop("geco"))
+        return PretrainConfig(**values | {"model": model, "geco": geco, "out": Path(values["out"])})
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        raise ValueError(f"the settings do not fit this version: {error}") from error
 
 
 class RunFolder:
@@ -37,7 +63,7 @@ class RunFolder:
             ValueError: if it holds a run and ``resume`` is off, no run or another and it is on.
         """
         self.settings = settings(config)
-        self._path = config.out / "train.json"
+        self._path = config.out / SETTINGS
         self.last = recover_folder(config.out / "last")
         self.best = config.out / "best"
         if not config.resume and self.last.exists():
@@ -56,7 +82,9 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise ValueError(f"{self._path} cannot be read as JSON: {error}") from error
         for name in _IDENTITY:
-            mine, theirs = self.settings[name], stored.get(name)
+            mine = self.settings[name]
+            # Runs of before it was recorded say it in their checkpoints only.
+            theirs = stored.get(name, mine if name == "model_name" else None)
             if mine != theirs:
                 raise ValueError(
                     f"{name} is {mine}, but the run in {config.out} has {theirs}; resume with the "
