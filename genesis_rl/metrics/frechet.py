@@ -1,0 +1,325 @@
+"""Frechet distances between sets of images, on the features of a network.
+
+A set is summed up by the mean and covariance of its features, as if they were Gaussian (Heusel et
+al. 2017, arXiv:1706.08500). On the standard Inception network (`genesis_rl.metrics.inception`) the
+distance is the FID of the literature; on `genesis_rl.metrics.features` it ranks models where that
+network cannot be had. Numbers of different networks, or of different numbers of images, do not
+compare: the estimate is biased upwards by about 1 / num_images.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from genesis_rl.data import Pack
+from genesis_rl.slots import SceneModel
+
+_BATCH = 64
+_MAX_IMAGES = 10_000
+
+
+class FeatureNetwork(Protocol):
+    """Images (B, 3, H, W), float in [0, 1], to features (B, width), on any device."""
+
+    @property
+    def width(self) -> int:
+        """Number of features of an image."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the network: distances compare only between equal ones."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Compute the features of images."""
+
+
+class FeatureStatistics:
+    """Number, mean and covariance of features, gathered batch by batch in float64 on the CPU.
+
+    Attributes:
+        count: number of images so far.
+    """
+
+    def __init__(self) -> None:
+        """Start without images; the first batch sets the width."""
+        self.count = 0
+        self._mean = torch.zeros(0, dtype=torch.float64)
+        self._scatter = torch.zeros(0, 0, dtype=torch.float64)
+
+    def update(self, features: Tensor) -> None:
+        """Add features, shape (B, D).
+
+        Two-pass within the batch, then Chan's merge of centred sums: nothing cancels when the mean
+        is far larger than the spread.
+
+        Raises:
+            ValueError: if they are not a finite matrix of the width of the ones before.
+        """
+        if features.ndim != 2 or features.shape[1] == 0:
+            raise ValueError(f"features have shape {tuple(features.shape)}; wanted (N, D).")
+        batch = features.detach().to("cpu", torch.float64)
+        broken = int((~batch.isfinite()).any(1).sum())
+        if broken:
+            raise ValueError(f"the features of {broken} of {len(batch)} images are not finite.")
+        if self.count == 0:
+            self._mean = batch.new_zeros(batch.shape[1])
+            self._scatter = batch.new_zeros(batch.shape[1], batch.shape[1])
+        elif batch.shape[1] != len(self._mean):
+            raise ValueError(f"features have width {batch.shape[1]}; wanted {len(self._mean)}.")
+        if not len(batch):
+            return
+        total = self.count + len(batch)
+        mean = batch.mean(0)
+        centred, shift = batch - mean, mean - self._mean
+        self._scatter.addmm_(centred.T, centred)
+        self._scatter.addr_(shift, shift, alpha=self.count * len(batch) / total)
+        self._mean += shift * (len(batch) / total)
+        self.count = total
+
+    @property
+    def width(self) -> int:
+        """D, the number of features; 0 before the first batch."""
+        return len(self._mean)
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean, shape (D,), float64."""
+        return self._mean
+
+    @property
+    def covariance(self) -> Tensor:
+        """The unbiased covariance, shape (D, D), float64; needs two images."""
+        return self._scatter / (self.count - 1)
+
+
+def frechet_distance(
+    real: Tensor | npt.ArrayLike | FeatureStatistics,
+    generated: Tensor | npt.ArrayLike | FeatureStatistics,
+) -> float:
+    """Squared Frechet (2-Wasserstein) distance between Gaussians fitted to two sets of features.
+
+    ``|m_1 - m_2|^2 + tr(S_1) + tr(S_2) - 2 tr((S_1 S_2)^(1/2))``, in float64. The last trace is the
+    sum of the singular values of ``S_1^(1/2) S_2^(1/2)``: two symmetric eigendecompositions and
+    singular values are accurate for singular covariances (a feature that is always 0) too, where
+    the square root or the eigenvalues of the product, which is not symmetric, are not.
+
+    Args:
+        real: features of real images, shape (N, D), or their statistics.
+        generated: features of generated images, shape (M, D), or their statistics.
+
+    Returns:
+        The distance, >= 0, in squared units of the features.
+
+    Raises:
+        ValueError: for other shapes, different widths, features that are not finite, or N or M that
+            does not exceed D: the covariance would miss directions and the distance mean nothing.
+    """
+    a, b = _statistics(real), _statistics(generated)
+    if a.width != b.width:
+        raise ValueError(
+            f"real features have width {a.width}, generated ones {b.width}; wanted equal widths."
+        )
+    for name, one in (("real", a), ("generated", b)):
+        if one.count <= one.width:
+            raise ValueError(
+                f"got {one.count} {name} images for {one.width} features;"
+                f" wanted at least {one.width + 1}."
+            )
+    values_a, vectors_a = torch.linalg.eigh(a.covariance)
+    values_b, vectors_b = torch.linalg.eigh(b.covariance)
+    # Rounding leaves eigenvalues that are 0 slightly negative.
+    root_a, root_b = values_a.clamp_min(0).sqrt(), values_b.clamp_min(0).sqrt()
+    # S^(1/2) = V root V^T; the outer rotations do not change singular values.
+    product = root_a[:, None] * (vectors_a.T @ vectors_b) * root_b
+    overlap = torch.linalg.svdvals(product).sum()
+    spread = a.covariance.trace() + b.covariance.trace() - 2 * overlap
+    return max(0.0, float((a.mean - b.mean).square().sum() + spread))
+
+
+def _statistics(features: Tensor | npt.ArrayLike | FeatureStatistics) -> FeatureStatistics:
+    if isinstance(features, FeatureStatistics):
+        return features
+    statistics = FeatureStatistics()
+    statistics.update(torch.as_tensor(features))
+    return statistics
+
+
+def gather(features: FeatureNetwork, images: Iterable[Tensor]) -> FeatureStatistics:
+    """Sum up the features of batches of images (B, 3, H, W), float in [0, 1].
+
+    Raises:
+        ValueError: if features are not finite.
+    """
+    statistics = FeatureStatistics()
+    for batch in images:
+        statistics.update(features(batch))
+    return statistics
+
+
+def score_samples(
+    features: FeatureNetwork, real: Iterable[Tensor], generated: Iterable[Tensor]
+) -> float:
+    """Frechet distance between two streams of images.
+
+    Args:
+        features: the network.
+        real: batches of images (B, 3, H, W), float in [0, 1].
+        generated: batches of other images of the same kind; see `sampled_images`.
+
+    Returns:
+        The distance, see `frechet_distance`.
+
+    Raises:
+        ValueError: if one has fewer images than features, or features are not finite.
+    """
+    return frechet_distance(gather(features, real), gather(features, generated))
+
+
+@torch.inference_mode()
+def sampled_images(
+    model: SceneModel, num_images: int, *, seed: int = 0, temperature: float = 1.0
+) -> Iterator[Tensor]:
+    """Novel scenes of a model in eval mode, as images.
+
+    An image is the mixture's mean, ``sum_k pi_k mu_x_k``, clipped to [0, 1]: no pixel noise is
+    drawn, so what is scored is the picture of the scene and not the width of the likelihood.
+
+    Args:
+        model: a scene model; its training mode is put back afterwards.
+        num_images: how many.
+        seed: of the noise; the images are a function of it, the model and the device.
+        temperature: scales the prior's sigma.
+
+    Yields:
+        Batches (B, 3, H, W) on the model's device.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is a {type(model).__name__}; wanted a torch module.")
+    generator = torch.Generator(next(model.parameters()).device).manual_seed(seed)
+    training = model.training
+    for first in range(0, num_images, _BATCH):
+        count = min(_BATCH, num_images - first)
+        model.eval()
+        slots = model.sample(count, generator=generator, temperature=temperature)
+        image = model.decode(slots).image.clamp(0, 1)
+        model.train(training)  # before others have their turn
+        yield image
+
+
+class SampleScorer:
+    """Scores the samples of several models against the same real images by the same network.
+
+    The first n images of a pack are the real ones; the next n give the reference points. Every set
+    has n images, so all distances carry the same bias and compare.
+
+    Attributes:
+        num_images: n.
+    """
+
+    def __init__(self, features: FeatureNetwork, pack: Pack, num_images: int | None = None) -> None:
+        """Compute the features of the real images.
+
+        Args:
+            features: the network.
+            pack: a split that the model, and the network, did not train on; its order should mean
+                nothing.
+            num_images: n; half of the pack by default, at most 10,000.
+
+        Raises:
+            ValueError: if the pack has fewer than 2n images, or n does not exceed the width of the
+                features.
+        """
+        n = min(len(pack) // 2, _MAX_IMAGES) if num_images is None else num_images
+        if n <= features.width:
+            raise ValueError(
+                f"num_images is {n} (the pack has {len(pack)}); {features.width} features want at"
+                f" least {features.width + 1} images in each half."
+            )
+        if 2 * n > len(pack):
+            raise ValueError(
+                f"num_images is {n}; wanted at most {len(pack) // 2}, half of the pack's"
+                f" {len(pack)}: the other half gives the reference points."
+            )
+        self.num_images = n
+        self._features, self._pack = features, pack
+        self._references: dict[str, float] | None = None
+        self._real = gather(features, pack_images(pack, 0, n))
+
+    def distance(self, images: Iterable[Tensor]) -> float:
+        """Frechet distance of other images, in batches (B, 3, H, W), to the real ones."""
+        return frechet_distance(self._real, gather(self._features, images))
+
+    def references(self) -> dict[str, float]:
+        """Distances of what is no model, for comparison.
+
+        Returns:
+            ``real``: other real images, the floor of what a perfect model could reach.
+            ``shuffled_pixels``: those with the pixels of each image in an order of its own: the
+            right colours without any shape. ``mean_image``: n times the real images' mean.
+        """
+        if self._references is None:
+            n, generator = self.num_images, torch.Generator().manual_seed(0)
+            shuffled = (_shuffle(batch, generator) for batch in self._others())
+            self._references = {
+                "real": self.distance(self._others()),
+                "shuffled_pixels": self.distance(shuffled),
+                "mean_image": self._repeated(_mean_image(self._pack, n)),
+            }
+        return dict(self._references)
+
+    def __call__(
+        self, model: SceneModel, *, seed: int = 0, temperature: float = 1.0
+    ) -> dict[str, Any]:
+        """Score n samples of a model, see `sampled_images`.
+
+        Returns:
+            JSON data: ``distance``, ``references`` (see the method), ``num_images`` and the
+            ``features`` network's fingerprint.
+
+        Raises:
+            ValueError: if samples are not finite.
+        """
+        images = sampled_images(model, self.num_images, seed=seed, temperature=temperature)
+        return {
+            "distance": self.distance(images),
+            "references": self.references(),
+            "num_images": self.num_images,
+            "features": self._features.fingerprint,
+        }
+
+    def _others(self) -> Iterator[Tensor]:
+        return pack_images(self._pack, self.num_images, self.num_images)
+
+    def _repeated(self, image: Tensor) -> float:
+        """Score n copies of an image, shape (3, H, W); the network sees it once."""
+        statistics = FeatureStatistics()
+        statistics.update(self._features(image[None]).expand(self.num_images, -1))
+        return frechet_distance(self._real, statistics)
+
+
+def pack_images(pack: Pack, first: int, count: int) -> Iterator[Tensor]:
+    """Images ``first`` to ``first + count`` of a pack in batches.
+
+    Yields:
+        (B, 3, H, W), float in [0, 1], on the CPU, channels_last in memory.
+    """
+    for start in range(first, first + count, _BATCH):
+        rows = np.array(pack.images[start : min(start + _BATCH, first + count)])
+        yield torch.from_numpy(rows).permute(0, 3, 1, 2).float().div_(255)
+
+
+def _mean_image(pack: Pack, count: int) -> Tensor:
+    """Mean of the first images of a pack, shape (3, H, W)."""
+    total = sum(batch.sum(0, dtype=torch.float64) for batch in pack_images(pack, 0, count))
+    return torch.as_tensor(total / count, dtype=torch.float32)
+
+
+def _shuffle(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Put the pixels of each image into an order of its own."""
+    pixels = images.flatten(2)
+    order = torch.rand(len(images), 1, pixels.shape[2], generator=generator).argsort(-1)
+    return pixels.gather(2, order.expand_as(pixels)).view_as(images)
