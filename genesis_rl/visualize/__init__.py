@@ -1,0 +1,39 @@
+"""Pictures, videos and curves of what a model sees.
+
+Pictures are uint8 arrays (rows, columns, 3), RGB. Files are written under a temporary name and
+renamed when complete.
+"""
+
+from genesis_rl.visualize.files import curves, png_bytes, save_gif, save_mp4, save_png
+from genesis_rl.visualize.grids import decomposition_grid, overlay_masks, sample_grid
+from genesis_rl.visualize.layout import flow, join, margin, mosaic, text_picture
+from genesis_rl.visualize.pixels import (
+    Picture,
+    checkerboard,
+    colour_masks,
+    over_checkerboard,
+    slot_colours,
+    to_pictures,
+)
+
+__all__ = [
+    "Picture",
+    "checkerboard",
+    "colour_masks",
+    "curves",
+    "decomposition_grid",
+    "flow",
+    "join",
+    "margin",
+    "mosaic",
+    "over_checkerboard",
+    "overlay_masks",
+    "png_bytes",
+    "sample_grid",
+    "save_gif",
+    "save_mp4",
+    "save_png",
+    "slot_colours",
+    "text_picture",
+    "to_pictures",
+]

@@ -1,0 +1,165 @@
+"""Pictures on a white page: rows and columns with headings, blocks side by side, margins."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from genesis_rl.visualize.pixels import Picture, as_uint8
+
+_SEPARATOR = 128  # grey: stands out beside both the black and the white of masks
+_TEXT_SIZES = range(13, 5, -1)  # pixels, the first that fits
+_PAD = 4  # pixels between a heading and what it stands at
+
+
+def mosaic(
+    cells: npt.NDArray[np.uint8],
+    *,
+    captions: Sequence[str] = (),
+    row_captions: Sequence[str] = (),
+    row_side: Literal["left", "right"] = "left",
+    scale: int = 1,
+    separator: int = 1,
+) -> Picture:
+    """Lay pictures out in rows and columns.
+
+    Args:
+        cells: the pictures, shape (rows, columns, H, W, 3).
+        captions: a heading for each column, or none at all.
+        row_captions: a heading for each row, or none at all; a line break starts a new line.
+        row_side: where the rows' headings stand.
+        scale: whole factor by which every pixel is enlarged.
+        separator: width in pixels of the grey lines between pictures.
+
+    Returns:
+        One picture, rows * H * scale high and columns * W * scale wide plus lines and captions.
+
+    Raises:
+        ValueError: if cells has another shape or the captions are not one for each row or column.
+    """
+    if cells.ndim != 5 or cells.shape[-1] != 3:
+        raise ValueError(f"cells must have shape (rows, columns, H, W, 3), got {cells.shape}")
+    rows, columns, height, width = cells.shape[:4]
+    if captions and len(captions) != columns:
+        raise ValueError(f"captions must be {columns}, one for each column, got {len(captions)}")
+    if row_captions and len(row_captions) != rows:
+        raise ValueError(f"row_captions must be {rows}, one for each row, got {len(row_captions)}")
+    cells = cells.repeat(scale, axis=2).repeat(scale, axis=3)
+    height, width = height * scale, width * scale
+    # Each cell brings the line above and on its left; the outermost are cut away.
+    picture = np.full((rows, columns, height + separator, width + separator, 3), _SEPARATOR)
+    picture[:, :, separator:, separator:] = cells
+    picture = picture.swapaxes(1, 2).reshape(rows * (height + separator), -1, 3)
+    page = as_uint8(picture[separator:, separator:])
+    if row_captions:
+        page = _beside(page, row_captions, row_side, height, separator)
+    if captions:
+        offset = page.shape[1] - picture.shape[1] + separator if row_side == "left" else 0
+        lefts = [offset + column * (width + separator) for column in range(columns)]
+        page = _below(page, captions, lefts, width)
+    return page
+
+
+def join(
+    pictures: Sequence[Picture], *, axis: Literal[0, 1] = 1, gap: int = 12, end: bool = False
+) -> Picture:
+    """Put pictures below (axis 0) or beside (axis 1) each other, on white.
+
+    Args:
+        pictures: at least one, of any sizes.
+        axis: 0 for below each other, 1 for beside each other.
+        gap: white pixels between two.
+        end: line up the bottoms (or right sides) of pictures of different sizes, not the tops.
+    """
+    other = 1 - axis
+    size = max(picture.shape[other] for picture in pictures)
+    parts: list[Picture] = []
+    for picture in pictures:
+        missing = size - picture.shape[other]
+        pads = [(0, 0)] * 3
+        pads[other] = (missing, 0) if end else (0, missing)
+        pads[axis] = (gap if parts else 0, 0)
+        parts.append(np.pad(picture, pads, constant_values=255))
+    return np.concatenate(parts, axis=axis)
+
+
+def flow(blocks: Sequence[Picture], *, max_width: int = 1400, gap: int = 28) -> Picture:
+    """Set blocks like words: from left to right as far as the width allows, then below.
+
+    Args:
+        blocks: at least one, of one size.
+        max_width: pixels in a line; a wider block has a line of its own.
+        gap: white pixels between blocks.
+    """
+    per_line = max(1, (max_width + gap) // (blocks[0].shape[1] + gap))
+    # Lines of equal length look better than a full one and a short one.
+    per_line = -(-len(blocks) // -(-len(blocks) // per_line))
+    starts = range(0, len(blocks), per_line)
+    lines = [join(blocks[start : start + per_line], gap=gap) for start in starts]
+    return join(lines, axis=0, gap=gap)
+
+
+def margin(picture: Picture, width: int = 16) -> Picture:
+    """Surround a picture with white."""
+    return np.pad(picture, ((width, width), (width, width), (0, 0)), constant_values=255)
+
+
+def text_picture(text: str, *, max_width: int | None = None) -> Picture:
+    """Draw one or more lines of black text on white, smaller where the width wants it.
+
+    Args:
+        text: the lines, separated by line breaks.
+        max_width: largest width in pixels; text that does not fit at any legible size is cut off.
+
+    Returns:
+        A picture as wide as its longest line.
+    """
+    lines = text.split("\n")
+    for size in _TEXT_SIZES:
+        font = _font(size)
+        width = max(1, *(round(font.getlength(line) + 0.5) for line in lines))
+        if max_width is None or width <= max_width:
+            break
+    line_height = sum(font.getmetrics())
+    image = Image.new("RGB", (width, line_height * len(lines)), "white")
+    draw = ImageDraw.Draw(image)
+    for number, line in enumerate(lines):
+        draw.text((0, number * line_height), line, "black", font)
+    return np.asarray(image)[:, :max_width]
+
+
+@lru_cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    font = ImageFont.load_default(size)
+    if not isinstance(font, ImageFont.FreeTypeFont):
+        raise RuntimeError("Pillow is built without FreeType, which draws text.")
+    return font
+
+
+def _below(page: Picture, captions: Sequence[str], lefts: Sequence[int], width: int) -> Picture:
+    """Put the columns' headings, centred, on top of a page."""
+    texts = [text_picture(caption, max_width=width) for caption in captions]
+    height = max(text.shape[0] for text in texts)
+    heading = np.full((height + _PAD, page.shape[1], 3), 255, np.uint8)
+    for text, left in zip(texts, lefts, strict=True):
+        start = left + (width - text.shape[1]) // 2
+        heading[height - text.shape[0] : height, start : start + text.shape[1]] = text
+    return np.concatenate([heading, page])
+
+
+def _beside(
+    page: Picture, captions: Sequence[str], side: str, height: int, separator: int
+) -> Picture:
+    """Put the rows' headings, at half their row's height, beside a page."""
+    texts = [text_picture(caption) for caption in captions]
+    width = max(text.shape[1] for text in texts) + 2 * _PAD
+    heading = np.full((page.shape[0], width, 3), 255, np.uint8)
+    for row, text in enumerate(texts):
+        text = text[:height]
+        top = row * (height + separator) + (height - text.shape[0]) // 2
+        left = width - _PAD - text.shape[1] if side == "left" else _PAD
+        heading[top : top + text.shape[0], left : left + text.shape[1]] = text
+    return np.concatenate([heading, page] if side == "left" else [page, heading], axis=1)
