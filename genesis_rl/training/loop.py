@@ -29,7 +29,15 @@ _LONG_HOURS = 2.0
 
 
 class NonFiniteError(RuntimeError):
-    """A term of the loss or a weight is not finite; the last good checkpoint is left as it is."""
+    """A term of the loss or a weight is not finite; the last good checkpoint is left as it is.
+
+    Attributes:
+        row: what the log is told: the terms of the step, or the number of weights.
+    """
+
+    def __init__(self, message: str, row: dict[str, float]) -> None:
+        super().__init__(message)
+        self.row = row
 
 
 def train_terms(
@@ -132,7 +140,6 @@ class Trainer:
             NonFiniteError: naming the step and the term.
         """
         config = self.config
-        scores: dict[str, float] = {}
         log = RunLog(
             config.out,
             tensorboard=config.tensorboard,
@@ -145,24 +152,32 @@ class Trainer:
             total=config.steps, initial=self.step, unit="step", disable=None if self.main else True
         )
         with log, bar, self._stop:
-            began, first = time.monotonic() - self.seconds, self.step
-            self.model.train()
-            while not self._finished() and not self._stop.received:
-                self._update()
-                self.seconds = time.monotonic() - began
-                ends = self._finished()
-                if self._due(config.log_every) or ends:
-                    self._report(log, bar)
-                if self.step - first == 20:
-                    self._warn_if_long(first, began)
-                if self._due(config.eval_every) or ends:
-                    self._check_finite()
-                    scores = self._validate(log)
-                if self._due(config.save_every) or ends:
-                    self._save()
-                bar.update()
-            if self._stop.received:
+            try:
+                return self._loop(log, bar)
+            except NonFiniteError as error:  # the log is what is left to look at
+                log.scalars(self.step, error.row)
+                raise
+
+    def _loop(self, log: RunLog, bar: "tqdm[Any]") -> dict[str, float]:
+        config, scores = self.config, dict[str, float]()
+        began, first = time.monotonic() - self.seconds, self.step
+        self.model.train()
+        while not self._finished() and not self._stop.received:
+            self._update()
+            self.seconds = time.monotonic() - began
+            ends = self._finished()
+            if self._due(config.log_every) or ends:
+                self._report(log, bar)
+            if self.step - first == 20:
+                self._warn_if_long(first, began)
+            if self._due(config.eval_every) or ends:
+                self._check_finite()
+                scores = self._validate(log)
+            if self._due(config.save_every) or ends:
                 self._save()
+            bar.update()
+        if self._stop.received:
+            self._save()
         return scores
 
     @property
@@ -253,7 +268,8 @@ class Trainer:
                     raise NonFiniteError(
                         f"{name} is {value} at step {first + i}; the last good checkpoint is in "
                         f"{self.folder.last}. Try a lower learning_rate, clip_norm, or a higher "
-                        "geco.beta_min or model.posterior_sigma_floor."
+                        "geco.beta_min or model.posterior_sigma_floor.",
+                        {f"train/{n}": v for n, v in zip(TERMS, terms, strict=True)},
                     )
         if window:
             self._means = [sum(column) / len(window) for column in zip(*window, strict=True)]
@@ -310,11 +326,12 @@ class Trainer:
     def _save(self) -> None:
         """Write the last checkpoint, having seen that it is worth going on from."""
         self._check_finite()
-        finite = torch.stack([p.detach().isfinite().all() for p in self.model.parameters()]).all()
-        if not finite:
+        bad = sum((~p.detach().isfinite()).sum() for p in self.model.parameters())
+        if bad:
             raise NonFiniteError(
                 f"a weight is not finite at step {self.step}; the last good checkpoint is in "
-                f"{self.folder.last}. Try a lower learning_rate, or clip_norm."
+                f"{self.folder.last}. Try a lower learning_rate, or clip_norm.",
+                {"train/nonfinite_weights": int(bad)},
             )
         if self.main:
             state = {

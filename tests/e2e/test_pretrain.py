@@ -1,6 +1,7 @@
 """pretrain/train.py as a user runs it: to the end, killed and resumed, stopped, misused."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -143,6 +144,8 @@ def test_not_finite_names_step_and_term_and_keeps_the_checkpoint(
     assert result.returncode == 1, result.stdout
     assert "Traceback" not in result.stderr
     assert "not finite" in result.stderr or " is nan at step " in result.stderr
+    row = log.read(out)[-1]
+    assert row.get("train/nonfinite_weights", 0) > 0 or not all(map(math.isfinite, row.values()))
     if (out / "last").exists():
         state = load_file(out / "last" / "model.safetensors")
         assert all(value.isfinite().all() for value in state.values())
