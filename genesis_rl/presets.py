@@ -1,12 +1,13 @@
 """Named settings for pretrain/train.py: instances of PretrainConfig, changed by flags."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from genesis_rl.geco import GecoConfig
 from genesis_rl.models import (
+    MODELS,
     BdVaeConfig,
     DcVaeConfig,
     GenesisConfig,
@@ -61,7 +62,7 @@ _VAE_SMALL: dict[str, Any] = {
     "feature_size": _SMALL.feature_size,
 }
 _OTHERS: dict[str, tuple[str, ModelConfig, dict[str, Any]]] = {
-    "genesis-s-small": (
+    "genesis_s": (
         "GENESIS-S",
         GenesisSConfig(
             image_size=32,
@@ -73,7 +74,7 @@ _OTHERS: dict[str, tuple[str, ModelConfig, dict[str, Any]]] = {
         ),
         {},
     ),
-    "monet-small": (
+    "monet": (
         "MONet",
         MonetConfig(
             image_size=32,
@@ -84,20 +85,20 @@ _OTHERS: dict[str, tuple[str, ModelConfig, dict[str, Any]]] = {
         ),
         {},
     ),
-    "bd-vae-small": ("BD-VAE", BdVaeConfig(**_VAE_SMALL, decoder_channels=32), {}),
-    "dc-vae-small": (
+    "bd_vae": ("BD-VAE", BdVaeConfig(**_VAE_SMALL, decoder_channels=32), {}),
+    "dc_vae": (
         "DC-VAE",
         DcVaeConfig(**_VAE_SMALL, decoder_channels=_SMALL.decoder_channels),
         {},
     ),
-    "genesis-v2-small": (
+    "genesis_v2": (
         "GENESIS-V2",
         GenesisV2Config(
             image_size=32, encoder_channels=32, decoder_channels=32, prior_lstm_size=128
         ),
         {},
     ),
-    "iodine-small": (
+    "iodine": (
         "IODINE",
         IodineConfig(
             image_size=32,
@@ -109,6 +110,14 @@ _OTHERS: dict[str, tuple[str, ModelConfig, dict[str, Any]]] = {
         {"objective": "elbo", "clip_norm": 5.0, "learning_rate": 3e-4},
     ),
 }
+
+# What a model's authors train with, where it is not what GENESIS is trained with: Greff et al. halve
+# their learning rate of 3e-4 for a quarter of their batch of 128.
+_TRAINING: dict[str, dict[str, Any]] = {
+    "iodine": {"objective": "elbo", "clip_norm": 5.0, "learning_rate": 1.5e-4},
+}
+# Fields that do not say how large a model is.
+_SHARED = ("image_size", "num_slots", "sigma_x", "mixture", "posterior_sigma_floor")
 
 #: Options of genesis_rl/ObjectGoal-v0 (and of its scenes) for the demonstration: few, large objects
 #: in different colours, which come apart in minutes.
@@ -122,6 +131,13 @@ DEMO_WORLD: dict[str, Any] = {
     "unique_colours": True,
     "background": "grey",
 }
+
+
+def _small_preset(model: str) -> str:
+    """Name of the small preset of a model of MODELS."""
+    name = "multi-dsprites" if model == "genesis" else model.replace("_", "-")
+    return f"{name}-small"
+
 
 PRESETS: dict[str, Preset] = {
     "multi-dsprites": Preset(
@@ -139,7 +155,9 @@ PRESETS: dict[str, Preset] = {
             f"{title} with half the channels, 32 px; otherwise as multi-dsprites-small",
             replace(_SHORT, model=model, out=Path("runs") / name, **changes),
         )
-        for name, (title, model, changes) in _OTHERS.items()
+        for name, (title, model, changes) in (
+            (_small_preset(key), value) for key, value in _OTHERS.items()
+        )
     },
     "demo": Preset(
         "scenes of ObjectGoal's large-object world, 32 px: minutes on a CPU",
@@ -195,3 +213,53 @@ PRESETS: dict[str, Preset] = {
         ),
     ),
 }
+
+
+def preset_config(preset: str, model: str | None = None) -> PretrainConfig:
+    """The settings of a preset, for its own model or for another.
+
+    With another model a "-small" preset gives the small preset of that model. Of any other preset
+    the data and the training stay; the model is the small one at 32 px and its class's defaults
+    above, with the preset's image size, slots and likelihood; what the model's authors train with
+    (IODINE: ELBO, clipped gradients) and a folder of its own come on top.
+
+    Args:
+        preset: a name of PRESETS.
+        model: a name of MODELS, hyphens allowed; None keeps the preset's.
+
+    Raises:
+        ValueError: if the preset or the model is unknown.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"preset is {preset!r}; wanted one of {', '.join(PRESETS)}.")
+    config = PRESETS[preset].config
+    if model is None:
+        return config
+    name = model.replace("-", "_")
+    if name not in MODELS:
+        raise ValueError(f"model is {model!r}; wanted one of {', '.join(MODELS)}.")
+    if type(config.model) is MODELS[name][0]:
+        return config
+    small = PRESETS[_small_preset(name)].config
+    if preset.endswith("-small"):
+        return small
+    changes, chosen = _TRAINING.get(name, {}), MODELS[name][0]()
+    if config.model.image_size == small.model.image_size:
+        changes = _OTHERS[name][2] if name in _OTHERS else {}
+        chosen = small.model
+    return replace(
+        config,
+        model=replace(chosen, **_unlike_defaults(config.model, chosen)),
+        out=config.out.with_name(f"{config.out.name}-{name.replace('_', '-')}"),
+        **changes,
+    )
+
+
+def _unlike_defaults(model: ModelConfig, other: ModelConfig) -> dict[str, Any]:
+    """Fields of _SHARED that both models have, and that a model has not from its class."""
+    default, known = type(model)(), {field.name for field in fields(other)}
+    return {
+        name: getattr(model, name)
+        for name in _SHARED
+        if name in known and getattr(model, name, None) not in (None, getattr(default, name, None))
+    }

@@ -3,9 +3,10 @@
     python pretrain/train.py
     python pretrain/train.py --preset multi-dsprites-small --out runs/small
     python pretrain/train.py --preset multi-dsprites-small --out runs/small --resume
+    python pretrain/train.py --preset multi-dsprites-small --model monet
 
 The first trains GENESIS on Multi-dSprites at the paper's settings, which wants a GPU; the second
-fits a CPU. Every field of the settings is a flag.
+fits a CPU. Every field of the settings is a flag; those of the model follow --model.
 """
 
 import argparse
@@ -14,26 +15,34 @@ from collections.abc import Sequence
 
 import tyro
 
-from genesis_rl.presets import PRESETS
+from genesis_rl.models import MODELS
+from genesis_rl.presets import PRESETS, preset_config
 from genesis_rl.training import NonFiniteError, PretrainConfig, Trainer
 
 # What a process ended by SIGTERM returns.
 _TERMINATED = 143
 
 
+_MODEL_HELP = f"""
+models (--model NAME): {", ".join(MODELS)}
+  The preset's own by default. With another, a -small preset becomes that model's small preset; any
+  other keeps its data, training, image size, slots and likelihood and takes the model at the small
+  size (32 px) or its class's defaults (above). IODINE brings its authors' ELBO, clipping and
+  learning rate along. The run's folder is then named after the model, unless --out names one."""
+
+
 def parse(argv: Sequence[str] | None) -> PretrainConfig:
-    """Read the preset first: it gives the other flags their defaults."""
+    """Read the preset and the model first: they give the other flags their defaults."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset", default="multi-dsprites")
+    first.add_argument("--model")
     known, rest = first.parse_known_args(argv)
-    if known.preset not in PRESETS:
-        raise ValueError(f"preset is {known.preset!r}; wanted one of {', '.join(PRESETS)}.")
     names = "\n".join(f"  {name}: {preset.about}" for name, preset in PRESETS.items())
     return tyro.cli(
         tyro.conf.AvoidSubcommands[PretrainConfig],
-        default=PRESETS[known.preset].config,
+        default=preset_config(known.preset, known.model),
         args=rest,
-        description=f"{__doc__}\npresets (--preset NAME):\n{names}",
+        description=f"{__doc__}\npresets (--preset NAME):\n{names}\n{_MODEL_HELP}",
     )
 
 
