@@ -70,13 +70,14 @@ class Report:
         """Add a picture.
 
         Args:
-            picture: (H, W, 3) uint8, or the bytes of a PNG file.
+            picture: (H, W, 3) uint8, or the bytes of a PNG or GIF file.
             caption: text below it.
             pixels: show its pixels as squares when enlarged.
         """
-        png = picture if isinstance(picture, bytes) else png_bytes(picture)
+        data = picture if isinstance(picture, bytes) else png_bytes(picture)
         kind = ' class="pixels"' if pixels else ""
-        source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+        format_ = "gif" if data.startswith(b"GIF8") else "png"
+        source = f"data:image/{format_};base64,{base64.b64encode(data).decode()}"
         return self._figure(f'<img{kind} alt="{escape(caption)}" src="{source}">', caption)
 
     def video(self, path: str | os.PathLike[str], caption: str = "") -> Self:
