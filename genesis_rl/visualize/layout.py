@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from genesis_rl.visualize.pixels import Picture, as_uint8
+from genesis_rl.visualize.pixels import Picture
 
-_SEPARATOR = 128  # grey: stands out beside both the black and the white of masks
+_LINE = 128  # grey: stands out beside both the black and the white of masks
+_PAPER = 255
 _TEXT_SIZES = range(13, 5, -1)  # pixels, the first that fits
 _PAD = 4  # pixels between a heading and what it stands at
 
@@ -23,6 +24,7 @@ def mosaic(
     row_side: Literal["left", "right"] = "left",
     scale: int = 1,
     separator: int = 1,
+    gap: int = 0,
 ) -> Picture:
     """Lay pictures out in rows and columns.
 
@@ -33,6 +35,7 @@ def mosaic(
         row_side: where the rows' headings stand.
         scale: whole factor by which every pixel is enlarged.
         separator: width in pixels of the grey lines between pictures.
+        gap: white pixels between pictures, each of which then has a frame of grey lines.
 
     Returns:
         One picture, rows * H * scale high and columns * W * scale wide plus lines and captions.
@@ -48,18 +51,25 @@ def mosaic(
     if row_captions and len(row_captions) != rows:
         raise ValueError(f"row_captions must be {rows}, one for each row, got {len(row_captions)}")
     cells = cells.repeat(scale, axis=2).repeat(scale, axis=3)
-    height, width = height * scale, width * scale
-    # Each cell brings the line above and on its left; the outermost are cut away.
-    picture = np.full((rows, columns, height + separator, width + separator, 3), _SEPARATOR)
-    picture[:, :, separator:, separator:] = cells
-    picture = picture.swapaxes(1, 2).reshape(rows * (height + separator), -1, 3)
-    page = as_uint8(picture[separator:, separator:])
+    space, shade = separator, _LINE
+    if gap:
+        frame = (separator, separator)
+        pads = ((0, 0), (0, 0), frame, frame, (0, 0))
+        cells = np.pad(cells, pads, constant_values=_LINE)
+        space, shade = gap, _PAPER
+    height, width = cells.shape[2:4]
+    # Each cell brings the space above and on its left; the outermost are cut away.
+    picture = np.full((rows, columns, height + space, width + space, 3), shade, np.uint8)
+    picture[:, :, space:, space:] = cells
+    page: Picture = picture.swapaxes(1, 2).reshape(rows * (height + space), -1, 3)[space:, space:]
+    left = 0
     if row_captions:
-        page = _beside(page, row_captions, row_side, height, separator)
+        bare = page.shape[1]
+        page = _beside(page, row_captions, row_side, height, height + space)
+        left = page.shape[1] - bare if row_side == "left" else 0
     if captions:
-        offset = page.shape[1] - picture.shape[1] + separator if row_side == "left" else 0
-        lefts = [offset + column * (width + separator) for column in range(columns)]
-        page = _below(page, captions, lefts, width)
+        lefts = [left + column * (width + space) for column in range(columns)]
+        page = _above(page, captions, lefts, width)
     return page
 
 
@@ -82,11 +92,11 @@ def join(
         pads = [(0, 0)] * 3
         pads[other] = (missing, 0) if end else (0, missing)
         pads[axis] = (gap if parts else 0, 0)
-        parts.append(np.pad(picture, pads, constant_values=255))
+        parts.append(np.pad(picture, pads, constant_values=_PAPER))
     return np.concatenate(parts, axis=axis)
 
 
-def flow(blocks: Sequence[Picture], *, max_width: int = 1400, gap: int = 28) -> Picture:
+def flow(blocks: Sequence[Picture], *, max_width: int = 1680, gap: int = 28) -> Picture:
     """Set blocks like words: from left to right as far as the width allows, then below.
 
     Args:
@@ -104,15 +114,18 @@ def flow(blocks: Sequence[Picture], *, max_width: int = 1400, gap: int = 28) -> 
 
 def margin(picture: Picture, width: int = 16) -> Picture:
     """Surround a picture with white."""
-    return np.pad(picture, ((width, width), (width, width), (0, 0)), constant_values=255)
+    return np.pad(picture, ((width, width), (width, width), (0, 0)), constant_values=_PAPER)
 
 
-def text_picture(text: str, *, max_width: int | None = None) -> Picture:
+def text_picture(
+    text: str, *, max_width: int | None = None, align: Literal["left", "right"] = "left"
+) -> Picture:
     """Draw one or more lines of black text on white, smaller where the width wants it.
 
     Args:
         text: the lines, separated by line breaks.
         max_width: largest width in pixels; text that does not fit at any legible size is cut off.
+        align: where lines of different lengths begin or end.
 
     Returns:
         A picture as wide as its longest line.
@@ -127,7 +140,8 @@ def text_picture(text: str, *, max_width: int | None = None) -> Picture:
     image = Image.new("RGB", (width, line_height * len(lines)), "white")
     draw = ImageDraw.Draw(image)
     for number, line in enumerate(lines):
-        draw.text((0, number * line_height), line, "black", font)
+        left = width - font.getlength(line) if align == "right" else 0
+        draw.text((left, number * line_height), line, "black", font)
     return np.asarray(image)[:, :max_width]
 
 
@@ -139,27 +153,26 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     return font
 
 
-def _below(page: Picture, captions: Sequence[str], lefts: Sequence[int], width: int) -> Picture:
+def _above(page: Picture, captions: Sequence[str], lefts: Sequence[int], width: int) -> Picture:
     """Put the columns' headings, centred, on top of a page."""
     texts = [text_picture(caption, max_width=width) for caption in captions]
     height = max(text.shape[0] for text in texts)
-    heading = np.full((height + _PAD, page.shape[1], 3), 255, np.uint8)
+    heading = np.full((height + _PAD, page.shape[1], 3), _PAPER, np.uint8)
     for text, left in zip(texts, lefts, strict=True):
         start = left + (width - text.shape[1]) // 2
         heading[height - text.shape[0] : height, start : start + text.shape[1]] = text
     return np.concatenate([heading, page])
 
 
-def _beside(
-    page: Picture, captions: Sequence[str], side: str, height: int, separator: int
-) -> Picture:
-    """Put the rows' headings, at half their row's height, beside a page."""
-    texts = [text_picture(caption) for caption in captions]
+def _beside(page: Picture, captions: Sequence[str], side: str, height: int, step: int) -> Picture:
+    """Put the headings of rows of some height, one every ``step`` pixels, beside a page."""
+    align: Literal["left", "right"] = "right" if side == "left" else "left"
+    texts = [text_picture(caption, align=align) for caption in captions]
     width = max(text.shape[1] for text in texts) + 2 * _PAD
-    heading = np.full((page.shape[0], width, 3), 255, np.uint8)
+    heading = np.full((page.shape[0], width, 3), _PAPER, np.uint8)
     for row, text in enumerate(texts):
         text = text[:height]
-        top = row * (height + separator) + (height - text.shape[0]) // 2
+        top = row * step + (height - text.shape[0]) // 2
         left = width - _PAD - text.shape[1] if side == "left" else _PAD
         heading[top : top + text.shape[0], left : left + text.shape[1]] = text
     return np.concatenate([heading, page] if side == "left" else [page, heading], axis=1)
