@@ -21,11 +21,11 @@ MODULES = sorted(path.relative_to(ROOT) for path in LIBRARY.rglob("*.py"))
 # Imports go down only. A name stands for a module or a whole subpackage.
 LAYERS = (
     {"files", "process", "slots", "sprites", "worlds", "frames"},
-    {"blocks", "likelihood", "geco"},
+    {"blocks", "likelihood", "geco", "editing"},
     {"models"},
     {"data", "checkpoint", "metrics", "visualize", "log", "report"},
     {"perception", "training", "presets"},
-    {"benchmark"},
+    {"benchmark", "figures"},
     {"envs"},
     {"agents"},
 )

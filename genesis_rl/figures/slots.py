@@ -1,0 +1,167 @@
+"""Figures of single slots: swept through the prior, taken out, swapped, drawn anew."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from genesis_rl.editing import drop_slot, replace_slot, select, set_latent
+from genesis_rl.figures.cells import blocks, decode_images, shares_of, sheet
+from genesis_rl.slots import Decoded, SceneModel, Slots
+from genesis_rl.visualize import (
+    Picture,
+    join,
+    margin,
+    over_checkerboard,
+    to_pictures,
+)
+
+_RANGE_SCENES = 128
+_ROWS = 8  # latents shown in a traversal, over all slots; at least one of each
+_SWEEP = torch.linspace(-2, 2, 9)  # standard deviations of the prior
+
+
+class PriorRange(NamedTuple):
+    """Mean and standard deviation of every latent under the prior, each (K, D_m + D_c)."""
+
+    mean: Tensor
+    std: Tensor
+
+
+@torch.inference_mode()
+def prior_range(
+    model: SceneModel, *, generator: torch.Generator, num_scenes: int = _RANGE_SCENES
+) -> PriorRange:
+    """Estimate where the prior puts every latent, from scenes drawn from it.
+
+    Args:
+        model: the model, in eval mode.
+        generator: of the noise, on the model's device.
+        num_scenes: number of scenes, at least 2.
+    """
+    features = model.sample(num_scenes, generator=generator).features
+    return PriorRange(features.mean(0), features.std(0))
+
+
+@torch.inference_mode()
+def strongest_latents(
+    model: SceneModel, scene: Slots, low: Tensor, high: Tensor, count: int
+) -> Tensor:
+    """Find the latents of each slot that change the image most.
+
+    Args:
+        model: the model, in eval mode.
+        scene: one scene, of K slots.
+        low: values at one end of the latents' range, shape (K, D_m + D_c).
+        high: values at the other end.
+        count: how many of each slot; no more than there are.
+
+    Returns:
+        Dimensions of ``Slots.features``, shape (K, count), strongest first: by the mean absolute
+        difference of the images at the two ends.
+    """
+    slots, width = low.shape
+    effect = low.new_zeros(slots, width)
+    each = torch.arange(width, device=low.device)
+    copies = select(scene, [0] * width)
+    for slot in range(slots):
+        ends = [
+            decode_images(model, set_latent(copies, slot, each, values[slot]))
+            for values in (low, high)
+        ]
+        effect[slot] = (ends[1] - ends[0]).abs().mean((1, 2, 3))
+    return effect.topk(min(count, width), dim=1).indices
+
+
+@torch.inference_mode()
+def traversal(model: SceneModel, scene: Slots, prior: PriorRange) -> Picture:
+    """Sweep single latents over the prior's range, the ones that matter most to each slot.
+
+    A row for each latent: the slot as it is in the scene, then the scene with the latent at the
+    prior's mean minus two to plus two of its standard deviations.
+
+    Args:
+        model: the model, in eval mode.
+        scene: one scene, of K slots.
+        prior: what to sweep over; see `prior_range`.
+    """
+    low, high = (prior.mean + end * prior.std for end in (_SWEEP[0], _SWEEP[-1]))
+    per_slot = -(-_ROWS // len(low))
+    chosen = strongest_latents(model, scene, low, high, per_slot).tolist()
+    pi, shares = shares_of(model.decode(scene))
+    parts = over_checkerboard(shares, pi)[0]
+    names = _latent_names(model)
+    rows, bases, captions = [], [], []
+    for slot, dimensions in enumerate(chosen):
+        for dimension in dimensions:
+            values = prior.mean[slot, dimension] + _SWEEP.to(low) * prior.std[slot, dimension]
+            swept = set_latent(select(scene, [0] * len(values)), slot, dimension, values)
+            rows.append(to_pictures(decode_images(model, swept)))
+            bases.append(parts[slot])
+            captions.append(f"slot {slot + 1}\n{names[dimension]}")
+    whole = to_pictures(shares.sum(1))[0]
+    start = sheet(
+        np.stack([np.stack([whole, base]) for base in bases]),
+        captions=["scene", "slot"],
+        rows=captions,
+    )
+    sweep = sheet(np.stack(rows), captions=[_deviation(value) for value in _SWEEP.tolist()])
+    return margin(join([start, sweep], end=True))
+
+
+@torch.inference_mode()
+def slot_edits(model: SceneModel, images: Tensor, prior_scenes: Slots) -> Picture:
+    """Show images with one slot removed, taken from another image, or drawn from the prior.
+
+    A block for each image, a column for each slot k: the slot; the image without it, its pixels
+    given to the others; the image with slot k of the next image; the image with slot k of a scene
+    from the prior. Left of each row stands where it comes from.
+
+    Args:
+        model: the model, in eval mode.
+        images: at least 2, shape (B, 3, H, W), in [0, 1]; the last takes from the first.
+        prior_scenes: as many scenes.
+
+    Raises:
+        ValueError: if there are fewer than 2 images.
+    """
+    count = len(images)
+    if count < 2:
+        raise ValueError(f"images are {count}; wanted at least 2, to swap their slots.")
+    slots = model.infer(images)
+    after = [*range(1, count), 0]
+    decoded = model.decode(slots)
+    pi, shares = shares_of(decoded)
+    others = select(slots, after)
+    ways: tuple[Callable[[int], Decoded], ...] = (
+        lambda k: drop_slot(decoded, k),
+        lambda k: model.decode(replace_slot(slots, k, others)),
+        lambda k: model.decode(replace_slot(slots, k, prior_scenes)),
+    )
+    edits = [np.stack([_whole(way(k)) for k in range(pi.shape[1])], axis=1) for way in ways]
+    sources = (images, decoded.image, images[after], model.decode(prior_scenes).image)
+    return blocks(
+        to_pictures(torch.stack(sources, dim=1)),
+        np.stack([over_checkerboard(shares, pi), *edits], axis=1),
+        headings=("from", "slot"),
+        left_rows=("input", "reconstruction", "next image", "prior's scene"),
+        right_rows=("the slot", "removed", "swapped", "resampled"),
+    )
+
+
+def _whole(decoded: Decoded) -> npt.NDArray[np.uint8]:
+    """The images, (B, H, W, 3); a checkerboard where the only slot is gone."""
+    pi, shares = shares_of(decoded)
+    return over_checkerboard(shares.sum(1), pi.sum(1))
+
+
+def _latent_names(model: SceneModel) -> list[str]:
+    d_m, d_c = model.latent_sizes
+    return [f"z_m[{i}]" for i in range(d_m)] + [f"z_c[{i}]" for i in range(d_c)]
+
+
+def _deviation(value: float) -> str:
+    return f"{value:+g} sd" if value else "mean"
