@@ -111,8 +111,8 @@ _OTHERS: dict[str, tuple[str, ModelConfig, dict[str, Any]]] = {
     ),
 }
 
-# What a model's authors train with, where it is not what GENESIS is trained with: Greff et al. halve
-# their learning rate of 3e-4 for a quarter of their batch of 128.
+# What a model's authors train with, where it is not what GENESIS is trained with. Greff et al.'s
+# learning rate is 3e-4 for a batch of 128, and goes with the root of the batch's size.
 _TRAINING: dict[str, dict[str, Any]] = {
     "iodine": {"objective": "elbo", "clip_norm": 5.0, "learning_rate": 1.5e-4},
 }
@@ -151,13 +151,11 @@ PRESETS: dict[str, Preset] = {
         "half the channels, 32 px: fits a CPU, hours for all of its steps", _SHORT
     ),
     **{
-        name: Preset(
+        _small_preset(name): Preset(
             f"{title} with half the channels, 32 px; otherwise as multi-dsprites-small",
-            replace(_SHORT, model=model, out=Path("runs") / name, **changes),
+            replace(_SHORT, model=model, out=Path("runs") / _small_preset(name), **changes),
         )
-        for name, (title, model, changes) in (
-            (_small_preset(key), value) for key, value in _OTHERS.items()
-        )
+        for name, (title, model, changes) in _OTHERS.items()
     },
     "demo": Preset(
         "scenes of ObjectGoal's large-object world, 32 px: minutes on a CPU",
