@@ -129,6 +129,9 @@ class SceneModel(Protocol):
     ) -> ElboTerms:
         """Score images; ``pixel_weight`` (B, 1, H, W) scales each pixel's part of the nll."""
 
+    def log_weight(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Draw z from the posterior: log p(x, z) - log q(z | x), shape (B,), nats."""
+
     def sample(
         self, n: int, *, generator: torch.Generator | None = None, temperature: float = 1.0
     ) -> Slots:

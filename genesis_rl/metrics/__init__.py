@@ -1,5 +1,7 @@
 """Scores of models: segmentation against the truth, bounds on the likelihood, samples."""
 
+from genesis_rl.metrics.binding import active_latents, active_slots, binding_scores
+from genesis_rl.metrics.bounds import Bounds, bits_per_dim, bounds, log_weights
 from genesis_rl.metrics.segmentation import (
     SegCover,
     ari,
@@ -15,13 +17,20 @@ from genesis_rl.metrics.segmentation import (
 )
 
 __all__ = [
+    "Bounds",
     "SegCover",
+    "active_latents",
+    "active_slots",
     "ari",
     "average",
     "baselines",
+    "binding_scores",
+    "bits_per_dim",
+    "bounds",
     "colour_palette",
     "fixed_grid",
     "image_scores",
+    "log_weights",
     "one_slot",
     "segment",
     "segmentation_covering",

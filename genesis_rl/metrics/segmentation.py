@@ -16,8 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# Images taken at a time: bounds the memory, and on a CPU works in its cache (6 times faster).
-_CHUNK = 64
+#: Images taken at a time: bounds the memory, and on a CPU works in its cache (6 times faster).
+CHUNK = 64
 
 
 class SegCover(NamedTuple):
@@ -64,7 +64,7 @@ def ari(true: Tensor, pred: Tensor, *, foreground_only: bool = False) -> Tensor:
         TypeError: if the labels are not integers.
         ValueError: if the shapes differ or are not (B, H, W), or pred is negative somewhere.
     """
-    table = _overlaps(true, pred)
+    table = overlaps(true, pred)
     return _ari(table[:, 1:] if foreground_only else table)
 
 
@@ -86,7 +86,7 @@ def segmentation_covering(true: Tensor, pred: Tensor, *, foreground_only: bool =
         TypeError: if the labels are not integers.
         ValueError: if the shapes differ or are not (B, H, W), or pred is negative somewhere.
     """
-    return _covering(_overlaps(true, pred), first=1 if foreground_only else 0)
+    return _covering(overlaps(true, pred), first=1 if foreground_only else 0)
 
 
 def image_scores(true: Tensor, pred: Tensor) -> dict[str, Tensor]:
@@ -105,10 +105,10 @@ def image_scores(true: Tensor, pred: Tensor) -> dict[str, Tensor]:
         TypeError: if the labels are not integers.
         ValueError: if the shapes differ or are not (B, H, W), or pred is negative somewhere.
     """
-    _check_labels(true, pred)
+    check_labels(true, pred)
     parts = [
-        _table_scores(_overlaps(*pair))
-        for pair in zip(true.split(_CHUNK), pred.split(_CHUNK), strict=True)
+        _table_scores(overlaps(*pair))
+        for pair in zip(true.split(CHUNK), pred.split(CHUNK), strict=True)
     ]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
@@ -185,7 +185,7 @@ def colour_palette(images: Tensor) -> Tensor:
     """
     if images.ndim != 4 or images.shape[1] != 3:
         raise ValueError(f"images must have shape (B, 3, H, W), got {tuple(images.shape)}")
-    return torch.cat([_number_colours(part) for part in images.split(_CHUNK)])
+    return torch.cat([_number_colours(part) for part in images.split(CHUNK)])
 
 
 def baselines(images: Tensor, num_slots: int) -> dict[str, Tensor]:
@@ -221,7 +221,8 @@ def _number_colours(images: Tensor) -> Tensor:
     return labels.view(len(images), *images.shape[2:])
 
 
-def _check_labels(true: Tensor, pred: Tensor) -> None:
+def check_labels(true: Tensor, pred: Tensor) -> None:
+    """Raise TypeError or ValueError unless both are label maps of one shape; see `ari`."""
     for name, labels in (("true", true), ("pred", pred)):
         if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
             raise TypeError(f"{name} must hold integer labels, got {labels.dtype}")
@@ -234,8 +235,11 @@ def _check_labels(true: Tensor, pred: Tensor) -> None:
         raise ValueError(f"pred must hold labels >= 0, got {int(pred.min())}")
 
 
-def _compact(labels: Tensor) -> Tensor:
-    """Close the gaps between large labels, so that tables stay small; 0 remains 0."""
+def compact(labels: Tensor) -> Tensor:
+    """Close the gaps between labels >= 0 where there are large ones, so that tables stay small.
+
+    0 remains 0.
+    """
     if labels.max() < 256:
         return labels
     with_zero = torch.cat([labels.new_zeros(1), labels.flatten()])
@@ -243,11 +247,14 @@ def _compact(labels: Tensor) -> Tensor:
     return compact[1:].view_as(labels)
 
 
-def _overlaps(true: Tensor, pred: Tensor) -> Tensor:
-    """Count the pixels of each pair of labels: (B, true, pred), float64 (exact to 2**53)."""
-    _check_labels(true, pred)
+def overlaps(true: Tensor, pred: Tensor) -> Tensor:
+    """Count the pixels of each pair of labels: (B, true, pred), float64 (exact to 2**53).
+
+    Rows and columns are labels from 0, or their ranks where they are large; 0 remains 0.
+    """
+    check_labels(true, pred)
     counted = true >= 0
-    true, pred = _compact(true.long().clamp(min=0)), _compact(pred.long())
+    true, pred = compact(true.long().clamp(min=0)), compact(pred.long())
     rows, columns = int(true.max()) + 1, int(pred.max()) + 1
     number = torch.arange(len(true), device=true.device).view(-1, 1, 1)
     cells = (number * rows + true) * columns + pred

@@ -100,6 +100,26 @@ class BaseModel(nn.Module):
         self._check_images(x)
         return self._score(x, self._noise(x, generator) if sample else None, pixel_weight)
 
+    def log_weight(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Log importance weight log p(x, z) - log q(z | x) at one z drawn from the posterior.
+
+        p is the model that ``sample`` draws from, so that the weights' mean is the likelihood of
+        an image among its samples. Training may use another objective (MONet) or a KL in closed
+        form (IODINE): then ``elbo`` is not minus its sum.
+
+        Args:
+            x: images, shape (B, 3, H, W) in [0, 1].
+            generator: source of the draws.
+
+        Returns:
+            Shape (B,), nats; in eval mode its expectation is the evidence lower bound.
+
+        Raises:
+            ValueError: if ``x`` has another shape.
+        """
+        self._check_images(x)
+        return self._log_weight(x, self._noise(x, generator))
+
     def sample(
         self, n: int, *, generator: torch.Generator | None = None, temperature: float = 1.0
     ) -> Slots:
@@ -130,6 +150,11 @@ class BaseModel(nn.Module):
 
     def _score(self, x: Tensor, noise: Noise | None, pixel_weight: Tensor | None) -> ElboTerms:
         raise NotImplementedError
+
+    def _log_weight(self, x: Tensor, noise: Noise) -> Tensor:
+        """Of a model whose KL terms are log q - log p at the sample that is scored."""
+        terms = self._score(x, noise, None)
+        return -(terms.nll + terms.kl)
 
     def _generate(self, noise: Noise) -> Slots:
         raise NotImplementedError

@@ -232,6 +232,11 @@ class GenesisV2(BaseModel):
             kl_m = categorical_kl(slots.log_pi, log_pi.detach())
         return ElboTerms(nll, kl_m, kl_c)
 
+    def _log_weight(self, x: Tensor, noise: Noise) -> Tensor:
+        """Without kl_m, which draws the attention to the decoder and is no part of the model."""
+        terms = self._score(x, noise, None)
+        return -(terms.nll + terms.kl_c.sum(1))
+
     def _generate(self, noise: Noise) -> Slots:
         """Ancestral sampling; the masks are the decoder's."""
         z_c = prior_sample(self.prior_lstm, self.prior_head, noise.c)

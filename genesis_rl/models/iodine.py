@@ -21,6 +21,7 @@ from genesis_rl.likelihood import (
     Gaussian,
     Mixture,
     joint_log_prob,
+    kl_monte_carlo,
     kl_standard_normal,
     leave_one_out_logsumexp,
     mixture_nll,
@@ -195,6 +196,13 @@ class Iodine(BaseModel):
             nll = nll + share * self._nll(x, step.decoded, pixel_weight)
             kl = kl + share * kl_standard_normal(step.q)
         return ElboTerms(nll, torch.zeros_like(kl), kl)
+
+    def _log_weight(self, x: Tensor, noise: Noise) -> Tensor:
+        """Of the last step; what was drawn on the way only led to its posterior."""
+        step = self._iterate(x, noise)[-1]
+        standard = Gaussian(torch.zeros_like(step.q.mu), torch.ones_like(step.q.sigma))
+        kl = kl_monte_carlo(step.z, step.q, standard)
+        return -(self._nll(x, step.decoded) + kl.sum(1))
 
     def _nll(self, x: Tensor, decoded: Decoded, pixel_weight: Tensor | None = None) -> Tensor:
         config = self.config

@@ -159,6 +159,14 @@ class Monet(BaseModel):
             kl_monte_carlo(slots.z_c, q_c, standard),
         )
 
+    def _log_weight(self, x: Tensor, noise: Noise) -> Tensor:
+        """With the masks that the decoder redraws: scenes are sampled without attention."""
+        slots, q_c = self._infer(x, noise)
+        decoded = self._decode_components(slots.z_c)
+        nll = mixture_nll(x, *decoded, self.config.sigma_x, mixture=self.config.mixture)
+        standard = Gaussian(torch.zeros_like(q_c.mu), torch.ones_like(q_c.sigma))
+        return -(nll + kl_monte_carlo(slots.z_c, q_c, standard).sum(1))
+
     def _generate(self, noise: Noise) -> Slots:
         """Component latents are independent and standard normal."""
         return Slots(noise.m, noise.c, self._decode_components(noise.c).log_pi)

@@ -1,0 +1,133 @@
+"""Which object went to which slot: what segmentation scores sum over, one failure at a time.
+
+Label maps, images without foreground and averages are as in `genesis_rl.metrics.segmentation`.
+The *slot of an object* is the one that takes most of its pixels, the *background slot* that which
+takes most of the true background; the first slot wins a tie.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from genesis_rl.metrics.segmentation import CHUNK, check_labels, compact, overlaps
+from genesis_rl.slots import ElboTerms
+
+
+def binding_scores(
+    true: Tensor, pred: Tensor, images: Tensor, *, tolerance: float = 0.05
+) -> dict[str, Tensor]:
+    """Say for every image of a batch how its objects went to slots.
+
+    Two objects have the same colour if no channel's medians over their true pixels differ by more
+    than the tolerance. The median is a flat object's own colour even if its border is blended.
+
+    Args:
+        true: true labels, integers, 0 = background, < 0 counts nowhere, shape (B, H, W).
+        pred: predicted labels, integers >= 0, shape (B, H, W).
+        images: uint8 in [0, 255] or float in [0, 1], shape (B, 3, H, W).
+        tolerance: largest difference of equal colours, in [0, 1].
+
+    Returns:
+        Each of shape (B,), float64:
+
+        - ``objects_lost``: share of the objects whose slot is the background's; NaN where there is
+          no object or no background;
+        - ``same_colour_shared``: share of the pairs of objects of the same colour that share a
+          slot; NaN without such a pair;
+        - ``other_colour_shared``: the same of pairs of different colours. Only where it is much
+          lower is it the colour that binds.
+
+    Raises:
+        TypeError: if the labels are not integers.
+        ValueError: if shapes do not fit, or pred is negative somewhere.
+    """
+    check_labels(true, pred)
+    if images.shape != (len(true), 3, *true.shape[1:]):
+        raise ValueError(
+            f"images has shape {tuple(images.shape)}; wanted {(len(true), 3, *true.shape[1:])}, "
+            "that of the labels"
+        )
+    parts = [
+        _binding(*part, tolerance)
+        for part in zip(true.split(CHUNK), pred.split(CHUNK), images.split(CHUNK), strict=True)
+    ]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def active_slots(pred: Tensor, *, min_share: float = 0.01) -> Tensor:
+    """Count the slots that take at least a share of the image's pixels.
+
+    Args:
+        pred: predicted labels as of `segment`, integers >= 0, shape (B, H, W).
+        min_share: least share of the pixels, in (0, 1]. Below 1 % lie the specks along outlines.
+
+    Returns:
+        Shape (B,), float64, 0 to K.
+
+    Raises:
+        TypeError: if the labels are not integers.
+        ValueError: if the shape is not (B, H, W), or pred is negative somewhere.
+    """
+    check_labels(pred, pred)
+    areas = [overlaps(torch.zeros_like(part), part)[:, 0] for part in pred.split(CHUNK)]
+    least = min_share * pred[0].numel()
+    return torch.cat([(area >= least).sum(dim=1).double() for area in areas])
+
+
+def active_latents(terms: ElboTerms, *, min_kl: float = 1.0) -> Tensor:
+    """Count the slots whose latents tell something: whose KL is at least a number of nats.
+
+    Slots may be active in their latents alone (they repeat what another one shows) or in their
+    masks alone (their posterior has collapsed to the prior).
+
+    Args:
+        terms: terms of the bound; both KLs of a slot are added.
+        min_kl: least KL in nats. One sample's estimate varies by about the square root of the
+            number of latents, so that terms averaged over samples are counted more exactly.
+
+    Returns:
+        Shape (B,), float64, 0 to K.
+    """
+    return (terms.kl_m + terms.kl_c >= min_kl).sum(dim=1).double()
+
+
+def _binding(true: Tensor, pred: Tensor, images: Tensor, tolerance: float) -> dict[str, Tensor]:
+    table = overlaps(true, pred)
+    areas, slots = table.sum(dim=2), table.argmax(dim=2)
+    exists = areas[:, 1:] > 0  # (B, objects)
+    lost = exists & (slots[:, 1:] == slots[:, :1])
+    lost_share = (lost.sum(dim=1) / exists.sum(dim=1)).double()  # 0 / 0 = NaN, as documented
+
+    colours = _median_colours(true, images)[:, 1:]
+    apart = (colours.unsqueeze(1) - colours.unsqueeze(2)).abs().amax(dim=3)
+    alike = apart <= round(tolerance * 255)
+    pairs = (exists.unsqueeze(1) & exists.unsqueeze(2)).triu(diagonal=1)
+    shared = slots[:, 1:].unsqueeze(1) == slots[:, 1:].unsqueeze(2)
+    return {
+        "objects_lost": lost_share.where(areas[:, 0] > 0, math.nan),
+        "same_colour_shared": _share(shared, pairs & alike),
+        "other_colour_shared": _share(shared, pairs & ~alike),
+    }
+
+
+def _share(shared: Tensor, pairs: Tensor) -> Tensor:
+    """Share of the pairs, both (B, objects, objects), that are shared; NaN without pairs."""
+    return (shared & pairs).sum(dim=(1, 2)).double() / pairs.sum(dim=(1, 2))
+
+
+def _median_colours(true: Tensor, images: Tensor) -> Tensor:
+    """Lower median of each true segment's pixels, (B, segments, 3) in 0..255, from histograms."""
+    if images.is_floating_point():
+        images = (images.clamp(0, 1) * 255).round()
+    labels = compact(true.long().clamp(min=0)).int()  # half of 64 bits is three times as fast
+    segments = int(labels.max()) + 1
+    number = torch.arange(len(true), dtype=torch.int32, device=true.device).view(-1, 1, 1)
+    channel = torch.arange(3, dtype=torch.int32, device=true.device).view(1, 3, 1, 1)
+    cells = ((number * segments + labels).unsqueeze(1) * 3 + channel) * 256 + images.int()
+    counted = (true >= 0).unsqueeze(1).expand_as(cells)
+    if not counted.all():
+        cells = cells[counted]
+    counts = torch.bincount(cells.flatten(), minlength=len(true) * segments * 3 * 256)
+    below = counts.view(len(true), segments, 3, 256).cumsum(dim=3)
+    return (2 * below < below[..., -1:]).sum(dim=3)

@@ -1,0 +1,94 @@
+"""The importance weights of every model belong to the model that it samples from."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from genesis_rl.likelihood import Mixture, mixture_nll
+from genesis_rl.metrics import bounds
+from genesis_rl.models import MODELS, build_model
+from genesis_rl.slots import Decoded
+
+SIDE, DRAWS = 32, 300
+_NARROW: dict[str, Any] = {"num_slots": 2, "component_latent_size": 1}
+_GATED: dict[str, Any] = {
+    "num_slots": 2,
+    "mask_latent_size": 1,
+    "encoder_channels": (4,) * 5,
+    "decoder_channels": (4,) * 5,
+    "feature_size": 8,
+    "posterior_lstm_size": 8,
+    "prior_lstm_size": 8,
+    "component_decoder_channels": 4,
+}
+_VAE: dict[str, Any] = {"latent_size": 1, "encoder_channels": (4,) * 5, "feature_size": 8}
+# With these sigma_x the latents matter, and a few hundred draws suffice for a likelihood.
+SMALL: dict[str, dict[str, Any]] = {
+    "genesis": _GATED | {"component_latent_size": 1, "sigma_x": 0.5},
+    "genesis_s": _GATED | {"sigma_x": 0.5},
+    "monet": _NARROW | {"attention_channels": 4, "component_decoder_channels": 4, "sigma_x": 0.4},
+    "bd_vae": _VAE | {"decoder_channels": 4, "sigma_x": 0.2},
+    "dc_vae": _VAE | {"decoder_channels": (4,) * 5, "sigma_x": 0.05},
+    "genesis_v2": _NARROW
+    | {"encoder_channels": 8, "decoder_channels": 8, "mask_loss": True, "sigma_x": 0.8},
+    "iodine": _NARROW | {"num_iterations": 2, "decoder_channels": 4, "sigma_x": 0.7},
+}
+
+
+@pytest.fixture(params=list(MODELS))
+def model(request: pytest.FixtureRequest) -> Any:
+    torch.manual_seed(0)
+    # A posterior of twice the prior's width: weights that leave its density out are off.
+    config = {"image_size": SIDE, "posterior_sigma_floor": 1.0, **SMALL[request.param]}
+    return build_model(MODELS[request.param][0](**config)).eval()
+
+
+@pytest.fixture
+def x() -> Tensor:
+    image = torch.rand(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+    return image.expand(DRAWS, -1, -1, -1)
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def nll(model: Any, x: Tensor, decoded: Decoded) -> Tensor:
+    mixture: Mixture = getattr(model.config, "mixture", "channel")
+    return mixture_nll(x, decoded.mu_x, decoded.log_pi, model.config.sigma_x, mixture=mixture)
+
+
+@torch.no_grad()
+def test_weights_average_to_the_likelihood_of_samples(model: Any, x: Tensor) -> None:
+    log_p = -nll(model, x, model.decode(model.sample(DRAWS, generator=generator())))
+    weights = model.log_weight(x, generator=generator())
+    assert weights.shape == (DRAWS,)
+    ours, expected = (bounds(values.unsqueeze(1)).iwae for values in (weights, log_p))
+    torch.testing.assert_close(ours, expected, atol=0.4, rtol=0)
+
+
+@torch.no_grad()
+def test_log_weights_average_to_the_bound(model: Any, x: Tensor) -> None:
+    weights = model.log_weight(x, generator=generator())
+    terms = model.elbo(x, generator=generator())
+    score = terms.nll
+    if hasattr(model, "attention"):  # which samples do not have
+        slots = model.infer(x, sample=True, generator=generator())
+        score = nll(model, x, model._decode_components(slots.z_c))
+    kl = terms.kl_c.sum(1)
+    if model.latent_sizes[0] > 0:  # otherwise kl_m is of no latent
+        kl = kl + terms.kl_m.sum(1)
+    # The draws are the same.
+    if hasattr(model, "refinement"):  # IODINE's bound has the KL in closed form
+        chance = -weights - score - kl
+        assert chance.std() > 0.1
+        torch.testing.assert_close(chance.mean(), torch.tensor(0.0), atol=0.4, rtol=0)
+    else:
+        torch.testing.assert_close(weights, -(score + kl), atol=1e-2, rtol=0)
+
+
+def test_bad_images_are_named(model: Any) -> None:
+    with pytest.raises(ValueError, match=r"x has shape \(2, 3, 16, 32\)"):
+        model.log_weight(torch.rand(2, 3, 16, 32))
