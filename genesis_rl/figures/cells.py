@@ -1,7 +1,6 @@
 """What the figures share: sizes, headings, the parts that a scene is drawn from."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor
 
 from genesis_rl.slots import Decoded, SceneModel, Slots
-from genesis_rl.visualize import Picture, flow, join, margin, mosaic, text_picture
+from genesis_rl.visualize import Picture, Side, flow, join, margin, mosaic, text_picture
 
 WIDE = 8  # most images beside each other
 _CELL = 96  # pixels that a cell is about wide
@@ -22,7 +21,7 @@ def sheet(
     *,
     captions: Sequence[str] = (),
     rows: Sequence[str] = (),
-    row_side: Literal["left", "right"] = "left",
+    row_side: Side = "left",
     enlarge: int = 1,
 ) -> Picture:
     """Lay pictures (rows, columns, H, W, 3) out framed, at the size of cells times a factor."""

@@ -6,7 +6,7 @@ renamed when complete.
 
 from genesis_rl.visualize.files import curves, png_bytes, save_gif, save_mp4, save_png
 from genesis_rl.visualize.grids import decomposition_grid, overlay_masks, sample_grid
-from genesis_rl.visualize.layout import flow, join, margin, mosaic, text_picture
+from genesis_rl.visualize.layout import Side, flow, join, margin, mosaic, text_picture
 from genesis_rl.visualize.pixels import (
     Picture,
     checkerboard,
@@ -18,6 +18,7 @@ from genesis_rl.visualize.pixels import (
 
 __all__ = [
     "Picture",
+    "Side",
     "checkerboard",
     "colour_masks",
     "curves",

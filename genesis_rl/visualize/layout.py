@@ -10,6 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from genesis_rl.visualize.pixels import Picture
 
+Side = Literal["left", "right"]
+
 _LINE = 128  # grey: stands out beside both the black and the white of masks
 _PAPER = 255
 _TEXT_SIZES = range(13, 5, -1)  # pixels, the first that fits
@@ -21,7 +23,7 @@ def mosaic(
     *,
     captions: Sequence[str] = (),
     row_captions: Sequence[str] = (),
-    row_side: Literal["left", "right"] = "left",
+    row_side: Side = "left",
     scale: int = 1,
     separator: int = 1,
     gap: int = 0,
@@ -117,9 +119,7 @@ def margin(picture: Picture, width: int = 16) -> Picture:
     return np.pad(picture, ((width, width), (width, width), (0, 0)), constant_values=_PAPER)
 
 
-def text_picture(
-    text: str, *, max_width: int | None = None, align: Literal["left", "right"] = "left"
-) -> Picture:
+def text_picture(text: str, *, max_width: int | None = None, align: Side = "left") -> Picture:
     """Draw one or more lines of black text on white, smaller where the width wants it.
 
     Args:
@@ -166,7 +166,7 @@ def _above(page: Picture, captions: Sequence[str], lefts: Sequence[int], width: 
 
 def _beside(page: Picture, captions: Sequence[str], side: str, height: int, step: int) -> Picture:
     """Put the headings of rows of some height, one every ``step`` pixels, beside a page."""
-    align: Literal["left", "right"] = "right" if side == "left" else "left"
+    align: Side = "right" if side == "left" else "left"
     texts = [text_picture(caption, align=align) for caption in captions]
     width = max(text.shape[1] for text in texts) + 2 * _PAD
     heading = np.full((page.shape[0], width, 3), _PAPER, np.uint8)
