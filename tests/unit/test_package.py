@@ -25,7 +25,7 @@ LAYERS = (
     {"models"},
     {"data", "checkpoint", "metrics", "visualize", "log", "report"},
     {"perception", "training", "presets"},
-    {"benchmark", "figures"},
+    {"benchmark", "doctor", "figures"},
     {"envs"},
     {"agents"},
 )

@@ -1,0 +1,386 @@
+"""The doctor looks at models: a fake one with prescribed masks and components for each symptom."""
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from genesis_rl.data import Pack
+from genesis_rl.doctor import CHECKS, Evidence, Finding, Sight, Thresholds, diagnose, look
+from genesis_rl.doctor.evidence import painted
+from genesis_rl.geco import GecoConfig
+from genesis_rl.metrics import fixed_grid
+from genesis_rl.models import GenesisConfig
+from genesis_rl.slots import Decoded, ElboTerms, Slots
+from genesis_rl.training import PretrainConfig
+
+N, H, W, K = 6, 12, 18, 5
+GREY, RED, BLUE = (128, 128, 128), (250, 10, 10), (10, 10, 250)
+CONFIG = PretrainConfig(model=GenesisConfig(image_size=32), geco=GecoConfig(beta_init=1e-3))
+
+
+def scenes(masks: bool = True) -> Pack:
+    """A red square (1) and two blue ones (2, 3) on grey, at other places in every image."""
+    labels = np.zeros((N, H, W), np.uint8)
+    for i in range(N):
+        labels[i, i : i + 4, 1:5] = 1
+        labels[i, 5 - i : 9 - i, 7:11] = 2
+        labels[i, i : i + 4, 13:17] = 3
+    images = np.array([GREY, RED, BLUE, BLUE], np.uint8)[labels]
+    return Pack(Path("scenes"), images, labels if masks else None, {})
+
+
+IMAGES = torch.from_numpy(scenes().images).permute(0, 3, 1, 2) / 255
+LABELS = torch.from_numpy(scenes().masks.astype(np.int64))  # type: ignore[union-attr]
+FLAT = torch.tensor(GREY)[:, None, None].expand(3, H, W) / 255
+
+
+class Fake(nn.Module):
+    """A scene model that sees what it is told: slots of pixels, components, latents and KLs."""
+
+    config: Any = None
+
+    def __init__(
+        self,
+        slots: Tensor,
+        components: Tensor | None = None,
+        *,
+        num_slots: int = K,
+        soft: float = 1e-6,
+        kl: tuple[float, float] = (20.0, 10.0),
+        spread: tuple[float, float] = (1.0, 1.0),
+        latent_sizes: tuple[int, int] = (7, 3),
+        weight: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(weight))
+        hot = nn.functional.one_hot(slots, num_slots).movedim(3, 1).unsqueeze(2).float()
+        self.log_pi = (hot * (1 - num_slots * soft) + soft).log()
+        self.components = painting(slots, num_slots) if components is None else components
+        self.kl, self.spread, self.latent_sizes = kl, spread, latent_sizes
+
+    def infer(self, x: Tensor, **_: Any) -> Slots:
+        number = torch.arange(len(x)).view(-1, 1, 1).expand(-1, self.log_pi.shape[1], -1)
+        z = [
+            s * number.repeat(1, 1, d) for s, d in zip(self.spread, self.latent_sizes, strict=True)
+        ]
+        return Slots(z[0], z[1], self.log_pi[: len(x)])
+
+    def decode(self, slots: Slots) -> Decoded:
+        return Decoded(self.components[: len(slots.z_m)], slots.log_pi)
+
+    def elbo(self, x: Tensor, **_: Any) -> ElboTerms:
+        share = torch.ones(len(x), self.log_pi.shape[1]) / self.log_pi.shape[1]
+        return ElboTerms(torch.zeros(len(x)), share * self.kl[0], share * self.kl[1])
+
+
+def painting(slots: Tensor, num_slots: int = K) -> Tensor:
+    """Components that show the image where the slot is, and grey elsewhere."""
+    shown = nn.functional.one_hot(slots, num_slots).movedim(3, 1).unsqueeze(2) > 0
+    return torch.where(shown, IMAGES.unsqueeze(1), FLAT)
+
+
+def seen(model: Fake, masks: bool = True, **options: Any) -> Sight:
+    return look(model, scenes(masks), N, **options)  # type: ignore[arg-type]
+
+
+def found(name: str, sight: Sight, config: PretrainConfig = CONFIG, **limits: Any) -> Any:
+    finding = CHECKS[name](Evidence(config, [], [], sight), Thresholds(**limits))
+    assert finding is None or (isinstance(finding, Finding) and finding.name == name)
+    return finding
+
+
+def moved(pairs: dict[int, int]) -> Tensor:
+    """True labels as slots, some of them in another slot."""
+    slots = LABELS.clone()
+    for label, slot in pairs.items():
+        slots[LABELS == label] = slot
+    return slots
+
+
+IMAGE_CHECKS = [
+    *("reconstruction_not_learnt", "mask_posterior_collapse", "component_posterior_collapse"),
+    *("one_slot", "background_split", "soft_masks", "dead_slots", "objects_lost"),
+    *("painted_by_background", "objects_merged", "no_better_than_grid", "no_better_than_palette"),
+]
+
+
+def test_a_model_that_sees_the_objects_is_well() -> None:
+    diagnosis = diagnose(Evidence(CONFIG, [], [], seen(Fake(moved({}), num_slots=4))))
+    assert diagnosis.findings == [] and diagnosis.healthy
+    assert set(diagnosis.well) >= {"non_finite", *IMAGE_CHECKS}
+
+
+def test_what_is_seen() -> None:
+    sight = seen(Fake(moved({}), kl=(20.0, 10.0), spread=(0.5, 0.0)))
+    objects = 48 / (H * W)
+    flat = float((IMAGES - FLAT).square().mean())
+    expected = {
+        "num_images": N,
+        "finite": True,
+        "latent_sizes": (7, 3),
+        "num_slots": K,
+        "mse": 0.0,
+        "mse_flat": flat,
+        "mse_mean_image": float((IMAGES - IMAGES.mean(0)).square().mean()),
+        "active_slots": 4.0,
+        "dead_slots": 1,
+        "mask_entropy": 0.0,
+        "background_share": 1.0,
+        "background_masks": True,
+        "num_segments": 4.0,
+        "lost": 0.0,
+        "lost_drawn": 0.0,
+        "taken_drawn": 0.0,
+        "same_colour_shared": 0.0,
+        "other_colour_shared": 0.0,
+        "kl_m": 20.0,
+        "kl_c": 10.0,
+        "variance_m": 0.25 * float(np.var(np.arange(N), ddof=1)),
+        "variance_c": 0.0,
+        "msc": 1.0,
+    }
+    for name, value in expected.items():
+        got = getattr(sight, name)
+        assert got == (pytest.approx(value, abs=1e-4) if isinstance(value, float) else value), name
+    assert sight.msc_baselines["one_slot"] == pytest.approx(objects / 3)
+    assert sight.msc_baselines["colour_palette"] == pytest.approx((1 + 0.5 + 0.5) / 3)
+
+
+def test_without_masks_less_is_seen() -> None:
+    sight = seen(Fake(moved({}), num_slots=4), masks=False)
+    assert not sight.background_masks and sight.background_share == pytest.approx(1, abs=1e-4)
+    for name in ("num_segments", "lost", "lost_drawn", "taken_drawn", "msc", "same_colour_shared"):
+        assert math.isnan(getattr(sight, name)), name
+    assert sight.msc_baselines == {}
+    diagnosis = diagnose(Evidence(CONFIG, [], [], sight))
+    assert diagnosis.findings == []
+    unknown = {name for name, why in diagnosis.unknown.items() if "no true masks" in why}
+    assert unknown == {
+        *("objects_lost", "painted_by_background", "objects_merged"),
+        *("no_better_than_grid", "no_better_than_palette"),
+    }
+
+
+# ---- one symptom after the other -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("masks", [True, False])
+def test_one_slot_for_everything(masks: bool) -> None:
+    sight = seen(Fake(torch.full_like(LABELS, 2)), masks)
+    finding = found("one_slot", sight)
+    assert finding.severity == "error" and finding.seen == 1.0
+    assert found("dead_slots", sight) is None  # the same said twice
+    assert found("one_slot", sight, min_active_slots=1.0) is None
+    assert found("background_split", sight) is None
+    if masks:
+        assert found("no_better_than_grid", sight).severity == "error"
+
+
+@pytest.mark.parametrize("masks", [True, False])
+def test_slots_that_split_the_background(masks: bool) -> None:
+    slots = moved({})
+    slots[:, 9:][LABELS[:, 9:] == 0] = 4  # the lowest quarter of the image
+    finding = found("background_split", seen(Fake(slots), masks))
+    assert finding.severity == "warning"
+    assert finding.seen == pytest.approx(1 - 3 * 18 / (H * W - 48) + _objects_below(), abs=1e-3)
+    assert ("median colour" in finding.what) != masks
+    slots = moved({})
+    slots[:, 11:][LABELS[:, 11:] == 0] = 4
+    assert found("background_split", seen(Fake(slots), masks)) is None
+
+
+def _objects_below() -> float:
+    """Share of the background that the lowest quarter lacks because objects are there."""
+    return float((LABELS[:, 9:] > 0).double().sum((1, 2)).mean()) / (H * W - 48)
+
+
+def test_backgrounds_of_many_colours_need_masks() -> None:
+    pack = scenes(masks=False)
+    noise = np.random.default_rng(0).integers(0, 256, pack.images.shape).astype(np.uint8)
+    noisy = Pack(Path("noise"), noise, None, {})
+    sight = look(Fake(moved({})), noisy, N)  # type: ignore[arg-type]
+    assert math.isnan(sight.background_share)
+    unknown = diagnose(Evidence(CONFIG, [], [], sight)).unknown
+    assert "common background colour" in unknown["background_split"]
+
+
+def test_masks_that_share_pixels() -> None:
+    finding = found("soft_masks", seen(Fake(moved({}), soft=1 / K)))
+    assert finding.seen == pytest.approx(1) and "5.0 of 5 slots" in finding.what
+    assert found("soft_masks", seen(Fake(moved({}), soft=0.01))) is None
+
+
+@pytest.mark.parametrize(("num_slots", "severity"), [(6, "note"), (4, None)])
+def test_slots_that_are_never_used(num_slots: int, severity: str | None) -> None:
+    finding = found("dead_slots", seen(Fake(moved({}), num_slots=num_slots)))
+    if severity is None:
+        assert finding is None
+    else:
+        assert finding.severity == severity and finding.seen == 2
+        assert {knob.setting: knob.value for knob in finding.knobs}["model.num_slots"] == "4"
+
+
+def test_too_few_slots_that_live() -> None:
+    finding = found("dead_slots", seen(Fake(moved({3: 2}))))
+    assert finding.severity == "warning" and "too few" in finding.what
+    unknown = found("dead_slots", seen(Fake(moved({3: 2})), masks=False))
+    assert unknown.severity == "note"
+
+
+@pytest.mark.parametrize("kind", ["mask", "component"])
+def test_collapsed_posteriors(kind: str) -> None:
+    index = kind == "component"
+
+    def only(value: float, others: float) -> tuple[float, float]:
+        return (others, value) if index else (value, others)
+
+    name, other = f"{kind}_posterior_collapse", f"{'mask' if index else 'component'}_posterior"
+    silent = seen(Fake(moved({}), kl=only(0.9, 30.0)))
+    assert found(name, silent).seen == pytest.approx(0.9)
+    assert found(other + "_collapse", silent) is None
+    constant = seen(Fake(moved({}), spread=only(0.05, 1.0)))  # a variance of 0.0025 * 3.5
+    assert found(name, constant).seen == pytest.approx(0.00875)
+    assert found(other + "_collapse", constant) is None
+    assert found(name, seen(Fake(moved({}), spread=only(0.06, 1.0)))) is None
+    without = seen(Fake(moved({}), latent_sizes=(3, 0) if index else (0, 3)))
+    unknown = diagnose(Evidence(CONFIG, [], [], without)).unknown
+    assert unknown[name] == f"the model has no {kind} latents"
+
+
+def test_objects_that_are_not_seen() -> None:
+    slots = moved({1: 0})
+    finding = found("objects_lost", seen(Fake(slots, painting(LABELS).clone())))
+    assert finding.seen == pytest.approx(1 / 3)
+    assert found("painted_by_background", seen(Fake(slots, painting(LABELS)))) is None
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_objects_painted_by_the_background(taken: bool) -> None:
+    """Its slot may hold the mask or not: what it looks like is in the background's latents."""
+    components = painting(moved({1: 0}))
+    sight = seen(Fake(moved({} if taken else {1: 0}), components))
+    assert (sight.taken_drawn, sight.lost_drawn) == pytest.approx(
+        (1 / 3, 0.0) if taken else (0.0, 1 / 3)
+    )
+    finding = found("painted_by_background", sight)
+    assert finding.seen == pytest.approx(1 / 3) and finding.severity == "warning"
+    assert found("objects_lost", sight) is None
+    assert found("painted_by_background", sight, max_objects_painted=0.34) is None
+
+
+def test_half_of_the_contrast_counts_as_drawn() -> None:
+    slots = moved({1: 0})
+    for share, lost in ((0.28, 1 / 3), (0.31, 0.0)):  # of the way: (1 - .3)^2 is about a half
+        components = torch.lerp(painting(LABELS), painting(slots), share)
+        sight = seen(Fake(slots, components))
+        assert (sight.lost, sight.lost_drawn) == pytest.approx((lost, 1 / 3 - lost))
+    assert seen(Fake(slots, components), drawn=0.6).lost == pytest.approx(1 / 3)
+
+
+def test_objects_without_contrast_or_background_do_not_count() -> None:
+    images = IMAGES.clone()
+    images[(LABELS == 1).unsqueeze(1).expand_as(images)] = GREY[0] / 255 + 0.05
+    shares = painted(images, LABELS, moved({}), painting(LABELS), 0.5)
+    for values in shares.values():
+        assert values.tolist() == [0] * N
+    none = painted(images, LABELS.clamp_min(1), moved({}), painting(LABELS), 0.5)
+    assert all(values.isnan().all() for values in none.values())
+    uncounted = LABELS.where(LABELS != 3, -1)
+    lost = painted(IMAGES, uncounted, moved({1: 0, 3: 0}), painting(LABELS), 0.5)["lost"]
+    assert lost.tolist() == [0.5] * N
+
+
+def test_objects_that_share_a_slot() -> None:
+    by_colour = found("objects_merged", seen(Fake(moved({3: 2}))))
+    assert by_colour.seen == 1 and "the colour that binds" in by_colour.what
+    assert "100% of the pairs of one colour and 0%" in by_colour.what
+    other = found("objects_merged", seen(Fake(moved({2: 1}))))
+    assert other.seen == 0.5 and "the colour that binds" not in other.what
+    pack = scenes()
+    single = Pack(Path("one"), pack.images, (LABELS == 1).numpy().astype(np.uint8), {})
+    sight = look(Fake(moved({})), single, N)  # type: ignore[arg-type]
+    unknown = diagnose(Evidence(CONFIG, [], [], sight)).unknown
+    assert unknown["objects_merged"] == "no image has two objects"
+
+
+def test_reconstructions_without_objects() -> None:
+    assert found("reconstruction_not_learnt", seen(Fake(moved({}), painting(moved({}))))) is None
+    tinted = IMAGES.mean(0).expand(N, K, 3, H, W)
+    mean = found("reconstruction_not_learnt", seen(Fake(moved({}), tinted)))
+    assert mean.severity == "error" and mean.seen == pytest.approx(1)
+    assert "the mean of all images" in mean.what
+
+
+def test_reconstructions_of_the_background_only() -> None:
+    pack = scenes()
+    images = np.array(pack.images)
+    images[::2][LABELS[::2].numpy() == 0] = (0, 0, 0)
+    images[1::2][LABELS[1::2].numpy() == 0] = (250, 250, 250)
+    two = Pack(Path("two"), images, pack.masks, {})
+    tensor = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
+    medians = tensor.flatten(2).median(2).values[:, None, :, None, None]
+    sight = look(Fake(moved({}), medians.expand(N, K, 3, H, W)), two, N)  # type: ignore[arg-type]
+    finding = found("reconstruction_not_learnt", sight)
+    assert finding.severity == "warning" and "median colour" in finding.what
+    assert finding.seen == pytest.approx(1)
+
+
+def test_segmentations_that_a_grid_equals() -> None:
+    grid = fixed_grid(K, H, W).expand(N, H, W)
+    sight = seen(Fake(grid, IMAGES.unsqueeze(1).expand(N, K, 3, H, W)))
+    finding = found("no_better_than_grid", sight)
+    assert finding.seen == pytest.approx(sight.msc_baselines["fixed_grid"])
+    assert finding.severity == "error" and "fixed grid" in finding.what
+    better = dataclasses.replace(sight, msc=sight.msc + 0.021)
+    assert found("no_better_than_grid", better) is None
+    assert found("no_better_than_palette", better).severity == "note"
+    empty = dataclasses.replace(sight, msc=math.nan)
+    unknown = diagnose(Evidence(CONFIG, [], [], empty)).unknown
+    assert unknown["no_better_than_grid"] == "no image has an object"
+
+
+@pytest.mark.parametrize("broken", ["weight", "output"])
+def test_models_that_are_not_finite(broken: str) -> None:
+    kl = (math.nan, 1.0) if broken == "output" else (2.0, 2.0)
+    model = Fake(moved({}), kl=kl, weight=math.inf if broken == "weight" else 0.0)
+    sight = seen(model)
+    assert not sight.finite
+    assert found("non_finite", sight).severity == "error"
+    diagnosis = diagnose(Evidence(CONFIG, [], [], sight))
+    assert [finding.name for finding in diagnosis.findings] == ["non_finite"]
+    for name in IMAGE_CHECKS:
+        assert diagnosis.unknown[name] == "the model is not finite"
+
+
+def test_a_model_of_one_slot_has_no_slots_to_judge() -> None:
+    whole = Fake(torch.zeros_like(LABELS), num_slots=1, latent_sizes=(0, 4), soft=0.0)
+    diagnosis = diagnose(Evidence(CONFIG, [], [], seen(whole)))
+    assert diagnosis.findings == []
+    assert diagnosis.unknown["one_slot"] == diagnosis.unknown["objects_lost"]
+    assert diagnosis.unknown["one_slot"] == "the model has one slot"
+    assert {"reconstruction_not_learnt", "component_posterior_collapse"} <= {*diagnosis.well}
+
+
+def test_two_images_are_the_least() -> None:
+    assert look(Fake(moved({})), scenes(), 2).num_images == 2  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="images is 1; wanted at least 2"):
+        look(Fake(moved({})), scenes(), 1)  # type: ignore[arg-type]
+
+
+def test_batches_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = seen(Fake(torch.zeros_like(LABELS), painting(LABELS)))
+    # The fake answers with its first images, so each batch must begin with the same ones.
+    pack = scenes()
+    masks = pack.masks
+    assert masks is not None
+    twice = Pack(Path(), np.tile(pack.images, (2, 1, 1, 1)), np.tile(masks, (2, 1, 1)), {})
+    monkeypatch.setattr("genesis_rl.training.validate._BATCH", N)
+    sight = look(Fake(torch.zeros_like(LABELS), painting(LABELS)), twice, 2 * N)  # type: ignore[arg-type]
+    for name in ("mse", "active_slots", "lost", "msc", "mse_mean_image", "background_share"):
+        assert getattr(sight, name) == pytest.approx(getattr(whole, name)), name

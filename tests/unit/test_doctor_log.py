@@ -1,0 +1,343 @@
+"""The doctor reads logs: hand-made symptoms, one for each finding, and what it advises."""
+
+import dataclasses
+import functools
+import json
+import math
+from typing import Any
+
+import pytest
+import tyro
+
+from genesis_rl.doctor import CHECKS, Diagnosis, Evidence, Finding, Knob, Thresholds, diagnose
+from genesis_rl.doctor.evidence import Sight
+from genesis_rl.doctor.knobs import advised_goal, least_error
+from genesis_rl.geco import GecoConfig
+from genesis_rl.models import MODELS, GenesisConfig
+from genesis_rl.training import PretrainConfig
+
+Rows = list[dict[str, float]]
+STEPS = 10_000
+VALUES = 3 * 32 * 32
+LIMITS = Thresholds()
+CONFIG = PretrainConfig(
+    model=GenesisConfig(image_size=32),
+    steps=STEPS,
+    learning_rate=1e-3,
+    geco=GecoConfig(beta_init=1e-3, beta_min=1e-3),
+)
+
+
+def updates(nll: list[float], **others: float) -> Rows:
+    """Rows of updates at equal distances, the errors given per pixel and channel."""
+    terms = {"kl_m": 60.0, "kl_c": 40.0, "beta": 0.01, "seconds": 60.0} | others
+    return [
+        {"step": STEPS * (i + 1) / len(nll), "nll": value * VALUES, **terms}
+        for i, value in enumerate(nll)
+    ]
+
+
+def validations(name: str, values: list[float]) -> Rows:
+    return [{"step": STEPS * (i + 1) / len(values), name: v} for i, v in enumerate(values)]
+
+
+WELL = updates([0.70, 0.60, 0.57, 0.564, 0.563, 0.563])
+
+
+def found(
+    name: str,
+    rows: Rows | None = None,
+    held_out: Rows | None = None,
+    config: PretrainConfig = CONFIG,
+) -> Finding | None:
+    """What one check finds; its name is the finding's."""
+    rows = WELL if rows is None else rows
+    finding = CHECKS[name](Evidence(config, rows, held_out or []), LIMITS)
+    assert finding is None or finding.name == name
+    return finding
+
+
+def settings(finding: Finding | None) -> dict[str, str]:
+    assert finding is not None
+    return {knob.setting: knob.value for knob in finding.knobs}
+
+
+def test_a_good_log_is_well() -> None:
+    held_out = validations("mse", [0.1, 0.012, 0.011, 0.01]) + validations("nll", [9, 6, 5, 5])
+    diagnosis = diagnose(Evidence(CONFIG, WELL, held_out))
+    assert diagnosis.findings == [] and diagnosis.healthy
+    assert set(diagnosis.well) == {
+        *("non_finite", "too_few_updates", "geco_goal_unreachable", "geco_goal_met_at_once"),
+        *("geco_goal_never_met", "geco_runaway", "kl_explodes", "still_falling", "overfitting"),
+        "unfinished",
+    }
+    assert set(diagnosis.unknown.values()) == {"the model was not looked at"}
+    assert {*diagnosis.well, *diagnosis.unknown} == set(CHECKS)
+    assert str(diagnosis).endswith("\nHealthy: no finding.")
+
+
+def test_an_empty_log_tells_nothing() -> None:
+    diagnosis = diagnose(Evidence(CONFIG, [], []))
+    assert diagnosis.findings == []
+    assert diagnosis.well == ["non_finite", "geco_goal_unreachable"]
+    assert diagnosis.unknown["kl_explodes"] == "the log has no rows of updates yet"
+    assert diagnosis.unknown["overfitting"] == "fewer than three validations to see a trend in"
+
+
+# ---- one symptom after the other -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("term", ["nll", "kl_m", "kl_c", "beta"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_non_finite_terms(term: str, value: float) -> None:
+    finding = found("non_finite", [*WELL[:2], WELL[2] | {term: value}])
+    assert finding is not None and finding.severity == "error"
+    assert f"{term} at step 5000" in finding.what
+    assert finding.seen == value or math.isnan(value)
+    assert json.loads(json.dumps(finding.as_json(), allow_nan=False))["seen"] == str(value)
+    assert float(settings(finding)["learning_rate"]) < CONFIG.learning_rate
+
+
+def test_non_finite_weights() -> None:
+    finding = found("non_finite", [*WELL, {"step": 77.0, "nonfinite_weights": 3.0}])
+    assert finding is not None and "3 weights at step 77" in finding.what
+
+
+def test_exploding_kl() -> None:
+    finding = found("kl_explodes", updates([0.6, 0.6], kl_m=1900.0, kl_c=101.0))
+    assert finding is not None and finding.seen == 2001 and finding.wanted == "at most 2,000"
+    assert settings(finding)["geco.beta_min"] == "0.01"
+    assert found("kl_explodes", updates([0.6, 0.6], kl_m=1900.0, kl_c=99.0)) is None
+    without = dataclasses.replace(CONFIG, objective="elbo", beta=0.02)
+    dear = found("kl_explodes", updates([0.6, 0.6], kl_m=3000.0), config=without)
+    assert settings(dear)["beta"] == "0.2" and "geco.beta_min" not in settings(dear)
+
+
+@pytest.mark.parametrize(
+    ("beta", "goal", "knobs"),
+    [
+        (9e-7, 0.5655, {"geco.beta_min": "0.001", "geco.step_size": "1e-06"}),
+        (9e-7, 0.5630, {"geco.beta_min": "0.001", "geco.goal": "0.5655"}),
+        (1.1e3, 0.7, {"geco.step_size": "1e-06", "geco.goal": "0.5655"}),
+        (1e-6, 0.5655, None),
+        (1e3, 0.5655, None),
+    ],
+)
+def test_runaway_beta(beta: float, goal: float, knobs: dict[str, str] | None) -> None:
+    config = dataclasses.replace(CONFIG, geco=GecoConfig(goal=goal))
+    finding = found("geco_runaway", updates([0.6, 0.6], beta=beta), config=config)
+    if knobs is None:
+        assert finding is None
+    else:
+        assert finding is not None and finding.seen == beta
+        assert ("down" if beta < 1 else "up") in finding.what
+        assert settings(finding).items() >= knobs.items()
+
+
+def test_unreachable_goals() -> None:
+    assert least_error(0.7) == pytest.approx(0.5623, abs=1e-4)
+    low = dataclasses.replace(CONFIG, geco=GecoConfig(goal=0.5622))
+    finding = found("geco_goal_unreachable", config=low)
+    assert finding is not None and finding.severity == "error"
+    assert settings(finding) == {"geco.goal": "0.5655"}  # and not the sigma that it has
+    assert found("geco_goal_never_met", updates([0.6, 0.57]), config=low) is None  # said above
+    model = dataclasses.replace(CONFIG.model, sigma_x=1.2)
+    wide = dataclasses.replace(CONFIG, model=model)
+    assert settings(found("geco_goal_unreachable", config=wide))["model.sigma_x"] == "0.7"
+
+
+def test_the_advised_goal_keeps_the_papers_squared_error() -> None:
+    assert advised_goal(0.7, LIMITS) == pytest.approx(0.5655, abs=5e-5)
+    for sigma in (0.1, 0.3, 1.0):
+        mse = 2 * sigma**2 * (advised_goal(sigma, LIMITS) - least_error(sigma))
+        assert mse == pytest.approx(2 * 0.49 * (0.5655 - least_error(0.7)), rel=0.02)
+
+
+def test_goals_never_met() -> None:
+    finding = found("geco_goal_never_met", updates([0.6, 0.57, 0.5656], beta=1e-3))
+    assert finding is not None and finding.severity == "warning"
+    assert finding.seen == pytest.approx(0.5656) and "its floor" in finding.what
+    assert settings(finding) == {"steps": "30000"}  # the goal is the paper's: it stays
+    falling = found("geco_goal_never_met", updates([0.6, 0.57], beta=0.5))
+    assert falling is not None and "floor" not in falling.what
+    assert found("geco_goal_never_met", updates([0.6, 0.5654, 0.57])) is None
+
+
+def test_goals_met_at_once() -> None:
+    finding = found("geco_goal_met_at_once", updates([0.565, 0.7, 0.6]))
+    assert finding is not None and finding.seen == pytest.approx(STEPS / 3)
+    early = updates([0.9] * 99 + [0.5])
+    early[1]["step"], early[1]["nll"] = 100, 0.5 * VALUES
+    early[0]["step"] = 50
+    assert found("geco_goal_met_at_once", early) is not None
+    early[1]["step"] = 101  # after 1 % of the steps
+    assert found("geco_goal_met_at_once", early) is None
+    assert found("geco_goal_met_at_once", updates([0.7, 0.565, 0.6])) is None
+    sharp = dataclasses.replace(CONFIG.model, sigma_x=0.3)
+    loose = found(
+        "geco_goal_met_at_once",
+        updates([0.3, 0.1]),
+        config=dataclasses.replace(CONFIG, model=sharp),
+    )
+    assert settings(loose) == {"geco.goal": "-0.2676"}
+
+
+@pytest.mark.parametrize("name", [name for name in CHECKS if name.startswith("geco_")])
+def test_the_elbo_has_no_goal(name: str) -> None:
+    config = dataclasses.replace(CONFIG, objective="elbo")
+    assert diagnose(Evidence(config, WELL, [])).unknown[name] == "the objective is not GECO's"
+
+
+@pytest.mark.parametrize(("side", "least"), [(32, 2_000), (64, 20_000), (128, 20_000)])
+def test_few_updates(side: int, least: int) -> None:
+    model = GenesisConfig(image_size=side)
+    for step, few in ((least - 1, True), (least, False)):
+        config = dataclasses.replace(CONFIG, model=model, steps=least + 5)
+        finding = found("too_few_updates", [WELL[0] | {"step": step}], config=config)
+        assert (finding is not None) == few
+        if finding:
+            assert finding.seen == step
+            assert settings(finding) == {"steps": str(max(least, 3 * step))}
+
+
+def test_time_is_given_where_time_ended_the_run() -> None:
+    timed = dataclasses.replace(CONFIG, max_minutes=6.0, steps=1_000)
+    finding = found("too_few_updates", [WELL[0] | {"step": 500}], config=timed)
+    assert settings(finding) == {"max_minutes": "24", "steps": "2000"}
+    ended = found("too_few_updates", [WELL[0] | {"step": 1_000}], config=timed)
+    assert settings(ended) == {"steps": "3000"}
+
+
+def test_errors_that_still_fall() -> None:
+    finding = found("still_falling", held_out=validations("mse", [0.2, 0.1, 0.0799]))
+    assert finding is not None and finding.seen == pytest.approx(0.201)
+    assert settings(finding) == {"steps": "30000"}
+    assert found("still_falling", held_out=validations("mse", [0.2, 0.1, 0.081])) is None
+    slow = dataclasses.replace(CONFIG, learning_rate=1e-4)
+    finding = found("still_falling", held_out=validations("mse", [3, 2, 1]), config=slow)
+    assert settings(finding)["learning_rate"] == "0.0003"
+    late = [{"step": step, "mse": 1.0} for step in (9.0, 9.5, 10.0)]
+    unknown = diagnose(Evidence(CONFIG, WELL, late)).unknown
+    assert "first two thirds" in unknown["still_falling"]
+
+
+def test_overfitting() -> None:
+    held_out = validations("nll", [100.0, 20.0, 15.0, 10.0, 15.0, 19.1])
+    config = dataclasses.replace(CONFIG, data_options='{"num_images": 70}')
+    finding = found("overfitting", held_out=held_out, config=config)
+    assert finding is not None and finding.seen == pytest.approx(9.1 / 90)
+    assert f"since step {4 * STEPS / 6:.0f}" in finding.what
+    assert json.loads(settings(finding)["data_options"]) == {"num_images": 350}
+    assert settings(finding)["steps"] == str(4 * STEPS // 6)
+    assert "data_options" not in settings(found("overfitting", held_out=held_out))
+    mild = [*held_out[:-1], held_out[-1] | {"nll": 18.9}]
+    assert found("overfitting", held_out=mild) is None
+    rising = updates([0.7, 0.6, 0.58, 0.57, 0.575, 0.58])  # as GECO may have it
+    assert found("overfitting", rising, held_out=held_out) is None
+
+
+def test_unfinished_runs() -> None:
+    finding = found("unfinished", WELL[:3])
+    assert finding is not None and finding.severity == "note" and finding.seen == 0.5
+    assert finding.knobs[0].flags == ["--resume"]
+    timed = dataclasses.replace(CONFIG, max_minutes=2.0, steps=100 * STEPS)
+    finding = found("unfinished", updates([0.6], seconds=90.0), config=timed)
+    assert finding is not None and finding.seen == 0.75
+    assert found("unfinished", updates([0.6], seconds=121.0), config=timed) is None
+
+
+# ---- how it is told ------------------------------------------------------------------------------
+
+
+def test_notes_leave_a_run_healthy() -> None:
+    def finding(severity: Any) -> Finding:
+        knob = Knob("geco.beta_min", "0.1", "because")
+        return Finding("name", severity, "What it is.", "a share", 0.25, "at most 0.1", (knob,))
+
+    well = Diagnosis([finding("note")], ["one"], {"two": "no masks"}, "a run")
+    assert well.healthy and well.as_json()["healthy"] is True
+    assert str(well).splitlines() == [
+        "a run",
+        "",
+        "note     name: What it is.",
+        "           saw  a share: 0.25; wanted at most 0.1",
+        "           try  --geco.beta-min 0.1  (because)",
+        "",
+        "all well one",
+        "unknown  two: no masks",
+        "",
+        "Healthy: 1 note.",
+    ]
+    for severity in ("warning", "error"):
+        ill = Diagnosis([finding(severity), finding("note")], [], {})
+        assert not ill.healthy
+        assert str(ill).endswith(f"Not healthy: 1 {severity}, 1 note.")
+        assert "Begin at the top" in str(ill)
+
+
+def test_thresholds_are_checked() -> None:
+    with pytest.raises(ValueError, match=r"max_kl is -1; wanted a value >= 0"):
+        Thresholds(max_kl=-1)
+    with pytest.raises(ValueError, match="min_kl is nan"):
+        Thresholds(min_kl=math.nan)
+
+
+BAD = Sight(
+    num_images=2,
+    finite=True,
+    latent_sizes=(7, 3),
+    num_slots=5,
+    mse=1.0,
+    mse_mean_image=0.1,
+    mse_flat=0.1,
+    active_slots=1.6,
+    dead_slots=3,
+    mask_entropy=0.9,
+    background_share=0.5,
+    background_masks=True,
+    num_segments=4.0,
+    lost=0.4,
+    lost_drawn=0.3,
+    taken_drawn=0.3,
+    same_colour_shared=0.8,
+    other_colour_shared=0.2,
+    kl_m=0.1,
+    kl_c=0.1,
+    variance_m=0.0,
+    variance_c=0.5,
+    msc=0.1,
+    msc_baselines={"one_slot": 0.05, "fixed_grid": 0.2, "colour_palette": 0.7},
+)
+
+
+def get(config: PretrainConfig, setting: str) -> Any:
+    return functools.reduce(getattr, setting.split("."), config)
+
+
+@pytest.mark.parametrize("objective", ["geco", "elbo"])
+@pytest.mark.parametrize("name", MODELS)
+def test_advice_is_flags_that_the_training_takes(name: str, objective: Any) -> None:
+    """Every knob of every finding is a flag for the run's own model, and changes its settings."""
+    model = MODELS[name][0](image_size=32)
+    geco = GecoConfig(goal=0.7, beta_min=2e-3)
+    config = PretrainConfig(
+        model=model, steps=10, objective=objective, geco=geco, data_options='{"num_images": 9}'
+    )
+    held_out = validations("mse", [3, 2, 1]) + validations("nll", [3, 1, 2])
+    names: set[str] = set()
+    values: dict[str, Knob] = {}
+    for active in (1.6, 1.0):
+        sight = dataclasses.replace(BAD, num_slots=config.model.num_slots, active_slots=active)
+        for nll, beta in ((0.58, 1e-9), (0.58, 1e9), (math.nan, 1.0)):
+            rows = updates([0.9, 0.6, nll], kl_m=9e9, beta=beta)
+            for finding in diagnose(Evidence(config, rows, held_out, sight)).findings:
+                names.add(finding.name)
+                values |= {knob.setting: knob for knob in finding.knobs}
+    assert len(names) > 6 and len(values) > 4
+    changed = tyro.cli(
+        tyro.conf.AvoidSubcommands[PretrainConfig],
+        default=config,
+        args=[flag for knob in values.values() for flag in knob.flags],
+    )
+    for setting in values:
+        assert get(changed, setting) != get(config, setting), setting
