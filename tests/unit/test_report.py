@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from genesis_rl.report import Report
-from genesis_rl.visualize import save_mp4
+from genesis_rl.visualize import save_gif, save_mp4
 
 
 def test_a_page_needs_no_other_file(tmp_path: Path) -> None:
@@ -21,6 +21,14 @@ def test_a_page_needs_no_other_file(tmp_path: Path) -> None:
     assert "data:image/png;base64,iVBOR" in html
     assert 'src="http' not in html and "href=" not in html
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["report.html"]
+
+
+def test_films_are_told_from_pictures(tmp_path: Path) -> None:
+    film = tmp_path / "film.gif"
+    save_gif(film, [np.full((4, 6, 3), level, np.uint8) for level in (0, 200)])
+    Report("x").picture(film.read_bytes(), "film").save(tmp_path / "report.html")
+    data = base64.b64encode(film.read_bytes()).decode()
+    assert f"data:image/gif;base64,{data}" in (tmp_path / "report.html").read_text()
 
 
 def test_rows_fit_the_head() -> None:

@@ -1,0 +1,290 @@
+"""Figures: what stands where, for every model, the same each time."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch import Tensor
+
+from genesis_rl import figures, visualize
+from genesis_rl.editing import drop_slot, replace_slot, select
+from genesis_rl.figures import FIGURES, Material
+from genesis_rl.models import MODELS, build_model
+from genesis_rl.slots import Decoded, SceneModel
+
+SIDE, SCALE, EDGE, GAP, MARGIN = 32, 3, 1, 4, 16
+CELL = SIDE * SCALE + 2 * EDGE
+STEP = CELL + GAP
+Cells = npt.NDArray[np.uint8]
+
+
+def small(name: str, **changes: Any) -> Any:
+    """A model with few channels; sizes that all configs have in common are distinct."""
+    config_class = MODELS[name][0]
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(config_class):
+        default = getattr(config_class(), field.name)
+        if isinstance(default, tuple):
+            values[field.name] = tuple(4 for _ in default)
+        elif isinstance(default, int) and not isinstance(default, bool):
+            values[field.name] = 8
+    sizes = {"image_size": SIDE, "num_slots": 3, "mask_latent_size": 5, "num_iterations": 1}
+    values |= {key: value for key, value in (sizes | changes).items() if key in values}
+    torch.manual_seed(0)
+    return build_model(config_class(**values)).eval()
+
+
+def images(count: int = 2) -> Tensor:
+    return torch.rand(count, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+
+
+def material(model: Any, num: int = 2, *, seed: int = 0, temperature: float = 1.0) -> Material:
+    return Material(model, images(num), num, seed, temperature)
+
+
+def scene(batch: int, num_slots: int) -> Decoded:
+    generator = torch.Generator().manual_seed(0)
+    mu_x = torch.rand(batch, num_slots, 3, SIDE, SIDE, generator=generator)
+    log_pi = torch.randn(batch, num_slots, 1, SIDE, SIDE, generator=generator).log_softmax(1)
+    return Decoded(mu_x, log_pi)
+
+
+def cells(picture: Cells, top: int, left: int, rows: int, columns: int) -> Cells:
+    """The pictures that a page holds from a corner on, shrunk to their own size."""
+    found = [
+        [
+            picture[y + EDGE : y + CELL - EDGE : SCALE, x + EDGE : x + CELL - EDGE : SCALE]
+            for x in range(left, left + columns * STEP, STEP)
+        ]
+        for y in range(top, top + rows * STEP, STEP)
+    ]
+    return np.array(found)
+
+
+def find(picture: Cells) -> tuple[int, int]:
+    """The first row and column of a page whose pixels are a frame's grey over a cell's length."""
+    grey = (picture == 128).all(-1)
+    for y, row in enumerate(grey):
+        runs = np.convolve(row, np.ones(CELL, int), "valid")
+        if (runs == CELL).any():
+            return y, int(np.argmax(runs == CELL))
+    raise AssertionError("no framed cell")
+
+
+@torch.inference_mode()
+def drawn(name: str, what: Material) -> Cells:
+    return np.array(FIGURES[name].draw(what))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_figure_of_every_model(name: str) -> None:
+    what = material(small(name))
+    without_images = dataclasses.replace(what, images=what.images[:0])
+    for figure in FIGURES:
+        once = drawn(figure, what)
+        assert once.dtype == np.uint8 and once.shape[-1] == 3
+        assert once.ndim == (4 if figure in ("building", "interpolation") else 3)
+        again = drawn(figure, what if FIGURES[figure].needs_images else without_images)
+        assert np.array_equal(once, again), f"{figure} is not the same again"
+
+
+def test_the_seed_and_the_temperature_change_scenes() -> None:
+    model = small("genesis")
+    once = drawn("components", material(model))
+    assert not np.array_equal(once, drawn("components", material(model, seed=1)))
+    assert not np.array_equal(once, drawn("components", material(model, temperature=0.5)))
+    cold = drawn("scenes", material(model, temperature=0.0))
+    found = cells(cold, MARGIN, MARGIN, 2, 8)
+    assert (found == found[0, 0]).all()
+
+
+def test_scenes_begin_with_those_of_the_other_figures() -> None:
+    what = material(small("genesis"), 3)
+    picture = drawn("scenes", what)
+    assert picture.shape[:2] == (2 * MARGIN + 3 * STEP - GAP, 2 * MARGIN + 8 * STEP - GAP)
+    with torch.inference_mode():
+        expected = visualize.to_pictures(what.decoded_scenes().image)
+    assert np.array_equal(cells(picture, MARGIN, MARGIN, 1, 3)[0], expected)
+
+
+@pytest.mark.parametrize("num_slots", [1, 4])
+def test_component_steps(num_slots: int) -> None:
+    decoded = scene(2, num_slots)
+    picture = figures.component_steps(decoded)
+    top, left = find(picture)
+    found = cells(picture, top, left, 2, 2)
+    assert np.array_equal(found[:, 0], visualize.to_pictures(decoded.image))
+    pi = decoded.log_pi.exp()
+    assert np.array_equal(found[:, 1], visualize.colour_masks(pi.squeeze(2)))
+    steps = cells(picture, top, left + 2 * STEP - GAP + 12, 2, num_slots)
+    assert np.array_equal(steps, visualize.over_checkerboard(pi * decoded.mu_x, pi))
+
+
+@pytest.mark.parametrize("num_slots", [1, 4])
+def test_decomposition_steps(num_slots: int) -> None:
+    x, decoded = images(1), scene(1, num_slots)
+    picture = figures.decomposition_steps(x, decoded)
+    top, left = find(picture)
+    whole = cells(picture, top, left, 4, 1)[:, 0]
+    pi = decoded.log_pi.exp()
+    assert np.array_equal(whole[0], visualize.to_pictures(x)[0])
+    assert np.array_equal(whole[1], visualize.to_pictures(decoded.image)[0])
+    assert np.array_equal(whole[2], visualize.colour_masks(pi.squeeze(2))[0])
+    error = 3 * (x - decoded.image).abs()
+    assert np.array_equal(whole[3], visualize.to_pictures(error)[0])
+    steps = cells(picture, top, left + CELL + 12, 4, num_slots)
+    assert np.array_equal(steps[0], visualize.to_pictures(pi.expand(-1, -1, 3, -1, -1))[0])
+    assert np.array_equal(steps[1], visualize.to_pictures(decoded.mu_x)[0])
+    assert np.array_equal(steps[2], visualize.over_checkerboard(pi * decoded.mu_x, pi)[0])
+    assert (steps[3, 0] == 255).all()  # the first step may take everything
+    for k in range(1, num_slots):
+        left_over = 1 - pi[:, :k].sum(1)
+        expected = visualize.to_pictures(left_over.expand(-1, 3, -1, -1))[0].astype(int)
+        assert np.abs(steps[3, k] - expected).max() <= 1  # rounded after another sum
+
+
+def test_reconstruction_rows_break_after_eight() -> None:
+    x, decoded = images(10), scene(10, 2)
+    picture = figures.reconstruction_rows(x, decoded)
+    top, left = find(picture)
+    found = cells(picture, top, left, 4, 5)
+    assert np.array_equal(found[0], visualize.to_pictures(x)[:5])
+    assert np.array_equal(found[1], visualize.to_pictures(decoded.image)[:5])
+    below = cells(picture, top + 4 * STEP - GAP + 20, left, 4, 5)
+    assert np.array_equal(below[0], visualize.to_pictures(x)[5:])
+
+
+def test_temperatures_share_their_draws() -> None:
+    model = small("genesis")
+    generator = torch.Generator().manual_seed(3)
+    temperatures = (0.0, 0.5, 0.5, 1.0)
+    picture = figures.temperature_sweep(model, 3, generator=generator, temperatures=temperatures)
+    found = cells(picture, *find(picture), 4, 3)
+    assert (found[0] == found[0, 0]).all()
+    assert np.array_equal(found[1], found[2])
+    assert not np.array_equal(found[2], found[3])
+    with torch.inference_mode():
+        slots = model.sample(3, generator=torch.Generator().manual_seed(3))
+        assert np.array_equal(found[3], visualize.to_pictures(model.decode(slots).image))
+
+
+def test_building_ends_with_the_scene() -> None:
+    decoded = scene(2, 3)
+    frames = figures.building(decoded)
+    pi = decoded.log_pi.exp()
+    shares = pi * decoded.mu_x
+    for frame, there in ((0, 0), (6, 1), (12, 2), (18, 3), (-1, 3)):
+        top, left = find(frames[frame])
+        found = np.stack(
+            [cells(frames[frame], top, x, 1, 1)[0, 0] for x in (left, left + CELL + 8)]
+        )
+        expected = visualize.over_checkerboard(shares[:, :there].sum(1), pi[:, :there].sum(1))
+        assert np.abs(found.astype(int) - expected).max() <= 1
+    assert len({frame.shape for frame in frames}) == 1
+
+
+@torch.inference_mode()
+def test_interpolation_passes_the_images_and_returns() -> None:
+    model = small("monet")
+    slots = model.infer(images(3))
+    frames = figures.interpolation(model, slots)
+    assert len(frames) == 3 * 17
+    expected = visualize.to_pictures(model.decode(slots).image)
+    scale, top = 2 * SCALE, frames[0].shape[0] - MARGIN - EDGE - SIDE * 2 * SCALE
+    for number in range(3):
+        frame = frames[17 * number]
+        found = frame[top:, MARGIN + EDGE :][: SIDE * scale : scale, : SIDE * scale : scale]
+        assert np.array_equal(found, expected[number])
+
+
+class Paintbox(torch.nn.Module):
+    """A scene model of which one latent of each slot matters: it is the slot's red."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.latent_sizes = (2, 3)
+
+    def decode(self, slots: Any) -> Decoded:
+        colour = torch.zeros(*slots.z_c.shape[:2], 3, SIDE, SIDE)
+        colour[:, :, 0] = 0.5 + 0.1 * slots.z_c[:, :, 1, None, None]
+        colour[:, :, 1] = 0.5 + 0.01 * slots.z_m[:, :, 0, None, None]
+        return Decoded(colour, slots.log_pi)
+
+
+@torch.inference_mode()
+def test_traversals_sweep_the_latents_that_matter() -> None:
+    model: Any = Paintbox()
+    slots = select(
+        small("genesis", mask_latent_size=2, component_latent_size=3).infer(images()), [0]
+    )
+    low, high = torch.full((3, 5), -2.0), torch.full((3, 5), 2.0)
+    chosen = figures.strongest_latents(model, slots, low, high, 2)
+    assert chosen.tolist() == [[3, 0]] * 3
+    prior = figures.PriorRange(torch.zeros(3, 5), torch.ones(3, 5))
+    picture = figures.traversal(model, slots, prior)
+    top, left = find(picture)
+    found = cells(picture, top, left + 2 * STEP - GAP + 12, 9, 9)  # three latents of each slot
+    pi = slots.log_pi[0, 0, 0].exp()
+    for column, value in enumerate(np.linspace(-2, 2, 9)):
+        change = 0.1 * (value - slots.z_c[0, 0, 1]) * pi
+        expected = visualize.to_pictures(
+            model.decode(slots).image + torch.stack([change, 0 * pi, 0 * pi])
+        )
+        assert np.abs(found[0, column].astype(int) - expected[0]).max() <= 1
+
+
+@torch.inference_mode()
+def test_prior_range() -> None:
+    model = small("bd_vae")
+    prior = figures.prior_range(model, generator=torch.Generator().manual_seed(0), num_scenes=2000)
+    assert prior.mean.shape == prior.std.shape == (1, 8)
+    torch.testing.assert_close(prior.mean, torch.zeros(1, 8), atol=0.1, rtol=0)
+    torch.testing.assert_close(prior.std, torch.ones(1, 8), atol=0.1, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["genesis", "monet", "dc_vae"])
+@torch.inference_mode()
+def test_slot_edits(name: str) -> None:
+    model: SceneModel = small(name)
+    x = images(3)
+    slots = model.infer(x)
+    prior = model.sample(3, generator=torch.Generator().manual_seed(4))
+    picture = figures.slot_edits(model, x, prior)
+    top, left = find(picture)
+    count = model.config.num_slots
+    whole = cells(picture, top, left, 4, 1)[:, 0]
+    decoded = model.decode(slots)
+    for row, image in enumerate((x, decoded.image, x[[1]], model.decode(prior).image)):
+        assert np.array_equal(whole[row], visualize.to_pictures(image)[0])
+    found = cells(picture, top, left + CELL + 12, 4, count).astype(int)
+    pi = decoded.log_pi.exp()
+    shares = pi * decoded.mu_x
+    assert np.array_equal(found[0], visualize.over_checkerboard(shares, pi)[0])
+    donors = (select(slots, [1, 2, 0]), prior)
+    for k in range(count):
+        dropped = drop_slot(decoded, k)
+        if count == 1:
+            ground = visualize.to_pictures(visualize.checkerboard(SIDE, SIDE))
+            assert np.array_equal(found[1, k], ground)
+        else:
+            removed = visualize.to_pictures(dropped.image)[0]
+            assert np.abs(found[1, k] - removed).max() <= 1
+        for row, donor in zip((2, 3), donors, strict=True):
+            edited = visualize.to_pictures(model.decode(replace_slot(slots, k, donor)).image)[0]
+            assert np.abs(found[row, k] - edited).max() <= 1
+    with pytest.raises(ValueError, match="images are 1; wanted at least 2"):
+        figures.slot_edits(model, x[:1], prior)
+
+
+def test_captions_name_the_papers_figures() -> None:
+    papers = {name: figure.paper for name, figure in FIGURES.items() if figure.paper}
+    assert papers == {
+        "scenes": "Figures 6, 7 and 9",
+        "components": "Figures 3 and 8",
+        "building": "Figures 3 and 8, as a film",
+        "decompositions": "Figures 4 and 10 to 13",
+    }
+    assert all(figure.title and figure.caption for figure in FIGURES.values())
