@@ -1,6 +1,6 @@
 """Scores of models: segmentation against the truth, bounds on the likelihood, samples."""
 
-from genesis_rl.metrics.binding import active_latents, active_slots, binding_scores
+from genesis_rl.metrics.binding import active_latents, active_slots, binding_scores, scene_scores
 from genesis_rl.metrics.bounds import Bounds, bits_per_dim, bounds, log_weights
 from genesis_rl.metrics.segmentation import (
     SegCover,
@@ -32,6 +32,7 @@ __all__ = [
     "image_scores",
     "log_weights",
     "one_slot",
+    "scene_scores",
     "segment",
     "segmentation_covering",
     "segmentation_scores",

@@ -10,7 +10,13 @@ import math
 import torch
 from torch import Tensor
 
-from genesis_rl.metrics.segmentation import CHUNK, check_labels, compact, overlaps
+from genesis_rl.metrics.segmentation import (
+    CHUNK,
+    check_labels,
+    compact,
+    image_scores,
+    overlaps,
+)
 from genesis_rl.slots import ElboTerms
 
 
@@ -90,6 +96,24 @@ def active_latents(terms: ElboTerms, *, min_kl: float = 1.0) -> Tensor:
         Shape (B,), float64, 0 to K.
     """
     return (terms.kl_m + terms.kl_c >= min_kl).sum(dim=1).double()
+
+
+def scene_scores(true: Tensor, pred: Tensor, images: Tensor) -> dict[str, Tensor]:
+    """Score every image of a batch by all that compares label maps.
+
+    Args:
+        true: true labels, integers, shape (B, H, W).
+        pred: predicted labels, integers >= 0, shape (B, H, W).
+        images: uint8 in [0, 255] or float in [0, 1], shape (B, 3, H, W).
+
+    Returns:
+        The scores of `image_scores` and of `binding_scores`, each of shape (B,).
+
+    Raises:
+        TypeError: if the labels are not integers.
+        ValueError: if shapes do not fit, or pred is negative somewhere.
+    """
+    return image_scores(true, pred) | binding_scores(true, pred, images)
 
 
 def _binding(true: Tensor, pred: Tensor, images: Tensor, tolerance: float) -> dict[str, Tensor]:

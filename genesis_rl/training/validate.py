@@ -46,10 +46,10 @@ def validate(model: SceneModel, pack: Pack, count: int, *, seed: int = 0) -> dic
         ``mse`` (per pixel and channel, posterior means), ``nll``, ``kl_m``, ``kl_c`` (nats per
         image), and with masks the averages of `metrics.image_scores`.
     """
-    device = _device(model)
+    device = device_of(model)
     generator = torch.Generator(device).manual_seed(seed)
     totals: dict[str, list[Tensor]] = {}
-    with _eval_mode(model):
+    with eval_mode(model):
         for images, masks in labelled_images(pack, count, device):
             terms = model.elbo(images, generator=generator)
             slots = model.infer(images)
@@ -71,14 +71,18 @@ def validate(model: SceneModel, pack: Pack, count: int, *, seed: int = 0) -> dic
 
 @torch.inference_mode()
 def baseline_scores(pack: Pack, count: int, num_slots: int) -> dict[str, dict[str, float]]:
-    """Segmentation scores of what is no model, on the images that `validate` takes."""
+    """Averages of `metrics.scene_scores` of what is no model, on the images `validate` takes.
+
+    Returns:
+        Scores by the names of `metrics.baselines`; empty if the pack has no masks.
+    """
     totals: dict[str, dict[str, list[Tensor]]] = {}
     for images, masks in labelled_images(pack, count, torch.device("cpu")):
         if masks is None:
             return {}
         for name, labels in metrics.baselines(images, num_slots).items():
             scores = totals.setdefault(name, {})
-            for key, values in metrics.image_scores(masks, labels).items():
+            for key, values in metrics.scene_scores(masks, labels, images).items():
                 scores.setdefault(key, []).append(values)
     return {
         name: metrics.average({key: torch.cat(parts) for key, parts in scores.items()})
@@ -89,9 +93,9 @@ def baseline_scores(pack: Pack, count: int, num_slots: int) -> dict[str, dict[st
 @torch.inference_mode()
 def pictures(model: SceneModel, pack: Pack, *, seed: int = 0) -> dict[str, npt.NDArray[np.uint8]]:
     """Decompositions of held-out images and scenes from the prior, as picture grids."""
-    device = _device(model)
+    device = device_of(model)
     generator = torch.Generator(device).manual_seed(seed)
-    with _eval_mode(model):
+    with eval_mode(model):
         images, _ = next(labelled_images(pack, _PICTURES, device))
         decoded = model.decode(model.infer(images))
         scenes = model.decode(model.sample(_PICTURES, generator=generator))
@@ -102,7 +106,7 @@ def pictures(model: SceneModel, pack: Pack, *, seed: int = 0) -> dict[str, npt.N
     }
 
 
-class _eval_mode:  # noqa: N801 - a context manager, named like torch's
+class eval_mode:  # noqa: N801 - a context manager, named like torch's
     """Put a module into eval mode for the length of a block."""
 
     def __init__(self, model: SceneModel) -> None:
@@ -116,7 +120,8 @@ class _eval_mode:  # noqa: N801 - a context manager, named like torch's
         self.module.train(self.training)
 
 
-def _device(model: SceneModel) -> torch.device:
+def device_of(model: SceneModel) -> torch.device:
+    """The device that a model's weights lie on."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is a {type(model).__name__}; wanted a torch module.")
     return next(model.parameters()).device

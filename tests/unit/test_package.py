@@ -25,7 +25,8 @@ LAYERS = (
     {"models"},
     {"data", "checkpoint", "metrics", "visualize", "log", "report"},
     {"perception", "training", "presets"},
-    {"benchmark", "doctor", "figures"},
+    {"benchmark", "doctor", "figures", "scoring"},
+    {"evaluation"},
     {"envs"},
     {"agents"},
 )

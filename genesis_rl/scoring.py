@@ -1,0 +1,152 @@
+"""All scores of a model on held-out images, as one flat dictionary."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from genesis_rl import metrics
+from genesis_rl.data import Pack
+from genesis_rl.metrics.frechet import SampleScorer
+from genesis_rl.slots import SceneModel
+from genesis_rl.training.validate import (
+    baseline_scores,
+    device_of,
+    eval_mode,
+    labelled_images,
+)
+
+_LEVELS = 256  # values of a pixel in a pack
+
+
+@dataclass(frozen=True)
+class ScoreConfig:
+    """On how many images, with what noise."""
+
+    num_images: int = 1000
+    """images scored, the first of the pack; all if it has fewer"""
+    seed: int = 0
+    """of the noise"""
+    iw_samples: int = 8
+    """S, samples of the importance-weighted bound, and of the ELBO"""
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        for name in ("num_images", "iw_samples"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; wanted at least 1.")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed is {self.seed}; wanted 0 to 2**63 - 1.")
+
+
+def score(
+    model: SceneModel,
+    pack: Pack,
+    config: ScoreConfig | None = None,
+    *,
+    samples: SampleScorer | None = None,
+) -> dict[str, float | None]:
+    """Score a model in eval mode on the first images of a pack, in the weights' precision.
+
+    Args:
+        model: a scene model; its training mode is put back afterwards.
+        pack: held-out images, with masks for the scores of objects.
+        config: see `ScoreConfig`.
+        samples: what scores scenes from the prior; None: nothing does.
+
+    Returns:
+        JSON data, averages over the images; None where no image has the score.
+
+        - ``mse`` per pixel and channel, of posterior means.
+        - ``nll``, ``kl_m``, ``kl_c``: the terms that the model trains on, nats per image.
+        - ``elbo``, ``iwae``: bounds on the likelihood of the model that is sampled from, nats per
+          image, see `genesis_rl.metrics.bounds`; ``elbo_bpd``, ``iwae_bpd`` in bits per dimension
+          of 8-bit images, less is better, see `bits_per_dim`.
+        - ``active_slots`` by pixels, ``active_latents`` by KL, see `genesis_rl.metrics.binding`.
+        - with masks: those of `image_scores` and `binding_scores`, of the inferred masks, each
+          with ``name_images``, the number of images that have it.
+        - with ``samples``: ``frechet``, the distance of as many scenes from the prior.
+
+    Raises:
+        ValueError: if the images do not fit the model.
+    """
+    config = config or ScoreConfig()
+    with eval_mode(model):
+        images, objects = _score_images(model, pack, config)
+    means = {name: float(values.mean()) for name, values in images.items()}
+    for name in ("elbo", "iwae"):
+        num_dims = pack.images[0].size
+        means[f"{name}_bpd"] = metrics.bits_per_dim(means[name], num_dims, levels=_LEVELS)
+    means |= metrics.average(objects)
+    if samples is not None:
+        means["frechet"] = samples(model, seed=config.seed)["distance"]
+    return _jsonable(means)
+
+
+def baselines(
+    pack: Pack, num_images: int, num_slots: int, *, samples: SampleScorer | None = None
+) -> dict[str, dict[str, float | None]]:
+    """Score what is no model on the images that `score` takes.
+
+    Args:
+        pack: held-out images.
+        num_images: images scored, the first of the pack; all if it has fewer.
+        num_slots: number of slots K that a grid may use.
+        samples: what scores scenes; None: nothing does.
+
+    Returns:
+        With masks the scores of objects of ``one_slot``, ``fixed_grid`` and ``colour_palette``,
+        see `genesis_rl.metrics.baselines`; with ``samples`` the ``frechet`` of ``real``,
+        ``shuffled_pixels`` and ``mean_image``, see `SampleScorer.references`.
+    """
+    scores = baseline_scores(pack, num_images, num_slots)
+    if samples is not None:
+        scores |= {name: {"frechet": value} for name, value in samples.references().items()}
+    return {name: _jsonable(figures) for name, figures in scores.items()}
+
+
+@torch.inference_mode()
+def _score_images(
+    model: SceneModel, pack: Pack, config: ScoreConfig
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Scores of each image and, with masks, of its objects, each of shape (num_images,)."""
+    device = device_of(model)
+    generator = torch.Generator(device).manual_seed(config.seed)
+    images: dict[str, list[Tensor]] = {}
+    objects: dict[str, list[Tensor]] = {}
+    for x, masks in labelled_images(pack, config.num_images, device):
+        terms = model.elbo(x, generator=generator)
+        weights = metrics.log_weights(model, x, config.iw_samples, generator=generator)
+        bounds = metrics.bounds(weights)
+        slots = model.infer(x)
+        labels = metrics.segment(slots.log_pi)
+        scores = {
+            "mse": (model.decode(slots).image - x).square().mean((1, 2, 3)),
+            "nll": terms.nll,
+            "kl_m": terms.kl_m.sum(1),
+            "kl_c": terms.kl_c.sum(1),
+            "elbo": bounds.elbo,
+            "iwae": bounds.iwae,
+            "active_slots": metrics.active_slots(labels),
+            "active_latents": metrics.active_latents(terms),
+        }
+        _append(images, scores)
+        if masks is not None:
+            _append(objects, metrics.scene_scores(masks, labels, x))
+    return _joined(images), _joined(objects)
+
+
+def _append(totals: dict[str, list[Tensor]], scores: Mapping[str, Tensor]) -> None:
+    for name, values in scores.items():
+        totals.setdefault(name, []).append(values.double())
+
+
+def _joined(totals: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.cat(parts) for name, parts in totals.items()}
+
+
+def _jsonable(scores: Mapping[str, float]) -> dict[str, float | None]:
+    """Replace what JSON has no number for."""
+    return {name: value if math.isfinite(value) else None for name, value in scores.items()}
