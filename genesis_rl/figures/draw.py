@@ -9,7 +9,7 @@ from torch import Tensor
 
 from genesis_rl.checkpoint import load_pretrained, pick_device
 from genesis_rl.data import SPLITS
-from genesis_rl.figures.catalogue import FIGURES, Material
+from genesis_rl.figures.catalogue import FIGURES, Figure, Material
 from genesis_rl.report import Report
 from genesis_rl.slots import SceneModel
 from genesis_rl.training import PretrainConfig
@@ -46,13 +46,6 @@ class SampleConfig:
 
     def __post_init__(self) -> None:
         """Check values."""
-        for name in self.figures:
-            if name not in FIGURES:
-                raise ValueError(
-                    f"figure {name!r} is unknown; wanted some of {', '.join(FIGURES)}."
-                )
-        if not self.figures:
-            raise ValueError(f"figures is empty; wanted some of {', '.join(FIGURES)}.")
         if self.num < 2:
             raise ValueError(f"num is {self.num}; wanted at least 2.")
         if not 0 <= self.seed < 2**63:
@@ -89,12 +82,15 @@ def draw(config: SampleConfig) -> list[Path]:
         The files, index.html last.
 
     Raises:
-        ValueError: if there is no such run, its data cannot be had, or are fewer than asked for.
+        ValueError: if a figure is unknown, there is no such run, or its data cannot be had or are
+            fewer than asked for.
         OSError: if the folder cannot be written.
     """
-    folder = config.folder
+    figures, folder = _chosen(config), config.folder
     model, _, metadata = load_pretrained(config.run, device=config.device)
-    images = _images(config, model).to(pick_device(config.device))
+    needs_images = any(figure.needs_images for figure in figures.values())
+    images = _images(config, model, config.num if needs_images else 0)
+    images = images.to(pick_device(config.device))
     material = Material(model, images, config.num, config.seed, config.temperature)
     folder.mkdir(parents=True, exist_ok=True)
     page = Report(f"Figures of {metadata['model']}").text(
@@ -102,15 +98,22 @@ def draw(config: SampleConfig) -> list[Path]:
         f"{config.temperature:g}. Figure numbers are those of Engelcke et al., GENESIS (ICLR 2020)."
     )
     files = []
-    for name in FIGURES:  # in this order, each once
-        if name in config.figures:
-            files.append(_draw_one(name, material, folder))
-            figure = FIGURES[name]
-            paper = f"Paper: {figure.paper}." if figure.paper else "Not in the paper."
-            page.heading(figure.title)
-            page.picture(files[-1].read_bytes(), f"{figure.caption} {paper}", pixels=False)
+    for name, figure in figures.items():
+        files.append(_draw_one(name, material, folder))
+        paper = f"Paper: {figure.paper}." if figure.paper else "Not in the paper."
+        page.heading(figure.title)
+        page.picture(files[-1].read_bytes(), f"{figure.caption} {paper}", pixels=False)
     page.save(folder / "index.html")
     return [*files, folder / "index.html"]
+
+
+def _chosen(config: SampleConfig) -> dict[str, Figure]:
+    """The figures asked for, in the catalogue's order, each once."""
+    unknown = [name for name in config.figures if name not in FIGURES]
+    if unknown or not config.figures:
+        what = f"figure {unknown[0]!r} is unknown" if unknown else "figures is empty"
+        raise ValueError(f"{what}; wanted some of {', '.join(FIGURES)}.")
+    return {name: figure for name, figure in FIGURES.items() if name in config.figures}
 
 
 @torch.inference_mode()
@@ -125,15 +128,15 @@ def _draw_one(name: str, material: Material, folder: Path) -> Path:
     return path
 
 
-def _images(config: SampleConfig, model: SceneModel) -> Tensor:
-    """The images that the figures show, (num, 3, H, W), or none, in the order of the data."""
-    side = model.config.image_size
-    if not any(FIGURES[name].needs_images for name in config.figures):
+def _images(config: SampleConfig, model: SceneModel, count: int) -> Tensor:
+    """So many images of the data, drawn by the seed, in the data's order: (count, 3, H, W)."""
+    if not count:  # then no data need be at hand
+        side = model.config.image_size
         return torch.zeros(0, 3, side, side)
     pack = _settings(config, model).open_data(config.split)
-    if config.num > len(pack):
-        raise ValueError(f"num is {config.num}; the {config.split} split has {len(pack)} images.")
-    chosen = np.random.default_rng(config.seed).choice(len(pack), config.num, replace=False)
+    if count > len(pack):
+        raise ValueError(f"num is {count}; the {config.split} split has {len(pack)} images.")
+    chosen = np.random.default_rng(config.seed).choice(len(pack), count, replace=False)
     images = torch.from_numpy(np.array(pack.images[np.sort(chosen)]))
     return images.permute(0, 3, 1, 2).float().div_(255)
 

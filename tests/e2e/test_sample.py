@@ -110,8 +110,9 @@ def test_a_saved_model_without_a_run(
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--figures", "portraits"), ["figure 'portraits' is unknown", "components"]),
-        (("--num", "17"), ["num is 17", "test split has 16 images"]),
+        (("--figures", "edits", "me"), ["sample.py: figure 'me' is unknown; wanted", "components"]),
+        (("--figures",), ["sample.py: figures is empty; wanted some of scenes"]),
+        (("--num", "17"), ["sample.py: num is 17; the test split has 16 images."]),
         (("--num", "1"), ["num is 1", "at least 2"]),
         (("--seed", "-1"), ["seed is -1"]),
         (("--temperature", "-0.5"), ["temperature is -0.5"]),
@@ -124,7 +125,7 @@ def test_a_saved_model_without_a_run(
             ("--data", "object_goal", "--data-options", '{"image_size": 64, "num_images": 9}'),
             ["64 x 64", "32 x 32"],
         ),
-        (("--out", "{file}/figures"), ["{file}"]),
+        (("--out", "{file}/figures"), ["sample.py:", "{file}"]),
     ],
 )
 def test_misuse_ends_with_status_2_and_one_reason(
