@@ -25,7 +25,7 @@ from torch import Tensor
 import genesis_rl
 from genesis_rl.agents.config import AgentConfig
 from genesis_rl.agents.stack import build_ppo, make_encoder, make_vec_env
-from genesis_rl.checkpoint import Pretrained, fingerprint, read_tensors, write_pretrained
+from genesis_rl.checkpoint import Pretrained, fingerprint, read_tensors, save_pretrained
 from genesis_rl.envs.slot_obs import InfoKey
 from genesis_rl.files import new_folder, recover_folder
 
@@ -78,7 +78,7 @@ def save_agent(
         weights = {name: value.contiguous() for name, value in _weights(model).items()}
         save_file(weights, temporary / POLICY)
         (temporary / ENCODER).mkdir()
-        write_pretrained(
+        save_pretrained(
             encoder.model,
             temporary / ENCODER,
             preprocessing=encoder.preprocessing,

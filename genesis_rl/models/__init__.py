@@ -11,13 +11,8 @@ from genesis_rl.models.monet import Monet, MonetConfig
 from genesis_rl.models.vae import BdVae, BdVaeConfig, DcVae, DcVaeConfig
 
 MODELS: dict[str, tuple[type[Any], type[Any]]] = {
-    "genesis": (GenesisConfig, Genesis),
-    "genesis_s": (GenesisSConfig, GenesisS),
-    "monet": (MonetConfig, Monet),
-    "bd_vae": (BdVaeConfig, BdVae),
-    "dc_vae": (DcVaeConfig, DcVae),
-    "genesis_v2": (GenesisV2Config, GenesisV2),
-    "iodine": (IodineConfig, Iodine),
+    cls.model_name: (cls.config_class, cls)
+    for cls in (Genesis, GenesisS, Monet, BdVae, DcVae, GenesisV2, Iodine)
 }
 
 ModelConfig = (

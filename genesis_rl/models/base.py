@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from genesis_rl.blocks import check_image_size
 from genesis_rl.likelihood import Gaussian
+from genesis_rl.models.shareable import Shareable
 from genesis_rl.slots import Decoded, ElboTerms, Slots, check_shape
 
 LstmState = tuple[Tensor, Tensor]
@@ -25,14 +26,12 @@ class Noise(NamedTuple):
     inner: Tensor | None = None
 
 
-class BaseModel(nn.Module):
+class BaseModel(Shareable):
     """The public side of a scene model; a subclass fills in the passes, given the noise.
 
-    A subclass defines ``latent_sizes``, ``decode``, and ``_infer_slots``, ``_score``,
-    ``_generate``.
+    A subclass defines ``model_name`` and ``config_class``, ``latent_sizes``, ``decode``, and
+    ``_infer_slots``, ``_score``, ``_generate``.
     """
-
-    config: Any
 
     @property
     def latent_sizes(self) -> tuple[int, int]:

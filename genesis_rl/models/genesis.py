@@ -120,6 +120,8 @@ class Inference(NamedTuple):
 class GenesisS(BaseModel):
     """GENESIS-S: one latent per slot, decoded to its mask and to its component."""
 
+    model_name = "genesis_s"
+    config_class = GenesisSConfig
     config: GenesisSConfig
 
     def __init__(self, config: GenesisSConfig) -> None:
@@ -253,6 +255,8 @@ class GenesisS(BaseModel):
 class Genesis(GenesisS):
     """GENESIS: mask latents with an autoregressive prior, component latents given them."""
 
+    model_name = "genesis"
+    config_class = GenesisConfig
     config: GenesisConfig
 
     def __init__(self, config: GenesisConfig) -> None:

@@ -151,6 +151,8 @@ class GenesisV2(BaseModel):
     random even in evaluation.
     """
 
+    model_name = "genesis_v2"
+    config_class = GenesisV2Config
     config: GenesisV2Config
     fixed_seeds: Tensor
 

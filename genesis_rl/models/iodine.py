@@ -134,6 +134,8 @@ class Iodine(BaseModel):
     results carry gradients only if the caller has them enabled.
     """
 
+    model_name = "iodine"
+    config_class = IodineConfig
     config: IodineConfig
     coordinates: Tensor
     fixed_noise: Tensor

@@ -76,6 +76,8 @@ class Monet(BaseModel):
     `categorical_kl`). Sampled scenes have no attention; theirs are the decoder's masks.
     """
 
+    model_name = "monet"
+    config_class = MonetConfig
     config: MonetConfig
 
     def __init__(self, config: MonetConfig) -> None:

@@ -136,6 +136,8 @@ class Vae(BaseModel):
 class BdVae(Vae):
     """VAE with a spatial broadcast decoder of twice the width of GENESIS."""
 
+    model_name = "bd_vae"
+    config_class = BdVaeConfig
     config: BdVaeConfig
     decoder: nn.Sequential
 
@@ -153,6 +155,8 @@ class BdVae(Vae):
 class DcVae(Vae):
     """VAE with the deconvolutional decoder of van den Berg et al. 2018."""
 
+    model_name = "dc_vae"
+    config_class = DcVaeConfig
     config: DcVaeConfig
     decoder: GatedDecoder
 

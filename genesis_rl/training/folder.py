@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from genesis_rl.checkpoint import as_tuple, load_weights, write_pretrained
+from genesis_rl.checkpoint import as_tuple, load_weights, save_pretrained
 from genesis_rl.files import new_file, new_folder, recover_folder
 from genesis_rl.geco import GecoConfig
 from genesis_rl.models import MODELS
@@ -99,13 +99,13 @@ class RunFolder:
     def save_last(self, model: Any, card: Mapping[str, Any], state: Mapping[str, Any]) -> None:
         """Write the last checkpoint: the model and what going on from it takes."""
         with new_folder(self.last) as folder:
-            write_pretrained(model, folder, extra={**card, "training": self.settings})
+            save_pretrained(model, folder, extra={**card, "training": self.settings})
             torch.save(dict(state), folder / STATE)
 
     def save_best(self, model: Any, card: Mapping[str, Any]) -> None:
         """Write the best model."""
         with new_folder(self.best) as folder:
-            write_pretrained(model, folder, extra={**card, "training": self.settings})
+            save_pretrained(model, folder, extra={**card, "training": self.settings})
 
     def load_last(self, model: Any, device: torch.device) -> dict[str, Any]:
         """Put the last checkpoint's weights into a model and return the training state.

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from genesis_rl import checkpoint, load
+from genesis_rl import checkpoint, hub, load
 from genesis_rl.checkpoint import (
     fingerprint,
     load_pretrained,
@@ -246,7 +246,7 @@ def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*_: Any, **__: Any) -> str:
         raise ConnectionError("no route to host")
 
-    monkeypatch.setattr(checkpoint, "snapshot_download", unreachable)
+    monkeypatch.setattr(hub, "snapshot_download", unreachable)
     with pytest.raises(
         ValueError, match=r"'owner/name' is no folder here, and not to be had from .*: no route"
     ) as caught:
@@ -261,7 +261,7 @@ def test_a_model_from_the_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
         asked.append((name, sorted(allow_patterns)))
         return str(folder)
 
-    monkeypatch.setattr(checkpoint, "snapshot_download", download)
+    monkeypatch.setattr(hub, "snapshot_download", download)
     assert load("owner/name.v2-x", device="cpu").config.num_slots == 3
     assert asked == [("owner/name.v2-x", ["config.json", "model.safetensors"])]
 
@@ -269,7 +269,7 @@ def test_a_model_from_the_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_hub_repository_of_something_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoint, "snapshot_download", lambda *_, **__: str(tmp_path))
+    monkeypatch.setattr(hub, "snapshot_download", lambda *_, **__: str(tmp_path))
     with pytest.raises(ValueError, match=r"config\.json cannot be read"):
         load("owner/name")
 
@@ -297,7 +297,7 @@ def test_devices_that_are_none(device: str) -> None:
 def test_new_folder_is_what_saving_uses(folder: Path) -> None:
     """Also for those who write more beside the model."""
     with new_folder(folder) as temporary:
-        checkpoint.write_pretrained(build(num_slots=4), temporary)
+        checkpoint.save_pretrained(build(num_slots=4), temporary)
         (temporary / "training.pt").write_bytes(b"state")
     assert load(folder, device="cpu").config.num_slots == 4
     assert (folder / "training.pt").read_bytes() == b"state"

@@ -20,7 +20,7 @@ MODULES = sorted(path.relative_to(ROOT) for path in LIBRARY.rglob("*.py"))
 
 # Imports go down only. A name stands for a module or a whole subpackage.
 LAYERS = (
-    {"files", "process", "slots", "sprites", "worlds", "frames"},
+    {"files", "hub", "weights", "process", "slots", "sprites", "worlds", "frames"},
     {"blocks", "likelihood", "geco", "editing"},
     {"models"},
     {"data", "checkpoint", "metrics", "visualize", "log", "report"},

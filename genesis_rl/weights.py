@@ -1,0 +1,225 @@
+"""Models on disk: a folder of model.safetensors and config.json, by the conventions of the Hub.
+
+What here reads or writes a model is told its classes, and so can serve the models themselves. No
+pickle is ever loaded from a user's path: weights are safetensors, everything else is JSON.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Unpack
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from genesis_rl.files import new_file, recover_folder
+from genesis_rl.frames import Preprocessing
+from genesis_rl.hub import DownloadOptions, download, is_repository
+from genesis_rl.slots import SceneModel
+
+FORMAT = 1
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+
+#: Config and class of models by the name that config.json gives.
+Classes = Mapping[str, tuple[type[Any], type[Any]]]
+
+
+class Pretrained(NamedTuple):
+    """A loaded model with what was saved beside it.
+
+    Attributes:
+        model: the model, in eval mode.
+        preprocessing: how frames are brought to its size.
+        metadata: the whole content of config.json.
+    """
+
+    model: SceneModel
+    preprocessing: Preprocessing
+    metadata: dict[str, Any]
+
+
+def write_model(
+    model: nn.Module,
+    folder: str | os.PathLike[str],
+    *,
+    name: str,
+    preprocessing: Preprocessing | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> None:
+    """Write model.safetensors and config.json into a folder, which is made if missing.
+
+    Args:
+        model: a model with a ``config``.
+        folder: destination; other files there are left alone.
+        name: what config.json calls the model's class.
+        preprocessing: how frames are brought to the model's size; by default as it was loaded,
+            and else stretched.
+        extra: more JSON data for config.json (training settings, metrics).
+
+    Raises:
+        OSError: if the folder cannot be written.
+    """
+    if preprocessing is None:
+        preprocessing = getattr(model, "preprocessing", None) or Preprocessing()
+    model_config: Any = model.config
+    config = {
+        **(extra or {}),
+        "format": FORMAT,
+        "genesis_rl": _version(),
+        "model": name,
+        "config": dataclasses.asdict(model_config),
+        "preprocessing": dataclasses.asdict(preprocessing),
+    }
+    text = json.dumps(config, indent=2) + "\n"
+    state = {name: value.contiguous() for name, value in model.state_dict().items()}
+    folder = Path(folder)
+    # Both are written before either takes its place.
+    with new_file(folder / WEIGHTS) as weights, new_file(folder / CONFIG) as described:
+        save_file(state, weights)
+        weights.chmod(0o644)
+        described.write_text(text)
+
+
+def read_model(
+    path_or_hub_id: str | os.PathLike[str],
+    classes: Classes,
+    *,
+    device: str | torch.device = "auto",
+    **options: Unpack[DownloadOptions],
+) -> Pretrained:
+    """Read a model of one of the given classes.
+
+    Args:
+        path_or_hub_id: a folder with config.json; a run's folder, whose best checkpoint is taken;
+            or the id of a repository on the Hugging Face Hub, "owner/name".
+        classes: the classes that it may be of.
+        device: "auto" takes a GPU if there is one.
+        **options: for the Hub.
+
+    Returns:
+        The model in eval mode on the device, its preprocessing and the metadata.
+
+    Raises:
+        ValueError: if nothing lies there, or it is damaged or of another kind.
+    """
+    folder = _find(path_or_hub_id, options)
+    metadata = _read_config(folder / CONFIG, classes)
+    config_class, model_class = classes[metadata["model"]]
+    try:
+        values = {k: as_tuple(v) for k, v in metadata["config"].items()}
+        model = model_class(config_class(**values))
+        preprocessing = Preprocessing(**metadata.get("preprocessing", {}))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{folder / CONFIG} does not fit this version: {error}") from error
+    load_weights(model, folder)
+    model.preprocessing = preprocessing
+    model.to(pick_device(device)).to(memory_format=torch.channels_last)
+    return Pretrained(model.eval(), preprocessing, metadata)
+
+
+def load_weights(model: nn.Module, folder: Path) -> None:
+    """Load a folder's model.safetensors into a model of the same shape.
+
+    Raises:
+        ValueError: if the file is missing or damaged, or an entry does not fit.
+    """
+    wanted = model.state_dict()
+    state = read_tensors(
+        folder / WEIGHTS, wanted, other="its config.json is of another model", shapes=CONFIG
+    )
+    model.load_state_dict(state)
+
+
+def read_tensors(
+    path: Path, wanted: Mapping[str, Tensor], *, other: str, shapes: str
+) -> dict[str, Tensor]:
+    """Read a safetensors file that must hold exactly the wanted entries, to the CPU.
+
+    Args:
+        path: the file.
+        wanted: tensors of the names and shapes that it must hold.
+        other: what other entries mean, for the message.
+        shapes: what asks for the shapes, for the message.
+
+    Raises:
+        ValueError: if the file is missing or damaged, or an entry does not fit.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} is missing.")
+    try:
+        state = load_file(path, device="cpu")
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is damaged or not safetensors: {error}") from error
+    for name in sorted(wanted.keys() ^ state.keys()):
+        where = "lacks" if name in wanted else "has an unknown"
+        raise ValueError(f"{path} {where} entry {name}; {other}.")
+    for name, value in wanted.items():
+        if state[name].shape != value.shape:
+            raise ValueError(
+                f"{path}: {name} has shape {tuple(state[name].shape)}; {shapes} wants "
+                f"{tuple(value.shape)}."
+            )
+    return state
+
+
+def pick_device(device: str | torch.device) -> torch.device:
+    """Resolve "auto" to CUDA if there is any, else the CPU.
+
+    Raises:
+        ValueError: if the device is unknown, or a GPU is asked for and there is none.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device is {device!r}; wanted 'auto', 'cpu' or 'cuda'.") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device is {str(device)!r}, but PyTorch sees no GPU; try 'cpu'.")
+    return chosen
+
+
+def as_tuple(value: Any) -> Any:
+    """Turn a list into a tuple: JSON has the one where the configs have the other."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _find(path_or_hub_id: str | os.PathLike[str], options: DownloadOptions) -> Path:
+    path = Path(path_or_hub_id).expanduser()
+    for folder in (path, path / "best", path / "last"):
+        if (recover_folder(folder) / CONFIG).is_file():
+            return folder
+    if path.exists():
+        raise ValueError(f"{path} holds no model: wanted a folder with {CONFIG} and {WEIGHTS}.")
+    name = str(path_or_hub_id)
+    if not is_repository(name):
+        raise ValueError(f"encoder {name!r} is neither a folder nor a Hub id of form 'owner/name'.")
+    return download(name, [WEIGHTS, CONFIG], **options)
+
+
+def _read_config(path: Path, classes: Classes) -> dict[str, Any]:
+    try:
+        metadata = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("config"), dict):
+        raise ValueError(f"{path} is not the config of a genesis_rl model.")
+    if metadata.get("format") != FORMAT:
+        raise ValueError(f"{path} has format {metadata.get('format')!r}; wanted {FORMAT}.")
+    if metadata.get("model") not in list(classes):  # it may be of a type that has no hash
+        more = "" if len(classes) > 1 else "; genesis_rl.load takes any model"
+        raise ValueError(
+            f"{path} is of a model {metadata.get('model')!r}; wanted "
+            f"{'one of ' * (len(classes) > 1)}{', '.join(classes)}{more}."
+        )
+    return metadata
+
+
+def _version() -> str:
+    from genesis_rl import __version__
+
+    return __version__

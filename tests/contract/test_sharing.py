@@ -1,0 +1,178 @@
+"""Every model saves, loads and shares itself."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import genesis_rl
+from genesis_rl import hub
+from genesis_rl.checkpoint import fingerprint, load_pretrained, save_pretrained
+from genesis_rl.frames import Preprocessing
+from genesis_rl.models import MODELS, Genesis, GenesisS, Monet, build_model
+from genesis_rl.models.base import BaseModel
+from genesis_rl.presets import PRESETS
+
+NAMES = list(MODELS)
+
+
+def build(name: str) -> Any:
+    torch.manual_seed(0)
+    small = [preset.config.model for preset in PRESETS.values()]
+    config_class = MODELS[name][0]
+    config = next(c for c in small if type(c) is config_class and c.image_size == 32)
+    return build_model(config).eval()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_model_comes_back_as_itself(name: str, tmp_path: Path) -> None:
+    model, kind = build(name), MODELS[name][1]
+    assert model.save_pretrained(tmp_path / "m", extra={"step": 3}) is None
+    again = kind.from_pretrained(str(tmp_path / "m"), device="cpu")
+    assert type(again) is kind and not again.training
+    assert again.config == model.config and fingerprint(again) == fingerprint(model)
+    assert type(genesis_rl.load(tmp_path / "m", device="cpu")) is kind
+    assert load_pretrained(tmp_path / "m", device="cpu").metadata["step"] == 3
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(again.infer(x).features, again.infer(x).features)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_are_the_classes_own(name: str) -> None:
+    config_class, kind = MODELS[name]
+    assert vars(kind)["model_name"] == name and vars(kind)["config_class"] is config_class
+    assert kind.__annotations__["config"] is config_class
+
+
+def test_another_class_is_refused(tmp_path: Path) -> None:
+    build("monet").save_pretrained(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"is of a model 'monet'; wanted genesis; genesis_rl\.load takes any"
+    ):
+        Genesis.from_pretrained(tmp_path, device="cpu")
+    assert isinstance(Monet.from_pretrained(tmp_path, device="cpu"), Monet)
+
+
+def test_classes_without_a_name_are_refused(tmp_path: Path) -> None:
+    """A name that is inherited would load as the parent's class."""
+
+    class Mine(Genesis):
+        pass
+
+    for kind in (BaseModel, Mine):
+        with pytest.raises(ValueError, match=f"{kind.__name__} has no model_name of its own"):
+            kind.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="Mine has no model_name of its own"):
+        Mine(build("genesis").config).save_pretrained(tmp_path / "m")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_class_of_ones_own_has_its_own_name(tmp_path: Path) -> None:
+    class Mine(GenesisS):
+        model_name = "mine"
+
+    Mine(build("genesis_s").config).save_pretrained(tmp_path)
+    assert type(Mine.from_pretrained(tmp_path, device="cpu")) is Mine
+    with pytest.raises(ValueError, match="is of a model 'mine'; wanted one of genesis, genesis_s"):
+        genesis_rl.load(tmp_path)
+    with pytest.raises(ValueError, match="is of a model 'mine'; wanted genesis_s"):
+        GenesisS.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("save", ["method", "function"])
+def test_other_files_of_the_folder_stay(save: str, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("a card")
+    (tmp_path / "config.json").write_text("old")
+    model = build("genesis_s")
+    for _ in range(2):
+        if save == "method":
+            model.save_pretrained(tmp_path)
+        else:
+            save_pretrained(model, tmp_path)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["README.md", "config.json", "model.safetensors"]
+    assert (tmp_path / "README.md").read_text() == "a card"
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o644}
+
+
+def test_a_run_gives_its_best(tmp_path: Path) -> None:
+    best, last = build("genesis"), build("genesis")
+    with torch.no_grad():
+        next(last.parameters()).add_(1)
+    best.save_pretrained(tmp_path / "best")
+    last.save_pretrained(tmp_path / "last")
+    assert fingerprint(Genesis.from_pretrained(tmp_path, device="cpu")) == fingerprint(best)
+
+
+def test_how_frames_are_brought_to_size_stays_with_the_model(tmp_path: Path) -> None:
+    build("genesis").save_pretrained(tmp_path, preprocessing=Preprocessing("crop"))
+    model = Genesis.from_pretrained(tmp_path, device="cpu")
+    assert model.preprocessing == Preprocessing("crop")
+    for save in (model.save_pretrained, lambda folder: save_pretrained(model, folder)):
+        save(tmp_path / "again")
+        assert load_pretrained(tmp_path / "again").preprocessing == Preprocessing("crop")
+    model.save_pretrained(tmp_path / "other", preprocessing=Preprocessing("letterbox"))
+    assert load_pretrained(tmp_path / "other").preprocessing == Preprocessing("letterbox")
+
+
+# ---- the Hub -------------------------------------------------------------------------------------
+
+
+def test_loading_asks_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build("genesis_v2").save_pretrained(tmp_path)
+    asked: list[Any] = []
+
+    def snapshot(name: str, **options: Any) -> str:
+        asked.append((name, options))
+        return str(tmp_path)
+
+    monkeypatch.setattr(hub, "snapshot_download", snapshot)
+    kind = MODELS["genesis_v2"][1]
+    assert type(kind.from_pretrained("me/model", device="cpu", revision="v2")) is kind
+    assert type(genesis_rl.load("me/model", "cpu", token="secret")) is kind
+    assert [(name, sorted(options)) for name, options in asked] == [
+        ("me/model", ["allow_patterns", "revision"]),
+        ("me/model", ["allow_patterns", "token"]),
+    ]
+
+
+@pytest.fixture
+def pushed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What is pushed: repository, options, the files' content."""
+    pushed: list[Any] = []
+
+    def push(folder: Path, repo_id: str, **options: Any) -> str:
+        files = {path.name: path.read_bytes() for path in folder.iterdir()}
+        pushed.append((repo_id, options, files))
+        return "https://hub/commit"
+
+    monkeypatch.setattr("genesis_rl.models.shareable.push_folder", push)
+    return pushed
+
+
+def test_a_model_is_pushed(pushed: list[Any], tmp_path: Path) -> None:
+    model = build("genesis")
+    address = model.push_to_hub("me/model", extra={"step": 5}, private=True)
+    assert address == "https://hub/commit"
+    ((repo_id, options, files),) = pushed
+    assert (repo_id, options) == ("me/model", {"private": True})
+    assert sorted(files) == ["config.json", "model.safetensors"]
+    assert json.loads(files["config.json"])["step"] == 5
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    assert fingerprint(genesis_rl.load(tmp_path, "cpu")) == fingerprint(model)
+
+
+def test_saving_pushes_on_request(pushed: list[Any], tmp_path: Path) -> None:
+    model = build("genesis")
+    with pytest.raises(ValueError, match="push_to_hub needs a repo_id, 'owner/name'"):
+        model.save_pretrained(tmp_path / "m", push_to_hub=True)
+    assert pushed == [] and not (tmp_path / "m").exists()
+    saved = model.save_pretrained(
+        tmp_path / "m", push_to_hub=True, repo_id="me/model", branch="next"
+    )
+    assert saved == "https://hub/commit"
+    assert pushed[0][:2] == ("me/model", {"branch": "next"})
+    assert pushed[0][2]["config.json"] == (tmp_path / "m" / "config.json").read_bytes()
