@@ -144,7 +144,9 @@ def _statistics(features: Tensor | npt.ArrayLike | FeatureStatistics) -> Feature
     if isinstance(features, FeatureStatistics):
         return features
     statistics = FeatureStatistics()
-    statistics.update(torch.as_tensor(features))
+    if not isinstance(features, Tensor):
+        features = torch.from_numpy(np.asarray(features, np.float64))
+    statistics.update(features)
     return statistics
 
 
