@@ -1,0 +1,230 @@
+"""A network that knows a data set's scenes, to measure distances between images by.
+
+Trained on the spot to say what an image shows - how many objects, of which shapes, where, in which
+colours, before which background - its last features before the answers stand for the content of a
+scene. Models are ranked by a Frechet distance on them (`genesis_rl.metrics.frechet`), all by the
+very same network: see `FactorFeatures.cached`.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import filelock
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from genesis_rl.checkpoint import pick_device, read_tensors
+from genesis_rl.data import Pack
+from genesis_rl.files import new_folder, recover_folder
+from genesis_rl.metrics.factor_network import (
+    WIDTH,
+    FactorConfig,
+    FactorNetwork,
+    Scenes,
+    examine,
+    fit,
+)
+from genesis_rl.slots import check_shape
+
+_FORMAT, _KIND = 1, "factor_features"
+_WEIGHTS, _CONFIG = "model.safetensors", "config.json"
+_LEAST_IMAGES = 100
+_DIGESTED = 64  # images that stand for all when a pack is told from another
+
+
+class FactorFeatures:
+    """Images (B, 3, H, W), float in [0, 1], to 64 features of what they show.
+
+    The features are what linear layers read the number of objects from, the area of objects of
+    each shape and their mean colour in the cells of a 4 x 4 grid, and the background's colour.
+    Over the training images each has a mean near 0 and a variance near 1, which gives distances a
+    scale: many copies of one image cost at least 64. Training images get a little noise, which
+    makes the features blind to noise that nobody would see.
+
+    Attributes:
+        width: 64.
+        config: see `FactorConfig`.
+        held_out: scores on held-out images of the pack: ``objects_accuracy``, the share of images
+            with the right number of objects; ``shape_accuracy``, the share of the objects' area in
+            cells with the right shape, for packs whose shapes are known; ``area_r2``,
+            ``colour_r2``, ``background_r2``, the share of variance explained, where there is any.
+        fingerprint: SHA-256 over config and weights, hexadecimal.
+    """
+
+    width = WIDTH
+
+    def __init__(self, network: FactorNetwork, held_out: Mapping[str, float]) -> None:
+        """Use `train`, `cached` or `load`."""
+        self._network = network.eval().requires_grad_(False)
+        self.config = network.config
+        self.held_out = dict(held_out)
+        self.fingerprint = _fingerprint(network)
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Compute features (B, 64), float32, on the network's device.
+
+        Raises:
+            ValueError: for images of another size than the network's.
+        """
+        check_shape(images, (None, 3, *self.config.image_size), "images")
+        weight = next(self._network.parameters())
+        images = images.to(weight.device, weight.dtype, memory_format=torch.channels_last)
+        features: Tensor = self._network(images)
+        return features
+
+    @classmethod
+    def train(
+        cls, pack: Pack, *, steps: int = 1500, seed: int = 0, device: str | torch.device = "auto"
+    ) -> Self:
+        """Train a network; its last tenth, at most 2,000 images, is held out to be scored on.
+
+        Equal arguments give equal weights on one machine's CPU with one number of threads.
+
+        Args:
+            pack: the training split, with masks; at least 100 images.
+            steps: training steps of 64 images.
+            seed: of the initial weights, the batches and the noise.
+            device: "auto" takes a GPU if there is one.
+
+        Raises:
+            ValueError: if the pack has no masks or objects, or is too small.
+        """
+        if len(pack) < _LEAST_IMAGES:
+            raise ValueError(
+                f"{pack.folder} has {len(pack)} images; wanted at least {_LEAST_IMAGES}."
+            )
+        chosen = pick_device(device)
+        scenes = Scenes(pack, chosen)
+        height, width = pack.images.shape[1:3]
+        config = FactorConfig(
+            image_size=(height, width),
+            shapes=scenes.shapes,
+            most_objects=scenes.most_objects,
+            data=digest(pack),
+            steps=steps,
+            seed=seed,
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            network = FactorNetwork(config)
+        network.to(chosen)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        fit(network, scenes)
+        network.eval()
+        return cls(network, examine(network, scenes))
+
+    @classmethod
+    def cached(
+        cls,
+        pack: Pack,
+        *,
+        steps: int = 1500,
+        seed: int = 0,
+        device: str | torch.device = "auto",
+    ) -> Self:
+        """Load the network that lies in the pack's folder, or `train` it and leave it there.
+
+        Two processes may ask for the same one at once. Where the folder cannot be written, the
+        network is trained and not kept, with a warning.
+        """
+        name = f"features-{digest(pack)[:16]}-{steps}-{seed}"
+        folder = pack.folder / name
+        if recover_folder(folder).is_dir():
+            return cls.load(folder, device=device)
+        try:
+            with filelock.FileLock(pack.folder / f".{name}.lock"):
+                if not folder.is_dir():
+                    cls.train(pack, steps=steps, seed=seed, device=device).save(folder)
+            return cls.load(folder, device=device)
+        except OSError as error:
+            warnings.warn(
+                f"cannot keep the features network in {pack.folder}: {error}; save it yourself to"
+                " rank other models by the same one",
+                stacklevel=2,
+            )
+        return cls.train(pack, steps=steps, seed=seed, device=device)
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write model.safetensors and config.json into a folder; what lies there is replaced."""
+        state = {k: v.cpu().contiguous() for k, v in self._network.state_dict().items()}
+        metadata = {
+            "format": _FORMAT,
+            "kind": _KIND,
+            "config": dataclasses.asdict(self.config),
+            "held_out": self.held_out,
+            "fingerprint": self.fingerprint,
+        }
+        with new_folder(folder) as temporary:
+            save_file(state, temporary / _WEIGHTS)
+            (temporary / _CONFIG).write_text(json.dumps(metadata, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str], *, device: str | torch.device = "auto") -> Self:
+        """Load what `save` wrote.
+
+        Raises:
+            ValueError: if nothing of the kind lies there, or it is damaged.
+        """
+        folder = recover_folder(folder)
+        metadata, config = _read_config(folder / _CONFIG)
+        try:
+            values: dict[str, Any] = {k: _tuples(v) for k, v in config.items()}
+            network = FactorNetwork(FactorConfig(**values))
+            held_out = {str(name): float(value) for name, value in metadata["held_out"].items()}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"{folder / _CONFIG} does not fit this version: {error}") from error
+        wanted = network.state_dict()
+        state = read_tensors(
+            folder / _WEIGHTS, wanted, other="its config.json is of another", shapes=_CONFIG
+        )
+        network.load_state_dict(state)
+        network.to(pick_device(device))
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return cls(network, held_out)
+
+
+def digest(pack: Pack) -> str:
+    """SHA-256 over a pack's meta.json and some of its images and masks, hexadecimal."""
+    text = json.dumps(pack.meta, sort_keys=True)
+    total = hashlib.sha256(text.encode())
+    rows = np.unique(np.linspace(0, len(pack) - 1, _DIGESTED).astype(np.int64))
+    for array in (pack.images, pack.masks):
+        if array is not None:
+            total.update(np.ascontiguousarray(array[rows]).data)
+    return total.hexdigest()
+
+
+def _fingerprint(network: FactorNetwork) -> str:
+    total = hashlib.sha256(repr(network.config).encode())
+    for name, value in sorted(network.state_dict().items()):
+        total.update(name.encode())
+        total.update(value.cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()
+
+
+def _tuples(value: Any) -> Any:
+    """JSON has lists where the config has tuples."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The whole of config.json, and the network's part of it."""
+    try:
+        metadata = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(metadata, dict) or metadata.get("kind") != _KIND:
+        raise ValueError(f"{path} is not the config of a features network.")
+    config = metadata.get("config")
+    if metadata.get("format") != _FORMAT or not isinstance(config, dict):
+        raise ValueError(f"{path} has format {metadata.get('format')!r}; wanted {_FORMAT}.")
+    return metadata, config

@@ -1,0 +1,287 @@
+"""The features network: what it is asked, its training, keeping it, and ranking by it."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from genesis_rl.data import Pack, PackWriter, open_dataset
+from genesis_rl.metrics.factor_network import FactorConfig
+from genesis_rl.metrics.features import FactorFeatures, digest
+from genesis_rl.metrics.frechet import SampleScorer, pack_images
+from genesis_rl.metrics.targets import cell_targets, count_objects, object_shapes
+
+H, W = 16, 24
+
+
+def boxes(n: int, seed: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Images (n, H, W, 3) of one to three boxes before a plain background, and their masks."""
+    rng = np.random.default_rng(seed)
+    images = np.empty((n, H, W, 3), np.uint8)
+    masks = np.zeros((n, H, W), np.uint8)
+    for image, mask in zip(images, masks, strict=True):
+        image[:] = rng.integers(256, size=3)
+        for label in range(1, rng.integers(2, 5)):
+            row, column = rng.integers(H - 6), rng.integers(W - 6)
+            place = np.s_[row : row + 6, column : column + 6]
+            image[place], mask[place] = rng.integers(256, size=3), label
+    return images, masks
+
+
+def write(folder: Path, n: int = 120, seed: int = 0, *, masks: bool = True) -> Pack:
+    images, labels = boxes(n, seed)
+    with PackWriter(folder, n, (H, W), masks=masks, meta={"dataset": "boxes"}) as writer:
+        writer.write(images, labels if masks else None)
+    return Pack.open(folder)
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory: pytest.TempPathFactory) -> Pack:
+    return write(tmp_path_factory.mktemp("features") / "pack")
+
+
+@pytest.fixture(scope="module")
+def network(pack: Pack) -> FactorFeatures:
+    return FactorFeatures.train(pack, steps=3, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def dsprites(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], Pack]:
+    root = tmp_path_factory.mktemp("dsprites")
+    return lambda split, n: open_dataset(
+        "multi_dsprites", split, image_size=32, num_images=n, root=root
+    )
+
+
+def images(n: int = 2) -> Tensor:
+    return torch.rand(n, 3, H, W, generator=torch.Generator().manual_seed(0))
+
+
+def test_cells_hold_areas_by_shape_and_mean_colours() -> None:
+    # Cells of 2 x 3 pixels. Label 1 is of shape 2, label 2 of shape 1.
+    masks = torch.zeros(1, 8, 12, dtype=torch.uint8)
+    masks[0, 0, 0:2], masks[0, 1, 0:3], masks[0, 6:, 9:] = 1, 2, 2
+    x = torch.zeros(1, 3, 8, 12)
+    x[0, 0] = 0.25  # background
+    x[0, :, 0, 0:2] = torch.tensor([1.0, 0, 0])[:, None]
+    x[0, :, 1, 0:3] = torch.tensor([0, 0.5, 0])[:, None]
+    x[0, :, 6:, 9:] = torch.tensor([0, 0, 1.0])[:, None, None]
+    cells = cell_targets(x, masks, torch.tensor([[0, 2, 1, 1]], dtype=torch.uint8), 2)
+    area = torch.zeros(1, 16, 2)
+    area[0, 0], area[0, 15] = torch.tensor([3 / 6, 2 / 6]), torch.tensor([1.0, 0])
+    torch.testing.assert_close(cells.area, area)
+    colour = torch.zeros(1, 16, 3)
+    colour[0, 0], colour[0, 15] = torch.tensor([2 / 5, 1.5 / 5, 0]), torch.tensor([0, 0, 1.0])
+    torch.testing.assert_close(cells.colour, colour)
+    torch.testing.assert_close(cells.background, torch.tensor([[0.25, 0, 0]]))
+    torch.testing.assert_close(cells.background_area, torch.tensor([85 / 96]))
+
+
+def test_a_scene_without_background_has_finite_targets() -> None:
+    ones = torch.ones(1, 8, 8, dtype=torch.uint8)
+    cells = cell_targets(torch.rand(1, 3, 8, 8), ones, torch.tensor([[0, 1]]), 1)
+    assert all(value.isfinite().all() for value in cells)
+    assert cells.background_area == 0 and (cells.area == 1).all()
+
+
+def test_objects_are_counted_where_they_show(tmp_path: Path) -> None:
+    masks = np.zeros((3, 4, 5), np.uint8)
+    masks[1, 0, 0], masks[1, 0, 1], masks[2] = 255, 3, 7
+    with PackWriter(tmp_path / "pack", 3, (4, 5)) as writer:
+        writer.write(np.zeros((3, 4, 5, 3), np.uint8), masks)
+    pack = Pack.open(tmp_path / "pack")
+    assert count_objects(pack).tolist() == [0, 2, 1]
+    names, shapes = object_shapes(pack)
+    assert (
+        names == ("object",) and shapes[:, 0].tolist() == [0, 0, 0] and (shapes[:, 1:] == 1).all()
+    )
+
+
+def test_the_factors_shapes_belong_to_the_masks_labels(
+    tmp_path: Path, dsprites: Callable[[str, int], Pack]
+) -> None:
+    pack = dsprites("train", 120)
+    names, shapes = object_shapes(pack)
+    assert names == ("square", "ellipse", "heart")
+    count, shape = pack.factors["count"], pack.factors["shape"]
+    for row in range(20):
+        assert shapes[row, 1 : 1 + count[row]].tolist() == [*(shape[row, : count[row]] + 1)]
+    options: dict[str, Any] = {"image_size": 32, "num_images": 4, "root": tmp_path}
+    world: dict[str, Any] = {"shapes": ("circle", "star_4"), "num_objects": 2}
+    scenes = open_dataset("sprite_scenes", "test", **options, **world)
+    names, shapes = object_shapes(scenes)
+    state = scenes.factors["state"]
+    circles = state[..., 7 + names.index("circle")] == 1
+    assert 0 < circles.sum() < 8
+    np.testing.assert_array_equal(shapes[:, 1:3] == 1 + names.index("circle"), circles)
+
+
+def test_a_network_is_a_function_of_pack_steps_and_seed(
+    pack: Pack, network: FactorFeatures
+) -> None:
+    state = torch.get_rng_state()
+    same = FactorFeatures.train(pack, steps=3, device="cpu")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert same.fingerprint == network.fingerprint and same.held_out == network.held_out
+    for change in ({"steps": 2}, {"seed": 1, "steps": 3}):
+        other = FactorFeatures.train(pack, device="cpu", **change)
+        assert other.fingerprint != network.fingerprint
+        assert not torch.equal(other(images()), network(images()))
+
+
+def test_features_are_of_one_image_each(network: FactorFeatures) -> None:
+    x = images(5)
+    features = network(x)
+    assert features.shape == (5, network.width) == (5, 64) and features.dtype == torch.float32
+    torch.testing.assert_close(network(x[2:3]), features[2:3], rtol=1e-4, atol=1e-5)
+    assert network.config.image_size == (H, W) and network.config.most_objects == 3
+
+
+@pytest.mark.parametrize("shape", [(2, 3, W, H), (2, 1, H, W), (3, H, W)])
+def test_images_of_another_size_are_refused(
+    network: FactorFeatures, shape: tuple[int, ...]
+) -> None:
+    with pytest.raises(ValueError, match=r"images has shape .* wanted \(any, 3, 16, 24\)"):
+        network(torch.zeros(shape))
+
+
+def test_a_network_is_saved_and_loaded(tmp_path: Path, network: FactorFeatures) -> None:
+    network.save(tmp_path / "deep" / "features")
+    loaded = FactorFeatures.load(tmp_path / "deep" / "features", device="cpu")
+    assert loaded.fingerprint == network.fingerprint
+    assert loaded.config == network.config and loaded.held_out == network.held_out
+    assert torch.equal(loaded(images()), network(images()))
+
+
+def _edit(change: dict[str, Any]) -> Callable[[Path], object]:
+    def edit(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        for key, value in change.items():
+            target = config["config"] if key in config["config"] else config
+            target[key] = value
+        (folder / "config.json").write_text(json.dumps(config))
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (shutil.rmtree, "config.json cannot be read"),
+        (lambda folder: (folder / "config.json").write_text("{"), "config.json cannot be read"),
+        (lambda folder: (folder / "config.json").write_text("[]"), "not the config of a features"),
+        (_edit({"kind": "model"}), "not the config of a features network"),
+        (_edit({"format": 2}), "has format 2; wanted 1"),
+        (_edit({"steps": 0}), "does not fit this version: steps is 0; wanted >= 1"),
+        (_edit({"seed": "x"}), "does not fit this version"),
+        (_edit({"held_out": None}), "does not fit this version"),
+        (_edit({"most_objects": 4}), "config.json wants"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors is missing"),
+        (lambda folder: (folder / "model.safetensors").write_text(""), "is damaged"),
+    ],
+)
+def test_damage_is_named(
+    tmp_path: Path, network: FactorFeatures, damage: Callable[[Path], object], message: str
+) -> None:
+    network.save(tmp_path / "features")
+    damage(tmp_path / "features")
+    with pytest.raises(ValueError, match=message):
+        FactorFeatures.load(tmp_path / "features")
+
+
+def test_a_kept_network_is_the_next_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pack = write(tmp_path / "pack", 100)
+    first = FactorFeatures.cached(pack, steps=1, device="cpu")
+    monkeypatch.setattr(FactorFeatures, "train", None)
+    second = FactorFeatures.cached(Pack.open(pack.folder), steps=1, device="cpu")
+    assert second.fingerprint == first.fingerprint
+    with pytest.raises(TypeError):  # of other arguments: it would have to be trained
+        FactorFeatures.cached(pack, steps=2, device="cpu")
+    Pack.open(pack.folder)  # still whole
+
+
+def test_where_nothing_can_be_kept_a_warning_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack = write(tmp_path / "pack", 100)
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    with pytest.warns(UserWarning, match="cannot keep the features network in .*Permission denied"):
+        network = FactorFeatures.cached(pack, steps=1, device="cpu")
+    assert network(images()).shape == (2, 64)
+    assert not list(pack.folder.glob("features-*"))
+
+
+def test_other_packs_have_other_digests(tmp_path: Path, pack: Pack) -> None:
+    again, other = write(tmp_path / "again"), write(tmp_path / "other", seed=1)
+    assert digest(pack) == digest(again) != digest(other)
+
+
+def test_packs_that_tell_too_little_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"has no masks, .*; wanted a pack with masks"):
+        FactorFeatures.train(write(tmp_path / "bare", masks=False))
+    with pytest.raises(ValueError, match="has 99 images; wanted at least 100"):
+        FactorFeatures.train(write(tmp_path / "small", 99))
+    with PackWriter(tmp_path / "empty", 100, (H, W)) as writer:
+        writer.write(np.zeros((100, H, W, 3), np.uint8), np.zeros((100, H, W), np.uint8))
+    with pytest.raises(ValueError, match="masks show no object in any image"):
+        FactorFeatures.train(Pack.open(tmp_path / "empty"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_size": (15, 32)}, r"image_size is \(15, 32\); wanted .* at least 16 px"),
+        ({"steps": 0}, "steps is 0; wanted >= 1"),
+        ({"seed": -1}, "seed is -1; wanted >= 0"),
+        ({"most_objects": 0}, "the masks show no object"),
+    ],
+)
+def test_bad_options_are_refused(change: dict[str, Any], message: str) -> None:
+    good: dict[str, Any] = {
+        "image_size": (16, 16),
+        "shapes": ("object",),
+        "most_objects": 1,
+        "data": "",
+    }
+    with pytest.raises(ValueError, match=message):
+        FactorConfig(**good | change)
+
+
+def test_training_learns_what_scenes_show_and_ranks_images(tmp_path: Path) -> None:
+    network = FactorFeatures.train(write(tmp_path / "train", 2500), steps=150, device="cpu")
+    # The shapes of the boxes are not known, so nothing is said about them.
+    assert network.held_out.keys() == {"objects_accuracy", "area_r2", "colour_r2", "background_r2"}
+    assert network.held_out["background_r2"] > 0.9 and network.held_out["colour_r2"] > 0.5
+    assert network.held_out["area_r2"] > 0.4 and network.held_out["objects_accuracy"] > 0.4
+    test = write(tmp_path / "test", 600, seed=1)
+    scorer = SampleScorer(network, test)
+    generator = torch.Generator().manual_seed(0)
+
+    def others() -> Iterator[Tensor]:
+        return pack_images(test, 300, 300)
+
+    points = scorer.references()
+    blurred = scorer.distance(F.avg_pool2d(x, 7, 1, 3) for x in others())
+    noise = scorer.distance(torch.rand(x.shape, generator=generator) for x in others())
+    assert 3 * points["real"] < blurred < noise
+    assert 3 * points["real"] < points["shuffled_pixels"] < points["mean_image"]
+    scale = torch.cat([network(x) for x in others()]).var(0)  # about 1 each
+    assert points["mean_image"] > 0.8 * float(scale.sum()) > 0.5 * network.width
+
+
+def test_the_shape_is_scored_where_it_is_known(dsprites: Callable[[str, int], Pack]) -> None:
+    network = FactorFeatures.train(dsprites("train", 120), steps=1, device="cpu")
+    assert 0 <= network.held_out["shape_accuracy"] <= 1
+    assert network.config.shapes == ("square", "ellipse", "heart")
