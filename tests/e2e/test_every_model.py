@@ -1,4 +1,4 @@
-"""Every model by the same commands: trained by its name, loaded, seen through and sampled."""
+"""Every model by the same commands: trained by its name, loaded, seen through, scored, sampled."""
 
 import json
 from collections.abc import Callable
@@ -60,7 +60,9 @@ def train(data_root: Path, monkeypatch: pytest.MonkeyPatch, run_program: Run) ->
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_train_load_see_and_sample(name: str, tmp_path: Path, train: Run) -> None:
+def test_train_load_see_score_and_sample(
+    name: str, tmp_path: Path, train: Run, run_program: Run
+) -> None:
     out = tmp_path / "run"
     given = ("--model", name.replace("_", "-"), "--preset", "multi-dsprites-small")
     status, printed, errors = train(*given, "--out", str(out), "--steps", "2", "--batch-size", "2")
@@ -74,6 +76,12 @@ def test_train_load_see_and_sample(name: str, tmp_path: Path, train: Run) -> Non
     assert features.shape == (2, model.config.num_slots, sum(model.latent_sizes) + 3)
     scenes = model.sample(2, generator=torch.Generator().manual_seed(0))
     assert model.decode(scenes).image.shape == (2, 3, 32, 32)
+    few = ("--num-images", "4", "--iw-samples", "2", "--frechet", "none", "--device", "cpu")
+    status, _, errors = run_program("pretrain/evaluate.py", str(out), *few)
+    assert status == 0, errors
+    record = json.loads((out / "evaluation-test.json").read_text())
+    assert record["model"] == name and record["scores"]["elbo"] <= record["scores"]["iwae"]
+    assert record["scores"]["msc_images"] == record["baselines"]["fixed_grid"]["msc_images"] == 4
 
 
 @pytest.mark.slow

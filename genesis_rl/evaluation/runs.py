@@ -1,0 +1,297 @@
+"""Runs scored on one split of their data, compared, and summed up over seeds."""
+
+import dataclasses
+import json
+import platform
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+
+from genesis_rl import __version__
+from genesis_rl.checkpoint import CONFIG, Pretrained, load_pretrained
+from genesis_rl.data import DATASETS, SPLITS, Pack
+from genesis_rl.files import new_file
+from genesis_rl.metrics.features import FactorFeatures
+from genesis_rl.metrics.frechet import FeatureNetwork, SampleScorer
+from genesis_rl.metrics.inception import InceptionFeatures
+from genesis_rl.scoring import ScoreConfig, baselines, score
+from genesis_rl.training.config import PretrainConfig
+from genesis_rl.training.folder import settings
+from genesis_rl.training.run import Run
+
+_CHOICES = {
+    "split": SPLITS,
+    "which": ("best", "last"),
+    "frechet": ("own", "inception", "none"),
+}
+# Settings that make another run of the same experiment.
+_INCIDENTAL = frozenset(
+    "seed out resume device threads compile log_every save_every tensorboard wandb".split()
+)
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Which runs to score, on what."""
+
+    runs: tuple[str, ...]
+    """runs of pretrain/train.py, folders of saved models, or models' ids on the Hub"""
+    split: Literal["train", "validation", "test"] = "test"
+    """which images"""
+    num_images: int = 1000
+    """images scored, the first of the split; a pack on disk may have fewer"""
+    seed: int = 0
+    """of the noise, and of the network for --frechet own"""
+    iw_samples: int = 8
+    """samples of the importance-weighted bound, and of the ELBO"""
+    frechet: Literal["own", "inception", "none"] = "own"
+    """network for the Frechet distance of samples: one trained on the training split and kept with
+    it, which takes minutes once; the standard Inception network, which makes it the FID; or none.
+    Half of the images scored are compared to as many samples"""
+    inception_weights: Path | None = None
+    """file of the Inception weights; None: downloaded"""
+    which: Literal["best", "last"] = "best"
+    """which model of a run"""
+    data: str | None = None
+    """name of a data set or folder of a pack; None: what the runs were trained on"""
+    data_options: str = "{}"
+    """options of that data set as JSON"""
+    out: Path | None = None
+    """JSON file of all figures; None: evaluation-SPLIT.json in each run's folder"""
+    device: str = "auto"
+    """auto, cpu or cuda"""
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        if not self.runs:
+            raise ValueError("runs is empty; wanted at least one.")
+        doubled = sorted({run for run in self.runs if self.runs.count(run) > 1})
+        if doubled:
+            raise ValueError(f"runs has {', '.join(doubled)} more than once.")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}; wanted one of {', '.join(choices)}."
+                )
+        if self.data is None and self.data_options != "{}":
+            raise ValueError("data_options are given without data; wanted both.")
+        if self.inception_weights is not None and self.frechet != "inception":
+            raise ValueError(f"inception_weights are given with frechet {self.frechet!r}.")
+        _ = self.scoring
+
+    @property
+    def scoring(self) -> ScoreConfig:
+        """The part that says how to score."""
+        return ScoreConfig(self.num_images, self.seed, self.iw_samples)
+
+
+class Candidate(NamedTuple):
+    """A model to score.
+
+    Attributes:
+        name: as it was asked for.
+        run: the run it is of; None for a model saved alone.
+        loaded: the model.
+        settings: those of the training, or as many as name the data.
+    """
+
+    name: str
+    run: Run | None
+    loaded: Pretrained
+    settings: PretrainConfig
+
+
+def evaluate(config: EvaluateConfig) -> dict[str, Any]:
+    """Score runs and write the figures.
+
+    Args:
+        config: the settings.
+
+    Returns:
+        JSON data: ``runs``, a record of each: run, model, model_config, num_slots, data,
+        data_options, split, num_images, seed, scores (see `score`), baselines (see
+        `genesis_rl.scoring.baselines`), training, versions; and ``groups`` of runs that differ in
+        their seed only: ``label``, ``runs``, and ``mean`` and ``std`` (of the sample, n - 1; None
+        for one run) of each score.
+
+    Raises:
+        ValueError: if a run or its data cannot be had, the runs are of different data, or there
+            are too few images for a Frechet distance.
+        OSError: if a file cannot be written.
+    """
+    candidates = [_open(name, config) for name in config.runs]
+    targets = _targets(config, candidates)
+    _check_one_data_set(candidates)
+    samples = _sample_scorer(config, candidates[0])
+    records = [_record(candidate, config, samples) for candidate in candidates]
+    result = {"runs": records, "groups": group(records)}
+    for index, target in enumerate(targets):
+        content = records[index] if config.out is None else result
+        with new_file(target) as temporary:
+            temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    return result
+
+
+def group(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Sum up records of runs that differ in their seed only; see `evaluate`."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        training = record["training"] or {"config": {}}
+        kept = {k: v for k, v in training["config"].items() if k not in _INCIDENTAL}
+        key = json.dumps([record["model"], record["model_config"], kept], sort_keys=True)
+        groups.setdefault(key, []).append(record)
+    models = [members[0]["model"] for members in groups.values()]
+    return [
+        {
+            "label": _label(members, alone=models.count(members[0]["model"]) == 1),
+            "runs": [record["run"] for record in members],
+            "mean": _over_runs(members, statistics.fmean),
+            "std": _over_runs(members, lambda v: statistics.stdev(v) if len(v) > 1 else None),
+        }
+        for members in groups.values()
+    ]
+
+
+def _label(members: Sequence[dict[str, Any]], *, alone: bool) -> str:
+    model: str = members[0]["model"]
+    return model if alone else f"{model} ({Path(members[0]['run']).name})"
+
+
+def _over_runs(members: Sequence[dict[str, Any]], reduce: Any) -> dict[str, float | None]:
+    """Reduce each score over runs; None where a run has none."""
+    reduced: dict[str, float | None] = {}
+    for name in members[0]["scores"]:
+        values = [record["scores"][name] for record in members]
+        reduced[name] = None if None in values else reduce(values)
+    return reduced
+
+
+# ---- what is scored ------------------------------------------------------------------------------
+
+
+def _open(name: str, config: EvaluateConfig) -> Candidate:
+    folder = Path(name).expanduser()
+    # A model saved alone has its config right there; a run has it in best/ and last/.
+    is_run = folder.is_dir() and not (folder / CONFIG).is_file()
+    run = Run.open(folder) if is_run else None
+    loaded = (
+        load_pretrained(name, device=config.device)
+        if run is None
+        else run.load(config.which, device=config.device)
+    )
+    if config.data is not None:
+        chosen = PretrainConfig(
+            model=loaded.model.config, data=config.data, data_options=config.data_options
+        )
+    elif run is not None:
+        chosen = run.config
+    else:
+        raise ValueError(f"{name} is a model without a run; say with --data what to score it on.")
+    return Candidate(name, run, loaded, chosen)
+
+
+def _targets(config: EvaluateConfig, candidates: Sequence[Candidate]) -> list[Path]:
+    """The files to write: one for all, or one in each folder."""
+    if config.out is not None:
+        return [config.out.expanduser()]
+    folders = [Path(candidate.name).expanduser() for candidate in candidates]
+    for folder in folders:
+        if not folder.is_dir():
+            raise ValueError(f"{folder} is no folder to put figures in; wanted --out.")
+    return [folder / f"evaluation-{config.split}.json" for folder in folders]
+
+
+def _check_one_data_set(candidates: Sequence[Candidate]) -> None:
+    first, *others = candidates
+    for other in others:
+        mine, theirs = _data_of(first), _data_of(other)
+        if mine != theirs:
+            raise ValueError(
+                f"{first.name} was trained on {mine[0]} {mine[1]}, {other.name} on {theirs[0]} "
+                f"{theirs[1]}; wanted runs of one data set, or one for all by --data."
+            )
+
+
+def _data_of(candidate: Candidate) -> tuple[str, dict[str, Any]]:
+    name = candidate.settings.data
+    if name not in DATASETS:
+        name = str(Path(name).expanduser().resolve())
+    return name, json.loads(candidate.settings.data_options)
+
+
+def _open_split(config: EvaluateConfig, candidate: Candidate) -> Pack:
+    """The images scored: of what is generated on demand no more than that."""
+    options = json.loads(candidate.settings.data_options)
+    if candidate.settings.data in DATASETS:
+        options["num_images"] = config.num_images
+    return dataclasses.replace(
+        candidate.settings,
+        data_options=json.dumps(options),
+        eval_images=config.num_images,
+        batch_size=1,
+    ).open_data(config.split)
+
+
+def _sample_scorer(config: EvaluateConfig, first: Candidate) -> SampleScorer | None:
+    if config.frechet == "none":
+        return None
+    pack = _open_split(config, first)
+    num_images = min(config.num_images, len(pack)) // 2
+    width = FactorFeatures.width if config.frechet == "own" else InceptionFeatures.width
+    if num_images <= width:  # said before a network is trained
+        raise ValueError(
+            f"num_images is {min(config.num_images, len(pack))}; the Frechet distance on {width} "
+            f"features wants at least {2 * (width + 1)}; choose more, or --frechet none."
+        )
+    features: FeatureNetwork
+    if config.frechet == "own":
+        train = dataclasses.replace(first.settings, batch_size=1).open_data("train")
+        features = FactorFeatures.cached(train, seed=config.seed, device=config.device)
+    else:
+        features = InceptionFeatures(config.inception_weights, device=config.device)
+    return SampleScorer(features, pack, num_images)
+
+
+def _record(
+    candidate: Candidate, config: EvaluateConfig, samples: SampleScorer | None
+) -> dict[str, Any]:
+    pack = _open_split(config, candidate)
+    model, run = candidate.loaded.model, candidate.run
+    count = min(config.num_images, len(pack))
+    record: dict[str, Any] = {
+        "run": candidate.name,
+        "model": candidate.loaded.metadata["model"],
+        "model_config": dataclasses.asdict(model.config),
+        "num_slots": model.config.num_slots,
+        "data": candidate.settings.data,
+        "data_options": json.loads(candidate.settings.data_options),
+        "split": config.split,
+        "num_images": count,
+        "seed": config.seed,
+        "iw_samples": config.iw_samples,
+        "frechet": config.frechet,
+        "frechet_images": None if samples is None else samples.num_images,
+        "scores": score(model, pack, config.scoring, samples=samples),
+        "baselines": baselines(pack, count, model.config.num_slots, samples=samples),
+        "training": None,
+        "versions": {
+            "genesis_rl": __version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+    }
+    if run is not None:
+        record["training"] = {
+            "checkpoint": config.which,
+            "checkpoint_step": candidate.loaded.metadata.get("step"),
+            "step": run.step,
+            "images_seen": run.images_seen,
+            "minutes": run.minutes,
+            "img_per_s": run.img_per_s,
+            "config": settings(run.config),
+        }
+    return record

@@ -1,0 +1,107 @@
+"""The figures of an evaluation as tables for the terminal."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from rich.table import Table
+
+
+class Row(NamedTuple):
+    """A score: its key, what it is called, and which way is better, if any is."""
+
+    key: str
+    name: str
+    better: str = ""
+
+
+#: Rows by table. Scores of objects stand beside what no model gets on the same images.
+SECTIONS: dict[str, tuple[Row, ...]] = {
+    "Images": (
+        Row("mse", "MSE of the reconstruction", "low"),
+        Row("nll", "nll, nats per image", "low"),
+        Row("kl_m", "KL of mask latents, nats"),
+        Row("kl_c", "KL of component latents, nats"),
+        Row("elbo", "ELBO, nats per image", "high"),
+        Row("elbo_bpd", "ELBO, bits per dimension (8 bit)", "low"),
+        Row("iwae", "importance-weighted bound, nats", "high"),
+        Row("iwae_bpd", "the same, bits per dimension (8 bit)", "low"),
+        Row("active_slots", "slots with 1 % of the pixels"),
+        Row("active_latents", "slots with a KL of 1 nat"),
+    ),
+    "Objects": (
+        Row("ari", "ARI, all pixels", "high"),
+        Row("ari_fg", "ARI, foreground", "high"),
+        Row("ari_fg_2plus", "ARI, foreground, two objects or more", "high"),
+        Row("sc", "SC", "high"),
+        Row("msc", "mSC", "high"),
+        Row("objects_lost", "share of objects lost to the background", "low"),
+        Row("same_colour_shared", "share of pairs of one colour in one slot", "low"),
+        Row("other_colour_shared", "share of pairs of two colours in one slot", "low"),
+    ),
+    "Samples": (Row("frechet", "Frechet distance", "low"),),
+}
+
+
+def tables(result: Mapping[str, Any]) -> list[Table]:
+    """Lay out the figures of `evaluate`: a column for each group of runs, then the baselines.
+
+    A group of several runs is shown as mean and standard deviation. A fixed grid has as many cells
+    as the model has slots: it appears once for each number.
+
+    Args:
+        result: what `evaluate` returns.
+
+    Returns:
+        One table per section that has a score.
+    """
+    columns = [(_title(group), group["mean"], group["std"]) for group in result["groups"]]
+    reference = _baselines(result["runs"])
+    shown = []
+    for section, rows in SECTIONS.items():
+        present = [row for row in rows if any(row.key in mean for _, mean, _ in columns)]
+        if not present:
+            continue
+        table = Table(title=section, title_justify="left")
+        table.add_column("")
+        table.add_column("better")
+        beside = [
+            (name, scores)
+            for name, scores in reference
+            if any(row.key in scores for row in present)
+        ]
+        for title in [*(title for title, _, _ in columns), *(name for name, _ in beside)]:
+            table.add_column(title, justify="right")
+        for row in present:
+            cells = [_cell(mean.get(row.key), std.get(row.key)) for _, mean, std in columns]
+            cells += [_cell(scores.get(row.key), None) for _, scores in beside]
+            table.add_row(row.name, row.better, *cells)
+        shown.append(table)
+    return shown
+
+
+def _title(group: Mapping[str, Any]) -> str:
+    count = len(group["runs"])
+    label: str = group["label"]
+    return label if count == 1 else f"{label}, {count} runs"
+
+
+def _baselines(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Each baseline once; those that depend on the number of slots once for each."""
+    slots = {record["num_slots"] for record in records}
+    found: dict[str, Mapping[str, Any]] = {}
+    for record in records:
+        for name, scores in record["baselines"].items():
+            title = name.replace("_", " ")
+            if name == "fixed_grid" and len(slots) > 1:
+                title += f" of {record['num_slots']}"
+            found.setdefault(title, scores)
+    return list(found.items())
+
+
+def _cell(value: float | None, deviation: float | None) -> str:
+    if value is None:
+        return "-"
+    # Four figures, but no exponents: nats are in the thousands, errors in the thousandths.
+    digits = max(0, min(5, 3 - len(str(int(abs(value)))) + 1)) if abs(value) >= 1 else 4
+    text = f"{value:.{digits}f}"
+    return text if deviation is None else f"{text} ± {deviation:.{digits}f}"
