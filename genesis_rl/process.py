@@ -1,11 +1,16 @@
-"""What a long-running program asks of its process: to stop in order, to keep its memory."""
+"""A long-running program's process: to stop in order, to keep its memory, what it runs on."""
 
 import ctypes
 import platform
 import signal
 from functools import lru_cache
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
+
+import torch
+
+_CPUINFO = Path("/proc/cpuinfo")
 
 
 class StopSignal:
@@ -52,3 +57,41 @@ def keep_freed_memory() -> None:
         m_trim_threshold, m_mmap_max = -1, -4
         mallopt(m_mmap_max, 0)
         mallopt(m_trim_threshold, 1 << 30)
+
+
+def hardware(device: torch.device) -> str:
+    """Name what a process computes on, with its share of it.
+
+    Args:
+        device: of the model.
+
+    Returns:
+        For example "NVIDIA A100 (8 processes)", "AMD EPYC 7B12 (2 threads)".
+    """
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        count = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+        return f"{name} ({count} process{'es' * (count > 1)})"
+    threads = torch.get_num_threads()
+    return f"{_processor()} ({threads} thread{'s' * (threads > 1)})"
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides a model's numbers."""
+    from genesis_rl import __version__
+
+    return {
+        "genesis_rl": __version__,
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+    }
+
+
+def _processor() -> str:
+    """The CPU's name, as far as the system tells it."""
+    try:
+        lines = _CPUINFO.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine() or "CPU"

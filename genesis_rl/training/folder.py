@@ -12,6 +12,7 @@ from genesis_rl.checkpoint import as_tuple, load_weights, save_pretrained
 from genesis_rl.files import new_file, new_folder, recover_folder
 from genesis_rl.geco import GecoConfig
 from genesis_rl.models import MODELS
+from genesis_rl.process import hardware, versions
 from genesis_rl.training.config import PretrainConfig
 
 SETTINGS, STATE = "train.json", "training.pt"
@@ -99,13 +100,23 @@ class RunFolder:
     def save_last(self, model: Any, card: Mapping[str, Any], state: Mapping[str, Any]) -> None:
         """Write the last checkpoint: the model and what going on from it takes."""
         with new_folder(self.last) as folder:
-            save_pretrained(model, folder, extra={**card, "training": self.settings})
+            save_pretrained(model, folder, extra=self._metadata(model, card))
             torch.save(dict(state), folder / STATE)
 
     def save_best(self, model: Any, card: Mapping[str, Any]) -> None:
         """Write the best model."""
         with new_folder(self.best) as folder:
-            save_pretrained(model, folder, extra={**card, "training": self.settings})
+            save_pretrained(model, folder, extra=self._metadata(model, card))
+
+    def _metadata(self, model: Any, card: Mapping[str, Any]) -> dict[str, Any]:
+        """What lies beside a model: where it stands, how it was trained, and on what."""
+        device = next(model.parameters()).device
+        return {
+            **card,
+            "training": self.settings,
+            "hardware": hardware(device),
+            "versions": versions(),
+        }
 
     def load_last(self, model: Any, device: torch.device) -> dict[str, Any]:
         """Put the last checkpoint's weights into a model and return the training state.
