@@ -1,9 +1,11 @@
 """What is fetched from the Hub and pushed to it; nothing here touches the network."""
 
+import inspect
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from huggingface_hub import HfApi
 
 from genesis_rl import hub
 from genesis_rl.hub import download, is_repository, push_folder
@@ -14,7 +16,7 @@ class Commit(NamedTuple):
 
 
 class FakeApi:
-    """Stands for huggingface_hub.HfApi: notes what it is asked, and the files of a folder."""
+    """Stands for HfApi: notes what it is asked, if the real one would understand it."""
 
     asked: list[tuple[str, Any, dict[str, Any]]]
     broken = ""
@@ -28,12 +30,17 @@ class FakeApi:
         self.asked.append((what, name, options))
 
     def create_repo(self, repo_id: str, **options: Any) -> None:
+        inspect.signature(HfApi.create_repo).bind(self, repo_id, **options)
         self.note("repo", repo_id, options)
 
     def create_branch(self, repo_id: str, **options: Any) -> None:
+        inspect.signature(HfApi.create_branch).bind(self, repo_id, **options)
         self.note("branch", repo_id, options)
 
     def upload_folder(self, *, repo_id: str, folder_path: Path, **options: Any) -> Commit:
+        inspect.signature(HfApi.upload_folder).bind(
+            self, repo_id=repo_id, folder_path=folder_path, **options
+        )
         files = sorted(path.name for path in Path(folder_path).iterdir())
         self.note("upload", repo_id, options | {"files": files})
         return Commit(f"https://hub/{repo_id}/commit/1")

@@ -27,6 +27,8 @@ LAYERS = (
     {"perception", "training", "presets"},
     {"benchmark", "doctor", "figures", "scoring"},
     {"evaluation"},
+    {"model_card"},
+    {"sharing"},
     {"envs"},
     {"agents"},
 )

@@ -1,0 +1,220 @@
+"""Model cards: what a model is and how good, with the front matter that the Hub reads."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from genesis_rl.checkpoint import Pretrained
+from genesis_rl.data import DATASETS
+from genesis_rl.doctor import Finding
+from genesis_rl.evaluation.tables import SECTIONS
+from genesis_rl.training import PretrainConfig
+from genesis_rl.training.folder import settings
+
+Scores = Mapping[str, float | None]
+
+#: Title, paper and its number on arXiv of each model's authors.
+_SOURCES = {
+    "genesis": ("GENESIS", "Engelcke et al., ICLR 2020", "1907.13052"),
+    "genesis_s": ("GENESIS-S", "Engelcke et al., ICLR 2020", "1907.13052"),
+    "monet": ("MONet", "Burgess et al. 2019", "1901.11390"),
+    "bd_vae": ("BD-VAE", "Watters et al. 2019; Engelcke et al., ICLR 2020", "1907.13052"),
+    "dc_vae": ("DC-VAE", "van den Berg et al. 2018; Engelcke et al., ICLR 2020", "1907.13052"),
+    "genesis_v2": ("GENESIS-V2", "Engelcke et al., NeurIPS 2021", "2104.09958"),
+    "iodine": ("IODINE", "Greff et al., ICML 2019", "1903.00450"),
+}
+# Scores worth a place in the front matter, where the Hub lists them.
+_INDEXED = ("mse", "ari", "ari_fg", "msc")
+
+
+@dataclass(frozen=True)
+class Figures:
+    """How good a model is.
+
+    Attributes:
+        images: what was scored, in words.
+        scores: the model's, by the names of `genesis_rl.scoring.score`.
+        baselines: those of what is no model, by its name.
+        findings: what the doctor says.
+    """
+
+    images: str
+    scores: Scores = field(default_factory=dict)
+    baselines: Mapping[str, Scores] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+
+
+def data_name(config: PretrainConfig) -> str:
+    """What the data are called; of a path the last part, which says nothing of the machine."""
+    return config.data if config.data in DATASETS else Path(config.data).expanduser().name
+
+
+def public_settings(config: PretrainConfig) -> dict[str, Any]:
+    """Settings without what they say about the machine: paths keep their last part."""
+    kept = settings(config)
+    del kept["out"]
+    return kept | {"data": data_name(config)}
+
+
+def model_card(
+    config: PretrainConfig,
+    loaded: Pretrained,
+    figures: Figures,
+    *,
+    repo_id: str | None = None,
+    title: str | None = None,
+    license: str = "apache-2.0",
+) -> str:
+    """Write a model's card.
+
+    Args:
+        config: the settings of its training.
+        loaded: the model with what lies beside it.
+        figures: how good it is.
+        repo_id: where it will be found; None: to be filled in.
+        title: the title; None: the model and its data.
+        license: of the weights.
+
+    Returns:
+        Markdown with the front matter that the Hub reads.
+    """
+    kind, paper, arxiv = _SOURCES[loaded.metadata["model"]]
+    data, model = data_name(config), config.model
+    title = title or f"{kind} on {data}, {model.image_size} px"
+    sections = (
+        f"# {title}",
+        f"{kind} ({paper}, [arXiv:{arxiv}](https://arxiv.org/abs/{arxiv})) takes frames apart into "
+        f"{model.num_slots} slot{'s' * (model.num_slots > 1)}, trained without labels by "
+        "genesis_rl.",
+        "## Use",
+        _use(repo_id or "OWNER/NAME", model.image_size, model.num_slots),
+        "## Scores",
+        f"On {figures.images}:",
+        _score_table(figures),
+        *_flaws(figures),
+        "## Training",
+        _training_table(config, loaded),
+        "## Limits",
+        _limits(config, loaded),
+        "## Settings",
+        "```json\n" + json.dumps(public_settings(config), indent=2) + "\n```",
+    )
+    front = _front_matter(loaded, figures, data=data, title=title, license=license)
+    return f"---\n{front}\n---\n\n" + "\n\n".join(sections) + "\n"
+
+
+def _front_matter(
+    loaded: Pretrained, figures: Figures, *, data: str, title: str, license: str
+) -> str:
+    name = loaded.metadata["model"]
+    values = {key: figures.scores.get(key) for key in _INDEXED}
+    present = {key: v for key, v in values.items() if v is not None and math.isfinite(v)}
+    results = [
+        EvalResult(
+            task_type="image-segmentation",
+            dataset_type=data,
+            dataset_name=data,
+            metric_type=key,
+            metric_value=round(value, 5),
+        )
+        for key, value in present.items()
+    ]
+    front = ModelCardData(
+        license=license,
+        library_name="genesis_rl",
+        pipeline_tag="image-feature-extraction",
+        tags=["object-centric", "reinforcement-learning", name, f"arxiv:{_SOURCES[name][2]}"],
+        datasets=[data],
+        metrics=list(present),
+        model_name=title,
+        eval_results=results or None,
+    )
+    return str(front.to_yaml())
+
+
+def _use(repo_id: str, side: int, num_slots: int) -> str:
+    return (
+        "```python\n"
+        "import genesis_rl\n"
+        f'model = genesis_rl.load("{repo_id}")\n'
+        f"slots = model.infer(images)  # (B, 3, {side}, {side}) in [0, 1] -> {num_slots} slots each"
+        "\n```\n\n"
+        "As observations of an agent, from frames of any size: "
+        f'`genesis_rl.GenesisObs(env, "{repo_id}")`.'
+    )
+
+
+def _score_table(figures: Figures) -> str:
+    columns = {"this model": figures.scores, **figures.baselines}
+    names = [name.replace("_", " ") for name in columns]
+    lines = [f"| score | better | {' | '.join(names)} |", "|---|---|" + "---|" * len(names)]
+    for row in (row for rows in SECTIONS.values() for row in rows):
+        cells = [scores.get(row.key) for scores in columns.values()]
+        if any(cell is not None for cell in cells):
+            shown = " | ".join("" if cell is None else f"{cell:.4g}" for cell in cells)
+            lines.append(f"| {row.name} | {row.better} | {shown} |")
+    if len(lines) == 2:
+        return "Not scored."
+    note = (
+        "\n\nThe other columns are no models: what they reach on the same images costs nothing."
+        if figures.baselines
+        else ""
+    )
+    return "\n".join(lines) + note
+
+
+def _flaws(figures: Figures) -> tuple[str, ...]:
+    """What the doctor says, if it says anything."""
+    if not figures.findings:
+        return ()
+    lines = [f"- {f.what}" for f in figures.findings]
+    return ("What `pretrain/doctor.py` finds:", "\n".join(lines))
+
+
+def _training_table(config: PretrainConfig, loaded: Pretrained) -> str:
+    found, geco = loaded.metadata, config.geco
+    if config.objective == "geco":
+        objective = (
+            f"GECO, goal {geco.goal:g} nats per pixel and channel, beta >= {geco.beta_min:g}"
+        )
+    elif config.beta_end is None:
+        objective = f"ELBO, KL weighted {config.beta:g}"
+    else:
+        objective = f"ELBO, KL weighted {config.beta:g} to {config.beta_end:g}"
+    step = int(found.get("step", 0))
+    versions = found.get("versions", {"genesis_rl": found["genesis_rl"]})
+    rows = {
+        "data": f"{data_name(config)} {config.data_options.replace('{}', '')}",
+        "objective": objective,
+        "updates": f"{step:,} of {config.batch_size} images ({step * config.batch_size:,} seen)",
+        "wall time": f"{found.get('seconds', 0.0) / 60:,.1f} minutes",
+        "hardware": str(found.get("hardware", "not recorded")),
+        "arithmetic": config.precision,
+        "seed": str(config.seed),
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+    }
+    lines = [f"| {name} | {value.strip()} |" for name, value in rows.items()]
+    return "\n".join(["| | |", "|---|---|", *lines])
+
+
+def _limits(config: PretrainConfig, loaded: Pretrained) -> str:
+    model = config.model
+    lines = [
+        f"It knows {data_name(config)} only. What it has not seen comes out as what it resembles "
+        "there: pretrain on frames of your own world.",
+        f"Frames are brought to {model.image_size} x {model.image_size} px "
+        f"({loaded.preprocessing.resize}); objects of a few pixels are lost.",
+    ]
+    if model.num_slots > 1:
+        lines += [
+            f"It has {model.num_slots} slots, one of them for the background: where there are more "
+            f"than {model.num_slots - 1} objects, some share.",
+            "Which slot takes which object may change from frame to frame.",
+        ]
+    lines.append("Not for anything that people's safety depends on.")
+    return "\n".join(f"- {line}" for line in lines)

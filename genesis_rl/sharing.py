@@ -1,0 +1,146 @@
+"""Runs made ready for others: the model and its card, in a folder or on the Hugging Face Hub."""
+
+import json
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from genesis_rl.checkpoint import Pretrained, save_pretrained
+from genesis_rl.data import DATASETS
+from genesis_rl.doctor import Evidence, diagnose, look
+from genesis_rl.files import new_file
+from genesis_rl.hub import is_repository, push_folder
+from genesis_rl.model_card import Figures, data_name, model_card, public_settings
+from genesis_rl.scoring import ScoreConfig, baselines, score
+from genesis_rl.training import PretrainConfig, Run
+
+CARD = "README.md"
+_LOOKED_AT = 256
+
+
+@dataclass(frozen=True)
+class ShareConfig:
+    """What to share, and where."""
+
+    run: Path
+    """folder of a run of pretrain/train.py"""
+    out: Path | None = None
+    """folder to write the model and its card to: a new one, or empty"""
+    push: str | None = None
+    """repository on the Hugging Face Hub to push them to, OWNER/NAME"""
+    private: bool = False
+    """make a new repository private"""
+    which: Literal["best", "last"] = "best"
+    """the model"""
+    split: Literal["validation", "test"] = "test"
+    """images to score it on, unless pretrain/evaluate.py has done so"""
+    images: int = 320
+    """how many; 0: none, the card then has the scores of the training's validation"""
+    title: str | None = None
+    """the card's title; None: the model and its data"""
+    license: str = "apache-2.0"
+    """of the weights, as the Hub calls it"""
+    device: str = "auto"
+    """auto, cpu or cuda"""
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        if self.out is None and self.push is None:
+            raise ValueError("neither out nor push is given; wanted a folder, a repository or both")
+        if self.push is not None and not is_repository(self.push):
+            raise ValueError(f"push is {self.push!r}; wanted a Hub id of form 'owner/name'.")
+        if self.images < 0 or self.images == 1:
+            raise ValueError(f"images is {self.images}; wanted 0, or at least 2.")
+        out = self.out and self.out.expanduser()
+        if out and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
+            raise ValueError(f"out {out} is there already; wanted a new or an empty folder.")
+
+
+def share(config: ShareConfig) -> str:
+    """Write a run's model and its card to a folder, and push them if asked to.
+
+    Nothing of the machine goes along: no path, no optimiser's state.
+
+    Returns:
+        Where they are: the folder, or the commit's address.
+
+    Raises:
+        ValueError: if there is no such run, its data cannot be had, or the push fails.
+        OSError: if the folder cannot be written.
+    """
+    run = Run.open(config.run)
+    loaded = run.load(config.which, device=config.device)
+    card = model_card(
+        run.config,
+        loaded,
+        figures(run, loaded, config),
+        repo_id=config.push,
+        title=config.title,
+        license=config.license,
+    )
+    extra = loaded.metadata | {"training": public_settings(run.config)}
+    with ExitStack() as stack:
+        if config.out is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        else:
+            folder = config.out.expanduser()
+        save_pretrained(loaded.model, folder, preprocessing=loaded.preprocessing, extra=extra)
+        with new_file(folder / CARD) as temporary:
+            temporary.write_text(card, encoding="utf-8")
+        if config.push is None:
+            return str(folder)
+        try:
+            return push_folder(folder, config.push, private=config.private)
+        except ValueError as error:
+            if config.out is None:
+                raise
+            again = f"hf upload {config.push} {folder}"
+            raise ValueError(f"{error}; {folder} is written: {again}") from error
+
+
+def figures(run: Run, loaded: Pretrained, config: ShareConfig) -> Figures:
+    """Score the model, or take what pretrain/evaluate.py found, and ask the doctor."""
+    if not config.images:
+        scores = loaded.metadata.get("validation", run.scores)
+        return Figures("the validation images that it was chosen by", scores)
+    pack = run.config.open_data(config.split)
+    sight = look(loaded.model, pack, min(config.images, _LOOKED_AT))
+    evidence = Evidence(run.config, run.updates, run.validations, sight)
+    findings = tuple(f for f in diagnose(evidence).findings if f.severity != "note")
+    record = _evaluation(run, loaded, config)
+    if record is not None:
+        images = _describe(run.config, config.split, int(record["num_images"]))
+        return Figures(images, record["scores"], record["baselines"], findings)
+    count = min(config.images, len(pack))
+    measured = score(loaded.model, pack, ScoreConfig(num_images=count))
+    beside = baselines(pack, count, loaded.model.config.num_slots)
+    return Figures(_describe(run.config, config.split, count), measured, beside, findings)
+
+
+def _evaluation(run: Run, loaded: Pretrained, config: ShareConfig) -> dict[str, Any] | None:
+    """The record that pretrain/evaluate.py wrote of this very model, if it did."""
+    path = run.folder / f"evaluation-{config.split}.json"
+    if not path.is_file():
+        return None
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        trained = record["training"]
+        same = (trained["checkpoint"], trained["checkpoint_step"]) == (
+            config.which,
+            loaded.metadata["step"],
+        )
+        own_data = record["data"] == run.config.data
+        return record if same and own_data and record["num_images"] else None
+    except (ValueError, TypeError, KeyError):
+        return None  # of another kind: the model is scored here
+
+
+def _describe(config: PretrainConfig, split: str, count: int) -> str:
+    if config.data not in DATASETS and not (Path(config.data).expanduser() / split).is_dir():
+        return (
+            f"{count:,} images of {data_name(config)}, which has no {split} split: the model was "
+            "trained on them"
+        )
+    return f"{count:,} held-out images ({split} split of {data_name(config)})"

@@ -1,0 +1,32 @@
+"""Make a pretrained model ready for others: its files and a model card, in a folder or on the Hub.
+
+    python pretrain/share.py runs/small --out shared/small
+    python pretrain/share.py runs/small --push OWNER/NAME
+
+The card (README.md) is written from the run: data, settings, hardware, scores beside what no model
+gets, flaws. Scores are those of pretrain/evaluate.py if it was run, and else measured here.
+"""
+
+import sys
+from collections.abc import Sequence
+
+import tyro
+
+from genesis_rl.sharing import ShareConfig, share
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Share a run; return the exit status."""
+    try:
+        settings = tyro.conf.PositionalRequiredArgs[ShareConfig]
+        config = tyro.cli(settings, args=argv, description=__doc__)
+        place = share(config)
+    except (ValueError, TypeError, OSError) as error:
+        print(f"share.py: {error}", file=sys.stderr)
+        return 2
+    print(place)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""Model cards: what the Hub reads of them, and what people do."""
+
+import dataclasses
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard
+
+from genesis_rl.checkpoint import Pretrained
+from genesis_rl.doctor import Finding
+from genesis_rl.frames import Preprocessing
+from genesis_rl.geco import GecoConfig
+from genesis_rl.model_card import Figures, data_name, model_card, public_settings
+from genesis_rl.models import MODELS, build_model
+from genesis_rl.presets import PRESETS
+from genesis_rl.training import PretrainConfig
+
+SMOKE = dataclasses.replace(PRESETS["smoke"].config, out=Path("/home/me/runs/eyes"))
+METADATA: dict[str, Any] = {
+    "model": "genesis",
+    "genesis_rl": "0.1.0",
+    "step": 1234,
+    "seconds": 90.0,
+    "hardware": "A Processor (3 threads)",
+    "versions": {"genesis_rl": "0.1.0", "torch": "9.8"},
+}
+FIGURES = Figures(
+    "7 held-out images",
+    {"mse": 0.0123456, "ari": 0.5, "msc": None, "iwae": 1234.5, "ari_images": 7},
+    {"one_slot": {"ari": 0.0}, "fixed_grid": {"ari": 0.25}},
+    (Finding("one_slot", "error", "One slot explains everything.", "slots", 1.0, "2"),),
+)
+
+
+def loaded(config: PretrainConfig = SMOKE, **metadata: Any) -> Pretrained:
+    return Pretrained(build_model(config.model), Preprocessing("crop"), METADATA | metadata)
+
+
+def card(config: PretrainConfig = SMOKE, figures: Figures = FIGURES, **options: Any) -> str:
+    return model_card(config, loaded(config), figures, **options)
+
+
+def front(text: str) -> dict[str, Any]:
+    """The front matter as the Hub reads it."""
+    data: Any = ModelCard(text).data
+    return dict(data.to_dict())
+
+
+def test_the_hub_reads_the_front_matter() -> None:
+    text = card()
+    assert text.startswith("---\n")
+    data = front(text)
+    assert data["license"] == "apache-2.0" and data["library_name"] == "genesis_rl"
+    assert data["datasets"] == ["object_goal"] and data["metrics"] == ["mse", "ari"]
+    assert {"object-centric", "genesis", "arxiv:1907.13052"} <= set(data["tags"])
+    (index,) = data["model-index"]
+    (result,) = index["results"]
+    assert result["dataset"] == {"name": "object_goal", "type": "object_goal"}
+    values = {metric["type"]: metric["value"] for metric in result["metrics"]}
+    assert values == {"mse": 0.01235, "ari": 0.5}
+
+
+def test_what_people_read() -> None:
+    text = card(repo_id="me/eyes")
+    for words in (
+        "# GENESIS on object_goal, 32 px",
+        'model = genesis_rl.load("me/eyes")',
+        "slots = model.infer(images)  # (B, 3, 32, 32) in [0, 1] -> 3 slots each",
+        "On 7 held-out images:",
+        "| score | better | this model | one slot | fixed grid |",
+        "| ARI, all pixels | high | 0.5 | 0 | 0.25 |",
+        "| MSE of the reconstruction | low | 0.01235 |  |  |",
+        "- One slot explains everything.",
+        "1,234 of 4 images (4,936 seen)",
+        "| wall time | 1.5 minutes |",
+        "| hardware | A Processor (3 threads) |",
+        "| versions | genesis_rl 0.1.0, torch 9.8 |",
+        "32 x 32 px (crop)",
+        "more than 2 objects",
+    ):
+        assert words in text, words
+    assert "mSC" not in text  # which no image had
+    settings = json.loads(text.split("```json\n")[1].split("```")[0])
+    assert settings["model_name"] == "genesis" and settings["batch_size"] == 4
+
+
+def test_titles_and_licenses_are_chosen() -> None:
+    text = card(title="My eyes", license="mit")
+    assert "\n# My eyes\n" in text and 'genesis_rl.load("OWNER/NAME")' in text
+    data = front(text)
+    assert data["license"] == "mit" and data["model-index"][0]["name"] == "My eyes"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"geco": GecoConfig(goal=0.25, beta_min=0.5)}, "GECO, goal 0.25 nats .*, beta >= 0.5 "),
+        ({"objective": "elbo", "beta": 0.25}, r"ELBO, KL weighted 0\.25 \|"),
+        ({"objective": "elbo", "beta_end": 4.0}, r"ELBO, KL weighted 1 to 4 \|"),
+    ],
+)
+def test_objectives_are_told(change: dict[str, Any], words: str) -> None:
+    config = dataclasses.replace(SMOKE, **change)
+    (row,) = [line for line in card(config).splitlines() if line.startswith("| objective")]
+    assert re.search(words, row), row
+
+
+def test_nothing_is_told_of_the_machine() -> None:
+    config = dataclasses.replace(SMOKE, data="/home/me/frames/kitchen", data_options="{}")
+    text = card(config)
+    assert "/home" not in text and "kitchen" in text
+    assert data_name(config) == "kitchen" and data_name(SMOKE) == "object_goal"
+    settings = public_settings(config)
+    assert "out" not in settings and settings["data"] == "kitchen"
+    assert "| data | kitchen |" in text
+
+
+def test_without_scores_the_card_says_so() -> None:
+    text = card(figures=Figures("nothing", {"mse": None}))
+    assert "Not scored." in text and "no models" not in text and "doctor" not in text
+    data = front(text)
+    assert "model-index" not in data and not data.get("metrics")
+    assert "model-index" not in front(card(figures=Figures("", {"ari": math.nan})))
+
+
+def test_older_checkpoints_lack_the_hardware() -> None:
+    found = {k: v for k, v in METADATA.items() if k not in ("hardware", "versions")}
+    old = Pretrained(build_model(SMOKE.model), Preprocessing(), found)
+    text = model_card(SMOKE, old, FIGURES)
+    assert "| hardware | not recorded |" in text and "| versions | genesis_rl 0.1.0 |" in text
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_has_a_card(name: str) -> None:
+    small = [preset.config for preset in PRESETS.values()]
+    config = next(c for c in small if type(c.model) is MODELS[name][0] and c.model.image_size == 32)
+    found = Pretrained(build_model(config.model), Preprocessing(), METADATA | {"model": name})
+    text = model_card(config, found, FIGURES)
+    assert name in front(text)["tags"]
+    assert ("slots" in text.split("## Limits")[1].split("## Settings")[0]) == (
+        config.model.num_slots > 1
+    )
