@@ -56,6 +56,9 @@ class Quadrants(nn.Module):
     def elbo(self, x: Tensor, **options: Any) -> Any:
         raise NotImplementedError
 
+    def log_weight(self, x: Tensor, **options: Any) -> Any:
+        raise NotImplementedError
+
     def sample(self, n: int, **options: Any) -> Any:
         raise NotImplementedError
 
