@@ -131,8 +131,8 @@ class SlotEncoder:
         if not (isinstance(model, SceneModel) and isinstance(model, nn.Module)):
             raise TypeError(
                 f"model is {type(model).__name__}; wanted a path, a hub id or a scene model "
-                "(a torch module with config, infer, decode, elbo, log_weight and sample). To rebuild "
-                "an environment from its spec, wrap it with the path of a saved model."
+                "(a torch module with config, infer, decode, elbo, log_weight and sample). To "
+                "rebuild an environment from its spec, wrap it with the path of a saved model."
             )
         if isinstance(preprocessing, Mapping):
             preprocessing = Preprocessing(**preprocessing)
