@@ -116,8 +116,9 @@ class Diagnosis:
                 lines += _paragraph(" " * 11 + "try  ", f"{shlex.join(knob.flags)}  ({knob.why})")
             lines.append("")
         lines += _paragraph("all well ", ", ".join(self.well) or "nothing")
-        for name, reason in self.unknown.items():
-            lines += _paragraph("unknown  ", f"{name}: {reason}")
+        for reason in dict.fromkeys(self.unknown.values()):
+            names = ", ".join(name for name, why in self.unknown.items() if why == reason)
+            lines += _paragraph("unknown  ", f"{reason}: {names}")
         if len(self.findings) > 1:
             lines += ["", "Begin at the top: what comes first may be the cause of the rest."]
         counts = {s: sum(f.severity == s for f in self.findings) for s in SEVERITIES}

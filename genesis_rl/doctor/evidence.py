@@ -11,7 +11,7 @@ from genesis_rl.data import Pack
 from genesis_rl.doctor.thresholds import Thresholds
 from genesis_rl.slots import SceneModel
 from genesis_rl.training import PretrainConfig
-from genesis_rl.training.validate import labelled_images
+from genesis_rl.training.validate import device_of, eval_mode, labelled_images
 
 # Pixels this near to the image's median colour count as background where there are no masks, if
 # they are at least this share of the image: the training's foreground_weight sees it the same way.
@@ -106,7 +106,7 @@ def look(
     """Look at a model on the first images of a pack.
 
     Args:
-        model: a scene model in eval mode.
+        model: a scene model; its training mode is put back afterwards.
         pack: held-out images; masks make more visible.
         count: number of images.
         seed: of the posterior's noise.
@@ -117,14 +117,14 @@ def look(
     """
     if min(count, len(pack)) < 2:
         raise ValueError(f"images is {min(count, len(pack))}; wanted at least 2.")
-    weights = list(model.parameters()) if isinstance(model, nn.Module) else []
-    device = weights[0].device if weights else torch.device("cpu")
+    device = device_of(model)
     generator = torch.Generator(device).manual_seed(seed)
     seen: dict[str, list[Tensor]] = {}
     for images, masks in labelled_images(pack, count, device):
-        terms = model.elbo(images, generator=generator)
-        slots = model.infer(images)
-        decoded = model.decode(slots)
+        with eval_mode(model):
+            terms = model.elbo(images, generator=generator)
+            slots = model.infer(images)
+            decoded = model.decode(slots)
         pred = metrics.segment(slots.log_pi)
         parts = {
             "images": images,
@@ -144,6 +144,7 @@ def look(
         for name, values in parts.items():
             seen.setdefault(name, []).append(values)
     whole = {name: torch.cat(values).double() for name, values in seen.items()}
+    weights = model.parameters() if isinstance(model, nn.Module) else ()
     finite = all(bool(w.isfinite().all()) for w in weights) and all(
         bool(whole[name].isfinite().all()) for name in ("mse", "kl_m", "kl_c", "z_m", "z_c")
     )

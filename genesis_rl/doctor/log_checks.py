@@ -175,19 +175,19 @@ def geco_goal_never_met(evidence: Evidence, limits: Thresholds) -> Finding | Non
 
 
 def too_few_updates(evidence: Evidence, limits: Thresholds) -> Finding | None:
-    """Slots cannot be expected to have found objects yet."""
+    """Little can be expected yet."""
     config, step = evidence.config, int(_last_update(evidence)["step"])
-    if config.model.num_slots < 2:
-        raise CannotTellError("the model has one slot")
     small = config.model.image_size <= 32
     least = limits.min_updates if small else limits.min_updates_large
     if step >= least:
         return None
+    several = config.model.num_slots > 1
+    territories = ": slots form territories first, and find objects only later" * several
     return Finding(
         "too_few_updates",
         "warning",
-        f"{step:,} updates are few: at {config.model.image_size} px slots have been seen to form "
-        "territories first and to find objects only later. What else is wrong may come from it.",
+        f"{step:,} updates are few at {config.model.image_size} px{territories}. What else is "
+        "wrong may come from it.",
         "updates",
         step,
         f"at least {least:,}",

@@ -198,6 +198,10 @@ def test_few_updates(side: int, least: int) -> None:
         if finding:
             assert finding.seen == step
             assert settings(finding) == {"steps": str(max(least, 3 * step))}
+            assert "territories" in finding.what
+    vae = dataclasses.replace(CONFIG, model=MODELS["bd_vae"][0](image_size=side))
+    finding = found("too_few_updates", [WELL[0] | {"step": 5}], config=vae)
+    assert finding is not None and "territories" not in finding.what
 
 
 def test_time_is_given_where_time_ended_the_run() -> None:
@@ -254,7 +258,7 @@ def test_notes_leave_a_run_healthy() -> None:
         knob = Knob("geco.beta_min", "0.1", "because")
         return Finding("name", severity, "What it is.", "a share", 0.25, "at most 0.1", (knob,))
 
-    well = Diagnosis([finding("note")], ["one"], {"two": "no masks"}, "a run")
+    well = Diagnosis([finding("note")], ["one"], {"two": "no masks", "three": "no masks"}, "a run")
     assert well.healthy and well.as_json()["healthy"] is True
     assert str(well).splitlines() == [
         "a run",
@@ -264,7 +268,7 @@ def test_notes_leave_a_run_healthy() -> None:
         "           try  --geco.beta-min 0.1  (because)",
         "",
         "all well one",
-        "unknown  two: no masks",
+        "unknown  no masks: two, three",
         "",
         "Healthy: 1 note.",
     ]
