@@ -1,0 +1,75 @@
+"""What the tests of pretraining share: a small pack, a tiny model, settings of a few steps."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from genesis_rl.data.pack import Pack, PackWriter
+from genesis_rl.models import Genesis, GenesisConfig
+from genesis_rl.training import PretrainConfig
+
+N, SIDE = 9, 32
+TINY = GenesisConfig(
+    image_size=SIDE,
+    num_slots=3,
+    mask_latent_size=7,
+    component_latent_size=2,
+    encoder_channels=(4, 4, 4, 4, 4),
+    decoder_channels=(4, 4, 4, 4, 4),
+    feature_size=8,
+    posterior_lstm_size=8,
+    prior_lstm_size=8,
+    component_decoder_channels=4,
+    component_encoder_channels=(4, 4),
+    component_encoder_size=8,
+    prior_mlp_size=8,
+)
+
+
+@pytest.fixture
+def write_pack() -> Callable[..., Pack]:
+    """Write a pack into a folder: grey images with two squares."""
+
+    def write(folder: Path, masks: bool = True, side: int = SIDE) -> Pack:
+        rng = np.random.default_rng(0)
+        images = np.full((N, side, side, 3), 128, np.uint8)
+        labels = np.zeros((N, side, side), np.uint8)
+        for image, label in zip(images, labels, strict=True):
+            for k in (1, 2):
+                row, column = rng.integers(0, side - 8, 2)
+                image[row : row + 8, column : column + 8] = rng.integers(0, 256, 3)
+                label[row : row + 8, column : column + 8] = k
+        with PackWriter(folder, N, side, masks=masks) as writer:
+            writer.write(images, labels if masks else None)
+        return Pack.open(folder)
+
+    return write
+
+
+@pytest.fixture
+def pack(write_pack: Callable[..., Pack], tmp_path: Path) -> Pack:
+    return write_pack(tmp_path / "pack")
+
+
+@pytest.fixture
+def tiny() -> Genesis:
+    torch.manual_seed(0)
+    return Genesis(TINY)
+
+
+@pytest.fixture
+def config(pack: Pack, tmp_path: Path) -> PretrainConfig:
+    return PretrainConfig(
+        model=TINY,
+        data=str(pack.folder),
+        steps=20,
+        batch_size=4,
+        precision="fp32",
+        device="cpu",
+        eval_images=5,
+        tensorboard=False,
+        out=tmp_path / "run",
+    )

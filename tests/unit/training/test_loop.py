@@ -1,0 +1,207 @@
+"""Pretraining's loop: the loss, the schedules, whole runs."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from genesis_rl.data.pack import Pack
+from genesis_rl.models import Genesis
+from genesis_rl.slots import ElboTerms
+from genesis_rl.training import PretrainConfig, Trainer, train_terms
+from genesis_rl.training.loop import noise_key
+from genesis_rl.training.validate import labelled_images
+
+CPU = torch.device("cpu")
+RECONSTRUCTION = {"mse", "nll", "kl_m", "kl_c"}
+SEGMENTATION = {"ari", "ari_fg", "ari_fg_2plus", "sc", "msc"}
+
+# ---- the loss ------------------------------------------------------------------------------------
+
+
+class Recorder:
+    """Stands for a model: keeps the weights of pixels that it is given."""
+
+    def __init__(self) -> None:
+        self.weight: Tensor | None = None
+
+    def __call__(
+        self, x: Tensor, *, generator: torch.Generator, pixel_weight: Tensor | None
+    ) -> ElboTerms:
+        self.weight = pixel_weight
+        per_image = torch.arange(1.0, len(x) + 1)
+        return ElboTerms(10 * per_image, torch.ones(len(x), 5), torch.full((len(x), 5), 2.0))
+
+
+def test_terms_are_batch_means_of_sums_over_slots() -> None:
+    model = Recorder()
+    terms = train_terms(model, torch.rand(3, 3, 4, 6), torch.Generator())
+    assert [float(term) for term in terms] == [20, 5, 10]
+    assert model.weight is None  # nothing to weigh
+
+
+def test_pixels_of_the_median_colour_have_weight_one() -> None:
+    images = torch.full((2, 3, 4, 6), 0.5)
+    images[0, :, 1, 2] = 0.9  # all channels differ
+    images[0, 1, 3, 5] = 0.3  # one does
+    images[0, :, 0, 0] = 0.55  # hardly differs
+    images[1] = torch.tensor([1.0, 0.0, 0.25])[:, None, None]  # another background
+    images[1, :, 2, :3] = 0.5
+    model = Recorder()
+    train_terms(model, images, torch.Generator(), foreground_weight=4.0)
+    expected = torch.ones(2, 1, 4, 6)
+    expected[0, 0, 1, 2] = expected[0, 0, 3, 5] = 4
+    expected[1, 0, 2, :3] = 4
+    assert model.weight is not None and torch.equal(model.weight, expected)
+
+
+def test_the_weight_enters_the_loss(tiny: Genesis, pack: Pack) -> None:
+    images, _ = next(labelled_images(pack, 2, CPU))
+    nll = {
+        weight: train_terms(tiny, images, torch.Generator().manual_seed(0), weight)[0].item()
+        for weight in (1.0, 3.0)
+    }
+    assert nll[1.0] != nll[3.0]
+
+
+def test_noise_keys_differ() -> None:
+    keys = {
+        noise_key(seed, step, process)
+        for seed in (0, 1, 2**40, 2**63 - 1)
+        for step in (0, 1, 2**33)
+        for process in (0, 1, 300)
+    }
+    assert len(keys) == 36 and all(0 <= key < 2**64 for key in keys)
+    assert noise_key(3, 4, 5) == noise_key(3, 4, 5)
+    torch.Generator().manual_seed(max(keys))
+
+
+# ---- schedules -----------------------------------------------------------------------------------
+
+
+def rates(trainer: Trainer, steps: list[int]) -> list[float]:
+    values = []
+    for trainer.step in steps:
+        values.append(trainer._learning_rate())
+    return values
+
+
+def test_the_learning_rate_warms_up_and_stays(config: PretrainConfig) -> None:
+    trainer = Trainer(dataclasses.replace(config, learning_rate=0.4, warmup_steps=4))
+    assert rates(trainer, [0, 1, 3, 4, 19]) == pytest.approx([0.1, 0.2, 0.4, 0.4, 0.4])
+    trainer = Trainer(dataclasses.replace(config, learning_rate=0.4))
+    assert rates(trainer, [0, 19]) == pytest.approx([0.4, 0.4])
+
+
+def test_the_learning_rate_falls_along_a_cosine(config: PretrainConfig) -> None:
+    config = dataclasses.replace(config, learning_rate=0.4, warmup_steps=2, schedule="cosine")
+    trainer = Trainer(config)
+    quarter = 0.2 * (1 + math.sqrt(0.5))
+    assert rates(trainer, [0, 5, 10, 15, 20]) == pytest.approx(
+        [0.2, quarter, 0.2, 0.4 - quarter, 0]
+    )
+
+
+def test_progress_is_of_steps_or_of_time(config: PretrainConfig) -> None:
+    trainer = Trainer(config)
+    trainer.step, trainer.seconds = 5, 1e6
+    assert trainer.progress() == 0.25 and not trainer._finished()
+    timed = Trainer(dataclasses.replace(config, max_minutes=2.0, schedule="cosine"))
+    for step, seconds, done in ((5, 15, 0.25), (5, 60, 0.5), (15, 60, 0.75), (5, 500, 1.0)):
+        timed.step, timed.seconds = step, seconds
+        assert timed.progress() == done
+        assert timed._learning_rate() == pytest.approx(5e-5 * (1 + math.cos(math.pi * done)))
+        assert timed._finished() == (done == 1)
+
+
+def test_the_foreground_weight_falls_to_one(config: PretrainConfig) -> None:
+    trainer = Trainer(dataclasses.replace(config, foreground_weight=5.0, foreground_until=0.5))
+    for trainer.step, weight in ((0, 5.0), (5, 3.0), (10, 1.0), (15, 1.0), (20, 1.0)):
+        assert trainer._foreground_weight() == pytest.approx(weight)
+
+
+def test_the_weight_of_the_kl_moves_geometrically(config: PretrainConfig) -> None:
+    config = dataclasses.replace(config, objective="elbo", beta=0.01)
+    assert Trainer(config)._beta() == 0.01
+    trainer = Trainer(dataclasses.replace(config, beta_end=0.16, beta_until=0.8))
+    for trainer.step, beta in ((0, 0.01), (8, 0.04), (16, 0.16), (20, 0.16)):
+        assert trainer._beta() == pytest.approx(beta)
+
+
+# ---- whole runs ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"objective": "elbo"},
+        {"beta_end": 2.0, "objective": "elbo"},
+        {"precision": "bf16"},
+        {"schedule": "cosine", "warmup_steps": 2},
+        {"clip_norm": 0.5},
+        {"foreground_weight": 3.0},
+        {"max_minutes": 10.0},
+        {"seed": 2**62},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_options_train(config: PretrainConfig, change: dict[str, Any]) -> None:
+    trainer = Trainer(dataclasses.replace(config, **{"steps": 3, **change}))
+    before = [p.detach().clone() for p in trainer.model.parameters()]
+    scores = trainer.run()
+    assert trainer.step == 3 and not trainer.stopped
+    assert scores.keys() == RECONSTRUCTION | SEGMENTATION
+    assert all(math.isfinite(value) for value in scores.values())
+    assert any((p != old).any() for p, old in zip(trainer.model.parameters(), before, strict=True))
+
+
+def test_threads_are_set_on_request(
+    config: PretrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    Trainer(config)
+    assert asked == []
+    Trainer(dataclasses.replace(config, threads=3))
+    assert asked == [3]
+
+
+def test_another_device_needs_another_process(
+    config: PretrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Trainer(config)
+    monkeypatch.setattr("genesis_rl.training.loop.pick_device", torch.device)
+    with pytest.raises(ValueError, match="device is 'cuda', but this process trains on cpu"):
+        Trainer(dataclasses.replace(config, device="cuda"))
+
+
+def test_time_ends_a_run(config: PretrainConfig) -> None:
+    trainer = Trainer(dataclasses.replace(config, steps=10_000, max_minutes=1e-3))
+    trainer.run()
+    assert 0 < trainer.step < 10_000 and trainer.progress() == 1
+
+
+def test_the_elbo_has_no_weight_on_the_kl(config: PretrainConfig) -> None:
+    trainer = Trainer(dataclasses.replace(config, objective="elbo", steps=2))
+    beta = trainer.geco.beta.clone()
+    trainer.run()
+    assert torch.equal(trainer.geco.beta, beta)
+    rows = (config.out / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(row)["train/beta"] for row in rows if "train/beta" in row] == [1.0]
+
+
+def test_the_best_model_is_kept_without_masks(
+    config: PretrainConfig, write_pack: Callable[..., Pack], tmp_path: Path
+) -> None:
+    bare = write_pack(tmp_path / "bare", masks=False)
+    trainer = Trainer(dataclasses.replace(config, data=str(bare.folder), steps=2))
+    scores = trainer.run()
+    assert scores.keys() == RECONSTRUCTION
+    assert trainer.best == pytest.approx(-scores["nll"] - scores["kl_m"] - scores["kl_c"])
+    assert (config.out / "best" / "config.json").is_file()
