@@ -53,7 +53,7 @@ class DoctorConfig:
     run: Path
     """folder of a run of pretrain/train.py"""
     which: Literal["best", "last"] = "best"
-    """the model to look at"""
+    """the model to look at, if there is one: else the other"""
     images: int = 256
     """held-out images to look at; 0: read the log only"""
     split: Literal["validation", "test"] = "validation"
@@ -150,7 +150,7 @@ def examine(config: DoctorConfig) -> Diagnosis:
     """Read a run's log, look at its model on held-out images, and make every check.
 
     Raises:
-        ValueError: if there is no run, no such checkpoint, or the data cannot be had.
+        ValueError: if there is no run, a checkpoint is damaged, or the data cannot be had.
     """
     run = Run.open(config.run)
     about = (
@@ -158,14 +158,18 @@ def examine(config: DoctorConfig) -> Diagnosis:
         f"{run.step:,}, {run.images_seen:,} images, {run.minutes:.1f} minutes"
     )
     sight = None
-    if config.images:
-        model, _, metadata = run.load(config.which, device=config.device)
+    # A training that broke off early may have left only one, or none.
+    which = config.which if config.which in run.checkpoints else next(iter(run.checkpoints), None)
+    if config.images and which is not None:
+        model, _, metadata = run.load(which, device=config.device)
         pack = run.config.open_data(config.split)
         sight = look(model, pack, config.images, seed=config.seed, drawn=config.limits.drawn)
         about += (
-            f"; {config.which}/ (step {metadata.get('step', '?')}) seen on {sight.num_images} "
+            f"; {which}/ (step {metadata.get('step', '?')}) seen on {sight.num_images} "
             f"{config.split} images"
         )
+    else:
+        about += "; the log alone" + (", for there is no checkpoint" if which is None else "")
     found = diagnose(Evidence(run.config, run.updates, run.validations, sight), config.limits)
     return Diagnosis(found.findings, found.well, found.unknown, about)
 

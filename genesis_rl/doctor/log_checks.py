@@ -37,13 +37,16 @@ def non_finite(evidence: Evidence, limits: Thresholds) -> Finding | None:
     return Finding(
         "non_finite",
         "error",
-        f"Not finite: {where}. The training ended there; last/ holds the state before.",
+        f"Not finite: {where}. The training ended there; last/, if it was written, is of before.",
         "the first such number",
         value,
         "finite numbers",
         knobs(
             config,
-            Knob("learning_rate", number(config.learning_rate / 3), "smaller steps"),
+            Knob("geco.step_size", number(config.geco.step_size / 10), "lets beta move slower")
+            if where.startswith("beta")
+            else None,
+            Knob("learning_rate", number(min(config.learning_rate / 3, 1e-3)), "smaller steps"),
             Knob("clip_norm", "5", "bounds single large gradients"),
             Knob("model.posterior_sigma_floor", "0.01", "keeps the densities of latents bounded"),
             floor_knob(config),
@@ -269,9 +272,13 @@ def unfinished(evidence: Evidence, limits: Thresholds) -> Finding | None:
 
 
 def _last_update(evidence: Evidence) -> dict[str, float]:
-    rows = [row for row in evidence.updates if all(name in row for name in _TERMS)]
+    rows = [
+        row
+        for row in evidence.updates
+        if all(math.isfinite(row.get(name, math.nan)) for name in _TERMS)
+    ]
     if not rows:
-        raise CannotTellError("the log has no rows of updates yet")
+        raise CannotTellError("the log has no finite row of updates (yet)")
     return rows[-1]
 
 
@@ -284,9 +291,13 @@ def _geco(evidence: Evidence) -> PretrainConfig:
 def _errors(evidence: Evidence) -> list[tuple[float, float]]:
     """Steps and errors as GECO sees them, in nats per pixel and channel."""
     values = 3 * evidence.config.model.image_size**2
-    errors = [(row["step"], row["nll"] / values) for row in evidence.updates if "nll" in row]
+    errors = [
+        (row["step"], row["nll"] / values)
+        for row in evidence.updates
+        if math.isfinite(row.get("nll", math.nan))
+    ]
     if not errors:
-        raise CannotTellError("the log has no rows of updates yet")
+        raise CannotTellError("the log has no finite row of updates (yet)")
     return errors
 
 

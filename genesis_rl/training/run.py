@@ -14,7 +14,7 @@ from genesis_rl.files import recover_folder
 from genesis_rl.training.config import PretrainConfig
 from genesis_rl.training.folder import SETTINGS, parse_settings
 
-_CHECKPOINTS = ("best", "last")
+_CHECKPOINTS: tuple[Literal["best", "last"], ...] = ("best", "last")
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +86,11 @@ class Run:
         """The rows of validations: ``step``, ``time`` and names without ``validation/``."""
         return self._rows_of("validation/")
 
+    @property
+    def checkpoints(self) -> list[Literal["best", "last"]]:
+        """Those that there are: the best validation's model first, then the last one."""
+        return [w for w in _CHECKPOINTS if (recover_folder(self.folder / w) / CONFIG).is_file()]
+
     def load(
         self,
         which: Literal["best", "last"] = "best",
@@ -99,10 +104,9 @@ class Run:
         """
         if which not in _CHECKPOINTS:
             raise ValueError(f"which is {which!r}; wanted 'best' or 'last'.")
-        path = recover_folder(self.folder / which)
-        if not (path / CONFIG).is_file():
+        if which not in self.checkpoints:
             raise ValueError(f"{self.folder} has no checkpoint {which}/ (yet).")
-        return load_pretrained(path, device=device)
+        return load_pretrained(self.folder / which, device=device)
 
     def _rows_of(self, prefix: str) -> list[dict[str, float]]:
         return [

@@ -75,6 +75,18 @@ def test_the_log_alone_is_read_on_request(run: Path, run_program: Program) -> No
     )
 
 
+def test_a_training_that_broke_off_is_told(run: Path, run_program: Program) -> None:
+    shutil.rmtree(run / "best")
+    _, out, _ = run_program("pretrain/doctor.py", str(run), "--device", "cpu")
+    assert "last/ (step 20) seen on 16 validation images" in out
+    shutil.rmtree(run / "last")
+    with (run / "metrics.jsonl").open("a") as rows:
+        rows.write('{"step": 21, "train/nll": "nan"}\n')
+    status, out, _ = run_program("pretrain/doctor.py", str(run), "--device", "cpu")
+    assert status == 1 and "the log alone, for there is no checkpoint" in out
+    assert "error non_finite: Not finite: nll at step 21." in out
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -94,9 +106,9 @@ def test_bad_flags_end_with_status_2(
 def test_what_is_no_run_ends_with_status_2(run: Path, run_program: Program) -> None:
     status, _, errors = run_program("pretrain/doctor.py", str(run / "best"))
     assert status == 2 and "best holds no run of pretrain/train.py" in errors
-    shutil.rmtree(run / "best")
+    (run / "best" / "model.safetensors").write_bytes(b"damaged")
     status, _, errors = run_program("pretrain/doctor.py", str(run))
-    assert status == 2 and "has no checkpoint best/" in errors
+    assert status == 2 and "model.safetensors is damaged" in errors
     settings = json.loads((run / "train.json").read_text())
     (run / "train.json").write_text(json.dumps(settings | {"data": "moved away"}))
     status, _, errors = run_program("pretrain/doctor.py", str(run), "--which", "last")

@@ -80,7 +80,7 @@ def test_an_empty_log_tells_nothing() -> None:
     diagnosis = diagnose(Evidence(CONFIG, [], []))
     assert diagnosis.findings == []
     assert diagnosis.well == ["non_finite", "geco_goal_unreachable"]
-    assert diagnosis.unknown["kl_explodes"] == "the log has no rows of updates yet"
+    assert diagnosis.unknown["kl_explodes"] == "the log has no finite row of updates (yet)"
     assert diagnosis.unknown["overfitting"] == "fewer than three validations to see a trend in"
 
 
@@ -96,6 +96,16 @@ def test_non_finite_terms(term: str, value: float) -> None:
     assert finding.seen == value or math.isnan(value)
     assert json.loads(json.dumps(finding.as_json(), allow_nan=False))["seen"] == str(value)
     assert float(settings(finding)["learning_rate"]) < CONFIG.learning_rate
+    assert ("geco.step_size" in settings(finding)) == (term == "beta")
+
+
+def test_what_is_not_finite_decides_nothing_else() -> None:
+    bad = {"step": STEPS + 1.0, "nll": math.nan, "kl_m": math.inf, "kl_c": 1.0, "beta": math.nan}
+    diagnosis = diagnose(Evidence(CONFIG, [*WELL, bad], []))
+    assert [finding.name for finding in diagnosis.findings] == ["non_finite"]
+    alone = diagnose(Evidence(CONFIG, [bad], []))
+    assert [finding.name for finding in alone.findings] == ["non_finite"]
+    assert "kl_explodes" in alone.unknown and "geco_goal_never_met" in alone.unknown
 
 
 def test_non_finite_weights() -> None:

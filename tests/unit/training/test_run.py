@@ -102,6 +102,7 @@ def test_older_settings_take_the_model_from_a_checkpoint(
 
 def test_models_are_loaded(folder: Path) -> None:
     run = Run.open(folder)
+    assert run.checkpoints == ["best", "last"]
     assert run.load(device="cpu").metadata["step"] == 10
     best, last = run.load("best", device="cpu"), run.load("last", device="cpu")
     assert last.metadata["step"] == 20 and last.model.config == SMOKE.model
@@ -113,8 +114,10 @@ def test_models_are_loaded(folder: Path) -> None:
 def test_a_missing_checkpoint_is_no_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_run(dataclasses.replace(SMOKE, out=Path("run")), best=False)
+    run = Run.open("run")
+    assert run.checkpoints == ["last"]
     with pytest.raises(ValueError, match="run has no checkpoint best/"):
-        Run.open("run").load()
+        run.load()
 
 
 def test_what_is_no_run_is_refused(folder: Path, tmp_path: Path) -> None:
