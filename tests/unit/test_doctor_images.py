@@ -216,43 +216,6 @@ def test_masks_that_share_pixels() -> None:
     assert found("soft_masks", seen(Fake(moved({}), soft=0.01))) is None
 
 
-@pytest.mark.parametrize(("num_slots", "severity"), [(6, "note"), (4, None)])
-def test_slots_that_are_never_used(num_slots: int, severity: str | None) -> None:
-    finding = found("dead_slots", seen(Fake(moved({}), num_slots=num_slots)))
-    if severity is None:
-        assert finding is None
-    else:
-        assert finding.severity == severity and finding.seen == 2
-        assert {knob.setting: knob.value for knob in finding.knobs}["model.num_slots"] == "4"
-
-
-def test_too_few_slots_that_live() -> None:
-    finding = found("dead_slots", seen(Fake(moved({3: 2}))))
-    assert finding.severity == "warning" and "too few" in finding.what
-    unknown = found("dead_slots", seen(Fake(moved({3: 2})), masks=False))
-    assert unknown.severity == "note"
-
-
-@pytest.mark.parametrize("kind", ["mask", "component"])
-def test_collapsed_posteriors(kind: str) -> None:
-    index = kind == "component"
-
-    def only(value: float, others: float) -> tuple[float, float]:
-        return (others, value) if index else (value, others)
-
-    name, other = f"{kind}_posterior_collapse", f"{'mask' if index else 'component'}_posterior"
-    silent = seen(Fake(moved({}), kl=only(0.9, 30.0)))
-    assert found(name, silent).seen == pytest.approx(0.9)
-    assert found(other + "_collapse", silent) is None
-    constant = seen(Fake(moved({}), spread=only(0.05, 1.0)))  # a variance of 0.0025 * 3.5
-    assert found(name, constant).seen == pytest.approx(0.00875)
-    assert found(other + "_collapse", constant) is None
-    assert found(name, seen(Fake(moved({}), spread=only(0.06, 1.0)))) is None
-    without = seen(Fake(moved({}), latent_sizes=(3, 0) if index else (0, 3)))
-    unknown = diagnose(Evidence(CONFIG, [], [], without)).unknown
-    assert unknown[name] == f"the model has no {kind} latents"
-
-
 def test_objects_that_are_not_seen() -> None:
     slots = moved({1: 0})
     finding = found("objects_lost", seen(Fake(slots, painting(LABELS).clone())))

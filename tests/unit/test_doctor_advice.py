@@ -1,0 +1,187 @@
+"""The doctor judges and advises: from what was seen to findings, flags and words."""
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import pytest
+import tyro
+
+from genesis_rl.doctor import (
+    CHECKS,
+    Diagnosis,
+    Evidence,
+    Finding,
+    Knob,
+    Sight,
+    Thresholds,
+    diagnose,
+)
+from genesis_rl.geco import GecoConfig
+from genesis_rl.models import MODELS, GenesisConfig
+from genesis_rl.training import PretrainConfig
+
+VALUES = 3 * 32 * 32
+CONFIG = PretrainConfig(model=GenesisConfig(image_size=32))
+ROW = {"kl_m": 9e9, "kl_c": 1.0, "seconds": 60.0}
+BAD = Sight(
+    num_images=2,
+    finite=True,
+    latent_sizes=(7, 3),
+    num_slots=5,
+    mse=1.0,
+    mse_mean_image=0.1,
+    mse_flat=0.1,
+    active_slots=1.6,
+    dead_slots=3,
+    mask_entropy=0.9,
+    background_share=0.5,
+    background_masks=True,
+    num_segments=4.0,
+    lost=0.4,
+    lost_drawn=0.3,
+    taken_drawn=0.3,
+    same_colour_shared=0.8,
+    other_colour_shared=0.2,
+    kl_m=0.1,
+    kl_c=0.1,
+    variance_m=0.0,
+    variance_c=0.5,
+    msc=0.1,
+    msc_baselines={"one_slot": 0.05, "fixed_grid": 0.2, "colour_palette": 0.7},
+)
+GOOD = dataclasses.replace(
+    BAD,
+    mse=0.001,
+    active_slots=4.0,
+    dead_slots=0,
+    mask_entropy=0.1,
+    background_share=0.9,
+    lost=0.0,
+    lost_drawn=0.0,
+    taken_drawn=0.0,
+    same_colour_shared=0.0,
+    other_colour_shared=0.0,
+    kl_m=20.0,
+    kl_c=10.0,
+    variance_m=0.5,
+    msc=0.8,
+)
+
+
+def found(name: str, **sight: Any) -> Any:
+    """What one check finds in a good sight with changes; its name is the finding's."""
+    seen = dataclasses.replace(GOOD, **sight)
+    finding = CHECKS[name](Evidence(CONFIG, [], [], seen), Thresholds())
+    assert finding is None or (isinstance(finding, Finding) and finding.name == name)
+    return finding
+
+
+# ---- slots and latents ---------------------------------------------------------------------------
+
+
+def test_a_good_sight_is_well() -> None:
+    assert diagnose(Evidence(CONFIG, [], [], GOOD)).findings == []
+
+
+@pytest.mark.parametrize(
+    ("dead", "segments", "severity"),
+    [(0, 5.0, None), (1, 4.0, "note"), (1, 4.1, "warning"), (2, math.nan, "note")],
+)
+def test_slots_that_are_never_used(dead: int, segments: float, severity: str | None) -> None:
+    finding = found("dead_slots", dead_slots=dead, num_segments=segments)
+    assert (finding and finding.severity) == severity
+    if finding:
+        assert finding.seen == dead and ("too few" in finding.what) == (severity == "warning")
+        flags = {knob.setting: knob.value for knob in finding.knobs}
+        assert flags.get("model.num_slots") == (str(5 - dead) if severity == "note" else None)
+    # One slot for everything leaves the others dead: that is said once.
+    assert found("dead_slots", dead_slots=4, num_segments=segments, active_slots=1.4) is None
+
+
+@pytest.mark.parametrize(("kind", "letter"), [("mask", "m"), ("component", "c")])
+def test_collapsed_posteriors(kind: str, letter: str) -> None:
+    name = f"{kind}_posterior_collapse"
+    silent = found(name, **{f"kl_{letter}": 0.99})
+    assert silent.severity == "error" and (silent.seen, silent.wanted) == (0.99, "at least 1")
+    constant = found(name, **{f"variance_{letter}": 0.0099})
+    assert (constant.seen, constant.wanted) == (0.0099, "at least 0.01")
+    assert found(name, **{f"kl_{letter}": 1.0, f"variance_{letter}": 0.01}) is None
+    other = f"{'mask' if letter == 'c' else 'component'}_posterior_collapse"
+    assert found(other, **{f"kl_{letter}": 0.0, f"variance_{letter}": 0.0}) is None
+    without = dataclasses.replace(GOOD, latent_sizes=(0, 4) if letter == "m" else (4, 0))
+    unknown = diagnose(Evidence(CONFIG, [], [], without)).unknown
+    assert unknown[name] == f"the model has no {kind} latents"
+
+
+# ---- how it is told ------------------------------------------------------------------------------
+
+
+def test_notes_leave_a_run_healthy() -> None:
+    def finding(severity: Any) -> Finding:
+        knob = Knob("geco.beta_min", "0.1", "because")
+        return Finding("name", severity, "What it is.", "a share", 0.25, "at most 0.1", (knob,))
+
+    well = Diagnosis([finding("note")], ["one"], {"two": "no masks", "three": "no masks"}, "a run")
+    assert well.healthy and well.as_json()["healthy"] is True
+    assert str(well).splitlines() == [
+        "a run",
+        "",
+        "note     name: What it is.",
+        "           saw  a share: 0.25; wanted at most 0.1",
+        "           try  --geco.beta-min 0.1  (because)",
+        "",
+        "all well one",
+        "unknown  no masks: two, three",
+        "",
+        "Healthy: 1 note.",
+    ]
+    for severity in ("warning", "error"):
+        ill = Diagnosis([finding(severity), finding("note")], [], {})
+        assert not ill.healthy
+        assert str(ill).endswith(f"Not healthy: 1 {severity}, 1 note.")
+        assert "Begin at the top" in str(ill)
+
+
+def test_thresholds_are_checked() -> None:
+    with pytest.raises(ValueError, match=r"max_kl is -1; wanted a value >= 0"):
+        Thresholds(max_kl=-1)
+    with pytest.raises(ValueError, match="min_kl is nan"):
+        Thresholds(min_kl=math.nan)
+
+
+def get(config: PretrainConfig, setting: str) -> Any:
+    return functools.reduce(getattr, setting.split("."), config)
+
+
+@pytest.mark.parametrize("objective", ["geco", "elbo"])
+@pytest.mark.parametrize("name", MODELS)
+def test_advice_is_flags_that_the_training_takes(name: str, objective: Any) -> None:
+    """Every knob of every finding is a flag for the run's own model, and changes its settings."""
+    model = MODELS[name][0](image_size=32)
+    geco = GecoConfig(goal=0.7, beta_min=2e-3)
+    config = PretrainConfig(
+        model=model, steps=10, objective=objective, geco=geco, data_options='{"num_images": 9}'
+    )
+    held_out = [{"step": s, "mse": 4 - s, "nll": abs(s - 2)} for s in (1.0, 2.0, 3.0)]
+    names: set[str] = set()
+    values: dict[str, Knob] = {}
+    for active in (1.6, 1.0):
+        sight = dataclasses.replace(BAD, num_slots=config.model.num_slots, active_slots=active)
+        for nll, beta in ((0.58, 1e-9), (0.58, 1e9), (math.nan, 1.0)):
+            rows = [
+                ROW | {"step": s, "nll": n * VALUES, "beta": beta}
+                for s, n in ((4.0, 0.9), (9.0, 0.6), (10.0, nll))
+            ]
+            for finding in diagnose(Evidence(config, rows, held_out, sight)).findings:
+                names.add(finding.name)
+                values |= {knob.setting: knob for knob in finding.knobs}
+    assert len(names) > 6 and len(values) > 4
+    changed = tyro.cli(
+        tyro.conf.AvoidSubcommands[PretrainConfig],
+        default=config,
+        args=[flag for knob in values.values() for flag in knob.flags],
+    )
+    for setting in values:
+        assert get(changed, setting) != get(config, setting), setting
