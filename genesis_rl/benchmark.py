@@ -7,7 +7,7 @@ float32 matrix product's TFLOP/s of the same run.
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -89,7 +89,7 @@ def run(config: BenchmarkConfig) -> dict[str, Any]:
         "encode": encode,
         "encode_one": encode_one,
     }
-    seconds = _medians(tasks, config, device)
+    seconds = medians(tasks, config.repeats, config.warmup, device)
     tflops = 2 * _MATMUL_SIDE**3 / seconds["matmul"] / 1e12
     rates = {
         "train": config.batch_size / seconds["train"],
@@ -125,18 +125,18 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _medians(
-    tasks: dict[str, Callable[[], None]], config: BenchmarkConfig, device: torch.device
+def medians(
+    tasks: Mapping[str, Callable[[], object]], repeats: int, warmup: int, device: torch.device
 ) -> dict[str, float]:
     """Median seconds of each task, taken in turns so that a slow spell hits all alike."""
     times: dict[str, list[float]] = {name: [] for name in tasks}
-    for turn in range(config.warmup + config.repeats):
+    for turn in range(warmup + repeats):
         for name, task in tasks.items():
             began = time.perf_counter()
             task()
             if device.type == "cuda":
                 torch.cuda.synchronize()
-            if turn >= config.warmup:
+            if turn >= warmup:
                 times[name].append(time.perf_counter() - began)
     return {name: statistics.median(values) for name, values in times.items()}
 
