@@ -25,7 +25,7 @@ LAYERS = (
     {"models"},
     {"data", "checkpoint", "metrics", "visualize", "log", "report"},
     {"perception", "training", "presets"},
-    {"benchmark", "doctor", "figures", "scoring"},
+    {"benchmark", "doctor", "export", "figures", "scoring"},
     {"evaluation"},
     {"model_card"},
     {"sharing"},
