@@ -45,7 +45,7 @@ class EvaluateConfig:
     num_images: int = 1000
     """images scored, the first of the split; a pack on disk may have fewer"""
     seed: int = 0
-    """of the noise, and of the network for --frechet own"""
+    """of the noise"""
     iw_samples: int = 8
     """samples of the importance-weighted bound, and of the ELBO"""
     frechet: Literal["own", "inception", "none"] = "own"
@@ -250,7 +250,7 @@ def _sample_scorer(config: EvaluateConfig, first: Candidate) -> SampleScorer | N
     features: FeatureNetwork
     if config.frechet == "own":
         train = dataclasses.replace(first.settings, batch_size=1).open_data("train")
-        features = FactorFeatures.cached(train, seed=config.seed, device=config.device)
+        features = FactorFeatures.cached(train, device=config.device)
     else:
         features = InceptionFeatures(config.inception_weights, device=config.device)
     return SampleScorer(features, pack, num_images)
@@ -292,6 +292,7 @@ def _record(
             "images_seen": run.images_seen,
             "minutes": run.minutes,
             "img_per_s": run.img_per_s,
+            "hardware": candidate.loaded.metadata.get("hardware"),
             "config": settings(run.config),
         }
     return record
