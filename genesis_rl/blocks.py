@@ -199,7 +199,9 @@ class ComponentEncoder(nn.Module):
 
 
 class BroadcastDecoder(nn.Module):
-    """Spatial broadcast decoder (Watters et al. 2019): four unpadded 3x3 convolutions, then 1x1.
+    """Spatial broadcast decoder (Watters et al. 2019): four unpadded convolutions, then the head's.
+
+    They are 3x3 and the head's 1x1 by default; none is padded.
 
     The latent is the same at every position, so the first convolution is a linear map of z plus the
     convolution of the two coordinate channels, which all slots share: same mathematics, a twentieth
@@ -216,18 +218,21 @@ class BroadcastDecoder(nn.Module):
         out_channels: int,
         layers: int = 4,
         activation: type[nn.Module] = nn.ELU,
+        kernel_size: int = 3,
+        head_kernel_size: int = 1,
     ) -> None:
         """Take the latent's width, the image's side, channels of each layer and of the output."""
         super().__init__()
         self.latent_size = latent_size
-        coordinates = coordinate_map(image_size + 2 * layers)
+        lost = layers * (kernel_size - 1) + head_kernel_size - 1
+        coordinates = coordinate_map(image_size + lost)
         self.register_buffer("coordinates", coordinates, persistent=False)
-        self.first = nn.Conv2d(latent_size + 2, channels, 3)
+        self.first = nn.Conv2d(latent_size + 2, channels, kernel_size)
         body: list[nn.Module] = [activation()]
         for _ in range(layers - 1):
-            body += [nn.Conv2d(channels, channels, 3), activation()]
+            body += [nn.Conv2d(channels, channels, kernel_size), activation()]
         self.body = nn.Sequential(*body)
-        self.head = nn.Conv2d(channels, out_channels, 1)
+        self.head = nn.Conv2d(channels, out_channels, head_kernel_size)
 
     def forward(self, z: Tensor) -> Tensor:
         """Map (N, latent_size) to (N, out_channels, H, W), unbounded."""

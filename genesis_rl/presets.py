@@ -102,6 +102,7 @@ _OTHERS: dict[str, tuple[str, ModelConfig, dict[str, Any]]] = {
         "IODINE",
         IodineConfig(
             image_size=32,
+            kernel_size=3,
             decoder_channels=16,
             refinement_channels=(16, 16, 16),
             refinement_size=64,

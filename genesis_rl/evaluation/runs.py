@@ -2,22 +2,19 @@
 
 import dataclasses
 import json
-import platform
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import torch
-
-from genesis_rl import __version__
 from genesis_rl.checkpoint import CONFIG, Pretrained, load_pretrained
 from genesis_rl.data import DATASETS, SPLITS, Pack
 from genesis_rl.files import new_file
 from genesis_rl.metrics.features import FactorFeatures
 from genesis_rl.metrics.frechet import FeatureNetwork, SampleScorer
 from genesis_rl.metrics.inception import InceptionFeatures
+from genesis_rl.process import versions
 from genesis_rl.scoring import ScoreConfig, baselines, score
 from genesis_rl.training.config import PretrainConfig
 from genesis_rl.training.folder import settings
@@ -278,11 +275,7 @@ def _record(
         "scores": score(model, pack, config.scoring, samples=samples),
         "baselines": baselines(pack, count, model.config.num_slots, samples=samples),
         "training": None,
-        "versions": {
-            "genesis_rl": __version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": versions(),
     }
     if run is not None:
         record["training"] = {

@@ -54,8 +54,8 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
     Returns:
         One table per section that has a score.
     """
-    columns = [(_title(group), group["mean"], group["std"]) for group in result["groups"]]
-    reference = _baselines(result["runs"])
+    columns = [(group_title(group), group["mean"], group["std"]) for group in result["groups"]]
+    reference = baseline_columns(result["runs"])
     shown = []
     for section, rows in SECTIONS.items():
         present = [row for row in rows if any(row.key in mean for _, mean, _ in columns)]
@@ -72,20 +72,21 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
         for title in [*(title for title, _, _ in columns), *(name for name, _ in beside)]:
             table.add_column(title, justify="right")
         for row in present:
-            cells = [_cell(mean.get(row.key), std.get(row.key)) for _, mean, std in columns]
-            cells += [_cell(scores.get(row.key), None) for _, scores in beside]
+            cells = [format_score(mean.get(row.key), std.get(row.key)) for _, mean, std in columns]
+            cells += [format_score(scores.get(row.key)) for _, scores in beside]
             table.add_row(row.name, row.better, *cells)
         shown.append(table)
     return shown
 
 
-def _title(group: Mapping[str, Any]) -> str:
+def group_title(group: Mapping[str, Any]) -> str:
+    """Name a group of `evaluate`, with its number of runs if there are several."""
     count = len(group["runs"])
     label: str = group["label"]
     return label if count == 1 else f"{label}, {count} runs"
 
 
-def _baselines(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any]]]:
+def baseline_columns(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any]]]:
     """Each baseline once; those that depend on the number of slots once for each."""
     slots = {record["num_slots"] for record in records}
     found: dict[str, Mapping[str, Any]] = {}
@@ -98,7 +99,8 @@ def _baselines(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, Mapping[
     return list(found.items())
 
 
-def _cell(value: float | None, deviation: float | None) -> str:
+def format_score(value: float | None, deviation: float | None = None) -> str:
+    """Write a score, or mean ± standard deviation, with about four figures; "-" for None."""
     if value is None:
         return "-"
     # Four figures, but no exponents: nats are in the thousands, errors in the thousandths.

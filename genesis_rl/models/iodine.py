@@ -3,6 +3,24 @@
 K slots start from the same posterior. In every iteration they are sampled and decoded, and a
 recurrent network, one for all slots, updates each slot's posterior from how well the slots explain
 the image and from the gradient of the loss.
+
+Source: Greff et al. 2019 (arXiv:1903.00450), sections 2 and 3; sizes, the inputs of the refinement
+and their preprocessing as in its authors' released code
+(github.com/google-deepmind/deepmind-research, iodine/, its settings for Multi-dSprites). Knowingly
+different from that code, besides `Iodine`'s own notes:
+
+- Components are Gaussian, as in the paper (released: logistic, scale 0.03), and their means pass a
+  sigmoid, since components are colours here (released: unbounded).
+- The posterior's sigma is softplus, as in the other models (released: its square is), and the prior
+  is standard normal (released: of variance ln 2).
+- Layer norm has no scale and offset of its own: the layer that follows has.
+- Positions are given by row and column (released: by 8 cosines for Multi-dSprites), convolutions
+  of the decoder run over a larger map instead of a padded one, and inputs that never change are
+  left out.
+
+They train for 1,000,000 updates by Adam (beta_1 = 0.95) with batches of 128, a learning rate of
+3e-4 that falls tenfold over the training (with smaller batches, by the root of their share), and
+gradients clipped to a norm of 5.
 """
 
 import math
@@ -40,17 +58,14 @@ from genesis_rl.models.base import (
 from genesis_rl.slots import Decoded, ElboTerms, Slots
 
 # Image-sized inputs of the refinement: image 3, component 3, mask, mask logit, gradients of the
-# component 3 and of the mask, posterior mask, likelihood with all slots and without this one,
+# component 3 and of the mask logit, mask posterior, log likelihood and what this slot adds to it,
 # coordinates 2.
 _MAPS = 17
-# Bound on the log of the mask's gradient, whose exponential would overflow where a slot explains a
-# pixel far better than the mixture does.
-_LOG_BOUND = 10.0
 
 
 @dataclass(frozen=True)
 class IodineConfig:
-    """Shape of IODINE; defaults are its authors' for Multi-dSprites."""
+    """Shape of IODINE; defaults are its authors' for Multi-dSprites, but K = 5 (theirs: 6)."""
 
     image_size: int = 64
     """side of the images in pixels: 32, 64 or 128"""
@@ -60,12 +75,14 @@ class IodineConfig:
     """T, updates of the posterior per image; at least 1"""
     component_latent_size: int = 16
     """D_c, width of the latents"""
+    kernel_size: int = 5
+    """side of every convolution in pixels; odd"""
     decoder_channels: int = 32
     """channels of the broadcast decoder"""
     refinement_channels: tuple[int, ...] = (32, 32, 32)
     """channels of the refinement network's stride-2 layers"""
     refinement_size: int = 128
-    """units of the refinement network's hidden layer"""
+    """units of the refinement network's layer between convolutions and LSTM"""
     refinement_lstm_size: int = 128
     """units of the refinement network's LSTM"""
     sigma_x: float = 0.1
@@ -81,6 +98,8 @@ class IodineConfig:
         check_counts(self, "num_iterations", "component_latent_size", "decoder_channels")
         check_counts(self, "refinement_size", "refinement_lstm_size")
         check_channels(self, "refinement_channels")
+        if self.kernel_size < 1 or self.kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size is {self.kernel_size}; wanted an odd number >= 1.")
 
 
 class Step(NamedTuple):
@@ -98,11 +117,11 @@ class RefinementNetwork(nn.Module):
     def __init__(self, config: IodineConfig) -> None:
         """Take the model's config."""
         super().__init__()
-        width = 2 * config.component_latent_size
+        width, side = 2 * config.component_latent_size, config.kernel_size
         layers: list[nn.Module] = []
         in_channels = _MAPS
         for channels in config.refinement_channels:
-            layers += [nn.Conv2d(in_channels, channels, 3, 2, 1), nn.ELU()]
+            layers += [nn.Conv2d(in_channels, channels, side, 2, side // 2), nn.ELU()]
             in_channels = channels
         self.convs = nn.Sequential(*layers)
         self.hidden = nn.Linear(in_channels, config.refinement_size)
@@ -116,8 +135,7 @@ class RefinementNetwork(nn.Module):
         """Map (N, 17, H, W), (N, 4 D_c) and the LSTM's state to (N, 2 D_c) and the next state."""
         pooled = at_least_float32(self.convs(maps)).mean((2, 3))
         with torch.autocast(maps.device.type, enabled=False):
-            hidden = F.elu(self.hidden(pooled))
-            state = self.lstm(torch.cat([hidden, vectors], 1), state)
+            state = self.lstm(torch.cat([self.hidden(pooled), vectors], 1), state)
             return self.head(state[0]), state
 
 
@@ -145,7 +163,14 @@ class Iodine(BaseModel):
         super().__init__()
         self.config = config
         width, side = config.component_latent_size, config.image_size
-        self.decoder = BroadcastDecoder(width, side, config.decoder_channels, 4)
+        self.decoder = BroadcastDecoder(
+            width,
+            side,
+            config.decoder_channels,
+            4,
+            kernel_size=config.kernel_size,
+            head_kernel_size=config.kernel_size,
+        )
         self.refinement = RefinementNetwork(config)
         self.first_mean = nn.Parameter(torch.zeros(width))
         # softplus(raw + 0.5) = 1
@@ -249,29 +274,30 @@ class Iodine(BaseModel):
     ) -> tuple[Tensor, LstmState]:
         """Update the posterior's parameters (B, K, 2 D_c) of all slots.
 
-        The gradients are inputs like any other: they are not differentiated a second time.
+        Gradients and likelihoods are inputs like any other: they are not differentiated again. The
+        mask posterior is p(m_k | x, mu): the masks have no part in it.
         """
         mu_x, log_pi = step.decoded
         joint = joint_log_prob(x, mu_x, log_pi, self.config.sigma_x, self.config.mixture)
         log_p = joint.logsumexp(1, keepdim=True)
         loss = kl_standard_normal(step.q).sum() - log_p.sum()
         by_raw, by_mu_x = torch.autograd.grad(loss, (raw, mu_x), retain_graph=attached)
-        with torch.set_grad_enabled(attached):
-            ratio = joint - log_pi - log_p
-            by_pi = -ratio.detach().clamp_max(_LOG_BOUND).exp().sum(2, keepdim=True)
+        with torch.no_grad():
+            pi = log_pi.exp()
+            by_logit = (pi - (joint - log_p).exp()).sum(2, keepdim=True)
             others = leave_one_out_logsumexp(joint) - leave_one_out_logsumexp(log_pi)
-            maps = [
-                x.unsqueeze(1).expand_as(mu_x),
-                mu_x,
-                log_pi.exp(),
-                step.logits,
+            gain = (log_p - others).sum(2, keepdim=True)
+            normed = [
                 _layer_norm(by_mu_x),
-                _layer_norm(by_pi),
-                (joint - log_p).exp().mean(2, keepdim=True),
-                _layer_norm(log_p.sum(2, keepdim=True)).expand_as(log_pi),
-                _layer_norm(others.sum(2, keepdim=True)),
+                _layer_norm(by_logit),
+                _layer_norm(log_p.sum(2, keepdim=True)).expand_as(pi),
+                _layer_norm(gain),
                 self.coordinates.unsqueeze(1).expand(*mu_x.shape[:2], -1, -1, -1),
             ]
+        with torch.set_grad_enabled(attached):
+            images = x.unsqueeze(1).expand_as(mu_x)
+            posterior = (joint - log_pi).softmax(1).mean(2, keepdim=True)
+            maps = [images, mu_x, log_pi.exp(), step.logits, posterior, *normed]
             stacked = torch.cat(maps, 2).flatten(0, 1)
             vectors = torch.cat([raw, _layer_norm(by_raw)], 2).flatten(0, 1)
             update, state = self.refinement(

@@ -27,7 +27,7 @@ LAYERS = (
     {"perception", "training", "presets"},
     {"benchmark", "doctor", "export", "figures", "scoring"},
     {"evaluation"},
-    {"model_card"},
+    {"model_card", "results"},
     {"sharing"},
     {"envs"},
     {"agents"},

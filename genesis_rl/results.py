@@ -1,0 +1,201 @@
+"""The page of results: what was measured, from the files that the measuring programs wrote.
+
+A folder of results holds ``index.json``, a list of sections in the page's order, and beside it
+the JSON files they name, as pretrain/evaluate.py --out wrote them. The page is generated, so that
+no figure on it was copied by hand.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+from genesis_rl.evaluation import SECTIONS, baseline_columns, format_score, group_title
+from genesis_rl.files import new_file
+
+INDEX = "index.json"
+# The scores on the page; every one that was taken is in the files.
+_SHOWN = ("ari", "ari_fg_2plus", "msc", "mse", "nll", "kl_m", "kl_c", "elbo_bpd", "frechet")
+_SHORT = {
+    "ari": "ARI",
+    "ari_fg_2plus": "ARI-FG, >= 2 objects",
+    "msc": "mSC",
+    "mse": "MSE",
+    "nll": "nll",
+    "kl_m": "KL mask",
+    "kl_c": "KL component",
+    "elbo_bpd": "ELBO, bits/dim",
+    "frechet": "Frechet",
+}
+_ARROWS = {"low": " ↓", "high": " ↑", "": ""}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of a section."""
+
+    file: str
+    """path as the page reaches it"""
+    caption: str
+    """what it shows"""
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section of the page."""
+
+    title: str
+    """its heading"""
+    text: str = ""
+    """what was done, by which command; Markdown"""
+    evaluation: str | None = None
+    """file of pretrain/evaluate.py --out, beside the index"""
+    seen: tuple[str, ...] = ()
+    """what the figures show, one remark each; Markdown"""
+    pictures: tuple[Picture, ...] = ()
+    """pictures below the tables"""
+
+    @classmethod
+    def from_json(cls, data: Any) -> Self:
+        """Read an entry of the index.
+
+        Raises:
+            ValueError: if it is no section.
+        """
+        names = [field.name for field in fields(cls)]
+        if not isinstance(data, dict) or "title" not in data or not data.keys() <= set(names):
+            raise ValueError(f"a section is {data!r}; wanted a title and any of {names[1:]}.")
+        try:
+            pictures = tuple(Picture(**picture) for picture in data.get("pictures", ()))
+        except TypeError as error:
+            raise ValueError(f"a picture of {data['title']!r} is wrong: {error}.") from error
+        return cls(**{**data, "seen": tuple(data.get("seen", ())), "pictures": pictures})
+
+
+def read_index(folder: str | os.PathLike[str]) -> list[Section]:
+    """Read the sections of a folder of results.
+
+    Raises:
+        ValueError: if the folder has no index, or it is damaged.
+    """
+    data = _read(Path(folder) / INDEX)
+    if not isinstance(data, list):
+        raise ValueError(f"{Path(folder) / INDEX} is no list of sections.")
+    return [Section.from_json(entry) for entry in data]
+
+
+def page(folder: str | os.PathLike[str]) -> str:
+    """Write out the page of a folder of results.
+
+    Args:
+        folder: holds the index and the files it names.
+
+    Returns:
+        Markdown.
+
+    Raises:
+        ValueError: if a file is missing or damaged.
+    """
+    parts = [
+        "# Results",
+        "Generated from the files in `results/` by `python pretrain/results.py`. ↑ more is better, "
+        "↓ less is better. Scores of segmentations stand beside what no model gets on the same "
+        "images.",
+    ]
+    for section in read_index(folder):
+        parts.append(f"## {section.title}")
+        if section.text:
+            parts.append(section.text)
+        if section.evaluation is not None:
+            parts += _evaluation(Path(folder) / section.evaluation)
+        if section.seen:
+            parts.append("\n".join(f"- {remark}" for remark in section.seen))
+        parts += [f"![{p.caption}]({p.file})\n\n*{p.caption}*" for p in section.pictures]
+    return "\n\n".join(parts) + "\n"
+
+
+def write_page(folder: str | os.PathLike[str], out: str | os.PathLike[str]) -> None:
+    """Write the `page` of a folder of results to a file, all of it or nothing.
+
+    Raises:
+        ValueError: if a file of the folder is missing or damaged.
+        OSError: if the page cannot be written.
+    """
+    text = page(folder)
+    with new_file(out) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _evaluation(path: Path) -> list[str]:
+    """Tables of an evaluation: the scores, and the runs they are of."""
+    result = _read(path)
+    try:
+        return [_scores(result), _runs(result["runs"], path.name)]
+    except (KeyError, TypeError, IndexError) as error:
+        raise ValueError(
+            f"{path} is not what evaluate.py --out writes: {type(error).__name__} {error}."
+        ) from error
+
+
+def _scores(result: Mapping[str, Any]) -> str:
+    rows = [row for section in SECTIONS.values() for row in section]
+    means = [group["mean"] for group in result["groups"]]
+    better = {row.key: row.better for row in rows}
+    shown = [key for key in _SHOWN if any(key in mean for mean in means)]
+    head = ["", *(_SHORT[key] + _ARROWS[better[key]] for key in shown)]
+    body = [
+        [group_title(group), *(format_score(g.get(k), s.get(k)) for k in shown)]
+        for group in result["groups"]
+        for g, s in [(group["mean"], group["std"])]
+    ]
+    body += [
+        [f"*{name}*", *(format_score(scores.get(k)) if k in scores else "" for k in shown)]
+        for name, scores in baseline_columns(result["runs"])
+    ]
+    first = result["runs"][0]
+    told = f"The first {first['num_images']} images of the {first['split']} split"
+    if first["frechet_images"]:
+        told += (
+            f"; Frechet distance ({first['frechet']}) of {first['frechet_images']} scenes from the"
+            " prior"
+        )
+    return f"{told}.\n\n{_table(head, body)}"
+
+
+def _runs(records: Sequence[Mapping[str, Any]], file: str) -> str:
+    head = ["run", "seed", "updates", "images seen", "minutes", "img/s", "hardware", "versions"]
+    body = []
+    for record in records:
+        training = record["training"]
+        if training is None:
+            continue
+        versions = ", ".join(f"{k} {v}" for k, v in record["versions"].items())
+        body.append(
+            [
+                Path(record["run"]).name,
+                str(training["config"]["seed"]),
+                f"{training['step']:,}",
+                f"{training['images_seen']:,}",
+                f"{training['minutes']:.1f}",
+                f"{training['img_per_s']:.0f}",
+                training["hardware"] or "not recorded",
+                versions,
+            ]
+        )
+    if not body:
+        return f"All figures and settings: `results/{file}`."
+    return f"{_table(head, body)}\n\nAll figures and settings: `results/{file}`."
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [list(head), ["---"] + ["---:"] * (len(head) - 1), *map(list, rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as JSON: {error}.") from error

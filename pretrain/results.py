@@ -1,0 +1,49 @@
+"""Write the page of results from the files under results/.
+
+    python pretrain/results.py
+    python pretrain/results.py --check
+
+The second writes nothing and fails if the page is not what the files say.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from genesis_rl.results import page, write_page
+
+
+@dataclass(frozen=True)
+class ResultsConfig:
+    """From where to where."""
+
+    folder: Path = Path("results")
+    """holds index.json and the files it names"""
+    out: Path = Path("docs/results.md")
+    """the page"""
+    check: bool = False
+    """only see whether the page is up to date; exit status 1 if not"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the page; return the exit status."""
+    config = tyro.cli(ResultsConfig, args=argv, description=__doc__)
+    try:
+        if not config.check:
+            write_page(config.folder, config.out)
+            return 0
+        current = config.out.read_text(encoding="utf-8")
+        if current == page(config.folder):
+            return 0
+    except (ValueError, OSError) as error:
+        print(f"results.py: {error}", file=sys.stderr)
+        return 2
+    print(f"{config.out} is not what {config.folder} says: run results.py", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""The page of results: what of the files reaches it, and what is refused."""
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from genesis_rl.evaluation import group
+from genesis_rl.results import page, write_page
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "results"
+
+
+def record(run: str, *, seed: int = 0, **scores: float | None) -> dict[str, Any]:
+    return {
+        "run": f"runs/{run}",
+        "model": "genesis",
+        "model_config": {},
+        "num_slots": 5,
+        "split": "test",
+        "num_images": 200,
+        "frechet": "own",
+        "frechet_images": 100,
+        "scores": scores,
+        "baselines": {"one_slot": {"ari": 0.0, "msc": 0.0625}, "real": {"frechet": 2.25}},
+        "training": {
+            "step": 1500,
+            "images_seen": 24000,
+            "minutes": 9.96,
+            "img_per_s": 40.2,
+            "hardware": "AMD EPYC (1 thread)",
+            "config": {"seed": seed},
+        },
+        "versions": {"torch": "2.13.0"},
+    }
+
+
+def write(folder: Path, sections: Any, *records: dict[str, Any]) -> None:
+    (folder / "index.json").write_text(json.dumps(sections))
+    if records:
+        result = {"runs": records, "groups": group(records)}
+        (folder / "models.json").write_text(json.dumps(result))
+
+
+def test_a_section_has_scores_baselines_runs_remarks_and_pictures(tmp_path: Path) -> None:
+    section = {
+        "title": "Models",
+        "text": "By `train.py`.",
+        "evaluation": "models.json",
+        "seen": ["GENESIS wins."],
+        "pictures": [{"file": "a.png", "caption": "Slots"}],
+    }
+    first = record("a", seed=3, ari=0.5, mse=0.0125, frechet=None)
+    second = record("b", seed=4, ari=0.7, mse=0.0125, frechet=None)
+    write(tmp_path, [section], first, second)
+    lines = page(tmp_path).splitlines()
+    assert lines[0] == "# Results"
+    assert "## Models" in lines and "By `train.py`." in lines and "- GENESIS wins." in lines
+    told = "The first 200 images of the test split; Frechet distance (own) of 100 scenes"
+    assert any(line.startswith(told) for line in lines)
+    assert "|  | ARI ↑ | MSE ↓ | Frechet ↓ |" in lines
+    assert "| genesis, 2 runs | 0.6000 ± 0.1414 | 0.0125 ± 0.0000 | - |" in lines
+    assert "| *one slot* | 0.0000 |  |  |" in lines
+    assert "| *real* |  |  | 2.250 |" in lines
+    row = "| a | 3 | 1,500 | 24,000 | 10.0 | 40 | AMD EPYC (1 thread) | torch 2.13.0 |"
+    assert row in lines and row.replace("| a | 3", "| b | 4") in lines
+    assert lines[-3:] == ["![Slots](a.png)", "", "*Slots*"]
+
+
+def test_models_without_a_run_have_no_row_of_training(tmp_path: Path) -> None:
+    alone = {**record("a", ari=0.5), "training": None}
+    write(tmp_path, [{"title": "Models", "evaluation": "models.json"}], alone)
+    assert "images seen" not in page(tmp_path)
+    assert "| genesis | 0.5000 |" in page(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"title": "x"}, "no list of sections"),
+        ([{"text": "x"}], "wanted a title"),
+        ([{"title": "x", "txt": "y"}], "wanted a title and any of"),
+        ([{"title": "x", "pictures": [{"path": "y"}]}], "a picture of 'x' is wrong"),
+        ([{"title": "x", "evaluation": "gone.json"}], "gone.json cannot be read"),
+        ([{"title": "x", "evaluation": "index.json"}], "is not what evaluate.py --out writes"),
+    ],
+)
+def test_damaged_folders_are_refused(sections: Any, message: str, tmp_path: Path) -> None:
+    write(tmp_path, sections)
+    with pytest.raises(ValueError, match=message):
+        page(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        write_page(tmp_path, tmp_path / "page.md")
+    assert not (tmp_path / "page.md").exists()
+
+
+def program() -> Callable[[list[str]], int]:
+    path = ROOT / "pretrain" / "results.py"
+    spec = importlib.util.spec_from_file_location("results_program", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    main: Callable[[list[str]], int] = module.main
+    return main
+
+
+def test_the_program_writes_and_checks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main, out = program(), tmp_path / "page.md"
+    flags = ["--folder", str(tmp_path), "--out", str(out)]
+    assert main([*flags, "--check"]) == 2  # neither index nor page
+    write(tmp_path, [{"title": "Old"}])
+    assert main(flags) == 0
+    assert main([*flags, "--check"]) == 0
+    write(tmp_path, [{"title": "New"}])
+    assert main([*flags, "--check"]) == 1
+    assert "run results.py" in capsys.readouterr().err
+    assert "## Old" in out.read_text()
+
+
+def test_the_projects_page_is_what_its_files_say() -> None:
+    assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == page(RESULTS)
