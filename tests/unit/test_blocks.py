@@ -45,10 +45,14 @@ def test_folding_leaves_the_function(stride: int, upsample: bool) -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-def test_broadcast_decoder_convolves_the_tiled_latent(batch: int) -> None:
-    decoder = BroadcastDecoder(7, 16, 6, 3).double()
+@pytest.mark.parametrize(("kernels", "side"), [((3, 1), 24), ((5, 5), 36), ((5, 1), 32)])
+def test_broadcast_decoder_convolves_the_tiled_latent(
+    batch: int, kernels: tuple[int, int], side: int
+) -> None:
+    kernel, head = kernels
+    decoder = BroadcastDecoder(7, 16, 6, 3, kernel_size=kernel, head_kernel_size=head).double()
     z = torch.randn(batch, 7, dtype=torch.float64)
-    tiled = z[:, :, None, None].expand(-1, -1, 24, 24)
+    tiled = z[:, :, None, None].expand(-1, -1, side, side)
     coordinates = decoder.coordinates.expand(batch, -1, -1, -1)
     expected = decoder.head(decoder.body(decoder.first(torch.cat([tiled, coordinates], 1))))
     torch.testing.assert_close(decoder(z), expected)
