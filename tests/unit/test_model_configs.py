@@ -26,7 +26,12 @@ BAD: dict[str, dict[str, Any]] = {
         "embedding_size": 1,
         "prior_lstm_size": 0,
     },
-    "iodine": {"num_iterations": 0, "refinement_channels": (), "refinement_lstm_size": 0},
+    "iodine": {
+        "num_iterations": 0,
+        "kernel_size": 4,
+        "refinement_channels": (),
+        "refinement_lstm_size": 0,
+    },
 }
 BAD_ANYWHERE: dict[str, Any] = {
     "image_size": 48,
