@@ -126,7 +126,7 @@ DEMO_WORLD: dict[str, Any] = {
     "image_size": 32,
     "num_objects": 3,
     "object_scale": 0.25,
-    "agent_scale": 0.2,
+    "agent_scale": 0.25,
     "colours": ["blue", "yellow", "lime"],
     "shapes": ["square", "triangle", "circle"],
     "unique_colours": True,
@@ -164,23 +164,31 @@ PRESETS: dict[str, Preset] = {
             _SHORT,
             model=replace(
                 _SMALL,
+                # Two slots more than the scenes need: with one for each corner that objects stand
+                # in, none is left for the agent, which stands between them.
+                num_slots=7,
                 mask_latent_size=16,
+                # A component that can do little more than a colour leaves shapes to the masks; a
+                # richer one lets the background paint the agent, and slots share out the frame.
+                component_latent_size=4,
                 decoder_channels=(32, 16, 16, 8, 8),
-                component_decoder_channels=8,
+                component_decoder_channels=4,
                 sigma_x=0.3,
                 mixture="pixel",
-                posterior_sigma_floor=0.01,
+                posterior_sigma_floor=0.2,
                 mask_logit_bias=-2.0,
             ),
             data="object_goal",
             data_options=json.dumps({**DEMO_WORLD, "num_images": 20_000}),
             learning_rate=2e-3,
-            # The KL's weight starts low enough for slots to take hold of objects at all, and then
+            # The KL's weight starts low enough for slots to take hold of objects at all, and soon
             # grows until sharing an object, or the background, costs more than it is worth.
             objective="elbo",
             beta=0.05,
             beta_end=0.2,
-            max_minutes=6.5,
+            beta_until=0.2,
+            steps=3_000,
+            max_minutes=7.5,
             eval_every=500,
             out=Path("runs/demo/encoder"),
         ),

@@ -23,8 +23,8 @@ from genesis_rl.visualize import curves, save_png
 
 _SCORES = ("ari", "ari_fg", "msc", "sc")
 _WORLD = (
-    "Scenes of genesis_rl/ObjectGoal-v0 at 32 px: three objects, each a quarter of the frame wide, "
-    "and the agent (red circle, a fifth of it), in different colours, on a grey background. The "
+    "Scenes of genesis_rl/ObjectGoal-v0 at 32 px: three objects and the agent (red circle), each "
+    "a quarter of the frame wide, in different colours, on a grey background. The "
     "agent has to touch the blue square, and no other object before. The published variant "
     "of the task, with small objects on black at 64 px, does not come apart in minutes on a CPU; "
     "it wants longer training (pretrain/train.py) and a GPU."
@@ -37,8 +37,8 @@ class DemoConfig:
 
     out: Path = Path("runs/demo")
     """folder of the results; one that exists is moved aside"""
-    pretrain_minutes: float = 6.5
-    """time for learning to see"""
+    pretrain_minutes: float = 7.5
+    """most time for learning to see"""
     agent_minutes: float = 1.25
     """time for learning to act"""
     train_scenes: int = 20_000
