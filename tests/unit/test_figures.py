@@ -31,7 +31,13 @@ def small(name: str, **changes: Any) -> Any:
             values[field.name] = tuple(4 for _ in default)
         elif isinstance(default, int) and not isinstance(default, bool):
             values[field.name] = 8
-    sizes = {"image_size": SIDE, "num_slots": 3, "mask_latent_size": 5, "num_iterations": 1}
+    sizes = {
+        "image_size": SIDE,
+        "num_slots": 3,
+        "mask_latent_size": 5,
+        "num_iterations": 1,
+        "kernel_size": 3,
+    }
     values |= {key: value for key, value in (sizes | changes).items() if key in values}
     torch.manual_seed(0)
     return build_model(config_class(**values)).eval()
