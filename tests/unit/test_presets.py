@@ -50,7 +50,8 @@ def test_slots_and_likelihood_come_from_the_preset() -> None:
     model = preset_config("demo", "monet").model
     small = PRESETS["monet-small"].config.model
     assert isinstance(model, MonetConfig) and isinstance(small, MonetConfig)
-    assert model == replace(small, sigma_x=0.3, mixture="pixel", posterior_sigma_floor=0.01)
+    likelihood: dict[str, Any] = {"sigma_x": 0.3, "mixture": "pixel"}
+    assert model == replace(small, num_slots=7, posterior_sigma_floor=0.2, **likelihood)
     # What a preset leaves as its class has it is none of its settings: IODINE's sigma_x stays.
     iodine, small = preset_config("smoke", "iodine").model, PRESETS["iodine-small"].config.model
     assert isinstance(iodine, IodineConfig) and isinstance(small, IodineConfig)
