@@ -5,7 +5,7 @@ The rules follow Yoon et al. (ICML 2023, arXiv:2302.04419).
 
 from dataclasses import asdict, replace
 from math import dist
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import cv2
 import gymnasium as gym
@@ -13,9 +13,17 @@ import numpy as np
 import numpy.typing as npt
 
 from genesis_rl.sprites import Sprite, render
-from genesis_rl.worlds import ObjectGoalWorld, Scene, SpriteWorld, from_options, scene_state
+from genesis_rl.worlds import (
+    STATE_COLUMNS,
+    ObjectGoalWorld,
+    Scene,
+    SpriteWorld,
+    from_options,
+    scene_state,
+)
 
-Observation = npt.NDArray[np.uint8]
+Observation = npt.NDArray[Any]
+ObservationKind = Literal["image", "state"]
 
 
 def has_window() -> bool:
@@ -33,7 +41,9 @@ class SpriteEnv(gym.Env[Observation, np.int64]):
     Actions: Discrete(4), in order up, left, down, right by `step_size`; the agent stays inside
     the frame.
 
-    Observations: the frame, Box(0, 255, (image_size, image_size, 3), uint8).
+    Observations: the frame, Box(0, 255, (image_size, image_size, 3), uint8). By option the
+    ground-truth state instead, Box(0, 1, (N, F), float32), see `genesis_rl.worlds.scene_state`;
+    then no frame is drawn, which is most of a step's time.
 
     Rewards: 1 for success, else 0; with `dense_reward` also +0.01 for a step that brings the agent
     nearer to the target and -0.01 for one that takes it farther away.
@@ -59,6 +69,7 @@ class SpriteEnv(gym.Env[Observation, np.int64]):
         *,
         step_size: float = 0.05,
         dense_reward: bool = False,
+        observation: ObservationKind = "image",
         state_in_info: bool = False,
         masks_in_info: bool = False,
         render_mode: str | None = None,
@@ -70,6 +81,7 @@ class SpriteEnv(gym.Env[Observation, np.int64]):
             world: what a scene holds.
             step_size: how far the agent moves in a step, as a share of the frame's width.
             dense_reward: also reward moving nearer to the target.
+            observation: "image", or "state" for the ground truth.
             state_in_info: put the ground-truth state into `info["true_state"]`.
             masks_in_info: put the instance masks into `info["true_masks"]`.
             render_mode: "rgb_array", "human" (a window, if OpenCV has one) or None.
@@ -77,7 +89,7 @@ class SpriteEnv(gym.Env[Observation, np.int64]):
                 enlarged.
 
         Raises:
-            ValueError: for a bad step size, render mode or render size.
+            ValueError: for a bad step size, observation, render mode or render size.
         """
         if not 0 < step_size < 1:
             raise ValueError(f"step_size must be in (0, 1), got {step_size}")
@@ -91,7 +103,10 @@ class SpriteEnv(gym.Env[Observation, np.int64]):
                 else f": use one of {', '.join(self.metadata['render_modes'])} or None"
             )
             raise ValueError(f"render_mode {render_mode!r} is not available{hint}")
+        if observation not in get_args(ObservationKind):
+            raise ValueError(f"observation must be 'image' or 'state', got {observation!r}")
         self.world = world
+        self.observation = observation
         self.step_size = step_size
         self.dense_reward = dense_reward
         self.state_in_info = state_in_info
@@ -99,7 +114,11 @@ class SpriteEnv(gym.Env[Observation, np.int64]):
         self.render_mode = render_mode
         self.render_size = render_size
         size = world.image_size
-        self.observation_space = gym.spaces.Box(0, 255, (size, size, 3), np.uint8)
+        self.observation_space = (
+            gym.spaces.Box(0, 255, (size, size, 3), np.uint8)
+            if observation == "image"
+            else gym.spaces.Box(0, 1, (world.num_objects + 1, len(STATE_COLUMNS)), np.float32)
+        )
         self.action_space = gym.spaces.Discrete(len(self.MOVES))
         self._window: str | None = None
 
@@ -210,11 +229,13 @@ class SpriteEnv(gym.Env[Observation, np.int64]):
         info: dict[str, Any] = {"is_success": success}
         if self.state_in_info:
             info["true_state"] = scene_state(scene)
+        if self.observation == "state" and not self.masks_in_info:
+            return scene_state(scene), info
         masks = np.empty((size, size), np.uint8) if self.masks_in_info else None
         frame = render(scene.sprites, size, scene.background, masks=masks)
         if masks is not None:
             info["true_masks"] = masks
-        return frame, info
+        return (frame if self.observation == "image" else scene_state(scene)), info
 
 
 def touched(scene: Scene) -> int | None:
@@ -250,6 +271,7 @@ class ObjectGoalEnv(SpriteEnv):
         *,
         step_size: float = 0.05,
         dense_reward: bool = False,
+        observation: ObservationKind = "image",
         state_in_info: bool = False,
         masks_in_info: bool = False,
         render_mode: str | None = None,
@@ -259,8 +281,9 @@ class ObjectGoalEnv(SpriteEnv):
         """Create the environment.
 
         Args:
-            step_size: see `SpriteEnv`, as the next five.
+            step_size: see `SpriteEnv`, as the next six.
             dense_reward: also reward moving nearer to the target.
+            observation: "image", or "state" for the ground truth.
             state_in_info: put the ground-truth state into `info["true_state"]`.
             masks_in_info: put the instance masks into `info["true_masks"]`.
             render_mode: "rgb_array", "human" or None.
@@ -276,6 +299,7 @@ class ObjectGoalEnv(SpriteEnv):
             from_options(ObjectGoalWorld, world),
             step_size=step_size,
             dense_reward=dense_reward,
+            observation=observation,
             state_in_info=state_in_info,
             masks_in_info=masks_in_info,
             render_mode=render_mode,

@@ -257,3 +257,17 @@ def test_pretraining_scenes_look_like_the_environment(tmp_path: Path) -> None:
     )
     x, y = state[:, 3, 0], state[:, 3, 1]
     assert max(dist((0.5, 0.5), place) for place in zip(x, y, strict=True)) > 0.3
+
+
+def test_the_state_can_be_the_observation() -> None:
+    shown, state = gym.make(ID, state_in_info=True), gym.make(ID, observation="state")
+    _, info = shown.reset(seed=3)
+    seen, _ = state.reset(seed=3)
+    for action in (UP, LEFT, LEFT, DOWN):
+        assert seen in state.observation_space
+        np.testing.assert_array_equal(seen, info["true_state"])
+        _, *_, info = shown.step(action)
+        seen, *_, plain = state.step(action)
+        assert plain.keys() == {"is_success"}
+    with pytest.raises(ValueError, match="observation must be 'image' or 'state', got 'sound'"):
+        gym.make(ID, observation="sound")
