@@ -8,9 +8,17 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from genesis_rl.agents.extractors import FlatSlotsExtractor, SlotScale, SlotSetExtractor
+from genesis_rl.agents.extractors import (
+    EXTRACTORS,
+    FlatSlotsExtractor,
+    RelationExtractor,
+    SlotExtractor,
+    SlotScale,
+    SlotSetExtractor,
+)
 
 K, D = 5, 7
+SETS = ["transformer", "relation", "deep_sets"]
 
 
 def slot_space(k: int = K, d: int = D) -> spaces.Box:
@@ -23,11 +31,24 @@ def set_extractor(**options: int) -> SlotSetExtractor:
     return SlotSetExtractor(slot_space(), **sizes)
 
 
+def make(name: str, **options: int) -> SlotExtractor:
+    torch.manual_seed(0)
+    extractor: SlotExtractor = EXTRACTORS[name](
+        slot_space(), **{"features_dim": 6, "width": 8} | options
+    )
+    return extractor
+
+
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("layers", [1, 2, 3])
-@pytest.mark.parametrize("heads", [1, 4])
-def test_the_order_of_the_slots_does_not_matter(batch: int, layers: int, heads: int) -> None:
-    extractor = set_extractor(layers=layers, heads=heads)
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("transformer", {"heads": 1}), *((name, {}) for name in SETS)],
+)
+def test_the_order_of_the_slots_does_not_matter(
+    name: str, options: dict[str, int], batch: int, layers: int
+) -> None:
+    extractor = make(name, layers=layers, **options)
     slots = torch.randn(batch, K, D)
     features = extractor(slots)
     assert features.shape == (batch, 6)
@@ -37,8 +58,9 @@ def test_the_order_of_the_slots_does_not_matter(batch: int, layers: int, heads: 
         torch.testing.assert_close(extractor(shuffled), features, atol=1e-5, rtol=0)
 
 
-def test_every_slot_matters() -> None:
-    extractor = set_extractor()
+@pytest.mark.parametrize("name", SETS)
+def test_every_slot_matters(name: str) -> None:
+    extractor = make(name)
     slots = torch.randn(1, K, D)
     features = extractor(slots)
     for k in range(K):
@@ -47,8 +69,9 @@ def test_every_slot_matters() -> None:
         assert (extractor(changed) - features).abs().max() > 1e-4
 
 
-def test_slots_of_other_frames_do_not_matter() -> None:
-    extractor = set_extractor()
+@pytest.mark.parametrize("name", SETS)
+def test_slots_of_other_frames_do_not_matter(name: str) -> None:
+    extractor = make(name)
     slots = torch.randn(3, K, D)
     torch.testing.assert_close(extractor(slots)[1:2], extractor(slots[1:2]), atol=1e-6, rtol=0)
 
@@ -68,8 +91,51 @@ def test_updating_the_first_tokens_only_gives_the_same_tokens() -> None:
     torch.testing.assert_close(whole, middle + block.mlp(block.norm_mlp(middle)))
 
 
-def test_every_parameter_is_trained() -> None:
-    extractor = set_extractor()
+def test_pairs_tell_what_single_slots_cannot() -> None:
+    # The same values in every feature, bound to one another in other ways.
+    bound = torch.tensor([[[1.0, 1.0], [-1.0, -1.0]], [[1.0, -1.0], [-1.0, 1.0]]])
+    assert torch.equal(bound[0].sort(0).values, bound[1].sort(0).values)
+    for name in SETS:
+        torch.manual_seed(0)
+        features = EXTRACTORS[name](slot_space(2, 2), features_dim=16)(bound)
+        assert (features[0] - features[1]).abs().max() > 1e-3, name
+
+
+def test_the_relation_network_sees_every_pair() -> None:
+    extractor: Any = make("relation", layers=2)
+    assert isinstance(extractor, RelationExtractor)
+    slots = torch.randn(3, K, D)
+    first, second = extractor.first, extractor.second
+    joined = nn.Linear(2 * D, 8)
+    with torch.no_grad():
+        joined.weight.copy_(torch.cat([first.weight, second.weight], dim=1))
+        joined.bias.copy_(first.bias)
+    pairs = [
+        extractor.pair(joined(torch.cat([slots[:, i], slots[:, j]], dim=-1)).relu())
+        for i in range(K)
+        for j in range(K)
+    ]
+    torch.testing.assert_close(extractor(slots), extractor.out(torch.stack(pairs).mean(0)))
+
+
+@pytest.mark.parametrize("name", EXTRACTORS)
+def test_slots_over_time_are_one_slot_with_more_features(name: str) -> None:
+    time = 3
+    torch.manual_seed(0)
+    stacked = EXTRACTORS[name](spaces.Box(-np.inf, np.inf, (time, K, D), np.float32))
+    torch.manual_seed(0)
+    wide = EXTRACTORS[name](slot_space(K, time * D))
+    slots = torch.randn(4, time, K, D)
+    beside = torch.cat(list(slots.unbind(1)), dim=-1)  # as VecFrameStack lays them out
+    for extractor, observations in ((stacked, slots), (wide, beside)):
+        extractor.fit_scale(observations)
+    assert torch.equal(stacked(slots), wide(beside))
+    assert stacked.features_dim == wide.features_dim
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_every_parameter_is_trained(name: str) -> None:
+    extractor = make(name)
     extractor(torch.randn(4, K, D)).square().sum().backward()
     for name, parameter in extractor.named_parameters():
         assert parameter.grad is not None, name
@@ -122,15 +188,16 @@ def test_scale_refuses_other_shapes(shape: tuple[int, ...]) -> None:
         SlotScale(D).fit(torch.zeros(shape))
 
 
-@pytest.mark.parametrize("extractor_class", [SlotSetExtractor, FlatSlotsExtractor])
+@pytest.mark.parametrize("extractor_class", EXTRACTORS.values())
 @pytest.mark.parametrize(
     "space",
     [
         spaces.Box(-1, 1, (K * D,), np.float32),
         spaces.Box(0, 255, (32, 32, 3), np.uint8),
+        spaces.Box(0, 1, (32, 32, 3), np.float32),
         spaces.Dict({"z_m": slot_space()}),
     ],
-    ids=["flat", "image", "dict"],
+    ids=["flat", "image", "float image", "dict"],
 )
 def test_other_observations_are_refused(
     extractor_class: type[nn.Module], space: spaces.Space[object]
@@ -150,5 +217,6 @@ def test_other_observations_are_refused(
     ],
 )
 def test_bad_sizes_are_named(options: dict[str, int], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        set_extractor(**options)
+    for name in ["transformer"] if "heads" in options else SETS:
+        with pytest.raises(ValueError, match=message):
+            make(name, **options)
