@@ -11,7 +11,14 @@ from genesis_rl.data.cache import SPLITS, check_split, data_root, open_or_make
 from genesis_rl.data.multi_dsprites import MultiDSpritesConfig, write_multi_dsprites
 from genesis_rl.data.pack import Pack, PackWriter
 from genesis_rl.data.sprite_scenes import FreeScenes, SpriteScenesConfig, write_sprite_scenes
-from genesis_rl.worlds import ObjectGoalWorld, from_options
+from genesis_rl.worlds import (
+    ObjectComparisonWorld,
+    ObjectGoalWorld,
+    ObjectInteractionWorld,
+    PropertyComparisonWorld,
+    SpriteWorld,
+    from_options,
+)
 
 __all__ = [
     "DATASETS",
@@ -74,9 +81,7 @@ def _folder(root: Path, name: str, split: str, key: dict[str, Any]) -> Path:
     return root / name / f"{split}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
-def _scenes(
-    name: str, world_class: type[ObjectGoalWorld] | type[FreeScenes]
-) -> Callable[..., Pack]:
+def _scenes(name: str, world_class: type[SpriteWorld] | type[FreeScenes]) -> Callable[..., Pack]:
     def open_scenes(
         root: Path, split: str, *, num_images: int | None = None, seed: int = 0, **options: Any
     ) -> Pack:
@@ -101,13 +106,17 @@ def _multi_dsprites(
 #: Data sets by name:
 #: "multi_dsprites", options num_images (50,000 for training, 10,000 otherwise) and those of
 #: `genesis_rl.data.multi_dsprites.MultiDSpritesConfig`;
-#: "object_goal", scenes of `genesis_rl/ObjectGoal-v0` with the agent anywhere it may stand; options
-#: num_images (50,000 for training, 10,000 otherwise), seed, and those of
-#: `genesis_rl.worlds.ObjectGoalWorld`;
+#: "object_goal", "object_interaction", "object_comparison" and "property_comparison", scenes of
+#: `genesis_rl/ObjectGoal-v0` and so on with the agent (and what it can move) anywhere it may stand;
+#: options num_images (50,000 for training, 10,000 otherwise), seed, and those of
+#: `genesis_rl.worlds.ObjectGoalWorld` and so on;
 #: "sprite_scenes", the published pretraining scenes of the relational tasks; options num_images,
 #: seed, and those of `genesis_rl.data.sprite_scenes.FreeScenes`.
 DATASETS: dict[str, Callable[..., Pack]] = {
     "multi_dsprites": _multi_dsprites,
     "object_goal": _scenes("object_goal", ObjectGoalWorld),
+    "object_interaction": _scenes("object_interaction", ObjectInteractionWorld),
+    "object_comparison": _scenes("object_comparison", ObjectComparisonWorld),
+    "property_comparison": _scenes("property_comparison", PropertyComparisonWorld),
     "sprite_scenes": _scenes("sprite_scenes", FreeScenes),
 }

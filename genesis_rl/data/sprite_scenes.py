@@ -12,7 +12,7 @@ from tqdm import tqdm
 from genesis_rl.data.cache import SPLITS, check_split
 from genesis_rl.data.pack import PackWriter
 from genesis_rl.sprites import Colour, Sprite, check_shapes, render, scales, several
-from genesis_rl.worlds import Scene, SpriteWorld, check_frame, scatter, scene_state
+from genesis_rl.worlds import Scene, SpriteWorld, agent_of, check_frame, scatter, scene_state
 
 _BATCH = 256  # scenes drawn before they are written
 _TRIES = 64  # places drawn for the agent before it is left at its start
@@ -84,8 +84,8 @@ class FreeScenes:
 def sample_scene(world: SpriteWorld | FreeScenes, rng: np.random.Generator) -> Scene:
     """Draw a scene as it may look at any step of an episode.
 
-    The objects are placed as at the start of an episode; the agent then stands anywhere inside
-    the frame where the episode would go on, that is, where it touches no object.
+    The objects are placed as at the start of an episode, or anywhere if the agent can move them;
+    the agent then stands anywhere inside the frame where it touches no object.
 
     Args:
         world: the world to draw from.
@@ -97,10 +97,10 @@ def sample_scene(world: SpriteWorld | FreeScenes, rng: np.random.Generator) -> S
     Raises:
         ValueError: if the objects find no room.
     """
-    scene = world.sample(rng)
-    agent = scene.agent
-    if agent is None:
-        return scene
+    if isinstance(world, FreeScenes):
+        return world.sample(rng)
+    scene = world.sample(rng, midway=True)
+    agent = agent_of(scene)
     radius = agent.scale / 2
     for x, y in (radius + (1 - 2 * radius) * rng.random((_TRIES, 2))).tolist():
         if all(dist((x, y), (o.x, o.y)) >= agent.scale for o in scene.objects):

@@ -2,15 +2,18 @@
 
 import gymnasium as gym
 
+_TASKS = ("ObjectGoal", "ObjectInteraction", "ObjectComparison", "PropertyComparison")
+
 
 def register_envs() -> None:
     """Register the environment ids; importing `genesis_rl` calls it.
 
     The entry points are strings, so nothing is imported before an environment is made.
     """
-    if "genesis_rl/ObjectGoal-v0" not in gym.registry:
-        gym.register(
-            id="genesis_rl/ObjectGoal-v0",
-            entry_point="genesis_rl.envs.sprites:ObjectGoalEnv",
-            max_episode_steps=100,
-        )
+    for name in _TASKS:
+        if f"genesis_rl/{name}-v0" not in gym.registry:
+            gym.register(
+                id=f"genesis_rl/{name}-v0",
+                entry_point=f"genesis_rl.envs.sprites:{name}Env",
+                max_episode_steps=100,
+            )

@@ -3,19 +3,21 @@
 The rules follow Yoon et al. (ICML 2023, arXiv:2302.04419).
 """
 
-from dataclasses import asdict, replace
-from math import dist
-from typing import Any, ClassVar, Literal, get_args
+from dataclasses import asdict
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import cv2
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
-from genesis_rl.sprites import Sprite, render
+from genesis_rl.sprites import render
 from genesis_rl.worlds import (
     STATE_COLUMNS,
+    ObjectComparisonWorld,
     ObjectGoalWorld,
+    ObjectInteractionWorld,
+    PropertyComparisonWorld,
     Scene,
     SpriteWorld,
     from_options,
@@ -32,11 +34,19 @@ def has_window() -> bool:
     return any(words[0] == "GUI:" and words[1:] != ["NONE"] for words in lines if words)
 
 
-class SpriteEnv(gym.Env[Observation, np.int64]):
-    """Base of the tasks in which an agent moves among sprites.
+class Advance(NamedTuple):
+    """What one action leads to."""
 
-    A task says what its world holds (a `SpriteWorld` with its own `looks`) and overrides
-    `_outcome`; one in which objects move overrides `_move` too.
+    scene: Scene
+    reward: float
+    success: bool
+    terminated: bool
+
+
+class SpriteEnv(gym.Env[Observation, np.int64]):
+    """Base of the tasks in which an agent, a disc, moves among sprites.
+
+    A task says which world it plays in: a `SpriteWorld` with rules of its own.
 
     Actions: Discrete(4), in order up, left, down, right by `step_size`; the agent stays inside
     the frame.
@@ -46,12 +56,18 @@ class SpriteEnv(gym.Env[Observation, np.int64]):
     then no frame is drawn, which is most of a step's time.
 
     Rewards: 1 for success, else 0; with `dense_reward` also +0.01 for a step that brings the agent
-    nearer to the target and -0.01 for one that takes it farther away.
+    nearer to the target and -0.01 for one that takes it farther away (in Object Interaction: the
+    agent to the target and the target to its goal, the two distances added).
+
+    Episodes made by `gym.make` are cut after 100 steps.
 
     Info: `is_success` after every step. By option `true_state`, (N, F) float32, see
     `genesis_rl.worlds.scene_state`, and `true_masks`, (image_size, image_size) uint8: 0 =
     background, i + 1 = row i of the state; the agent is the last row.
     """
+
+    #: The world of the task.
+    World: ClassVar[type[SpriteWorld]]
 
     metadata: dict[str, Any] = {  # noqa: RUF012 (declared by gym.Env)
         "render_modes": ["rgb_array", *(["human"] if has_window() else [])],
@@ -65,7 +81,6 @@ class SpriteEnv(gym.Env[Observation, np.int64]):
 
     def __init__(
         self,
-        world: SpriteWorld,
         *,
         step_size: float = 0.05,
         dense_reward: bool = False,
@@ -74,11 +89,11 @@ class SpriteEnv(gym.Env[Observation, np.int64]):
         masks_in_info: bool = False,
         render_mode: str | None = None,
         render_size: int = 256,
+        **world: Any,
     ) -> None:
         """Create the environment.
 
         Args:
-            world: what a scene holds.
             step_size: how far the agent moves in a step, as a share of the frame's width.
             dense_reward: also reward moving nearer to the target.
             observation: "image", or "state" for the ground truth.
@@ -87,9 +102,13 @@ class SpriteEnv(gym.Env[Observation, np.int64]):
             render_mode: "rgb_array", "human" (a window, if OpenCV has one) or None.
             render_size: side of the rendered frame in pixels; it is drawn at that size, not
                 enlarged.
+            **world: options of the task's world, see `genesis_rl.worlds`: image_size, num_objects,
+                colours, shapes, object_scale, agent_scale, background, random_start, held_out and
+                more.
 
         Raises:
-            ValueError: for a bad step size, observation, render mode or render size.
+            ValueError: for a bad value, or a world in which the objects find no room.
+            TypeError: for an unknown option.
         """
         if not 0 < step_size < 1:
             raise ValueError(f"step_size must be in (0, 1), got {step_size}")
@@ -105,7 +124,7 @@ class SpriteEnv(gym.Env[Observation, np.int64]):
             raise ValueError(f"render_mode {render_mode!r} is not available{hint}")
         if observation not in get_args(ObservationKind):
             raise ValueError(f"observation must be 'image' or 'state', got {observation!r}")
-        self.world = world
+        self.world = from_options(self.World, world)
         self.observation = observation
         self.step_size = step_size
         self.dense_reward = dense_reward
@@ -113,11 +132,11 @@ class SpriteEnv(gym.Env[Observation, np.int64]):
         self.masks_in_info = masks_in_info
         self.render_mode = render_mode
         self.render_size = render_size
-        size = world.image_size
+        size = self.world.image_size
         self.observation_space = (
             gym.spaces.Box(0, 255, (size, size, 3), np.uint8)
             if observation == "image"
-            else gym.spaces.Box(0, 1, (world.num_objects + 1, len(STATE_COLUMNS)), np.float32)
+            else gym.spaces.Box(0, 1, (self.world.num_sprites, len(STATE_COLUMNS)), np.float32)
         )
         self.action_space = gym.spaces.Discrete(len(self.MOVES))
         self._window: str | None = None
@@ -175,12 +194,7 @@ class SpriteEnv(gym.Env[Observation, np.int64]):
         """
         if not self.action_space.contains(action):
             raise ValueError(f"action must be an integer in 0..3, got {action!r}")
-        before = self._distance_to_target(self.scene)
-        self._scene = self._move(self.scene, self.MOVES[int(action)])
-        success, terminated = self._outcome(self._scene)
-        reward = float(success)
-        if self.dense_reward and not success:
-            reward += 0.01 * float(np.sign(before - self._distance_to_target(self._scene)))
+        self._scene, reward, success, terminated = self.advance(self.scene, int(action))
         observation, info = self._observe(success=success)
         if self.render_mode == "human":
             self.render()
@@ -206,23 +220,16 @@ class SpriteEnv(gym.Env[Observation, np.int64]):
             cv2.destroyWindow(self._window)
             self._window = None
 
-    def _move(self, scene: Scene, direction: tuple[int, int]) -> Scene:
-        """Return the scene after the agent's move."""
-        agent = _agent(scene)
-        low, high = agent.scale / 2, 1 - agent.scale / 2
-        x = min(max(agent.x + self.step_size * direction[0], low), high)
-        y = min(max(agent.y + self.step_size * direction[1], low), high)
-        return scene._replace(agent=replace(agent, x=x, y=y))
-
-    def _outcome(self, scene: Scene) -> tuple[bool, bool]:
-        """Return whether the task is solved, and whether the episode ends."""
-        raise NotImplementedError
-
-    def _distance_to_target(self, scene: Scene) -> float:
-        if scene.target is None:
-            return 0.0
-        agent, target = _agent(scene), scene.objects[scene.target]
-        return dist((agent.x, agent.y), (target.x, target.y))
+    def advance(self, scene: Scene, action: int) -> Advance:
+        """Return what an action leads to; the environment itself stays as it is."""
+        x, y = self.MOVES[action]
+        moved = self.world.move(scene, (x * self.step_size, y * self.step_size))
+        success, ended = self.world.outcome(moved)
+        reward = float(success)
+        if self.dense_reward and not success:
+            nearer = self.world.remaining(scene) - self.world.remaining(moved)
+            reward += 0.01 * float(np.sign(nearer))
+        return Advance(moved, reward, success, ended)
 
     def _observe(self, *, success: bool) -> tuple[Observation, dict[str, Any]]:
         scene, size = self._scene, self.world.image_size
@@ -238,74 +245,46 @@ class SpriteEnv(gym.Env[Observation, np.int64]):
         return (frame if self.observation == "image" else scene_state(scene)), info
 
 
-def touched(scene: Scene) -> int | None:
-    """Return the index of the object that the agent touches, the nearest one if there are several.
-
-    A touch: the distance between the centres is below the agent's scale.
-    """
-    agent = _agent(scene)
-    distances = [dist((agent.x, agent.y), (o.x, o.y)) for o in scene.objects]
-    nearest = min(range(len(distances)), key=distances.__getitem__)
-    return nearest if distances[nearest] < agent.scale else None
-
-
-def _agent(scene: Scene) -> Sprite:
-    if scene.agent is None:
-        raise ValueError("this world has no agent")
-    return scene.agent
-
-
 class ObjectGoalEnv(SpriteEnv):
     """Object Goal: touch the target, by default a blue square, and nothing else.
 
-    Touching the target ends the episode with success, touching another object without; episodes
-    made by `gym.make` are cut after 100 steps. Actions, observations and info as in `SpriteEnv`.
+    Touching the target ends the episode with success, touching another object without. Options
+    of the world: `genesis_rl.worlds.ObjectGoalWorld`; the rest as in `SpriteEnv`.
 
     Example:
         >>> import gymnasium as gym, genesis_rl
         >>> env = gym.make("genesis_rl/ObjectGoal-v0", num_objects=3, image_size=32)
     """
 
-    def __init__(
-        self,
-        *,
-        step_size: float = 0.05,
-        dense_reward: bool = False,
-        observation: ObservationKind = "image",
-        state_in_info: bool = False,
-        masks_in_info: bool = False,
-        render_mode: str | None = None,
-        render_size: int = 256,
-        **world: Any,
-    ) -> None:
-        """Create the environment.
+    World = ObjectGoalWorld
 
-        Args:
-            step_size: see `SpriteEnv`, as the next six.
-            dense_reward: also reward moving nearer to the target.
-            observation: "image", or "state" for the ground truth.
-            state_in_info: put the ground-truth state into `info["true_state"]`.
-            masks_in_info: put the instance masks into `info["true_masks"]`.
-            render_mode: "rgb_array", "human" or None.
-            render_size: side of the rendered frame in pixels.
-            **world: options of `genesis_rl.worlds.ObjectGoalWorld`: image_size, num_objects,
-                colours, shapes, object_scale, agent_scale, background, unique_colours and more.
 
-        Raises:
-            ValueError: for a bad value, or a world in which the objects find no room.
-            TypeError: for an unknown option.
-        """
-        super().__init__(
-            from_options(ObjectGoalWorld, world),
-            step_size=step_size,
-            dense_reward=dense_reward,
-            observation=observation,
-            state_in_info=state_in_info,
-            masks_in_info=masks_in_info,
-            render_mode=render_mode,
-            render_size=render_size,
-        )
+class ObjectInteractionEnv(SpriteEnv):
+    """Object Interaction: push the blue square onto its marker in the bottom-left corner.
 
-    def _outcome(self, scene: Scene) -> tuple[bool, bool]:
-        index = touched(scene)
-        return index is not None and index == scene.target, index is not None
+    Pushing the target there ends the episode with success, pushing another object there without.
+    The state's last row but one is the marker. Options of the world:
+    `genesis_rl.worlds.ObjectInteractionWorld`; the rest as in `SpriteEnv`.
+    """
+
+    World = ObjectInteractionWorld
+
+
+class ObjectComparisonEnv(SpriteEnv):
+    """Object Comparison: touch the object that differs from the others, which look alike.
+
+    Touching it ends the episode with success, touching another object without. Options of the
+    world: `genesis_rl.worlds.ObjectComparisonWorld`; the rest as in `SpriteEnv`.
+    """
+
+    World = ObjectComparisonWorld
+
+
+class PropertyComparisonEnv(SpriteEnv):
+    """Property Comparison: touch the object that alone has its value of one property.
+
+    Touching it ends the episode with success, touching another object without. Options of the
+    world: `genesis_rl.worlds.PropertyComparisonWorld`; the rest as in `SpriteEnv`.
+    """
+
+    World = PropertyComparisonWorld
