@@ -1,5 +1,13 @@
 """Evaluation of pretraining runs: every score on one split, over seeds, as tables and JSON."""
 
+from genesis_rl.evaluation.candidates import (
+    Candidate,
+    check_one_data_set,
+    open_candidate,
+    open_split,
+    open_train,
+    training_facts,
+)
 from genesis_rl.evaluation.runs import EvaluateConfig, evaluate, group
 from genesis_rl.evaluation.tables import (
     SECTIONS,
@@ -11,11 +19,17 @@ from genesis_rl.evaluation.tables import (
 
 __all__ = [
     "SECTIONS",
+    "Candidate",
     "EvaluateConfig",
     "baseline_columns",
+    "check_one_data_set",
     "evaluate",
     "format_score",
     "group",
     "group_title",
+    "open_candidate",
+    "open_split",
+    "open_train",
     "tables",
+    "training_facts",
 ]

@@ -6,19 +6,23 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-from genesis_rl.checkpoint import CONFIG, Pretrained, load_pretrained
-from genesis_rl.data import DATASETS, SPLITS, Pack
+from genesis_rl.data import SPLITS
+from genesis_rl.evaluation.candidates import (
+    Candidate,
+    check_one_data_set,
+    open_candidate,
+    open_split,
+    open_train,
+    training_facts,
+)
 from genesis_rl.files import new_file
 from genesis_rl.metrics.features import FactorFeatures
 from genesis_rl.metrics.frechet import FeatureNetwork, SampleScorer
 from genesis_rl.metrics.inception import InceptionFeatures
 from genesis_rl.process import versions
 from genesis_rl.scoring import ScoreConfig, baselines, score
-from genesis_rl.training.config import PretrainConfig
-from genesis_rl.training.folder import settings
-from genesis_rl.training.run import Run
 
 _CHOICES = {
     "split": SPLITS,
@@ -86,22 +90,6 @@ class EvaluateConfig:
         return ScoreConfig(self.num_images, self.seed, self.iw_samples)
 
 
-class Candidate(NamedTuple):
-    """A model to score.
-
-    Attributes:
-        name: as it was asked for.
-        run: the run it is of; None for a model saved alone.
-        loaded: the model.
-        settings: those of the training, or as many as name the data.
-    """
-
-    name: str
-    run: Run | None
-    loaded: Pretrained
-    settings: PretrainConfig
-
-
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """Score runs and write the figures.
 
@@ -120,9 +108,12 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
             are too few images for a Frechet distance.
         OSError: if a file cannot be written.
     """
-    candidates = [_open(name, config) for name in config.runs]
+    candidates = [
+        open_candidate(name, config.which, config.data, config.data_options, device=config.device)
+        for name in config.runs
+    ]
     targets = _targets(config, candidates)
-    _check_one_data_set(candidates)
+    check_one_data_set(candidates)
     samples = _sample_scorer(config, candidates[0])
     records = [_record(candidate, config, samples) for candidate in candidates]
     result = {"runs": records, "groups": group(records)}
@@ -170,27 +161,6 @@ def _over_runs(members: Sequence[dict[str, Any]], reduce: Any) -> dict[str, floa
 # ---- what is scored ------------------------------------------------------------------------------
 
 
-def _open(name: str, config: EvaluateConfig) -> Candidate:
-    folder = Path(name).expanduser()
-    # A model saved alone has its config right there; a run has it in best/ and last/.
-    is_run = folder.is_dir() and not (folder / CONFIG).is_file()
-    run = Run.open(folder) if is_run else None
-    loaded = (
-        load_pretrained(name, device=config.device)
-        if run is None
-        else run.load(config.which, device=config.device)
-    )
-    if config.data is not None:
-        chosen = PretrainConfig(
-            model=loaded.model.config, data=config.data, data_options=config.data_options
-        )
-    elif run is not None:
-        chosen = run.config
-    else:
-        raise ValueError(f"{name} is a model without a run; say with --data what to score it on.")
-    return Candidate(name, run, loaded, chosen)
-
-
 def _targets(config: EvaluateConfig, candidates: Sequence[Candidate]) -> list[Path]:
     """The files to write: one for all, or one in each folder."""
     if config.out is not None:
@@ -202,41 +172,10 @@ def _targets(config: EvaluateConfig, candidates: Sequence[Candidate]) -> list[Pa
     return [folder / f"evaluation-{config.split}.json" for folder in folders]
 
 
-def _check_one_data_set(candidates: Sequence[Candidate]) -> None:
-    first, *others = candidates
-    for other in others:
-        mine, theirs = _data_of(first), _data_of(other)
-        if mine != theirs:
-            raise ValueError(
-                f"{first.name} was trained on {mine[0]} {mine[1]}, {other.name} on {theirs[0]} "
-                f"{theirs[1]}; wanted runs of one data set, or one for all by --data."
-            )
-
-
-def _data_of(candidate: Candidate) -> tuple[str, dict[str, Any]]:
-    name = candidate.settings.data
-    if name not in DATASETS:
-        name = str(Path(name).expanduser().resolve())
-    return name, json.loads(candidate.settings.data_options)
-
-
-def _open_split(config: EvaluateConfig, candidate: Candidate) -> Pack:
-    """The images scored: of what is generated on demand no more than that."""
-    options = json.loads(candidate.settings.data_options)
-    if candidate.settings.data in DATASETS:
-        options["num_images"] = config.num_images
-    return dataclasses.replace(
-        candidate.settings,
-        data_options=json.dumps(options),
-        eval_images=config.num_images,
-        batch_size=1,
-    ).open_data(config.split)
-
-
 def _sample_scorer(config: EvaluateConfig, first: Candidate) -> SampleScorer | None:
     if config.frechet == "none":
         return None
-    pack = _open_split(config, first)
+    pack = open_split(first, config.split, config.num_images)
     num_images = min(config.num_images, len(pack)) // 2
     width = FactorFeatures.width if config.frechet == "own" else InceptionFeatures.width
     if num_images <= width:  # said before a network is trained
@@ -246,8 +185,7 @@ def _sample_scorer(config: EvaluateConfig, first: Candidate) -> SampleScorer | N
         )
     features: FeatureNetwork
     if config.frechet == "own":
-        train = dataclasses.replace(first.settings, batch_size=1).open_data("train")
-        features = FactorFeatures.cached(train, device=config.device)
+        features = FactorFeatures.cached(open_train(first), device=config.device)
     else:
         features = InceptionFeatures(config.inception_weights, device=config.device)
     return SampleScorer(features, pack, num_images)
@@ -256,10 +194,10 @@ def _sample_scorer(config: EvaluateConfig, first: Candidate) -> SampleScorer | N
 def _record(
     candidate: Candidate, config: EvaluateConfig, samples: SampleScorer | None
 ) -> dict[str, Any]:
-    pack = _open_split(config, candidate)
-    model, run = candidate.loaded.model, candidate.run
+    pack = open_split(candidate, config.split, config.num_images)
+    model = candidate.loaded.model
     count = min(config.num_images, len(pack))
-    record: dict[str, Any] = {
+    return {
         "run": candidate.name,
         "model": candidate.loaded.metadata["model"],
         "model_config": dataclasses.asdict(model.config),
@@ -274,18 +212,6 @@ def _record(
         "frechet_images": None if samples is None else samples.num_images,
         "scores": score(model, pack, config.scoring, samples=samples),
         "baselines": baselines(pack, count, model.config.num_slots, samples=samples),
-        "training": None,
+        "training": training_facts(candidate, config.which),
         "versions": versions(),
     }
-    if run is not None:
-        record["training"] = {
-            "checkpoint": config.which,
-            "checkpoint_step": candidate.loaded.metadata.get("step"),
-            "step": run.step,
-            "images_seen": run.images_seen,
-            "minutes": run.minutes,
-            "img_per_s": run.img_per_s,
-            "hardware": candidate.loaded.metadata.get("hardware"),
-            "config": settings(run.config),
-        }
-    return record
