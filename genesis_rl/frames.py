@@ -183,8 +183,8 @@ def as_nhwc(frames: Any, *, layout: Layout = "auto", white: White | None = None)
     return _rgb(_scaled(array, white))
 
 
-def _resize_one(image: Frames, size: int, how: Resize) -> Frames:
-    """Resize one (H, W, 3) image to (size, size, 3)."""
+def _resize_one(image: Frames, size: int, how: Resize, method: int | None = None) -> Frames:
+    """Resize one image (H, W, 3), or labels (H, W), to height and width ``size``."""
     height, width = image.shape[:2]
     if how == "crop":
         side = min(height, width)
@@ -196,12 +196,13 @@ def _resize_one(image: Frames, size: int, how: Resize) -> Frames:
         longest = max(height, width)
         new_height = max(1, round(size * height / longest))
         new_width = max(1, round(size * width / longest))
-    shrinks = new_height <= height and new_width <= width
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    if method is None:
+        shrinks = new_height <= height and new_width <= width
+        method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     small = cv2.resize(np.ascontiguousarray(image), (new_width, new_height), interpolation=method)
     if (new_height, new_width) == (size, size):
         return cast("Frames", small)
-    canvas = np.zeros((size, size, 3), image.dtype)
+    canvas = np.zeros((size, size, *image.shape[2:]), image.dtype)
     top, left = (size - new_height) // 2, (size - new_width) // 2
     canvas[top : top + new_height, left : left + new_width] = small
     return cast("Frames", canvas)
@@ -216,6 +217,22 @@ def resize(images: Frames, image_size: int, preprocessing: Preprocessing) -> Fra
     return cast(
         "Frames", np.stack([_resize_one(one, image_size, preprocessing.resize) for one in images])
     )
+
+
+def resize_labels(
+    labels: npt.NDArray[np.uint8], image_size: int, preprocessing: Preprocessing
+) -> npt.NDArray[np.uint8]:
+    """Bring instance labels (H, W) to (image_size, image_size) as `resize` brings their image.
+
+    Every pixel takes the label of the nearest one; letterbox fills with 0.
+    """
+    height, width = labels.shape
+    preprocessing.check(height, width, image_size)
+    if labels.shape == (image_size, image_size):
+        return labels
+    how = preprocessing.resize
+    small = _resize_one(labels, image_size, how, cv2.INTER_NEAREST_EXACT)
+    return cast("npt.NDArray[np.uint8]", small)
 
 
 def as_nhwc_uint8(

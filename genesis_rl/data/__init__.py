@@ -1,14 +1,13 @@
-"""Data sets: generated once, kept as memory-mapped packs."""
+"""Data sets: generated, or converted from original files, once; kept as memory-mapped packs."""
 
-import hashlib
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from genesis_rl.data.cache import SPLITS, check_split, data_root, open_or_make
+from genesis_rl.data.cache import SPLITS, check_split, data_root, open_or_make, pack_folder
 from genesis_rl.data.multi_dsprites import MultiDSpritesConfig, write_multi_dsprites
+from genesis_rl.data.originals import ORIGINALS
 from genesis_rl.data.pack import Pack, PackWriter
 from genesis_rl.data.sprite_scenes import FreeScenes, SpriteScenesConfig, write_sprite_scenes
 from genesis_rl.worlds import (
@@ -29,8 +28,6 @@ __all__ = [
     "open_dataset",
 ]
 
-_RENDERER = 1  # raised when the same options draw other pixels, so that old packs are not reused
-
 
 def open_dataset(
     name: str | os.PathLike[str],
@@ -39,16 +36,16 @@ def open_dataset(
     root: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> Pack:
-    """Open a split of a data set; what is missing is generated first, with a progress bar.
+    """Open a split of a data set; what is missing is generated or converted first.
 
-    Generated packs are kept under the root in a folder named after a hash of everything that
-    decides their content. Two processes may ask for the same one at once.
+    Packs are kept under the root in a folder named after a hash of everything that decides their
+    content. Two processes may ask for the same one at once.
 
     Args:
         name: one of `DATASETS`, or the path of a pack (or of a folder that holds one per split,
             named after it).
         split: "train", "validation" or "test".
-        root: where generated packs are kept; $GENESIS_RL_DATA or ~/.cache/genesis_rl by default.
+        root: where packs are kept; $GENESIS_RL_DATA or ~/.cache/genesis_rl by default.
         **options: the data set's own, see `DATASETS`.
 
     Returns:
@@ -57,7 +54,8 @@ def open_dataset(
     Raises:
         ValueError: for an unknown name or split, an option's bad value, or a broken pack.
         TypeError: for an option that the data set does not have.
-        OSError: if the pack cannot be written.
+        OSError: if the pack cannot be written or original files are missing; says which files,
+            where to get them and where they go.
 
     Example:
         >>> open_dataset("object_goal", "validation", num_images=500, image_size=32)
@@ -76,18 +74,13 @@ def open_dataset(
     return Pack.open(folder / split if (folder / split).is_dir() else folder)
 
 
-def _folder(root: Path, name: str, split: str, key: dict[str, Any]) -> Path:
-    text = json.dumps({"renderer": _RENDERER, **key}, sort_keys=True)
-    return root / name / f"{split}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-
-
 def _scenes(name: str, world_class: type[SpriteWorld] | type[FreeScenes]) -> Callable[..., Pack]:
     def open_scenes(
         root: Path, split: str, *, num_images: int | None = None, seed: int = 0, **options: Any
     ) -> Pack:
         count = (50_000 if split == "train" else 10_000) if num_images is None else num_images
         config = SpriteScenesConfig(from_options(world_class, options), count, seed)
-        folder = _folder(root, name, split, config.meta(split))
+        folder = pack_folder(root, name, split, config.meta(split))
         return open_or_make(folder, lambda path: write_sprite_scenes(path, config, split))
 
     return open_scenes
@@ -99,7 +92,7 @@ def _multi_dsprites(
     config = from_options(MultiDSpritesConfig, options)
     count = (50_000 if split == "train" else 10_000) if num_images is None else num_images
     key = {**config.meta(split), "num_images": count}
-    folder = _folder(root, "multi_dsprites", split, key)
+    folder = pack_folder(root, "multi_dsprites", split, key)
     return open_or_make(folder, lambda path: write_multi_dsprites(path, config, split, count))
 
 
@@ -111,7 +104,8 @@ def _multi_dsprites(
 #: options num_images (50,000 for training, 10,000 otherwise), seed, and those of
 #: `genesis_rl.worlds.ObjectGoalWorld` and so on;
 #: "sprite_scenes", the published pretraining scenes of the relational tasks; options num_images,
-#: seed, and those of `genesis_rl.data.sprite_scenes.FreeScenes`.
+#: seed, and those of `genesis_rl.data.sprite_scenes.FreeScenes`;
+#: and those of `genesis_rl.data.originals.ORIGINALS`, which are read from original files.
 DATASETS: dict[str, Callable[..., Pack]] = {
     "multi_dsprites": _multi_dsprites,
     "object_goal": _scenes("object_goal", ObjectGoalWorld),
@@ -119,4 +113,5 @@ DATASETS: dict[str, Callable[..., Pack]] = {
     "object_comparison": _scenes("object_comparison", ObjectComparisonWorld),
     "property_comparison": _scenes("property_comparison", PropertyComparisonWorld),
     "sprite_scenes": _scenes("sprite_scenes", FreeScenes),
+    **ORIGINALS,
 }

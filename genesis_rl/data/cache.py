@@ -1,15 +1,20 @@
-"""Where generated data sets are kept, and how two processes share the work."""
+"""Where data sets are kept, and how two processes share the work."""
 
+import hashlib
+import json
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import filelock
 
 from genesis_rl.data.pack import Pack
 
 SPLITS = ("train", "validation", "test")
+
+_RENDERER = 1  # raised when the same options give other pixels, so that old packs are not reused
 
 
 def check_split(split: str) -> None:
@@ -26,6 +31,19 @@ def data_root(root: str | os.PathLike[str] | None = None) -> Path:
     """Folder of the generated data sets: `root`, $GENESIS_RL_DATA or ~/.cache/genesis_rl."""
     chosen = root or os.environ.get("GENESIS_RL_DATA") or Path.home() / ".cache" / "genesis_rl"
     return Path(chosen).expanduser()
+
+
+def pack_folder(root: Path, name: str, split: str, key: dict[str, Any]) -> Path:
+    """Folder of a data set's split below the root, named after a hash of what decides its content.
+
+    Args:
+        root: folder of all data sets.
+        name: of the data set.
+        split: of the data set.
+        key: everything that decides the content, as JSON data.
+    """
+    text = json.dumps({"renderer": _RENDERER, **key}, sort_keys=True)
+    return root / name / f"{split}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def open_or_make(folder: Path, make: Callable[[Path], None]) -> Pack:

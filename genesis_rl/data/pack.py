@@ -19,6 +19,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -146,6 +147,10 @@ def _broken(path: Path, reason: str) -> ValueError:
 class PackWriter:
     """Write a pack, image by image or in batches; leaves nothing behind if it fails.
 
+    Attributes:
+        written: how many images were written so far.
+        meta: JSON data to keep in meta.json; may be changed until the end.
+
     Example:
         >>> with PackWriter("pack", num_images=2, image_size=8, masks=False) as writer:
         ...     writer.write(np.zeros((2, 8, 8, 3), np.uint8))
@@ -154,7 +159,7 @@ class PackWriter:
     def __init__(
         self,
         folder: str | os.PathLike[str],
-        num_images: int,
+        num_images: int | None,
         image_size: int | tuple[int, int],
         *,
         masks: bool = True,
@@ -164,7 +169,7 @@ class PackWriter:
 
         Args:
             folder: destination; must not exist, or be empty.
-            num_images: N, how many images will be written.
+            num_images: N, how many images will be written; None: as many as will come.
             image_size: (H, W), or one number for both.
             masks: whether masks come with the images.
             meta: JSON data to keep in meta.json.
@@ -174,7 +179,7 @@ class PackWriter:
         """
         self.folder = Path(folder).expanduser()
         size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-        if num_images < 1 or len(size) != 2 or min(size) < 1:
+        if (num_images is not None and num_images < 1) or len(size) != 2 or min(size) < 1:
             raise ValueError(
                 f"a pack needs num_images >= 1 and (H, W) >= 1, got {num_images} and {image_size}"
             )
@@ -183,8 +188,8 @@ class PackWriter:
         self.num_images = num_images
         self.image_size = size
         self.written = 0
+        self.meta = dict(meta or {})
         self._with_masks = masks
-        self._meta = dict(meta or {})
         self._factors: dict[str, list[npt.NDArray[Any]]] = {}
         self._files: dict[str, IO[bytes]] = {}
         self._temporary: Path | None = None
@@ -196,25 +201,35 @@ class PackWriter:
             OSError: if the folder cannot be made or the disk is too small; says which.
         """
         parent = self.folder.parent
-        shapes: dict[str, tuple[int, ...]] = {"images.npy": (self.num_images, *self.image_size, 3)}
-        if self._with_masks:
-            shapes["masks.npy"] = (self.num_images, *self.image_size)
-        needed = sum(int(np.prod(shape)) for shape in shapes.values())
+        needed = sum(prod(shape) for shape in self._shapes(self.num_images or 0).values())
         try:
             parent.mkdir(parents=True, exist_ok=True)
             free = shutil.disk_usage(parent).free
             if free < needed:
                 message = f"needs {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free"
                 raise OSError(errno.ENOSPC, message)
-            self._temporary = Path(tempfile.mkdtemp(prefix=f".{self.folder.name}-", dir=parent))
-            for name, shape in shapes.items():
-                self._files[name] = (self._temporary / name).open("wb")
-                header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(self._files[name], header)
+            self._temporary = self._make_temporary()
+            for name, shape in self._shapes(self.written).items():
+                path = self._temporary / name
+                file = self._files[name] = path.open("r+b" if path.exists() else "wb")
+                _write_header(file, shape)
+                file.seek(prod(shape), os.SEEK_CUR)
+                file.truncate()
         except OSError as error:
             self._discard()
             raise self._explain(error) from error
         return self
+
+    def _make_temporary(self) -> Path:
+        """Make the folder that is renamed when the pack is complete."""
+        return Path(tempfile.mkdtemp(prefix=f".{self.folder.name}-", dir=self.folder.parent))
+
+    def _shapes(self, num_images: int) -> dict[str, tuple[int, ...]]:
+        """Shapes of the mapped files when they hold so many images."""
+        shapes: dict[str, tuple[int, ...]] = {"images.npy": (num_images, *self.image_size, 3)}
+        if self._with_masks:
+            shapes["masks.npy"] = (num_images, *self.image_size)
+        return shapes
 
     def write(
         self,
@@ -239,7 +254,7 @@ class PackWriter:
             raise ValueError(f"masks must {'' if self._with_masks else 'not '}be given")
         if masks is not None:
             _check("masks", masks, (n, *self.image_size))
-        if self.written + n > self.num_images:
+        if self.num_images is not None and self.written + n > self.num_images:
             raise ValueError(f"wrote {self.written + n} images, planned {self.num_images}")
         if self.written and factors.keys() != self._factors.keys():
             raise ValueError(f"factors {sorted(factors)} differ from {sorted(self._factors)}")
@@ -272,26 +287,28 @@ class PackWriter:
             self._discard()
 
     def _finish(self) -> None:
-        if self.written != self.num_images:
+        if self.num_images is not None and self.written != self.num_images:
             raise ValueError(f"wrote {self.written} images, planned {self.num_images}")
-        for file in self._files.values():
+        for name, shape in self._shapes(self.written).items():
+            file = self._files[name]
+            file.seek(0)
+            _write_header(file, shape)
             file.flush()
             os.fsync(file.fileno())
             file.close()
         if self._temporary is None:
             raise RuntimeError("PackWriter is used as a context manager")
         meta = {
-            **self._meta,
+            **self.meta,
             "format": _FORMAT,
-            "num_images": self.num_images,
+            "num_images": self.written,
             "image_size": list(self.image_size),
             "masks": self._with_masks,
             "factors": sorted(self._factors),
         }
         if self._factors:
             joined = {name: np.concatenate(parts) for name, parts in self._factors.items()}
-            with (self._temporary / "factors.npz").open("wb") as file:
-                np.savez(file, **joined)  # type: ignore[arg-type]
+            np.savez(self._temporary / "factors.npz", **joined)  # type: ignore[arg-type]
         text = json.dumps(meta, indent=2) + "\n"
         (self._temporary / "meta.json").write_text(text, encoding="utf-8")
         # mkdtemp makes the folder private; a data set is shared like any other new folder.
@@ -315,6 +332,12 @@ class PackWriter:
         reason = error.strerror or str(error)
         advice = "free some space or set GENESIS_RL_DATA to another folder"
         return type(error)(error.errno, f"cannot write {self.folder}: {reason}; {advice}")
+
+
+def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
+    """Write the head of a .npy file of uint8; it has one length for any number of rows."""
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
 
 
 def _check(name: str, array: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> None:

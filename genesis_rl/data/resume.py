@@ -1,0 +1,100 @@
+"""Packs that take long to write: a killed writer goes on where it was."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genesis_rl.data.pack import DAMAGE, PackWriter
+from genesis_rl.files import new_file
+
+_JOURNAL = "journal.json"
+
+
+class ResumablePackWriter(PackWriter):
+    """Write a pack into `.<name>.partial` beside its folder and keep that when interrupted.
+
+    A later writer of the same folder and the same meta goes on from the last checkpoint; with other
+    meta it starts over. One writer at a time, which the caller sees to.
+
+    Attributes:
+        state: what the caller wants to know when it goes on, JSON data; kept at checkpoints.
+    """
+
+    state: dict[str, Any]
+
+    def checkpoint(self) -> None:
+        """Put everything written so far, and `state`, on the disk for good.
+
+        Raises:
+            OSError: if the disk is full.
+        """
+        if self._temporary is None:
+            raise RuntimeError("ResumablePackWriter is used as a context manager")
+        try:
+            for file in self._files.values():
+                file.flush()
+                os.fsync(file.fileno())
+            fresh = {name: parts[self._kept :] for name, parts in self._factors.items()}
+            if any(fresh.values()):
+                with new_file(self._temporary / f"factors-{self._parts:06}.npz") as path:
+                    joined = {name: np.concatenate(parts) for name, parts in fresh.items()}
+                    np.savez(path, **joined)  # type: ignore[arg-type]
+                self._parts += 1
+                self._kept += len(next(iter(fresh.values())))
+            journal = {
+                "key": self._key,
+                "written": self.written,
+                "sizes": {name: file.tell() for name, file in self._files.items()},
+                "parts": self._parts,
+                "state": self.state,
+            }
+            with new_file(self._temporary / _JOURNAL) as path:
+                path.write_text(json.dumps(journal), encoding="utf-8")
+        except OSError as error:
+            raise self._explain(error) from error
+
+    def _make_temporary(self) -> Path:
+        folder = self.folder.with_name(f".{self.folder.name}.partial")
+        key = [self.meta, self.image_size, self._with_masks]
+        self._key = json.loads(json.dumps(key))  # as it will be read: lists for tuples
+        self.state = {}
+        self._parts = self._kept = 0  # of the factors: files, and chunks that are in them
+        if not self._restore(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+        return folder
+
+    def _restore(self, folder: Path) -> bool:
+        """Take up what an interrupted writer left behind; False if that is of no use."""
+        try:
+            journal = json.loads((folder / _JOURNAL).read_text(encoding="utf-8"))
+            if journal["key"] != self._key:
+                return False
+            if any((folder / name).stat().st_size < n for name, n in journal["sizes"].items()):
+                return False
+            factors: dict[str, list[Any]] = {}
+            for part in range(journal["parts"]):
+                with np.load(folder / f"factors-{part:06}.npz", allow_pickle=False) as file:
+                    for name in file.files:
+                        factors.setdefault(name, []).append(file[name])
+        except DAMAGE:
+            return False
+        self.written, self.state = journal["written"], journal["state"]
+        self._factors, self._parts = factors, journal["parts"]
+        self._kept = self._parts
+        return True
+
+    def _finish(self) -> None:
+        folder = self._temporary
+        if folder is not None:
+            for path in (folder / _JOURNAL, *folder.glob("factors-*.npz")):
+                path.unlink(missing_ok=True)
+        super()._finish()
+
+    def _discard(self) -> None:
+        self._temporary = None  # kept, to go on with
+        super()._discard()
