@@ -1,0 +1,43 @@
+"""Towers of blocks like ShapeStacks': built, rendered and simulated with MuJoCo."""
+
+from genesis_rl.towers.gl import require_gl
+from genesis_rl.towers.rendering import TowerRenderer
+from genesis_rl.towers.rules import COLOURS, FAMILIES, HEIGHTS, RULES, Shape, Tower, sample_tower
+from genesis_rl.towers.simulation import Outcome, simulate
+from genesis_rl.towers.textures import texture, texture_files
+from genesis_rl.towers.world import (
+    CAMERAS,
+    LIGHTS,
+    TEXTURE_NUMBERS,
+    Look,
+    assets_xml,
+    env_xml,
+    read_world,
+    sample_look,
+    world_xml,
+)
+
+__all__ = [
+    "CAMERAS",
+    "COLOURS",
+    "FAMILIES",
+    "HEIGHTS",
+    "LIGHTS",
+    "RULES",
+    "TEXTURE_NUMBERS",
+    "Look",
+    "Outcome",
+    "Shape",
+    "Tower",
+    "TowerRenderer",
+    "assets_xml",
+    "env_xml",
+    "read_world",
+    "require_gl",
+    "sample_look",
+    "sample_tower",
+    "simulate",
+    "texture",
+    "texture_files",
+    "world_xml",
+]

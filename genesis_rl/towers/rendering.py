@@ -1,0 +1,254 @@
+"""Render towers: the image and the instance map of any of the 16 cameras."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from genesis_rl.towers.gl import gl_context
+from genesis_rl.towers.rules import Shape, Tower
+from genesis_rl.towers.textures import texture_files
+from genesis_rl.towers.world import (
+    CAMERAS,
+    TEXTURE_NUMBERS,
+    Look,
+    assets_xml,
+    env_xml,
+    world_xml,
+)
+
+Image = npt.NDArray[np.uint8]
+
+RECORDED_SIZE = 224  # side of ShapeStacks' recordings in pixels
+CROPPED_SIZE = 196  # side of the central part that readers keep
+MAX_SHAPES = 32
+_TEXTURE_SIZE = 512  # pixels for 20 m: finer than an image of 224 pixels shows
+
+
+class TowerRenderer:
+    """Draws scenes with one OpenGL context and one set of textures, without recompiling anything.
+
+    Cameras look like the recordings': 45 degrees high, from the left eye of a stereo pair, 0.034
+    left of the camera's pose. By default a frame shows what readers of ShapeStacks keep of a
+    recording, its central 196 of 224 pixels, rendered at the wanted size at once.
+
+    Not to be shared between threads. Use it in a `with` block or call `close`.
+
+    Example:
+        >>> with TowerRenderer(64) as renderer:
+        ...     renderer.load(sample_tower(np.random.default_rng(0), height=4), Look(light=1))
+        ...     image, instances = renderer.render(camera=1)
+    """
+
+    def __init__(
+        self,
+        size: int = 64,
+        *,
+        crop: bool = True,
+        supersampling: int = 2,
+        shadow_size: int = 1024,
+        textures: str | Path | None = None,
+    ) -> None:
+        """Make the OpenGL context and load the textures.
+
+        Args:
+            size: side of the images in pixels.
+            crop: show the central 196/224 of a recording; False for all of it.
+            supersampling: subpixels per pixel and axis that are averaged; 1 = jagged edges, fast.
+            shadow_size: side of the shadow map, a power of two: the original's 4096 takes most of
+                the time in software and makes no difference at 64 pixels; 0 for no shadows.
+            textures: folder of one's own textures, see `texture_files`.
+
+        Raises:
+            ValueError: for a bad option or texture.
+            RuntimeError: if there is no OpenGL; the message names the packages.
+        """
+        if not isinstance(size, int) or not 8 <= size <= 1024:
+            raise ValueError(f"size must be an integer in 8..1024, got {size!r}")
+        if supersampling not in (1, 2, 3, 4):
+            raise ValueError(f"supersampling must be 1, 2, 3 or 4, got {supersampling!r}")
+        if shadow_size not in (0, 256, 512, 1024, 2048, 4096, 8192):
+            raise ValueError(
+                f"shadow_size must be 0 or a power of two in 256..8192, got {shadow_size!r}"
+            )
+        self.size = size
+        self._context: Any = None
+        side = size * supersampling
+        # MuJoCo keeps files in memory by their names without folders.
+        images = texture_files(textures, _TEXTURE_SIZE)
+        files = {name.replace("/", "_"): png for name, png in images.items()}
+        files["assets.xml"] = assets_xml().replace("/0", "_0").encode()
+        files["world_room.xml"] = world_xml(None).encode()
+        self._context = gl_context(side, side)
+        import mujoco  # after the choice of the OpenGL library
+
+        self._mujoco: Any = mujoco
+        model: Any = mujoco.MjModel.from_xml_string(env_xml("room"), files)
+        model.vis.quality.shadowsize = shadow_size
+        model.vis.quality.offsamples = 0
+        model.vis.global_.offwidth = model.vis.global_.offheight = side
+        data = mujoco.MjData(model)
+        mujoco.mj_forward(model, data)
+        self._renderer = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._renderer)
+        self._scene: Any = mujoco.MjvScene(model, maxgeom=MAX_SHAPES + 8)
+        self._cameras = [self._eye(model, data, i, crop=crop) for i in range(len(CAMERAS))]
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = shadow_size > 0
+        self._room = self._scene.ngeom  # floor and walls come first
+        self._materials = {
+            (place, index): mujoco.mj_name2id(
+                model, mujoco.mjtObj.mjOBJ_MATERIAL, f"mat_{place}_{number:03d}"
+            )
+            for place in ("floor", "wall")
+            for index, number in enumerate(TEXTURE_NUMBERS)
+        }
+        self._texture_ids = [int(ids.max()) for ids in model.mat_texid]
+        self._big = np.empty((side, side, 3), np.uint8)
+        self._small = np.empty((size, size, 3), np.uint8)
+
+    def load(self, tower: Tower | Sequence[Shape], look: Look | None = None) -> None:
+        """Put shapes into the room, in place of those that are there.
+
+        Args:
+            tower: a tower, or shapes of any number.
+            look: textures and the light that casts shadows.
+
+        Raises:
+            ValueError: for too many shapes.
+            RuntimeError: if the renderer is closed.
+        """
+        self._check_open()
+        look = look or Look()
+        shapes = tower.shapes if isinstance(tower, Tower) else tuple(tower)
+        if len(shapes) > MAX_SHAPES:
+            raise ValueError(f"at most {MAX_SHAPES} shapes can be drawn, got {len(shapes)}")
+        for geom, place in zip(self._scene.geoms, ("floor", "wall", "wall"), strict=False):
+            geom.matid = self._materials[place, getattr(look, place)]
+            geom.texid = self._texture_ids[geom.matid]
+            geom.segid = -1
+        for number, light in enumerate(self._scene.lights[: self._scene.nlight]):
+            light.castshadow = number == look.light
+        self._scene.ngeom = self._room + len(shapes)
+        types = self._mujoco.mjtGeom
+        geom_types = {
+            "cuboid": types.mjGEOM_BOX,
+            "cylinder": types.mjGEOM_CYLINDER,
+            "sphere": types.mjGEOM_SPHERE,
+        }
+        for number, shape in enumerate(shapes):
+            geom = self._scene.geoms[self._room + number]
+            sizes = {
+                "cuboid": shape.size,
+                "cylinder": (shape.size[0], shape.size[0], shape.size[-1]),
+                "sphere": shape.size * 3,
+            }
+            self._mujoco.mjv_initGeom(
+                geom,
+                geom_types[shape.kind],
+                np.array(sizes[shape.kind], np.float64),
+                np.array(shape.position, np.float64),
+                shape.rotation.reshape(9),
+                np.array([*(c / 255 for c in shape.colour), 1.0], np.float32),
+            )
+            geom.segid = number
+
+    def move(self, number: int, position: npt.ArrayLike, rotation: npt.ArrayLike) -> None:
+        """Put a loaded shape elsewhere.
+
+        Args:
+            number: 1 = the first shape.
+            position: centre (3,).
+            rotation: matrix (3, 3).
+
+        Raises:
+            ValueError: if there is no such shape.
+        """
+        count = self._scene.ngeom - self._room
+        if not 1 <= number <= count:
+            raise ValueError(f"number must be in 1..{count}, got {number!r}")
+        geom = self._scene.geoms[self._room + number - 1]
+        geom.pos[:] = position
+        geom.mat[:] = np.asarray(rotation, np.float32).reshape(geom.mat.shape)
+
+    def render(self, camera: int) -> tuple[Image, Image]:
+        """Draw the scene.
+
+        Args:
+            camera: 1 to 16.
+
+        Returns:
+            The image, RGB (size, size, 3), and the instance map (size, size): 0 = background,
+            i = i-th shape, taken at the pixels' centres.
+
+        Raises:
+            ValueError: for another camera.
+            RuntimeError: if the renderer is closed.
+        """
+        self._check_open()
+        if camera not in range(1, len(CAMERAS) + 1):
+            raise ValueError(f"camera must be in 1..{len(CAMERAS)}, got {camera!r}")
+        self._context.make_current()
+        for eye in self._scene.camera:
+            for name, value in self._cameras[camera - 1].items():
+                setattr(eye, name, value)
+        flags, names = self._scene.flags, self._mujoco.mjtRndFlag
+        self._draw(self._big)
+        flags[names.mjRND_SEGMENT] = flags[names.mjRND_IDCOLOR] = 1
+        self._draw(self._small)
+        flags[names.mjRND_SEGMENT] = flags[names.mjRND_IDCOLOR] = 0
+        # Rows come from the bottom up.
+        image = cv2.resize(self._big, (self.size, self.size), interpolation=cv2.INTER_AREA)
+        return np.array(image[::-1], np.uint8), np.array(self._small[::-1, :, 0])
+
+    def close(self) -> None:
+        """Release the OpenGL context."""
+        if self._context is not None:
+            if hasattr(self, "_renderer"):
+                self._context.make_current()
+                self._renderer.free()
+            self._context.free()
+            self._context = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _check_open(self) -> None:
+        if self._context is None:
+            raise RuntimeError("the renderer is closed")
+
+    def _draw(self, pixels: Image) -> None:
+        rect = self._mujoco.MjrRect(0, 0, pixels.shape[1], pixels.shape[0])
+        self._mujoco.mjr_render(rect, self._scene, self._renderer)
+        self._mujoco.mjr_readPixels(pixels, None, rect, self._renderer)
+
+    def _eye(self, model: Any, data: Any, index: int, *, crop: bool) -> dict[str, Any]:
+        """Return the left eye of a camera as MuJoCo's renderer wants it."""
+        camera = self._mujoco.MjvCamera()
+        camera.type = self._mujoco.mjtCamera.mjCAMERA_FIXED.value
+        camera.fixedcamid = index
+        option, category = self._mujoco.MjvOption(), self._mujoco.mjtCatBit.mjCAT_ALL.value
+        self._mujoco.mjv_updateScene(model, data, option, None, camera, category, self._scene)
+        left = self._scene.camera[0]
+        zoom = CROPPED_SIZE / RECORDED_SIZE if crop else 1.0
+        return {
+            "pos": left.pos.copy(),
+            "forward": left.forward.copy(),
+            "up": left.up.copy(),
+            "frustum_center": 0.0,
+            "frustum_bottom": left.frustum_bottom * zoom,
+            "frustum_top": left.frustum_top * zoom,
+            "frustum_near": left.frustum_near,
+            "frustum_far": left.frustum_far,
+        }

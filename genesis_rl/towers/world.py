@@ -1,0 +1,338 @@
+"""The scenes of ShapeStacks as MJCF, in the structure of the original's files.
+
+A scene is two documents, `env_<name>.xml` (options) that includes `world_<name>.xml` (floor,
+walls, shapes, lights, cameras), and a catalogue of materials that all scenes share, `assets.xml`,
+with the textures that it names.
+"""
+
+import re
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from genesis_rl.towers.rules import HEIGHTS, Point, Shape, Tower
+
+#: Numbers of the textures in the order of the catalogue: index 0 of a file name is texture 003.
+TEXTURE_NUMBERS = (3, 1, 5, 2, 6, 4)
+
+#: Position and Euler angles (degrees, fixed axes x, y, z) of cameras 1 to 16.
+CAMERAS: tuple[tuple[Point, Point], ...] = (
+    ((-7, -7, 5), (75, 0, -45)),
+    ((-9, -2, 5), (75, 0, -75)),
+    ((-2, -9, 5), (75, 0, -15)),
+    ((-7, 7, 5), (75, 0, 225)),
+    ((-9, 2, 5), (75, 0, 255)),
+    ((-2, 9, 5), (75, 0, 195)),
+    ((7, 7, 5), (75, 0, 135)),
+    ((9, 2, 5), (75, 0, 105)),
+    ((2, 9, 5), (75, 0, 165)),
+    ((7, -7, 5), (75, 0, 45)),
+    ((9, -2, 5), (75, 0, 75)),
+    ((2, -9, 5), (75, 0, 15)),
+    ((-5, -5, 9), (45, 0, -45)),
+    ((-5, 5, 9), (45, 0, 225)),
+    ((5, 5, 9), (45, 0, 135)),
+    ((5, -5, 9), (45, 0, 45)),
+)
+
+#: Position of lights 0 to 4; each shines on the origin.
+LIGHTS: tuple[Point, ...] = (
+    (0, 0, 20),
+    (-9, -9, 20),
+    (-9, 9, 20),
+    (9, 9, 20),
+    (9, -9, 20),
+)
+
+_GEOMS = {"cuboid": "box", "cylinder": "cylinder", "sphere": "sphere"}
+_KINDS = {geom: kind for kind, geom in _GEOMS.items()}
+
+
+@dataclass(frozen=True)
+class Look:
+    """What of a scene's appearance is drawn per recording."""
+
+    wall: int = 0
+    """index 0..5 of the walls' texture, in the order of the catalogue"""
+    floor: int = 0
+    """index 0..5 of the floor's texture"""
+    light: int = 0
+    """number 0..4 of the light that casts shadows"""
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        for name, count in (
+            ("wall", len(TEXTURE_NUMBERS)),
+            ("floor", len(TEXTURE_NUMBERS)),
+            ("light", len(LIGHTS)),
+        ):
+            if getattr(self, name) not in range(count):
+                raise ValueError(
+                    f"{name} must be an integer in 0..{count - 1}, got {getattr(self, name)!r}"
+                )
+
+
+def sample_look(rng: np.random.Generator) -> Look:
+    """Draw a look uniformly."""
+    count = len(TEXTURE_NUMBERS)
+    return Look(int(rng.integers(count)), int(rng.integers(count)), int(rng.integers(len(LIGHTS))))
+
+
+def assets_xml() -> str:
+    """Write the catalogue of textures and materials, `assets.xml`."""
+    root = ET.Element("assets")
+    asset = ET.SubElement(root, "asset")
+    _add(
+        asset,
+        "texture",
+        type="skybox",
+        builtin="gradient",
+        rgb1="0.4 0.6 0.8",
+        rgb2="0 0 0",
+        width="100",
+        height="100",
+    )
+    for place in ("floor", "wall"):
+        for number in TEXTURE_NUMBERS:
+            name = f"{place}_{number:03d}"
+            file = texture_file(place, number)
+            _add(asset, "texture", type="2d", name=f"tex_{name}", file=file)
+            _add(asset, "material", name=f"mat_{name}", texture=f"tex_{name}")
+    return _text(root)
+
+
+def texture_file(place: str, number: int) -> str:
+    """Name of a texture's file under `textures/`; `place` is "floor" or "wall"."""
+    return f"{place}/{number:03d}.png"
+
+
+def env_xml(name: str, *, shadow_size: int = 4096) -> str:
+    """Write a scene's options, `env_<name>.xml`, which includes the catalogue and the world."""
+    root = ET.Element("mujoco", model=name)
+    _add(
+        root, "compiler", angle="degree", eulerseq="XYZ", strippath="false", texturedir="textures/"
+    )
+    option = _add(
+        root,
+        "option",
+        cone="elliptic",
+        iterations="50",
+        jacobian="sparse",
+        o_margin="0",
+        o_solimp="0.7 0.75 0.001",
+        o_solref="0.02 1",
+        solver="Newton",
+        timestep="0.003",
+        tolerance="1e-10",
+    )
+    _add(option, "flag", override="enable")
+    _add(_add(root, "default"), "geom", solimp=".9 .9 .01")
+    _add(root, "include", file="assets.xml")
+    visual = _add(root, "visual")
+    _add(visual, "headlight", active="0")
+    _add(visual, "quality", offsamples="8", shadowsize=str(shadow_size))
+    _add(visual, "map", force="0.05", shadowclip="10", znear="0.1")
+    _add(root, "statistic", extent="4")
+    _add(root, "include", file=f"world_{name}.xml")
+    return _text(root)
+
+
+def world_xml(tower: Tower | None, look: Look | None = None) -> str:
+    """Write a scene's content, `world_<name>.xml`.
+
+    Args:
+        tower: the shapes; None for an empty room.
+        look: materials of walls and floor, and the light that casts shadows.
+
+    Returns:
+        The document; its root is to be included into `env_xml`'s.
+    """
+    look = look or Look()
+    root = ET.Element("world")
+    body = ET.SubElement(root, "worldbody")
+    floor = f"mat_floor_{TEXTURE_NUMBERS[look.floor]:03d}"
+    wall = f"mat_wall_{TEXTURE_NUMBERS[look.wall]:03d}"
+    for name, material, position, euler in (
+        ("floor", floor, "0 0 0", "0 0 0"),
+        ("wall_1", wall, "0 10 10", "90 180 0"),
+        ("wall_2", wall, "10 0 10", "270 0 90"),
+    ):
+        _add(
+            body,
+            "geom",
+            name=name,
+            type="plane",
+            size="10 10 0.5",
+            pos=position,
+            euler=euler,
+            material=material,
+        )
+    shapes = tower.shapes if tower else ()
+    for number in range(len(shapes), 0, -1):
+        _add_shape(body, shapes[number - 1], number, top=number == len(shapes))
+    for number, point in enumerate(LIGHTS):
+        x, y, z = point
+        _add(
+            body,
+            "light",
+            name=f"light_{number}",
+            directional="true",
+            mode="fixed",
+            castshadow=str(number == look.light).lower(),
+            pos=_numbers(point),
+            dir=_numbers((-x, -y, -z)),
+        )
+    for number, (point, euler_angles) in enumerate(CAMERAS, start=1):
+        _add(
+            body,
+            "camera",
+            name=f"cam_{number}",
+            mode="fixed",
+            pos=_numbers(point),
+            euler=_numbers(euler_angles),
+        )
+    if shapes:
+        _add(
+            _add(root, "sensor"),
+            "velocimeter",
+            name="velo_collapse",
+            site="sensor_site_velo_collapse",
+        )
+    return _text(root)
+
+
+def _add_shape(parent: ET.Element, shape: Shape, number: int, *, top: bool) -> None:
+    body = _add(
+        parent,
+        "body",
+        pos=_numbers(shape.position),
+        euler=_numbers((90.0 if shape.lying else 0.0, 0.0, shape.yaw)),
+    )
+    _add(body, "freejoint")
+    geom = _add(
+        body,
+        "geom",
+        name=f"shape_{number}",
+        type=_GEOMS[shape.kind],
+        condim="6",
+        size=_numbers(shape.size),
+        pos="0 0 0",
+        euler="0 0 0",
+        rgba=_numbers([*(c / 255 for c in shape.colour), 1]),
+    )
+    if shape.kind == "cylinder":
+        geom.set("friction", "1 0.01 0.01")
+    if top:
+        site = ET.SubElement(body, "body")
+        _add(site, "site", name="sensor_site_velo_collapse", pos="0 0 0", size="0.01")
+
+
+def read_world(path: str | Path) -> tuple[Tower, Look]:
+    """Read a scene of ShapeStacks from its MJCF.
+
+    Args:
+        path: an `env_*.xml` (whose `world_*.xml` lies beside it) or a `world_*.xml`.
+
+    Returns:
+        The tower, with the violation that the file's name tells, and the textures of walls and
+        floor; the light is 0 where the file lets none cast shadows.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: naming the file, if it is not such a scene.
+    """
+    path = Path(path)
+    root = _parse(path)
+    if root.find(".//worldbody") is None:
+        included = [e.get("file", "") for e in root.findall("include")]
+        worlds = [name for name in included if Path(name).name.startswith("world_")]
+        if not worlds:
+            raise ValueError(f"{path}: includes no world_*.xml")
+        path = path.parent / Path(worlds[0]).name
+        root = _parse(path)
+    try:
+        return _tower(path, root), _look(root)
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{path}: not a scene of ShapeStacks: {error}") from error
+
+
+def _parse(path: Path) -> ET.Element:
+    try:
+        return ET.parse(path).getroot()
+    except ET.ParseError as error:
+        raise ValueError(f"{path}: not XML: {error}") from error
+
+
+def _tower(path: Path, root: ET.Element) -> Tower:
+    found: dict[int, Shape] = {}
+    for body in root.iter("body"):
+        geom = body.find("geom")
+        match = re.fullmatch(r"shape_(\d+)", geom.get("name", "")) if geom is not None else None
+        if geom is not None and match:
+            found[int(match[1])] = _shape(body, geom)
+    if sorted(found) != list(range(1, len(found) + 1)) or len(found) not in HEIGHTS:
+        raise ValueError(f"wants shape_1 to at most shape_6, has {sorted(found) or 'none'}")
+    stem = path.stem
+    numbers = {key: int(value) for key, value in re.findall(r"(vcom|vpsf)=(\d+)", stem)}
+    shapes = tuple(found[number] for number in sorted(found))
+    family = "blocks" if re.match(r"world_blocks-", stem) else "ccs"
+    return Tower(family, shapes, numbers.get("vcom", 0), numbers.get("vpsf", 0))
+
+
+def _shape(body: ET.Element, geom: ET.Element) -> Shape:
+    kind = _KINDS[geom.get("type", "sphere")]
+    turn = _rotation(body) @ _rotation(geom)
+    yaw = float(np.degrees(np.arctan2(turn[1, 0], turn[0, 0]))) % 360
+    lying = kind == "cylinder" and abs(turn[2, 2]) < 0.5
+    position = np.array(_floats(body, "pos")) + _rotation(body) @ np.array(_floats(geom, "pos"))
+    colour = tuple(round(255 * c) for c in _floats(geom, "rgba", "0.5 0.5 0.5 1")[:3])
+    x, y, z = (float(p) for p in position)
+    size = tuple(_floats(geom, "size"))
+    if kind == "sphere":
+        yaw = 0.0
+    shape = Shape(kind, size, (x, y, z), yaw, lying, (colour[0], colour[1], colour[2]))
+    if kind != "sphere" and not np.allclose(shape.rotation, turn, atol=1e-6):
+        raise ValueError(f"{geom.get('name')} is neither upright nor lying")
+    return shape
+
+
+def _look(root: ET.Element) -> Look:
+    numbers = {}
+    for geom in root.iter("geom"):
+        match = re.fullmatch(r"mat_(floor|wall)_(\d+)", geom.get("material", ""))
+        if match:
+            numbers[match[1]] = TEXTURE_NUMBERS.index(int(match[2]))
+    shadows = [light.get("castshadow", "true") == "true" for light in root.iter("light")]
+    light = shadows.index(True) if True in shadows[: len(LIGHTS)] else 0
+    return Look(numbers.get("wall", 0), numbers.get("floor", 0), light)
+
+
+def _rotation(element: ET.Element) -> npt.NDArray[np.float64]:
+    """Rotation matrix of Euler angles about the fixed axes x, y, z."""
+    x, y, z = np.radians(_floats(element, "euler"))
+    cx, cy, cz, sx, sy, sz = (*np.cos([x, y, z]), *np.sin([x, y, z]))
+    about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
+    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    about_z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
+    turn: npt.NDArray[np.float64] = about_z @ about_y @ about_x
+    return turn
+
+
+def _floats(element: ET.Element, name: str, default: str = "0 0 0") -> list[float]:
+    return [float(number) for number in element.get(name, default).split()]
+
+
+def _numbers(values: npt.ArrayLike) -> str:
+    return " ".join(f"{value:.17g}" for value in np.asarray(values, dtype=float).tolist())
+
+
+def _add(parent: ET.Element, tag: str, **attributes: str) -> ET.Element:
+    return ET.SubElement(parent, tag, attributes)
+
+
+def _text(root: ET.Element) -> str:
+    ET.indent(root, " ")
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(root, "unicode") + "\n"
