@@ -1,8 +1,8 @@
 """The page of results: what was measured, from the files that the measuring programs wrote.
 
 A folder of results holds ``index.json``, a list of sections in the page's order, and beside it
-the JSON files they name, as pretrain/evaluate.py --out wrote them. The page is generated, so that
-no figure on it was copied by hand.
+the JSON files they name, as pretrain/evaluate.py --out and pretrain/probe.py --out wrote them. The
+page is generated, so that no figure on it was copied by hand.
 """
 
 import json
@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from genesis_rl.evaluation import SECTIONS, baseline_columns, format_score, group_title
 from genesis_rl.files import new_file
+from genesis_rl.probes import caption, layout
 
 INDEX = "index.json"
 # The scores on the page; every one that was taken is in the files.
@@ -52,6 +53,8 @@ class Section:
     """what was done, by which command; Markdown"""
     evaluation: str | None = None
     """file of pretrain/evaluate.py --out, beside the index"""
+    probes: str | None = None
+    """file of pretrain/probe.py --out, beside the index"""
     seen: tuple[str, ...] = ()
     """what the figures show, one remark each; Markdown"""
     pictures: tuple[Picture, ...] = ()
@@ -110,6 +113,8 @@ def page(folder: str | os.PathLike[str]) -> str:
             parts.append(section.text)
         if section.evaluation is not None:
             parts += _evaluation(Path(folder) / section.evaluation)
+        if section.probes is not None:
+            parts += _probes(Path(folder) / section.probes)
         if section.seen:
             parts.append("\n".join(f"- {remark}" for remark in section.seen))
         parts += [f"![{p.caption}]({p.file})\n\n*{p.caption}*" for p in section.pictures]
@@ -136,6 +141,19 @@ def _evaluation(path: Path) -> list[str]:
     except (KeyError, TypeError, IndexError) as error:
         raise ValueError(
             f"{path} is not what evaluate.py --out writes: {type(error).__name__} {error}."
+        ) from error
+
+
+def _probes(path: Path) -> list[str]:
+    """Tables of a probing: what the latents tell, and the runs they are of."""
+    result = _read(path)
+    try:
+        told = f"{caption(result)}, probed on {result['hardware']}."
+        records = [{**record, "versions": result["versions"]} for record in result["runs"]]
+        return [f"{told}\n\n{_table(*layout(result))}", _runs(records, path.name)]
+    except (KeyError, TypeError, IndexError) as error:
+        raise ValueError(
+            f"{path} is not what probe.py --out writes: {type(error).__name__} {error}."
         ) from error
 
 

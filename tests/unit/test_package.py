@@ -27,6 +27,7 @@ LAYERS = (
     {"perception", "training", "presets"},
     {"benchmark", "doctor", "export", "figures", "scoring"},
     {"evaluation"},
+    {"probes"},
     {"model_card", "results"},
     {"sharing"},
     {"envs"},

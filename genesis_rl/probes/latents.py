@@ -1,0 +1,125 @@
+"""Frozen latents of the images that are probed: inferred once, kept on disk."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import filelock
+import numpy as np
+import numpy.typing as npt
+import torch
+from tqdm import tqdm
+
+from genesis_rl import metrics
+from genesis_rl.checkpoint import fingerprint
+from genesis_rl.data import Pack
+from genesis_rl.files import new_folder, recover_folder
+from genesis_rl.metrics.features import digest
+from genesis_rl.metrics.segmentation import overlaps
+from genesis_rl.slots import SceneModel
+from genesis_rl.training.validate import device_of, eval_mode
+
+_FORMAT = 1  # raised when the same model and images give another content
+_BATCH = 64
+_SLOTS, _IOU = "slots.npy", "iou.npy"
+
+
+class Sample(NamedTuple):
+    """The images of a split that are used.
+
+    Attributes:
+        pack: the split.
+        rows: (n,) int64, ascending numbers of its images.
+    """
+
+    pack: Pack
+    rows: npt.NDArray[np.int64]
+
+    @classmethod
+    def draw(cls, pack: Pack, count: int) -> "Sample":
+        """Draw at most ``count`` images, the same at every call.
+
+        From the whole split, because neighbours may be views of one scene, or scenes of one kind.
+        """
+        order = np.random.default_rng(0).permutation(len(pack))
+        return cls(pack, np.sort(order[:count]))
+
+
+class Latents(NamedTuple):
+    """What a model makes of the n images of a sample.
+
+    Attributes:
+        slots: (n, K, D) float32, `genesis_rl.slots.Slots.features` at the posterior's means.
+        iou: (n, K, L) float32 in [0, 1], intersection over union of each slot's pixels (those
+            where its mask is the largest) with each label's from 1; L = 0 without masks.
+    """
+
+    slots: npt.NDArray[np.float32]
+    iou: npt.NDArray[np.float32]
+
+
+def latents(model: SceneModel, sample: Sample, cache: Path) -> Latents:
+    """Infer the latents of a sample, or map those that an earlier call left in the cache.
+
+    They are kept by the model's fingerprint, the pack's content and the images' numbers. Two
+    processes may ask for the same ones at once.
+
+    Args:
+        model: a scene model in eval or training mode, which is put back.
+        sample: images of the model's size.
+        cache: folder of all latents, made if missing.
+
+    Raises:
+        ValueError: if the images do not fit the model, or the latents are not finite.
+        OSError: if the cache cannot be written.
+    """
+    numbers = hashlib.sha256(sample.rows.tobytes()).hexdigest()
+    key = json.dumps([_FORMAT, fingerprint(model), digest(sample.pack), numbers])
+    folder = cache / hashlib.sha256(key.encode()).hexdigest()[:24]
+    cache.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(cache / f".{folder.name}.lock"):
+        if not recover_folder(folder).is_dir():
+            found = _infer(model, sample)
+            with new_folder(folder) as temporary:
+                np.save(temporary / _SLOTS, found.slots)
+                np.save(temporary / _IOU, found.iou)
+    try:
+        slots, iou = (np.load(folder / name, mmap_mode="r") for name in (_SLOTS, _IOU))
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{folder} is damaged ({error}): delete it, it is made again.") from error
+    return Latents(slots, iou)
+
+
+@torch.inference_mode()
+def _infer(model: SceneModel, sample: Sample) -> Latents:
+    device, (pack, rows) = device_of(model), sample
+    num_slots, width = model.config.num_slots, sum(model.latent_sizes)
+    slots = np.empty((len(rows), num_slots, width), np.float32)
+    ious: list[npt.NDArray[np.float32]] = []
+    bar = tqdm(total=len(rows), desc="latents", unit="img", disable=None)
+    with bar, eval_mode(model):
+        for first in range(0, len(rows), _BATCH):
+            part = rows[first : first + _BATCH]
+            images = torch.from_numpy(pack.images[part]).to(device).permute(0, 3, 1, 2)
+            found = model.infer(images.float().div_(255))
+            slots[first : first + len(part)] = found.features.float().cpu().numpy()
+            if pack.masks is not None:
+                true = torch.from_numpy(pack.masks[part].astype(np.int64))
+                ious.append(_iou(true, metrics.segment(found.log_pi).cpu(), num_slots))
+            bar.update(len(part))
+    if not np.isfinite(slots).all():
+        raise ValueError("the model's latents are not finite on some images; is it trained?")
+    labels = max((iou.shape[2] for iou in ious), default=0)
+    padded = [np.pad(iou, ((0, 0), (0, 0), (0, labels - iou.shape[2]))) for iou in ious]
+    empty = np.zeros((len(rows), num_slots, 0), np.float32)
+    return Latents(slots, np.concatenate(padded) if padded else empty)
+
+
+def _iou(true: torch.Tensor, pred: torch.Tensor, num_slots: int) -> npt.NDArray[np.float32]:
+    """(B, K, labels) of label maps (B, H, W)."""
+    both = overlaps(true, pred)  # (B, labels with 0, slots seen)
+    either = both.sum(1, keepdim=True) + both.sum(2, keepdim=True) - both
+    iou = (both / either.clamp_min(1))[:, 1:].transpose(1, 2)
+    missing = num_slots - iou.shape[1]
+    return torch.nn.functional.pad(iou, (0, 0, 0, missing)).float().numpy()
