@@ -141,16 +141,11 @@ class TowerRenderer:
         }
         for number, shape in enumerate(shapes):
             geom = self._scene.geoms[self._room + number]
-            sizes = {
-                "cuboid": shape.size,
-                "cylinder": (shape.size[0], shape.size[0], shape.size[-1]),
-                "sphere": shape.size * 3,
-            }
             self._mujoco.mjv_initGeom(
                 geom,
                 geom_types[shape.kind],
-                np.array(sizes[shape.kind], np.float64),
-                np.array(shape.position, np.float64),
+                np.array([*shape.size, 0.0, 0.0][:3]),
+                np.array(shape.position, float),
                 shape.rotation.reshape(9),
                 np.array([*(c / 255 for c in shape.colour), 1.0], np.float32),
             )
