@@ -1,28 +1,41 @@
-"""Train a PPO agent on object slots.
+"""Train a PPO agent on object slots, or on what they are compared with.
 
     python agents/train.py --encoder runs/multi-dsprites-small
     python agents/train.py --encoder runs/cars --env CarRacing-v3 --policy.extractor mlp
+    python agents/train.py --obs state --env genesis_rl/ObjectComparison-v0
+    python agents/train.py --obs pixels --preset published --total-steps 2000000
 
 Any registered Gymnasium environment that shows frames will do; module:id imports a module first.
-Every field of the settings is a flag. agents/evaluate.py takes the folder that is written.
+Every field of the settings is a flag. The preset "published" has the PPO settings of the published
+results on the relational tasks. agents/evaluate.py takes the folder that is written.
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
 
 import tyro
 
-from genesis_rl.agents.config import AgentConfig
+from genesis_rl.agents.config import PRESETS, AgentConfig, preset_flags
 from genesis_rl.agents.learning import AgentTrainer, TrainingError
 
 # What a process ended by SIGTERM returns.
 _TERMINATED = 143
 
 
+def parse(argv: Sequence[str] | None) -> AgentConfig:
+    """Read the preset first: its settings stand before the other flags, which change them."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--preset", default="ours")
+    known, rest = first.parse_known_args(argv)
+    description = f"{__doc__}\npresets (--preset NAME): {', '.join(PRESETS)}"
+    return tyro.cli(AgentConfig, args=[*preset_flags(known.preset), *rest], description=description)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Train; return the exit status."""
     try:
-        trainer = AgentTrainer(tyro.cli(AgentConfig, args=argv, description=__doc__))
+        trainer = AgentTrainer(parse(argv))
     except (ValueError, TypeError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 2

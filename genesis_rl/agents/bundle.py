@@ -1,9 +1,9 @@
 """Agents on disk: a self-contained folder of settings, policy and encoder.
 
 The folder holds agent.json (settings, versions, the encoder's fingerprint, scores),
-policy.safetensors (the policy's weights) and encoder/ (a copy of the pretrained model). Nothing in
-it is pickled: the environments, the encoder and the policy are built anew from the settings. The
-optimiser's state is not kept.
+policy.safetensors (the policy's weights) and, where the agent sees through one, encoder/ (a copy of
+the pretrained model). Nothing in it is pickled: the environments, the encoder and the policy are
+built anew from the settings. The optimiser's state is not kept.
 """
 
 import json
@@ -24,7 +24,8 @@ from torch import Tensor
 
 import genesis_rl
 from genesis_rl.agents.config import AgentConfig
-from genesis_rl.agents.stack import build_ppo, make_encoder, make_vec_env
+from genesis_rl.agents.encoders import make_encoder
+from genesis_rl.agents.stack import build_ppo, make_vec_env
 from genesis_rl.checkpoint import Pretrained, fingerprint, read_tensors, save_pretrained
 from genesis_rl.envs.slot_obs import InfoKey
 from genesis_rl.files import new_folder, recover_folder
@@ -38,7 +39,7 @@ class Agent(NamedTuple):
 
     Attributes:
         model: PPO on ``venv``; ``predict`` acts, ``learn`` goes on training with a new optimiser.
-        venv: the environments, whose observations are the slots.
+        venv: the environments, whose observations are what the agent sees.
         config: the settings it was trained with.
         metadata: the whole content of agent.json.
     """
@@ -53,7 +54,7 @@ def save_agent(
     folder: str | os.PathLike[str],
     model: PPO,
     config: AgentConfig,
-    encoder: Pretrained,
+    encoder: Pretrained | None,
     *,
     metrics: Mapping[str, Any] | None = None,
 ) -> None:
@@ -63,27 +64,29 @@ def save_agent(
         folder: destination; an agent that lies there is replaced.
         model: PPO of `build_ppo`.
         config: its settings.
-        encoder: the pretrained model whose slots it acts on.
+        encoder: the model whose slots it acts on; None where it sees without.
         metrics: JSON data on how good it is.
     """
     settings = {
         "format": FORMAT,
         "versions": _versions(),
-        "encoder_fingerprint": fingerprint(encoder.model),
+        "encoder_fingerprint": encoder and fingerprint(encoder.model),
         "config": config.to_json(),
+        "spaces": _spaces(model),
         "steps": model.num_timesteps,
         "metrics": dict(metrics or {}),
     }
     with new_folder(folder) as temporary:
         weights = {name: value.contiguous() for name, value in _weights(model).items()}
         save_file(weights, temporary / POLICY)
-        (temporary / ENCODER).mkdir()
-        save_pretrained(
-            encoder.model,
-            temporary / ENCODER,
-            preprocessing=encoder.preprocessing,
-            extra=encoder.metadata,
-        )
+        if encoder is not None:
+            (temporary / ENCODER).mkdir()
+            save_pretrained(
+                encoder.model,
+                temporary / ENCODER,
+                preprocessing=encoder.preprocessing,
+                extra=encoder.metadata,
+            )
         (temporary / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
 
 
@@ -117,12 +120,13 @@ def load_agent(
     metadata = _read_settings(home / SETTINGS)
     saved = AgentConfig.from_json(metadata["config"])
     config = replace(saved, num_envs=num_envs, vec=vec, encoder_device=encoder_device)
-    encoder = make_encoder(config, home / ENCODER)
-    if encoder.fingerprint != metadata.get("encoder_fingerprint"):
+    encoder = None if saved.encoder is None else make_encoder(config, home / ENCODER)
+    if encoder is not None and encoder.fingerprint != metadata.get("encoder_fingerprint"):
         raise ValueError(
             f"{home / ENCODER} is not the encoder that the agent was trained with: its fingerprint "
             f"is {encoder.fingerprint[:12]}, agent.json has "
-            f"{str(metadata.get('encoder_fingerprint'))[:12]}."
+            f"{str(metadata.get('encoder_fingerprint'))[:12]}. Put the agent's folder back as it "
+            "was saved, or train an agent on the new encoder."
         )
     venv = make_vec_env(config, encoder, info_keys=info_keys)
     try:
@@ -130,11 +134,26 @@ def load_agent(
             # Fewer environments than in training may not fill PPO's minibatches.
             warnings.simplefilter("ignore", UserWarning)
             model = build_ppo(config, venv, device)
+        _check_spaces(model, metadata.get("spaces"), saved.env)
         _load_policy(model, home / POLICY)
     except BaseException:
         venv.close()
         raise
     return Agent(model, venv, saved, metadata)
+
+
+def _spaces(model: PPO) -> dict[str, str]:
+    return {"observations": str(model.observation_space), "actions": str(model.action_space)}
+
+
+def _check_spaces(model: PPO, trained: Mapping[str, str] | None, env: str) -> None:
+    """Refuse environments other than the agent's; agents of before this was kept pass."""
+    for name, space in _spaces(model).items():
+        if trained is not None and space != trained.get(name):
+            raise ValueError(
+                f"the {name} of env {env!r} are now {space}, but the agent was trained with "
+                f"{trained.get(name)}; wanted the versions and settings it was trained with."
+            )
 
 
 def _versions() -> dict[str, str]:

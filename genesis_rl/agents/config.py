@@ -8,19 +8,54 @@ from typing import Any, Literal, Self, cast, get_args, get_type_hints
 
 from genesis_rl.frames import LAYOUTS, Layout
 
+Obs = Literal["encoder", "genesis", "monet", "vae", "random", "state", "pixels", "feature_map"]
+# Those that see through an encoder.
+ENCODED = ("encoder", "genesis", "monet", "vae", "random")
+# Those that see frames as they are.
+PIXELS = ("pixels", "feature_map")
+# Flags of agents/train.py under one name. What is published on the relational tasks names these
+# settings; the others are Stable-Baselines3's defaults.
+PRESETS: dict[str, dict[str, Any]] = {
+    "ours": {},
+    "published": {
+        "num-envs": 4,
+        "ppo.n-steps": 2048,
+        "ppo.batch-size": 32,
+        "ppo.learning-rate": 3e-4,
+        "ppo.gamma": 0.99,
+        "ppo.ent-coef": 0.01,
+    },
+}
+
+
+def preset_flags(name: str, prefix: str = "") -> list[str]:
+    """The flags of a preset, with a prefix before each name.
+
+    Raises:
+        ValueError: if there is none of that name.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"preset is {name!r}; wanted one of {', '.join(PRESETS)}.")
+    pairs = PRESETS[name].items()
+    return [part for flag, value in pairs for part in (f"--{prefix}{flag}", str(value))]
+
 
 @dataclass(frozen=True)
 class PolicyConfig:
-    """How slots become features of the actor and the critic."""
+    """How a set (slots, objects of the state, cells of a feature map) becomes features.
 
-    extractor: Literal["transformer", "mlp"] = "transformer"
-    """a transformer over the set of slots, or an MLP on the slots in a row"""
+    The actor and the critic share them. NatureCNN (obs pixels) has its own sizes.
+    """
+
+    extractor: Literal["transformer", "relation", "deep_sets", "mlp"] = "transformer"
+    """a transformer with a CLS token, a relation network or deep sets over the set, or an MLP on
+    its elements in a row"""
     width: int = 64
-    """size of the features, of the transformer's tokens or of the MLP's layers"""
+    """size of the features, and of the transformer's tokens or the layers"""
     heads: int = 4
     """attention heads of the transformer"""
     layers: int = 2
-    """blocks of the transformer, or layers of the MLP"""
+    """blocks of the transformer, or layers"""
 
     def __post_init__(self) -> None:
         """Check values."""
@@ -34,9 +69,8 @@ class PolicyConfig:
 class PPOConfig:
     """Settings of PPO, by the names of Stable-Baselines3.
 
-    The defaults learn ObjectGoal in the fewest steps of those tried, with 16 environments. The
-    published results on the relational tasks have n_steps 2048, batch_size 32, learning_rate 3e-4
-    and 4 environments.
+    The defaults learn ObjectGoal in the fewest steps of those tried, with 16 environments. Those of
+    the published results on the relational tasks are the preset "published".
     """
 
     n_steps: int = 128
@@ -78,8 +112,14 @@ class PPOConfig:
 class AgentConfig:
     """All settings of an agent's training."""
 
-    encoder: str
-    """folder of a pretrained model or of its run, or a Hub id"""
+    obs: Obs = "encoder"
+    """what the agent sees: the slots of any encoder, of one that must be a GENESIS, a MONet or a
+    VAE, or of one with the encoder's settings and random weights; the environment's ground-truth
+    state; frames through NatureCNN (pixels) or through a CNN whose map is taken as a set
+    (feature_map), trained with the policy"""
+    encoder: str | None = None
+    """folder of a pretrained model or of its run, or a Hub id; for obs random also a preset of
+    pretrain/train.py"""
     env: str = "genesis_rl/ObjectGoal-v0"
     """id of a registered environment; module:id imports the module first"""
     env_options: str = "{}"
@@ -90,6 +130,8 @@ class AgentConfig:
     """axes of a frame, e.g. HWC; auto: told from its shape"""
     render: bool = False
     """take the frames from rendering: for environments that observe none"""
+    frame_size: int = 64
+    """side in pixels to which frames are brought for obs pixels and feature_map"""
     mask_geometry: bool = True
     """give the agent each slot's mask centroid and area too"""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
@@ -131,13 +173,19 @@ class AgentConfig:
 
     def __post_init__(self) -> None:
         """Check values."""
-        for name in ("encoder", "env"):
-            if not getattr(self, name):
-                raise ValueError(f"{name} is empty; wanted {_WANTED[name]}.")
+        if not self.env:
+            raise ValueError("env is empty; wanted the id of a registered environment.")
+        _check_choice(self, "obs")
+        self._check_encoder()
         _check_choice(self, "vec")
         _check_choice(self, "encoder_precision")
         if self.frame_layout not in LAYOUTS:
             raise ValueError(f"frame_layout is {self.frame_layout!r}; wanted one of {LAYOUTS}.")
+        if self.frame_size < _LEAST_FRAME:
+            raise ValueError(
+                f"frame_size is {self.frame_size}; wanted at least {_LEAST_FRAME}, which the CNN's "
+                "convolutions take."
+            )
         names = ("total_steps", "num_envs", "eval_every", "eval_episodes")
         _check_positive(self, *names, whole=True)
         if self.max_minutes is not None:
@@ -147,6 +195,22 @@ class AgentConfig:
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"seed is {self.seed}; wanted a value in 0..2**31 - 1.")
         _ = self.options
+
+    def _check_encoder(self) -> None:
+        """An encoder where one is used, and only there."""
+        if self.obs in ENCODED and not self.encoder:
+            raise ValueError(
+                f"obs is {self.obs!r} and encoder is {self.encoder!r}; wanted the folder of a "
+                "pretrained model, or a Hub id (or an obs that needs none: state, pixels, "
+                "feature_map)."
+            )
+        if self.obs not in ENCODED and self.encoder is not None:
+            raise ValueError(
+                f"encoder is {self.encoder!r}, which obs {self.obs!r} does not use; wanted no "
+                f"encoder, or obs {', '.join(ENCODED)}."
+            )
+        if self.obs == "state" and self.render:
+            raise ValueError("render is set, but obs 'state' takes no frames; wanted one of them.")
 
     @property
     def options(self) -> dict[str, Any]:
@@ -229,10 +293,8 @@ class EvaluationConfig:
             raise ValueError(f"seed is {self.seed}; wanted a value from 0 to below 2**31.")
 
 
-_WANTED = {
-    "encoder": "the folder of a pretrained model, or a Hub id",
-    "env": "the id of a registered environment",
-}
+# NatureCNN's three convolutions leave one cell of it.
+_LEAST_FRAME = 36
 
 
 def _check_choice(config: Any, name: str) -> None:

@@ -21,11 +21,13 @@ from genesis_rl.files import new_file
 from genesis_rl.frames import as_nhwc_uint8
 from genesis_rl.perception import SlotEncoder
 from genesis_rl.process import keep_freed_memory
-from genesis_rl.visualize import Picture, overlay_masks, save_mp4
+from genesis_rl.visualize import Picture, mosaic, overlay_masks, save_mp4
 
 RESULT, VIDEO = "evaluation.json", "video.mp4"
 # Pictures for which the video stays on an episode's end.
 _HOLD = 4
+# Smaller frames are enlarged to it, in pixels.
+_MIN_HEIGHT = 128
 
 
 class Policy(Protocol):
@@ -248,10 +250,11 @@ def _torch_seed(seed: int) -> Iterator[None]:
 def film(
     venv: VecEnv, policy: Policy, path: str | os.PathLike[str], *, episodes: int = 8, seed: int = 0
 ) -> None:
-    """Write a video (MP4) of episodes: frame, slots in colours, and what each slot sees.
+    """Write a video (MP4) of episodes: the frame and, where there are any, what the slots see.
 
     Args:
-        venv: one environment of `make_vec_env`, with "frame" and "masks" among its ``info_keys``.
+        venv: one environment of `make_vec_env`, with "frame" and, where there is an encoder,
+            "masks" among its ``info_keys``.
         policy: what acts; its actions are drawn.
         path: where to write.
         episodes: how many, with the seeds seed, seed + 1, ...
@@ -265,39 +268,39 @@ def film(
             f"venv has {venv.num_envs} environments and episodes is {episodes}; wanted 1 and >= 1."
         )
     slots = unwrap_vec_wrapper(venv, VecGenesisObs)
-    if slots is None:
-        raise ValueError("venv has no VecGenesisObs; wanted environments of make_vec_env.")
+    encoder = None if slots is None else slots.slot_encoder
     venv.env_method("seed_episodes", seed, 1)
     fps = int(venv.get_attr("metadata")[0].get("render_fps", 10))
     # Slower than the environment's own rate: episodes may last a few steps only.
     with _torch_seed(seed):
-        save_mp4(path, _pictures(venv, slots, policy, episodes), fps=max(1, fps // 2))
+        save_mp4(path, _pictures(venv, encoder, policy, episodes), fps=max(1, fps // 2))
 
 
 def _pictures(
-    venv: VecEnv, slots: VecGenesisObs, policy: Policy, episodes: int
+    venv: VecEnv, encoder: SlotEncoder | None, policy: Policy, episodes: int
 ) -> Iterator[Picture]:
-    """The frames with masks; the last of an episode is held a while."""
+    """The frames, with masks; the last of an episode is held a while."""
     observations = venv.reset()
     for _ in range(episodes):
-        # Wrappers around VecGenesisObs have reset_infos of their own, which are empty.
-        yield _picture(slots.slot_encoder, slots.reset_infos[0])
+        yield _picture(encoder, venv.reset_infos[0])
         done = False
         while not done:
             actions, _state = policy.predict(observations, deterministic=False)
             observations, _rewards, dones, infos = venv.step(actions)
             done = bool(dones[0])
-            picture = _picture(slots.slot_encoder, infos[0])
+            picture = _picture(encoder, infos[0])
             yield from [picture] * (_HOLD if done else 1)
 
 
-def _picture(encoder: SlotEncoder, info: dict[str, Any]) -> Picture:
-    if not {"frame", "masks"} <= info.keys():
+def _picture(encoder: SlotEncoder | None, info: dict[str, Any]) -> Picture:
+    if "frame" not in info or (encoder is not None and "masks" not in info):
         raise ValueError(
             f"the infos have {sorted(info)}; wanted environments of make_vec_env with "
             'info_keys=("frame", "masks").'
         )
     frame = info["frame"]
+    if encoder is None:
+        return mosaic(frame[None, None], scale=-(-_MIN_HEIGHT // len(frame)))
     if encoder.preprocessing.resize in ("crop", "letterbox"):
         # The masks are not on the frame then, but on what the model sees of it.
         size, how = encoder.image_size, encoder.preprocessing

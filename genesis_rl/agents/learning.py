@@ -12,8 +12,14 @@ from tqdm import tqdm
 
 from genesis_rl.agents.bundle import recover_agent, save_agent
 from genesis_rl.agents.config import AgentConfig
-from genesis_rl.agents.stack import build_ppo, fit_scale, make_encoder, make_vec_env, step_seconds
-from genesis_rl.checkpoint import load_pretrained, pick_device
+from genesis_rl.agents.encoders import load_encoder, make_encoder
+from genesis_rl.agents.stack import (
+    build_ppo,
+    fit_scale,
+    make_vec_env,
+    step_seconds,
+)
+from genesis_rl.checkpoint import pick_device
 from genesis_rl.log import FILE, RunLog
 from genesis_rl.process import StopSignal, keep_freed_memory
 
@@ -53,8 +59,10 @@ class AgentTrainer:
             torch.set_num_threads(config.threads)
         keep_freed_memory()
         device = pick_device(config.device)
-        self.pretrained = load_pretrained(config.encoder, device="cpu")
-        encoder = make_encoder(config, self.pretrained.model, self.pretrained.preprocessing)
+        self.pretrained = load_encoder(config)
+        encoder = None
+        if self.pretrained is not None:
+            encoder = make_encoder(config, self.pretrained.model, self.pretrained.preprocessing)
         self.venv = make_vec_env(config, encoder, seed=config.seed)
         try:
             self.eval_venv = make_vec_env(

@@ -5,111 +5,35 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
-import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium.wrappers import AddRenderObservation, FilterObservation
 from stable_baselines3 import PPO
-from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
-from genesis_rl.agents.config import AgentConfig
-from genesis_rl.agents.extractors import FlatSlotsExtractor, SlotScale, SlotSetExtractor
+from genesis_rl.agents.config import PIXELS, AgentConfig
+from genesis_rl.agents.env_maker import EnvMaker
+from genesis_rl.agents.extractors import EXTRACTORS, SlotExtractor
+from genesis_rl.agents.extractors.pixels import FeatureMapExtractor
+from genesis_rl.agents.frames import VecFrames
 from genesis_rl.agents.vec_obs import VecGenesisObs
 from genesis_rl.checkpoint import pick_device
-from genesis_rl.envs.frame_source import find_frames
 from genesis_rl.envs.slot_obs import InfoKey
-from genesis_rl.frames import Preprocessing
 from genesis_rl.perception import SlotEncoder
-from genesis_rl.slots import SceneModel
 
-_ACTIONS = (
-    gym.spaces.Box,
-    gym.spaces.Discrete,
-    gym.spaces.MultiDiscrete,
-    gym.spaces.MultiBinary,
-)
 # Read by OpenMP, OpenBLAS and MKL when a process starts.
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 # Frames that tell the spread of the latents.
 _SCALE_FRAMES = 512
 
 
-class EpisodeSeeds(gym.Wrapper[Any, Any, Any, Any]):
-    """Gives every episode a seed of its own, once `seed_episodes` has been called.
-
-    Episode e of an evaluation then starts the same way in whichever environment it runs and
-    whatever was done before, so that policies meet the same episodes.
-    """
-
-    _seeds: Iterator[int] | None = None
-
-    def seed_episodes(self, first: int, stride: int) -> None:
-        """Start the coming episodes with the seeds first, first + stride, ..."""
-        self._seeds = iter(range(first, 2**31, stride))
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
-        """Reset with the next seed, unless one is given."""
-        if seed is None and self._seeds is not None:
-            seed = next(self._seeds)
-        return self.env.reset(seed=seed, options=options)
-
-
-@dataclass(frozen=True)
-class EnvMaker:
-    """Makes one environment of the settings; plain data, so that any process can.
-
-    Attributes:
-        config: what to make.
-    """
-
-    config: AgentConfig
-
-    def __call__(self) -> gym.Env[Any, Any]:
-        """Make the environment.
-
-        Raises:
-            ValueError: if it cannot be made, shows no frames, or has actions that PPO cannot take.
-        """
-        config = self.config
-        if multiprocessing.parent_process() is not None:
-            torch.set_num_threads(1)
-        env = self._make()
-        if not isinstance(env.action_space, _ACTIONS):
-            raise ValueError(
-                f"env {config.env!r} has the actions {env.action_space}; PPO takes Box, Discrete, "
-                "MultiDiscrete and MultiBinary."
-            )
-        if config.render:
-            env = AddRenderObservation(env, render_only=True)
-        source = find_frames(env.observation_space, key=config.obs_key, layout=config.frame_layout)
-        if source.key is not None:  # only the frame goes through the pipe between processes
-            env = FilterObservation(env, [source.key])
-        return EpisodeSeeds(Monitor(env))
-
-    def _make(self) -> gym.Env[Any, Any]:
-        config = self.config
-        options = dict(config.options)
-        if config.render:
-            options["render_mode"] = "rgb_array"
-        try:
-            return gym.make(config.env, **options)
-        except Exception as error:  # whatever the environment's own code raises
-            raise ValueError(
-                f"env {config.env!r} cannot be made: {type(error).__name__}: "
-                f"{' '.join(str(error).split())}"
-            ) from error
-
-
 class StepTimer(VecEnvWrapper):
     """Adds up the time that the environments inside take for their steps.
+
+    ``reset_infos`` are those of the wrapper inside.
 
     Attributes:
         seconds: wall-clock time in all.
@@ -119,78 +43,67 @@ class StepTimer(VecEnvWrapper):
 
     def reset(self) -> VecEnvObs:
         """Reset the environments."""
-        return self.venv.reset()
+        observations = self.venv.reset()
+        self.reset_infos = self.venv.reset_infos
+        return observations
 
     def step_wait(self) -> VecEnvStepReturn:
         """Step the environments."""
         began = time.perf_counter()
         result = self.venv.step_wait()
         self.seconds += time.perf_counter() - began
+        self.reset_infos = self.venv.reset_infos
         return result
-
-
-def make_encoder(
-    config: AgentConfig, model: SceneModel | Path, preprocessing: Preprocessing | None = None
-) -> SlotEncoder:
-    """Make the encoder as the settings want it, of a model in memory or a folder.
-
-    Raises:
-        ValueError: if the folder holds no model, or the device is unknown.
-    """
-    return SlotEncoder(
-        model,
-        device=config.encoder_device,
-        preprocessing=preprocessing,
-        dtype="bfloat16" if config.encoder_precision == "bf16" else "float32",
-    )
 
 
 def make_vec_env(
     config: AgentConfig,
-    encoder: SlotEncoder,
+    encoder: SlotEncoder | None,
     *,
     num_envs: int | None = None,
     seed: int | None = None,
     info_keys: tuple[InfoKey, ...] = (),
 ) -> VecEnv:
-    """Make the environments with one encoder around them.
+    """Make the environments with what the agent sees of them.
 
     Args:
         config: the settings.
-        encoder: turns the frames of all environments into slots, in this process.
+        encoder: turns the frames of all environments into slots, in this process; None for what
+            is seen without.
         num_envs: how many; None: as in the settings.
         seed: of the first environment, the others follow; None: not seeded.
-        info_keys: "frame" and "masks" to put in the infos.
+        info_keys: "frame" and, where there is an encoder, "masks" to put in the infos.
 
     Returns:
-        The vector environment: observations (num_envs, K, D), float32.
+        The vector environment. Observations: slots (num_envs, K, D) or the state, float32; frames
+        (num_envs, 3, S, S), uint8.
 
     Raises:
         ValueError: if the environment cannot be made, or shows no frames that the encoder takes.
     """
     num_envs = num_envs or config.num_envs
-    maker = EnvMaker(config)
+    maker = EnvMaker(config, show=config.obs == "state" and "frame" in info_keys)
     probe = maker()  # errors are told apart here; in a worker they would end its process
     try:
         one = DummyVecEnv([lambda: probe])
-        _slots(config, encoder, one, ())
+        _see(config, encoder, one, ())
     finally:
         probe.close()
-    frames: VecEnv
+    venv: VecEnv
     if config.vec == "dummy":
-        frames = DummyVecEnv([maker] * num_envs)
+        venv = DummyVecEnv([maker] * num_envs)
     else:
         try:
             with _single_threaded_children():
-                frames = SubprocVecEnv([maker] * num_envs)
+                venv = SubprocVecEnv([maker] * num_envs)
         except (EOFError, ConnectionError) as error:
             raise ValueError(
                 f"env {config.env!r} can be made in this process, but not in one of its own; "
                 "wanted module:id, with the module that registers it, or vec dummy."
             ) from error
     if seed is not None:
-        frames.seed(seed)
-    return StepTimer(_slots(config, encoder, StepTimer(frames), info_keys))
+        venv.seed(seed)
+    return StepTimer(_see(config, encoder, StepTimer(venv), info_keys))
 
 
 def step_seconds(venv: VecEnv) -> tuple[float, float]:
@@ -204,17 +117,28 @@ def step_seconds(venv: VecEnv) -> tuple[float, float]:
     return environments, with_encoder - environments
 
 
-def _slots(
-    config: AgentConfig, encoder: SlotEncoder, frames: VecEnv, info_keys: tuple[InfoKey, ...]
-) -> VecGenesisObs:
-    return VecGenesisObs(
-        frames,
-        encoder,
-        mask_geometry=config.mask_geometry,
-        key=config.obs_key,
-        frame_layout=config.frame_layout,
-        info_keys=info_keys,
-    )
+def _see(
+    config: AgentConfig, encoder: SlotEncoder | None, venv: VecEnv, info_keys: tuple[InfoKey, ...]
+) -> VecEnv:
+    """Put what the agent sees through around the environments."""
+    if encoder is not None:
+        return VecGenesisObs(
+            venv,
+            encoder,
+            mask_geometry=config.mask_geometry,
+            key=config.obs_key,
+            frame_layout=config.frame_layout,
+            info_keys=info_keys,
+        )
+    if config.obs in PIXELS:
+        return VecFrames(
+            venv,
+            size=config.frame_size,
+            key=config.obs_key,
+            frame_layout=config.frame_layout,
+            show="frame" in info_keys,
+        )
+    return venv
 
 
 @contextmanager
@@ -240,18 +164,7 @@ def build_ppo(config: AgentConfig, venv: VecEnv, device: str | torch.device = "a
     Raises:
         ValueError: for an unknown device.
     """
-    policy, ppo = config.policy, config.ppo
-    kwargs: dict[str, Any] = {
-        "features_extractor_class": FlatSlotsExtractor,
-        "net_arch": [policy.width] * policy.layers,
-    }
-    if policy.extractor == "transformer":
-        sizes = {"width": policy.width, "heads": policy.heads, "layers": policy.layers}
-        kwargs = {
-            "features_extractor_class": SlotSetExtractor,
-            "features_extractor_kwargs": {"features_dim": policy.width, **sizes},
-            "net_arch": [],
-        }
+    ppo = config.ppo
     return PPO(
         "MlpPolicy",
         venv,
@@ -265,19 +178,42 @@ def build_ppo(config: AgentConfig, venv: VecEnv, device: str | torch.device = "a
         vf_coef=ppo.vf_coef,
         clip_range=ppo.clip_range,
         max_grad_norm=ppo.max_grad_norm,
-        policy_kwargs=kwargs,
+        policy_kwargs=_network(config),
         seed=config.seed,
         device=pick_device(device),
     )
 
 
+def _network(config: AgentConfig) -> dict[str, Any]:
+    """The arguments of the policy that say what its features come from."""
+    if config.obs == "pixels":
+        return {"features_extractor_class": NatureCNN, "net_arch": []}
+    policy = config.policy
+    cls: type[BaseFeaturesExtractor] = EXTRACTORS[policy.extractor]
+    kwargs: dict[str, Any] = {}
+    hidden = [policy.width] * policy.layers
+    if policy.extractor != "mlp":
+        kwargs, hidden = {"width": policy.width, "layers": policy.layers}, []
+        kwargs["features_dim"] = policy.width
+    if policy.extractor == "transformer":
+        kwargs["heads"] = policy.heads
+    if config.obs == "feature_map":
+        cls, kwargs = FeatureMapExtractor, {"pool": cls, **kwargs}
+    return {
+        "features_extractor_class": cls,
+        "features_extractor_kwargs": kwargs,
+        "net_arch": hidden,
+    }
+
+
 def fit_scale(model: PPO, venv: VecEnv, seed: int = 0) -> None:
-    """Set the extractor's scale by observations of some random steps, made in ``venv``."""
+    """Set a slot extractor's scale by observations of some random steps, made in ``venv``."""
+    extractor = model.policy.features_extractor
+    if not isinstance(extractor, SlotExtractor):
+        return
     venv.action_space.seed(seed)
     seen = [cast("np.ndarray[Any, Any]", venv.reset())]
     for _ in range(_SCALE_FRAMES // venv.num_envs):
         actions = np.stack([venv.action_space.sample() for _ in range(venv.num_envs)])
         seen.append(cast("np.ndarray[Any, Any]", venv.step(actions)[0]))
-    scale = model.policy.features_extractor.scale
-    if isinstance(scale, SlotScale):
-        scale.fit(torch.as_tensor(np.concatenate(seen)))
+    extractor.fit_scale(torch.as_tensor(np.concatenate(seen)))

@@ -10,6 +10,7 @@ import pytest
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
+from genesis_rl.agents.env_maker import EpisodeSeeds
 from genesis_rl.agents.evaluation import (
     Episodes,
     RandomPolicy,
@@ -19,7 +20,6 @@ from genesis_rl.agents.evaluation import (
     score,
     wilson_interval,
 )
-from genesis_rl.agents.stack import EpisodeSeeds
 
 
 class Counting(gym.Env[Any, Any]):
@@ -162,9 +162,9 @@ def test_random_actions_are_even_and_repeatable() -> None:
     assert np.bincount(many, minlength=3) == pytest.approx(500, rel=0.15)
 
 
-def test_filming_wants_one_environment_with_slots(tmp_path: Any) -> None:
+def test_filming_wants_one_environment_with_frames(tmp_path: Any) -> None:
     with pytest.raises(ValueError, match="venv has 2 environments"):
         film(counting(2), Constant(), tmp_path / "video.mp4")
-    with pytest.raises(ValueError, match="venv has no VecGenesisObs"):
+    with pytest.raises(ValueError, match="wanted environments of make_vec_env"):
         film(counting(1), Constant(), tmp_path / "video.mp4")
     assert not list(tmp_path.iterdir())

@@ -1,0 +1,45 @@
+"""Features extractor of Stable-Baselines3 for frames whose CNN's map is taken as a set."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN
+from torch import Tensor, nn
+
+from genesis_rl.agents.extractors.slots import SlotExtractor
+
+
+class FeatureMapExtractor(BaseFeaturesExtractor):
+    """The map of NatureCNN's convolutions as a set of cells, pooled like a set of slots.
+
+    A learned embedding is added to every cell, which says where it is. At 64 px there are 16 cells
+    of 64 features.
+    """
+
+    def __init__(
+        self, observation_space: spaces.Space[Any], pool: type[SlotExtractor], **sizes: int
+    ) -> None:
+        """Build the network.
+
+        Args:
+            observation_space: Box (3, S, S), uint8, S >= 36.
+            pool: one of `EXTRACTORS`.
+            **sizes: what it takes.
+        """
+        cnn = NatureCNN(observation_space).cnn[:-1]  # without its Flatten
+        with torch.no_grad():
+            example = torch.zeros(1, *observation_space.sample().shape)
+            _, channels, height, width = cnn(example).shape
+        cells = spaces.Box(-np.inf, np.inf, (height * width, channels), np.float32)
+        pooled = pool(cells, **sizes)
+        super().__init__(observation_space, pooled.features_dim)
+        self.cnn, self.pool = cnn, pooled
+        self.places = nn.Parameter(0.02 * torch.randn(height * width, channels))
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Turn frames (B, 3, S, S) in [0, 1] into features (B, features_dim)."""
+        cells = self.cnn(observations).flatten(2).transpose(1, 2)  # (B, cells, channels)
+        features: Tensor = self.pool(cells + self.places)
+        return features

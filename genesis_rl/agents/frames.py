@@ -1,0 +1,96 @@
+"""Frames as observations, for agents that see pixels."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+from gymnasium import spaces
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
+
+from genesis_rl.envs.frame_source import find_frames
+from genesis_rl.frames import Layout, as_nhwc_uint8
+
+Frames = npt.NDArray[np.uint8]
+
+
+class VecFrames(VecEnvWrapper):
+    """Brings the frames of a vector environment to what Stable-Baselines3's CNNs take.
+
+    The observations are (3, S, S) uint8, whatever layout, size and range the environment's have.
+    """
+
+    def __init__(
+        self,
+        venv: VecEnv,
+        *,
+        size: int,
+        key: str | None = None,
+        frame_layout: Layout = "auto",
+        show: bool = False,
+    ) -> None:
+        """Wrap a vector environment.
+
+        Args:
+            venv: vector environment whose observations are, or hold, frames.
+            size: S.
+            key: entry of a Dict observation that holds the frame; None finds it.
+            frame_layout: axes of one frame of one environment; "auto" tells them from the space.
+            show: put the frame, (S, S, 3), into the infos as "frame".
+
+        Raises:
+            ValueError: if the observations hold no frames.
+        """
+        self._source = find_frames(venv.observation_space, key=key, layout=frame_layout)
+        self._size, self._show = size, show
+        super().__init__(venv, observation_space=spaces.Box(0, 255, (3, size, size), np.uint8))
+
+    def reset(self) -> VecEnvObs:
+        """Reset the environments."""
+        frames = self._bring(self._source.frames(self.venv.reset()))
+        self.reset_infos = [
+            {**info, **self._extra(frame)}
+            for info, frame in zip(self.venv.reset_infos, frames, strict=True)
+        ]
+        return frames
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """Step the environments; the last frame of an episode is in its info."""
+        observations, rewards, dones, infos = self.venv.step_wait()
+        frames = self._bring(self._source.frames(observations))
+        for i, info in enumerate(infos):
+            shown = frames[i]
+            if "terminal_observation" in info:
+                self.reset_infos[i] = {**self.venv.reset_infos[i], **self._extra(shown)}
+                last = np.asarray(self._source.frames(info["terminal_observation"]))
+                shown = self._bring(last[None])[0]
+                info["terminal_observation"] = shown
+            info |= self._extra(shown)
+        return frames, rewards, dones, infos
+
+    def _bring(self, frames: Any) -> Frames:
+        images = as_nhwc_uint8(
+            frames, layout=self._source.layout, white=self._source.white, image_size=self._size
+        )
+        # A copy: the environment may draw its next frame into the same memory.
+        return images.transpose(0, 3, 1, 2).copy()
+
+    def _extra(self, frame: Frames) -> dict[str, Frames]:
+        return {"frame": frame.transpose(1, 2, 0)} if self._show else {}
+
+
+class RenderInfo(gym.Wrapper[Any, Any, Any, Any]):
+    """Puts the rendered frame into every info as "frame", for agents that see none."""
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Reset and render."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        return observation, {**info, "frame": self.env.render()}
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Step and render."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        return observation, reward, terminated, truncated, {**info, "frame": self.env.render()}
