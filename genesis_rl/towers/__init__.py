@@ -3,7 +3,7 @@
 from genesis_rl.towers.gl import require_gl
 from genesis_rl.towers.rendering import TowerRenderer
 from genesis_rl.towers.rules import COLOURS, FAMILIES, HEIGHTS, RULES, Shape, Tower, sample_tower
-from genesis_rl.towers.simulation import Outcome, simulate
+from genesis_rl.towers.simulation import Agreement, Outcome, count_agreement, simulate
 from genesis_rl.towers.textures import texture, texture_files
 from genesis_rl.towers.world import (
     CAMERAS,
@@ -25,12 +25,14 @@ __all__ = [
     "LIGHTS",
     "RULES",
     "TEXTURE_NUMBERS",
+    "Agreement",
     "Look",
     "Outcome",
     "Shape",
     "Tower",
     "TowerRenderer",
     "assets_xml",
+    "count_agreement",
     "env_xml",
     "read_world",
     "require_gl",

@@ -50,7 +50,7 @@ class TowerRenderer:
         *,
         crop: bool = True,
         supersampling: int = 2,
-        shadow_size: int = 1024,
+        shadow_size: int | None = None,
         textures: str | Path | None = None,
     ) -> None:
         """Make the OpenGL context and load the textures.
@@ -59,8 +59,9 @@ class TowerRenderer:
             size: side of the images in pixels.
             crop: show the central 196/224 of a recording; False for all of it.
             supersampling: subpixels per pixel and axis that are averaged; 1 = jagged edges, fast.
-            shadow_size: side of the shadow map, a power of two: the original's 4096 takes most of
-                the time in software and makes no difference at 64 pixels; 0 for no shadows.
+            shadow_size: side of the shadow map, a power of two, or 0 for no shadows; by default
+                512 for images of up to 128 pixels, else 2048, which has the resolution of the
+                original's 4096. In software the shadows take most of the time.
             textures: folder of one's own textures, see `texture_files`.
 
         Raises:
@@ -71,6 +72,8 @@ class TowerRenderer:
             raise ValueError(f"size must be an integer in 8..1024, got {size!r}")
         if supersampling not in (1, 2, 3, 4):
             raise ValueError(f"supersampling must be 1, 2, 3 or 4, got {supersampling!r}")
+        if shadow_size is None:
+            shadow_size = 512 if size <= 128 else 2048
         if shadow_size not in (0, 256, 512, 1024, 2048, 4096, 8192):
             raise ValueError(
                 f"shadow_size must be 0 or a power of two in 256..8192, got {shadow_size!r}"
@@ -89,6 +92,8 @@ class TowerRenderer:
         self._mujoco: Any = mujoco
         model: Any = mujoco.MjModel.from_xml_string(env_xml("room"), files)
         model.vis.quality.shadowsize = shadow_size
+        # Half of the original's: the shadow map then covers 40 x 40 m, still the whole room.
+        model.vis.map.shadowclip = 5.0
         model.vis.quality.offsamples = 0
         model.vis.global_.offwidth = model.vis.global_.offheight = side
         data = mujoco.MjData(model)

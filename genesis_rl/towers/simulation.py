@@ -1,5 +1,7 @@
 """Let physics say whether a tower stands."""
 
+from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,6 +56,30 @@ def simulate(tower: Tower, *, steps: int = STEPS) -> Outcome:
         if speed > SPEED_LIMIT:
             return Outcome(collapsed=True, step=step, top_speed=fastest)
     return Outcome(collapsed=False, step=steps, top_speed=fastest)
+
+
+class Agreement(NamedTuple):
+    """How often simulation and construction agree on whether a tower stands."""
+
+    agreeing: int
+    towers: int
+
+
+def count_agreement(towers: Iterable[Tower], *, steps: int = STEPS) -> dict[str, Agreement]:
+    """Simulate towers and compare with the labels of their construction.
+
+    Args:
+        towers: the towers.
+        steps: see `simulate`.
+
+    Returns:
+        The counts by `Tower.violation`: "none", "vcom cuboid", "vpsf sphere" and so on.
+    """
+    counts: defaultdict[str, list[bool]] = defaultdict(list)
+    for tower in towers:
+        collapsed = simulate(tower, steps=steps).collapsed
+        counts[tower.violation].append(collapsed != tower.stable)
+    return {kind: Agreement(sum(same), len(same)) for kind, same in sorted(counts.items())}
 
 
 def physics_model(tower: Tower) -> Any:

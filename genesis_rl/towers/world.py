@@ -109,7 +109,7 @@ def texture_file(place: str, number: int) -> str:
     return f"{place}/{number:03d}.png"
 
 
-def env_xml(name: str, *, shadow_size: int = 4096) -> str:
+def env_xml(name: str) -> str:
     """Write a scene's options, `env_<name>.xml`, which includes the catalogue and the world."""
     root = ET.Element("mujoco", model=name)
     _add(
@@ -133,7 +133,7 @@ def env_xml(name: str, *, shadow_size: int = 4096) -> str:
     _add(root, "include", file="assets.xml")
     visual = _add(root, "visual")
     _add(visual, "headlight", active="0")
-    _add(visual, "quality", offsamples="8", shadowsize=str(shadow_size))
+    _add(visual, "quality", offsamples="8", shadowsize="4096")
     _add(visual, "map", force="0.05", shadowclip="10", znear="0.1")
     _add(root, "statistic", extent="4")
     _add(root, "include", file=f"world_{name}.xml")
@@ -286,7 +286,7 @@ def _shape(body: ET.Element, geom: ET.Element) -> Shape:
     kind = _KINDS[geom.get("type", "sphere")]
     turn = _rotation(body) @ _rotation(geom)
     yaw = float(np.degrees(np.arctan2(turn[1, 0], turn[0, 0]))) % 360
-    lying = kind == "cylinder" and abs(turn[2, 2]) < 0.5
+    lying = kind == "cylinder" and bool(abs(turn[2, 2]) < 0.5)
     position = np.array(_floats(body, "pos")) + _rotation(body) @ np.array(_floats(geom, "pos"))
     colour = tuple(round(255 * c) for c in _floats(geom, "rgba", "0.5 0.5 0.5 1")[:3])
     x, y, z = (float(p) for p in position)
