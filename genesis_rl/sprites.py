@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -219,18 +220,45 @@ def coverage(
 
 
 @lru_cache(maxsize=8192)
-def _stamp(
+def _drawing(
     shape: str, width: float, row_phase: int, column_phase: int
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], int]:
-    """Alpha (h, w, 1), interior (h, w) and half-extent of a sprite at a sub-pixel phase.
+    """Alpha (h, h, 1), interior (h, h) and half-extent of a sprite at a sub-pixel phase.
 
-    The stamp's pixel (half, half) has the sprite's centre at (row_phase, column_phase) sub-pixels
+    The drawing's pixel (half, half) has the sprite's centre at (row_phase, column_phase) sub-pixels
     from its top-left corner.
     """
     half = ceil(width / 2) + 1
     centre = (half + row_phase / _SUPERSAMPLING, half + column_phase / _SUPERSAMPLING)
     alpha = coverage(OUTLINES[shape], (2 * half + 1, 2 * half + 1), centre, scale=width)
     return alpha[..., None] * np.float32(1 / 255), alpha >= 128, half
+
+
+class Stamp(NamedTuple):
+    """A sprite drawn once: how much of every pixel it covers, and where to put it.
+
+    Attributes:
+        alpha: (h, h, 1) float32 in [0, 1].
+        inside: (h, h) bool, where it covers at least half of the pixel.
+        top: row of the frame where the stamp's first row goes; may be negative.
+        left: column of the frame where the stamp's first column goes; may be negative.
+    """
+
+    alpha: npt.NDArray[np.float32]
+    inside: npt.NDArray[np.bool_]
+    top: int
+    left: int
+
+
+def stamp(sprite: Sprite, size: int) -> Stamp:
+    """Draw a sprite for a frame of `size` pixels, at its place to a tenth of a pixel.
+
+    The arrays come from a cache: do not change them.
+    """
+    row, row_phase = divmod(round((1 - sprite.y) * size * _SUPERSAMPLING), _SUPERSAMPLING)
+    column, column_phase = divmod(round(sprite.x * size * _SUPERSAMPLING), _SUPERSAMPLING)
+    alpha, inside, half = _drawing(sprite.shape, sprite.scale * size, row_phase, column_phase)
+    return Stamp(alpha, inside, row - half, column - half)
 
 
 def render(
@@ -261,14 +289,12 @@ def render(
     if masks is not None:
         masks[:] = 0
     for label, sprite in enumerate(sprites, start=1):
-        row, row_phase = divmod(round((1 - sprite.y) * size * _SUPERSAMPLING), _SUPERSAMPLING)
-        column, column_phase = divmod(round(sprite.x * size * _SUPERSAMPLING), _SUPERSAMPLING)
-        alpha, inside, half = _stamp(sprite.shape, sprite.scale * size, row_phase, column_phase)
-        top, left, bottom, right = row - half, column - half, row + half + 1, column + half + 1
+        alpha, inside, top, left = stamp(sprite, size)
+        bottom, right = top + len(alpha), left + len(alpha)
         if top < 0 or left < 0 or bottom > size or right > size:
             cut = (
-                slice(max(0, -top), 2 * half + 1 - max(0, bottom - size)),
-                slice(max(0, -left), 2 * half + 1 - max(0, right - size)),
+                slice(max(0, -top), len(alpha) - max(0, bottom - size)),
+                slice(max(0, -left), len(alpha) - max(0, right - size)),
             )
             alpha, inside = alpha[cut], inside[cut]
             top, left = max(top, 0), max(left, 0)

@@ -15,5 +15,6 @@ def register_envs() -> None:
             gym.register(
                 id=f"genesis_rl/{name}-v0",
                 entry_point=f"genesis_rl.envs.sprites:{name}Env",
+                vector_entry_point=f"genesis_rl.envs.sprite_vector:{name}VectorEnv",
                 max_episode_steps=100,
             )

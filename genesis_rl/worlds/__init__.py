@@ -6,6 +6,7 @@ in training what the agent sees later. The rules follow the relational tasks of 
 2023, arXiv:2302.04419).
 """
 
+from genesis_rl.worlds.batch import BatchRenderer
 from genesis_rl.worlds.scenes import (
     STATE_COLUMNS,
     Look,
@@ -28,6 +29,7 @@ from genesis_rl.worlds.world import Outcome, SpriteWorld
 
 __all__ = [
     "STATE_COLUMNS",
+    "BatchRenderer",
     "Look",
     "ObjectComparisonWorld",
     "ObjectGoalWorld",
