@@ -6,6 +6,10 @@ from typing import Any
 
 from genesis_rl.data.cache import pack_folder
 from genesis_rl.data.convert import OnDamage, convert
+from genesis_rl.data.gqn import GqnRooms
+from genesis_rl.data.media import ImageFolder, VideoFolder
+from genesis_rl.data.multi_object import ClevrWithMasks, MultiDSprites, ObjectsRoom, Tetrominoes
+from genesis_rl.data.ocl_hdf5 import ObjectCentricHdf5
 from genesis_rl.data.pack import Pack
 from genesis_rl.data.sources import Source
 from genesis_rl.frames import Resize
@@ -44,7 +48,16 @@ def _original(name: str, kind: type[Source], size: int) -> Callable[..., Pack]:
 
 #: Readers of original data sets by name, with the side of the images by default. A reader is a
 #: dataclass that is made of `folder`, `split` and its own options.
-READERS: dict[str, tuple[type[Source], int]] = {}
+READERS: dict[str, tuple[type[Source], int]] = {
+    "gqn": (GqnRooms, 64),
+    "multi_dsprites_dm": (MultiDSprites, 64),
+    "objects_room": (ObjectsRoom, 64),
+    "clevr_with_masks": (ClevrWithMasks, 128),
+    "tetrominoes": (Tetrominoes, 32),
+    "object_centric_library": (ObjectCentricHdf5, 64),
+    "images": (ImageFolder, 64),
+    "videos": (VideoFolder, 64),
+}
 
 #: Functions that open them, for `genesis_rl.data.DATASETS`. Options beside the reader's own:
 #: source, the folder of the original files, by default the folder `original` beside the packs

@@ -1,0 +1,127 @@
+"""Rooms of the Generative Query Network (Eslami et al., Science 2018): `rooms_ring_camera`.
+
+Every record is a room seen from ten places on a ring, as JPEG files of 64 x 64 pixels, with the
+cameras. There are no masks. The GENESIS paper trains on one random view of every room.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from genesis_rl.data.cache import check_split
+from genesis_rl.data.media import decode_image
+from genesis_rl.data.sources import DamagedRecord, Record, missing
+from genesis_rl.data.tfrecord import Payload, floats, parse_example, read_records, strings
+
+_NAME = "rooms_ring_camera"
+_ORIGIN = f"gs://gqn-dataset/{_NAME}"
+_VIEWS = 10
+_RECORDS = 5000  # per file
+# Folder, files in it, and the first and last of them: validation is cut from the training files.
+_FILES = {
+    "train": ("train", 2160, 1, 2124),
+    "validation": ("train", 2160, 2125, 2160),
+    "test": ("test", 240, 1, 240),
+}
+
+
+@dataclass(frozen=True)
+class GqnRooms:
+    """Views of rooms, with the factor `camera_pose`: x, y, z, yaw and pitch."""
+
+    folder: Path
+    """folder that holds `rooms_ring_camera`, as `gsutil -m cp -r` writes it, or its `train` and
+    `test`"""
+    split: str
+    """train (2,124 files of 5,000 rooms), validation (36) or test (240)"""
+    frames: Literal["one", "all"] = "one"
+    """one random view of every room, or all ten"""
+    seed: int = 0
+    """first key of the random views; a room's view depends on (seed, file, room) alone"""
+    num_files: int | None = None
+    """only the first so many of the split's files; all take 250 GB"""
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        check_split(self.split)
+        if self.frames not in ("one", "all"):
+            raise ValueError(f"frames is {self.frames!r}; wanted 'one' or 'all'.")
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}; wanted at least 0.")
+        if self.num_files is not None and self.num_files < 1:
+            raise ValueError(f"num_files is {self.num_files}; wanted at least 1.")
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What decides the content, see `genesis_rl.data.sources.Source`."""
+        return {
+            "dataset": "gqn",
+            "split": self.split,
+            "frames": self.frames,
+            "seed": self.seed,
+            "num_files": self.num_files,
+        }
+
+    @property
+    def masks(self) -> bool:
+        """None."""
+        return False
+
+    def __len__(self) -> int:
+        """Return the number of images if every file has its 5,000 rooms."""
+        return len(self._paths()) * _RECORDS * self._views
+
+    def records(self, start: int = 0) -> Iterator[Record | DamagedRecord]:
+        """Read the views from number ``start`` on; a damaged room counts as all of its views.
+
+        Raises:
+            FileNotFoundError: if files are missing.
+        """
+        paths = self._paths()
+        lacking = [path for path in paths if not path.is_file()]
+        if lacking:
+            count = "" if len(lacking) == 1 else f" and {len(lacking) - 1:,} more files"
+            only = "" if self.num_files else " (or set num_files to take the first ones alone)"
+            first = lacking[0]
+            raise missing(first, f"{_ORIGIN}/{first.parent.name}/{first.name}", count + only)
+        room, view = divmod(start, self._views)
+        for payload in read_records(paths, room):
+            for number in range(view, self._views):
+                if isinstance(payload, DamagedRecord):
+                    yield payload
+                else:
+                    yield self._view(payload, number)
+            view = 0
+
+    @property
+    def _views(self) -> int:
+        return _VIEWS if self.frames == "all" else 1
+
+    def _paths(self) -> list[Path]:
+        inner = self.folder / _NAME
+        folder, count, first, last = _FILES[self.split]
+        place = (inner if inner.is_dir() else self.folder) / folder
+        digits = len(str(count))
+        paths = [
+            place / f"{number:0{digits}}-of-{count}.tfrecord" for number in range(first, last + 1)
+        ]
+        return paths[: self.num_files]
+
+    def _view(self, payload: Payload, number: int) -> Record | DamagedRecord:
+        if self.frames == "one":
+            file = int(payload.path.name.split("-")[0])
+            key = (self.seed, self.split == "test", file, payload.number)
+            number = int(np.random.default_rng(key).integers(_VIEWS))
+        try:
+            example = parse_example(payload.data)
+            cameras = floats(example, "cameras", (_VIEWS, 5))
+            frames = strings(example, "frames")
+            if len(frames) != _VIEWS:
+                raise ValueError(f"it has {len(frames)} frames, wanted {_VIEWS}")
+            image = decode_image(frames[number])
+        except ValueError as error:
+            return DamagedRecord(payload.name, error)
+        return Record(image, None, {"camera_pose": cameras[number]}, payload.name)

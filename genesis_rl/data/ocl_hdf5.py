@@ -1,0 +1,174 @@
+"""HDF5 files of the object-centric library (Dittadi et al., ICML 2022, arXiv:2107.00637).
+
+A file `<name>-full.hdf5` has arrays of one row per image:
+
+- `image`: (N, H, W, 3) uint8,
+- `mask`: (N, H, W, 1) integers, the entity of every pixel, background first,
+- `num_actual_objects`: (N, 1), `visibility` and further features: (N, E, ...), E entities.
+
+Other arrays of numbers with a row per image become factors as they are, with `count` for
+num_actual_objects and `colour` for color; of those with a row per entity the rows of the background
+are left out, so that row i belongs to label i + 1. The `<name>-metadata.npy` beside it is a pickle
+and is never opened.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from genesis_rl.data.cache import check_split
+from genesis_rl.data.sources import DamagedRecord, Record, missing
+from genesis_rl.frames import as_nhwc_uint8
+
+_ORIGIN = "https://data-download.compute.dtu.dk/multi_object_datasets"
+_BLOCK = 256  # rows read at once
+_RENAMED = {"color": "colour", "num_actual_objects": "count"}
+_HELD_OUT = 5000  # images of validation and of the test, behind those of training
+
+#: Files by data set, with the images that are for training and the entities of the background.
+FILES = {
+    "clevr": ("clevr_10", 90_000, 1),
+    "clevrtex": ("clevrtex", 40_000, 1),
+    "multidsprites": ("multidsprites_colored_on_grayscale", 90_000, 1),
+    "objects_room": ("objects_room_train", 90_000, 4),
+    "shapestacks": ("shapestacks", 90_000, 1),
+    "tetrominoes": ("tetrominoes", 90_000, 1),
+}
+
+
+@dataclass(frozen=True)
+class ObjectCentricHdf5:
+    """A data set of the object-centric library."""
+
+    folder: Path
+    """folder of the files"""
+    split: str
+    """train, validation or test"""
+    data: str = "clevr"
+    """clevr, clevrtex, multidsprites, objects_room, shapestacks or tetrominoes"""
+    num_train: int | None = None
+    """images for training, at the file's beginning; validation and test have 5,000 each behind.
+    None: 90,000 (CLEVRTEX 40,000)"""
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        check_split(self.split)
+        if self.data not in FILES:
+            raise ValueError(f"data is {self.data!r}; wanted one of {', '.join(FILES)}.")
+        if self.num_train is not None and self.num_train < 1:
+            raise ValueError(f"num_train is {self.num_train}; wanted at least 1.")
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What decides the content, see `genesis_rl.data.sources.Source`."""
+        return {
+            "dataset": "object_centric_library",
+            "split": self.split,
+            "data": self.data,
+            "num_train": self.num_train,
+        }
+
+    @property
+    def masks(self) -> bool:
+        """All have."""
+        return True
+
+    def __len__(self) -> int:
+        """Return the number of images of the split."""
+        return len(self._range)
+
+    def records(self, start: int = 0) -> Iterator[Record | DamagedRecord]:
+        """Read the images from number ``start`` on.
+
+        Raises:
+            FileNotFoundError: if the file is missing.
+        """
+        import h5py
+
+        name = f"{FILES[self.data][0]}-full.hdf5"
+        path = self.folder / name
+        if not path.is_file():
+            raise missing(path, f"{_ORIGIN}/{name}")
+        try:
+            file = h5py.File(path, "r")
+        except OSError as error:  # no HDF5, or cut short
+            yield DamagedRecord(str(path), error)
+            return
+        with file:
+            try:
+                arrays = {
+                    name: array
+                    for name, array in file.items()
+                    if isinstance(array, h5py.Dataset) and array.dtype.kind in "buif"
+                }
+                count = len(arrays["image"])
+                arrays = {name: a for name, a in arrays.items() if a.shape[:1] == (count,)}
+                if "mask" not in arrays:
+                    raise KeyError(f"no mask of {count} rows")
+            except (OSError, RuntimeError, KeyError, TypeError) as error:
+                yield DamagedRecord(str(path), f"its arrays cannot be read ({error})")
+                return
+            yield from self._read(path, arrays, self._range[start:])
+
+    @property
+    def _range(self) -> range:
+        n = FILES[self.data][1] if self.num_train is None else self.num_train
+        starts = {"train": 0, "validation": n, "test": n + _HELD_OUT}
+        first = starts[self.split]
+        return range(first, first + (n if self.split == "train" else _HELD_OUT))
+
+    def _read(
+        self, path: Path, arrays: dict[str, Any], rows: range
+    ) -> Iterator[Record | DamagedRecord]:
+        rows = rows[: max(0, len(arrays["image"]) - rows.start)]
+        for first in range(0, len(rows), _BLOCK):
+            block = rows[first : first + _BLOCK]
+            try:
+                values = _rows(arrays, block.start, block.stop)
+            except (OSError, RuntimeError):  # find out which row it is
+                for row in block:
+                    yield self._try_row(path, arrays, row)
+            else:
+                for place, row in enumerate(block):
+                    yield self._record(path, row, {n: v[place] for n, v in values.items()})
+
+    def _try_row(self, path: Path, arrays: dict[str, Any], row: int) -> Record | DamagedRecord:
+        try:
+            values = _rows(arrays, row, row + 1)
+        except (OSError, RuntimeError) as error:
+            return DamagedRecord(f"{path}, record {row}", error)
+        return self._record(path, row, {name: value[0] for name, value in values.items()})
+
+    def _record(
+        self, path: Path, row: int, values: dict[str, npt.NDArray[Any]]
+    ) -> Record | DamagedRecord:
+        backgrounds = FILES[self.data][2]
+        name = f"{path}, record {row}"
+        try:
+            image = as_nhwc_uint8(values.pop("image"), layout="HWC")[0]
+            height, width = image.shape[:2]
+            entities = values.pop("mask").reshape(height, width).astype(np.int64)
+        except (TypeError, ValueError) as error:
+            return DamagedRecord(name, error)
+        labels = np.clip(entities - (backgrounds - 1), 0, 255).astype(np.uint8)
+        count = values["visibility"].shape[0] if "visibility" in values else 0
+        factors = {
+            _RENAMED.get(key, key): _scalar(
+                value[backgrounds:] if value.ndim and len(value) == count > 1 else value
+            )
+            for key, value in values.items()
+        }
+        return Record(image, labels, factors, name)
+
+
+def _rows(arrays: dict[str, Any], first: int, last: int) -> dict[str, npt.NDArray[Any]]:
+    return {name: np.asarray(array[first:last]) for name, array in arrays.items()}
+
+
+def _scalar(value: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Without a last axis of one value."""
+    return value[..., 0] if value.ndim and value.shape[-1] == 1 else value
