@@ -2,8 +2,20 @@
 
 from genesis_rl.towers.gl import require_gl
 from genesis_rl.towers.rendering import TowerRenderer
-from genesis_rl.towers.rules import COLOURS, FAMILIES, HEIGHTS, RULES, Shape, Tower, sample_tower
+from genesis_rl.towers.rules import (
+    COLOURS,
+    FAMILIES,
+    HEIGHTS,
+    KINDS,
+    RULES,
+    Shape,
+    Tower,
+    sample_shape,
+    sample_tower,
+    shuffled_colours,
+)
 from genesis_rl.towers.simulation import Agreement, Outcome, count_agreement, simulate
+from genesis_rl.towers.stacking import Pile, Pose
 from genesis_rl.towers.textures import texture, texture_files
 from genesis_rl.towers.world import (
     CAMERAS,
@@ -22,12 +34,15 @@ __all__ = [
     "COLOURS",
     "FAMILIES",
     "HEIGHTS",
+    "KINDS",
     "LIGHTS",
     "RULES",
     "TEXTURE_NUMBERS",
     "Agreement",
     "Look",
     "Outcome",
+    "Pile",
+    "Pose",
     "Shape",
     "Tower",
     "TowerRenderer",
@@ -37,7 +52,9 @@ __all__ = [
     "read_world",
     "require_gl",
     "sample_look",
+    "sample_shape",
     "sample_tower",
+    "shuffled_colours",
     "simulate",
     "texture",
     "texture_files",

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genesis_rl.towers.gl import gl_context
-from genesis_rl.towers.rules import Shape, Tower
+from genesis_rl.towers.rules import Shape, Tower, shapes_of
 from genesis_rl.towers.textures import texture_files
 from genesis_rl.towers.world import (
     CAMERAS,
@@ -85,7 +85,7 @@ class TowerRenderer:
         images = texture_files(textures, _TEXTURE_SIZE)
         files = {name.replace("/", "_"): png for name, png in images.items()}
         files["assets.xml"] = assets_xml().replace("/0", "_0").encode()
-        files["world_room.xml"] = world_xml(None).encode()
+        files["world_room.xml"] = world_xml(()).encode()
         self._context = gl_context(side, side)
         import mujoco  # after the choice of the OpenGL library
 
@@ -128,7 +128,7 @@ class TowerRenderer:
         """
         self._check_open()
         look = look or Look()
-        shapes = tower.shapes if isinstance(tower, Tower) else tuple(tower)
+        shapes = shapes_of(tower)
         if len(shapes) > MAX_SHAPES:
             raise ValueError(f"at most {MAX_SHAPES} shapes can be drawn, got {len(shapes)}")
         for geom, place in zip(self._scene.geoms, ("floor", "wall", "wall"), strict=False):

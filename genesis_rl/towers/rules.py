@@ -84,6 +84,12 @@ class Shape:
         return self.size[0] if self.lying else self.size[-1]
 
     @property
+    def half_sizes(self) -> Point:
+        """Half extents (x, y, z) in the shape's own axes; a cylinder's axis is z."""
+        widths = self.size[:2] if self.kind == "cuboid" else self.size[:1] * 2
+        return widths[0], widths[1], self.size[-1]
+
+    @property
     def volume(self) -> float:
         """Volume in cubic metres; all shapes have the same density."""
         if self.kind == "cuboid":
@@ -143,6 +149,11 @@ class Tower:
         return f"{'vcom' if self.vcom else 'vpsf'} {kind}"
 
 
+def shapes_of(tower: Tower | Sequence[Shape]) -> tuple[Shape, ...]:
+    """Return a tower's shapes, or the shapes themselves."""
+    return tower.shapes if isinstance(tower, Tower) else tuple(tower)
+
+
 def check_tower(family: str, height: int, vcom: int, vpsf: int) -> None:
     """Refuse what is no tower.
 
@@ -195,10 +206,10 @@ def sample_tower(
         raise ValueError(f"rule must be one of {RULES}, got {rule!r}")
     if vpsf and family == "blocks":
         raise ValueError("vpsf needs a sphere or a lying cylinder: use the family 'ccs'")
-    colours = rng.permutation(list(COLOURS.values()))
+    colours = shuffled_colours(rng)
     shapes: list[Shape] = []  # from the top to the bottom, heights above ground unknown
     for number in range(height, 0, -1):
-        shape = _sample_shape(rng, family, top=number == height, curved=number == vpsf)
+        shape = sample_shape(rng, family, top=number == height, curved=number == vpsf)
         if shapes:
             if number == vcom:
                 offset = _violating_offset(rng, shape, rule)
@@ -206,14 +217,32 @@ def sample_tower(
                 offset = _stable_offset(rng, shape)
             x, y = centre_of_mass(shapes) + turn(shape.yaw) @ offset
             shape = replace(shape, position=(float(x), float(y), 0.0))
-        red, green, blue = (int(c) for c in colours[height - number])
-        shapes.append(replace(shape, colour=(red, green, blue)))
+        shapes.append(replace(shape, colour=colours[height - number]))
     shift = rng.uniform(-_SHIFT, _SHIFT, 2)
     return Tower(family, _pile(shapes[::-1], shift), vcom, vpsf)
 
 
-def _sample_shape(rng: np.random.Generator, family: str, *, top: bool, curved: bool) -> Shape:
-    """Draw a shape's kind, size and yaw; its position is the origin."""
+def shuffled_colours(rng: np.random.Generator) -> list[RGB]:
+    """Return the six colours in a random order."""
+    colours = list(COLOURS.values())
+    return [colours[index] for index in rng.permutation(len(colours))]
+
+
+def sample_shape(
+    rng: np.random.Generator, family: str, *, top: bool, curved: bool = False
+) -> Shape:
+    """Draw a shape's kind, size and yaw.
+
+    Args:
+        rng: source of the randomness.
+        family: one of FAMILIES.
+        top: it carries nothing, so it may be of any kind of the family; others are cuboids or
+            standing cylinders.
+        curved: it violates the planar-surface rule: a sphere or a lying cylinder.
+
+    Returns:
+        The shape, at the origin.
+    """
     if family == "blocks":
         kinds = ["cuboid"]
     elif top:
@@ -269,7 +298,8 @@ def turn(yaw: float) -> npt.NDArray[np.float64]:
 def centre_of_mass(shapes: Sequence[Shape]) -> npt.NDArray[np.float64]:
     """Horizontal centre of mass (x, y)."""
     volumes = np.array([shape.volume for shape in shapes])
-    return volumes @ np.array([shape.position[:2] for shape in shapes]) / volumes.sum()
+    centres = np.array([shape.position[:2] for shape in shapes])
+    return np.asarray(volumes @ centres / volumes.sum())
 
 
 def _pile(shapes: Sequence[Shape], shift: npt.NDArray[np.float64]) -> tuple[Shape, ...]:

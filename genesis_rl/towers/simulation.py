@@ -1,12 +1,12 @@
 """Let physics say whether a tower stands."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from genesis_rl.towers.rules import Tower
+from genesis_rl.towers.rules import Shape, Tower
 from genesis_rl.towers.world import TEXTURE_NUMBERS, env_xml, world_xml
 
 TIME_STEP = 0.003  # seconds
@@ -82,8 +82,8 @@ def count_agreement(towers: Iterable[Tower], *, steps: int = STEPS) -> dict[str,
     return {kind: Agreement(sum(same), len(same)) for kind, same in sorted(counts.items())}
 
 
-def physics_model(tower: Tower) -> Any:
-    """Compile a tower's scene without textures.
+def physics_model(tower: Tower | Sequence[Shape]) -> Any:
+    """Compile a scene without textures.
 
     The original sets its contact parameters by an override, which in MuJoCo 1.50 left the shapes'
     friction alone; today's would replace it too. So the parameters go to the shapes themselves.

@@ -7,6 +7,7 @@ ShapeStacks. Each shows 20 x 20 m and has about the mean colour of the original 
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from genesis_rl.towers.world import TEXTURE_NUMBERS, texture_file
 
 Image = npt.NDArray[np.uint8]
-Field = npt.NDArray[np.float32]  # (S, S) brightness or (S, S, 3) colour, in arbitrary units
+Field = npt.NDArray[Any]  # (S, S) brightness or (S, S, 3) colour, floats in arbitrary units
 
 PLACES = ("floor", "wall")
 
@@ -86,7 +87,7 @@ def _own(folder: Path, names: dict[str, Image], size: int) -> dict[str, Image]:
 
 
 def _png(image: Image) -> bytes:
-    return cv2.imencode(".png", image[..., ::-1])[1].tobytes()
+    return bytes(cv2.imencode(".png", image[..., ::-1])[1])
 
 
 @lru_cache(maxsize=32)
@@ -99,10 +100,11 @@ def _drawn(place: str, number: int, size: int) -> Image:
     image = (field - field.mean((0, 1))) / field.std()
     target = np.asarray(mean, np.float32)
     shift = np.zeros(3, np.float32)
+    some = image[::4, ::4]
     for _ in range(8):  # clipping moves the mean: come back to it
-        clipped = np.clip(target + shift + contrast * image, 0, 255)
-        shift += target - clipped.mean((0, 1))
-    drawn = np.rint(clipped).astype(np.uint8)
+        shift += target - np.clip(target + shift + contrast * some, 0, 255).mean((0, 1))
+    image = np.clip(target + shift + contrast * image, 0, 255)
+    drawn: Image = np.rint(image).astype(np.uint8)
     drawn.setflags(write=False)
     return drawn
 
@@ -209,11 +211,13 @@ def _parquet(rng: np.random.Generator, size: int) -> Field:
     along = noise(rng, size, 64, 3, stretch=16)
     grain = np.where(turned, along.T, along)
     gap = (position % 1 < 0.06) | (edge < 0.02)
-    return (0.7 * rng.standard_normal(720)[stave] + 0.4 * grain - 1.5 * gap).astype(np.float32)
+    field: Field = 0.7 * rng.standard_normal(720)[stave] + 0.4 * grain - 1.5 * gap
+    return field.astype(np.float32)
 
 
 def _plaster(rng: np.random.Generator, size: int) -> Field:
-    return np.abs(noise(rng, size, 12, 6)) + 0.3 * noise(rng, size, 3, 2)
+    veins: Field = np.abs(noise(rng, size, 12, 6))
+    return veins + 0.3 * noise(rng, size, 3, 2)
 
 
 def _blocks(rng: np.random.Generator, size: int) -> Field:

@@ -7,13 +7,14 @@ with the textures that it names.
 
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from genesis_rl.towers.rules import HEIGHTS, Point, Shape, Tower
+from genesis_rl.towers.rules import HEIGHTS, Point, Shape, Tower, shapes_of
 
 #: Numbers of the textures in the order of the catalogue: index 0 of a file name is texture 003.
 TEXTURE_NUMBERS = (3, 1, 5, 2, 6, 4)
@@ -140,11 +141,11 @@ def env_xml(name: str) -> str:
     return _text(root)
 
 
-def world_xml(tower: Tower | None, look: Look | None = None) -> str:
+def world_xml(tower: Tower | Sequence[Shape], look: Look | None = None) -> str:
     """Write a scene's content, `world_<name>.xml`.
 
     Args:
-        tower: the shapes; None for an empty room.
+        tower: a tower, or shapes of any number, from the bottom to the top.
         look: materials of walls and floor, and the light that casts shadows.
 
     Returns:
@@ -170,7 +171,7 @@ def world_xml(tower: Tower | None, look: Look | None = None) -> str:
             euler=euler,
             material=material,
         )
-    shapes = tower.shapes if tower else ()
+    shapes = shapes_of(tower)
     for number in range(len(shapes), 0, -1):
         _add_shape(body, shapes[number - 1], number, top=number == len(shapes))
     for number, point in enumerate(LIGHTS):

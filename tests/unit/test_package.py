@@ -24,7 +24,7 @@ LAYERS = (
     {"blocks", "likelihood", "geco", "editing"},
     {"models"},
     {"data", "checkpoint", "metrics", "visualize", "log", "report"},
-    {"perception", "training", "presets"},
+    {"perception", "training", "presets", "towers"},
     {"benchmark", "doctor", "export", "figures", "scoring"},
     {"evaluation"},
     {"probes"},
@@ -37,6 +37,7 @@ LAYERS = (
 HOMES = {
     "gymnasium": {"envs", "agents"},
     "stable_baselines3": {"agents"},
+    "mujoco": {"towers"},
 }
 
 

@@ -1,0 +1,332 @@
+"""A stacking world: choose where the next block goes, and physics decides.
+
+Blocks, room, lights and cameras are those of ShapeStacks (Groth et al., ECCV 2018).
+"""
+
+from dataclasses import replace
+from typing import Any, Literal, get_args
+
+import cv2
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+
+from genesis_rl.envs.sprites import has_window
+from genesis_rl.towers import (
+    CAMERAS,
+    FAMILIES,
+    HEIGHTS,
+    KINDS,
+    Look,
+    Pile,
+    Pose,
+    Shape,
+    TowerRenderer,
+    sample_look,
+    sample_shape,
+    shuffled_colours,
+)
+
+Observation = npt.NDArray[Any]
+ObservationKind = Literal["image", "state"]
+
+#: Columns of the ground-truth state; a row per block, zeros for blocks that are still to come.
+STATE_COLUMNS = (
+    *("x", "y", "z"),  # centre in metres
+    *("qw", "qx", "qy", "qz"),  # rotation as a quaternion
+    *("size_x", "size_y", "size_z"),  # half sizes in metres, in the block's own axes
+    *KINDS,  # one of them is 1
+    *("red", "green", "blue"),  # 0 to 1
+    "next",  # 1 for the block that hovers above the tower
+)
+
+_ROOM = 10.0  # metres: the room is twice as wide; a block that rolls out is at its wall
+_CLEARANCE = 0.4  # metres between the tower and the block that hovers above it
+_TIME_STEP = 0.003
+
+
+class ShapeStacksEnv(gym.Env[Observation, npt.NDArray[np.float32]]):
+    """Stack blocks on the one that stands in the room, each onto the tower below it.
+
+    The next block hovers above the tower, beside its axis by up to `hover_offset` in x and y, and
+    is in the picture. The action moves it, and then it is let go. Blocks that carry others are
+    cuboids or standing cylinders; in the family "ccs" the last one is of any kind.
+
+    Actions: Box(-1, 1, (3,), float32): how far the block moves in x and y, times `reach`, and by
+    how many half turns it is turned about the vertical axis. Values outside are cut off.
+
+    Observations: the frame of one of the 16 cameras, Box(0, 255, (image_size, image_size, 3),
+    uint8). By option the ground-truth state instead, Box(-10, 10, (height, 17), float32), which
+    needs no OpenGL: a row per block, from the bottom to the top, with the STATE_COLUMNS of
+    `genesis_rl.envs.shapestacks`.
+
+    Rewards: 1 / (height - 1) for every block after which the tower stands, so 1 for a whole
+    episode; with `sparse_reward`, 1 with the last block and 0 before. A tower stands if no block
+    has sunk by 0.2 m within `settle_time`.
+
+    Episodes end when all blocks are placed, or when the tower has collapsed.
+
+    Info: `is_success` (all are placed and stand) and `blocks_standing` (with the first one; 0 after
+    a collapse). By option `true_state`, see observations, and `true_masks`, (image_size,
+    image_size) uint8: 0 = background, i + 1 = row i of the state.
+
+    Example:
+        >>> import gymnasium as gym, genesis_rl
+        >>> env = gym.make("genesis_rl/ShapeStacks-v0", height=3, camera=13)
+    """
+
+    metadata: dict[str, Any] = {  # noqa: RUF012 (declared by gym.Env)
+        "render_modes": ["rgb_array", *(["human"] if has_window() else [])],
+        "render_fps": 2,
+    }
+
+    def __init__(
+        self,
+        *,
+        height: int = 4,
+        family: str = "ccs",
+        camera: int = 13,
+        hover_offset: float = 0.5,
+        reach: float = 1.0,
+        look: tuple[int, int, int] | None = None,
+        settle_time: float = 1.5,
+        sparse_reward: bool = False,
+        image_size: int = 64,
+        observation: ObservationKind = "image",
+        state_in_info: bool = False,
+        masks_in_info: bool = False,
+        textures: str | None = None,
+        render_mode: str | None = None,
+        render_size: int = 256,
+    ) -> None:
+        """Create the environment.
+
+        Args:
+            height: blocks of a whole tower, 2 to 6, with the one that stands there at first.
+            family: "blocks" (cuboids) or "ccs" (cuboids, cylinders, spheres).
+            camera: 1 to 16; 13 to 16 look down by 45 degrees, the others by 15.
+            hover_offset: how far from the tower's axis the next block may hover, in metres and each
+                of x and y; with 0, the action says where on the tower it goes.
+            reach: how far an action of 1 moves the block, in metres.
+            look: indices of the wall's and the floor's texture (0..5) and of the light that casts
+                shadows (0..4); drawn for every episode if None.
+            settle_time: for how long, in seconds, physics acts after each block; less if all rest.
+            sparse_reward: reward nothing but a whole tower.
+            image_size: side of the frames in pixels.
+            observation: "image", or "state" for the ground truth.
+            state_in_info: put the ground-truth state into `info["true_state"]`.
+            masks_in_info: put the instance masks into `info["true_masks"]`.
+            textures: folder of one's own textures, see `genesis_rl.towers.texture_files`.
+            render_mode: "rgb_array", "human" (a window, if OpenCV has one) or None.
+            render_size: side of the rendered frame in pixels.
+
+        Raises:
+            ValueError: for a bad value.
+        """
+        if height not in HEIGHTS:
+            raise ValueError(f"height must be 2 to 6 blocks, got {height!r}")
+        if family not in FAMILIES:
+            raise ValueError(f"family must be one of {FAMILIES}, got {family!r}")
+        if camera not in range(1, len(CAMERAS) + 1):
+            raise ValueError(f"camera must be in 1..{len(CAMERAS)}, got {camera!r}")
+        if not 0 <= hover_offset <= 2:
+            raise ValueError(f"hover_offset must be in 0..2 metres, got {hover_offset!r}")
+        if not 0 < reach <= 2:
+            raise ValueError(f"reach must be in (0, 2] metres, got {reach!r}")
+        if not 0.3 <= settle_time <= 60:
+            raise ValueError(f"settle_time must be in 0.3..60 seconds, got {settle_time!r}")
+        for name, size in (("image_size", image_size), ("render_size", render_size)):
+            if not isinstance(size, int) or not 8 <= size <= 1024:
+                raise ValueError(f"{name} must be an integer in 8..1024, got {size!r}")
+        if observation not in get_args(ObservationKind):
+            raise ValueError(f"observation must be 'image' or 'state', got {observation!r}")
+        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
+            raise ValueError(
+                f"render_mode {render_mode!r} is not available: use one of"
+                f" {', '.join(self.metadata['render_modes'])} or None ('human' needs"
+                " opencv-python in place of opencv-python-headless)"
+            )
+        self.height = height
+        self.family = family
+        self.hover_offset = hover_offset
+        self.look = None if look is None else Look(*look)
+        self.camera = camera
+        self.reach = reach
+        self.settle_steps = round(settle_time / _TIME_STEP)
+        self.sparse_reward = sparse_reward
+        self.observation = observation
+        self.state_in_info = state_in_info
+        self.masks_in_info = masks_in_info
+        self.textures = textures
+        self.render_mode = render_mode
+        self.image_size = image_size
+        self.render_size = render_size
+        self.action_space = gym.spaces.Box(-1, 1, (3,), np.float32)
+        self.observation_space = (
+            gym.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
+            if observation == "image"
+            else gym.spaces.Box(-_ROOM, _ROOM, (height, len(STATE_COLUMNS)), np.float32)
+        )
+        self._pile: Pile | None = None
+        self._waiting: list[Shape] = []  # the first is the one that hovers
+        self._look = Look()
+        self._renderers: dict[int, TowerRenderer] = {}
+        self._window: str | None = None
+
+    @property
+    def pile(self) -> Pile:
+        """The blocks that are placed.
+
+        Raises:
+            RuntimeError: before the first reset.
+        """
+        if self._pile is None:
+            raise RuntimeError("call reset() first")
+        return self._pile
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Draw blocks, and put the first one somewhere near the middle of the room.
+
+        Args:
+            seed: restarts the randomness, as Gymnasium says.
+            options: not used.
+
+        Returns:
+            The observation and the info.
+
+        Raises:
+            RuntimeError: if frames are wanted and there is no OpenGL; the message names packages.
+            ValueError: for a broken texture.
+        """
+        super().reset(seed=seed, options=options)
+        blocks = [
+            replace(
+                sample_shape(self.np_random, self.family, top=number == self.height), colour=colour
+            )
+            for number, colour in enumerate(shuffled_colours(self.np_random)[: self.height], 1)
+        ]
+        x, y = self.np_random.uniform(-1, 1, 2)
+        self._look = self.look or sample_look(self.np_random)
+        self._pile = Pile(replace(blocks[0], position=(float(x), float(y), 0.0)))
+        self._waiting = blocks[1:]
+        self._hover()
+        observation, info = self._observe(success=False)
+        if self.render_mode == "human":
+            self.render()
+        return observation, info
+
+    def step(self, action: npt.ArrayLike) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Move the block that hovers, turn it, and let it go.
+
+        Args:
+            action: (3,), see the class.
+
+        Returns:
+            Observation, reward, terminated, truncated (always False) and info.
+
+        Raises:
+            ValueError: for an action that is not three numbers.
+            RuntimeError: before the first reset, and after an episode's end.
+        """
+        pile = self.pile
+        if not self._waiting:
+            raise RuntimeError("the episode is over: call reset()")
+        moves = np.asarray(action, float)
+        if moves.shape != (3,) or not np.isfinite(moves).all():
+            raise ValueError(f"action must be three finite numbers, got {action!r}")
+        dx, dy, turns = np.clip(moves, -1, 1)
+        block = self._waiting.pop(0)
+        x, y, z = block.position
+        place = (x + float(dx) * self.reach, y + float(dy) * self.reach, z)
+        pile.put(replace(block, position=place, yaw=block.yaw + 180 * float(turns)))
+        stands = pile.settle(self.settle_steps)
+        success = stands and not self._waiting
+        if not stands:
+            self._waiting = []
+        self._hover()
+        if self.sparse_reward:
+            reward = float(success)
+        else:
+            reward = stands / (self.height - 1)
+        observation, info = self._observe(success=success)
+        if self.render_mode == "human":
+            self.render()
+        return observation, reward, not self._waiting, False, info
+
+    def render(self) -> npt.NDArray[np.uint8] | None:
+        """Draw the scene at `render_size`: returned, or shown in a window."""
+        if self.render_mode is None:
+            gym.logger.warn("render() draws nothing: pass render_mode='rgb_array' to gym.make")
+            return None
+        frame = self._draw(self.render_size)[0]
+        if self.render_mode == "rgb_array":
+            return frame
+        self._window = f"{type(self).__name__} {id(self)}"
+        cv2.imshow(self._window, frame[..., ::-1])
+        cv2.waitKey(1000 // int(self.metadata["render_fps"]))
+        return None
+
+    def close(self) -> None:
+        """Release the OpenGL contexts and close the window, if one is open."""
+        for renderer in self._renderers.values():
+            renderer.close()
+        self._renderers = {}
+        if self._window is not None:
+            cv2.destroyWindow(self._window)
+            self._window = None
+
+    def _hover(self) -> None:
+        """Let the next block hover above the tower."""
+        if not self._waiting:
+            return
+        block = self._waiting[0]
+        x, y = self.pile.poses[-1].position[:2] + self.np_random.uniform(
+            -self.hover_offset, self.hover_offset, 2
+        )
+        z = self.pile.top + _CLEARANCE + block.half_height
+        self._waiting[0] = replace(block, position=(float(x), float(y), z))
+
+    def _visible(self) -> list[tuple[Shape, Pose]]:
+        """All blocks in the picture, from the bottom to the top; the one that hovers is last."""
+        placed = list(zip(self.pile.shapes, self.pile.poses, strict=True))
+        return placed + [(block, Pose.of(block)) for block in self._waiting[:1]]
+
+    def _observe(self, *, success: bool) -> tuple[Observation, dict[str, Any]]:
+        pile = self.pile
+        info: dict[str, Any] = {
+            "is_success": success,
+            "blocks_standing": len(pile.shapes) if pile.stands else 0,
+        }
+        if self.state_in_info:
+            info["true_state"] = self._state()
+        if self.observation == "state" and not self.masks_in_info:
+            return self._state(), info
+        frame, masks = self._draw(self.image_size)
+        if self.masks_in_info:
+            info["true_masks"] = masks
+        return (self._state() if self.observation == "state" else frame), info
+
+    def _draw(self, size: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+        if size not in self._renderers:
+            self._renderers[size] = TowerRenderer(size, textures=self.textures)
+        renderer = self._renderers[size]
+        visible = self._visible()
+        renderer.load([shape for shape, _ in visible], self._look)
+        for number, (_, pose) in enumerate(visible, start=1):
+            renderer.move(number, pose.position, pose.rotation)
+        return renderer.render(self.camera)
+
+    def _state(self) -> npt.NDArray[np.float32]:
+        state = np.zeros((self.height, len(STATE_COLUMNS)), np.float32)
+        for row, (shape, pose) in zip(state, self._visible(), strict=False):
+            row[0:3] = np.clip(pose.position, -_ROOM, _ROOM)
+            # Of the two quaternions of a rotation, the one with w >= 0.
+            row[3:7] = pose.quaternion * (1 if pose.quaternion[0] >= 0 else -1)
+            row[7:10] = shape.half_sizes
+            row[10 + KINDS.index(shape.kind)] = 1
+            row[13:16] = np.array(shape.colour) / 255
+        if self._waiting:
+            state[len(self.pile.shapes), 16] = 1
+        return state

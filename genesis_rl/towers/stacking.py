@@ -1,0 +1,134 @@
+"""Put blocks onto a tower one after the other; physics decides."""
+
+from dataclasses import replace
+from math import cos, radians, sin, sqrt
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from genesis_rl.towers.rules import Shape
+from genesis_rl.towers.simulation import physics_model
+
+Array = npt.NDArray[np.float64]
+
+_GAP = 0.001  # metres between a block and the tower when it is let go
+_FALLEN = 0.2  # metres by which a block has sunk when it has fallen: less than half of any block
+_REST = 0.02  # metres or radians per second, below which everything is at rest
+_LEAST_STEPS = 100  # before rest is believed: a block that topples starts slowly
+
+
+class Pose(NamedTuple):
+    """Where a block is."""
+
+    position: Array
+    """centre (3,)"""
+    quaternion: Array
+    """rotation (4,): w, x, y, z"""
+
+    @classmethod
+    def of(cls, shape: Shape) -> "Pose":
+        """Return the pose that a shape is described with."""
+        half = radians(shape.yaw) / 2
+        turn = np.array([cos(half), 0.0, 0.0, sin(half)])
+        if shape.lying:  # first tipped by 90 degrees about x
+            turn = np.array([cos(half), cos(half), sin(half), sin(half)]) * sqrt(0.5)
+        return cls(np.array(shape.position), turn)
+
+    @property
+    def rotation(self) -> Array:
+        """The rotation as a matrix (3, 3)."""
+        w, x, y, z = self.quaternion
+        return np.array(
+            [
+                [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+                [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+                [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+            ]
+        )
+
+
+class Pile:
+    """Blocks that stand on each other, or no longer do."""
+
+    def __init__(self, base: Shape) -> None:
+        """Start with one block on the ground, at its x and y."""
+        x, y, _ = base.position
+        self.shapes: list[Shape] = [replace(base, position=(x, y, base.half_height))]
+        """blocks where they were put, from the bottom to the top"""
+        self.poses: list[Pose] = [Pose.of(self.shapes[0])]
+        """where they are now"""
+        self._velocities: list[Array] = [np.zeros(6)]
+
+    @property
+    def top(self) -> float:
+        """Height of the highest point in metres."""
+        return max(
+            float(pose.position[2]) + _half_height(shape, pose.rotation)
+            for shape, pose in zip(self.shapes, self.poses, strict=True)
+        )
+
+    @property
+    def stands(self) -> bool:
+        """Whether no block has fallen from where it was put."""
+        return all(
+            shape.position[2] - float(pose.position[2]) < _FALLEN
+            for shape, pose in zip(self.shapes, self.poses, strict=True)
+        )
+
+    def put(self, shape: Shape) -> None:
+        """Put a block on top, at its x and y and with its yaw."""
+        x, y, _ = shape.position
+        placed = replace(shape, position=(x, y, self.top + shape.half_height + _GAP))
+        self.shapes.append(placed)
+        self.poses.append(Pose.of(placed))
+        self._velocities.append(np.zeros(6))
+
+    def settle(self, steps: int) -> bool:
+        """Let physics act until the blocks rest or have fallen, or the steps are over.
+
+        Args:
+            steps: at most so many steps of 3 ms.
+
+        Returns:
+            Whether the tower stands.
+        """
+        import mujoco
+
+        model = physics_model(self.shapes)
+        data: Any = mujoco.MjData(model)
+        names = [f"shape_{number}" for number in range(1, len(self.shapes) + 1)]
+        bodies = [int(model.geom(name).bodyid[0]) for name in names]
+        joints = [int(model.body_jntadr[body]) for body in bodies]
+        places = [int(model.jnt_qposadr[joint]) for joint in joints]
+        speeds = [int(model.jnt_dofadr[joint]) for joint in joints]
+        for pose, velocity, place, speed in zip(
+            self.poses, self._velocities, places, speeds, strict=True
+        ):
+            data.qpos[place : place + 7] = [*pose.position, *pose.quaternion]
+            data.qvel[speed : speed + 6] = velocity
+        heights = np.array(places) + 2
+        lowest = np.array([shape.position[2] - _FALLEN for shape in self.shapes])
+        for step in range(steps):
+            mujoco.mj_step(model, data)
+            if (data.qpos[heights] <= lowest).any():
+                break
+            if step >= _LEAST_STEPS and np.abs(data.qvel).max() < _REST:
+                break
+        self._velocities = [np.array(data.qvel[speed : speed + 6]) for speed in speeds]
+        self.poses = [
+            Pose(np.array(data.qpos[place : place + 3]), np.array(data.qpos[place + 3 : place + 7]))
+            for place in places
+        ]
+        return self.stands
+
+
+def _half_height(shape: Shape, rotation: Array) -> float:
+    """Half of the vertical extent of a shape in any pose."""
+    up = np.abs(rotation[2])
+    if shape.kind == "sphere":
+        return shape.size[0]
+    if shape.kind == "cuboid":
+        return float(up @ shape.size)
+    radius, half_height = shape.size
+    return float(up[2] * half_height + radius * np.sqrt(max(0.0, 1 - up[2] ** 2)))
