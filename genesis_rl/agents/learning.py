@@ -15,6 +15,7 @@ from genesis_rl.agents.config import AgentConfig
 from genesis_rl.agents.encoders import load_encoder, make_encoder
 from genesis_rl.agents.stack import (
     build_ppo,
+    check_same_stack,
     fit_scale,
     make_vec_env,
     step_seconds,
@@ -159,6 +160,7 @@ class _Evaluation(EvalCallback):
 
     def __init__(self, trainer: AgentTrainer) -> None:
         config = trainer.config
+        check_same_stack(trainer.venv, trainer.eval_venv)
         super().__init__(
             trainer.eval_venv,
             n_eval_episodes=config.eval_episodes,

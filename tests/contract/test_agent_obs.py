@@ -1,0 +1,321 @@
+"""What agents see: slots, states, pixels, feature maps, random encoders; saved, loaded, refused."""
+
+import json
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
+
+import genesis_rl  # noqa: F401 (registers the ids)
+from genesis_rl.agents.bundle import load_agent, save_agent
+from genesis_rl.agents.config import ENCODED, AgentConfig, Obs, PolicyConfig, preset_flags
+from genesis_rl.agents.encoders import load_encoder, make_encoder
+from genesis_rl.agents.evaluation import film
+from genesis_rl.agents.extractors import EXTRACTORS
+from genesis_rl.agents.extractors.pixels import FeatureMapExtractor
+from genesis_rl.agents.frames import VecFrames
+from genesis_rl.agents.stack import build_ppo, check_same_stack, fit_scale, make_vec_env
+from genesis_rl.checkpoint import load_pretrained, save_pretrained
+from genesis_rl.models import MODELS, BdVaeConfig, MonetConfig
+
+WORLD: dict[str, Any] = {
+    "image_size": 32,
+    "num_objects": 2,
+    "object_scale": 0.25,
+    "agent_scale": 0.25,
+    "max_episode_steps": 8,
+}
+SHAPES = {
+    "encoder": (3, 12),
+    "genesis": (3, 12),
+    "random": (3, 12),
+    "monet": (3, 7),
+    "vae": (1, 8),
+    "state": (3, 11),
+    "pixels": (3, 40, 40),
+    "feature_map": (3, 40, 40),
+}
+
+
+@pytest.fixture(scope="module")
+def encoders(encoder_path: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An encoder for every obs that takes one."""
+    folder = tmp_path_factory.mktemp("encoders")
+    torch.manual_seed(0)
+    tiny = {
+        "vae": ("bd_vae", BdVaeConfig(image_size=32, latent_size=5, decoder_channels=8)),
+        "monet": (
+            "monet",
+            MonetConfig(image_size=32, num_slots=3, component_latent_size=4),
+        ),
+    }
+    for name, (model, config) in tiny.items():
+        save_pretrained(MODELS[model][1](config), folder / name)
+    return {
+        **dict.fromkeys(("encoder", "genesis", "random"), encoder_path),
+        **{name: str(folder / name) for name in tiny},
+    }
+
+
+def settings(obs: Any, encoders: dict[str, str], **changes: Any) -> AgentConfig:
+    options: dict[str, Any] = {
+        "env_options": json.dumps(WORLD),
+        "encoder": encoders.get(obs),
+        "encoder_device": "cpu",
+        "frame_size": 40,
+        "policy": PolicyConfig(width=16, heads=2, layers=1),
+        "vec": "dummy",
+        "num_envs": 2,
+    } | changes
+    return AgentConfig(obs=obs, **options)
+
+
+def made(config: AgentConfig, **options: Any) -> Any:
+    pretrained = load_encoder(config)
+    encoder = None if pretrained is None else make_encoder(config, pretrained.model)
+    return make_vec_env(config, encoder, **options)
+
+
+def rollout(model: Any, venv: Any) -> list[Any]:
+    """Observations, terminal ones, and what the policy makes of them."""
+    venv.seed(5)
+    seen = [venv.reset()]
+    for step in range(12):
+        observations, _, _, infos = venv.step(np.array([step % 2, 2 + step % 2]))
+        seen += [
+            observations,
+            *(i["terminal_observation"][None] for i in infos if i.get("episode")),
+        ]
+    with torch.no_grad():
+        values = [model.policy.predict_values(torch.as_tensor(x)).numpy() for x in seen]
+    return [*seen, *values]
+
+
+@pytest.mark.parametrize("obs", get_args(Obs))
+def test_agents_of_every_kind_come_back(
+    obs: str, encoders: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("genesis_rl.agents.stack._SCALE_FRAMES", 16)
+    config = settings(obs, encoders)
+    with closing(made(config)) as venv:
+        assert venv.observation_space.shape == SHAPES[obs]
+        model = build_ppo(config, venv)
+        fit_scale(model, venv)
+        before = rollout(model, venv)
+        save_agent(tmp_path / "agent", model, config, load_encoder(config))
+    assert (tmp_path / "agent" / "encoder").exists() == (obs in ENCODED)
+    loaded = load_agent(tmp_path / "agent", num_envs=2, encoder_device="cpu")
+    with closing(loaded.venv):
+        after = rollout(loaded.model, loaded.venv)
+    assert loaded.config == config
+    for a, b in zip(before, after, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5, rtol=0)
+    filmed = load_agent(tmp_path / "agent", encoder_device="cpu", info_keys=("frame", "masks"))
+    with closing(filmed.venv):
+        film(filmed.venv, filmed.model, tmp_path / "video.mp4", episodes=1)
+    assert (tmp_path / "video.mp4").stat().st_size > 500
+
+
+@pytest.mark.parametrize("extractor", list(EXTRACTORS))
+@pytest.mark.parametrize("obs", ["state", "feature_map"])
+def test_every_policy_takes_every_set(obs: str, extractor: Any) -> None:
+    policy = PolicyConfig(extractor, width=16, heads=2, layers=1)
+    config = settings(obs, {}, policy=policy, ppo=settings(obs, {}).ppo)
+    with closing(made(config)) as venv:
+        model = build_ppo(config, venv)
+        assert model.predict(venv.reset())[0].shape == (2,)
+
+
+def test_the_settings_know_every_extractor() -> None:
+    annotation = PolicyConfig.__dataclass_fields__["extractor"].type
+    assert get_args(annotation) == tuple(EXTRACTORS)
+
+
+def test_the_state_is_the_truth_and_nothing_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = gym.make("genesis_rl/ObjectGoal-v0", state_in_info=True, **WORLD)
+    env.reset(seed=4)
+    truth = env.step(1)[4]["true_state"]
+    monkeypatch.setattr("genesis_rl.envs.sprites.render", None)
+    with closing(made(settings("state", {}), num_envs=1, seed=4)) as venv:
+        venv.reset()
+        np.testing.assert_array_equal(venv.step(np.array([1]))[0][0], truth)
+
+
+def test_a_vector_is_the_state_of_an_environment_that_observes_one() -> None:
+    config = settings("state", {}, env="CartPole-v1", env_options="{}")
+    with closing(made(config, seed=0)) as venv:
+        observations = np.asarray(venv.reset())
+    assert observations.shape == (2, 1, 4)
+    assert observations.dtype == np.float32
+    env = gym.make("CartPole-v1")
+    np.testing.assert_array_equal(observations[0, 0], env.reset(seed=0)[0])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"layout": "CHW"}, {"values": "unit"}, {"entry": "image"}],
+    ids=["HWC", "CHW", "floats", "entry"],
+)
+def test_pixels_are_the_frames_whatever_their_form(
+    options: dict[str, Any], pixel_env: Callable[..., gym.Env[Any, Any]]
+) -> None:
+    raw = pixel_env(size=(40, 40))
+    venv = VecFrames(DummyVecEnv([lambda: pixel_env(size=(40, 40), **options)]), size=40, show=True)
+    venv.seed(1)
+    frames: Any = venv.reset()
+    ends = 0
+    _, info = raw.reset(seed=1)
+    np.testing.assert_array_equal(frames[0].transpose(1, 2, 0), info["raw"])
+    np.testing.assert_array_equal(venv.reset_infos[0]["frame"], info["raw"])
+    for step in range(20):
+        action = step % 4
+        frames, _, dones, infos = venv.step(np.array([action]))
+        _, _, ended, cut, info = raw.step(action)
+        assert dones[0] == (ended or cut)
+        np.testing.assert_array_equal(infos[0]["frame"], info["raw"])
+        shown = frames[0]
+        if dones[0]:
+            ends += 1
+            shown = infos[0]["terminal_observation"]
+            first = raw.reset()[1]["raw"]
+            np.testing.assert_array_equal(frames[0].transpose(1, 2, 0), first)
+            np.testing.assert_array_equal(venv.reset_infos[0]["frame"], first)
+        np.testing.assert_array_equal(shown.transpose(1, 2, 0), info["raw"])
+    assert ends >= 2
+
+
+def test_cells_of_a_feature_map_know_their_places() -> None:
+    torch.manual_seed(0)
+    space = spaces.Box(0, 255, (3, 64, 64), np.uint8)
+    extractor = FeatureMapExtractor(space, EXTRACTORS["deep_sets"], features_dim=8, width=16)
+    assert extractor.places.shape == (16, 64)
+    frames = torch.rand(2, 3, 64, 64)
+    before = extractor(frames)
+    assert before.shape == (2, 8)
+    with torch.no_grad():
+        extractor.places.zero_()
+    assert not torch.allclose(extractor(frames), before)
+
+
+def test_random_encoders_differ_by_seed_alone(encoder_path: str) -> None:
+    def drawn(seed: int, encoder: str = encoder_path) -> Any:
+        return load_encoder(AgentConfig(obs="random", encoder=encoder, seed=seed))
+
+    def weights(seed: int) -> Any:
+        return next(iter(drawn(seed).model.parameters()))
+
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))
+    trained = load_pretrained(encoder_path, device="cpu").model
+    assert drawn(1).model.config == trained.config
+    assert drawn(0, "demo").model.config.image_size == 32
+
+
+@pytest.mark.parametrize(
+    ("obs", "changes", "message"),
+    [
+        ("encoder", {"encoder": None}, "obs is 'encoder' and encoder is None; wanted the folder"),
+        ("random", {"encoder": ""}, "obs is 'random' and encoder is ''"),
+        ("state", {"encoder": "runs/a"}, "encoder is 'runs/a', which obs 'state' does not use"),
+        ("pixels", {"encoder": "runs/a"}, "which obs 'pixels' does not use"),
+        ("state", {"render": True}, "render is set, but obs 'state' takes no frames"),
+        ("pixels", {"frame_size": 35}, "frame_size is 35; wanted at least 36"),
+        ("sound", {}, "obs is 'sound'; wanted one of encoder, genesis"),
+    ],
+)
+def test_settings_that_do_not_fit_are_named(
+    obs: str, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        settings(obs, {}, **changes)
+
+
+@pytest.mark.parametrize(
+    ("obs", "given", "message"),
+    [
+        ("vae", "genesis", "is of the kind genesis; obs 'vae' wants one of bd_vae, dc_vae"),
+        ("genesis", "monet", "is of the kind monet; obs 'genesis' wants one of genesis, genesis_s"),
+    ],
+)
+def test_an_encoder_of_another_kind_is_named(
+    obs: str, given: str, message: str, encoders: dict[str, str]
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_encoder(settings(obs, encoders, encoder=encoders[given]))
+
+
+@pytest.mark.parametrize("env", ["Pixel-v0", "CarRacing-v3"])
+def test_an_environment_without_a_state_is_named(env: str) -> None:
+    with pytest.raises(ValueError, match=f"env '{env}' offers no state: it takes no observation"):
+        made(settings("state", {}, env=env, env_options="{}"))
+
+
+def test_pixels_need_frames() -> None:
+    with pytest.raises(ValueError, match=r"not an image.*render"):
+        made(settings("pixels", {}, env="CartPole-v1", env_options="{}"))
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    config = settings("state", {})
+    with closing(made(config)) as venv:
+        save_agent(tmp_path / "agent", build_ppo(config, venv), config, None)
+    return tmp_path / "agent"
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = folder / "agent.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def test_another_environment_than_the_agents_is_named(saved: Path) -> None:
+    more = json.dumps({**WORLD, "num_objects": 4})
+    edit(saved, lambda content: content["config"].update(env_options=more))
+    with pytest.raises(ValueError, match=r"observations of env .* are now .*\(5, 11\).*\(3, 11\)"):
+        load_agent(saved)
+
+
+def test_agents_of_before_there_was_a_choice_load(encoder_path: str, tmp_path: Path) -> None:
+    config = settings("encoder", {"encoder": encoder_path})
+    with closing(made(config)) as venv:
+        save_agent(tmp_path / "agent", build_ppo(config, venv), config, load_encoder(config))
+
+    def age(content: dict[str, Any]) -> None:
+        del content["spaces"], content["config"]["obs"], content["config"]["frame_size"]
+
+    edit(tmp_path / "agent", age)
+    agent = load_agent(tmp_path / "agent", encoder_device="cpu")
+    agent.venv.close()
+    assert agent.config == replace(config, frame_size=64)
+
+
+def test_stacks_that_differ_are_named(encoders: dict[str, str]) -> None:
+    config = settings("genesis", encoders)
+    stacks = {
+        "same": made(config, num_envs=1),
+        "encoder": made(settings("random", encoders)),
+        "observations": made(replace(config, mask_geometry=False)),
+        "wrappers": VecFrameStack(made(config), 2),
+    }
+    training = made(config)
+    check_same_stack(training, stacks.pop("same"))
+    for what, other in stacks.items():
+        with closing(other), pytest.raises(ValueError, match=f"the {what} of the evaluation env"):
+            check_same_stack(training, other)
+
+
+def test_presets_are_flags() -> None:
+    assert preset_flags("ours") == []
+    assert preset_flags("published", "agent.")[:2] == ["--agent.num-envs", "4"]
+    with pytest.raises(ValueError, match="preset is 'theirs'; wanted one of ours, published"):
+        preset_flags("theirs")
