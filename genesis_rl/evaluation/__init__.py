@@ -4,8 +4,8 @@ from genesis_rl.evaluation.candidates import (
     Candidate,
     check_one_data_set,
     open_candidate,
+    open_data,
     open_split,
-    open_train,
     training_facts,
 )
 from genesis_rl.evaluation.runs import EvaluateConfig, evaluate, group
@@ -28,8 +28,8 @@ __all__ = [
     "group",
     "group_title",
     "open_candidate",
+    "open_data",
     "open_split",
-    "open_train",
     "tables",
     "training_facts",
 ]

@@ -79,22 +79,23 @@ def check_one_data_set(candidates: Sequence[Candidate]) -> None:
             )
 
 
-def open_train(candidate: Candidate) -> Pack:
-    """Open the training split, whole."""
-    return dataclasses.replace(candidate.settings, batch_size=1).open_data("train")
+def open_data(candidate: Candidate, split: str, *, held_out: int = 1) -> Pack:
+    """Open a split as its settings say.
+
+    Where they say how many images there are, validation and test have at most ``held_out``.
+    """
+    return dataclasses.replace(candidate.settings, eval_images=held_out, batch_size=1).open_data(
+        split
+    )
 
 
 def open_split(candidate: Candidate, split: str, num_images: int) -> Pack:
-    """Open a split; of what is generated on demand no more than a number of images."""
+    """Open a split; of what is generated or converted on demand no more than a number of images."""
     options = json.loads(candidate.settings.data_options)
     if candidate.settings.data in DATASETS:
         options["num_images"] = num_images
-    return dataclasses.replace(
-        candidate.settings,
-        data_options=json.dumps(options),
-        eval_images=num_images,
-        batch_size=1,
-    ).open_data(split)
+    chosen = dataclasses.replace(candidate.settings, data_options=json.dumps(options))
+    return open_data(candidate._replace(settings=chosen), split, held_out=num_images)
 
 
 def training_facts(candidate: Candidate, which: str) -> dict[str, Any] | None:

@@ -13,8 +13,8 @@ from genesis_rl.evaluation.candidates import (
     Candidate,
     check_one_data_set,
     open_candidate,
+    open_data,
     open_split,
-    open_train,
     training_facts,
 )
 from genesis_rl.files import new_file
@@ -185,7 +185,7 @@ def _sample_scorer(config: EvaluateConfig, first: Candidate) -> SampleScorer | N
         )
     features: FeatureNetwork
     if config.frechet == "own":
-        features = FactorFeatures.cached(open_train(first), device=config.device)
+        features = FactorFeatures.cached(open_data(first, "train"), device=config.device)
     else:
         features = InceptionFeatures(config.inception_weights, device=config.device)
     return SampleScorer(features, pack, num_images)

@@ -1,6 +1,6 @@
 """What is asked of single slots: position, size, colour and shape of the object each one took."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ from genesis_rl.worlds import STATE_COLUMNS
 
 _CHUNK = 512
 _LEAST_STD = 1e-6  # of what is regressed; below, it counts as constant
+_VALUES, _CLASSES = {"scale": "size"}, ("size", "shape", "material")  # factors by name
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -29,14 +30,14 @@ class Properties(NamedTuple):
     """Ground truth of the objects of a pack; row i of an image is label i + 1 of its mask.
 
     Attributes:
-        values: (N, M, d) float32 by name.
-        shape: (N, M) int64 numbers of the names in ``shapes``.
-        shapes: names of the shapes.
+        values: (N, M, d) numbers by name.
+        classes: (N, M) integers by name.
+        names: what the integers from 0 stand for, by name, where that is known.
     """
 
     values: Arrays
-    shape: npt.NDArray[np.int64]
-    shapes: tuple[str, ...]
+    classes: Arrays
+    names: Mapping[str, tuple[str, ...]]
 
 
 class Objects(NamedTuple):
@@ -59,8 +60,8 @@ class ObjectStudy:
     Attributes:
         kind: "properties".
         heads: what answers: ridge regression and an MLP.
-        questions: ``position``, ``size``, ``colour`` (values) and ``shape`` (classes), as far as
-            they vary.
+        questions: ``position``, ``size``, ``colour``, ``shape`` and ``material``, as far as the
+            factors tell and they vary.
     """
 
     kind = "properties"
@@ -77,24 +78,21 @@ class ObjectStudy:
         """
         self._samples = samples
         truth = {split: properties(sample.pack) for split, sample in samples.items()}
-        self._objects = {
-            split: _seen(sample, truth[split].shape.shape[1]) for split, sample in samples.items()
-        }
+        most = truth["train"].values["position"].shape[1]
+        self._objects = {split: _seen(sample, most) for split, sample in samples.items()}
         for split, objects in self._objects.items():
             if not len(objects.image):
                 raise ValueError(f"the images of the {split} split show no objects.")
-        values = {
-            name: {s: self._of_objects(s, truth[s].values[name]) for s in samples}
-            for name in truth["train"].values
-        }
-        self.questions = [
-            Question(name, {s: v.float() for s, v in standardise(found).items()})
-            for name, found in values.items()
-            if bool((found["train"].std(0) > _LEAST_STD).any())
-        ]
-        shape = {s: self._of_objects(s, truth[s].shape).numpy() for s in samples}
-        if len(np.unique(shape["train"])) > 1:
-            self.questions.append(class_question("shape", shape, truth["train"].shapes))
+        self.questions = []
+        for name in truth["train"].values:
+            values = {s: self._of_objects(s, truth[s].values[name]).float() for s in samples}
+            if bool((values["train"].std(0) > _LEAST_STD).any()):
+                self.questions.append(Question(name, standardise(values)))
+        for name in truth["train"].classes:
+            classes = {s: self._of_objects(s, truth[s].classes[name]).numpy() for s in samples}
+            if len(np.unique(classes["train"])) > 1:
+                names = truth["train"].names.get(name, ())
+                self.questions.append(class_question(name, classes, names))
         if not self.questions:
             raise ValueError("all objects are the same; wanted some that differ.")
 
@@ -185,12 +183,13 @@ def properties(pack: Pack) -> Properties:
         ValueError: if they do not tell, naming those that there are.
     """
     factors = pack.factors
-    for wanted, read in _READERS.items():
-        if set(wanted) <= factors.keys():
-            return read(factors)
+    if "state" in factors:
+        return _sprites(factors["state"])
+    if {"x", "y"} <= factors.keys():
+        names = {"shape": SHAPES} if pack.meta.get("dataset") == "multi_dsprites" else {}
+        return _by_name(factors)._replace(names=names)
     has = ", ".join(factors) or "none"
-    needed = " or ".join(", ".join(names) for names in _READERS)
-    raise ValueError(f"{pack.folder} has no factors of objects ({needed}); it has {has}.")
+    raise ValueError(f"{pack.folder} has no factors of objects (state, or x and y); it has {has}.")
 
 
 def _seen(sample: Sample, most: int) -> Objects:
@@ -204,8 +203,8 @@ def _seen(sample: Sample, most: int) -> Objects:
     return Objects(image, row + 1)
 
 
-def _sprite_scenes(factors: Arrays) -> Properties:
-    state = factors["state"]
+def _sprites(state: npt.NDArray[Any]) -> Properties:
+    """Properties from the state of sprite scenes, see `genesis_rl.worlds.scene_state`."""
     if state.ndim != 3 or state.shape[2] != len(STATE_COLUMNS):
         raise ValueError(
             f"factor 'state' has shape {state.shape}; wanted (images, objects, "
@@ -213,20 +212,19 @@ def _sprite_scenes(factors: Arrays) -> Properties:
         )
     values = {"position": state[..., :2], "size": state[..., 2:3], "colour": state[..., 3:6]}
     shape = state[..., [STATE_COLUMNS.index(name) for name in OUTLINES]].argmax(-1)
-    return Properties(values, shape, tuple(OUTLINES))
+    return Properties(values, {"shape": shape}, {"shape": tuple(OUTLINES)})
 
 
-def _multi_dsprites(factors: Arrays) -> Properties:
-    values = {
-        "position": np.stack([factors["x"], factors["y"]], axis=-1),
-        "size": factors["scale"][..., None],
-        "colour": factors["colour"] / np.float32(255),
-    }
-    return Properties(values, factors["shape"].astype(np.int64), SHAPES)
-
-
-#: How to read them by the factors needed.
-_READERS: dict[tuple[str, ...], Callable[[Arrays], Properties]] = {
-    ("state",): _sprite_scenes,
-    ("x", "y", "scale", "colour", "shape"): _multi_dsprites,
-}
+def _by_name(factors: Arrays) -> Properties:
+    """Properties from factors with a row per object, as the Multi-Object Datasets have them."""
+    rows = {name: v.reshape(*v.shape[:2], -1) for name, v in factors.items() if v.ndim > 1}
+    axes = [rows[name] for name in ("x", "y", "z") if name in rows]
+    values = {"position": np.concatenate(axes, axis=2)}
+    values |= {_VALUES[name]: rows[name] for name in _VALUES if name in rows}
+    classes = {name: rows[name][..., 0].astype(np.int64) for name in _CLASSES if name in rows}
+    if "colour" in rows:
+        if rows["colour"].shape[2] == 1:
+            classes["colour"] = rows["colour"][..., 0].astype(np.int64)
+        else:
+            values["colour"] = rows["colour"]
+    return Properties(values, classes, {})

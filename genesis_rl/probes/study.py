@@ -17,8 +17,7 @@ from genesis_rl.evaluation import (
     check_one_data_set,
     group,
     open_candidate,
-    open_split,
-    open_train,
+    open_data,
     training_facts,
 )
 from genesis_rl.files import new_file
@@ -113,15 +112,17 @@ def probe(config: ProbeConfig) -> dict[str, Any]:
 def _samples(config: ProbeConfig, first: Candidate) -> dict[str, Sample]:
     samples: dict[str, Sample] = {}
     for split in config.splits:
-        held_out = config.num_held_out
-        pack = open_train(first) if split == "train" else open_split(first, split, held_out)
+        # Whole splits, to draw from: the first images of an original data set are of few scenes.
+        pack = open_data(first, split, held_out=config.num_held_out)
         same = [name for name, other in samples.items() if other.pack.folder == pack.folder]
         if same:
             raise ValueError(
                 f"{pack.folder} is both the {same[0]} and the {split} split; wanted a folder with "
                 f"a pack for each of {', '.join(config.splits)}."
             )
-        samples[split] = Sample.draw(pack, config.num_train if split == "train" else held_out)
+        samples[split] = Sample.draw(
+            pack, config.num_train if split == "train" else config.num_held_out
+        )
     count = len(samples["train"].rows)
     if count < config.mlp.batch_size:
         raise ValueError(

@@ -1,0 +1,221 @@
+"""pretrain/probe.py on tiny models: tasks of scenes, properties of objects, misuse."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from genesis_rl.checkpoint import save_pretrained
+from genesis_rl.data import PackWriter
+from genesis_rl.models import MODELS, build_model
+from genesis_rl.results import page
+
+Run = Callable[..., tuple[int, str, str]]
+SIDE = 32
+QUICK = ("--device", "cpu", "--mlp.hidden", "32", "--mlp.learning-rate", "1e-2")
+PAPER = ("genesis", "genesis_s", "monet", "bd_vae", "dc_vae")
+
+
+#: Every model with few channels.
+SMALL: dict[str, dict[str, Any]] = {
+    "genesis": {
+        "encoder_channels": (4,) * 5,
+        "decoder_channels": (4,) * 5,
+        "component_encoder_channels": (4, 4),
+        "component_decoder_channels": 4,
+    },
+    "genesis_s": {
+        "encoder_channels": (4,) * 5,
+        "decoder_channels": (4,) * 5,
+        "component_decoder_channels": 4,
+    },
+    "monet": {
+        "attention_channels": 4,
+        "component_encoder_channels": (4, 4),
+        "component_decoder_channels": 4,
+    },
+    "bd_vae": {"encoder_channels": (4,) * 5, "decoder_channels": 4},
+    "genesis_v2": {"encoder_channels": 8, "decoder_channels": 8},
+    "iodine": {"num_iterations": 2, "decoder_channels": 4, "refinement_channels": (4, 4)},
+}
+
+
+@pytest.fixture(autouse=True)
+def data_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("GENESIS_RL_DATA", str(tmp_path / "data"))
+    return tmp_path / "data"
+
+
+def towers(folder: Path, n: int, seed: int, *, heights: int = 5, **more: Any) -> None:
+    """Towers as towers go: height shows as the height of a bar, the view as its column."""
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 20, (n, SIDE, SIDE, 3), dtype=np.uint8)
+    masks = np.zeros((n, SIDE, SIDE), np.uint8)
+    stable, height, camera = (
+        rng.integers(low, high, n) for low, high in ((0, 2), (2, 2 + heights), (1, 17))
+    )
+    for i in range(n):
+        column = 2 * (camera[i] - 1)
+        images[i, SIDE - 5 * height[i] :, column : column + 2] = 255
+        masks[i, SIDE - 5 * height[i] :, column : column + 2] = 1
+    factors = {"stable": stable, "height": height, "camera": camera} | more
+    with PackWriter(folder, n, SIDE) as writer:
+        writer.write(images, masks, **factors)
+
+
+@pytest.fixture
+def packs(tmp_path: Path) -> Path:
+    folder = tmp_path / "towers"
+    for seed, (split, n) in enumerate({"train": 512, "validation": 64, "test": 200}.items()):
+        towers(folder / split, n, seed)
+    return folder
+
+
+def saved(folder: Path, name: str = "bd_vae") -> str:
+    config_class, _ = MODELS[name]
+    save_pretrained(build_model(config_class(image_size=SIDE, **SMALL[name])), folder)
+    return str(folder)
+
+
+def few(folder: Path) -> Path:
+    """Packs of few towers, all of whose classes are to be seen in training."""
+    for seed, (split, n) in enumerate({"train": 128, "validation": 16, "test": 16}.items()):
+        towers(folder / split, n, seed)
+    return folder
+
+
+def read(path: Path | str) -> Any:
+    return json.loads(Path(path).read_text())
+
+
+def test_tasks_of_scenes(packs: Path, data_root: Path, run_program: Run, tmp_path: Path) -> None:
+    model = saved(tmp_path / "model", "bd_vae")
+    flags = (model, "--data", str(packs), *QUICK, "--mlp.epochs", "30", "--seeds", "2")
+    status, shown, errors = run_program("pretrain/probe.py", *flags)
+    assert status == 0, errors
+    result = read(tmp_path / "model" / "probes-scenes.json")
+    assert result["task"] == "scenes" and result["num_images"] == {"train": 512, "test": 200}
+    assert result["questions"]["height"] == {"classes": [2, 3, 4, 5, 6], "test": 200}
+    assert result["questions"]["view"]["classes"] == list(range(1, 17))
+    baselines = {record["name"]: record for record in result["baselines"]}
+    assert list(baselines) == ["majority", "pixels 16 x 16", "random bd_vae"]
+    pixels = baselines["pixels 16 x 16"]
+    assert pixels["width"] == 768
+    assert pixels["scores"]["height"] > 0.9 and pixels["scores"]["view"] > 0.9
+    assert 0.3 < pixels["scores"]["stability"] < 0.7  # nothing shows it
+    assert baselines["majority"]["scores"]["view"] < 0.15
+    (record,) = result["runs"]
+    rows = record["seeds"]["height"]
+    assert [row["seed"] for row in rows] == [0, 1]
+    assert record["scores"]["height"] == pytest.approx(np.mean([row["score"] for row in rows]))
+    low, high = record["intervals"]["height"]
+    assert 0 < low < record["scores"]["height"] < high < 1
+    assert "Accuracy in % of MLPs on frozen latents: 512 labelled images, 200 test" in shown
+    assert f"{100 * pixels['scores']['height']:.1f} [" in shown
+    # Again: the latents lie there, and everything comes out the same.
+    kept = sorted(path.stat().st_mtime_ns for path in (data_root / "latents").glob("*/slots.npy"))
+    assert len(kept) == 4  # two models, two splits
+    out = tmp_path / "again.json"
+    assert run_program("pretrain/probe.py", *flags, "--out", str(out))[0] == 0
+    again = read(out)
+    assert again["runs"] == result["runs"] and again["baselines"] == result["baselines"]
+    assert kept == sorted(p.stat().st_mtime_ns for p in (data_root / "latents").glob("*/slots.npy"))
+
+
+def test_several_models_reach_the_page_of_results(run_program: Run, tmp_path: Path) -> None:
+    packs = few(tmp_path / "few")
+    runs = [saved(tmp_path / name, name) for name in SMALL]
+    out = tmp_path / "results" / "probes-towers.json"
+    flags = (*runs, "--data", str(packs), *QUICK, "--mlp.epochs", "1", "--out", str(out))
+    more = (
+        "--tasks",
+        "view",
+        "height",
+        "--pixel-side",
+        "8",
+        "--mlp.epoch",
+        "best",
+        "--standardise",
+    )
+    status, _, errors = run_program("pretrain/probe.py", *flags, *more)
+    assert status == 0, errors
+    result = read(out)
+    assert list(result["questions"]) == ["view", "height"]
+    assert result["num_images"] == {"train": 128, "validation": 16, "test": 16}
+    names = [record["name"] for record in result["baselines"]]
+    assert names == ["majority", "pixels 8 x 8", *(f"random {name}" for name in SMALL)]
+    index = [{"title": "Towers", "probes": out.name}]
+    (out.parent / "index.json").write_text(json.dumps(index))
+    lines = page(out.parent).splitlines()
+    (head,) = (line for line in lines if line.startswith("| Task"))
+    cells = [cell.strip() for cell in head.strip("|").split("|")]
+    others = [name for name in SMALL if name not in PAPER]
+    assert cells == ["Task", "", *PAPER, *others, *names]
+    ours, theirs = lines[lines.index(head) + 4 : lines.index(head) + 6]
+    assert ours.startswith("| Height | ours | ")
+    assert theirs.startswith(
+        "|  | paper, original data | 80.3 | 80.8 | 88.4 | 78.6 | 67.5 |  |  | 22.8 |"
+    )
+    assert "All figures and settings: `results/probes-towers.json`." in lines
+
+
+def test_properties_of_objects(run_program: Run, tmp_path: Path) -> None:
+    data = '{"image_size": 32, "num_images": 300, "num_objects": 2}'
+    run = str(tmp_path / "run")
+    flags = ("--preset", "smoke", "--steps", "2", "--eval-images", "4", "--device", "cpu")
+    more = ("--data-options", data, "--no-tensorboard", "--threads", "1", "--out", run)
+    status, _, errors = run_program("pretrain/train.py", *flags, *more)
+    assert status == 0, errors
+    probing = (run, *QUICK, "--mlp.epochs", "3", "--num-train", "250", "--num-held-out", "60")
+    status, shown, errors = run_program("pretrain/probe.py", *probing)
+    assert status == 0, errors
+    result = read(Path(run, "probes-properties.json"))
+    assert result["num_images"] == {"train": 250, "test": 60}
+    assert result["questions"]["position"] == {"classes": [], "test": 180}  # agent and two objects
+    baselines = {record["name"]: record["scores"] for record in result["baselines"]}
+    assert list(baselines) == ["majority", "pixels 16 x 16", "random genesis", "state"]
+    assert baselines["state"]["position_linear"] == pytest.approx(1, abs=1e-3)
+    assert baselines["state"]["shape_linear"] == 1
+    assert baselines["pixels 16 x 16"]["position_linear"] > 0.3
+    assert abs(baselines["majority"]["colour_mlp"]) < 0.1
+    (record,) = result["runs"]
+    assert 0 <= record["scores"]["match_iou"] <= 1 and record["training"]["step"] == 2
+    assert set(record["intervals"]) == {"shape_linear", "shape_mlp"}
+    assert "mean IoU" in shown and "R2, linear" in shown and "accuracy, mlp" in shown
+    (Path(run) / "index.json").write_text('[{"title": "P", "probes": "probes-properties.json"}]')
+    assert "| Property |  | genesis | majority |" in page(run)
+    status, _, errors = run_program("pretrain/probe.py", *probing, "--task", "scenes")
+    assert status == 2 and "has no factor stable or height or camera; it has state" in errors
+
+
+def test_misuse(packs: Path, run_program: Run, tmp_path: Path) -> None:
+    model = saved(tmp_path / "model")
+    small = tmp_path / "small"
+    towers(small / "train", 40, 0, heights=2)
+    towers(small / "test", 40, 1)
+    on_packs = ("--data", str(packs), *QUICK)
+    on_small = ("--data", str(small), *QUICK)
+    cases: list[tuple[tuple[str, ...], str]] = [
+        ((str(tmp_path), *on_packs), "holds no run of pretrain/train.py"),
+        ((model,), "is a model without a run; say with --data"),
+        ((model, model, *on_packs), "more than once"),
+        ((model, str(packs), *on_packs), "wanted --out, one file for all"),
+        ((model, *on_packs, "--task", "properties"), "no factors of objects"),
+        (
+            (model, *on_packs, "--data", str(packs / "train")),
+            "is both the train and the test split",
+        ),
+        ((model, *on_packs, "--num-train", "100"), "100 training images; wanted at least 128"),
+        ((model, *on_small, "--mlp.batch-size", "8"), "but not among those trained on"),
+        ((model, *on_packs, "--tasks", "stability", "stability"), "once"),
+        ((model, *on_packs, "--ridge", "0"), "ridge is 0.0; wanted a value > 0"),
+        ((model, *on_packs, "--cache", "/dev/null/x"), "/dev/null/x"),
+    ]
+    for arguments, message in cases:
+        status, _, errors = run_program("pretrain/probe.py", *arguments)
+        assert status == 2, arguments
+        assert message in errors, errors
+    assert not list(Path(model).glob("probes*"))
