@@ -1,45 +1,71 @@
-"""An OpenGL context for MuJoCo without a screen."""
+"""MuJoCo, and an OpenGL context for it without a screen."""
 
+import importlib
 import os
 import sys
 from typing import Any
 
 _ADVICE = (
     "no OpenGL context could be made (MUJOCO_GL={backend}: {error}). Without a GPU's driver,"
-    " install Mesa's: `apt-get install libegl1 libgl1-mesa-dri` gives MUJOCO_GL=egl, `libosmesa6`"
-    " MUJOCO_GL=osmesa"
+    " install Mesa's: `apt-get install libegl1 libgl1-mesa-dri` gives MUJOCO_GL=egl,"
+    " `apt-get install libosmesa6` gives MUJOCO_GL=osmesa"
 )
 
 
-def gl_context(width: int, height: int) -> Any:
-    """Make an OpenGL context and make it current.
+def load_mujoco() -> Any:
+    """Import MuJoCo, also where MUJOCO_GL names an OpenGL library that is not there.
+
+    Simulating needs none, but then importing MuJoCo fails, with an error that does not say why.
+
+    Returns:
+        The module.
+    """
+    try:
+        return importlib.import_module("mujoco")
+    except ModuleNotFoundError:
+        raise
+    except Exception:  # PyOpenGL raises anything from AttributeError to GLError
+        backend = os.environ.get("MUJOCO_GL")
+        if backend is None:
+            raise
+        os.environ["MUJOCO_GL"] = "off"
+        try:
+            return importlib.import_module("mujoco")
+        finally:
+            os.environ["MUJOCO_GL"] = backend
+
+
+def open_gl(model: Any) -> tuple[Any, Any]:
+    """Make an OpenGL context, make it current, and load a model's textures into it.
 
     The environment variable MUJOCO_GL decides which; where it is not set and there is no screen,
     it is set to "egl".
 
+    Args:
+        model: the `mujoco.MjModel`; its `vis` says the size of the offscreen buffer.
+
     Returns:
-        The context; its `free()` releases it.
+        The OpenGL context and the `mujoco.MjrContext`, to be freed in the other order.
 
     Raises:
         RuntimeError: if there is no OpenGL library or driver; the message names the packages.
     """
+    mujoco = load_mujoco()
     screen = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     chosen = "MUJOCO_GL" not in os.environ and sys.platform.startswith("linux") and not screen
     if chosen:
         os.environ["MUJOCO_GL"] = "egl"  # MuJoCo's library reads it too
     backend = os.environ.get("MUJOCO_GL", "")
     try:
-        if backend.lower() == "egl":  # MuJoCo may have been imported before the choice was made
-            from mujoco.egl import GLContext
-        else:
-            from mujoco import GLContext
-        context = GLContext(width, height)
+        # MuJoCo may have been imported before the choice was made.
+        home = importlib.import_module("mujoco.egl") if backend.lower() == "egl" else mujoco
+        context = home.GLContext(model.vis.global_.offwidth, model.vis.global_.offheight)
         context.make_current()
-    except Exception as error:  # PyOpenGL raises anything from AttributeError to GLError
+        return context, mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
+    except Exception as error:
         if chosen:
             del os.environ["MUJOCO_GL"]
         raise RuntimeError(_ADVICE.format(backend=backend or "unset", error=error)) from error
-    return context
 
 
 def require_gl() -> None:
@@ -48,4 +74,7 @@ def require_gl() -> None:
     Raises:
         RuntimeError: if there is no OpenGL library or driver; the message names the packages.
     """
-    gl_context(16, 16).free()
+    model: Any = load_mujoco().MjModel.from_xml_string("<mujoco/>")
+    context, renderer = open_gl(model)
+    renderer.free()
+    context.free()

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from genesis_rl.towers.gl import gl_context
+from genesis_rl.towers.gl import load_mujoco, open_gl
 from genesis_rl.towers.rules import Shape, Tower, shapes_of
 from genesis_rl.towers.textures import texture_files
 from genesis_rl.towers.world import (
@@ -86,10 +86,7 @@ class TowerRenderer:
         files = {name.replace("/", "_"): png for name, png in images.items()}
         files["assets.xml"] = assets_xml().replace("/0", "_0").encode()
         files["world_room.xml"] = world_xml(()).encode()
-        self._context = gl_context(side, side)
-        import mujoco  # after the choice of the OpenGL library
-
-        self._mujoco: Any = mujoco
+        mujoco = self._mujoco = load_mujoco()
         model: Any = mujoco.MjModel.from_xml_string(env_xml("room"), files)
         model.vis.quality.shadowsize = shadow_size
         # Half of the original's: the shadow map then covers 40 x 40 m, still the whole room.
@@ -98,7 +95,7 @@ class TowerRenderer:
         model.vis.global_.offwidth = model.vis.global_.offheight = side
         data = mujoco.MjData(model)
         mujoco.mj_forward(model, data)
-        self._renderer = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
+        self._context, self._renderer = open_gl(model)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._renderer)
         self._scene: Any = mujoco.MjvScene(model, maxgeom=MAX_SHAPES + 8)
         self._cameras = [self._eye(model, data, i, crop=crop) for i in range(len(CAMERAS))]
@@ -207,9 +204,8 @@ class TowerRenderer:
     def close(self) -> None:
         """Release the OpenGL context."""
         if self._context is not None:
-            if hasattr(self, "_renderer"):
-                self._context.make_current()
-                self._renderer.free()
+            self._context.make_current()
+            self._renderer.free()
             self._context.free()
             self._context = None
 

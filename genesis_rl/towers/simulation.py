@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from genesis_rl.towers.gl import load_mujoco
 from genesis_rl.towers.rules import Shape, Tower
 from genesis_rl.towers.world import TEXTURE_NUMBERS, env_xml, world_xml
 
@@ -43,8 +44,7 @@ def simulate(tower: Tower, *, steps: int = STEPS) -> Outcome:
     """
     if steps <= BURN_IN:
         raise ValueError(f"steps must be more than the burn-in of {BURN_IN}, got {steps!r}")
-    import mujoco
-
+    mujoco = load_mujoco()
     model = physics_model(tower)
     data: Any = mujoco.MjData(model)
     mujoco.mj_step(model, data, BURN_IN)
@@ -91,8 +91,7 @@ def physics_model(tower: Tower | Sequence[Shape]) -> Any:
     Returns:
         The `mujoco.MjModel`.
     """
-    import mujoco
-
+    mujoco = load_mujoco()
     files = {"assets.xml": _PLAIN.encode(), "world_tower.xml": world_xml(tower).encode()}
     model: Any = mujoco.MjModel.from_xml_string(env_xml("tower"), files)
     model.opt.enableflags &= ~int(mujoco.mjtEnableBit.mjENBL_OVERRIDE)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from genesis_rl.towers.gl import load_mujoco
 from genesis_rl.towers.rules import Shape
 from genesis_rl.towers.simulation import physics_model
 
@@ -93,8 +94,7 @@ class Pile:
         Returns:
             Whether the tower stands.
         """
-        import mujoco
-
+        mujoco = load_mujoco()
         model = physics_model(self.shapes)
         data: Any = mujoco.MjData(model)
         names = [f"shape_{number}" for number in range(1, len(self.shapes) + 1)]
