@@ -1,11 +1,11 @@
 """Settings of a pretraining."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal
 
 from genesis_rl.data import Pack, open_dataset
+from genesis_rl.data.originals import parse_options
 from genesis_rl.geco import GecoConfig
 from genesis_rl.models import GenesisConfig, ModelConfig
 
@@ -104,8 +104,7 @@ class PretrainConfig:
                 raise ValueError(f"{name} is {value}; wanted a value > 0.")
         if not self.foreground_weight >= 1:
             raise ValueError(f"foreground_weight is {self.foreground_weight}; wanted at least 1.")
-        if not isinstance(_options(self.data_options), dict):
-            raise ValueError(f"data_options is {self.data_options!r}; wanted a JSON object.")
+        parse_options(self.data_options)
 
     def open_data(self, split: str) -> Pack:
         """Open a split of the data and check that the model can take it.
@@ -113,7 +112,7 @@ class PretrainConfig:
         Raises:
             ValueError: if the data are unknown, broken, too few or of another size.
         """
-        options = _options(self.data_options)
+        options = parse_options(self.data_options)
         if split != "train" and "num_images" in options:
             # Of what is generated on demand, no more is held out than is scored.
             options["num_images"] = min(options["num_images"], self.eval_images)
@@ -129,10 +128,3 @@ class PretrainConfig:
                 f"data {self.data!r} has {len(pack)} images; batch_size is {self.batch_size}."
             )
         return pack
-
-
-def _options(text: str) -> dict[str, Any]:
-    try:
-        return cast("dict[str, Any]", json.loads(text))
-    except ValueError as error:
-        raise ValueError(f"data_options is {text!r}, which is not JSON: {error}") from error
