@@ -97,6 +97,7 @@ def load_agent(
     vec: Literal["subproc", "dummy"] = "dummy",
     device: str = "cpu",
     encoder_device: str = "auto",
+    env_options: Mapping[str, Any] | None = None,
     info_keys: tuple[InfoKey, ...] = (),
 ) -> Agent:
     """Rebuild environments, encoder and policy from an agent's folder.
@@ -107,6 +108,7 @@ def load_agent(
         vec: "subproc" for one process each, "dummy" for all in this one.
         device: where the policy runs.
         encoder_device: where the encoder runs.
+        env_options: options of the environment that differ from those of the training.
         info_keys: "frame" and "masks" to put in the environments' infos.
 
     Returns:
@@ -120,6 +122,8 @@ def load_agent(
     metadata = _read_settings(home / SETTINGS)
     saved = AgentConfig.from_json(metadata["config"])
     config = replace(saved, num_envs=num_envs, vec=vec, encoder_device=encoder_device)
+    if env_options:
+        config = replace(config, env_options=json.dumps({**saved.options, **env_options}))
     encoder = None if saved.encoder is None else make_encoder(config, home / ENCODER)
     if encoder is not None and encoder.fingerprint != metadata.get("encoder_fingerprint"):
         raise ValueError(

@@ -4,8 +4,9 @@ import json
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self, cast, get_args, get_type_hints
+from typing import Any, Literal, Self, get_args, get_type_hints
 
+from genesis_rl.envs.make import check_wrappers, parse_options
 from genesis_rl.frames import LAYOUTS, Layout
 
 Obs = Literal["encoder", "genesis", "monet", "vae", "random", "state", "pixels", "feature_map"]
@@ -124,6 +125,8 @@ class AgentConfig:
     """id of a registered environment; module:id imports the module first"""
     env_options: str = "{}"
     """options of the environment as JSON, e.g. '{"num_objects": 3}'"""
+    wrappers: tuple[str, ...] = ()
+    """module:Class of wrappers around the environment, from the inside out"""
     obs_key: str | None = None
     """entry of a Dict observation that holds the frame; None: found"""
     frame_layout: Layout = "auto"
@@ -195,6 +198,7 @@ class AgentConfig:
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"seed is {self.seed}; wanted a value in 0..2**31 - 1.")
         _ = self.options
+        check_wrappers(self.wrappers)
 
     def _check_encoder(self) -> None:
         """An encoder where one is used, and only there."""
@@ -215,18 +219,7 @@ class AgentConfig:
     @property
     def options(self) -> dict[str, Any]:
         """The environment's options."""
-        try:
-            options = json.loads(self.env_options)
-        except ValueError as error:
-            raise ValueError(
-                f"env_options is {self.env_options!r}, which is not JSON: {error}"
-            ) from error
-        if not isinstance(options, dict):
-            raise ValueError(f"env_options is {self.env_options!r}; wanted a JSON object.")
-        taken = {"id", "render_mode"} & options.keys()
-        if taken:
-            raise ValueError(f"env_options has {sorted(taken)}; wanted the flags env and render.")
-        return cast("dict[str, Any]", options)
+        return parse_options(self.env_options)
 
     def to_json(self) -> dict[str, Any]:
         """The settings as JSON data."""
@@ -247,6 +240,7 @@ class AgentConfig:
             values["policy"] = PolicyConfig(**values.get("policy", {}))
             values["ppo"] = PPOConfig(**values.get("ppo", {}))
             values["out"] = Path(values.get("out", "."))
+            values["wrappers"] = tuple(values.get("wrappers", ()))
             return cls(**values)
         except TypeError as error:
             raise ValueError(f"config does not fit this version: {error}") from error

@@ -15,6 +15,7 @@ from stable_baselines3.common.monitor import Monitor
 from genesis_rl.agents.config import AgentConfig
 from genesis_rl.agents.frames import RenderInfo
 from genesis_rl.envs.frame_source import find_frames
+from genesis_rl.envs.make import make_env
 
 _ACTIONS = (
     gym.spaces.Box,
@@ -121,10 +122,4 @@ class EnvMaker:
 
     def _make(self, **more: Any) -> gym.Env[Any, Any]:
         config = self.config
-        try:
-            return gym.make(config.env, **config.options, **more)
-        except Exception as error:  # whatever the environment's own code raises
-            raise ValueError(
-                f"env {config.env!r} cannot be made: {type(error).__name__}: "
-                f"{' '.join(str(error).split())}"
-            ) from error
+        return make_env(config.env, {**config.options, **more}, config.wrappers)

@@ -5,7 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from genesis_rl.data.cache import SPLITS, check_split, data_root, open_or_make, pack_folder
+from genesis_rl.data.cache import (
+    SPLITS,
+    check_split,
+    data_root,
+    open_or_make,
+    pack_folder,
+    split_folder,
+)
 from genesis_rl.data.multi_dsprites import MultiDSpritesConfig, write_multi_dsprites
 from genesis_rl.data.originals import ORIGINALS
 from genesis_rl.data.pack import Pack, PackWriter
@@ -71,7 +78,7 @@ def open_dataset(
         )
     if options:
         raise TypeError(f"a pack on disk takes no options, got {', '.join(options)}")
-    return Pack.open(folder / split if (folder / split).is_dir() else folder)
+    return Pack.open(split_folder(folder, split))
 
 
 def _scenes(name: str, world_class: type[SpriteWorld] | type[FreeScenes]) -> Callable[..., Pack]:

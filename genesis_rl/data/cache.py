@@ -27,6 +27,21 @@ def check_split(split: str) -> None:
         raise ValueError(f"unknown split {split!r}: use one of {', '.join(SPLITS)}")
 
 
+def split_folder(folder: Path, split: str) -> Path:
+    """Folder of a split's pack within a folder that holds one per split, or is a pack itself.
+
+    Raises:
+        ValueError: if it holds packs of other splits only.
+    """
+    present = [name for name in SPLITS if (folder / name).is_dir()]
+    if present and split not in present:
+        raise ValueError(
+            f"{folder} has no split {split!r}, only {', '.join(present)}: put a pack into"
+            f" {folder / split}, or make the data again with more in it"
+        )
+    return folder / split if present else folder
+
+
 def data_root(root: str | os.PathLike[str] | None = None) -> Path:
     """Folder of the generated data sets: `root`, $GENESIS_RL_DATA or ~/.cache/genesis_rl."""
     chosen = root or os.environ.get("GENESIS_RL_DATA") or Path.home() / ".cache" / "genesis_rl"

@@ -1,0 +1,73 @@
+"""Record what agents see and do."""
+
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+
+from genesis_rl.agents.bundle import Agent, load_agent
+from genesis_rl.envs.collect import CollectConfig, repeat_some
+from genesis_rl.envs.recorder import Recorded, Recorder, Shot, recording, take_shot
+
+
+def collect_with_agent(config: CollectConfig) -> dict[str, Recorded]:
+    """Record the environment of an agent that acts in it.
+
+    Args:
+        config: the settings, with ``agent``. What says how frames are found is the agent's.
+
+    Returns:
+        What each split holds.
+
+    Raises:
+        ValueError: if there is no agent, its environment cannot be made, or the folder is in use.
+        StoppedError: if SIGTERM came.
+    """
+    agent = load_agent(
+        str(config.agent),
+        num_envs=config.num_envs,
+        vec=config.vec,
+        env_options=config.options,
+        info_keys=("frame",),
+    )
+    with closing(agent.venv):
+        meta = config.meta(policy="agent")
+        meta["settings"] |= {"env": agent.config.env}
+        meta["agent"] = agent.metadata
+        with recording(
+            config.out,
+            agent.venv.action_space,
+            num_steps=config.steps,
+            shares=config.shares,
+            unique=config.unique,
+            meta=meta,
+            about=f"{agent.config.env}, {config.agent}",
+        ) as recorder:
+            return _run(agent, recorder, config)
+
+
+def _run(agent: Agent, recorder: Recorder, config: CollectConfig) -> dict[str, Recorded]:
+    """Step until enough is recorded."""
+    model, venv = agent.model, agent.venv
+    rng = np.random.default_rng(config.seed)
+    model.set_random_seed(config.seed)
+    observations: Any = venv.reset()
+    first, actions = np.ones(venv.num_envs, np.bool_), None
+    while True:
+        for i in np.flatnonzero(first).tolist():
+            recorder.begin(i, _shot(venv.reset_infos[i], config))
+        chosen, _ = model.predict(observations, deterministic=config.greedy)
+        actions = repeat_some(chosen, actions, first, config.sticky, rng)
+        observations, rewards, first, infos = venv.step(actions)
+        for i, info in enumerate(infos):
+            truncated = bool(info["TimeLimit.truncated"])
+            end = bool(first[i]) and not truncated, truncated
+            recorder.step(i, actions[i], rewards[i], *end, _shot(info, config))
+        if not recorder.left:
+            return recorder.close()
+
+
+def _shot(info: dict[str, Any], config: CollectConfig) -> Shot:
+    return take_shot(
+        info["frame"], info, image_size=config.image_size, preprocessing=config.preprocessing
+    )

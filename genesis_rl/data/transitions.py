@@ -1,0 +1,105 @@
+"""Recorded steps of an environment: a pack whose images are the frames of whole episodes."""
+
+import os
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from genesis_rl.data.cache import check_split, split_folder
+from genesis_rl.data.pack import Pack
+
+#: Entry of a pack's meta.json that says that its images are whole episodes, in order.
+ACTION_SPACE = "action_space"
+#: Factors of such a pack beside the environment's own.
+COLUMNS = ("action", "reward", "terminated", "truncated", "first")
+
+
+class Transitions:
+    """The steps of episodes, one after the other, over memory-mapped frames.
+
+    An episode of L steps has L + 1 frames: the one after its last action is there, too. All arrays
+    have a row for each of the N frames. Row t holds what was done at frame t and what came of it,
+    which led to frame t + 1; the row of an episode's last frame holds zeros. An episode that ends
+    neither terminated nor truncated was cut by the end of the recording.
+
+    Attributes:
+        pack: the frames, with masks where the environment gives them.
+        images: (N, H, W, 3) uint8, memory-mapped.
+        actions: (N, ...) of the action space's shape and dtype; (N,) int64 for Discrete.
+        rewards: (N,) float32.
+        terminated: (N,) bool.
+        truncated: (N,) bool.
+        first: (N,) bool, the frames that start episodes.
+        episodes: (E, 2) int64, first and last frame of every episode.
+        states: (N, ...) float32 ground truth where the environment gives it, or None.
+        action_space: JSON data, for `genesis_rl.envs.spaces.space_from_json`.
+    """
+
+    def __init__(self, pack: Pack) -> None:
+        """Take the steps out of a pack.
+
+        Raises:
+            ValueError: if the pack holds images only, or its arrays contradict each other.
+        """
+        missing = [name for name in COLUMNS if name not in pack.meta.get("factors", [])]
+        if missing or ACTION_SPACE not in pack.meta:
+            raise ValueError(
+                f"{pack.folder} holds images only, no steps of episodes: record them by"
+                " envs/collect.py without --unique"
+            )
+        factors = pack.factors
+        self.pack = pack
+        self.images = pack.images
+        self.actions: npt.NDArray[Any] = factors["action"]
+        self.rewards: npt.NDArray[np.float32] = factors["reward"]
+        self.terminated: npt.NDArray[np.bool_] = factors["terminated"]
+        self.truncated: npt.NDArray[np.bool_] = factors["truncated"]
+        self.first: npt.NDArray[np.bool_] = factors["first"]
+        self.states: npt.NDArray[np.float32] | None = factors.get("state")
+        self.action_space: dict[str, Any] = pack.meta[ACTION_SPACE]
+        starts = np.flatnonzero(self.first)
+        self.episodes = np.stack([starts, np.append(starts[1:], len(pack)) - 1], axis=1)
+        ends = self.terminated | self.truncated
+        last_steps = np.zeros(len(pack), np.bool_)
+        last_steps[self.episodes[:, 1] - 1] = True
+        if not self.first[:1].all() or (ends & ~last_steps).any():
+            raise ValueError(f"{pack.folder} is damaged: its episodes do not end where they should")
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str], split: str = "train") -> Self:
+        """Open a recording.
+
+        Args:
+            folder: of a pack, or one that holds a pack for each split.
+            split: "train", "validation" or "test".
+
+        Raises:
+            ValueError: if the pack is missing, broken or holds images only.
+        """
+        check_split(split)
+        return cls(Pack.open(split_folder(Path(folder).expanduser(), split)))
+
+    def __len__(self) -> int:
+        """Return the number of steps."""
+        return len(self.first) - len(self.episodes)
+
+    def sequences(self, length: int) -> npt.NDArray[np.int64]:
+        """List the frames of every window of so many steps within one episode.
+
+        Args:
+            length: T, steps of a window, at least 1.
+
+        Returns:
+            (M, T + 1) int64. Of a row r, the frames are `images[r]`, and `actions[r[:-1]]`,
+            `rewards[r[:-1]]` and so on lie between them. Empty if all episodes are shorter.
+
+        Raises:
+            ValueError: for a length below 1.
+        """
+        if length < 1:
+            raise ValueError(f"length is {length}; wanted at least 1.")
+        fits = [np.arange(first, last - length + 1) for first, last in self.episodes]
+        starts = np.concatenate(fits).astype(np.int64)
+        return starts[:, None] + np.arange(length + 1)

@@ -1,0 +1,174 @@
+"""Minari data sets: read as a source of frames and steps, and written from recordings."""
+
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from genesis_rl.data.transitions import Transitions
+from genesis_rl.envs.collect import CollectConfig
+from genesis_rl.envs.frame_source import find_frames
+from genesis_rl.envs.recorder import Recorded, recording, take_shot
+from genesis_rl.envs.spaces import space_from_json
+from genesis_rl.files import new_folder
+
+_ROOT = "MINARI_DATASETS_PATH"  # where Minari keeps its data sets, ~/.minari/datasets without
+
+
+def _import_minari() -> Any:
+    try:
+        import minari
+    except ImportError as error:
+        raise ValueError(f"Minari is not installed ({error}): pip install minari h5py") from error
+    return minari
+
+
+def _place(dataset_id: str) -> Path:
+    """Where Minari keeps a data set.
+
+    Raises:
+        ValueError: for an id that is none.
+    """
+    minari = _import_minari()
+    minari.dataset.minari_dataset.parse_dataset_id(dataset_id)
+    root = os.environ.get(_ROOT) or Path.home() / ".minari" / "datasets"
+    return Path(root) / dataset_id
+
+
+def collect_minari(config: CollectConfig) -> dict[str, Recorded]:
+    """Turn a local Minari data set whose observations hold frames into packs.
+
+    Args:
+        config: the settings, with ``from_minari``; at most ``steps`` steps are taken.
+
+    Raises:
+        ValueError: if there is no such data set, it holds no frames, or the folder is in use.
+        StoppedError: if SIGTERM came.
+    """
+    dataset_id = str(config.from_minari)
+    place = _place(dataset_id)
+    if not place.is_dir():
+        raise ValueError(
+            f"there is no Minari data set at {place}: fetch it by 'minari download {dataset_id}',"
+            f" or set {_ROOT}"
+        )
+    dataset = _import_minari().load_dataset(dataset_id)
+    space = dataset.observation_space
+    source = find_frames(space, key=config.obs_key, layout=config.frame_layout)
+    config.preprocessing.check(*source.size, config.image_size)
+    with recording(
+        config.out,
+        dataset.action_space,
+        num_steps=min(config.steps, int(dataset.total_steps)),
+        shares=config.shares,
+        unique=config.unique,
+        meta=config.meta(policy="minari"),
+        about=dataset_id,
+    ) as recorder:
+        for episode in dataset.iterate_episodes():
+            frames = source.frames(episode.observations)
+            shots = (
+                take_shot(
+                    frame,
+                    {},
+                    layout=source.layout,
+                    white=source.white,
+                    image_size=config.image_size,
+                    preprocessing=config.preprocessing,
+                )
+                for frame in frames
+            )
+            recorder.begin(0, next(shots))
+            steps = (episode.actions, episode.rewards, episode.terminations, episode.truncations)
+            for action, reward, terminated, truncated, shot in zip(*steps, shots, strict=True):
+                recorder.step(0, action, reward, terminated, truncated, shot)
+            recorder.cut(0)
+            if not recorder.left:
+                break
+        return recorder.close()
+
+
+def check_new(dataset_id: str) -> None:
+    """Refuse an id that is none, or is taken.
+
+    Raises:
+        ValueError: saying which.
+    """
+    place = _place(dataset_id)
+    if place.exists():
+        raise ValueError(f"there is a Minari data set at {place} already: choose another id")
+
+
+def write_minari(folder: Path, splits: Sequence[str], dataset_id: str) -> Path:
+    """Write the episodes of a recording's splits, one after the other, as a Minari data set.
+
+    Args:
+        folder: of the recording.
+        splits: that it has.
+        dataset_id: of the new data set, (namespace/)name-vN.
+
+    Returns:
+        Its folder, which appears when it is complete.
+
+    Raises:
+        ValueError: for an id that is none or is taken.
+    """
+    check_new(dataset_id)
+    minari = _import_minari()
+    recordings = [Transitions.open(folder, split) for split in splits]
+    meta = recordings[0].pack.meta
+    place = _place(dataset_id)
+    with new_folder(place) as temporary:
+        with _minari_root(temporary), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # it asks for authors and links
+            minari.create_dataset_from_buffers(
+                dataset_id,
+                _episodes(recordings),
+                action_space=space_from_json(recordings[0].action_space),
+                observation_space=gym.spaces.Box(0, 255, recordings[0].images.shape[1:], np.uint8),
+                algorithm_name=meta["policy"],
+                description=f"Frames of {meta['settings']['env'] or meta['settings']['agent']}",
+                jpeg_encoding=False,
+            )
+        (temporary / dataset_id / "data").rename(temporary / "data")
+        shutil.rmtree(temporary / Path(dataset_id).parts[0])
+    namespace = minari.dataset.minari_dataset.parse_dataset_id(dataset_id)[0]
+    if namespace is not None and namespace not in minari.namespace.list_local_namespaces():
+        minari.namespace.create_namespace(namespace)
+    return place
+
+
+@contextmanager
+def _minari_root(folder: Path) -> Iterator[None]:
+    """Let Minari keep its data sets elsewhere for a while."""
+    before = os.environ.get(_ROOT)
+    os.environ[_ROOT] = str(folder)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_ROOT]
+        else:
+            os.environ[_ROOT] = before
+
+
+def _episodes(recordings: Sequence[Transitions]) -> Iterator[Any]:
+    from minari.data_collector import EpisodeBuffer
+
+    for steps in recordings:
+        for first, last in steps.episodes.tolist():
+            truncated = steps.truncated[first:last].copy()
+            truncated[-1] |= not steps.terminated[last - 1]  # every episode of Minari's ends
+            yield EpisodeBuffer(
+                observations=np.asarray(steps.images[first : last + 1]),
+                actions=steps.actions[first:last],
+                rewards=steps.rewards[first:last].tolist(),
+                terminations=steps.terminated[first:last].tolist(),
+                truncations=truncated.tolist(),
+            )
