@@ -1,0 +1,110 @@
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from genesis_rl.towers import (
+    Pile,
+    Pose,
+    Shape,
+    Tower,
+    count_agreement,
+    sample_shape,
+    sample_tower,
+    simulate,
+)
+
+
+def violating(violation: str, rule: str, count: int) -> list[Tower]:
+    rng = np.random.default_rng(0)
+    name = violation.split()[0]
+    made = (sample_tower(rng, height=3, rule=rule, **{name: 1}) for _ in range(100 * count))
+    return [tower for tower in made if tower.violation == violation][:count]
+
+
+def test_towers_without_a_load_off_its_support_stand() -> None:
+    rng = np.random.default_rng(0)
+    outcomes = [simulate(sample_tower(rng, family="blocks", height=3)) for _ in range(5)]
+    assert not any(outcome.collapsed for outcome in outcomes)
+    assert all(outcome.step == 1680 and outcome.top_speed < 0.1 for outcome in outcomes)
+
+
+@pytest.mark.parametrize(
+    ("violation", "rule", "least"),
+    [
+        ("vcom cuboid", "original", 1.0),
+        ("vcom standing cylinder", "corrected", 1.0),
+        ("vpsf lying cylinder", "original", 0.5),
+    ],
+)
+def test_violations_fall(violation: str, rule: str, least: float) -> None:
+    counted = count_agreement(violating(violation, rule, 8))
+    assert set(counted) == {violation}
+    assert counted[violation].towers == 8
+    assert counted[violation].agreeing >= 8 * least
+
+
+def test_the_original_rule_is_at_fault_for_standing_cylinders() -> None:
+    (counted,) = count_agreement(violating("vcom standing cylinder", "original", 12)).values()
+    assert counted.agreeing <= 9
+
+
+def test_simulation_repeats_itself() -> None:
+    tower = violating("vcom cuboid", "original", 1)[0]
+    assert simulate(tower) == simulate(tower)
+    assert simulate(tower).step < 1000
+    with pytest.raises(ValueError, match="more than the burn-in of 50"):
+        simulate(tower, steps=50)
+
+
+BASE = Shape("cuboid", (0.5, 0.5, 0.25), (1.0, -1.0, 0.0), yaw=20)
+
+
+@pytest.mark.parametrize(("offset", "stands"), [(0.4, True), (0.6, False), (1.5, False)])
+def test_a_pile_stands_if_the_block_is_supported(offset: float, stands: bool) -> None:
+    pile = Pile(BASE)
+    c, s = np.cos(np.radians(20)), np.sin(np.radians(20))
+    block = Shape("cuboid", (0.4, 0.3, 0.3), (1 + c * offset, -1 + s * offset, 9.0), yaw=20)
+    pile.put(block)
+    assert pile.shapes[1].position[2] == pytest.approx(0.5 + 0.3, abs=0.002)
+    assert pile.settle(500) is stands
+    assert pile.stands is stands
+    assert pile.poses[0].position == pytest.approx([1, -1, 0.25], abs=0.02)
+    if stands:
+        assert pile.poses[1].position == pytest.approx([1 + c * 0.4, -1 + s * 0.4, 0.8], abs=0.02)
+        assert pile.top == pytest.approx(1.1, abs=0.02)
+
+
+def test_a_late_fall_is_noticed_with_the_next_block() -> None:
+    pile = Pile(BASE)
+    pile.put(replace(BASE, position=(1.3, -1.0, 0.0)))
+    assert pile.settle(300)
+    pile.put(replace(BASE, position=(1.75, -1.0, 0.0)))  # both together lean too far
+    assert not pile.settle(500)
+
+
+def test_poses_are_those_of_the_shapes() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        shape = sample_shape(rng, "ccs", top=True)
+        np.testing.assert_allclose(Pose.of(shape).rotation, shape.rotation, atol=1e-12)
+
+
+def test_simulation_needs_no_opengl_and_rendering_says_what_it_needs() -> None:
+    code = (
+        "import numpy as np; from genesis_rl.towers import *\n"
+        "print(simulate(sample_tower(np.random.default_rng(0), height=2)).collapsed)\n"
+        "try: TowerRenderer(16)\n"
+        "except RuntimeError as error: print(error)\n"
+    )
+    environment = {**os.environ, "MUJOCO_GL": "egl", "__EGL_VENDOR_LIBRARY_DIRS": "/nonexistent"}
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    stood, message = run.stdout.strip().splitlines()
+    assert stood == "False"
+    assert "no OpenGL context could be made (MUJOCO_GL=egl" in message
+    assert "libegl1 libgl1-mesa-dri" in message
