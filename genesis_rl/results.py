@@ -1,8 +1,8 @@
 """The page of results: what was measured, from the files that the measuring programs wrote.
 
 A folder of results holds ``index.json``, a list of sections in the page's order, and beside it
-the JSON files they name, as pretrain/evaluate.py --out and pretrain/probe.py --out wrote them. The
-page is generated, so that no figure on it was copied by hand.
+the JSON files they name, as pretrain/evaluate.py, pretrain/probe.py, agents/compare.py and
+agents/benchmark.py --out wrote them. The page is generated, so that no figure on it was copied by hand.
 """
 
 import json
@@ -55,6 +55,9 @@ class Section:
     """file of pretrain/evaluate.py --out, beside the index"""
     probes: str | None = None
     """file of pretrain/probe.py --out, beside the index"""
+    tables: str | None = None
+    """file of a program that lays out its own tables (agents/compare.py), beside the index: its
+    entry ``tables`` is a list of objects with ``caption`` (may be empty), ``head`` and ``rows``"""
     seen: tuple[str, ...] = ()
     """what the figures show, one remark each; Markdown"""
     pictures: tuple[Picture, ...] = ()
@@ -115,6 +118,8 @@ def page(folder: str | os.PathLike[str]) -> str:
             parts += _evaluation(Path(folder) / section.evaluation)
         if section.probes is not None:
             parts += _probes(Path(folder) / section.probes)
+        if section.tables is not None:
+            parts += _tables(Path(folder) / section.tables)
         if section.seen:
             parts.append("\n".join(f"- {remark}" for remark in section.seen))
         parts += [f"![{p.caption}]({p.file})\n\n*{p.caption}*" for p in section.pictures]
@@ -155,6 +160,19 @@ def _probes(path: Path) -> list[str]:
         raise ValueError(
             f"{path} is not what probe.py --out writes: {type(error).__name__} {error}."
         ) from error
+
+
+def _tables(path: Path) -> list[str]:
+    """Tables that a file holds as they are to be shown."""
+    result = _read(path)
+    parts = []
+    try:
+        for table in result["tables"]:
+            parts += [table["caption"]] if table["caption"] else []
+            parts.append(_table(table["head"], table["rows"]))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} holds no tables: {type(error).__name__} {error}.") from error
+    return [*parts, f"All figures and settings: `results/{path.name}`."]
 
 
 def _scores(result: Mapping[str, Any]) -> str:

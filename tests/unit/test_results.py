@@ -71,6 +71,67 @@ def test_a_section_has_scores_baselines_runs_remarks_and_pictures(tmp_path: Path
     assert lines[-3:] == ["![Slots](a.png)", "", "*Slots*"]
 
 
+def test_tables_are_shown_as_their_file_has_them(tmp_path: Path) -> None:
+    write(tmp_path, [{"title": "Agents", "tables": "rl.json"}])
+    tables = [
+        {"caption": "Success.", "head": ["", "Goal"], "rows": [["state", "0.97"]]},
+        {"caption": "", "head": ["", "bytes"], "rows": [["pixels", "12,288"]]},
+    ]
+    (tmp_path / "rl.json").write_text(json.dumps({"tables": tables}))
+    shown = page(tmp_path)
+    assert "Success.\n\n|  | Goal |\n| --- | ---: |\n| state | 0.97 |\n\n|  | bytes |" in shown
+    assert shown.endswith("All figures and settings: `results/rl.json`.\n")
+    (tmp_path / "rl.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"rl\.json holds no tables: KeyError 'tables'"):
+        page(tmp_path)
+
+
+def probes(**more: Any) -> dict[str, Any]:
+    runs = [
+        record(name, seed=seed, stability=s)
+        for seed, (name, s) in enumerate((("a", 0.6), ("b", 0.7)))
+    ]
+    other = {
+        **record("c", stability=0.5),
+        "model": "iodine",
+        "intervals": {"stability": [0.45, 0.55]},
+    }
+    baselines = [
+        {"name": "majority", "scores": {"stability": 0.512}},
+        {"name": "state", "scores": {"stability": 0.9}, "intervals": {"stability": [0.88, 0.919]}},
+    ]
+    return {
+        "task": "scenes",
+        "num_images": {"train": 50000, "test": 400},
+        "questions": {"stability": {"classes": [0, 1], "test": 400}},
+        "runs": [*runs, other],
+        "groups": group([*runs, other]),
+        "baselines": baselines,
+        "hardware": "AMD EPYC (2 threads)",
+        "versions": {"torch": "2.13.0"},
+    } | more
+
+
+def test_probes_stand_beside_the_papers_figures(tmp_path: Path) -> None:
+    write(tmp_path, [{"title": "Towers", "probes": "probes.json"}])
+    (tmp_path / "probes.json").write_text(json.dumps(probes()))
+    lines = page(tmp_path).splitlines()
+    told = "Accuracy in % of MLPs on frozen latents: 50,000 labelled images, 400 test images"
+    assert f"{told}, probed on AMD EPYC (2 threads)." in lines
+    columns = "genesis, 2 runs | genesis_s | monet | bd_vae | dc_vae | iodine | majority | state"
+    assert f"| Task |  | {columns} |" in lines
+    ours = "65.0 ± 7.1 |  |  |  |  | 50.0 [45.0, 55.0] | 51.2 | 90.0 [88.0, 91.9]"
+    assert f"| Stability | ours | {ours} |" in lines
+    theirs = "64 | 63.2 | 59.6 | 60.1 | 59 |  | 50 |"
+    assert f"|  | paper, original data | {theirs} |" in lines
+    assert any(line.startswith("| b | 1 | 1,500 |") for line in lines)
+    (tmp_path / "probes.json").write_text(json.dumps(probes(groups=[{}])))
+    with pytest.raises(
+        ValueError, match=r"probes\.json is not what probe\.py --out writes: KeyError"
+    ):
+        page(tmp_path)
+
+
 def test_models_without_a_run_have_no_row_of_training(tmp_path: Path) -> None:
     alone = {**record("a", ari=0.5), "training": None}
     write(tmp_path, [{"title": "Models", "evaluation": "models.json"}], alone)
