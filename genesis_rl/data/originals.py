@@ -14,6 +14,7 @@ from genesis_rl.data.media import ImageFolder, VideoFolder
 from genesis_rl.data.multi_object import ClevrWithMasks, MultiDSprites, ObjectsRoom, Tetrominoes
 from genesis_rl.data.ocl_hdf5 import ObjectCentricHdf5
 from genesis_rl.data.pack import Pack
+from genesis_rl.data.shapestacks import ShapeStacks
 from genesis_rl.data.sources import Source
 from genesis_rl.frames import Resize
 from genesis_rl.worlds import from_options
@@ -21,6 +22,7 @@ from genesis_rl.worlds import from_options
 #: Readers of original data sets by name, with the side of the images by default. A reader is a
 #: dataclass that is made of `folder`, `split` and its own options.
 READERS: dict[str, tuple[type[Source], int]] = {
+    "shapestacks": (ShapeStacks, 64),
     "gqn": (GqnRooms, 64),
     "multi_dsprites_dm": (MultiDSprites, 64),
     "objects_room": (ObjectsRoom, 64),
@@ -67,6 +69,8 @@ def open_original(
     size = usual_size if image_size is None else image_size
     place = None if source is None else Path(source).expanduser().resolve()
     folder = root / name / "original" if place is None else place
+    if hasattr(kind, "image_size"):  # a reader that resizes by the data set's own rule
+        options["image_size"] = size
     reader = from_options(kind, {"folder": folder, "split": split, **options})
     if out is None:
         # The default place is not part of the key, so that the root may be moved.

@@ -1,0 +1,224 @@
+"""ShapeStacks (Groth et al., ECCV 2018) from its original files, downloaded or rendered."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from genesis_rl.data.cache import check_split
+from genesis_rl.data.media import decode_image
+from genesis_rl.data.shapestacks_files import (
+    CROP,
+    SIMULATION_FILE,
+    SIZE,
+    SPLIT_FILES,
+    Scenario,
+    View,
+    decode_map,
+    decode_segmentation,
+    read_split,
+)
+from genesis_rl.data.sources import DamagedRecord, Record, missing
+
+Maps = Literal["iseg", "vseg", "none"]
+
+_ORIGIN = "http://shapestacks-file.robots.ox.ac.uk/static/download/v1/shapestacks"
+_NAMED = 5  # missing scenarios that a message names
+
+
+@dataclass(frozen=True)
+class ShapeStacks:
+    """ShapeStacks in its original layout.
+
+    Images are cut to their central 196 of 224 pixels and shrunk bilinearly with antialiasing, maps
+    to the nearest pixel, as the official loader does. Scenarios come in the order of the split
+    file, the images of each in the order of the cameras.
+
+    Factors: `stable`, 1 if stable by construction; `height`, 2 to 6; `camera`, 1 to 16; and
+    `simulated_stable`, 1 if the tower stood in simulation, where the tree has
+    `meta/simulation.json`, as rendered ones have.
+    """
+
+    folder: Path
+    """folder with splits, recordings and iseg"""
+    split: str
+    """train, validation (eval.txt) or test"""
+    subset: str = "default"
+    """folder below splits: default, blocks_all or ccs_all"""
+    maps: Maps = "iseg"
+    """labels: iseg, the number of the shape from the bottom; vseg, the part of the tower (1 stable,
+    2 violating, 3 the shape above it, 4 what is further above); none"""
+    image_size: int = 64
+    """side of the images in pixels"""
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        check_split(self.split)
+        if self.maps not in get_args(Maps):
+            raise ValueError(f"maps is {self.maps!r}; wanted one of {get_args(Maps)}.")
+        if Path(self.subset).name != self.subset or not self.subset:
+            raise ValueError(f"subset is {self.subset!r}; wanted the name of a folder in splits.")
+        if self.image_size < 1:
+            raise ValueError(f"image_size is {self.image_size}; wanted at least 1.")
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What decides the content, see `genesis_rl.data.sources.Source`."""
+        return {
+            "dataset": "shapestacks",
+            "split": self.split,
+            "subset": self.subset,
+            "maps": self.maps,
+        }
+
+    @property
+    def masks(self) -> bool:
+        """By option."""
+        return self.maps != "none"
+
+    def __len__(self) -> int:
+        """Return the number of images, counting one for a missing scenario."""
+        return sum(max(1, len(names)) for names in self._images.values())
+
+    def records(self, start: int = 0) -> Iterator[Record | DamagedRecord]:
+        """Read the images from number ``start`` on.
+
+        A scenario of the list that has no images takes the place of one record.
+
+        Raises:
+            FileNotFoundError: if the list, all images or all maps are missing.
+            ValueError: if the list or the outcomes of the simulation cannot be read.
+        """
+        if self.masks:
+            self._require_maps()
+        number = 0
+        for scenario, names in self._images.items():
+            if not names and number >= start:
+                yield self._absent(scenario)
+            for name in names[max(0, start - number) :]:
+                yield self._read(scenario, name)
+            number += max(1, len(names))
+
+    @cached_property
+    def _images(self) -> dict[str, list[str]]:
+        """Names of the images of every scenario of the list."""
+        path = self.folder / "splits" / self.subset / SPLIT_FILES[self.split]
+        if not path.is_file():
+            raise self._missing(path)
+        images = {scenario: self._listing(scenario) for scenario in read_split(path)}
+        if not any(images.values()):
+            raise self._missing(self.folder / "recordings" / next(iter(images)))
+        return images
+
+    def _listing(self, scenario: str) -> list[str]:
+        folder = self.folder / "recordings" / scenario
+        if not folder.is_dir():
+            return []
+        names = (path.name for path in folder.iterdir())
+        found = [n for n in names if n.startswith("rgb-") and n.endswith("-mono-0.png")]
+        return sorted(found, key=lambda name: (len(name), name))  # camera 10 after camera 9
+
+    @cached_property
+    def _simulated(self) -> dict[str, dict[str, Any]] | None:
+        """Outcomes of the simulation by scenario; None if the tree does not have them."""
+        path = self.folder / SIMULATION_FILE
+        if not path.is_file():
+            return None
+        try:
+            scenarios: dict[str, dict[str, Any]] = json.loads(path.read_bytes())["scenarios"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} cannot be read: {error!r}") from error
+        return scenarios
+
+    def _read(self, scenario: str, name: str) -> Record | DamagedRecord:
+        """Read one image, its map and its labels."""
+        path = self.folder / "recordings" / scenario / name
+        try:
+            camera = View.parse(name).camera
+            image = _cut(decode_image(path.read_bytes()))
+            factors = self._labels(scenario) | {"camera": camera}
+        except (OSError, ValueError) as error:
+            return DamagedRecord(str(path), error)
+        small = np.asarray(image)
+        if self.image_size != CROP:
+            side = (self.image_size, self.image_size)
+            small = np.asarray(Image.fromarray(image).resize(side, Image.Resampling.BILINEAR))
+        if not self.masks:
+            return Record(small, None, factors, str(path))
+        source = self._map(scenario, camera)
+        try:
+            if source is None:
+                raise ValueError(f"it has no {self.maps} map")
+            path, data = source, source.read_bytes()
+            raw = source.suffix == ".png"
+            labels = _cut(decode_segmentation(data, self.maps) if raw else decode_map(data))
+        except (OSError, ValueError) as error:
+            return DamagedRecord(str(path), error)
+        nearest = np.arange(self.image_size) * CROP // self.image_size
+        return Record(small, labels[nearest][:, nearest], factors, str(path))
+
+    def _labels(self, scenario: str) -> dict[str, int]:
+        """What the scenario's name tells, and the simulation."""
+        parsed = Scenario.parse(scenario)
+        labels = {"stable": int(parsed.stable), "height": parsed.height}
+        if self._simulated is not None:
+            outcome = self._simulated.get(scenario)
+            if outcome is None:
+                raise ValueError(f"{SIMULATION_FILE} does not have its scenario")
+            labels["simulated_stable"] = int(not outcome["collapsed"])
+        return labels
+
+    def _map(self, scenario: str, camera: int) -> Path | None:
+        """File of an image's labels: a map, or the segmentation image that maps are made from."""
+        for folder in (self.maps, "recordings"):
+            for suffix in ("map", "png"):
+                name = str(View(self.maps, camera, suffix=suffix))
+                path = self.folder / folder / scenario / name
+                if path.is_file():
+                    return path
+        return None
+
+    def _require_maps(self) -> None:
+        """Refuse to begin without any map."""
+        scenario, names = next((s, names) for s, names in self._images.items() if names)
+        folder = self.folder / self.maps
+        if not folder.is_dir() and not any(
+            self._map(scenario, View.parse(name).camera) for name in names
+        ):
+            raise self._missing(folder)
+
+    def _absent(self, scenario: str) -> DamagedRecord:
+        """Name a scenario without images, and how many more there are."""
+        absent = [name for name, images in self._images.items() if not images]
+        named = ", ".join(absent[:_NAMED])
+        rest = f" and {len(absent) - _NAMED} more" if len(absent) > _NAMED else ""
+        path = self.folder / "splits" / self.subset / SPLIT_FILES[self.split]
+        reason = f"{path} lists scenarios without images in recordings: {named}{rest}"
+        return DamagedRecord(str(self.folder / "recordings" / scenario), reason)
+
+    def _missing(self, path: Path) -> FileNotFoundError:
+        return missing(
+            path,
+            f"{_ORIGIN}-meta.tar.gz (lists), -rgb.tar.gz (images) and, unless maps is none,"
+            f" -{self.maps if self.masks else 'iseg'}.tar.gz (labels), all to be unpacked in"
+            f" {self.folder}, make your own with envs/render_shapestacks.py",
+        )
+
+
+def _cut(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Cut the central part out of an image or of labels.
+
+    Raises:
+        ValueError: if they do not have the size of a recording.
+    """
+    if pixels.shape[:2] != (SIZE, SIZE):
+        height, width = pixels.shape[:2]
+        raise ValueError(f"it has {height} x {width} pixels; wanted {SIZE} x {SIZE}")
+    first = (SIZE - CROP) // 2
+    return pixels[first : first + CROP, first : first + CROP]
