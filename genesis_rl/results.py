@@ -2,7 +2,7 @@
 
 A folder of results holds ``index.json``, a list of sections in the page's order, and beside it
 the JSON files they name, as pretrain/evaluate.py, pretrain/probe.py, agents/compare.py and
-agents/benchmark.py --out wrote them. The page is generated, so that no figure on it was copied by hand.
+agents/benchmark.py wrote them. The page is generated, so that no figure on it was copied by hand.
 """
 
 import json
