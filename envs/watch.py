@@ -5,7 +5,6 @@ python envs/watch.py --options num_objects 3 object_scale 0.25 --out runs/watch.
 python envs/watch.py --env CartPole-v1 --window
 """
 
-import json
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -15,16 +14,8 @@ import numpy.typing as npt
 import tyro
 
 import genesis_rl  # noqa: F401 (registers the environment ids)
-from genesis_rl.envs.watch import WatchConfig, make_rendering, random_frames
+from genesis_rl.envs.watch import WatchConfig, make_rendering, random_frames, read_options
 from genesis_rl.visualize import save_gif, save_mp4
-
-
-def from_json(value: str) -> Any:
-    """Read a number, a list or a truth value; anything else is text."""
-    try:
-        return json.loads(value)
-    except ValueError:
-        return value
 
 
 def show(frames: Iterable[npt.NDArray[Any]], fps: float) -> None:
@@ -40,8 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Watch; return the exit status."""
     try:
         config = tyro.cli(WatchConfig, args=argv, description=__doc__)
-        options = {name: from_json(value) for name, value in config.options.items()}
-        env = make_rendering(config.env, options)
+        env = make_rendering(config.env, read_options(config.options))
         frames = random_frames(
             env, episodes=config.episodes, max_steps=config.max_steps, seed=config.seed
         )

@@ -2,7 +2,8 @@
 
 import gymnasium as gym
 
-_TASKS = ("ObjectGoal", "ObjectInteraction", "ObjectComparison", "PropertyComparison")
+#: The relational tasks; the id of each is `genesis_rl/<name>-v0`.
+TASKS = ("ObjectGoal", "ObjectInteraction", "ObjectComparison", "PropertyComparison")
 
 
 def register_envs() -> None:
@@ -10,7 +11,7 @@ def register_envs() -> None:
 
     The entry points are strings, so nothing is imported before an environment is made.
     """
-    for name in _TASKS:
+    for name in TASKS:
         if f"genesis_rl/{name}-v0" not in gym.registry:
             gym.register(
                 id=f"genesis_rl/{name}-v0",

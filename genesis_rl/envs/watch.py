@@ -1,6 +1,7 @@
 """Watch an environment under a random policy."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,17 @@ class WatchConfig:
                 "window: this OpenCV is built without windows (opencv-python-headless); install"
                 " opencv-python in its place, or write a file"
             )
+
+
+def read_options(options: Mapping[str, str]) -> dict[str, Any]:
+    """Read options from a command line: JSON where it is, for example numbers; text elsewhere."""
+    read: dict[str, Any] = {}
+    for name, value in options.items():
+        try:
+            read[name] = json.loads(value)
+        except ValueError:
+            read[name] = value
+    return read
 
 
 def make_rendering(env_id: str, options: dict[str, Any]) -> gym.Env[Any, Any]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import fields
-from math import dist, hypot
+from math import hypot
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -51,7 +51,7 @@ class Scene(NamedTuple):
 
 def gap(a: Sprite, b: Sprite) -> float:
     """Distance between the centres of two sprites, as a share of the frame's width."""
-    return dist((a.x, a.y), (b.x, b.y))
+    return hypot(a.x - b.x, a.y - b.y)
 
 
 def touched(scene: Scene) -> int | None:

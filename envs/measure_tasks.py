@@ -1,0 +1,52 @@
+"""Measure the relational tasks: success of a scripted and a random policy, steps a second.
+
+python envs/measure_tasks.py
+python envs/measure_tasks.py --tasks ObjectGoal --options num_objects 6 --episodes 200
+"""
+
+import sys
+from collections.abc import Sequence
+
+import tyro
+
+import genesis_rl  # noqa: F401 (registers the environment ids)
+from genesis_rl.agents.evaluation import wilson_interval
+from genesis_rl.envs.measure import TasksConfig, measure
+from genesis_rl.envs.watch import read_options
+
+
+def rate(successes: int, episodes: int) -> str:
+    """Format a success rate with its 95 % interval."""
+    low, high = wilson_interval(successes, episodes)
+    return f"{successes / episodes:.3f} ({low:.3f} to {high:.3f})"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure; return the exit status."""
+    try:
+        config = tyro.cli(TasksConfig, args=argv, description=__doc__)
+        options = read_options(config.options)
+        measured = [measure(task, config, options) for task in config.tasks]
+    except (ValueError, TypeError) as error:
+        print(f"measure_tasks.py: {error}", file=sys.stderr)
+        return 2
+    print(
+        "| task | scripted: success | steps | random: success | steps"
+        f" | steps/s, 1 env | {config.num_envs} batched | {config.num_envs} in SyncVectorEnv |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    for task, m in zip(config.tasks, measured, strict=True):
+        cells = (
+            task,
+            rate(m.scripted, config.episodes),
+            f"{m.scripted_steps:.1f}",
+            rate(m.random, config.episodes),
+            f"{m.random_steps:.1f}",
+            *(f"{speed:,.0f}" for speed in (m.single_speed, m.batched_speed, m.sync_speed)),
+        )
+        print(f"| {' | '.join(cells)} |")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
