@@ -19,7 +19,7 @@ class ProbeConfig:
     task: Literal["scenes", "properties"] | None = None
     """what is asked: of whole scenes the tasks of ShapeStacks; of single slots the properties of
     the object that each took. None: of scenes if the data's factors have a task's answers"""
-    tasks: tuple[Literal["stability", "height", "view"], ...] = ()
+    tasks: tuple[Literal["stability", "height", "view", "simulated_stability"], ...] = ()
     """tasks of scenes; none: all that the data's factors tell"""
     num_train: int = 50_000
     """labelled images of the training split, drawn at random; a pack may have fewer"""

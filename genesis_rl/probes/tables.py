@@ -129,9 +129,11 @@ def _scenes(result: Mapping[str, Any], columns: list[Column]) -> Layout:
             f"{100 * c.scores[task]:.1f}{c.spread.get(task, '')}" if task in c.scores else ""
             for c in columns
         ]
-        theirs = [PAPER[task].get(c.model) for c in columns]
-        rows.append([task.capitalize(), "ours", *ours])
-        rows.append(["", "paper, original data", *("" if v is None else f"{v:g}" for v in theirs)])
+        rows.append([task.replace("_", " ").capitalize(), "ours", *ours])
+        if task in PAPER:
+            theirs = [PAPER[task].get(c.model) for c in columns]
+            told = ["" if figure is None else str(figure) for figure in theirs]
+            rows.append(["", "paper, original data", *told])
     return Layout(["Task", "", *(column.title for column in columns)], rows)
 
 

@@ -188,7 +188,10 @@ def test_properties_of_objects(run_program: Run, tmp_path: Path) -> None:
     (Path(run) / "index.json").write_text('[{"title": "P", "probes": "probes-properties.json"}]')
     assert "| Property |  | genesis | majority |" in page(run)
     status, _, errors = run_program("pretrain/probe.py", *probing, "--task", "scenes")
-    assert status == 2 and "has no factor stable or height or camera; it has state" in errors
+    assert (
+        status == 2
+        and "has no factor stable or height or camera or simulated_stable; it has state" in errors
+    )
 
 
 def test_misuse(packs: Path, run_program: Run, tmp_path: Path) -> None:

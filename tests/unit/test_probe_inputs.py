@@ -179,7 +179,7 @@ def test_bad_labels_are_refused(tmp_path: Path) -> None:
         (same, same, (), "height is 2 on every training image; wanted two classes"),
         (train, train, ("view",), "has no factor camera; it has height"),
         (train, bare, (), "d has no factor height; it has vcom"),
-        (bare, bare, (), "has no factor stable or height or camera; it has vcom"),
+        (bare, bare, (), "has no factor stable or height or camera or simulated_stable"),
     ]
     for first, second, tasks, message in cases:
         with pytest.raises(ValueError, match=message):

@@ -122,7 +122,7 @@ def test_probes_stand_beside_the_papers_figures(tmp_path: Path) -> None:
     assert f"| Task |  | {columns} |" in lines
     ours = "65.0 ± 7.1 |  |  |  |  | 50.0 [45.0, 55.0] | 51.2 | 90.0 [88.0, 91.9]"
     assert f"| Stability | ours | {ours} |" in lines
-    theirs = "64 | 63.2 | 59.6 | 60.1 | 59 |  | 50 |"
+    theirs = "64.0 | 63.2 | 59.6 | 60.1 | 59.0 |  | 50.0 | "
     assert f"|  | paper, original data | {theirs} |" in lines
     assert any(line.startswith("| b | 1 | 1,500 |") for line in lines)
     (tmp_path / "probes.json").write_text(json.dumps(probes(groups=[{}])))
