@@ -29,6 +29,7 @@ from genesis_rl.agents.stack import build_ppo, make_vec_env
 from genesis_rl.checkpoint import Pretrained, fingerprint, read_tensors, save_pretrained
 from genesis_rl.envs.slot_obs import InfoKey
 from genesis_rl.files import new_folder, recover_folder
+from genesis_rl.process import hardware
 
 FORMAT = 1
 SETTINGS, POLICY, ENCODER = "agent.json", "policy.safetensors", "encoder"
@@ -70,6 +71,7 @@ def save_agent(
     settings = {
         "format": FORMAT,
         "versions": _versions(),
+        "hardware": hardware(torch.device(model.device)),
         "encoder_fingerprint": encoder and fingerprint(encoder.model),
         "config": config.to_json(),
         "spaces": _spaces(model),
