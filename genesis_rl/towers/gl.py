@@ -13,19 +13,24 @@ _ADVICE = (
 
 
 def load_mujoco() -> Any:
-    """Import MuJoCo, also where MUJOCO_GL names an OpenGL library that is not there.
+    """Import MuJoCo, also where there is no OpenGL library: simulating needs none.
 
-    Simulating needs none, but then importing MuJoCo fails, with an error that does not say why.
+    The environment variable MUJOCO_GL says which one MuJoCo takes, and where it names one that is
+    missing, importing fails, with an error that does not say why. Where it is not set and there is
+    no screen, it is set to "egl".
 
     Returns:
         The module.
     """
+    screen = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if sys.platform.startswith("linux") and not screen:
+        os.environ.setdefault("MUJOCO_GL", "egl")
+    backend = os.environ.get("MUJOCO_GL")
     try:
         return importlib.import_module("mujoco")
     except ModuleNotFoundError:
         raise
     except Exception:  # PyOpenGL raises anything from AttributeError to GLError
-        backend = os.environ.get("MUJOCO_GL")
         if backend is None:
             raise
         os.environ["MUJOCO_GL"] = "off"
@@ -38,9 +43,6 @@ def load_mujoco() -> Any:
 def open_gl(model: Any) -> tuple[Any, Any]:
     """Make an OpenGL context, make it current, and load a model's textures into it.
 
-    The environment variable MUJOCO_GL decides which; where it is not set and there is no screen,
-    it is set to "egl".
-
     Args:
         model: the `mujoco.MjModel`; its `vis` says the size of the offscreen buffer.
 
@@ -51,20 +53,14 @@ def open_gl(model: Any) -> tuple[Any, Any]:
         RuntimeError: if there is no OpenGL library or driver; the message names the packages.
     """
     mujoco = load_mujoco()
-    screen = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    chosen = "MUJOCO_GL" not in os.environ and sys.platform.startswith("linux") and not screen
-    if chosen:
-        os.environ["MUJOCO_GL"] = "egl"  # MuJoCo's library reads it too
     backend = os.environ.get("MUJOCO_GL", "")
     try:
-        # MuJoCo may have been imported before the choice was made.
+        # Another part of the program may have imported MuJoCo before the choice was made.
         home = importlib.import_module("mujoco.egl") if backend.lower() == "egl" else mujoco
         context = home.GLContext(model.vis.global_.offwidth, model.vis.global_.offheight)
         context.make_current()
         return context, mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
     except Exception as error:
-        if chosen:
-            del os.environ["MUJOCO_GL"]
         raise RuntimeError(_ADVICE.format(backend=backend or "unset", error=error)) from error
 
 

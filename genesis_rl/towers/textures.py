@@ -100,7 +100,8 @@ def _drawn(place: str, number: int, size: int) -> Image:
     image = (field - field.mean((0, 1))) / field.std()
     target = np.asarray(mean, np.float32)
     shift = np.zeros(3, np.float32)
-    some = image[::4, ::4]
+    step = max(1, size // 128)
+    some = image[::step, ::step]
     for _ in range(8):  # clipping moves the mean: come back to it
         shift += target - np.clip(target + shift + contrast * some, 0, 255).mean((0, 1))
     image = np.clip(target + shift + contrast * image, 0, 255)

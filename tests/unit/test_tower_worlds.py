@@ -1,0 +1,141 @@
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from genesis_rl.towers import (
+    TEXTURE_NUMBERS,
+    Look,
+    Tower,
+    assets_xml,
+    env_xml,
+    read_world,
+    sample_look,
+    sample_tower,
+    texture,
+    texture_files,
+    world_xml,
+)
+
+EXAMPLE = Path(__file__).parents[3] / "shared/reference/shapestacks_example/mjcf"
+
+
+def write(folder: Path, name: str, tower: Tower, look: Look) -> Path:
+    env = folder / f"env_{name}.xml"
+    env.write_text(env_xml(name))
+    (folder / f"world_{name}.xml").write_text(world_xml(tower, look))
+    return env
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for index in range(30):
+        height = 2 + index % 5
+        violation = ({}, {"vcom": 1}, {"vpsf": 1})[index % 3]
+        tower, look = sample_tower(rng, height=height, **violation), sample_look(rng)
+        name = f"ccs-hard-h={height}-vcom={tower.vcom}-vpsf={tower.vpsf}-v={index}"
+        read, read_look = read_world(write(tmp_path, name, tower, look))
+        assert read_look == look
+        assert (read.family, read.vcom, read.vpsf) == (tower.family, tower.vcom, tower.vpsf)
+        for a, b in zip(read.shapes, tower.shapes, strict=True):
+            assert (a.kind, a.size, a.position, a.lying, a.colour) == (
+                *(b.kind, b.size, b.position, b.lying),
+                b.colour,
+            )
+            np.testing.assert_allclose(a.rotation, b.rotation, atol=1e-12)
+        assert read_world(tmp_path / f"world_{name}.xml")[0] == read
+
+
+@pytest.mark.skipif(not EXAMPLE.is_dir(), reason="the genuine example is not here")
+def test_genuine_worlds_are_read() -> None:
+    tower, look = read_world(EXAMPLE / "env_ccs-easy-h=5-vcom=2-vpsf=0-v=1.xml")
+    assert (tower.family, tower.height, tower.vcom, tower.vpsf) == ("ccs", 5, 2, 0)
+    assert [s.kind for s in tower.shapes] == [
+        *("cylinder", "cuboid", "cylinder", "cylinder", "sphere")
+    ]
+    assert tower.shapes[1].yaw == pytest.approx(111)
+    assert look == Look(1, 1, 0)  # textures 001
+
+
+@pytest.mark.skipif(not EXAMPLE.is_dir(), reason="the genuine example is not here")
+def test_our_files_have_the_originals_structure() -> None:
+    import xml.etree.ElementTree as ET
+
+    tower, look = read_world(EXAMPLE / "world_ccs-easy-h=5-vcom=2-vpsf=0-v=1.xml")
+    name = "ccs-easy-h=5-vcom=2-vpsf=0-v=1"
+    for kind, ours in (("env", env_xml(name)), ("world", world_xml(tower, look))):
+        genuine = ET.parse(EXAMPLE / f"{kind}_{name}.xml").getroot()
+        tags = [e.tag for e in genuine.iter() if e.tag != "size"]  # buffers of MuJoCo 1.50
+        root = ET.fromstring(ours.encode())
+        assert [e.tag for e in root.iter()] == tags
+        ours_by_name = {e.get("name"): e for e in root.iter() if e.get("name")}
+        for element in genuine.iter():
+            twin = ours_by_name.get(element.get("name"))
+            if element.get("name") and kind == "world":
+                assert twin is not None
+                assert set(twin.attrib) == set(element.attrib)
+
+
+def test_broken_worlds_are_named(tmp_path: Path) -> None:
+    tower = sample_tower(np.random.default_rng(0), height=2)
+    env = write(tmp_path, "a", tower, Look())
+    world = tmp_path / "world_a.xml"
+    text = world.read_text()
+    for content, message in (
+        (text[:300], r"world_a.xml: not XML"),
+        (text.replace("shape_1", "shape_3"), r"world_a.xml: .* has \[2, 3\]"),
+        ("<world><worldbody/></world>", r"world_a.xml: .* has none"),
+        (text.replace("mat_wall_003", "mat_wall_009"), r"world_a.xml: not a scene"),
+        (text.replace('euler="0', 'euler="20', 9), r"world_a.xml: .*neither upright nor lying"),
+    ):
+        world.write_text(content)
+        with pytest.raises(ValueError, match=message):
+            read_world(env)
+    world.unlink()
+    with pytest.raises(FileNotFoundError):
+        read_world(env)
+    env.write_text("<mujoco/>")
+    with pytest.raises(ValueError, match=r"includes no world_"):
+        read_world(env)
+
+
+@pytest.mark.parametrize(("name", "value"), [("wall", 6), ("floor", -1), ("light", 5)])
+def test_looks_are_checked(name: str, value: int) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be an integer in 0.."):
+        Look(**{name: value})
+
+
+def test_textures_are_distinct_and_coloured_like_the_originals() -> None:
+    made = {(p, n): texture(p, n, 128) for p in ("floor", "wall") for n in TEXTURE_NUMBERS}
+    assert len({image.tobytes() for image in made.values()}) == 9
+    for number in (1, 2, 3):
+        np.testing.assert_array_equal(made["floor", number], made["wall", number])
+    means = {("floor", 1): (122, 105, 83), ("floor", 6): (113, 82, 53), ("wall", 6): (80, 81, 78)}
+    for key, mean in means.items():
+        np.testing.assert_allclose(made[key].mean((0, 1)), mean, atol=6)
+    assert all(image.std() > 15 for image in made.values())
+    np.testing.assert_array_equal(texture("wall", 4, 128), made["wall", 4])
+    with pytest.raises(ValueError, match=r"number 1\.\.6"):
+        texture("wall", 7)
+
+
+def test_own_textures_replace_the_drawn(tmp_path: Path) -> None:
+    (tmp_path / "wall").mkdir()
+    own = np.full((40, 40, 3), (200, 10, 30), np.uint8)
+    cv2.imwrite(str(tmp_path / "wall/004.png"), own[..., ::-1])
+    files = texture_files(tmp_path, 64)
+    assert sorted(files) == [f"{p}/00{n}.png" for p in ("floor", "wall") for n in range(1, 7)]
+    assert all(name in assets_xml() for name in files)
+    decoded = cv2.imdecode(np.frombuffer(files["wall/004.png"], np.uint8), cv2.IMREAD_COLOR)
+    assert decoded is not None
+    assert (decoded[..., ::-1] == (200, 10, 30)).all()
+    assert files["floor/004.png"] == texture_files(None, 64)["floor/004.png"]
+    (tmp_path / "wall/004.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"004.png: not an image"):
+        texture_files(tmp_path, 64)
+    (tmp_path / "wall/004.png").unlink()
+    with pytest.raises(ValueError, match="has none of the textures"):
+        texture_files(tmp_path, 64)
+    with pytest.raises(FileNotFoundError, match="no folder of textures"):
+        texture_files(tmp_path / "missing", 64)
