@@ -1,11 +1,13 @@
-"""How fast a model trains and encodes, beside what the machine's own matrix product reaches.
+"""How fast a model trains, encodes and gets images, beside the machine's own matrix product.
 
 Absolute times say little about code when machines differ, so every rate is also divided by the
 float32 matrix product's TFLOP/s of the same run.
 """
 
+import itertools
 import platform
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -17,6 +19,8 @@ import torch
 from torch import nn
 
 from genesis_rl.checkpoint import pick_device
+from genesis_rl.data import Pack, PackWriter
+from genesis_rl.data.feed import ImageFeed, batch_indices
 from genesis_rl.geco import Geco, GecoConfig
 from genesis_rl.models import GenesisConfig, GenesisSConfig, build_model
 from genesis_rl.perception import SlotEncoder
@@ -28,6 +32,7 @@ from genesis_rl.training import train_terms
 #: images per second, and one image's encoding as 1 / latency in 1 / s.
 AUTHORS = {"train": 12.4, "encode": 60.0, "encode_one": 57.0}
 _MATMUL_SIDE = 4096
+_LOADED_IMAGES, _LOADED_BATCHES = 4096, 64  # images to draw from, batches per timed loading
 
 
 @dataclass(frozen=True)
@@ -66,12 +71,14 @@ class BenchmarkConfig:
 
 
 def run(config: BenchmarkConfig) -> dict[str, Any]:
-    """Measure training, encoding and the matrix product in turns.
+    """Measure training, encoding, loading and the matrix product in turns.
 
     Returns:
         ``matmul_tflops``; ``rates`` with train and encode (images/s at the batch size) and
         encode_one (1 / latency of one frame, 1/s); ``per_tflops``, the same divided by
-        ``matmul_tflops``; ``authors``, theirs on that scale; ``machine`` and ``config``.
+        ``matmul_tflops``; ``authors``, theirs on that scale; ``loading`` with the images/s that
+        the data set's batches come at, and how many times the training rate that is; ``machine``
+        and ``config``.
 
     Raises:
         ValueError: if the device is unknown or absent.
@@ -88,6 +95,7 @@ def run(config: BenchmarkConfig) -> dict[str, Any]:
         "train": _training(config, model, device),
         "encode": encode,
         "encode_one": encode_one,
+        "load": _loading(config, device),
     }
     seconds = medians(tasks, config.repeats, config.warmup, device)
     tflops = 2 * _MATMUL_SIDE**3 / seconds["matmul"] / 1e12
@@ -96,11 +104,13 @@ def run(config: BenchmarkConfig) -> dict[str, Any]:
         "encode": config.batch_size / seconds["encode"],
         "encode_one": 1 / seconds["encode_one"],
     }
+    loaded = _LOADED_BATCHES * config.batch_size / seconds["load"]
     return {
         "matmul_tflops": tflops,
         "rates": rates,
         "per_tflops": {name: rate / tflops for name, rate in rates.items()},
         "authors": AUTHORS,
+        "loading": {"images": loaded, "per_training": loaded / rates["train"]},
         "machine": {
             "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
             "cpu": platform.processor() or platform.machine(),
@@ -122,6 +132,11 @@ def table(result: dict[str, Any]) -> str:
     for name, rate in result["rates"].items():
         scaled, theirs = result["per_tflops"][name], result["authors"][name]
         lines.append(f"{name:12}{rate:12.1f}{scaled:14.1f}{theirs:10.1f}{scaled / theirs:8.1f}")
+    loading = result["loading"]
+    lines.append(
+        f"loading, images: {loading['images']:.1f} per s, {loading['per_training']:.0f} times the"
+        " training rate"
+    )
     return "\n".join(lines)
 
 
@@ -169,6 +184,25 @@ def _training(
         optimiser.step()
         optimiser.zero_grad()
         geco.update(nll)
+
+    return task
+
+
+def _loading(config: BenchmarkConfig, device: torch.device) -> Callable[[], None]:
+    """Batches of a data set as training takes them: in a drawn order, as floats on the device."""
+    size = config.model.image_size
+    count = max(_LOADED_IMAGES, config.batch_size)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "pack"
+        with PackWriter(path, count, size, masks=False) as writer:
+            rng = np.random.default_rng(0)
+            writer.write(rng.integers(256, size=(count, size, size, 3), dtype=np.uint8))
+        feed = ImageFeed(Pack.open(path), device)  # copies them: the files may go
+    steps = itertools.count()
+
+    def task() -> None:
+        for step in itertools.islice(steps, _LOADED_BATCHES):
+            feed(batch_indices(step, config.batch_size, count, seed=0))
 
     return task
 

@@ -1,4 +1,4 @@
-"""Measure training and encoding speed; print a table and write JSON.
+"""Measure training, encoding and loading speed; print a table and write JSON.
 
     python pretrain/benchmark.py
     python pretrain/benchmark.py --model.num-slots 9 --no-compile --out speed.json

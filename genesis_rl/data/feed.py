@@ -1,5 +1,7 @@
 """Training images where the training happens: kept as uint8, handed out as float batches."""
 
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -59,5 +61,10 @@ def batch_indices(step: int, batch_size: int, num_images: int, seed: int) -> Ten
     """
     per_epoch = num_images // batch_size
     epoch, place = divmod(step, per_epoch)
-    order = np.random.default_rng((seed, epoch)).permutation(num_images)
+    order = _order(seed, epoch, num_images)
     return torch.from_numpy(order[place * batch_size : (place + 1) * batch_size].copy())
+
+
+@lru_cache(maxsize=1)  # to draw a million images' order takes longer than many updates
+def _order(seed: int, epoch: int, num_images: int) -> npt.NDArray[np.int64]:
+    return np.random.default_rng((seed, epoch)).permutation(num_images)

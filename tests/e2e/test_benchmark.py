@@ -31,6 +31,10 @@ def test_rates_are_measured_and_scaled(
         assert rate > 0
         assert result["per_tflops"][name] == pytest.approx(rate / result["matmul_tflops"])
         assert f"{rate:.1f}" in text
+    loading = result["loading"]
+    assert loading["per_training"] == pytest.approx(loading["images"] / result["rates"]["train"])
+    assert loading["per_training"] > 5  # data never keep training waiting
+    assert f"loading, images: {loading['images']:.1f} per s" in text
     # A batch is faster, image by image, than single ones.
     assert result["rates"]["encode"] > result["rates"]["encode_one"]
     assert result["config"]["model"]["num_slots"] == 3

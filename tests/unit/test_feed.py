@@ -60,6 +60,13 @@ def test_epochs_have_different_orders() -> None:
     assert len(orders) == 10
 
 
+def test_an_epochs_order_is_drawn_once() -> None:
+    feed._order.cache_clear()
+    for step in range(200):
+        batch_indices(step, 4, 400, seed=0)
+    assert feed._order.cache_info().misses == 2  # drawing it for every step would starve training
+
+
 def test_one_batch_may_be_the_whole_epoch() -> None:
     assert sorted(batch_indices(7, N, N, 0).tolist()) == list(range(N))
 
