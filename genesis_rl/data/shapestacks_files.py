@@ -28,8 +28,8 @@ CROP = 196  # side of their central part, which readers keep
 #: Names of the split files by our names of the splits.
 SPLIT_FILES = {"train": "train.txt", "validation": "eval.txt", "test": "test.txt"}
 
-#: Subsets of the published data: families mixed, cuboids only, and all shapes.
-SUBSETS = ("default", "blocks_all", "ccs_all")
+#: Families of shapes in the subsets of the published data.
+SUBSETS = {"default": ("blocks", "ccs"), "blocks_all": ("blocks",), "ccs_all": ("ccs",)}
 
 #: What became of a rendered tree's towers in simulation.
 SIMULATION_FILE = "meta/simulation.json"
