@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
@@ -34,6 +35,7 @@ class VecGenesisObs(VecEnvWrapper):
         frame_layout: Layout = "auto",
         device: str = "auto",
         info_keys: Sequence[InfoKey] = (),
+        align: bool = False,
     ) -> None:
         """Wrap a vector environment.
 
@@ -50,6 +52,8 @@ class VecGenesisObs(VecEnvWrapper):
             info_keys: "frame" (uint8, (H, W, 3)) and "masks" (float32, (K, S, S)) to put in the
                 info of every step; where an episode ended they show its terminal observation, and
                 ``reset_infos`` the new episode's first.
+            align: keep every object in its slot within an episode (see SlotAligner), for policies
+                that stack or remember observations.
 
         Raises:
             TypeError, ValueError: if the observations hold no frames that the encoder can take,
@@ -60,14 +64,18 @@ class VecGenesisObs(VecEnvWrapper):
                 f"venv is {type(venv).__name__}; wanted a Stable-Baselines3 VecEnv (GenesisObs "
                 "wraps a single environment, GenesisVectorObs one of gymnasium.vector)."
             )
-        options = SlotObsOptions(layout, mask_geometry, key, keep, frame_layout, info_keys)
+        options = SlotObsOptions(layout, mask_geometry, key, keep, frame_layout, info_keys, align)
         self.slot_encoder = as_encoder(encoder, device=device)
-        self._slot_codec = SlotObsCodec(self.slot_encoder, venv.observation_space, options)
+        self._slot_codec = SlotObsCodec(
+            self.slot_encoder, venv.observation_space, options, num_envs=venv.num_envs
+        )
         super().__init__(venv, observation_space=self._slot_codec.space)
 
     def reset(self) -> VecEnvObs:
         """Reset all environments and encode their first frames."""
-        encoded = self._slot_codec.encode_step(self.venv.reset(), {})
+        encoded = self._slot_codec.encode_step(
+            self.venv.reset(), {}, first=np.ones(self.num_envs, np.bool_)
+        )
         # Only the innermost vector environment knows what its environments' resets said.
         self.reset_infos = [
             {**info, **_row(encoded.info, i)} for i, info in enumerate(self.unwrapped.reset_infos)
@@ -82,7 +90,7 @@ class VecGenesisObs(VecEnvWrapper):
             for i, info in enumerate(infos)
             if "terminal_observation" in info
         }
-        encoded = self._slot_codec.encode_step(observations, final)
+        encoded = self._slot_codec.encode_step(observations, final, first=dones)
         infos = [{**info, **_row(encoded.info, i)} for i, info in enumerate(infos)]
         for i, (observation, extra) in encoded.final.items():
             infos[i] |= {"terminal_observation": observation, **extra}

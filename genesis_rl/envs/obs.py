@@ -7,7 +7,7 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 from gymnasium.utils import RecordConstructorArgs
-from gymnasium.vector import VectorEnv, VectorWrapper
+from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
 from genesis_rl.envs.slot_obs import Info, InfoKey, ObsLayout, SlotObsCodec, SlotObsOptions
 from genesis_rl.frames import Layout
@@ -44,6 +44,7 @@ class GenesisObs(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
         device: str = "auto",
         info_keys: Sequence[InfoKey] = (),
         render: bool = False,
+        align: bool = False,
     ) -> None:
         """Wrap an environment.
 
@@ -60,13 +61,15 @@ class GenesisObs(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
                 info of every step.
             render: take the frames from ``env.render()`` (render_mode "rgb_array"), for an
                 environment whose observations hold none.
+            align: keep every object in its slot within an episode (see SlotAligner), for policies
+                that stack or remember observations.
 
         Raises:
             TypeError, ValueError: if the observations hold no frames that the encoder can take,
                 or an argument is not as described.
             RuntimeError: if a forked worker asks for CUDA.
         """
-        options = SlotObsOptions(layout, mask_geometry, key, keep, frame_layout, info_keys)
+        options = SlotObsOptions(layout, mask_geometry, key, keep, frame_layout, info_keys, align)
         self.slot_encoder = as_encoder(encoder, device=device)
         RecordConstructorArgs.__init__(
             self, encoder=self.slot_encoder.spec, **options.as_kwargs(), render=render
@@ -88,26 +91,26 @@ class GenesisObs(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
     ) -> tuple[Any, dict[str, Any]]:
         """Reset the environment and encode its first frame."""
         observation, info = self.env.reset(seed=seed, options=options)
-        slots, extra = self._encode(observation)
+        slots, extra = self._encode(observation, first=True)
         return slots, {**info, **extra}
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         """Step the environment and encode its frame."""
         observation, reward, terminated, truncated, info = self.env.step(action)
-        slots, extra = self._encode(observation)
+        slots, extra = self._encode(observation, first=False)
         return slots, reward, terminated, truncated, {**info, **extra}
 
     def observation(self, observation: Any) -> Any:
-        """Encode one observation of the wrapped environment."""
-        return self._encode(observation)[0]
+        """Encode one observation of the wrapped environment, out of sequence: it is not aligned."""
+        return self._encode(observation, first=None)[0]
 
-    def _encode(self, observation: Any) -> tuple[Any, Info]:
+    def _encode(self, observation: Any, first: bool | None) -> tuple[Any, Info]:
         if not self._render_frames:
-            return self._slot_codec.encode(observation)
+            return self._slot_codec.encode(observation, first=first)
         frame = self.env.render()
         if not isinstance(frame, np.ndarray):
             raise TypeError(f"render() gave {type(frame).__name__}; wanted an (H, W, 3) array.")
-        return self._slot_codec.encode(observation, frame)
+        return self._slot_codec.encode(observation, frame, first=first)
 
 
 class GenesisVectorObs(VectorWrapper[Any, Any, Any, Any, Any]):
@@ -132,6 +135,7 @@ class GenesisVectorObs(VectorWrapper[Any, Any, Any, Any, Any]):
         frame_layout: Layout = "auto",
         device: str = "auto",
         info_keys: Sequence[InfoKey] = (),
+        align: bool = False,
     ) -> None:
         """Wrap a vector environment.
 
@@ -146,17 +150,28 @@ class GenesisVectorObs(VectorWrapper[Any, Any, Any, Any, Any]):
             device: where to load the encoder; "auto" is CUDA if there is one.
             info_keys: "frame" (uint8, (N, H, W, 3)) and "masks" (float32, (N, K, S, S)) to put in
                 the infos of every step.
+            align: keep every object in its slot within an episode (see SlotAligner), for policies
+                that stack or remember observations.
 
         Raises:
             TypeError, ValueError: if the observations hold no frames that the encoder can take,
                 or an argument is not as described.
         """
-        options = SlotObsOptions(layout, mask_geometry, key, keep, frame_layout, info_keys)
+        options = SlotObsOptions(layout, mask_geometry, key, keep, frame_layout, info_keys, align)
         super().__init__(env)
         self.slot_encoder = as_encoder(encoder, device=device)
-        self._slot_codec = SlotObsCodec(self.slot_encoder, env.single_observation_space, options)
+        self._slot_codec = SlotObsCodec(
+            self.slot_encoder, env.single_observation_space, options, num_envs=env.num_envs
+        )
         self.single_observation_space = self._slot_codec.space
         self.observation_space = self._slot_codec.batched_space(env.observation_space, env.num_envs)
+        self._autoreset = env.metadata.get("autoreset_mode")
+        if align and self._autoreset not in list(AutoresetMode):
+            raise ValueError(
+                f'metadata["autoreset_mode"] of env is {self._autoreset!r}; align wants an '
+                "AutoresetMode, to know which observations start episodes."
+            )
+        self._begins_next = np.zeros(env.num_envs, np.bool_)
 
     def reset(
         self, *, seed: Any = None, options: dict[str, Any] | None = None
@@ -165,23 +180,33 @@ class GenesisVectorObs(VectorWrapper[Any, Any, Any, Any, Any]):
         # The environment takes the mask out of the options.
         mask = None if options is None else options.get("reset_mask")
         observations, infos = self.env.reset(seed=seed, options=options)
-        encoded = self._slot_codec.encode_step(observations, {})
         rows = np.ones(self.num_envs, np.bool_) if mask is None else np.asarray(mask, np.bool_)
+        self._begins_next[rows] = False
+        encoded = self._slot_codec.encode_step(observations, {}, first=rows)
         return encoded.observation, _with_entries(infos, encoded.info, rows)
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Step the environments and encode all frames, those of ``final_obs`` included."""
         observations, rewards, terminated, truncated, infos = self.env.step(actions)
+        done = np.logical_or(terminated, truncated)
         final: dict[int, Any] = {}
         if "final_obs" in infos:
-            ended = infos.get("_final_obs", np.logical_or(terminated, truncated))
+            ended = infos.get("_final_obs", done)
             final = {i: _unbatch(infos["final_obs"], i) for i in np.flatnonzero(ended).tolist()}
-        encoded = self._slot_codec.encode_step(observations, final)
+        encoded = self._slot_codec.encode_step(observations, final, self._begun(done))
         rows = np.ones(self.num_envs, np.bool_)
         infos = _with_entries(infos, encoded.info, rows)
         if "final_obs" in infos:
             infos |= self._final_infos(infos, encoded.final)
         return encoded.observation, rewards, terminated, truncated, infos
+
+    def _begun(self, done: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Tell where the observations of a step that ended episodes start new ones."""
+        if self._autoreset == AutoresetMode.SAME_STEP:
+            return done
+        begun = self._begins_next
+        self._begins_next = done & (self._autoreset == AutoresetMode.NEXT_STEP)
+        return begun
 
     def _final_infos(
         self, infos: dict[str, Any], final: dict[int, tuple[Any, Info]]

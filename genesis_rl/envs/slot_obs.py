@@ -10,6 +10,7 @@ import numpy.typing as npt
 from gymnasium import spaces
 from gymnasium.vector.utils import batch_space
 
+from genesis_rl.envs.align import Indices, SlotAligner
 from genesis_rl.envs.frame_source import FrameSource, find_frames
 from genesis_rl.frames import Layout, White, as_nhwc_uint8
 from genesis_rl.perception import SlotEncoder, slot_features
@@ -34,6 +35,8 @@ class SlotObsOptions:
         frame_layout: axes of one frame, "auto" to tell them from the space.
         info_keys: what to put in the info: "frame", uint8 (H, W, 3), as the environment shows it;
             "masks", float32 (K, S, S), the mixing probabilities at the model's image size S.
+        align: keep every object in its slot within an episode: the slots, and the masks in the
+            info, come in the order that fits those of the frame before best (see SlotAligner).
     """
 
     layout: ObsLayout = "set"
@@ -42,6 +45,7 @@ class SlotObsOptions:
     keep: Sequence[str] = ()
     frame_layout: Layout = "auto"
     info_keys: Sequence[InfoKey] = ()
+    align: bool = False
 
     def __post_init__(self) -> None:
         """Check what can be checked without a space."""
@@ -97,6 +101,7 @@ class SlotObsCodec:
         options: SlotObsOptions,
         *,
         rendered: bool = False,
+        num_envs: int = 1,
     ) -> None:
         """Find the frames and build the space.
 
@@ -105,6 +110,7 @@ class SlotObsCodec:
             space: of one environment's observations; it is not changed.
             options: how slots become observations.
             rendered: frames come from ``render`` as (H, W, 3) bytes, not from the observation.
+            num_envs: how many environments are encoded side by side.
 
         Raises:
             ValueError: if the space holds no frames the encoder can take, or ``keep`` names
@@ -125,6 +131,10 @@ class SlotObsCodec:
         self.space: spaces.Space[Any] = (
             spaces.Dict({**slots, **kept}) if self._dict else slots["slots"]
         )
+        self._aligner: SlotAligner | None = None
+        if options.align:
+            widths = [width for width in (*encoder.latent_sizes, 3) if width]
+            self._aligner = SlotAligner(num_envs, encoder.num_slots, widths)
 
     def _slot_spaces(self) -> dict[str, spaces.Space[Any]]:
         k = self.encoder.num_slots
@@ -178,48 +188,61 @@ class SlotObsCodec:
             raise ValueError("frames are rendered; wanted them to be handed to encode.")
         return self.source.frames(observation)
 
-    def encode(self, observation: Any, frame: Any = None) -> tuple[Any, Info]:
+    def encode(
+        self, observation: Any, frame: Any = None, *, first: bool | None = None
+    ) -> tuple[Any, Info]:
         """Encode one observation.
 
         Args:
             observation: of one environment.
             frame: the rendered frame where the codec was made with ``rendered``.
+            first: whether an episode starts with it, for ``align``; None for an observation out of
+                sequence, whose slots are not aligned.
 
         Returns:
             The new observation, in ``space``, and what ``info_keys`` asked for.
         """
         batch = np.asarray(self.frames(observation) if frame is None else frame)[None]
         features, info = self._infer(batch)
+        if first is not None:
+            self._align(features, info, np.zeros(1, np.intp), np.array([first]))
         return self._arrange(features[0], observation), {k: v[0] for k, v in info.items()}
 
-    def encode_step(self, observations: Any, final: Mapping[int, Any]) -> EncodedStep:
+    def encode_step(
+        self, observations: Any, final: Mapping[int, Any], first: npt.NDArray[np.bool_]
+    ) -> EncodedStep:
         """Encode a batch of observations and the final ones of ended episodes in one pass.
 
         Args:
             observations: of all N environments, batched.
             final: environment's index to its unbatched final observation.
+            first: (N,), the environments where an episode starts with this observation.
         """
         frames = np.asarray(self.frames(observations))
         n = len(frames)
         if final:
             last = np.stack([np.asarray(self.frames(one)) for one in final.values()])
             frames = np.concatenate([frames, last.astype(frames.dtype)])
-        features, info = self._infer(frames)
+        features, whole = self._infer(frames)
+        info, tail = ({k: v[part] for k, v in whole.items()} for part in np.s_[:n, n:])
+        # Final observations end the episodes whose successors the others start.
+        ended = np.fromiter(final, np.intp, len(final))
+        self._align(features[n:], tail, ended, np.zeros(len(final), np.bool_))
+        self._align(features[:n], info, np.arange(n), first)
         ends = {
             index: (
                 self._arrange(features[n + row], observation),
-                {name: value[n + row] for name, value in info.items()},
+                {name: value[row] for name, value in tail.items()},
             )
             for row, (index, observation) in enumerate(final.items())
         }
-        return EncodedStep(
-            self._arrange(features[:n], observations),
-            {name: value[:n] for name, value in info.items()},
-            ends,
-        )
+        return EncodedStep(self._arrange(features[:n], observations), info, ends)
 
     def _infer(self, frames: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float32], Info]:
-        """Encode frames (B, ...) to features (B, K, D) and the entries of the info."""
+        """Encode frames (B, ...) to features (B, K, D) and the entries of the info.
+
+        With ``align`` the features end with the mask geometry, asked for or not.
+        """
         layout: Layout = "HWC" if self.source is None else self.source.layout
         white: White = 255 if self.source is None else self.source.white
         slots = self.encoder(frames, layout, white=white)
@@ -229,12 +252,30 @@ class SlotObsCodec:
             info["frame"] = as_nhwc_uint8(frames, layout=layout, white=white).copy()
         if "masks" in self.options.info_keys:
             info["masks"] = slots.log_pi[:, :, 0].exp().cpu().numpy()
-        return slot_features(slots, mask_geometry=self.options.mask_geometry), info
+        geometry = self.options.mask_geometry or self.options.align
+        return slot_features(slots, mask_geometry=geometry), info
+
+    def _align(
+        self,
+        features: npt.NDArray[np.float32],
+        info: Info,
+        envs: Indices,
+        first: npt.NDArray[np.bool_],
+    ) -> None:
+        """Bring features (B, K, D) and masks, in place, to their slots' order, if so asked."""
+        if self._aligner is None:
+            return
+        order = self._aligner.follow(features, envs, first)
+        features[:] = np.take_along_axis(features, order[..., None], axis=1)
+        if "masks" in info:
+            info["masks"][:] = np.take_along_axis(info["masks"], order[..., None, None], axis=1)
 
     def _arrange(self, features: npt.NDArray[np.float32], observation: Any) -> Any:
         """Lay out features (..., K, D) as the space says and add what is kept."""
+        d_m, d_c = self.encoder.latent_sizes
+        if not self.options.mask_geometry:
+            features = np.ascontiguousarray(features[..., : d_m + d_c])
         if self.options.layout == "dict":
-            d_m, d_c = self.encoder.latent_sizes
             parts = np.split(features, [d_m, d_m + d_c], axis=-1)
             named = zip(("z_m", "z_c", "geometry"), parts, strict=True)
             arranged = {name: np.ascontiguousarray(part) for name, part in named if part.size}
