@@ -89,10 +89,10 @@ class ResumablePackWriter(PackWriter):
         return True
 
     def _finish(self) -> None:
-        folder = self._temporary
-        if folder is not None:
-            for path in (folder / _JOURNAL, *folder.glob("factors-*.npz")):
-                path.unlink(missing_ok=True)
+        if self._temporary is not None:
+            for path in self._temporary.iterdir():
+                if path.name not in self._files:  # the journal, its parts, a killed writer's
+                    path.unlink()
         super()._finish()
 
     def _discard(self) -> None:
