@@ -30,6 +30,8 @@ def decode_image(data: bytes) -> npt.NDArray[np.uint8]:
     """
     try:
         with Image.open(io.BytesIO(data)) as file:
+            file.verify()  # the checksums of a PNG, which decoding alone does not look at
+        with Image.open(io.BytesIO(data)) as file:
             image = ImageOps.exif_transpose(file)
             if image.mode.startswith("I"):  # 16 bits, which PIL would clip
                 pixels = (np.asarray(image) >> 8).astype(np.uint8)[..., None]

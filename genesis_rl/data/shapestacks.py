@@ -97,12 +97,13 @@ class ShapeStacks:
         """
         if self.masks:
             self._require_maps()
+        outcomes = self._outcomes()
         number = 0
         for scenario, names in self._images.items():
             if not names and number >= start:
                 yield self._absent(scenario)
             for name in names[max(0, start - number) :]:
-                yield self._read(scenario, name)
+                yield self._read(scenario, name, outcomes)
             number += max(1, len(names))
 
     @cached_property
@@ -124,8 +125,7 @@ class ShapeStacks:
         found = [n for n in names if n.startswith("rgb-") and n.endswith("-mono-0.png")]
         return sorted(found, key=lambda name: (len(name), name))  # camera 10 after camera 9
 
-    @cached_property
-    def _simulated(self) -> dict[str, dict[str, Any]] | None:
+    def _outcomes(self) -> dict[str, dict[str, Any]] | None:
         """Outcomes of the simulation by scenario; None if the tree does not have them."""
         path = self.folder / SIMULATION_FILE
         if not path.is_file():
@@ -136,13 +136,15 @@ class ShapeStacks:
             raise ValueError(f"{path} cannot be read: {error!r}") from error
         return scenarios
 
-    def _read(self, scenario: str, name: str) -> Record | DamagedRecord:
+    def _read(
+        self, scenario: str, name: str, outcomes: dict[str, dict[str, Any]] | None
+    ) -> Record | DamagedRecord:
         """Read one image, its map and its labels."""
         path = self.folder / "recordings" / scenario / name
         try:
             camera = View.parse(name).camera
             image = _cut(decode_image(path.read_bytes()))
-            factors = self._labels(scenario) | {"camera": camera}
+            factors = _labels(scenario, outcomes) | {"camera": camera}
         except (OSError, ValueError) as error:
             return DamagedRecord(str(path), error)
         small = np.asarray(image)
@@ -162,17 +164,6 @@ class ShapeStacks:
             return DamagedRecord(str(path), error)
         nearest = np.arange(self.image_size) * CROP // self.image_size
         return Record(small, labels[nearest][:, nearest], factors, str(path))
-
-    def _labels(self, scenario: str) -> dict[str, int]:
-        """What the scenario's name tells, and the simulation."""
-        parsed = Scenario.parse(scenario)
-        labels = {"stable": int(parsed.stable), "height": parsed.height}
-        if self._simulated is not None:
-            outcome = self._simulated.get(scenario)
-            if outcome is None:
-                raise ValueError(f"{SIMULATION_FILE} does not have its scenario")
-            labels["simulated_stable"] = int(not outcome["collapsed"])
-        return labels
 
     def _map(self, scenario: str, camera: int) -> Path | None:
         """File of an image's labels: a map, or the segmentation image that maps are made from."""
@@ -209,6 +200,17 @@ class ShapeStacks:
             f" -{self.maps if self.masks else 'iseg'}.tar.gz (labels), all to be unpacked in"
             f" {self.folder}, make your own with envs/render_shapestacks.py",
         )
+
+
+def _labels(scenario: str, outcomes: dict[str, dict[str, Any]] | None) -> dict[str, int]:
+    """What the scenario's name tells, and the simulation."""
+    parsed = Scenario.parse(scenario)
+    labels = {"stable": int(parsed.stable), "height": parsed.height}
+    if outcomes is not None:
+        if scenario not in outcomes:
+            raise ValueError(f"{SIMULATION_FILE} does not have its scenario")
+        labels["simulated_stable"] = int(not outcomes[scenario]["collapsed"])
+    return labels
 
 
 def _cut(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
