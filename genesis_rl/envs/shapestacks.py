@@ -135,6 +135,8 @@ class ShapeStacksEnv(gym.Env[Observation, npt.NDArray[np.float32]]):
             raise ValueError(f"reach must be in (0, 2] metres, got {reach!r}")
         if not 0.3 <= settle_time <= 60:
             raise ValueError(f"settle_time must be in 0.3..60 seconds, got {settle_time!r}")
+        if look is not None and len(look) != 3:
+            raise ValueError(f"look must be three indices (wall, floor, light), got {look!r}")
         for name, size in (("image_size", image_size), ("render_size", render_size)):
             if not isinstance(size, int) or not 8 <= size <= 1024:
                 raise ValueError(f"{name} must be an integer in 8..1024, got {size!r}")

@@ -11,6 +11,8 @@ _ADVICE = (
     " `apt-get install libosmesa6` gives MUJOCO_GL=osmesa"
 )
 
+_opened_in: int | None = None  # the process in which OpenGL was first used
+
 
 def load_mujoco() -> Any:
     """Import MuJoCo, also where there is no OpenGL library: simulating needs none.
@@ -50,8 +52,16 @@ def open_gl(model: Any) -> tuple[Any, Any]:
         The OpenGL context and the `mujoco.MjrContext`, to be freed in the other order.
 
     Raises:
-        RuntimeError: if there is no OpenGL library or driver; the message names the packages.
+        RuntimeError: if there is no OpenGL library or driver; the message names the packages. Also
+            in a process forked from one that has used OpenGL, where drivers would wait forever.
     """
+    global _opened_in
+    if _opened_in not in (None, os.getpid()):
+        raise RuntimeError(
+            "this process was forked from one that has used OpenGL, which drivers do not survive:"
+            " start processes by 'spawn' or 'forkserver', for example"
+            " gym.make_vec(..., vector_kwargs={'context': 'spawn'})"
+        )
     mujoco = load_mujoco()
     backend = os.environ.get("MUJOCO_GL", "")
     try:
@@ -59,6 +69,7 @@ def open_gl(model: Any) -> tuple[Any, Any]:
         home = importlib.import_module("mujoco.egl") if backend.lower() == "egl" else mujoco
         context = home.GLContext(model.vis.global_.offwidth, model.vis.global_.offheight)
         context.make_current()
+        _opened_in = os.getpid()
         return context, mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
     except Exception as error:
         raise RuntimeError(_ADVICE.format(backend=backend or "unset", error=error)) from error
