@@ -10,7 +10,7 @@ import numpy.typing as npt
 from gymnasium import spaces
 from gymnasium.vector.utils import batch_space
 
-from genesis_rl.envs.align import Indices, SlotAligner
+from genesis_rl.alignment import Indices, SlotAligner
 from genesis_rl.envs.frame_source import FrameSource, find_frames
 from genesis_rl.frames import Layout, White, as_nhwc_uint8
 from genesis_rl.perception import SlotEncoder, slot_features

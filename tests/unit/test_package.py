@@ -21,13 +21,13 @@ MODULES = sorted(path.relative_to(ROOT) for path in LIBRARY.rglob("*.py"))
 # Imports go down only. A name stands for a module or a whole subpackage.
 LAYERS = (
     {"files", "hub", "weights", "process", "slots", "sprites", "worlds", "frames"},
-    {"blocks", "likelihood", "geco", "editing"},
+    {"blocks", "likelihood", "geco", "editing", "set_layers", "alignment"},
     {"models"},
     {"data", "checkpoint", "metrics", "visualize", "log", "report"},
     {"perception", "training", "presets", "towers"},
     {"benchmark", "doctor", "export", "figures", "scoring"},
     {"evaluation"},
-    {"probes"},
+    {"probes", "world_model"},
     {"model_card", "results"},
     {"sharing"},
     {"envs"},

@@ -8,37 +8,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from genesis_rl.agents.extractors.slots import SlotExtractor, check_sizes
-
-
-class _Block(nn.Module):
-    """A pre-norm transformer block: x + attention(norm(x)), then x + mlp(norm(x))."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm_attention = nn.LayerNorm(width)
-        self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(width, 2 * width)
-        self.out = nn.Linear(width, width)
-        self.norm_mlp = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, width)
-        )
-
-    def forward(self, x: Tensor, num_queries: int) -> Tensor:
-        """Update the first ``num_queries`` of the tokens (B, T, width); the rest are only read."""
-        normed = self.norm_attention(x)
-        x, asking = x[:, :num_queries], normed[:, :num_queries]
-        query = self._split(self.query(asking))  # (B, heads, num_queries, width / heads)
-        key, value = (self._split(part) for part in self.key_value(normed).chunk(2, dim=-1))
-        seen = F.scaled_dot_product_attention(query, key, value)
-        x = x + self.out(seen.transpose(1, 2).flatten(2))
-        out: Tensor = x + self.mlp(self.norm_mlp(x))
-        return out
-
-    def _split(self, x: Tensor) -> Tensor:
-        split: Tensor = x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        return split
+from genesis_rl.set_layers import TransformerBlock
 
 
 class SlotSetExtractor(SlotExtractor):
@@ -77,7 +47,7 @@ class SlotSetExtractor(SlotExtractor):
         super().__init__(observation_space, features_dim)
         self.embed = nn.Linear(self.num_features, width)
         self.cls = nn.Parameter(0.02 * torch.randn(width))
-        self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(layers))
+        self.blocks = nn.ModuleList(TransformerBlock(width, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.out = nn.Linear(width, features_dim)
 
