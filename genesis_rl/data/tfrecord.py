@@ -1,8 +1,8 @@
 """TFRecord files of `tf.train.Example`s, plain or gzip-compressed, without TensorFlow.
 
 An entry is its length (uint64), the checksum of those 8 bytes, the payload and its checksum; all
-little-endian, checksums are masked CRC-32C, which the tfrecord package computes (its own reader
-checks nothing).
+little-endian, checksums are masked CRC-32C. (The tfrecord package reads such files too, but
+checks nothing.)
 
 An Example is a protocol buffer: a map from names to lists of strings, of float32 or of integers.
 """
@@ -71,9 +71,6 @@ def read_records(paths: Iterable[Path], start: int = 0) -> Iterator[Payload | Da
 
 def _read_file(path: Path, skip: int) -> Iterator[Payload | DamagedRecord | None]:
     """The records of a file; the first ``skip`` are passed over and None."""
-    from tfrecord.writer import TFRecordWriter
-
-    masked_crc = TFRecordWriter.masked_crc
     number = 0
 
     def damaged(reason: object) -> DamagedRecord:
@@ -91,7 +88,7 @@ def _read_file(path: Path, skip: int) -> Iterator[Payload | DamagedRecord | None
                     yield damaged("the file ends in its length")
                     return
                 length = int.from_bytes(head[:8], "little")
-                if masked_crc(head[:8]) != head[8:] or length > _LONGEST:
+                if _masked_crc(head[:8]) != head[8:] or length > _LONGEST:
                     yield damaged("its length has a wrong checksum; the rest of the file is lost")
                     return
                 if number < skip and file.tell() + length + 4 <= size:
@@ -102,11 +99,20 @@ def _read_file(path: Path, skip: int) -> Iterator[Payload | DamagedRecord | None
                     if len(data) < length + 4:
                         yield damaged(f"the file ends within its {length} bytes")
                         return
-                    sound = masked_crc(data[:-4]) == data[-4:]
+                    sound = _masked_crc(data[:-4]) == data[-4:]
                     yield Payload(data[:-4], path, number) if sound else damaged("wrong checksum")
                 number += 1
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             yield damaged(f"the gzip stream is cut short or damaged ({error})")
+
+
+def _masked_crc(data: bytes) -> bytes:
+    """TFRecord's checksum: CRC-32C, rotated right by 15 bits, plus a constant."""
+    from crc32c import crc32c
+
+    crc = crc32c(data)
+    masked: int = ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+    return masked.to_bytes(4, "little")
 
 
 def parse_example(data: bytes) -> Example:
