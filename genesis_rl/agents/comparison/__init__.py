@@ -1,0 +1,28 @@
+"""Comparing agents: a grid of runs, what they are summed up to, and the published table."""
+
+from genesis_rl.agents.comparison.aggregate import bootstrap_interval, iqm
+from genesis_rl.agents.comparison.grid import (
+    CompareConfig,
+    Run,
+    StoppedError,
+    read_record,
+    runs,
+    train_all,
+)
+from genesis_rl.agents.comparison.published import PUBLISHED, Published
+from genesis_rl.agents.comparison.summary import summarise, write_summary
+
+__all__ = [
+    "PUBLISHED",
+    "CompareConfig",
+    "Published",
+    "Run",
+    "StoppedError",
+    "bootstrap_interval",
+    "iqm",
+    "read_record",
+    "runs",
+    "summarise",
+    "train_all",
+    "write_summary",
+]

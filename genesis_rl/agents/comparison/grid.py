@@ -1,0 +1,323 @@
+"""A grid of runs (task x what the agent sees x seed) that goes on where it was stopped."""
+
+import json
+import multiprocessing
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from genesis_rl import log
+from genesis_rl.agents.bundle import SETTINGS, recover_agent
+from genesis_rl.agents.config import AgentConfig, EvaluationConfig
+from genesis_rl.agents.encoders import load_encoder
+from genesis_rl.agents.env_maker import EnvMaker
+from genesis_rl.agents.evaluation import evaluate_agent
+from genesis_rl.agents.learning import AgentTrainer, TrainingError
+from genesis_rl.envs import TASKS
+from genesis_rl.files import new_file
+from genesis_rl.process import StopSignal
+
+RECORD = "run.json"
+# Settings that change nothing of what is learned.
+_ASIDE = ("out", "device", "encoder_device", "threads", "vec", "tensorboard", "wandb", "progress")
+# Points of a curve that are kept.
+_POINTS = 200
+_SCORES = ("ari", "ari_fg", "ari_fg_2plus", "msc", "sc", "mse")
+
+
+class StoppedError(RuntimeError):
+    """SIGTERM came; the runs that had not ended start over next time."""
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """What is compared."""
+
+    tasks: tuple[str, ...] = tuple(f"genesis_rl/{name}-v0" for name in TASKS)
+    """ids of environments"""
+    obs: tuple[str, ...] = ("state", "pixels")
+    """what agents see, as agents/train.py --obs; those that take an encoder with it, for example
+    genesis=runs/eyes"""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """a run for each"""
+    agent: AgentConfig = field(default_factory=lambda: AgentConfig(obs="state"))
+    """all other settings of the runs; env, obs, encoder, seed and out come from the grid"""
+    episodes: int = 200
+    """episodes on which the agents are scored at the end, the same for all of a task"""
+    jobs: int = 1
+    """runs side by side, each in a process of its own"""
+    out: Path = Path("runs/compare")
+    """folder of the runs and, unless summary says otherwise, of what they are summed up to"""
+    summary: Path | None = None
+    """JSON file of table and curves; the pictures lie beside it; None: comparison.json in out"""
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        for name in ("tasks", "obs", "seeds"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                raise ValueError(f"{name} is {values}; wanted one or more, each once.")
+        for name in ("episodes", "jobs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; wanted at least 1.")
+        labels = [_label(obs) for obs in self.obs]
+        if len(set(labels)) < len(labels):
+            raise ValueError(
+                f"obs {self.obs} are named {labels}; wanted encoders whose folders have different "
+                "names."
+            )
+
+
+class Run(NamedTuple):
+    """One run of the grid.
+
+    Attributes:
+        task: id of the environment.
+        label: what the agent sees; with the name of the encoder's folder where there is one.
+        config: all settings; its ``out`` holds the training.
+        folder: holds all of the run.
+        first: whether it is the first of its task, which scores a random policy, too.
+    """
+
+    task: str
+    label: str
+    config: AgentConfig
+    folder: Path
+    first: bool
+
+
+def runs(config: CompareConfig) -> list[Run]:
+    """The runs of the grid, seeds outermost: what is there at any time is balanced.
+
+    Raises:
+        ValueError: if an obs is unknown, lacks its encoder, or has one that it does not use.
+    """
+    result = []
+    for seed in config.seeds:
+        for task in config.tasks:
+            for obs in config.obs:
+                name, _, encoder = obs.partition("=")
+                label = _label(obs)
+                folder = config.out / task.replace(":", "_").replace("/", "_") / label / str(seed)
+                changes: dict[str, Any] = {"obs": name, "encoder": encoder or None, "seed": seed}
+                if config.jobs > 1:
+                    changes["progress"] = False
+                agent = replace(config.agent, env=task, out=folder / "agent", **changes)
+                first = (seed, obs) == (config.seeds[0], config.obs[0])
+                result.append(Run(task, label, agent, folder, first))
+    return result
+
+
+def _label(obs: str) -> str:
+    name, _, encoder = obs.partition("=")
+    return f"{name}-{Path(encoder).name}" if encoder else name
+
+
+def train_all(config: CompareConfig, report: Callable[[str], None]) -> list[dict[str, Any]]:
+    """Train and score what is missing, and read all of it.
+
+    A run that ended is not repeated. One that was killed starts over; one whose training ended is
+    only scored.
+
+    Args:
+        config: the grid.
+        report: is told of every run that ends.
+
+    Returns:
+        The records of all runs that ended well, in the grid's order.
+
+    Raises:
+        ValueError: if a run cannot start, or the folder holds one of other settings.
+        TrainingError: if runs failed, after all others have ended.
+        StoppedError: if SIGTERM came.
+    """
+    grid = runs(config)
+    missing = [run for run in grid if read_record(run) is None]
+    _check(missing)
+    failed: list[str] = []
+
+    def ended(run: Run, problem: str | None) -> None:
+        record = read_record(run)
+        name = f"{run.task}, {run.label}, seed {run.config.seed}"
+        if record is None:
+            failed.append(name)
+            report(f"{name}: failed{': ' if problem else ''}{problem or ''}")
+        else:
+            report(f"{name}: success {record['success']:.3f}, {record['steps']:,} steps")
+
+    if config.jobs == 1:
+        for run in missing:
+            ended(run, _attempt(run, config.episodes))
+    else:
+        _train_in_processes(missing, config, ended)
+    if failed:
+        raise TrainingError(f"{len(failed)} of {len(grid)} runs failed: {'; '.join(failed)}.")
+    return [record for run in grid if (record := read_record(run)) is not None]
+
+
+def read_record(run: Run) -> dict[str, Any] | None:
+    """What a run that ended wrote; None if it has not.
+
+    Raises:
+        ValueError: if it was made with other settings.
+    """
+    try:
+        record: dict[str, Any] = json.loads((run.folder / RECORD).read_text())
+    except FileNotFoundError:
+        return None
+    _check_settings(run, record["config"], run.folder)
+    return record
+
+
+def _check_settings(run: Run, stored: dict[str, Any], where: Path) -> None:
+    mine = run.config.to_json()
+    # Settings that a run of an earlier version did not know had their defaults.
+    theirs = AgentConfig.from_json(stored).to_json()
+    other = [name for name in mine if name not in _ASIDE and mine[name] != theirs[name]]
+    if other:
+        told = ", ".join(f"{name} {theirs[name]} (now {mine[name]})" for name in other)
+        raise ValueError(f"{where} holds a run with {told}; wanted the same settings, another out.")
+
+
+def _check(missing: Sequence[Run]) -> None:
+    """Try what every run starts with, so that none fails hours later."""
+    encoders = {(run.config.obs, run.config.encoder): run.config for run in missing}
+    for config in encoders.values():
+        load_encoder(config)
+    for config in {(run.task, run.config.obs): run.config for run in missing}.values():
+        EnvMaker(config)().close()
+
+
+def _attempt(run: Run, episodes: int) -> str | None:
+    """Do a run; the reason if it fails."""
+    try:
+        _do(run, episodes)
+    except (TrainingError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def _do(run: Run, episodes: int) -> None:
+    """Train, unless that has ended, and score; write the record."""
+    if not _is_trained(run):
+        shutil.rmtree(run.folder, ignore_errors=True)
+        trainer = AgentTrainer(run.config)
+        trainer.run()
+        if trainer.stopped:
+            raise StoppedError(f"stopped in {run.folder}")
+    config = run.config
+    scores = evaluate_agent(
+        EvaluationConfig(
+            config.out / "last",
+            episodes=episodes,
+            random=run.first,
+            video_episodes=0,
+            num_envs=min(8, episodes),
+            device=config.device,
+            encoder_device=config.encoder_device,
+            threads=config.threads,
+            out=run.folder,
+        )
+    )
+    if scores["agent"]["success_rate"] is None:
+        raise ValueError(f"env {run.task!r} reports no is_success; wanted one that does.")
+    with new_file(run.folder / RECORD) as temporary:
+        temporary.write_text(json.dumps(_record(run, scores), indent=2) + "\n")
+
+
+def _is_trained(run: Run) -> bool:
+    home = run.config.out / "last"
+    if recover_agent(home) is None:
+        return False
+    settings = json.loads((home / SETTINGS).read_text())
+    if settings["steps"] < run.config.total_steps:
+        return False
+    _check_settings(run, settings["config"], home)
+    return True
+
+
+def _record(run: Run, scores: dict[str, Any]) -> dict[str, Any]:
+    """All that is known of a run, as JSON data."""
+    agent = json.loads((run.config.out / "last" / SETTINGS).read_text())
+    rows = [row for row in log.read(run.config.out) if "time/fps" in row]
+    # The rows' times are of the day; the first tells when the run began.
+    began = rows[0]["time"] - rows[0]["step"] / max(rows[0]["time/fps"], 1) if rows else 0
+    known = [row for row in rows if "rollout/success_rate" in row]
+    kept = known[:: -(-len(known) // _POINTS) or 1]
+    shares = ("env", "encode", "evaluate", "learn")
+    return {
+        "task": run.task,
+        "label": run.label,
+        "seed": run.config.seed,
+        "success": scores["agent"]["success_rate"],
+        "steps": agent["steps"],
+        "seconds": round(rows[-1]["time"] - began, 1) if rows else None,
+        "shares": {name: rows[-1][f"time/{name}_share"] for name in shares} if rows else None,
+        "curve": {
+            "steps": [row["step"] for row in kept],
+            "seconds": [round(row["time"] - began, 1) for row in kept],
+            "success": [row["rollout/success_rate"] for row in kept],
+        },
+        "evaluation": scores,
+        "encoder": _encoder(run.config, agent),
+        "hardware": agent.get("hardware"),
+        "versions": agent["versions"],
+        "config": agent["config"],
+    }
+
+
+def _encoder(config: AgentConfig, agent: dict[str, Any]) -> dict[str, Any] | None:
+    """Which encoder it was, and how good at its last validation as far as its folder tells."""
+    if config.encoder is None:
+        return None
+    stored = json.loads((config.out / "last" / "encoder" / "config.json").read_text())
+    scores = stored.get("validation", {})
+    return {
+        "source": config.encoder,
+        "model": stored["model"],
+        "fingerprint": agent["encoder_fingerprint"],
+        "scores": {name: scores[name] for name in _SCORES if name in scores},
+    }
+
+
+def _train_in_processes(
+    missing: Sequence[Run], config: CompareConfig, ended: Callable[[Run, str | None], None]
+) -> None:
+    """Work the runs off in processes, each of which serves a single run."""
+    context = multiprocessing.get_context("spawn")
+    waiting, running = list(missing), dict[int, tuple[SpawnProcess, Run]]()
+    with StopSignal() as signal:
+        while (waiting or running) and not signal.received:
+            while waiting and len(running) < config.jobs:
+                run = waiting.pop(0)
+                process = context.Process(target=_work, args=(run, config.episodes))
+                process.start()
+                running[process.sentinel] = process, run
+            for sentinel in wait(list(running), timeout=1):
+                assert isinstance(sentinel, int)  # noqa: S101 (for the type checker)
+                process, run = running.pop(sentinel)
+                process.join()
+                ended(run, None)
+        for process, _ in running.values():
+            with suppress(OSError):
+                process.terminate()
+        for process, _ in running.values():
+            process.join()
+    if signal.received:
+        raise StoppedError(f"stopped with {len(waiting) + len(running)} runs to go")
+
+
+def _work(run: Run, episodes: int) -> None:
+    """What a process does; its problem goes where its output goes."""
+    try:
+        problem = _attempt(run, episodes)
+    except StoppedError as error:
+        problem = str(error)
+    if problem is not None:
+        sys.exit(problem)

@@ -1,0 +1,194 @@
+"""What the runs of a comparison are summed up to: a table beside the published one, and curves."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genesis_rl.agents.comparison.aggregate import bootstrap_interval, iqm
+from genesis_rl.agents.comparison.published import PUBLISHED
+from genesis_rl.files import new_file
+from genesis_rl.visualize import curves
+
+Record = Mapping[str, Any]
+RANDOM = "random policy"
+# Points of the curve that is the mean of several.
+_POINTS = 100
+
+
+def summarise(records: Sequence[Record], *, reps: int = 50_000) -> dict[str, Any]:
+    """Sum up runs.
+
+    Args:
+        records: of `train_all`.
+        reps: draws of the bootstrap.
+
+    Returns:
+        JSON data: ``rows`` (for each kind of agent: label, and under ``tasks`` and ``all`` the
+        interquartile mean of the success rates, its 95 % interval and the number of runs),
+        ``published``, ``tables`` (laid out for the page of results) and ``runs``, the records.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    if not records:
+        raise ValueError("records is empty; wanted at least one run.")
+    tasks = list(dict.fromkeys(record["task"] for record in records))
+    rows = [
+        _row(label, [r for r in records if r["label"] == label], tasks, reps)
+        for label in dict.fromkeys(record["label"] for record in records)
+    ]
+    chance = {
+        r["task"]: _cell([r["evaluation"]["random"]], 1)
+        for r in records
+        if "random" in r["evaluation"]
+    }
+    rows.append({"label": RANDOM, "steps": None, "hours": None, "tasks": chance, "all": None})
+    published = [
+        {"label": label, "tasks": dict(zip(PUBLISHED.tasks, rates, strict=True))}
+        for label, rates in PUBLISHED.success.items()
+    ]
+    return {
+        "tables": [_table(tasks, rows, published), *_encoders(records)],
+        "rows": rows,
+        "published": {
+            "source": PUBLISHED.source,
+            "settings": PUBLISHED.settings,
+            "rows": published,
+        },
+        "runs": list(records),
+    }
+
+
+def write_summary(records: Sequence[Record], path: Path, *, reps: int = 50_000) -> dict[str, Any]:
+    """Write the summary as JSON and the learning curves as two pictures beside it.
+
+    Args:
+        records: of `train_all`.
+        path: the JSON file; the pictures are NAME-steps.png and NAME-minutes.png.
+        reps: draws of the bootstrap.
+
+    Returns:
+        The summary.
+    """
+    summary = summarise(records, reps=reps)
+    for axis, scale, about in (("steps", 1, "environment steps"), ("seconds", 60, "minutes")):
+        picture = curves(_panels(records, axis, scale), xlabel=about)
+        name = "steps" if axis == "steps" else "minutes"
+        with new_file(path.with_name(f"{path.stem}-{name}.png")) as temporary:
+            temporary.write_bytes(picture)
+    with new_file(path) as temporary:
+        temporary.write_text(json.dumps(summary, indent=2) + "\n")
+    return summary
+
+
+def short_name(task: str) -> str:
+    """The name of an environment without its namespace and version."""
+    return task.rpartition("/")[2].rpartition(":")[2].rpartition("-v")[0] or task
+
+
+def _row(label: str, records: Sequence[Record], tasks: Sequence[str], reps: int) -> dict[str, Any]:
+    cells, scores = {}, []
+    for task in tasks:
+        mine = [record for record in records if record["task"] == task]
+        if mine:
+            cells[task] = _cell([record["evaluation"]["agent"] for record in mine], reps)
+            scores.append([record["success"] for record in mine])
+    overall = None
+    if len(tasks) > 1 and len(scores) == len(tasks):
+        overall = _aggregate(scores, reps)
+    seconds = [record["seconds"] for record in records if record["seconds"] is not None]
+    return {
+        "label": label,
+        "steps": [min(r["steps"] for r in records), max(r["steps"] for r in records)],
+        "hours": sum(seconds) / len(seconds) / 3600 if seconds else None,
+        "tasks": cells,
+        "all": overall,
+    }
+
+
+def _cell(scores: Sequence[Record], reps: int) -> dict[str, Any]:
+    """One task: over runs if there are several, else over the episodes of the one."""
+    if len(scores) > 1:
+        return _aggregate([[score["success_rate"] for score in scores]], reps)
+    low, high = scores[0]["success_interval"]
+    return {"success": scores[0]["success_rate"], "low": low, "high": high, "runs": 1}
+
+
+def _aggregate(scores: Sequence[Sequence[float]], reps: int) -> dict[str, Any]:
+    """The interval is missing where no task has a second run, which would tell of a spread."""
+    low, high = None, None
+    if max(map(len, scores)) > 1:
+        low, high = bootstrap_interval(scores, reps=reps)
+    return {"success": iqm(scores), "low": low, "high": high, "runs": sum(map(len, scores))}
+
+
+def _table(
+    tasks: Sequence[str], rows: Iterable[Record], published: Iterable[Record]
+) -> dict[str, Any]:
+    names = [short_name(task) for task in tasks]
+    head = ["agent sees", *names, "all tasks", "steps", "hours a run"]
+    body = []
+    for row in rows:
+        cells = [row["tasks"].get(task) for task in tasks]
+        steps = "" if row["steps"] is None else " to ".join(f"{s:,}" for s in {*row["steps"]})
+        hours = "" if row["hours"] is None else f"{row['hours']:.2f}"
+        body.append([row["label"], *map(_shown, [*cells, row["all"]]), steps, hours])
+    for row in published:
+        cells = [f"{row['tasks'][name]:.3f}" if name in row["tasks"] else "" for name in names]
+        body.append([f"*published: {row['label']}*", *cells, "", "2,000,000", ""])
+    caption = (
+        "Success rates of the last agents, actions drawn. With several runs of a task, the "
+        "interquartile mean over runs and its 95 % interval by a bootstrap stratified by task; "
+        f"with one run, its rate and Wilson's interval. Published: {PUBLISHED.source}; "
+        f"{PUBLISHED.settings}."
+    )
+    return {"caption": caption, "head": head, "rows": body}
+
+
+def _shown(cell: Record | None) -> str:
+    if cell is None:
+        return ""
+    if cell["low"] is None:
+        return f"{cell['success']:.3f}"
+    runs = f", {cell['runs']} runs" if cell["runs"] > 1 else ""
+    return f"{cell['success']:.3f} ({cell['low']:.3f} to {cell['high']:.3f}{runs})"
+
+
+def _encoders(records: Iterable[Record]) -> list[dict[str, Any]]:
+    """A table of the encoders; none if no agent had one."""
+    known = {r["label"]: r["encoder"] for r in records if r["encoder"] is not None}
+    names = list(dict.fromkeys(name for e in known.values() for name in e["scores"]))
+    body = [
+        [label, e["model"], e["fingerprint"][:12], *(_figure(e["scores"].get(n)) for n in names)]
+        for label, e in known.items()
+    ]
+    head = ["agent sees", "model", "fingerprint", *names]
+    caption = "The encoders, and their scores at their own last validation."
+    return [{"caption": caption, "head": head, "rows": body}] if known else []
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _panels(
+    records: Sequence[Record], axis: str, scale: float
+) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
+    """For each task the mean curve of each kind of agent, as far as all its runs reach."""
+    panels: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
+    for task, label in dict.fromkeys((r["task"], r["label"]) for r in records):
+        mine = [
+            r["curve"]
+            for r in records
+            if (r["task"], r["label"]) == (task, label) and r["curve"]["steps"]
+        ]
+        lines = panels.setdefault(short_name(task), {})
+        if mine:
+            first = max(curve[axis][0] for curve in mine)
+            x = np.linspace(first, min(curve[axis][-1] for curve in mine), _POINTS)
+            y = np.mean([np.interp(x, curve[axis], curve["success"]) for curve in mine], axis=0)
+            lines[label] = ((x / scale).tolist(), y.tolist())
+    return panels

@@ -1,0 +1,194 @@
+"""agents/compare.py as users run it: a grid to its end, again, killed, side by side, misused."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from genesis_rl.agents.evaluation import evaluate_agent
+from genesis_rl.checkpoint import save_pretrained
+from genesis_rl.models import Genesis
+from genesis_rl.presets import PRESETS
+
+ROOT = Path(__file__).parents[2]
+Run = Callable[..., tuple[int, str, str]]
+WORLD = json.dumps(
+    {"image_size": 32, "num_objects": 2, "object_scale": 0.25, "agent_scale": 0.25}
+    | {"max_episode_steps": 10}
+)
+GOAL = "genesis_rl/ObjectGoal-v0"
+
+
+def flags(out: Path, *more: str) -> list[str]:
+    return [
+        *("--out", str(out), "--tasks", GOAL, "--episodes", "4"),
+        *("--agent.env-options", WORLD, "--agent.num-envs", "2", "--agent.vec", "dummy"),
+        *(
+            "--agent.ppo.n-steps",
+            "32",
+            "--agent.ppo.batch-size",
+            "32",
+            "--agent.policy.width",
+            "16",
+        ),
+        *("--agent.eval-episodes", "2", "--agent.total-steps", "192", "--agent.threads", "1"),
+        *("--agent.no-tensorboard", "--agent.no-progress", *more),
+    ]
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained encoder that claims a score."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("models") / "eyes"
+    config: Any = PRESETS["smoke"].config.model
+    save_pretrained(Genesis(config), folder, extra={"validation": {"ari": 0.25, "other": 1}})
+    return folder
+
+
+def test_a_grid_ends_and_is_not_repeated(encoder: Path, tmp_path: Path, run_program: Run) -> None:
+    given = flags(
+        tmp_path / "grid",
+        *("--obs", "state", f"genesis={encoder}", "--seeds", "0", "1"),
+        *("--summary", str(tmp_path / "rl.json")),
+    )
+    status, output, errors = run_program("agents/compare.py", *given)
+    assert (status, errors) == (0, "")
+    assert output.startswith(f"{GOAL}, state, seed 0: success ")
+    assert "*published: SLATE* | 0.985" in output
+    summary = json.loads((tmp_path / "rl.json").read_text())
+    assert [(run["label"], run["seed"]) for run in summary["runs"]] == [
+        ("state", 0),
+        ("genesis-eyes", 0),
+        ("state", 1),
+        ("genesis-eyes", 1),
+    ]
+    first, seen = summary["runs"][:2]
+    assert first["steps"] == 192
+    assert first["curve"]["steps"] == [64, 128, 192]
+    assert first["seconds"] >= first["curve"]["seconds"][-1] > 0
+    assert sum(first["shares"].values()) == pytest.approx(1)
+    assert first["evaluation"]["random"]["episodes"] == 4
+    assert "random" not in seen["evaluation"]
+    assert seen["encoder"]["scores"] == {"ari": 0.25}
+    assert len(seen["encoder"]["fingerprint"]) == 64
+    assert "threads" not in seen["hardware"] or "1 thread" in seen["hardware"]
+    assert [row[0] for row in summary["tables"][1]["rows"]] == ["genesis-eyes"]
+    assert (tmp_path / "rl-steps.png").is_file()
+
+    # Once more: all is there, and nothing is trained. Of a run without its record the training
+    # stays, too; one whose training was cut starts over.
+    folder = tmp_path / "grid" / "genesis_rl_ObjectGoal-v0" / "state"
+    kept = (folder / "1" / "agent" / "metrics.jsonl").stat().st_mtime_ns
+    cut = (folder / "0" / "agent" / "metrics.jsonl").stat().st_mtime_ns
+    (folder / "1" / "run.json").unlink()
+    (folder / "0" / "run.json").unlink()
+    shutil.rmtree(folder / "0" / "agent" / "last")
+    status, output, errors = run_program("agents/compare.py", *given)
+    assert (status, errors) == (0, "")
+    assert output.count(": success ") == 2
+    assert (folder / "1" / "agent" / "metrics.jsonl").stat().st_mtime_ns == kept
+    assert (folder / "0" / "agent" / "metrics.jsonl").stat().st_mtime_ns > cut
+
+    status, _, errors = run_program("agents/compare.py", *given, "--agent.ppo.gamma", "0.5")
+    assert status == 2
+    assert "holds a run with ppo" in errors
+    assert "wanted the same settings, another out" in errors
+
+
+def start(*arguments: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "agents" / "compare.py"), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def all_gone(group: int) -> bool:
+    """Whether no process of a group is left, a few seconds later at most."""
+    for _ in range(100):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_sigterm_ends_all_and_leaves_no_record(jobs: int, tmp_path: Path) -> None:
+    endless = ("--agent.total-steps", "10000000", "--obs", "state", "--seeds", "0", "1")
+    process = start(*flags(tmp_path, *endless, "--jobs", str(jobs)))
+    folder = tmp_path / "genesis_rl_ObjectGoal-v0" / "state"
+    logs = [folder / str(seed) / "agent" / "metrics.jsonl" for seed in range(jobs)]
+    deadline = time.monotonic() + 200
+    while not all(path.is_file() and path.stat().st_size for path in logs):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    process.terminate()
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 143, errors
+    assert "compare.py: stopped " in errors
+    assert all_gone(process.pid)
+    assert not list(tmp_path.rglob("run.json"))
+
+
+@pytest.mark.slow
+def test_runs_side_by_side(tmp_path: Path) -> None:
+    process = start(*flags(tmp_path, "--obs", "state", "--seeds", "0", "1", "--jobs", "2"))
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert output.count(": success ") == 2
+    assert len(list(tmp_path.rglob("run.json"))) == 2
+
+
+def test_a_run_that_fails_is_told_after_the_others(
+    tmp_path: Path, run_program: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails_once(config: Any) -> Any:
+        if "/0/" in str(config.folder):
+            raise ValueError("the simulator went away")
+        return evaluate_agent(config)
+
+    monkeypatch.setattr("genesis_rl.agents.comparison.grid.evaluate_agent", fails_once)
+    status, output, errors = run_program(
+        "agents/compare.py", *flags(tmp_path, "--obs", "state", "--seeds", "0", "1")
+    )
+    assert status == 1
+    assert f"{GOAL}, state, seed 0: failed: the simulator went away" in output
+    assert f"{GOAL}, state, seed 1: success" in output
+    assert errors == f"compare.py: 1 of 2 runs failed: {GOAL}, state, seed 0."
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--obs", "genesis"], "obs is 'genesis' and encoder is None; wanted the folder"),
+        (["--obs", "genesis=nowhere"], "encoder 'nowhere' is neither a folder nor a Hub id"),
+        (["--obs", "sound"], "obs is 'sound'; wanted one of"),
+        (["--tasks", "Nowhere-v0"], "env 'Nowhere-v0' cannot be made"),
+        (["--tasks", "CarRacing-v3", "--obs", "state", "--agent.env-options", "{}"], "no state"),
+        (["--preset", "theirs"], "preset is 'theirs'; wanted one of ours, published"),
+        (["--episodes", "0"], "episodes is 0"),
+    ],
+)
+def test_bad_flags_end_with_status_2(
+    more: list[str], message: str, tmp_path: Path, run_program: Run
+) -> None:
+    status, output, errors = run_program("agents/compare.py", *flags(tmp_path / "grid", *more))
+    assert status == 2
+    assert message in errors
+    assert output == ""
+    assert not (tmp_path / "grid").exists()
