@@ -9,13 +9,14 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium.wrappers import AddRenderObservation, FilterObservation, TransformObservation
+from gymnasium.wrappers import FilterObservation, TransformObservation
 from stable_baselines3.common.monitor import Monitor
 
 from genesis_rl.agents.config import AgentConfig
 from genesis_rl.agents.frames import RenderInfo
 from genesis_rl.envs.frame_source import find_frames
 from genesis_rl.envs.make import make_env
+from genesis_rl.envs.rendering import RenderedObs
 
 _ACTIONS = (
     gym.spaces.Box,
@@ -82,7 +83,7 @@ class EnvMaker:
         config = self.config
         env = self._make(render_mode="rgb_array") if config.render else self._make()
         if config.render:
-            env = AddRenderObservation(env, render_only=True)
+            env = RenderedObs(env)
         source = find_frames(env.observation_space, key=config.obs_key, layout=config.frame_layout)
         if source.key is not None:  # only the frame goes through the pipe between processes
             env = FilterObservation(env, [source.key])

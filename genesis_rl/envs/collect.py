@@ -18,6 +18,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from genesis_rl.envs.frame_source import find_frames
 from genesis_rl.envs.make import check_wrappers, make_env, parse_options
 from genesis_rl.envs.recorder import Recorded, Recorder, Shot, check_form, recording, take_shot
+from genesis_rl.envs.rendering import RenderedObs
 from genesis_rl.frames import LAYOUTS, Layout, Preprocessing, Resize
 from genesis_rl.process import versions
 
@@ -152,8 +153,10 @@ class ShotMaker:
             cv2.setNumThreads(1)
         config = self.config
         assert config.env is not None  # noqa: S101
-        options = config.options | ({"render_mode": "rgb_array"} if config.render else {})
-        return ShotObs(make_env(config.env, options, config.wrappers), config)
+        if not config.render:
+            return ShotObs(make_env(config.env, config.options, config.wrappers), config)
+        options = {**config.options, "render_mode": "rgb_array"}
+        return ShotObs(RenderedObs(make_env(config.env, options, config.wrappers)), config)
 
 
 class ShotObs(gym.Wrapper[Any, Any, Any, Any]):
@@ -166,17 +169,16 @@ class ShotObs(gym.Wrapper[Any, Any, Any, Any]):
             ValueError: if there are no frames of a size that can be taken.
         """
         super().__init__(env)
+        self._source = find_frames(
+            env.observation_space, key=config.obs_key, layout=config.frame_layout
+        )
+        config.preprocessing.check(*self._source.size, config.image_size)
         self._form: dict[str, Any] = {
+            "layout": self._source.layout,
+            "white": self._source.white,
             "image_size": config.image_size,
             "preprocessing": config.preprocessing,
         }
-        self._source = None
-        if not config.render:
-            self._source = find_frames(
-                env.observation_space, key=config.obs_key, layout=config.frame_layout
-            )
-            config.preprocessing.check(*self._source.size, config.image_size)
-            self._form |= {"layout": self._source.layout, "white": self._source.white}
         self._shapes: dict[str, tuple[int, ...]] = {}
         shot = self.reset()[0]
         self._shapes = {name: value.shape for name, value in shot.items()}
@@ -202,12 +204,7 @@ class ShotObs(gym.Wrapper[Any, Any, Any, Any]):
         return self._shoot(observation, info), reward, terminated, truncated, {}
 
     def _shoot(self, observation: Any, info: Mapping[str, Any]) -> Shot:
-        if self._source is not None:
-            frame = self._source.frames(observation)
-        else:
-            frame = self.env.render()
-            if not isinstance(frame, np.ndarray):
-                raise ValueError(f"render() gave {type(frame).__name__}; wanted an array.")
+        frame = self._source.frames(observation)
         shot = take_shot(frame, info, **self._form)
         if self._shapes:
             check_form(shot, self._shapes)
@@ -315,7 +312,7 @@ def _row(shots: Mapping[str, npt.NDArray[Any]], index: int) -> Shot:
 
 def _env_versions(env_id: str) -> dict[str, str]:
     """Versions of what decides the frames: Gymnasium, the environment's package and MuJoCo."""
-    entry = gym.spec(env_id).entry_point
+    entry = gym.spec(env_id.rpartition(":")[2]).entry_point  # module: was imported by then
     module = entry.partition(":")[0] if isinstance(entry, str) else getattr(entry, "__module__", "")
     packages = importlib.metadata.packages_distributions().get(module.split(".")[0], [])
     names = {"gymnasium", *packages, *({"mujoco"} & sys.modules.keys())}

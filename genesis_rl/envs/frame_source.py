@@ -11,8 +11,8 @@ from genesis_rl.frames import LAYOUTS, Layout, White, infer_layout
 _NAMES = ("image", "pixels", "rgb", "screen", "frame", "observation.image")
 _PREFIX = "observation.image"  # LeRobot's observation.images.<camera>
 _MIN_SIDE = 16
-# MiniGrid's symbolic grids grow to 25 x 25 cells and come with a mission.
-_MIN_SIDE_MISSION = 32
+# MiniGrid's symbolic grids grow to 25 x 25 cells. They come with a mission, or are square.
+_MIN_SIDE_GRID = 32
 _ADVICE = (
     "An environment that shows pixels only when rendered takes "
     "gymnasium.wrappers.AddRenderObservation around each environment, or GenesisObs(render=True)."
@@ -64,7 +64,7 @@ def find_frames(space: spaces.Space[Any], *, key: str | None, layout: Layout) ->
         if key is not None:
             raise ValueError(f"key is {key!r}, but the observation is {space}; wanted no key.")
         return _source(space, None, layout, "the observation", _MIN_SIDE)
-    min_side = _MIN_SIDE_MISSION if "mission" in space.spaces else _MIN_SIDE
+    min_side = _MIN_SIDE_GRID if "mission" in space.spaces else _MIN_SIDE
     if key is not None:
         if key not in space.spaces:
             raise ValueError(f"key is {key!r}; wanted an entry of the observation: {_list(space)}.")
@@ -105,6 +105,7 @@ def _source(
         raise ValueError(f"{what} is {space}; wanted a Box of pixels. {_ADVICE}")
     if len(space.shape) < 2:
         raise ValueError(f"{what} is {space}, not an image; wanted pixels. {_ADVICE}")
+    named = layout != "auto"
     if layout == "auto":
         layout = _infer(space.shape, what)
     if len(space.shape) != len(layout):
@@ -124,6 +125,13 @@ def _source(
             f"{what} has shape {space.shape}: {source.size[0]} x {source.size[1]} is a symbolic "
             "grid rather than pixels; wanted an image, for MiniGrid by "
             "minigrid.wrappers.RGBImgObsWrapper or RGBImgPartialObsWrapper."
+        )
+    height, width = source.size
+    if not named and height == width < _MIN_SIDE_GRID:
+        raise ValueError(
+            f"{what} has shape {space.shape}: {height} x {width} may be a symbolic grid (for "
+            "MiniGrid use minigrid.wrappers.RGBImgObsWrapper) or a small image; wanted "
+            f'frame_layout="{layout}" to be named if it is an image.'
         )
     return source
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
+from genesis_rl.envs.rendering import render_frame
 from genesis_rl.envs.slot_obs import Info, InfoKey, ObsLayout, SlotObsCodec, SlotObsOptions
 from genesis_rl.frames import Layout
 from genesis_rl.perception import EncoderLike, as_encoder
@@ -107,10 +108,7 @@ class GenesisObs(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
     def _encode(self, observation: Any, first: bool | None) -> tuple[Any, Info]:
         if not self._render_frames:
             return self._slot_codec.encode(observation, first=first)
-        frame = self.env.render()
-        if not isinstance(frame, np.ndarray):
-            raise TypeError(f"render() gave {type(frame).__name__}; wanted an (H, W, 3) array.")
-        return self._slot_codec.encode(observation, frame, first=first)
+        return self._slot_codec.encode(observation, render_frame(self.env), first=first)
 
 
 class GenesisVectorObs(VectorWrapper[Any, Any, Any, Any, Any]):

@@ -31,7 +31,7 @@ class Symbols(gym.Env[Any, Any]):
     def __init__(self, pixels: bool = False, fails: bool = False) -> None:
         if fails:
             raise RuntimeError("the simulator\nis not installed")
-        shape = (24, 24, 3) if pixels else (7, 7, 3)
+        shape = (32, 32, 3) if pixels else (7, 7, 3)
         self.observation_space = spaces.Box(0, 255, shape, np.uint8)
         self.action_space = spaces.Dict({"a": spaces.Discrete(2)})
         if not pixels:

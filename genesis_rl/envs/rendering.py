@@ -1,0 +1,63 @@
+"""Rendered frames that show what they should."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+
+
+def render_frame(env: gym.Env[Any, Any]) -> npt.NDArray[Any]:
+    """Render an environment of render_mode "rgb_array".
+
+    Returns:
+        (H, W, 3).
+
+    Raises:
+        TypeError: if it renders no array.
+    """
+    # Gymnasium's MuJoCo environments draw black frames, and say nothing, once another one of the
+    # process was closed, which leaves no OpenGL context current.
+    viewer: Any = getattr(getattr(env.unwrapped, "mujoco_renderer", None), "viewer", None)
+    if hasattr(viewer, "make_context_current"):
+        viewer.make_context_current()
+    frame = env.render()
+    if not isinstance(frame, np.ndarray):
+        raise TypeError(f"render() gave {type(frame).__name__}; wanted an (H, W, 3) array.")
+    return frame
+
+
+class RenderedObs(gym.Wrapper[Any, Any, Any, Any]):
+    """Observes the rendered frame, and nothing else.
+
+    As `gymnasium.wrappers.AddRenderObservation` with render_only, by `render_frame`.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        """Reset and render once, to learn the frames' size.
+
+        Raises:
+            ValueError: if it cannot be rendered.
+        """
+        super().__init__(env)
+        try:
+            shape = self.reset()[0].shape
+        except Exception as error:  # whatever the environment's renderer raises
+            reason = " ".join(str(error).split())
+            raise ValueError(
+                f"{env} cannot be rendered: {type(error).__name__}: {reason}. Without a display,"
+                " MuJoCo needs MUJOCO_GL=egl (or osmesa) in the process's environment."
+            ) from error
+        self.observation_space = gym.spaces.Box(0, 255, shape, np.uint8)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[npt.NDArray[Any], dict[str, Any]]:
+        """Reset and render."""
+        _, info = self.env.reset(seed=seed, options=options)
+        return render_frame(self.env), info
+
+    def step(self, action: Any) -> tuple[npt.NDArray[Any], Any, bool, bool, dict[str, Any]]:
+        """Step and render."""
+        _, reward, terminated, truncated, info = self.env.step(action)
+        return render_frame(self.env), reward, terminated, truncated, info

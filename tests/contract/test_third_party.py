@@ -1,0 +1,258 @@
+"""Environments that others made, through the wrappers and the recorder: each has its quirk."""
+
+import importlib
+import importlib.util
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.wrappers import (
+    AddRenderObservation,
+    AtariPreprocessing,
+    FilterObservation,
+    FrameStackObservation,
+)
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from genesis_rl import GenesisObs, GenesisVectorObs, SlotEncoder, VecGenesisObs
+from genesis_rl.data.transitions import Transitions
+from genesis_rl.envs.collect import CollectConfig, collect
+from genesis_rl.envs.frame_source import find_frames
+from genesis_rl.envs.rendering import RenderedObs
+
+K, D = 3, 9  # of the tiny model
+Make = Callable[[], gym.Env[Any, Any]]
+
+
+def installed(*modules: str) -> None:
+    """Skip where a package is missing."""
+    for module in modules:
+        pytest.importorskip(module, reason=f"{module} is not installed (extra envs)")
+
+
+def started(make: Make) -> None:
+    """Skip where the environment's renderer cannot start."""
+    try:
+        make().close()
+    except Exception as error:
+        pytest.skip(f"the environment does not start: {type(error).__name__}: {error}")
+
+
+def check(make: Make, encoder: SlotEncoder, **options: Any) -> None:
+    """Wrap it singly, as a vector and for Stable-Baselines3: the same slots of the same frames."""
+    single = GenesisObs(make(), encoder, **options)
+    vector = GenesisVectorObs(gym.vector.SyncVectorEnv([make, make]), encoder, **options)
+    venv: Any = VecGenesisObs(DummyVecEnv([make, make]), encoder, **options)
+    assert single.observation_space.shape == (K, D)
+    assert vector.observation_space.shape == venv.reset().shape == (2, K, D)
+    venv.seed(7)
+    seen = [single.reset(seed=7)[0], vector.reset(seed=7)[0][0], venv.reset()[0]]
+    single.action_space.seed(0)
+    for _ in range(3):
+        for observation in seen:
+            np.testing.assert_allclose(observation, seen[0], atol=1e-4)
+        assert single.observation_space.contains(seen[0])
+        action = single.action_space.sample()
+        both = np.stack([action, action])
+        seen = [single.step(action)[0], vector.step(both)[0][0], venv.step(both)[0][0]]
+    for env in (single, vector, venv):
+        env.close()
+
+
+def record(tmp_path: Path, env: str, **options: Any) -> Transitions:
+    config = CollectConfig(
+        env=env, out=tmp_path / "pack", steps=6, num_envs=2, vec="dummy", test=0, **options
+    )
+    assert collect(config)["train"].steps == 3
+    return Transitions.open(config.out)
+
+
+def test_car_racing(encoder: SlotEncoder, tmp_path: Path) -> None:
+    installed("Box2D")
+    check(lambda: gym.make("CarRacing-v3"), encoder)
+    steps = record(tmp_path, "CarRacing-v3", image_size=32)
+    assert steps.images.shape == (4, 32, 32, 3) and steps.actions.shape == (4, 3)
+    assert steps.images.std() > 20
+
+
+# ---- MiniGrid: symbols look like a small picture -----------------------------------------------
+
+
+@pytest.fixture
+def minigrid() -> Any:
+    installed("minigrid")
+    return importlib.import_module("minigrid.wrappers")
+
+
+def test_minigrid_pixels(minigrid: Any, encoder: SlotEncoder, tmp_path: Path) -> None:
+    def make() -> gym.Env[Any, Any]:
+        # Stable-Baselines3 cannot take the mission, a text.
+        return FilterObservation(
+            minigrid.RGBImgObsWrapper(gym.make("MiniGrid-FourRooms-v0")), ["image"]
+        )
+
+    check(make, encoder)
+    wrapper = "minigrid.wrappers:RGBImgPartialObsWrapper"
+    steps = record(tmp_path, "minigrid:MiniGrid-FourRooms-v0", wrappers=(wrapper,))
+    assert steps.images.shape == (4, 64, 64, 3) and steps.images.std() > 10
+    assert steps.action_space["n"] == 7
+
+
+def test_minigrid_with_its_mission(minigrid: Any, encoder: SlotEncoder) -> None:
+    def make() -> gym.Env[Any, Any]:
+        env: gym.Env[Any, Any] = minigrid.RGBImgObsWrapper(gym.make("MiniGrid-Empty-5x5-v0"))
+        return env
+
+    env = GenesisObs(make(), encoder, keep=("direction", "mission"))
+    assert env.observation_space.contains(env.reset(seed=0)[0])
+    envs = GenesisVectorObs(gym.vector.SyncVectorEnv([make] * 2), encoder, keep=("direction",))
+    assert envs.observation_space.contains(envs.reset(seed=0)[0])
+
+
+@pytest.mark.parametrize("wrappers", [(), ("ImgObsWrapper",), ("FullyObsWrapper",)])
+def test_minigrid_symbols_are_no_picture(
+    minigrid: Any, encoder: SlotEncoder, wrappers: tuple[str, ...]
+) -> None:
+    env = gym.make("MiniGrid-MultiRoom-N6-v0")  # 25 x 25 cells
+    for name in wrappers:
+        env = getattr(minigrid, name)(env)
+    with pytest.raises(ValueError, match=r"symbolic grid.*RGBImgObsWrapper"):
+        GenesisObs(env, encoder)
+
+
+def test_a_grid_that_lost_its_mission_is_no_picture(minigrid: Any, encoder: SlotEncoder) -> None:
+    env = minigrid.ImgObsWrapper(minigrid.FullyObsWrapper(gym.make("MiniGrid-MultiRoom-N6-v0")))
+    with pytest.raises(ValueError, match=r'symbolic grid.*frame_layout="HWC"'):
+        GenesisObs(env, encoder)
+    GenesisObs(env, encoder, frame_layout="HWC")  # who says so gets it
+
+
+# ---- ALE ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ale() -> Any:
+    installed("ale_py")
+    return importlib.import_module("ale_py")
+
+
+@pytest.mark.parametrize("kind", ["rgb", "grayscale"])
+def test_atari(ale: Any, encoder: SlotEncoder, kind: str) -> None:
+    check(lambda: gym.make("ALE/Pong-v5", obs_type=kind), encoder)
+
+
+def test_atari_is_registered_by_its_module(ale: Any, tmp_path: Path) -> None:
+    steps = record(tmp_path, "ale_py:ALE/Pong-v5", resize="letterbox")
+    left = steps.images[:, :, :7]  # 210 x 160 within 64 x 64 leaves black borders of 7 and 8 px
+    assert left.max() == 0 < steps.images[:, :, 8:].max()
+
+
+def test_atari_ram_is_no_picture(ale: Any, encoder: SlotEncoder) -> None:
+    with pytest.raises(ValueError, match="not an image; wanted pixels"):
+        GenesisObs(gym.make("ALE/Pong-v5", obs_type="ram"), encoder)
+
+
+def test_stacked_atari_frames_are_named(ale: Any, encoder: SlotEncoder) -> None:
+    def make() -> gym.Env[Any, Any]:
+        env = AtariPreprocessing(gym.make("ALE/Pong-v5", frameskip=1))
+        return FrameStackObservation(env, 4)
+
+    with pytest.raises(ValueError, match='frame_layout="SHW"'):
+        GenesisObs(make(), encoder)
+    check(make, encoder, frame_layout="SHW")
+
+
+def test_ataris_own_vector_environment(ale: Any, encoder: SlotEncoder) -> None:
+    envs = gym.make_vec("ALE/Pong-v5", num_envs=2, vectorization_mode="vector_entry_point")
+    wrapped = GenesisVectorObs(envs, encoder, frame_layout="SHW")
+    seen, _ = wrapped.reset(seed=0)
+    assert wrapped.observation_space.contains(seen) and seen.shape == (2, K, D)
+    assert wrapped.step(wrapped.action_space.sample())[0].shape == (2, K, D)
+    wrapped.close()
+
+
+# ---- rendered by OpenGL ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fetch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+    """FetchReach with MuJoCo's rendering."""
+    installed("gymnasium_robotics")
+    monkeypatch.setenv("MUJOCO_GL", os.environ.get("MUJOCO_GL", "egl"))
+    mujoco = importlib.import_module("mujoco")
+    utils = importlib.import_module("gymnasium_robotics.utils.mujoco_utils")
+    if int(mujoco.__version__.split(".")[0]) >= 4:
+        # Its enumerations are no numbers any more; gymnasium-robotics 1.4.2 compares them.
+        kinds = {name: int(value) for name, value in vars(mujoco.mjtJoint).items() if "JNT" in name}
+        old = SimpleNamespace(**{**vars(mujoco), "mjtJoint": SimpleNamespace(**kinds)})
+        monkeypatch.setattr(utils, "mujoco", old)
+
+    def make() -> gym.Env[Any, Any]:
+        env = gym.make("FetchReach-v4", render_mode="rgb_array", width=64, height=64)
+        return AddRenderObservation(env, render_only=False, render_key="pixels")
+
+    started(make)
+    yield make
+
+
+def test_fetch_keeps_its_goals_beside_the_slots(fetch: Make, encoder: SlotEncoder) -> None:
+    goals = ("achieved_goal", "desired_goal")
+    env = GenesisObs(fetch(), encoder, keep=goals)
+    observation, _ = env.reset(seed=3)
+    assert env.observation_space.contains(observation)
+    assert observation["slots"].shape == (K, D) and set(observation) == {"slots", *goals}
+    moved = env.step(np.array([1, 0, 0, 0], np.float32))[0]
+    assert np.abs(moved["achieved_goal"] - observation["achieved_goal"]).max() > 1e-3
+    np.testing.assert_array_equal(moved["desired_goal"], observation["desired_goal"])
+    assert np.abs(moved["slots"] - observation["slots"]).max() > 1e-6
+    venv: Any = VecGenesisObs(DummyVecEnv([fetch] * 2), encoder, keep=goals)
+    assert venv.reset()["achieved_goal"].shape == (2, 3)
+    venv.close()
+    env.close()
+
+
+def test_fetch_rendered(fetch: Make, encoder: SlotEncoder, tmp_path: Path) -> None:
+    size: dict[str, Any] = {"width": 64, "height": 64}
+    env = gym.make("FetchReach-v4", render_mode="rgb_array", **size)
+    wrapped = GenesisObs(env, encoder, render=True)
+    assert wrapped.reset(seed=0)[0].shape == (K, D)
+    env.close()
+    steps = record(
+        tmp_path,
+        "gymnasium_robotics:FetchReach-v4",
+        render=True,
+        env_options=json.dumps(size),
+    )
+    assert steps.images.std() > 20 and steps.actions.shape == (4, 4)
+
+
+def test_mujoco_frames_outlive_other_environments(fetch: Make) -> None:
+    # Gymnasium's own render gives black frames here.
+    env, other = (
+        RenderedObs(gym.make("Reacher-v5", render_mode="rgb_array", width=64, height=64))
+        for _ in range(2)
+    )
+    before, _ = env.reset(seed=0)
+    other.close()
+    after, _ = env.reset(seed=0)
+    assert before.std() > 10
+    np.testing.assert_array_equal(after, before)
+    env.close()
+
+
+def test_miniworld(encoder: SlotEncoder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    if importlib.util.find_spec("miniworld") is None:
+        pytest.skip("miniworld is not installed (extra envs)")
+    monkeypatch.setenv("PYGLET_HEADLESS", "true")  # read when pyglet is imported
+    started(lambda: gym.make("miniworld:MiniWorld-Hallway-v0"))
+    env = GenesisObs(gym.make("MiniWorld-Hallway-v0"), encoder)
+    assert find_frames(env.env.observation_space, key=None, layout="auto").size == (60, 80)
+    assert env.reset(seed=0)[0].shape == env.step(2)[0].shape == (K, D)
+    steps = record(tmp_path, "miniworld:MiniWorld-Hallway-v0")
+    assert steps.images.std() > 5
