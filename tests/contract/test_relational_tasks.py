@@ -284,9 +284,14 @@ def test_published_looks_are_all_drawn() -> None:
 def test_the_other_property_varies_in_pairs_as_often_as_published() -> None:
     drawn = scenes(PropertyComparisonWorld(), 1200)
     kinds: Counter[int] = Counter()
+    partners = set()
     for scene in drawn:
         odd = odd_ones(scene)[0][0]
-        kinds[len({look[1 - odd] for look in values(scene)})] += 1
+        column = [look[1 - odd] for look in values(scene)]
+        kinds[len(set(column))] += 1
+        if len(set(column)) == 2:
+            partners.add(column.index(column[0], 1))
+    assert partners == {1, 2, 3}  # any of the others makes a pair with the first
     # Two of the four get a value with 1/3; then the second pair takes another one with 1/2.
     assert set(kinds) == {1, 2}
     assert kinds[2] / 1200 == pytest.approx(1 / 6, abs=0.035)

@@ -11,8 +11,9 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecMonitor
 
-import genesis_rl  # noqa: F401 (registers the ids)
+from genesis_rl import GenesisVectorObs
 from genesis_rl.agents.vec_gym import GymVecEnv
+from genesis_rl.perception import SlotEncoder
 from genesis_rl.sprites import Sprite, render
 from genesis_rl.worlds import BatchRenderer, Scene
 
@@ -135,6 +136,21 @@ def test_the_id_makes_the_batched_form_which_wrappers_and_pictures_take() -> Non
         if "episode" in info:
             break
     assert info["episode"]["l"].max() > 0
+
+
+@pytest.mark.parametrize("mode", ["NextStep", "SameStep"])
+def test_slots_equal_those_of_single_environments(encoder: SlotEncoder, mode: str) -> None:
+    ours, theirs = (
+        GenesisVectorObs(
+            make("ObjectComparison", 3, mode, image_size=32, max_episode_steps=4), encoder
+        )
+        for make in (batched, synchronous)
+    )
+    np.testing.assert_array_equal(ours.reset(seed=0)[0], theirs.reset(seed=0)[0])
+    for i in range(9):
+        a, b = (envs.step(np.full(3, i % 4)) for envs in (ours, theirs))
+        check_same(a[:4], b[:4])
+        assert ("final_obs" in a[4]) == ("final_obs" in b[4])
 
 
 @pytest.mark.parametrize(
