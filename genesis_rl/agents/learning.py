@@ -13,9 +13,9 @@ from tqdm import tqdm
 from genesis_rl.agents.bundle import recover_agent, save_agent
 from genesis_rl.agents.config import AgentConfig
 from genesis_rl.agents.encoders import load_encoder, make_encoder
+from genesis_rl.agents.same_stack import check_same_stack
 from genesis_rl.agents.stack import (
     build_ppo,
-    check_same_stack,
     fit_scale,
     make_vec_env,
     step_seconds,

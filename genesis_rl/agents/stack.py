@@ -106,34 +106,6 @@ def make_vec_env(
     return StepTimer(_see(config, encoder, StepTimer(venv), info_keys))
 
 
-def check_same_stack(training: VecEnv, evaluation: VecEnv) -> None:
-    """Refuse evaluation environments through which an agent would see otherwise than in training.
-
-    Raises:
-        ValueError: if their spaces, their wrappers or their encoders differ.
-    """
-    for what, wanted, got in zip(_PARTS, _parts(training), _parts(evaluation), strict=True):
-        if wanted != got:
-            raise ValueError(
-                f"the {what} of the evaluation environments: {got}, but of the training "
-                f"environments: {wanted}; wanted the same stack around both, as make_vec_env makes."
-            )
-
-
-_PARTS = ("wrappers", "encoder", "observations", "actions")
-
-
-def _parts(venv: VecEnv) -> tuple[Any, ...]:
-    """What `check_same_stack` compares."""
-    spaces, encoder, wrappers = (venv.observation_space, venv.action_space), None, []
-    while isinstance(venv, VecEnvWrapper):
-        wrappers.append(type(venv).__name__)
-        if isinstance(venv, VecGenesisObs):
-            encoder = venv.slot_encoder.fingerprint
-        venv = venv.venv
-    return (wrappers, encoder, *spaces)
-
-
 def step_seconds(venv: VecEnv) -> tuple[float, float]:
     """Time in all that the steps of `make_vec_env`'s environments took: environments, encoder."""
     timers = []

@@ -1,14 +1,21 @@
 """The Stable-Baselines3 wrapper: object slots for all environments in one pass of one encoder."""
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from genesis_rl.envs.slot_obs import Info, InfoKey, ObsLayout, SlotObsCodec, SlotObsOptions
 from genesis_rl.frames import Layout
 from genesis_rl.perception import EncoderLike, as_encoder
+
+_KEPT = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+# Side of the smallest image that NatureCNN takes.
+_MIN_IMAGE = 36
 
 
 class VecGenesisObs(VecEnvWrapper):
@@ -45,8 +52,7 @@ class VecGenesisObs(VecEnvWrapper):
             layout: "set" (K, D), "flat" (K * D,), or "dict" with z_m, z_c (and geometry).
             mask_geometry: append each slot's mask centroid (row, column, in [-1, 1]) and area.
             key: entry of a Dict observation that holds the frame; None finds it.
-            keep: entries of a Dict observation to pass through beside the slots; agents take
-                neither Text nor nested entries.
+            keep: entries of a Dict observation to pass through beside the slots.
             frame_layout: axes of one frame of one environment; "auto" tells them from the space.
             device: where to load the encoder; "auto" is CUDA if there is one.
             info_keys: "frame" (uint8, (H, W, 3)) and "masks" (float32, (K, S, S)) to put in the
@@ -57,7 +63,7 @@ class VecGenesisObs(VecEnvWrapper):
 
         Raises:
             TypeError, ValueError: if the observations hold no frames that the encoder can take,
-                or an argument is not as described.
+                or an argument is not as described, or policies cannot take what is kept.
         """
         if not isinstance(venv, VecEnv):
             raise TypeError(
@@ -69,7 +75,21 @@ class VecGenesisObs(VecEnvWrapper):
         self._slot_codec = SlotObsCodec(
             self.slot_encoder, venv.observation_space, options, num_envs=venv.num_envs
         )
+        _check_kept(self._slot_codec.space, keep)
         super().__init__(venv, observation_space=self._slot_codec.space)
+
+    @property
+    def slot_settings(self) -> dict[str, Any]:
+        """What decides the observations: encoder and options, without those of the info."""
+        options = self._slot_codec.options.as_kwargs()
+        del options["info_keys"]
+        encoder = self.slot_encoder
+        return {
+            "encoder": encoder.fingerprint,
+            "preprocessing": encoder.preprocessing,
+            "dtype": encoder.dtype,
+            **options,
+        }
 
     def reset(self) -> VecEnvObs:
         """Reset all environments and encode their first frames."""
@@ -100,3 +120,24 @@ class VecGenesisObs(VecEnvWrapper):
 
 def _row(info: Info, index: int) -> Info:
     return {name: value[index] for name, value in info.items()}
+
+
+def _check_kept(space: spaces.Space[Any], keep: Sequence[str]) -> None:
+    """Refuse kept entries that policies cannot take, or would take for images that they are not.
+
+    Raises:
+        ValueError: naming the entry.
+    """
+    for name in keep:
+        entry = cast("spaces.Dict", space)[name]
+        if not isinstance(entry, _KEPT):
+            raise ValueError(
+                f"keep has {name!r}, {entry}; policies take Box, Discrete, MultiDiscrete and "
+                "MultiBinary."
+            )
+        if is_image_space(entry) and sorted(entry.shape or ())[-2] < _MIN_IMAGE:
+            raise ValueError(
+                f"keep has {name!r}, {entry}, which policies would take for an image, of less "
+                f"than the {_MIN_IMAGE} pixels that their CNN wants; wanted another dtype than "
+                "uint8, by gymnasium.wrappers.TransformObservation, or no such entry."
+            )

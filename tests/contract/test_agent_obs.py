@@ -22,7 +22,8 @@ from genesis_rl.agents.evaluation import film
 from genesis_rl.agents.extractors import EXTRACTORS
 from genesis_rl.agents.extractors.pixels import FeatureMapExtractor
 from genesis_rl.agents.frames import VecFrames
-from genesis_rl.agents.stack import build_ppo, check_same_stack, fit_scale, make_vec_env
+from genesis_rl.agents.same_stack import check_same_stack
+from genesis_rl.agents.stack import build_ppo, fit_scale, make_vec_env
 from genesis_rl.checkpoint import load_pretrained, save_pretrained
 from genesis_rl.models import MODELS, BdVaeConfig, MonetConfig
 
