@@ -4,17 +4,21 @@
     python pretrain/train.py --preset multi-dsprites-small --out runs/small
     python pretrain/train.py --preset multi-dsprites-small --out runs/small --resume
     python pretrain/train.py --preset multi-dsprites-small --model monet
+    python pretrain/train.py --preset multi-dsprites-small --data data/cars --out runs/cars
 
 The first trains GENESIS on Multi-dSprites at the paper's settings, which wants a GPU; the second
-fits a CPU. Every field of the settings is a flag; those of the model follow --model.
+fits a CPU. The last takes the frames that envs/collect.py recorded with --image-size 32. Every
+field of the settings is a flag; those of the model follow --model.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 import tyro
 
+from genesis_rl.data import DATASETS
 from genesis_rl.models import MODELS
 from genesis_rl.presets import PRESETS, preset_config
 from genesis_rl.training import NonFiniteError, PretrainConfig, Trainer
@@ -36,11 +40,17 @@ def parse(argv: Sequence[str] | None) -> PretrainConfig:
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset", default="multi-dsprites")
     first.add_argument("--model")
+    first.add_argument("--data")
     known, rest = first.parse_known_args(argv)
+    default = preset_config(known.preset, known.model)
+    if known.data is not None:
+        # The preset's options are those of its own data; a pack on disk has none.
+        options = default.data_options if known.data in DATASETS else "{}"
+        default = replace(default, data=known.data, data_options=options)
     names = "\n".join(f"  {name}: {preset.about}" for name, preset in PRESETS.items())
     return tyro.cli(
         tyro.conf.AvoidSubcommands[PretrainConfig],
-        default=preset_config(known.preset, known.model),
+        default=default,
         args=rest,
         description=f"{__doc__}\npresets (--preset NAME):\n{names}\n{_MODEL_HELP}",
     )
