@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from genesis_rl.blocks import fold_batch_norm
 from genesis_rl.checkpoint import fingerprint, load_pretrained, pick_device
 from genesis_rl.frames import Layout, Preprocessing, White, to_images
-from genesis_rl.slots import SceneModel, Slots
+from genesis_rl.slots import Decoded, SceneModel, Slots, check_shape
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -223,6 +223,41 @@ class SlotEncoder:
         """
         slots = self(frames, layout, white=white)
         return slot_features(slots, mask_geometry=mask_geometry)
+
+    def decode(self, features: Tensor) -> Decoded:
+        """Draw slots for which there may be no frame: the way back from `features`.
+
+        The masks come from the latents alone; a MONet draws them by its component decoder, as it
+        does those of sampled scenes.
+
+        Args:
+            features: (B, K, D), z_m, z_c and anything after them, which is not looked at.
+
+        Returns:
+            Components and masks of B scenes, float32 on ``device``; their ``image`` is the frame.
+
+        Raises:
+            ValueError: if there are not K slots, or too few features.
+        """
+        d_m, d_c = self.latent_sizes
+        check_shape(features, (None, self.num_slots, None), "features")
+        if features.shape[2] < d_m + d_c:
+            raise ValueError(
+                f"features has {features.shape[2]} a slot; wanted at least {d_m + d_c}."
+            )
+        size = self.image_size
+        with torch.inference_mode(), self._precision():
+            parts = []
+            for chunk in features.to(self.device, torch.float32).split(self.batch_size):
+                z_m, z_c, _ = chunk.split([d_m, d_c, chunk.shape[2] - d_m - d_c], dim=2)
+                no_masks = chunk.new_zeros(*chunk.shape[:2], 1, size, size)
+                slots = Slots(z_m, z_c, no_masks)
+                redraw = getattr(self._model, "redraw_masks", None)
+                parts.append(self._model.decode(redraw(slots) if redraw else slots))
+            return Decoded(
+                torch.cat([part.mu_x for part in parts]).float(),
+                torch.cat([part.log_pi for part in parts]).float(),
+            )
 
     def _precision(self) -> AbstractContextManager[Any]:
         if self.dtype == "bfloat16":

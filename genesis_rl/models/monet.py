@@ -117,6 +117,10 @@ class Monet(BaseModel):
         check_shape(slots.log_pi, (None, None, 1, side, side), "slots.log_pi")
         return Decoded(self._decode_components(slots.z_c).mu_x, slots.log_pi)
 
+    def redraw_masks(self, slots: Slots) -> Slots:
+        """Put the component decoder's masks in the place of the attention's."""
+        return Slots(slots.z_m, slots.z_c, self._decode_components(slots.z_c).log_pi)
+
     def _infer_slots(self, x: Tensor, noise: Noise | None) -> Slots:
         return self._infer(x, noise).slots
 

@@ -17,7 +17,14 @@ from torch import nn
 from genesis_rl import perception
 from genesis_rl.checkpoint import fingerprint, save_pretrained
 from genesis_rl.frames import Preprocessing, Resize
-from genesis_rl.models import Genesis, GenesisConfig, GenesisS, GenesisSConfig
+from genesis_rl.models import (
+    MODELS,
+    Genesis,
+    GenesisConfig,
+    GenesisS,
+    GenesisSConfig,
+    build_model,
+)
 from genesis_rl.perception import SlotEncoder, as_encoder
 from genesis_rl.slots import Slots
 
@@ -363,3 +370,25 @@ def test_a_compiled_encoder_gives_the_same_slots(monkeypatch: pytest.MonkeyPatch
         compiled.features(frames), plain.features(frames), atol=1e-5, rtol=1e-4
     )
     assert compiled.spec["compile"] and not plain.spec["compile"]
+
+
+@pytest.mark.parametrize("name", ["genesis", "genesis_s", "monet", "bd_vae"])
+def test_decode_is_the_way_back(name: str) -> None:
+    config_class, _ = MODELS[name]
+    torch.manual_seed(0)
+    model = build_model(config_class(image_size=32)).eval()
+    encoder = SlotEncoder(model, device="cpu", batch_size=2)
+    slots = encoder(torch.rand(3, 3, 32, 32))
+    features = torch.cat([slots.features, slots.mask_geometry()], dim=-1)
+    with torch.no_grad():
+        copied = Slots(slots.z_m.clone(), slots.z_c.clone(), slots.log_pi.clone())
+        if name == "monet":  # its own masks are the attention's
+            copied = model.redraw_masks(copied)
+        wanted = model.decode(copied)
+    found = encoder.decode(features)
+    assert torch.allclose(found.mu_x, wanted.mu_x, atol=1e-5)
+    assert torch.allclose(found.log_pi, wanted.log_pi, atol=1e-4)
+    with pytest.raises(ValueError, match="features has shape"):
+        encoder.decode(features[:, :, None])
+    with pytest.raises(ValueError, match="wanted at least"):
+        encoder.decode(features[:, :, :2])
