@@ -215,14 +215,16 @@ class WorldModel(nn.Module):
         self.action_spec.check(action)
         check_shape(action, (b, *action.shape[1:]), "action")
         outlook = self(self.scale(features), action)
-        slots = outlook.means.mean(1)
+        slots = mean
         if head is not None:
             check_shape(head, (b,), "head")
             slots = outlook.means[torch.arange(b, device=head.device), head]
         if noise is not None:
             check_shape(noise, tuple(features.shape), "noise")
             slots = slots + noise * outlook.sigma
-        spread = outlook.means.var(1, correction=0).mean((1, 2)).sqrt()
+        # Not Tensor.var, which takes as long as the whole network over a dimension in the middle.
+        mean = outlook.means.mean(1)
+        spread = (outlook.means - mean[:, None]).square().mean((1, 2, 3)).sqrt()
         return Prediction(
             slots * self.scale.scale + self.scale.mean,
             self.expected_reward(outlook),
