@@ -215,6 +215,9 @@ class WorldModel(nn.Module):
         self.action_spec.check(action)
         check_shape(action, (b, *action.shape[1:]), "action")
         outlook = self(self.scale(features), action)
+        mean = outlook.means.mean(1)
+        # Not Tensor.var, which takes as long as the whole network over a dimension in the middle.
+        spread = (outlook.means - mean[:, None]).square().mean((1, 2, 3)).sqrt()
         slots = mean
         if head is not None:
             check_shape(head, (b,), "head")
@@ -222,9 +225,6 @@ class WorldModel(nn.Module):
         if noise is not None:
             check_shape(noise, tuple(features.shape), "noise")
             slots = slots + noise * outlook.sigma
-        # Not Tensor.var, which takes as long as the whole network over a dimension in the middle.
-        mean = outlook.means.mean(1)
-        spread = (outlook.means - mean[:, None]).square().mean((1, 2, 3)).sqrt()
         return Prediction(
             slots * self.scale.scale + self.scale.mean,
             self.expected_reward(outlook),
