@@ -1,9 +1,11 @@
 """Render towers: the image and the instance map of any of the 16 cameras."""
 
+import sys
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import cv2
 import numpy as np
@@ -44,6 +46,9 @@ class TowerRenderer:
         ...     image, instances = renderer.render(camera=1)
     """
 
+    _context: Any = None
+    _current: ClassVar["weakref.ref[TowerRenderer] | None"] = None  # which drew last
+
     def __init__(
         self,
         size: int = 64,
@@ -79,7 +84,6 @@ class TowerRenderer:
                 f"shadow_size must be 0 or a power of two in 256..8192, got {shadow_size!r}"
             )
         self.size = size
-        self._context: Any = None
         side = size * supersampling
         # MuJoCo keeps files in memory by their names without folders.
         images = texture_files(textures, _TEXTURE_SIZE)
@@ -189,6 +193,7 @@ class TowerRenderer:
         if camera not in range(1, len(CAMERAS) + 1):
             raise ValueError(f"camera must be in 1..{len(CAMERAS)}, got {camera!r}")
         self._context.make_current()
+        TowerRenderer._current = weakref.ref(self)
         for eye in self._scene.camera:
             for name, value in self._cameras[camera - 1].items():
                 setattr(eye, name, value)
@@ -203,11 +208,21 @@ class TowerRenderer:
 
     def close(self) -> None:
         """Release the OpenGL context."""
-        if self._context is not None:
-            self._context.make_current()
-            self._renderer.free()
-            self._context.free()
-            self._context = None
+        if self._context is None:
+            return
+        self._context.make_current()
+        self._renderer.free()
+        self._context.free()
+        self._context = None
+        other = TowerRenderer._current and TowerRenderer._current()
+        if other and other._context is not None:  # it may be in the middle of a frame
+            other._context.make_current()
+
+    def __del__(self) -> None:
+        # Left to themselves, textures and buffers would be freed in whichever context is current,
+        # where their numbers stand for another renderer's.
+        if not sys.is_finalizing():
+            self.close()
 
     def __enter__(self) -> Self:
         return self

@@ -225,3 +225,15 @@ def test_bad_calls_are_refused(small: TowerRenderer) -> None:
     closed.close()
     with pytest.raises(RuntimeError, match="closed"):
         closed.render(1)
+
+
+def test_renderers_do_not_disturb_each_other(small: TowerRenderer) -> None:
+    small.load(TOWER)
+    image, instances = small.render(5)
+    other = TowerRenderer(64)  # dropped without being closed
+    other.load(TOWER.shapes[:2], Look(wall=3, floor=4, light=1))
+    other.render(9)
+    del other
+    again = small.render(5)
+    np.testing.assert_array_equal(again[0], image)
+    np.testing.assert_array_equal(again[1], instances)
