@@ -196,7 +196,7 @@ def test_rendering(opengl: None) -> None:
 
 def test_vectorised(opengl: None) -> None:
     options: dict[str, Any] = {"num_envs": 2, "vectorization_mode": "async", "image_size": 16}
-    envs = gym.make_vec(ID, vector_kwargs={"context": "spawn"}, **options)
+    envs: Any = gym.make_vec(ID, vector_kwargs={"context": "spawn"}, **options)
     frames, _ = envs.reset(seed=[0, 0])
     np.testing.assert_array_equal(frames[0], frames[1])
     envs.step(envs.action_space.sample())

@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,8 +21,8 @@ from genesis_rl.towers import (
 
 def violating(violation: str, rule: str, count: int) -> list[Tower]:
     rng = np.random.default_rng(0)
-    name = violation.split()[0]
-    made = (sample_tower(rng, height=3, rule=rule, **{name: 1}) for _ in range(100 * count))
+    broken: dict[str, Any] = {violation.split()[0]: 1}
+    made = (sample_tower(rng, height=3, rule=rule, **broken) for _ in range(100 * count))
     return [tower for tower in made if tower.violation == violation][:count]
 
 

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -32,7 +33,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for index in range(30):
         height = 2 + index % 5
-        violation = ({}, {"vcom": 1}, {"vpsf": 1})[index % 3]
+        violation: dict[str, Any] = ({}, {"vcom": 1}, {"vpsf": 1})[index % 3]
         tower, look = sample_tower(rng, height=height, **violation), sample_look(rng)
         name = f"ccs-hard-h={height}-vcom={tower.vcom}-vpsf={tower.vpsf}-v={index}"
         read, read_look = read_world(write(tmp_path, name, tower, look))

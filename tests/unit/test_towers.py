@@ -16,7 +16,7 @@ def load_position(tower: Tower, number: int) -> npt.NDArray[np.float64]:
     centre = (volumes[:, None] * [s.position[:2] for s in above]).sum(0) / volumes.sum()
     angle = np.radians(-shape.yaw)
     c, s = np.cos(angle), np.sin(angle)
-    return np.array([[c, -s], [s, c]]) @ (centre - shape.position[:2])
+    return np.asarray(np.array([[c, -s], [s, c]]) @ (centre - shape.position[:2]))
 
 
 def towers(n: int = 100, seed: int = 0, **options: Any) -> list[Tower]:
