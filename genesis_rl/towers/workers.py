@@ -39,8 +39,9 @@ class Workers(Generic[T]):
             RuntimeError: if a process dies.
         """
         if self._count == 1:
-            self._here = self._here or self._make()
-            yield from map(self._here, numbers)
+            for number in numbers:
+                self._here = self._here or self._make()
+                yield self._here(number)
             return
         waiting: deque[Future[T]] = deque()
         for number in numbers:
