@@ -60,11 +60,10 @@ class Transitions:
         self.states: npt.NDArray[np.float32] | None = factors.get("state")
         self.action_space: dict[str, Any] = pack.meta[ACTION_SPACE]
         starts = np.flatnonzero(self.first)
-        self.episodes = np.stack([starts, np.append(starts[1:], len(pack)) - 1], axis=1)
-        ends = self.terminated | self.truncated
-        last_steps = np.zeros(len(pack), np.bool_)
-        last_steps[self.episodes[:, 1] - 1] = True
-        if not self.first[:1].all() or (ends & ~last_steps).any():
+        self.episodes = np.stack([starts, np.append(starts, len(pack))[1:] - 1], axis=1)
+        inner = np.ones(len(pack), np.bool_)  # frames whose step cannot end an episode
+        inner[self.episodes[:, 1] - 1] = False
+        if not self.first[:1].all() or ((self.terminated | self.truncated) & inner).any():
             raise ValueError(f"{pack.folder} is damaged: its episodes do not end where they should")
 
     @classmethod

@@ -1,0 +1,291 @@
+"""Recording environments: every step once, in order, whatever the environment and the policy."""
+
+import itertools
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from genesis_rl.data.pack import Pack
+from genesis_rl.data.transitions import Transitions
+from genesis_rl.envs.collect import CollectConfig, collect, repeat_some
+from genesis_rl.envs.recorder import StoppedError, assign_splits
+from genesis_rl.envs.spaces import space_from_json, space_to_json
+
+ACTIONS = {
+    "discrete": spaces.Discrete(3, start=2),
+    "multi_discrete": spaces.MultiDiscrete([2, 5]),
+    "multi_binary": spaces.MultiBinary(4),
+    "multi_binary_2d": spaces.MultiBinary([2, 2]),
+    "box": spaces.Box(-1, np.array([[1, 2], [3, np.inf]], np.float32)),
+    "box_int": spaces.Box(0, 9, (2,), np.int64),
+}
+Assert = Callable[[Any, Any], None]
+
+
+class Clock(gym.Env[Any, Any]):
+    """Shows the step in red and the episode's random mark in green; ends at a random time."""
+
+    def __init__(
+        self,
+        actions: str = "discrete",
+        longest: int = 9,
+        truth: bool = False,
+        growing: bool = False,
+    ) -> None:
+        self.observation_space = spaces.Box(0, 255, (32, 32, 3), np.uint8)
+        self.action_space = ACTIONS[actions]
+        self.longest, self.truth, self.growing = longest, truth, growing
+
+    def _show(self) -> tuple[Any, dict[str, Any]]:
+        frame = np.zeros((32, 32, 3), np.uint8)
+        frame[..., 0], frame[..., 1] = self.now, self.mark
+        frame[:16, :, 2] = 255
+        info: dict[str, Any] = {}
+        if self.truth:
+            info["true_masks"] = (frame[..., 2] > 0).astype(np.int64) * 3
+            info["true_state"] = np.full((2, 3), self.now + self.mark, np.float64)
+        if self.growing:
+            info["true_state"] = np.zeros(self.now + 1)
+        return frame, info
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.now, self.mark = 0, int(self.np_random.integers(1, 256))
+        self.length = int(self.np_random.integers(1, self.longest + 1))
+        return self._show()
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert self.action_space.contains(action)
+        self.now += 1
+        ends, odd = self.now == self.length, self.length % 2 == 1
+        frame, info = self._show()
+        reward = float(np.sum(action)) if np.isfinite(np.sum(action)) else 0.0
+        return frame, reward + self.now, ends and odd, ends and not odd, info
+
+
+@pytest.fixture(autouse=True)
+def clock() -> Iterator[None]:
+    gym.register("Clock-v0", lambda **options: Clock(**options))
+    yield
+    del gym.registry["Clock-v0"]
+
+
+def settings(out: Path, **changes: Any) -> CollectConfig:
+    options = changes.pop("options", {})
+    given = {"env": "Clock-v0", "steps": 200, "num_envs": 3, "vec": "dummy", "image_size": 32}
+    return CollectConfig(out=out, env_options=json.dumps(options), **{**given, **changes})
+
+
+@pytest.mark.parametrize("kind", ACTIONS)
+def test_every_step_is_recorded_as_it_was(tmp_path: Path, kind: str) -> None:
+    config = settings(tmp_path / "data", options={"actions": kind})
+    recorded = collect(config)
+    assert sum(split.steps for split in recorded.values()) == 200
+    assert list(recorded) == ["train", "validation", "test"] or set(recorded) == set(config.shares)
+    marks = set()
+    for split, (images, steps, episodes) in recorded.items():
+        data = Transitions.open(config.out, split)
+        assert (len(data.images), len(data), len(data.episodes)) == (images, steps, episodes)
+        assert images == steps + episodes
+        space = space_from_json(data.action_space)
+        assert space == ACTIONS[kind] and data.actions.dtype == space.dtype
+        for first, last in data.episodes:
+            frames = data.images[first : last + 1]
+            assert (frames[:, 16:, :, 0] == np.arange(last - first + 1)[:, None, None]).all()
+            assert (frames[..., 1] == frames[0, 0, 0, 1]).all()
+            assert all(space.contains(action) for action in data.actions[first:last])
+            np.testing.assert_allclose(
+                data.rewards[first:last],
+                [np.sum(a) + 1 + t for t, a in enumerate(data.actions[first:last])],
+                rtol=1e-5,
+            )
+            ends = data.terminated[first:last] | data.truncated[first:last]
+            assert not ends[:-1].any()
+            if ends[-1]:
+                assert data.terminated[last - 1] == ((last - first) % 2 == 1)
+            marks.add((first, split))
+    assert len(marks) == sum(split.episodes for split in recorded.values())
+
+
+def test_at_most_one_episode_of_each_environment_is_cut(tmp_path: Path) -> None:
+    recorded = collect(settings(tmp_path / "data"))
+    cut = 0
+    for split in recorded:
+        data = Transitions.open(tmp_path / "data", split)
+        last_steps = data.episodes[:, 1] - 1
+        cut += int((~(data.terminated | data.truncated)[last_steps]).sum())
+    assert 0 < cut <= 3
+
+
+@pytest.mark.parametrize("vec", ["dummy", "subproc"])
+def test_the_same_settings_give_the_same_data(tmp_path: Path, vec: str) -> None:
+    # A worker knows the environments that importing genesis_rl registers.
+    given = {"env": "genesis_rl/ObjectGoal-v0", "steps": 60, "num_envs": 2, "sticky": 0.3}
+    one, two, other = (
+        settings(tmp_path / name, **given, vec=how, seed=seed, options={"image_size": 32})
+        for name, how, seed in (("one", vec, 0), ("two", "dummy", 0), ("other", "dummy", 1))
+    )
+    for config in (one, two, other):
+        collect(config)
+    a, b, c = (Transitions.open(config.out) for config in (one, two, other))
+    for name in ("images", "actions", "rewards", "terminated", "truncated", "first"):
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+    assert len(a.images) != len(c.images) or (a.images != c.images).any()
+    assert a.pack.meta["settings"]["seed"] == 0
+    assert a.pack.meta["versions"].keys() >= {"genesis_rl", "gymnasium"}
+
+
+def test_ground_truth_comes_along(tmp_path: Path) -> None:
+    collect(settings(tmp_path / "data", options={"truth": True}, image_size=16))
+    data = Transitions.open(tmp_path / "data")
+    assert data.pack.masks is not None and data.states is not None
+    assert (data.pack.masks[:, :8] == 3).all() and (data.pack.masks[:, 8:] == 0).all()
+    shown = data.images[:, 0, 0, :2].sum(-1, dtype=int)
+    assert data.states.shape == (len(data.images), 2, 3) and data.states.dtype == np.float32
+    np.testing.assert_array_equal(data.states[:, 0, 0], shown)
+
+
+def test_a_policy_sees_what_is_recorded(tmp_path: Path) -> None:
+    seen: list[Any] = []
+
+    def policy(frames: Any, first: Any) -> Any:
+        assert frames.shape == (3, 32, 32, 3) and frames.dtype == np.uint8
+        assert ((frames[:, 16, 0, 0] == 0) == first).all()
+        seen.append(frames)
+        return 2 + frames[:, 16, 0, 0].astype(np.int64) % 3
+
+    collect(settings(tmp_path / "data", steps=90), policy)
+    data = Transitions.open(tmp_path / "data")
+    rows = data.sequences(1)[:, 0]
+    np.testing.assert_array_equal(data.actions[rows], 2 + data.images[rows, 16, 0, 0] % 3)
+    assert len(seen) == 30
+    assert data.pack.meta["policy"] == "given"
+
+
+def test_unique_images_are_kept_once_over_all_splits(tmp_path: Path) -> None:
+    config = settings(tmp_path / "data", steps=3000, unique=True, options={"truth": True})
+    recorded = collect(config)
+    packs = [Pack.open(config.out / split) for split in recorded]
+    images = np.concatenate([pack.images for pack in packs])
+    assert len(np.unique(images.reshape(len(images), -1), axis=0)) == len(images) < 2500
+    assert all(pack.factors.keys() == {"state"} for pack in packs)
+    with pytest.raises(ValueError, match="holds images only"):
+        Transitions.open(config.out)
+
+
+def test_sticky_actions() -> None:
+    rng = np.random.default_rng(0)
+    before, drawn = np.zeros((1000, 2)), np.ones((1000, 2))
+    first = np.arange(1000) < 100
+    mixed = repeat_some(drawn, before, first, 0.25, rng)
+    assert (mixed[:, 0] == mixed[:, 1]).all() and (mixed[:100] == 1).all()
+    assert 0.2 < 1 - mixed[100:].mean() < 0.3
+    assert repeat_some(drawn, None, first, 0.25, rng) is drawn
+    assert repeat_some(drawn, before, first, 0, rng) is drawn
+
+
+def test_splits_keep_their_shares() -> None:
+    shares = {"train": 0.8, "validation": 0.15, "test": 0.05}
+    order = list(itertools.islice(assign_splits(shares), 400))
+    assert order[:3] == ["train", "validation", "test"]
+    for split, share in shares.items():
+        assert abs(order.count(split) - 400 * share) <= 1
+
+
+def test_few_episodes_leave_splits_out(tmp_path: Path) -> None:
+    recorded = collect(settings(tmp_path / "data", steps=2, num_envs=2))
+    assert set(recorded) == {"train", "validation"}
+
+
+def test_spaces_survive_json() -> None:
+    for space in ACTIONS.values():
+        text = json.dumps(space_to_json(space), allow_nan=False)
+        assert space_from_json(json.loads(text)) == space
+    with pytest.raises(ValueError, match="wanted a Box, Discrete"):
+        space_to_json(spaces.Text(3))
+    for bad in ({}, {"type": "Text", "dtype": "int64"}, {"type": "Box", "dtype": "float32"}):
+        with pytest.raises(ValueError, match="describes no action space"):
+            space_from_json(bad)
+
+
+# ---- bad input and interruptions ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"env": None}, "wanted one of env, agent, from_minari"),
+        ({"agent": "runs/agent"}, "wanted one of env, agent, from_minari"),
+        ({"steps": 0}, "steps is 0; wanted at least 1"),
+        ({"num_envs": 0}, "num_envs is 0"),
+        ({"sticky": 1.0}, "sticky is 1.0; wanted a value in"),
+        ({"validation": 0.6, "test": 0.4}, "leave nothing to train on"),
+        ({"frame_layout": "HWX"}, "frame_layout is 'HWX'"),
+        ({"resize": "zoom"}, "resize is 'zoom'"),
+        ({"vec": "threads"}, "vec is 'threads'"),
+        ({"seed": -1}, "seed is -1"),
+        ({"wrappers": ("FlattenObservation",)}, "wanted module:Class"),
+        ({"unique": True, "minari": "a/b-v0"}, "unique keeps no steps"),
+        ({"greedy": True}, "greedy has no meaning with env"),
+    ],
+)
+def test_bad_settings(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        settings(tmp_path / "data", **changes)
+
+
+@pytest.mark.parametrize("vec", ["dummy", "subproc"])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"env": "Nowhere-v0"}, "env 'Nowhere-v0' cannot be made: NameNotFound"),
+        ({"env": "CartPole-v1"}, "not an image; wanted pixels"),
+        ({"wrappers": ("gymnasium.wrappers:Nothing",)}, "cannot be made: AttributeError"),
+        ({"obs_key": "pixels"}, "key is 'pixels'"),
+        ({"render": True}, "cannot be made: TypeError: .*render_mode"),
+        ({"resize": "none", "image_size": 64}, 'resize is "none"'),
+    ],
+)
+def test_environments_that_cannot_be_recorded(
+    tmp_path: Path, vec: str, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        collect(settings(tmp_path / "data", **{**changes, "vec": vec}))
+    assert not list(tmp_path.iterdir())
+
+
+def test_ground_truth_that_changes_its_shape(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"gave .*state.* but .* at first"):
+        collect(settings(tmp_path / "data", options={"growing": True}))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_in_use(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for out in (tmp_path, tmp_path / "file"):
+        with pytest.raises(ValueError, match="exists and is not empty"):
+            collect(settings(out))
+
+
+def test_a_stopped_recording_leaves_nothing(tmp_path: Path) -> None:
+    calls = itertools.count()
+
+    def policy(frames: Any, first: Any) -> Any:
+        if next(calls) == 20:
+            assert list((tmp_path).glob(".data-*/train")) == []  # packs have their names last
+            os.kill(os.getpid(), signal.SIGTERM)
+        return np.full(3, 2)
+
+    with pytest.raises(StoppedError):
+        collect(settings(tmp_path / "data"), policy)
+    assert not list(tmp_path.iterdir())
