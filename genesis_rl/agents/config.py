@@ -2,9 +2,9 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Self, get_args, get_type_hints
+from typing import Any, Literal, Self, cast, get_args, get_type_hints
 
 from genesis_rl.envs.make import check_wrappers, parse_options
 from genesis_rl.frames import LAYOUTS, Layout
@@ -244,6 +244,27 @@ class AgentConfig:
             return cls(**values)
         except TypeError as error:
             raise ValueError(f"config does not fit this version: {error}") from error
+
+
+def seeing(config: AgentConfig, obs: str) -> AgentConfig:
+    """The settings of an agent that sees otherwise.
+
+    Args:
+        config: the settings.
+        obs: as ``AgentConfig.obs``, with the encoder behind it where it takes one:
+            "genesis=runs/eyes".
+
+    Raises:
+        ValueError: if it is unknown, lacks its encoder, or has one that it does not use.
+    """
+    name, _, encoder = obs.partition("=")
+    return replace(config, obs=cast("Obs", name), encoder=encoder or None)
+
+
+def obs_label(obs: str) -> str:
+    """A name for an obs as `seeing` takes it: "genesis-eyes" for "genesis=runs/eyes"."""
+    name, _, encoder = obs.partition("=")
+    return f"{name}-{Path(encoder).name}" if encoder else name
 
 
 @dataclass(frozen=True)

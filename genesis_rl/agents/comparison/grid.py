@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from genesis_rl import log
 from genesis_rl.agents.bundle import SETTINGS, recover_agent
-from genesis_rl.agents.config import AgentConfig, EvaluationConfig
+from genesis_rl.agents.config import AgentConfig, EvaluationConfig, obs_label, seeing
 from genesis_rl.agents.encoders import load_encoder
 from genesis_rl.agents.env_maker import EnvMaker
 from genesis_rl.agents.evaluation import evaluate_agent
@@ -66,7 +66,7 @@ class CompareConfig:
         for name in ("episodes", "jobs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; wanted at least 1.")
-        labels = [_label(obs) for obs in self.obs]
+        labels = [obs_label(obs) for obs in self.obs]
         if len(set(labels)) < len(labels):
             raise ValueError(
                 f"obs {self.obs} are named {labels}; wanted encoders whose folders have different "
@@ -102,21 +102,19 @@ def runs(config: CompareConfig) -> list[Run]:
     for seed in config.seeds:
         for task in config.tasks:
             for obs in config.obs:
-                name, _, encoder = obs.partition("=")
-                label = _label(obs)
+                label = obs_label(obs)
                 folder = config.out / task.replace(":", "_").replace("/", "_") / label / str(seed)
-                changes: dict[str, Any] = {"obs": name, "encoder": encoder or None, "seed": seed}
-                if config.jobs > 1:
-                    changes["progress"] = False
-                agent = replace(config.agent, env=task, out=folder / "agent", **changes)
+                agent = replace(
+                    seeing(config.agent, obs),
+                    env=task,
+                    seed=seed,
+                    out=folder / "agent",
+                    # The bars of several runs would mix.
+                    progress=config.agent.progress and config.jobs == 1,
+                )
                 first = (seed, obs) == (config.seeds[0], config.obs[0])
                 result.append(Run(task, label, agent, folder, first))
     return result
-
-
-def _label(obs: str) -> str:
-    name, _, encoder = obs.partition("=")
-    return f"{name}-{Path(encoder).name}" if encoder else name
 
 
 def train_all(config: CompareConfig, report: Callable[[str], None]) -> list[dict[str, Any]]:
