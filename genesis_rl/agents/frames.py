@@ -10,7 +10,8 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from genesis_rl.envs.frame_source import find_frames
-from genesis_rl.frames import Layout, as_nhwc_uint8
+from genesis_rl.envs.rendering import render_frame
+from genesis_rl.frames import Layout, Preprocessing, as_nhwc_uint8
 
 Frames = npt.NDArray[np.uint8]
 
@@ -26,6 +27,7 @@ class VecFrames(VecEnvWrapper):
         venv: VecEnv,
         *,
         size: int,
+        preprocessing: Preprocessing | None = None,
         key: str | None = None,
         frame_layout: Layout = "auto",
         show: bool = False,
@@ -35,6 +37,7 @@ class VecFrames(VecEnvWrapper):
         Args:
             venv: vector environment whose observations are, or hold, frames.
             size: S.
+            preprocessing: how frames are resized; None stretches them.
             key: entry of a Dict observation that holds the frame; None finds it.
             frame_layout: axes of one frame of one environment; "auto" tells them from the space.
             show: put the frame, (S, S, 3), into the infos as "frame".
@@ -43,7 +46,9 @@ class VecFrames(VecEnvWrapper):
             ValueError: if the observations hold no frames.
         """
         self._source = find_frames(venv.observation_space, key=key, layout=frame_layout)
-        self._size, self._show = size, show
+        self._size, self._preprocessing, self._show = size, preprocessing, show
+        if preprocessing is not None:
+            preprocessing.check(*self._source.size, size)
         super().__init__(venv, observation_space=spaces.Box(0, 255, (3, size, size), np.uint8))
 
     def reset(self) -> VecEnvObs:
@@ -71,7 +76,11 @@ class VecFrames(VecEnvWrapper):
 
     def _bring(self, frames: Any) -> Frames:
         images = as_nhwc_uint8(
-            frames, layout=self._source.layout, white=self._source.white, image_size=self._size
+            frames,
+            layout=self._source.layout,
+            white=self._source.white,
+            image_size=self._size,
+            preprocessing=self._preprocessing,
         )
         # A copy: the environment may draw its next frame into the same memory.
         return images.transpose(0, 3, 1, 2).copy()
@@ -88,9 +97,9 @@ class RenderInfo(gym.Wrapper[Any, Any, Any, Any]):
     ) -> tuple[Any, dict[str, Any]]:
         """Reset and render."""
         observation, info = self.env.reset(seed=seed, options=options)
-        return observation, {**info, "frame": self.env.render()}
+        return observation, {**info, "frame": render_frame(self.env)}
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Step and render."""
         observation, reward, terminated, truncated, info = self.env.step(action)
-        return observation, reward, terminated, truncated, {**info, "frame": self.env.render()}
+        return observation, reward, terminated, truncated, {**info, "frame": render_frame(self.env)}
