@@ -10,7 +10,7 @@ import pytest
 
 from genesis_rl import hub
 from genesis_rl.agents.bundle import load_agent, save_agent
-from genesis_rl.agents.config import AgentConfig
+from genesis_rl.agents.config import AgentConfig, PPOConfig
 from genesis_rl.agents.stack import build_ppo, make_vec_env
 from genesis_rl.checkpoint import load_pretrained
 from genesis_rl.hub import download, push_folder
@@ -46,7 +46,10 @@ def test_an_agent_goes_to_the_hub_and_back(
     monkeypatch.setattr(hub, "snapshot_download", snapshot)
 
     pretrained = load_pretrained(encoder_path, device="cpu")
-    config = AgentConfig(encoder=encoder_path, env="Pixel-v0", vec="dummy", encoder_device="cpu")
+    ppo = PPOConfig(n_steps=16, batch_size=16)
+    config = AgentConfig(
+        encoder=encoder_path, env="Pixel-v0", vec="dummy", encoder_device="cpu", ppo=ppo
+    )
     encoder = SlotEncoder(pretrained.model, device="cpu")
     with closing(make_vec_env(config, encoder, num_envs=1)) as venv:
         agent = build_ppo(config, venv)

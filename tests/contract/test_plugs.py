@@ -122,6 +122,12 @@ def test_sac_on_box_actions(pixel_env: MakeEnv, encoder: SlotEncoder) -> None:
         device="cpu",
         seed=0,
     )
+    extractors = [
+        part.features_extractor for part in (agent.actor, agent.critic, agent.critic_target)
+    ]
+    for extractor in extractors:
+        extractor.fit_scale(torch.as_tensor(venv.reset()))
+    assert len({id(extractor) for extractor in extractors}) == 3
     before = agent.actor.features_extractor.embed.weight.clone()
     agent.learn(24)
     assert not torch.equal(agent.actor.features_extractor.embed.weight, before)
