@@ -85,7 +85,8 @@ def measure(config: SpeedConfig) -> dict[str, Any]:
             ppo = replace(agent.ppo, n_steps=config.transitions // count)
             made = replace(settings, num_envs=count, ppo=ppo)
             with closing(make_vec_env(made, encoder, seed=made.seed)) as venv:
-                model = build_ppo(made, venv, pick_device(made.device))
+                start = pretrained and pretrained.model
+                model = build_ppo(made, venv, pick_device(made.device), model=start)
                 speed.append({"label": label, "num_envs": count, **_time(model, config)})
                 if count == config.num_envs[0]:
                     memory.append({"label": label, **_weigh(model.rollout_buffer, venv)})

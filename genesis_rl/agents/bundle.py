@@ -26,7 +26,13 @@ import genesis_rl
 from genesis_rl.agents.config import AgentConfig
 from genesis_rl.agents.encoders import make_encoder
 from genesis_rl.agents.stack import build_ppo, make_vec_env
-from genesis_rl.checkpoint import Pretrained, fingerprint, read_tensors, save_pretrained
+from genesis_rl.checkpoint import (
+    Pretrained,
+    fingerprint,
+    load_pretrained,
+    read_tensors,
+    save_pretrained,
+)
 from genesis_rl.envs.slot_obs import InfoKey
 from genesis_rl.files import new_folder, recover_folder
 from genesis_rl.process import hardware
@@ -139,7 +145,10 @@ def load_agent(
         with warnings.catch_warnings():
             # Fewer environments than in training may not fill PPO's minibatches.
             warnings.simplefilter("ignore", UserWarning)
-            model = build_ppo(config, venv, device)
+            start = None
+            if saved.finetune:  # its weights are among the policy's
+                start = load_pretrained(home / ENCODER, device="cpu").model
+            model = build_ppo(config, venv, device, model=start)
         _check_spaces(model, metadata.get("spaces"), saved.env)
         _load_policy(model, home / POLICY)
     except BaseException:

@@ -121,6 +121,9 @@ class AgentConfig:
     encoder: str | None = None
     """folder of a pretrained model or of its run, or a Hub id; for obs random also a preset of
     pretrain/train.py"""
+    finetune: bool = False
+    """train the encoder with the policy, by the agent's rewards, instead of keeping it as it is;
+    the agent's buffers then hold frames, and it costs several times as much"""
     env: str = "genesis_rl/ObjectGoal-v0"
     """id of a registered environment; module:id imports the module first"""
     env_options: str = "{}"
@@ -212,6 +215,11 @@ class AgentConfig:
             raise ValueError(
                 f"encoder is {self.encoder!r}, which obs {self.obs!r} does not use; wanted no "
                 f"encoder, or obs {', '.join(ENCODED)}."
+            )
+        if self.finetune and self.obs not in ENCODED:
+            raise ValueError(
+                f"finetune is set, but obs {self.obs!r} has no encoder; wanted obs "
+                f"{', '.join(ENCODED)}."
             )
         if self.obs == "state" and self.render:
             raise ValueError("render is set, but obs 'state' takes no frames; wanted one of them.")

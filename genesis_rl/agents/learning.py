@@ -72,7 +72,8 @@ class AgentTrainer:
                 num_envs=min(config.num_envs, config.eval_episodes),
                 seed=config.seed + _EVAL_SEED,
             )
-            self.model = build_ppo(config, self.venv, device)
+            start = self.pretrained and self.pretrained.model
+            self.model = build_ppo(config, self.venv, device, model=start)
             fit_scale(self.model, self.venv, config.seed)
         except BaseException:
             self.close()

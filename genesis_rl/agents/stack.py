@@ -10,19 +10,23 @@ from typing import Any, cast
 import numpy as np
 import torch
 from stable_baselines3 import PPO
+from stable_baselines3.common.preprocessing import preprocess_obs
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
+from torch import Tensor
 
 from genesis_rl.agents.config import PIXELS, AgentConfig
 from genesis_rl.agents.env_maker import EnvMaker
 from genesis_rl.agents.extractors import EXTRACTORS, SlotExtractor
+from genesis_rl.agents.extractors.encoder import EncoderExtractor
 from genesis_rl.agents.extractors.pixels import FeatureMapExtractor
 from genesis_rl.agents.frames import VecFrames
 from genesis_rl.agents.vec_obs import VecGenesisObs
 from genesis_rl.checkpoint import pick_device
 from genesis_rl.envs.slot_obs import InfoKey
 from genesis_rl.perception import SlotEncoder
+from genesis_rl.slots import SceneModel
 
 # Read by OpenMP, OpenBLAS and MKL when a process starts.
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -121,7 +125,7 @@ def _see(
     config: AgentConfig, encoder: SlotEncoder | None, venv: VecEnv, info_keys: tuple[InfoKey, ...]
 ) -> VecEnv:
     """Put what the agent sees through around the environments."""
-    if encoder is not None:
+    if encoder is not None and not config.finetune:
         return VecGenesisObs(
             venv,
             encoder,
@@ -130,10 +134,11 @@ def _see(
             frame_layout=config.frame_layout,
             info_keys=info_keys,
         )
-    if config.obs in PIXELS:
+    if encoder is not None or config.obs in PIXELS:
         return VecFrames(
             venv,
-            size=config.frame_size,
+            size=config.frame_size if encoder is None else encoder.image_size,
+            preprocessing=None if encoder is None else encoder.preprocessing,
             key=config.obs_key,
             frame_layout=config.frame_layout,
             show="frame" in info_keys,
@@ -158,11 +163,24 @@ def _single_threaded_children() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def build_ppo(config: AgentConfig, venv: VecEnv, device: str | torch.device = "auto") -> PPO:
+def build_ppo(
+    config: AgentConfig,
+    venv: VecEnv,
+    device: str | torch.device = "auto",
+    *,
+    model: SceneModel | None = None,
+) -> PPO:
     """Build PPO with new weights for environments of `make_vec_env`.
+
+    Args:
+        config: the settings.
+        venv: the environments.
+        device: where the policy runs.
+        model: what finetune starts from; it is copied.
 
     Raises:
         ValueError: for an unknown device.
+        TypeError: if finetune is set and there is no model.
     """
     ppo = config.ppo
     return PPO(
@@ -178,13 +196,13 @@ def build_ppo(config: AgentConfig, venv: VecEnv, device: str | torch.device = "a
         vf_coef=ppo.vf_coef,
         clip_range=ppo.clip_range,
         max_grad_norm=ppo.max_grad_norm,
-        policy_kwargs=_network(config),
+        policy_kwargs=_network(config, model),
         seed=config.seed,
         device=pick_device(device),
     )
 
 
-def _network(config: AgentConfig) -> dict[str, Any]:
+def _network(config: AgentConfig, model: SceneModel | None) -> dict[str, Any]:
     """The arguments of the policy that say what its features come from."""
     if config.obs == "pixels":
         return {"features_extractor_class": NatureCNN, "net_arch": []}
@@ -199,6 +217,9 @@ def _network(config: AgentConfig) -> dict[str, Any]:
         kwargs["heads"] = policy.heads
     if config.obs == "feature_map":
         cls, kwargs = FeatureMapExtractor, {"pool": cls, **kwargs}
+    if config.finetune:
+        kwargs = {"encoder": model, "pool": cls, "pool_kwargs": kwargs}
+        cls, kwargs["mask_geometry"] = EncoderExtractor, config.mask_geometry
     return {
         "features_extractor_class": cls,
         "features_extractor_kwargs": kwargs,
@@ -209,11 +230,12 @@ def _network(config: AgentConfig) -> dict[str, Any]:
 def fit_scale(model: PPO, venv: VecEnv, seed: int = 0) -> None:
     """Set a slot extractor's scale by observations of some random steps, made in ``venv``."""
     extractor = model.policy.features_extractor
-    if not isinstance(extractor, SlotExtractor):
+    if not isinstance(extractor, SlotExtractor | EncoderExtractor):
         return
     venv.action_space.seed(seed)
     seen = [cast("np.ndarray[Any, Any]", venv.reset())]
     for _ in range(_SCALE_FRAMES // venv.num_envs):
         actions = np.stack([venv.action_space.sample() for _ in range(venv.num_envs)])
         seen.append(cast("np.ndarray[Any, Any]", venv.step(actions)[0]))
-    extractor.fit_scale(torch.as_tensor(np.concatenate(seen)))
+    observations = preprocess_obs(torch.as_tensor(np.concatenate(seen)), venv.observation_space)
+    extractor.fit_scale(cast("Tensor", observations).to(model.device))

@@ -16,7 +16,14 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
 
 import genesis_rl  # noqa: F401 (registers the ids)
 from genesis_rl.agents.bundle import load_agent, save_agent
-from genesis_rl.agents.config import ENCODED, AgentConfig, Obs, PolicyConfig, preset_flags
+from genesis_rl.agents.config import (
+    ENCODED,
+    AgentConfig,
+    Obs,
+    PolicyConfig,
+    PPOConfig,
+    preset_flags,
+)
 from genesis_rl.agents.encoders import load_encoder, make_encoder
 from genesis_rl.agents.evaluation import film
 from genesis_rl.agents.extractors import EXTRACTORS
@@ -125,6 +132,35 @@ def test_agents_of_every_kind_come_back(
     assert (tmp_path / "video.mp4").stat().st_size > 500
 
 
+def test_an_encoder_that_learns_comes_back_as_it_has_become(
+    encoders: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("genesis_rl.agents.stack._SCALE_FRAMES", 16)
+    ppo = PPOConfig(n_steps=8, batch_size=8, n_epochs=1, learning_rate=1e-2)
+    config = settings("genesis", encoders, finetune=True, ppo=ppo)
+    pretrained = load_encoder(config)
+    assert pretrained is not None
+    with closing(made(config)) as venv:
+        assert venv.observation_space.shape == (3, 32, 32)
+        model = build_ppo(config, venv, model=pretrained.model)
+        fit_scale(model, venv)
+        learning: Any = model.policy.features_extractor
+        slots = learning.slots(torch.as_tensor(venv.reset()) / 255)
+        np.testing.assert_allclose(
+            learning.scale.mean, slots.flatten(0, 1).mean(0).detach(), atol=0.3
+        )
+        model.learn(16)
+        before = rollout(model, venv)
+        save_agent(tmp_path / "agent", model, config, pretrained)
+    trained: Any = pretrained.model
+    name, given = next(iter(trained.named_parameters()))
+    assert not torch.equal(given, dict(learning.encoder.named_parameters())[name])
+    loaded = load_agent(tmp_path / "agent", num_envs=2, encoder_device="cpu")
+    with closing(loaded.venv):
+        for a, b in zip(before, rollout(loaded.model, loaded.venv), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("extractor", list(EXTRACTORS))
 @pytest.mark.parametrize("obs", ["state", "feature_map"])
 def test_every_policy_takes_every_set(obs: str, extractor: Any) -> None:
@@ -229,6 +265,7 @@ def test_random_encoders_differ_by_seed_alone(encoder_path: str) -> None:
         ("pixels", {"encoder": "runs/a"}, "which obs 'pixels' does not use"),
         ("state", {"render": True}, "render is set, but obs 'state' takes no frames"),
         ("pixels", {"frame_size": 35}, "frame_size is 35; wanted at least 36"),
+        ("pixels", {"finetune": True}, "finetune is set, but obs 'pixels' has no encoder"),
         ("sound", {}, "obs is 'sound'; wanted one of encoder, genesis"),
     ],
 )
