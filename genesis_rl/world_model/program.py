@@ -1,0 +1,108 @@
+"""One call from settings to trained models, figures and pictures."""
+
+import dataclasses
+import json
+from typing import Any
+
+from rich.table import Table
+
+from genesis_rl.files import new_file
+from genesis_rl.process import hardware, versions
+from genesis_rl.visualize import curves, save_gif, save_png
+from genesis_rl.world_model.config import WorldTrainConfig
+from genesis_rl.world_model.evaluation import evaluate
+from genesis_rl.world_model.model import WorldModel
+from genesis_rl.world_model.pictures import rollout_picture, rollout_video
+from genesis_rl.world_model.study import Study
+from genesis_rl.world_model.training import WorldTrainer
+
+#: What a run's folder holds beside the training's files.
+REPORT = "report.json"
+_BASELINE = "mlp"
+
+
+class StoppedError(Exception):
+    """SIGTERM ended a training, which can be gone on with."""
+
+
+def train_world_model(config: WorldTrainConfig) -> dict[str, Any]:
+    """Train the world model and, if asked for, the baseline; score both, and draw rollouts.
+
+    The folder gets ``report.json``, ``rollouts.png``, ``rollouts.gif`` and ``errors.png`` beside
+    what `WorldTrainer` writes; the baseline's training lies in ``baseline-mlp``.
+
+    Returns:
+        What report.json holds.
+
+    Raises:
+        ValueError: if encoder, data and settings do not fit each other or the run in the folder.
+        NonFiniteError: if the training fails.
+        StoppedError: if SIGTERM came.
+    """
+    study = Study.open(config)
+    runs = {"world model": config}
+    if config.baseline == "mlp":
+        model = dataclasses.replace(config.model, trunk="mlp")
+        out = config.out / f"baseline-{_BASELINE}"
+        runs[_BASELINE] = dataclasses.replace(config, model=model, out=out, baseline="none")
+    models = {}
+    for name, run in runs.items():
+        trainer = WorldTrainer(run, study)
+        trainer.run()
+        if trainer.stopped:
+            raise StoppedError(f"stopped at step {trainer.step}; go on with --resume")
+        models[name] = WorldModel.from_pretrained(trainer.folder.best, device=study.device)
+    result = evaluate(models, study, steps=config.report_horizon, count=config.report_windows)
+    report = {
+        "encoder_fingerprint": study.form.encoder_fingerprint,
+        "steps": {name: len(data.starts) for name, data in study.sequences.items()},
+        "parameters": {
+            name: sum(p.numel() for p in model.parameters()) for name, model in models.items()
+        },
+        **result,
+        "settings": json.loads(json.dumps(dataclasses.asdict(config), default=str)),
+        "hardware": hardware(study.device),
+        "versions": versions(),
+    }
+    with new_file(config.out / REPORT) as temporary:
+        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    chosen = models["world model"]
+    save_png(config.out / "rollouts.png", rollout_picture(chosen, study, "test"))
+    frames = rollout_video(chosen, study, "test", config.report_horizon)
+    save_gif(config.out / "rollouts.gif", frames, fps=4)
+    with new_file(config.out / "errors.png") as temporary:
+        temporary.write_bytes(_curves(result["open_loop"]))
+    return report
+
+
+def _curves(rows: list[dict[str, Any]]) -> bytes:
+    """Errors over the horizon."""
+    horizons = [float(row["horizon"]) for row in rows]
+    panels = {
+        title: {name: (horizons, [row[key][name] for row in rows]) for name in rows[0][key]}
+        for title, key in (("latent error", "latent_error"), ("PSNR, dB", "psnr"))
+    }
+    return curves(panels, xlabel="steps ahead")
+
+
+def tables(report: dict[str, Any]) -> list[Table]:
+    """The report's figures as tables: errors by horizon, rewards and terminations."""
+    rows = report["open_loop"]
+    names = list(rows[0]["latent_error"]) if rows else []
+    errors = Table(title="Open loop on held-out episodes: latent error | PSNR in dB")
+    for column in ("steps ahead", "windows", *names, "encoded"):
+        errors.add_column(column, justify="right")
+    for row in rows:
+        cells = [f"{row['latent_error'][name]:.3f} | {row['psnr'][name]:.1f}" for name in names]
+        encoded = f"0 | {row['psnr']['encoded']:.1f}"
+        errors.add_row(str(row["horizon"]), str(row["windows"]), *cells, encoded)
+    events = Table(title="Rewards and terminations")
+    keys = ("rate", "auc", "balanced_accuracy", "f1")
+    for column in ("model", "what", "steps", *keys):
+        events.add_column(column)
+    for name, by_kind in report["events"].items():
+        for kind, by_event in by_kind.items():
+            for event, scores in by_event.items():
+                figures = ["-" if scores[key] is None else f"{scores[key]:.3f}" for key in keys]
+                events.add_row(name, event, kind, *figures)
+    return [errors, events]
