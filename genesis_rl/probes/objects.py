@@ -183,11 +183,11 @@ def properties(pack: Pack) -> Properties:
         ValueError: if they do not tell, naming those that there are.
     """
     factors = pack.factors
-    if "state" in factors:
-        return _sprites(factors["state"])
     if {"x", "y"} <= factors.keys():
         names = {"shape": SHAPES} if pack.meta.get("dataset") == "multi_dsprites" else {}
         return _by_name(factors)._replace(names=names)
+    if "state" in factors:
+        return _sprites(factors["state"])
     has = ", ".join(factors) or "none"
     raise ValueError(f"{pack.folder} has no factors of objects (state, or x and y); it has {has}.")
 

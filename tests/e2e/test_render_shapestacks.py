@@ -81,7 +81,7 @@ def test_goes_on_after_a_kill(tmp_path: Path) -> None:
     wait_until(lambda: not session_lives(process.pid))
     kept = {path.name: path.stat().st_mtime_ns for path in done.glob("*.json")}
     assert 2 <= len(kept) < 9
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=120)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=300)
     assert len(list(done.glob("*.json"))) == 9
     assert all((done / name).stat().st_mtime_ns == stamp for name, stamp in kept.items())
     assert len(list((tree / "recordings").iterdir())) == 9  # no remains either
