@@ -11,13 +11,16 @@ from genesis_rl.world_model.sequences import Sequences, Windows
 
 # Largest weight of a rare event in the loss.
 _LARGEST_WEIGHT = 20.0
+# A feature's change in a step, as a share of the largest: what hardly moves is not blown up.
+_LEAST_CHANGE = 0.1
 
 
 class RolloutLoss(NamedTuple):
     """Parts of the loss, each averaged over the steps that there are.
 
     Attributes:
-        dynamics: mean square of the next slots' errors, in units of the features' variances.
+        dynamics: mean square of the next slots' errors, as a share of that of their changes in
+            one step: 1 for copying the slots, one step ahead.
         noise: negative log likelihood of the first step given its error, for sigma alone.
         reward: cross-entropy of a reward other than the usual one, nats, plus the error of how
             much it is.
@@ -38,6 +41,10 @@ class RolloutLoss(NamedTuple):
 def fit_scales(model: WorldModel, data: Sequences) -> None:
     """Set a model's buffers by its training data: scales, the usual reward, weights of events."""
     model.scale.fit(data.features)
+    slots = model.scale(data.features)
+    change = (slots[data.starts + 1] - slots[data.starts]).square().mean((0, 1)).sqrt()
+    largest = float(change.max())
+    model.change_scale.copy_(change.clamp(min=_LEAST_CHANGE * largest) if largest else change + 1)
     rewards, terminated = data.rewards[data.starts], data.terminated[data.starts]
     values, counts = rewards.unique(return_counts=True)
     usual = values[counts.argmax()]
@@ -79,6 +86,7 @@ def rollout_loss(
     state = slots[:, 0]
     parts: list[Tensor] = []
     noise = slots.new_zeros(())
+    unit = model.change_scale.square().mean()
     for h in range(windows.valid.shape[1]):
         outlook = model(state, windows.actions[:, h])
         error = (outlook.means - slots[:, h + 1, None]).square()  # (B, E, K, D)
@@ -101,7 +109,7 @@ def rollout_loss(
             pos_weight=end_bias.exp() if weighted else None,
         )
         payment = happened * F.smooth_l1_loss(outlook.payment, other, reduction="none")
-        dynamics = (error.mean((2, 3)) * members).sum(1) / members.sum(1).clamp_min(1)
+        dynamics = (error.mean((2, 3)) / unit * members).sum(1) / members.sum(1).clamp_min(1)
         parts.append(torch.stack([dynamics, reward + payment, ends], 1) * windows.valid[:, h, None])
         state = followed
     means = torch.stack(parts).sum((0, 1)) / windows.valid.sum().clamp_min(1)

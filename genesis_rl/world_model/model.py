@@ -21,8 +21,8 @@ from genesis_rl.world_model.actions import ActionSpec
 from genesis_rl.world_model.trunks import FlatTrunk, SlotTrunk
 
 _FORMAT, _KIND = 1, "world_model"
-# Standard deviations of the dynamics, in units of the features' own.
-_LEAST_SIGMA, _LARGEST_SIGMA = 1e-3, 3.0
+# Standard deviations of the dynamics, in units of how much the features change in a step.
+_LEAST_SIGMA, _LARGEST_SIGMA = 1e-2, 30.0
 
 Trunk = Literal["slots", "mlp"]
 
@@ -130,8 +130,10 @@ class WorldModel(nn.Module):
         action_spec: the actions it takes.
         form: the slots it knows.
         scale: the features' mean and standard deviation.
+        change_scale: (D,), root mean square of their changes in a step, in scaled units.
     """
 
+    change_scale: Tensor
     usual_reward: Tensor
     reward_scale: Tensor
     event_bias: Tensor
@@ -149,6 +151,7 @@ class WorldModel(nn.Module):
         self.config, self.action_spec, self.form = config, action_spec, form
         num_slots, num_features, width = form.num_slots, form.num_features, config.width
         self.scale = SlotScale(num_features)
+        self.register_buffer("change_scale", torch.ones(num_features))
         for name, value in (("usual_reward", 0), ("reward_scale", 1)):
             self.register_buffer(name, torch.tensor(float(value)))
         for name in ("event_bias", "end_bias"):
@@ -185,9 +188,10 @@ class WorldModel(nn.Module):
         seen, whole = self.trunk(slots, self.action_spec.encode(action))
         hidden = F.relu(self.hidden(seen)).chunk(self.config.ensemble, dim=-1)
         changes = [head(part) for head, part in zip(self.change, hidden, strict=True)]
-        sigma = self.log_sigma(seen).exp().clamp(_LEAST_SIGMA, _LARGEST_SIGMA)
+        means = slots[:, None] + torch.stack(changes, 1) * self.change_scale
+        sigma = self.log_sigma(seen).exp().clamp(_LEAST_SIGMA, _LARGEST_SIGMA) * self.change_scale
         event, payment, end = self.outcome(whole).unbind(-1)
-        return Outlook(slots[:, None] + torch.stack(changes, 1), sigma, event, payment, end)
+        return Outlook(means, sigma, event, payment, end)
 
     @torch.no_grad()
     def step(
