@@ -1,10 +1,10 @@
-"""What the scene models share: the protocol's checks and noise, posteriors, learned priors."""
+"""What the scene models share: the protocol's checks, noise and posteriors."""
 
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from genesis_rl.blocks import check_image_size
 from genesis_rl.likelihood import Gaussian
@@ -120,7 +120,12 @@ class BaseModel(Shareable):
         return self._log_weight(x, self._noise(x, generator))
 
     def sample(
-        self, n: int, *, generator: torch.Generator | None = None, temperature: float = 1.0
+        self,
+        n: int,
+        *,
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
+        noise: Noise | None = None,
     ) -> Slots:
         """Sample novel scenes from the prior.
 
@@ -128,6 +133,7 @@ class BaseModel(Shareable):
             n: number of scenes, at least 1.
             generator: source of the draws, on the model's device.
             temperature: factor on every prior sigma; 0 gives the prior's mean chain.
+            noise: the draws themselves, (n, K, D_m) and (n, K, D_c), in place of the generator.
 
         Returns:
             Slots of ``n`` scenes.
@@ -139,7 +145,8 @@ class BaseModel(Shareable):
             raise ValueError(f"n is {n}; wanted at least 1 scene.")
         if temperature < 0:
             raise ValueError(f"temperature is {temperature}; wanted a value >= 0.")
-        noise = self._noise(next(self.parameters()).new_empty(n), generator)
+        if noise is None:
+            noise = self._noise(next(self.parameters()).new_empty(n), generator)
         return self._generate(Noise(noise.m * temperature, noise.c * temperature))
 
     # ---- the passes, given the noise; None takes z = mu throughout -----------------------------
@@ -212,70 +219,6 @@ def components_and_masks(raw: Tensor, num_slots: int) -> Decoded:
     """
     raw = at_least_float32(raw).unflatten(0, (-1, num_slots))
     return Decoded(torch.sigmoid(raw[:, :, :3]), F.log_softmax(raw[:, :, 3:], dim=1))
-
-
-# ---- learned priors --------------------------------------------------------------------------
-
-
-def learned_prior(raw: Tensor) -> Gaussian:
-    """Learned prior: bounded mean tanh(raw), sigma = sigmoid(raw + 4) + 1e-4.
-
-    The authors' released code of GENESIS leaves the tanh out when sampling, and so samples from
-    another prior than it trained; here both go through this function.
-    """
-    mu, sigma = raw.chunk(2, -1)
-    return Gaussian(torch.tanh(mu), torch.sigmoid(sigma + 4.0) + 1e-4)
-
-
-def stack_gaussians(steps: list[Gaussian]) -> Gaussian:
-    """Put the distributions of K slots side by side: (B, D) each to (B, K, D)."""
-    return Gaussian(torch.stack([s.mu for s in steps], 1), torch.stack([s.sigma for s in steps], 1))
-
-
-def prior_step(
-    lstm: nn.LSTMCell, head: nn.Linear, z_prev: Tensor | None, state: LstmState | None, like: Tensor
-) -> tuple[Gaussian, LstmState | None]:
-    """p(z_k | z_<k) (paper Eq. 1), for scoring and for sampling alike.
-
-    Args:
-        lstm: the prior's LSTM.
-        head: linear layer from its state to the distribution's parameters.
-        z_prev: the latents of the slot before, (B, D); None at the first slot, whose prior is the
-            standard normal.
-        state: the LSTM's state after the step before; None at the first two slots.
-        like: a tensor of the latents' shape, dtype and device.
-
-    Returns:
-        The slot's prior and the LSTM's state.
-    """
-    if z_prev is None:
-        return Gaussian(torch.zeros_like(like), torch.ones_like(like)), None
-    state = lstm(z_prev, state)
-    return learned_prior(head(state[0])), state
-
-
-def prior_of(lstm: nn.LSTMCell, head: nn.Linear, z: Tensor) -> Gaussian:
-    """The autoregressive prior's parameters at given latents (B, K, D)."""
-    steps: list[Gaussian] = []
-    state: LstmState | None = None
-    z_prev = None
-    with torch.autocast(z.device.type, enabled=False):
-        for z_k in z.unbind(1):
-            step, state = prior_step(lstm, head, z_prev, state, z_k)
-            steps.append(step)
-            z_prev = z_k
-    return stack_gaussians(steps)
-
-
-def prior_sample(lstm: nn.LSTMCell, head: nn.Linear, eps: Tensor) -> Tensor:
-    """Ancestral sampling with the prior steps that training scores with, from noise (B, K, D)."""
-    z: list[Tensor] = []
-    state: LstmState | None = None
-    with torch.autocast(eps.device.type, enabled=False):
-        for eps_k in eps.unbind(1):
-            p, state = prior_step(lstm, head, z[-1] if z else None, state, eps_k)
-            z.append(p.draw(eps_k))
-    return torch.stack(z, 1)
 
 
 # ---- checks of configs -----------------------------------------------------------------------

@@ -6,7 +6,7 @@ GENESIS-S decodes the components from z_m too.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,6 @@ from genesis_rl.blocks import (
 )
 from genesis_rl.likelihood import Gaussian, Mixture, kl_monte_carlo, mixture_nll, stick_breaking
 from genesis_rl.models.base import (
-    BaseModel,
     LstmState,
     Noise,
     at_least_float32,
@@ -27,14 +26,18 @@ from genesis_rl.models.base import (
     check_counts,
     check_positive,
     check_shared,
-    learned_prior,
     masked_images,
     no_latents,
-    prior_of,
-    prior_sample,
+)
+from genesis_rl.models.prior import (
+    NextSlot,
+    StepwiseModel,
+    learned_prior,
     stack_gaussians,
 )
 from genesis_rl.slots import Decoded, ElboTerms, Slots
+
+Prior = Literal["autoregressive", "independent"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,10 @@ class GenesisSConfig:
     decode_last_mask: bool = False
     """decode the K-th slot's mask although it is never used: in training its activations then take
     part in the decoder's batch statistics, as in the authors' code"""
+    prior: Prior = "autoregressive"
+    """of the mask latents: each slot given those before (the paper's), or "independent", the
+    ablation: each slot has a learned Gaussian of its own, by the same network blind to the slots
+    before, so that nothing is lost but how slots depend on each other"""
 
     def __post_init__(self) -> None:
         """Check values."""
@@ -85,6 +92,8 @@ class GenesisSConfig:
         check_channels(self, "decoder_channels", 5)
         if self.mask_logit_bound is not None:
             check_positive(self, "mask_logit_bound")
+        if self.prior not in get_args(Prior):
+            raise ValueError(f"prior is {self.prior!r}; wanted one of {get_args(Prior)}.")
 
 
 @dataclass(frozen=True)
@@ -117,7 +126,7 @@ class Inference(NamedTuple):
     p_c: Gaussian
 
 
-class GenesisS(BaseModel):
+class GenesisS(StepwiseModel):
     """GENESIS-S: one latent per slot, decoded to its mask and to its component."""
 
     model_name = "genesis_s"
@@ -128,6 +137,7 @@ class GenesisS(BaseModel):
         """Build with PyTorch's default initialisation, as the authors' code does."""
         super().__init__()
         self.config = config
+        self.conditional = config.prior == "autoregressive"
         width = config.mask_latent_size
         self.encoder = GatedEncoder(config.image_size, config.encoder_channels, config.feature_size)
         self.first_posterior = nn.Linear(config.feature_size, 2 * width)
@@ -156,6 +166,18 @@ class GenesisS(BaseModel):
         """Decode slots to components and masks; ``slots.log_pi`` is decoded anew from z_m."""
         self._check_slots(slots)
         return Decoded(self._decode_components(slots), self._decode_masks(slots.z_m))
+
+    def next_slot(
+        self, noise: Noise, previous: Tensor | None = None, state: LstmState | None = None
+    ) -> NextSlot:
+        """Draw the next slot from p(z_m_k | z_m_<k) p(z_c_k | z_m_k); see `SceneBuilder`."""
+        z_prev = None if previous is None else previous[:, : self.latent_sizes[0]]
+        p_m, state = self._prior_step(z_prev, state, noise.m)
+        z_m = p_m.draw(noise.m)
+        p_c = self._component_prior(z_m[:, None])
+        z_c = p_c.draw(noise.c[:, None])
+        log_p = p_m.log_prob(z_m) + p_c.log_prob(z_c)[:, 0]
+        return NextSlot(z_m, z_c[:, 0], log_p, state)
 
     # ---- the passes, given the noise ---------------------------------------------------------
 
@@ -192,7 +214,7 @@ class GenesisS(BaseModel):
 
     def _generate(self, noise: Noise) -> Slots:
         """Ancestral sampling (paper Eqs. 1 and 2)."""
-        z_m = prior_sample(self.prior_lstm, self.prior_head, noise.m)
+        z_m = self._prior_sample(noise.m)
         return Slots(z_m, self._component_prior(z_m).draw(noise.c), self._decode_masks(z_m))
 
     # ---- mask latents ------------------------------------------------------------------------
@@ -216,7 +238,7 @@ class GenesisS(BaseModel):
 
     def _mask_prior(self, z_m: Tensor) -> Gaussian:
         """The prior's parameters at given latents (B, K, D_m)."""
-        return prior_of(self.prior_lstm, self.prior_head, z_m)
+        return self._prior_of(z_m)
 
     def _decode_masks(self, z_m: Tensor) -> Tensor:
         """All masks in parallel, then stick-breaking: (B, K, D_m) to log_pi (B, K, 1, H, W)."""

@@ -16,16 +16,15 @@ from torch import Tensor, nn
 from genesis_rl.blocks import UNet, conv_norm, coordinate_map
 from genesis_rl.likelihood import Gaussian, Mixture, categorical_kl, kl_monte_carlo, mixture_nll
 from genesis_rl.models.base import (
-    BaseModel,
+    LstmState,
     Noise,
     at_least_float32,
     check_counts,
     check_shared,
     components_and_masks,
     no_latents,
-    prior_of,
-    prior_sample,
 )
+from genesis_rl.models.prior import NextSlot, StepwiseModel
 from genesis_rl.slots import Decoded, ElboTerms, Slots
 
 _GROUPS = 8  # of every group norm
@@ -140,7 +139,7 @@ class SlotDecoder(nn.Module):
         return out
 
 
-class GenesisV2(BaseModel):
+class GenesisV2(StepwiseModel):
     """GENESIS-V2: slots grown around random seeds, one latent z_c each (D_m = 0).
 
     Inferred slots carry the attention's masks, which pool the features; images are reconstructed
@@ -196,6 +195,14 @@ class GenesisV2(BaseModel):
     def _decode_latents(self, z_c: Tensor) -> Decoded:
         return components_and_masks(self.decoder(z_c.flatten(0, 1)), self.config.num_slots)
 
+    def next_slot(
+        self, noise: Noise, previous: Tensor | None = None, state: LstmState | None = None
+    ) -> NextSlot:
+        """Draw the next slot from p(z_c_k | z_c_<k); see `SceneBuilder`."""
+        p, state = self._prior_step(previous, state, noise.c)
+        z_c = p.draw(noise.c)
+        return NextSlot(noise.m, z_c, p.log_prob(z_c), state)
+
     # ---- the passes, given the noise ---------------------------------------------------------
 
     def _noise(self, like: Tensor, generator: torch.Generator | None) -> Noise:
@@ -241,12 +248,12 @@ class GenesisV2(BaseModel):
 
     def _generate(self, noise: Noise) -> Slots:
         """Ancestral sampling; the masks are the decoder's."""
-        z_c = prior_sample(self.prior_lstm, self.prior_head, noise.c)
+        z_c = self._prior_sample(noise.c)
         return Slots(noise.m, z_c, self._decode_latents(z_c).log_pi)
 
     def _prior(self, z_c: Tensor) -> Gaussian:
         """The prior's parameters at given latents (B, K, D_c)."""
-        return prior_of(self.prior_lstm, self.prior_head, z_c)
+        return self._prior_of(z_c)
 
     # ---- inference ---------------------------------------------------------------------------
 

@@ -1,0 +1,159 @@
+"""Priors that draw a scene slot by slot, and the ablation whose slots are independent."""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from genesis_rl.checkpoint import fingerprint, load_pretrained, save_pretrained
+from genesis_rl.models import MODELS, build_model
+from genesis_rl.models.base import Noise
+from genesis_rl.models.prior import SceneBuilder
+
+K = 4
+_GATED = {"num_slots": K, "mask_latent_size": 7, "feature_size": 12, "prior_lstm_size": 11}
+SMALL: dict[str, dict[str, Any]] = {
+    "genesis": {**_GATED, "component_latent_size": 3, "prior_mlp_size": 9},
+    "genesis_s": _GATED,
+    "genesis_v2": {
+        "num_slots": K,
+        "component_latent_size": 5,
+        "encoder_channels": 8,
+        "decoder_channels": 8,
+    },
+}
+GATED = ["genesis", "genesis_s"]
+
+
+def build(name: str, **changes: Any) -> Any:
+    torch.manual_seed(0)
+    model = build_model(MODELS[name][0](**({"image_size": 32} | SMALL[name] | changes)))
+    with torch.no_grad():  # distributions that depend on the slots clearly
+        model.prior_lstm.weight_ih.mul_(5)
+        model.prior_head.weight.mul_(5)
+    return model.eval()
+
+
+def noise(model: Any, batch: int) -> Noise:
+    generator = torch.Generator().manual_seed(1)
+    m, c = (torch.randn(batch, K, d, generator=generator) for d in model.latent_sizes)
+    return Noise(m, c)
+
+
+def built(model: Any, eps: Noise) -> tuple[Tensor, Tensor]:
+    """Scenes slot by slot, (B, K, D), and the log densities of their slots, (B, K)."""
+    z: list[Tensor] = []
+    log_p: list[Tensor] = []
+    state = None
+    for k in range(K):
+        slot = model.next_slot(Noise(eps.m[:, k], eps.c[:, k]), z[-1] if z else None, state)
+        state = slot.state
+        z.append(torch.cat([slot.z_m, slot.z_c], 1))
+        log_p.append(slot.log_p)
+    return torch.stack(z, 1), torch.stack(log_p, 1)
+
+
+@pytest.mark.parametrize("name", SMALL)
+@torch.no_grad()
+def test_slot_by_slot_is_sampling(name: str) -> None:
+    model = build(name)
+    assert issubclass(type(model), SceneBuilder)
+    eps = noise(model, 3)
+    scenes, log_p = built(model, eps)
+    sampled = model._generate(eps)
+    torch.testing.assert_close(scenes, sampled.features)
+    # The density is that of the prior which training scores with.
+    if name == "genesis_v2":
+        expected = model._prior(sampled.z_c).log_prob(sampled.z_c)
+    else:
+        expected = model._mask_prior(sampled.z_m).log_prob(sampled.z_m)
+        expected = expected + model._component_prior(sampled.z_m).log_prob(sampled.z_c)
+    torch.testing.assert_close(log_p, expected)
+
+
+@pytest.mark.parametrize("name", SMALL)
+@torch.no_grad()
+def test_candidates_share_the_slots_before(name: str) -> None:
+    model = build(name)
+    eps = noise(model, 6)
+    first = model.next_slot(Noise(eps.m[:1, 0], eps.c[:1, 0]))
+    before = torch.cat([first.z_m, first.z_c], 1)
+    together = model.next_slot(Noise(eps.m[:, 1], eps.c[:, 1]), before, first.state)
+    for row in range(6):
+        alone = model.next_slot(
+            Noise(eps.m[row : row + 1, 1], eps.c[row : row + 1, 1]), before, first.state
+        )
+        torch.testing.assert_close(alone.z_c[0], together.z_c[row])
+        torch.testing.assert_close(alone.log_p[0], together.log_p[row])
+
+
+def test_models_without_such_a_prior() -> None:
+    for name in set(MODELS) - set(SMALL):
+        assert not issubclass(MODELS[name][1], SceneBuilder), name
+
+
+@pytest.mark.parametrize("name", GATED)
+@torch.no_grad()
+def test_independent_slots_do_not_see_each_other(name: str) -> None:
+    """Moving a slot moves the priors of those after it, but not in the ablation."""
+    z = torch.randn(2, K, 7, generator=torch.Generator().manual_seed(2))
+    moved = z.clone()
+    moved[:, 1] += 1
+    for prior in ("autoregressive", "independent"):
+        model = build(name, prior=prior)
+        before, after = model._mask_prior(z), model._mask_prior(moved)
+        same = (before.mu == after.mu).flatten(2).all(2).all(0)
+        assert same.tolist() == [True, True, *[prior == "independent"] * 2]
+        if prior == "independent":  # one Gaussian per slot, whatever the scene, none like another
+            torch.testing.assert_close(before.mu[0], before.mu[1])
+            assert (before.mu[0, 1] - before.mu[0, 2]).abs().max() > 1e-3
+            assert torch.equal(before.sigma[:, 0], torch.ones(2, 7))
+
+
+@torch.no_grad()
+def test_the_ablation_changes_nothing_but_the_prior() -> None:
+    full, ablated = build("genesis"), build("genesis", prior="independent")
+    ablated.load_state_dict(full.state_dict())
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+    one, other = full.elbo(x, sample=False), ablated.elbo(x, sample=False)
+    assert torch.equal(one.nll, other.nll) and torch.equal(one.kl_c, other.kl_c)
+    assert torch.equal(one.kl_m[:, 0], other.kl_m[:, 0])
+    assert not torch.equal(one.kl_m[:, 1:], other.kl_m[:, 1:])
+
+
+def test_the_ablation_trains() -> None:
+    model = build("genesis", prior="independent").train()
+    model.elbo(torch.rand(4, 3, 32, 32)).kl.mean().backward()
+    for name in ("prior_lstm.weight_hh", "prior_lstm.bias_ih", "prior_head.weight"):
+        assert model.get_parameter(name).grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize("prior", ["autoregressive", "independent"])
+def test_it_is_saved(prior: str, tmp_path: Path) -> None:
+    save_pretrained(build("genesis_s", prior=prior), tmp_path)
+    loaded = load_pretrained(tmp_path, device="cpu").model
+    assert loaded.config.prior == prior
+    assert loaded.conditional is (prior == "autoregressive")  # type: ignore[attr-defined]
+
+
+def test_models_from_before_the_option_keep_their_fingerprint() -> None:
+    model = build("genesis")
+    fields = [f for f in dataclasses.fields(model.config) if f.name != "prior"]
+    values = ", ".join(f"{f.name}={getattr(model.config, f.name)!r}" for f in fields)
+    digest = hashlib.sha256(f"Genesis GenesisConfig({values})".encode())
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode() + value.numpy().tobytes())
+    assert fingerprint(model) == digest.hexdigest()
+    ablated = build("genesis", prior="independent")
+    ablated.load_state_dict(model.state_dict())
+    assert fingerprint(ablated) != fingerprint(model)
+
+
+@pytest.mark.parametrize("name", GATED)
+def test_other_priors(name: str) -> None:
+    with pytest.raises(ValueError, match="prior is 'flat'; wanted one of"):
+        build(name, prior="flat")
