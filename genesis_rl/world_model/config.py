@@ -35,7 +35,7 @@ class WorldTrainConfig:
     """keep every object in its slot within an episode"""
     baseline: Literal["none", "mlp"] = "none"
     """also train a network without slots, an MLP over all latents in a row, to compare with"""
-    steps: int = 6_000
+    steps: int = 5_000
     """updates in all"""
     max_minutes: float | None = None
     """end after this time even if steps remain; the schedule then runs over the time"""

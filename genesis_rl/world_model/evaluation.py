@@ -40,16 +40,20 @@ def evaluate(
     Returns:
         JSON data: ``open_loop``, a row for each horizon with the number of windows that reach it
         and by name ``latent_error`` (root mean square in units of the features' standard
-        deviations) and ``psnr`` (decoded frames against recorded ones, dB); the name "copy" stands
-        for the last known slots, "encoded" for those of the recorded frame itself, the best that
-        decoding allows. ``events`` by name: see `event_scores`; for single steps of the whole
-        split (``one_step``) and for all steps of the rollouts (``open_loop``).
+        deviations), ``uncertainty`` (the ensemble's, mean, and its rank correlation with the latent
+        error over the windows, None where either is constant) and ``psnr`` (decoded frames against
+        recorded ones, dB); the name "copy" stands for the last known slots, "encoded" for those of
+        the recorded frame itself, the best that decoding allows. ``events`` by name: see
+        `event_scores`; for single steps of the whole split (``one_step``) and for all steps of the
+        rollouts (``open_loop``).
     """
     data = study.sequences["test"]
     picks = torch.linspace(0, len(data.starts) - 1, count).long().unique()
-    windows = data.windows(data.starts[picks.to(data.starts.device)], steps)
+    starts = data.starts[picks.to(data.starts.device)]
+    windows = data.windows(starts, steps)
     every = data.windows(data.starts, 1)
     slots: dict[str, Tensor] = {}
+    doubts: dict[str, Tensor] = {}
     events: dict[str, Any] = {}
     for name, model in models.items():
         parts = [
@@ -59,6 +63,7 @@ def evaluate(
             )
         ]
         slots[name] = torch.cat([part.features for part in parts])
+        doubts[name] = torch.cat([part.uncertainty for part in parts])
         ahead = torch.cat([part.reward for part in parts]), torch.cat([p.terminated for p in parts])
         steps_ahead = [
             model.step(features, actions)
@@ -77,7 +82,7 @@ def evaluate(
     slots["copy"] = windows.features[:, :1].expand_as(windows.features[:, 1:])
     scale = next(iter(models.values())).scale.scale
     rows = [
-        _row(horizon, slots, windows, scale, study, starts=data.starts[picks.to(scale.device)])
+        _row(horizon, slots, doubts, windows, scale, study, starts)
         for horizon in HORIZONS
         if horizon <= steps and bool(windows.valid[:, horizon - 1].any())
     ]
@@ -87,6 +92,7 @@ def evaluate(
 def _row(
     horizon: int,
     slots: Mapping[str, Tensor],
+    doubts: Mapping[str, Tensor],
     windows: Windows,
     scale: Tensor,
     study: Study,
@@ -104,18 +110,31 @@ def _row(
         preprocessing=study.encoder.preprocessing,
         device=study.encoder.device,
     )
+    errors = {
+        name: ((values - true) / scale).square().mean((1, 2)) for name, values in ahead.items()
+    }
+    doubt = {name: values[reached, horizon - 1] for name, values in doubts.items()}
     return {
         "horizon": horizon,
         "windows": int(reached.sum()),
-        "latent_error": {
-            name: float(((values - true) / scale).square().mean().sqrt())
-            for name, values in ahead.items()
+        "latent_error": {name: float(error.mean().sqrt()) for name, error in errors.items()},
+        "uncertainty": {
+            name: {"mean": float(values.mean()), "correlation": _alike(values, errors[name])}
+            for name, values in doubt.items()
         },
         "psnr": {
             name: psnr(study.encoder.decode(values[:_DECODED]).image, images)
             for name, values in (ahead | {"encoded": true}).items()
         },
     }
+
+
+def _alike(values: Tensor, others: Tensor) -> float | None:
+    """Spearman's rank correlation of two vectors; None where one is constant."""
+    ranks = [rankdata(vector.cpu().numpy()) for vector in (values, others)]
+    if not all(np.ptp(rank) for rank in ranks):
+        return None
+    return float(np.corrcoef(*ranks)[0, 1])
 
 
 def psnr(images: Tensor, wanted: Tensor) -> float:
@@ -143,7 +162,7 @@ def event_scores(
     valid = windows.valid > 0
     usual, scale = model.usual_reward, model.reward_scale
     true, said = windows.rewards[valid], reward[valid]
-    surprise = (said - usual).abs() / (2 * scale)
+    surprise = (said - usual).abs() / scale
     return {
         "reward": {
             **classification(surprise.cpu().numpy(), (true != usual).cpu().numpy()),

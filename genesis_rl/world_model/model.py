@@ -35,7 +35,7 @@ class WorldModelConfig:
     """a transformer over slots, or an MLP over all latents in a row"""
     width: int = 64
     """size of the tokens"""
-    layers: int = 3
+    layers: int = 2
     """transformer blocks, or hidden layers of the MLP"""
     attention_heads: int = 4
     """heads of the attention; they divide the width"""

@@ -112,6 +112,8 @@ def test_from_a_recording_to_a_report(
     # All of the 16 windows have a first step, and of copies it costs about a step's change.
     assert rows[0]["windows"] == 16 and rows[0]["latent_error"]["copy"] > 0
     assert 0 < rows[0]["psnr"]["encoded"] < 100
+    doubt = rows[0]["uncertainty"]["world model"]
+    assert doubt["mean"] > 0 and -1 <= doubt["correlation"] <= 1
     for name in ("world model", "mlp"):
         ends = report["events"][name]["one_step"]["terminated"]
         assert 0 < ends["rate"] < 1 and 0 <= ends["auc"] <= 1

@@ -12,7 +12,7 @@ from genesis_rl.data.transitions import Transitions
 from genesis_rl.models import GenesisConfig, build_model
 from genesis_rl.perception import SlotEncoder
 from genesis_rl.world_model import ActionSpec, SlotForm, WorldModel, WorldModelConfig
-from genesis_rl.world_model.evaluation import classification, psnr
+from genesis_rl.world_model.evaluation import classification, event_scores, psnr
 from genesis_rl.world_model.loss import fit_scales, rollout_loss
 from genesis_rl.world_model.rollouts import open_loop
 from genesis_rl.world_model.sequences import Sequences, encode
@@ -225,6 +225,25 @@ def test_classification() -> None:
     assert found["balanced_accuracy"] == pytest.approx(0.5 * (1 / 2 + 2 / 3))
     assert found["rate"] == pytest.approx(0.4)
     assert classification(scores, np.zeros(5, np.bool_))["auc"] is None
+
+
+def test_rewards_are_foretold_when_nearer_to_the_event() -> None:
+    model, data = WorldModel(WorldModelConfig(layers=1), MOVES, FORM), walk(50)
+    model.usual_reward.fill_(0)
+    model.reward_scale.fill_(2)
+    windows = data.windows(data.starts, 2)
+    windows = windows._replace(rewards=2 * windows.rewards)
+    # What comes after the end counts for nothing.
+    padding = 9 * (1 - windows.valid)
+    said = 0.6 * windows.rewards + padding
+    found = event_scores(model, said, windows.terminated + padding, windows)
+    for event in ("reward", "terminated"):
+        assert found[event]["auc"] == found[event]["f1"] == 1
+    rate = found["reward"]["rate"]
+    assert rate is not None and found["reward"]["usual_mae"] == pytest.approx(2 * rate, rel=1e-5)
+    assert found["reward"]["mae"] == pytest.approx(0.8 * rate, rel=1e-5)
+    few = event_scores(model, 0.4 * windows.rewards, windows.terminated, windows)["reward"]
+    assert few["auc"] == 1 and few["f1"] == 0
 
 
 def test_psnr() -> None:
