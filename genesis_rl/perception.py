@@ -15,12 +15,15 @@ from torch import Tensor, nn
 from genesis_rl.blocks import fold_batch_norm
 from genesis_rl.checkpoint import fingerprint, load_pretrained, pick_device
 from genesis_rl.frames import Layout, Preprocessing, White, to_images
+from genesis_rl.models.base import Noise
+from genesis_rl.models.prior import SceneBuilder
 from genesis_rl.slots import Decoded, SceneModel, Slots, check_shape
 
 Precision = Literal["float32", "bfloat16"]
 
 # A process that was forked after this import has another id.
 _IMPORT_PID = os.getpid()
+_NOT_FINITE = "the model's latents are not finite; wanted weights of a sound training."
 
 
 def _enter_process(device: torch.device) -> None:
@@ -81,6 +84,8 @@ class SlotEncoder:
         num_slots: K.
         latent_sizes: (D_m, D_c).
         fingerprint: sha256 over config and weights.
+        name: of the model's kind, such as "genesis".
+        has_prior: whether the model has a prior that draws scenes slot by slot.
         device: where the model runs.
         preprocessing: how frames come to ``image_size``.
         source: absolute path or hub id, None if the model came from memory.
@@ -141,6 +146,8 @@ class SlotEncoder:
         self.num_slots: int = model.config.num_slots
         self.latent_sizes: tuple[int, int] = model.latent_sizes
         self.fingerprint: str = fingerprint(model)
+        self.name: str = getattr(model, "model_name", type(model).__name__)
+        self.has_prior: bool = isinstance(model, SceneBuilder)
         own = model if self.source else copy.deepcopy(model)  # the caller's model stays as it is
         self._model = cast("SceneModel", _inference_form(own, self.device))
         self._compiled = torch.compile(self._model.infer) if compile else None
@@ -259,6 +266,39 @@ class SlotEncoder:
                 torch.cat([part.log_pi for part in parts]).float(),
             )
 
+    def sample(self, noise: Tensor, *, mask_geometry: bool = False) -> Tensor:
+        """Draw novel scenes from the model's prior.
+
+        Args:
+            noise: (B, K, D_m + D_c), standard normal times a temperature; what is drawn is a
+                function of it.
+            mask_geometry: append the geometry of the masks that the scenes decode to.
+
+        Returns:
+            (B, K, D) float32 on ``device``, as `features` has them.
+
+        Raises:
+            ValueError: if the noise is of another shape, the model has no such prior (see
+                ``has_prior``), or a value is not finite: the weights are broken.
+        """
+        if not self.has_prior:
+            raise ValueError(f"{self.name} has no prior that draws scenes slot by slot.")
+        d_m, d_c = self.latent_sizes
+        check_shape(noise, (None, self.num_slots, d_m + d_c), "noise")
+        # The protocol's sample takes a generator, whose draws would depend on the batch.
+        model = cast("Any", self._model)
+        parts = []
+        with torch.inference_mode(), self._precision():
+            for chunk in noise.to(self.device, torch.float32).split(self.batch_size):
+                drawn = Noise(chunk[..., :d_m], chunk[..., d_m:])
+                slots: Slots = model.sample(len(chunk), noise=drawn)
+                kinds = [slots.features, *([slots.mask_geometry()] if mask_geometry else [])]
+                parts.append(torch.cat(kinds, dim=-1).float())
+            features = torch.cat(parts)
+            if not bool(features.isfinite().all()):
+                raise ValueError(_NOT_FINITE)
+        return features
+
     def _precision(self) -> AbstractContextManager[Any]:
         if self.dtype == "bfloat16":
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
@@ -277,7 +317,7 @@ def slot_features(slots: Slots, *, mask_geometry: bool = False) -> npt.NDArray[n
             parts.append(slots.mask_geometry())
         features = torch.cat(parts, dim=-1).float().cpu().numpy()
     if not np.isfinite(features).all():
-        raise ValueError("the model's latents are not finite; wanted weights of a sound training.")
+        raise ValueError(_NOT_FINITE)
     return cast("npt.NDArray[np.float32]", features)
 
 
