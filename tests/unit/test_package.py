@@ -28,7 +28,7 @@ LAYERS = (
     {"benchmark", "doctor", "export", "figures", "scoring"},
     {"evaluation"},
     {"probes", "world_model"},
-    {"model_card", "results"},
+    {"model_card", "results", "imagination"},
     {"sharing"},
     {"envs"},
     {"agents"},
