@@ -34,7 +34,7 @@ class GymVecEnv(VecEnv):
 
         Args:
             envs: resets in the step that ends an episode (`AutoresetMode.SAME_STEP`), and its
-                observations are arrays.
+                observations are arrays, or dicts of arrays.
 
         Raises:
             TypeError: for anything but a vector environment with such observations.
@@ -48,8 +48,10 @@ class GymVecEnv(VecEnv):
                 f"envs must reset in the same step, got {mode}: make it with"
                 " autoreset_mode='SameStep'"
             )
-        if not isinstance(envs.single_observation_space, gym.spaces.Box):
-            raise TypeError(f"observations must be arrays, got {envs.single_observation_space}")
+        space = envs.single_observation_space
+        parts = list(space.values()) if isinstance(space, gym.spaces.Dict) else [space]
+        if not all(isinstance(part, gym.spaces.Box) for part in parts):
+            raise TypeError(f"observations must be arrays or dicts of arrays, got {space}")
         self.envs = envs
         self._actions: npt.NDArray[Any] = np.zeros(0)
         super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)

@@ -19,6 +19,12 @@ def register_envs() -> None:
                 vector_entry_point=f"genesis_rl.envs.sprite_vector:{name}VectorEnv",
                 max_episode_steps=100,
             )
+    if "genesis_rl/Imagination-v0" not in gym.registry:
+        gym.register(
+            id="genesis_rl/Imagination-v0",
+            entry_point="genesis_rl.envs.imagination:ImaginationEnv",
+            vector_entry_point="genesis_rl.envs.imagination_vector:ImaginationVectorEnv",
+        )
     if "genesis_rl/ShapeStacks-v0" not in gym.registry:
         gym.register(
             id="genesis_rl/ShapeStacks-v0",

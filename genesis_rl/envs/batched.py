@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import gymnasium as gym
 import numpy as np
@@ -21,6 +21,26 @@ class Outcome(NamedTuple):
     truncated: Flags
 
 
+class Single(Protocol):
+    """What a batch takes over from a single environment."""
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """As Gymnasium has it."""
+
+    @property
+    def render_mode(self) -> str | None:
+        """As Gymnasium has it."""
+
+    @property
+    def observation_space(self) -> gym.Space[Any]:
+        """Of one environment."""
+
+    @property
+    def action_space(self) -> gym.Space[Any]:
+        """Of one environment."""
+
+
 class BatchedVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     """Base of environments that are many at once, equal step by step to as many single ones.
 
@@ -32,13 +52,11 @@ class BatchedVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     A subclass starts, moves and shows some of its members, by their indices.
     """
 
-    def __init__(
-        self, one: gym.Env[Any, Any], num_envs: int, autoreset_mode: str | AutoresetMode
-    ) -> None:
+    def __init__(self, one: Single, num_envs: int, autoreset_mode: str | AutoresetMode) -> None:
         """Take the spaces, metadata and render mode of a single environment.
 
         Args:
-            one: a single environment, or what has its attributes.
+            one: of which there are to be many.
             num_envs: how many, B.
             autoreset_mode: one of Gymnasium's modes, or its value ("NextStep", "SameStep",
                 "Disabled").

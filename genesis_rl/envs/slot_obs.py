@@ -206,7 +206,7 @@ class SlotObsCodec:
         features, info = self._infer(batch)
         if first is not None:
             self._align(features, info, np.zeros(1, np.intp), np.array([first]))
-        return self._arrange(features[0], observation), {k: v[0] for k, v in info.items()}
+        return self.arrange(features[0], observation), {k: v[0] for k, v in info.items()}
 
     def encode_step(
         self, observations: Any, final: Mapping[int, Any], first: npt.NDArray[np.bool_]
@@ -231,12 +231,12 @@ class SlotObsCodec:
         self._align(features[:n], info, np.arange(n), first)
         ends = {
             index: (
-                self._arrange(features[n + row], observation),
+                self.arrange(features[n + row], observation),
                 {name: value[row] for name, value in tail.items()},
             )
             for row, (index, observation) in enumerate(final.items())
         }
-        return EncodedStep(self._arrange(features[:n], observations), info, ends)
+        return EncodedStep(self.arrange(features[:n], observations), info, ends)
 
     def _infer(self, frames: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float32], Info]:
         """Encode frames (B, ...) to features (B, K, D) and the entries of the info.
@@ -270,8 +270,11 @@ class SlotObsCodec:
         if "masks" in info:
             info["masks"][:] = np.take_along_axis(info["masks"], order[..., None, None], axis=1)
 
-    def _arrange(self, features: npt.NDArray[np.float32], observation: Any) -> Any:
-        """Lay out features (..., K, D) as the space says and add what is kept."""
+    def arrange(self, features: npt.NDArray[np.float32], observation: Any = None) -> Any:
+        """Lay out features (..., K, D) as the space says and add what is kept of an observation.
+
+        Features that end with the mask geometry lose it unless the options ask for it.
+        """
         d_m, d_c = self.encoder.latent_sizes
         if not self.options.mask_geometry:
             features = np.ascontiguousarray(features[..., : d_m + d_c])

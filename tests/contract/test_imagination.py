@@ -1,0 +1,273 @@
+"""Imagined environments: Gymnasium's contract, a batch against single ones, a policy's move."""
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode
+from stable_baselines3 import PPO
+from stable_baselines3.common.env_checker import check_env as sb3_check_env
+from stable_baselines3.common.utils import check_for_correct_spaces
+from stable_baselines3.common.vec_env import VecMonitor
+
+from genesis_rl import GenesisObs
+from genesis_rl.agents.vec_gym import GymVecEnv
+from genesis_rl.checkpoint import save_pretrained
+from genesis_rl.models import Genesis
+from genesis_rl.perception import SlotEncoder
+from genesis_rl.world_model import ActionSpec, SlotForm, WorldModel, WorldModelConfig
+
+ID = "genesis_rl/Imagination-v0"
+MOVES = ActionSpec("discrete", n=4)
+PUSHES = ActionSpec("box", low=(-1.0, -2.0), high=(1.0, 2.0))
+
+
+def make_world(folder: Path, encoder: SlotEncoder, spec: ActionSpec, *, geometry: bool) -> str:
+    torch.manual_seed(1)
+    form = SlotForm(encoder.fingerprint, encoder.num_slots, encoder.latent_sizes, geometry)
+    world = WorldModel(WorldModelConfig(width=8, layers=1, ensemble=2), spec, form)
+    with torch.no_grad():
+        world.outcome.get_parameter("2.bias")[2] = -1.5  # episodes of a few steps
+    world.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory, tiny_genesis: Genesis) -> dict[str, str]:
+    """Folders of a scene model and of world models."""
+    root = tmp_path_factory.mktemp("models")
+    save_pretrained(tiny_genesis, root / "eyes")
+    encoder = SlotEncoder(root / "eyes", device="cpu")
+    return {
+        "eyes": str(root / "eyes"),
+        "moves": make_world(root / "moves", encoder, MOVES, geometry=True),
+        "pushes": make_world(root / "pushes", encoder, PUSHES, geometry=True),
+        "bare": make_world(root / "bare", encoder, MOVES, geometry=False),
+    }
+
+
+def single(models: dict[str, str], world: str = "moves", **options: Any) -> Any:
+    return gym.make(ID, model=models["eyes"], world_model=models[world], device="cpu", **options)
+
+
+def batched(models: dict[str, str], n: int, mode: str = "NextStep", **options: Any) -> Any:
+    options = {"world_model": models[options.pop("world", "moves")], "device": "cpu"} | options
+    return gym.make_vec(ID, n, model=models["eyes"], autoreset_mode=mode, **options)
+
+
+@pytest.mark.parametrize("layout", ["set", "flat", "dict"])
+@pytest.mark.parametrize("world", ["moves", "pushes", "bare"])
+def test_both_check_envs_pass(models: dict[str, str], world: str, layout: str) -> None:
+    env = single(models, world, layout=layout, render_mode="rgb_array", horizon=5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for text in ("unconventional shape", "infinity", "minimum value", "maximum value"):
+            warnings.filterwarnings("ignore", message=f".*{text}")
+        warnings.filterwarnings("ignore", message=".*symmetric and normalized")
+        check_env(env.unwrapped)
+        sb3_check_env(env)
+    env.reset(seed=0)
+    assert env.render().shape == (32, 32, 3)
+
+
+@pytest.mark.parametrize("layout", ["set", "flat", "dict"])
+@pytest.mark.parametrize(("world", "geometry"), [("moves", None), ("moves", False), ("bare", None)])
+def test_spaces_are_those_of_the_real_environment(
+    models: dict[str, str], layout: Any, world: str, geometry: bool | None
+) -> None:
+    env = single(models, world, layout=layout, mask_geometry=geometry)
+    real = GenesisObs(
+        gym.make("genesis_rl/ObjectGoal-v0"),
+        models["eyes"],
+        layout=layout,
+        mask_geometry=world == "moves" and geometry is None,
+        device="cpu",
+    )
+    assert env.observation_space == real.observation_space
+    assert env.action_space == real.action_space
+    assert env.observation_space.contains(env.reset(seed=0)[0])
+
+
+def test_a_policy_moves_between_dream_and_reality(models: dict[str, str]) -> None:
+    venv = VecMonitor(GymVecEnv(batched(models, 4, "SameStep", horizon=6)))
+    policy = PPO("MlpPolicy", venv, n_steps=8, batch_size=16, n_epochs=1, device="cpu", seed=0)
+    policy.learn(64)
+    assert len(policy.ep_info_buffer or []) > 2
+    real = GenesisObs(
+        gym.make("genesis_rl/ObjectGoal-v0"), models["eyes"], mask_geometry=True, device="cpu"
+    )
+    check_for_correct_spaces(real, policy.observation_space, policy.action_space)
+    observation, _ = real.reset(seed=0)
+    action, _ = policy.predict(observation)
+    real.step(action)
+    # A real frame's slots are where a dream may start, and observed as they are.
+    dream = single(models)
+    assert np.array_equal(dream.reset(options={"slots": observation})[0], observation)
+    assert dream.reset(seed=0)[1]["from_prior"] is True
+
+
+def check_same(ours: Any, theirs: Any) -> None:
+    """Compare what resets and steps return, dtypes included."""
+    if isinstance(theirs, dict):
+        assert ours.keys() == theirs.keys()
+        for key in theirs:
+            check_same(ours[key], theirs[key])
+    elif isinstance(theirs, tuple) or (theirs is not None and theirs.dtype == object):
+        for a, b in zip(ours, theirs, strict=True):
+            check_same(a, b)
+    elif theirs is None:
+        assert ours is None
+    else:
+        assert ours.dtype.kind == theirs.dtype.kind
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("layout", ["set", "dict"])
+@pytest.mark.parametrize("mode", ["NextStep", "SameStep", "Disabled"])
+@pytest.mark.parametrize("world", ["moves", "pushes"])
+def test_steps_equal_those_of_single_environments(
+    models: dict[str, str], world: str, mode: str, layout: str
+) -> None:
+    n = 4
+    ours = batched(models, n, mode, world=world, horizon=3, layout=layout)
+    theirs = gym.vector.SyncVectorEnv(
+        [lambda: single(models, world, horizon=3, layout=layout)] * n,
+        autoreset_mode=AutoresetMode(mode),
+    )
+    assert ours.single_observation_space == theirs.single_observation_space
+    assert ours.observation_space == theirs.observation_space
+    check_same(ours.reset(seed=4), theirs.reset(seed=4))
+    ours.action_space.seed(0)
+    ended = np.zeros(2, int)
+    for _ in range(15):
+        actions = ours.action_space.sample()
+        a, b = ours.step(actions), theirs.step(actions)
+        check_same(a, b)
+        assert a[0]["z_m"].dtype == np.float32 if layout == "dict" else a[0].dtype == np.float32
+        ended += a[2].sum(), a[3].sum()
+        done = a[2] | a[3]
+        if mode == "Disabled" and done.any():
+            check_same(*(e.reset(options={"reset_mask": done}) for e in (ours, theirs)))
+    assert ended.min() >= 1
+    check_same(ours.reset(seed=[1, None, 2, 3]), theirs.reset(seed=[1, None, 2, 3]))
+
+
+def test_the_same_seed_gives_the_same_dream(models: dict[str, str]) -> None:
+    def dream() -> list[Any]:
+        env = single(models)
+        seen = [env.reset(seed=11)[0]]
+        for _ in range(20):
+            observation, *_, cut, _ = env.step(2)
+            seen.append(observation)
+            if cut or _:
+                seen.append(env.reset()[0])
+        return seen
+
+    for a, b in zip(dream(), dream(), strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_unseeded_environments_dream_of_different_scenes(models: dict[str, str]) -> None:
+    envs = batched(models, 3)
+    first = envs.reset()[0]
+    assert len(np.unique(first, axis=0)) == 3
+    assert not np.array_equal(single(models).reset()[0], single(models).reset()[0])
+
+
+def test_environments_are_rebuilt_from_their_specs(models: dict[str, str]) -> None:
+    env = single(models, horizon=7, temperature=0.5, start="prior")
+    json.loads(env.spec.to_json())
+    twin = gym.make(gym.envs.registration.EnvSpec.from_json(env.spec.to_json()))
+    assert np.array_equal(env.reset(seed=3)[0], twin.reset(seed=3)[0])
+    envs = batched(models, 3, horizon=7)
+    assert envs.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
+    assert np.array_equal(envs.reset(seed=3)[0], gym.make_vec(envs.spec).reset(seed=3)[0])
+
+
+def test_scenes_are_rendered(models: dict[str, str]) -> None:
+    envs = batched(models, 2, render_mode="rgb_array")
+    envs.reset(seed=5)
+    pictures = envs.render()
+    env = single(models, render_mode="rgb_array")
+    env.reset(seed=6)
+    assert [picture.shape for picture in pictures] == [(32, 32, 3)] * 2
+    assert np.abs(pictures[1].astype(int) - env.render()).max() <= 1
+    assert not np.array_equal(*pictures)
+    venv = GymVecEnv(batched(models, 2, "SameStep", render_mode="rgb_array"))
+    venv.seed(5)
+    venv.reset()
+    picture = venv.render()
+    assert picture is not None and picture.shape[-1] == 3
+
+
+def test_dict_observations_serve_stable_baselines(models: dict[str, str]) -> None:
+    venv = GymVecEnv(batched(models, 3, "SameStep", layout="dict", horizon=2))
+    PPO("MultiInputPolicy", venv, n_steps=4, batch_size=6, n_epochs=1, device="cpu").learn(12)
+    venv.seed(0)
+    venv.reset()
+    for _ in range(2):
+        _, _, dones, infos = venv.step(np.zeros(3, int))
+    last = [info["terminal_observation"] for info, done in zip(infos, dones, strict=True) if done]
+    assert last
+    assert all(venv.observation_space.contains(one) for one in last)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"temperature": 0}, ValueError, "temperature is 0; wanted a value > 0"),
+        ({"horizon": 0}, ValueError, "horizon is 0"),
+        ({"render_mode": "human"}, ValueError, "render_mode is 'human'"),
+        ({"layout": "list"}, ValueError, "layout is 'list'"),
+        ({"world_model": "nowhere"}, ValueError, "nowhere holds no world model"),
+        ({"start": "data", "data": "nowhere"}, ValueError, "nowhere"),
+        ({"horizons": 1}, TypeError, "horizons"),
+        ({"world": "bare", "mask_geometry": True}, ValueError, "was trained without"),
+        ({"n": 0}, ValueError, "num_envs must be an integer >= 1"),
+    ],
+)
+def test_bad_options_are_refused(
+    models: dict[str, str], options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    n = options.pop("n", 2)
+    with pytest.raises(error, match=message):
+        batched(models, n, **options)
+
+
+@pytest.mark.parametrize(
+    ("world", "action"),
+    [("moves", 4), ("moves", -1), ("moves", 0.5), ("moves", [0]), ("pushes", [0.0]), ("pushes", 1)],
+)
+def test_actions_of_other_spaces_are_refused(
+    models: dict[str, str], world: str, action: Any
+) -> None:
+    env = single(models, world).unwrapped
+    with pytest.raises(RuntimeError, match="reset"):
+        env.step(env.action_space.sample())
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match="actions must be 1 of"):
+        env.step(action)
+    with pytest.raises(ValueError, match=r"options has \['scene'\]"):
+        env.reset(options={"scene": 1})
+
+
+def test_no_number_of_an_action_is_no_number_of_a_scene(models: dict[str, str]) -> None:
+    env = single(models, "pushes")
+    before, _ = env.reset(seed=0)
+    after, reward, terminated, truncated, info = env.unwrapped.step(np.full(2, np.nan))
+    assert info["non_finite"] and truncated and not terminated and reward == 0
+    assert np.array_equal(before, after)
+
+
+def test_a_stranger_s_world_model_is_refused(models: dict[str, str], tmp_path: Path) -> None:
+    encoder = SlotEncoder(models["eyes"], device="cpu")
+    encoder.fingerprint = "0" * 64
+    folder = make_world(tmp_path, encoder, MOVES, geometry=True)
+    with pytest.raises(ValueError, match="wanted the encoder that it was trained with"):
+        gym.make(ID, model=models["eyes"], world_model=folder, device="cpu")
