@@ -19,6 +19,19 @@ from genesis_rl.probes import caption, layout
 INDEX = "index.json"
 # The scores on the page; every one that was taken is in the files.
 _SHOWN = ("ari", "ari_fg_2plus", "msc", "mse", "nll", "kl_m", "kl_c", "elbo_bpd", "frechet")
+_IMAGINED = (
+    "valid",
+    "valid_number",
+    "valid_colour",
+    "valid_shape",
+    "valid_inside",
+    "valid_reconstructed",
+    "objects",
+    "nearest_pixels",
+    "spread_pixels",
+    "nearest_features",
+    "spread_features",
+)
 _SHORT = {
     "ari": "ARI",
     "ari_fg_2plus": "ARI-FG, >= 2 objects",
@@ -29,6 +42,17 @@ _SHORT = {
     "kl_c": "KL component",
     "elbo_bpd": "ELBO, bits/dim",
     "frechet": "Frechet",
+    "valid": "valid",
+    "valid_number": "number",
+    "valid_colour": "one colour",
+    "valid_shape": "compact",
+    "valid_inside": "within the frame",
+    "valid_reconstructed": "valid reconstructions",
+    "objects": "objects",
+    "nearest_pixels": "nearest training image, pixels",
+    "spread_pixels": "nearest other scene, pixels",
+    "nearest_features": "nearest training image, features",
+    "spread_features": "nearest other scene, features",
 }
 _ARROWS = {"low": " ↓", "high": " ↑", "": ""}
 
@@ -142,7 +166,12 @@ def _evaluation(path: Path) -> list[str]:
     """Tables of an evaluation: the scores, and the runs they are of."""
     result = _read(path)
     try:
-        return [_scores(result), _runs(result["runs"], path.name)]
+        parts = [f"{_told(result['runs'][0])}.\n\n{_scores(result, _SHOWN)}"]
+        if any("valid" in group["mean"] for group in result["groups"]):
+            table = _scores(result, _IMAGINED, only="valid")
+            count = result["runs"][0]["num_images"]
+            parts.append(f"What {count} scenes from the prior show.\n\n{table}")
+        return [*parts, _runs(result["runs"], path.name)]
     except (KeyError, TypeError, IndexError) as error:
         raise ValueError(
             f"{path} is not what evaluate.py --out writes: {type(error).__name__} {error}."
@@ -175,11 +204,12 @@ def _tables(path: Path) -> list[str]:
     return [*parts, f"All figures and settings: `results/{path.name}`."]
 
 
-def _scores(result: Mapping[str, Any]) -> str:
+def _scores(result: Mapping[str, Any], keys: Sequence[str], only: str | None = None) -> str:
+    """Lay out some scores of an evaluation; of baselines those that have the score ``only``."""
     rows = [row for section in SECTIONS.values() for row in section]
     means = [group["mean"] for group in result["groups"]]
     better = {row.key: row.better for row in rows}
-    shown = [key for key in _SHOWN if any(key in mean for mean in means)]
+    shown = [key for key in keys if any(key in mean for mean in means)]
     head = ["", *(_SHORT[key] + _ARROWS[better[key]] for key in shown)]
     body = [
         [group_title(group), *(format_score(g.get(k), s.get(k)) for k in shown)]
@@ -189,15 +219,19 @@ def _scores(result: Mapping[str, Any]) -> str:
     body += [
         [f"*{name}*", *(format_score(scores.get(k)) if k in scores else "" for k in shown)]
         for name, scores in baseline_columns(result["runs"])
+        if only is None or only in scores
     ]
-    first = result["runs"][0]
+    return _table(head, body)
+
+
+def _told(first: Mapping[str, Any]) -> str:
     told = f"The first {first['num_images']} images of the {first['split']} split"
     if first["frechet_images"]:
         told += (
             f"; Frechet distance ({first['frechet']}) of {first['frechet_images']} scenes from the"
             " prior"
         )
-    return f"{told}.\n\n{_table(head, body)}"
+    return told
 
 
 def _runs(records: Sequence[Mapping[str, Any]], file: str) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor
 from genesis_rl import metrics
 from genesis_rl.data import Pack
 from genesis_rl.metrics.frechet import SampleScorer
+from genesis_rl.metrics.imagined import SceneScorer
 from genesis_rl.slots import SceneModel
 from genesis_rl.training.validate import (
     baseline_scores,
@@ -47,6 +48,7 @@ def score(
     config: ScoreConfig | None = None,
     *,
     samples: SampleScorer | None = None,
+    scenes: SceneScorer | None = None,
 ) -> dict[str, float | None]:
     """Score a model in eval mode on the first images of a pack, in the weights' precision.
 
@@ -54,7 +56,8 @@ def score(
         model: a scene model; its training mode is put back afterwards.
         pack: held-out images, with masks for the scores of objects.
         config: see `ScoreConfig`.
-        samples: what scores scenes from the prior; None: nothing does.
+        samples: what compares scenes from the prior; None: nothing does.
+        scenes: what judges scenes from the prior; None: nothing does.
 
     Returns:
         JSON data, averages over the images; None where no image has the score.
@@ -68,6 +71,8 @@ def score(
         - with masks: those of `image_scores` and `binding_scores`, of the inferred masks, each
           with ``name_images``, the number of images that have it.
         - with ``samples``: ``frechet``, the distance of as many scenes from the prior.
+        - with ``scenes``: what they show, and how far from training images they are; see
+          `genesis_rl.metrics.imagined.SceneScorer`.
 
     Raises:
         ValueError: if the images do not fit the model.
@@ -82,11 +87,18 @@ def score(
     means |= metrics.average(objects)
     if samples is not None:
         means["frechet"] = samples(model, seed=config.seed)["distance"]
+    if scenes is not None:
+        means |= scenes(model, seed=config.seed)
     return _jsonable(means)
 
 
 def baselines(
-    pack: Pack, num_images: int, num_slots: int, *, samples: SampleScorer | None = None
+    pack: Pack,
+    num_images: int,
+    num_slots: int,
+    *,
+    samples: SampleScorer | None = None,
+    scenes: SceneScorer | None = None,
 ) -> dict[str, dict[str, float | None]]:
     """Score what is no model on the images that `score` takes.
 
@@ -94,16 +106,20 @@ def baselines(
         pack: held-out images.
         num_images: images scored, the first of the pack; all if it has fewer.
         num_slots: number of slots K that a grid may use.
-        samples: what scores scenes; None: nothing does.
+        samples: what compares scenes; None: nothing does.
+        scenes: what judges scenes; None: nothing does.
 
     Returns:
         With masks the scores of objects of ``one_slot``, ``fixed_grid`` and ``colour_palette``,
         see `genesis_rl.metrics.baselines`; with ``samples`` the ``frechet`` of ``real``,
-        ``shuffled_pixels`` and ``mean_image``, see `SampleScorer.references`.
+        ``shuffled_pixels`` and ``mean_image``, see `SampleScorer.references`; with ``scenes`` the
+        scores of ``real`` images, see `SceneScorer.reference`.
     """
     scores = baseline_scores(pack, num_images, num_slots)
     if samples is not None:
         scores |= {name: {"frechet": value} for name, value in samples.references().items()}
+    if scenes is not None:
+        scores["real"] = scores.get("real", {}) | scenes.reference()
     return {name: _jsonable(figures) for name, figures in scores.items()}
 
 

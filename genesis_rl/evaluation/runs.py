@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from genesis_rl.data import SPLITS
+from genesis_rl.data import SPLITS, Pack
 from genesis_rl.evaluation.candidates import (
     Candidate,
     check_one_data_set,
@@ -20,6 +20,7 @@ from genesis_rl.evaluation.candidates import (
 from genesis_rl.files import new_file
 from genesis_rl.metrics.features import FactorFeatures
 from genesis_rl.metrics.frechet import FeatureNetwork, SampleScorer
+from genesis_rl.metrics.imagined import SceneScorer
 from genesis_rl.metrics.inception import InceptionFeatures
 from genesis_rl.process import versions
 from genesis_rl.scoring import ScoreConfig, baselines, score
@@ -53,6 +54,9 @@ class EvaluateConfig:
     """network for the Frechet distance of samples: one trained on the training split and kept with
     it, which takes minutes once; the standard Inception network, which makes it the FID; or none.
     Half of the images scored are compared to as many samples"""
+    imagined: bool = False
+    """judge as many scenes from the prior, too: are their objects valid, how far are they from the
+    training images, all of which are read"""
     inception_weights: Path | None = None
     """file of the Inception weights; None: downloaded"""
     which: Literal["best", "last"] = "best"
@@ -114,8 +118,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     ]
     targets = _targets(config, candidates)
     check_one_data_set(candidates)
-    samples = _sample_scorer(config, candidates[0])
-    records = [_record(candidate, config, samples) for candidate in candidates]
+    scorers = _scorers(config, candidates[0])
+    records = [_record(candidate, config, *scorers) for candidate in candidates]
     result = {"runs": records, "groups": group(records)}
     for index, target in enumerate(targets):
         content = records[index] if config.out is None else result
@@ -172,10 +176,23 @@ def _targets(config: EvaluateConfig, candidates: Sequence[Candidate]) -> list[Pa
     return [folder / f"evaluation-{config.split}.json" for folder in folders]
 
 
-def _sample_scorer(config: EvaluateConfig, first: Candidate) -> SampleScorer | None:
-    if config.frechet == "none":
-        return None
+def _scorers(
+    config: EvaluateConfig, first: Candidate
+) -> tuple[SampleScorer | None, SceneScorer | None]:
+    """What scores scenes from the prior: their Frechet distance, and what they show."""
     pack = open_split(first, config.split, config.num_images)
+    features = samples = scenes = None
+    if config.frechet != "none":
+        features, samples = _sample_scorer(config, first, pack)
+    if config.imagined:
+        train = open_data(first, "train")
+        scenes = SceneScorer(train, pack, config.num_images, features=features)
+    return samples, scenes
+
+
+def _sample_scorer(
+    config: EvaluateConfig, first: Candidate, pack: Pack
+) -> tuple[FeatureNetwork, SampleScorer]:
     num_images = min(config.num_images, len(pack)) // 2
     width = FactorFeatures.width if config.frechet == "own" else InceptionFeatures.width
     if num_images <= width:  # said before a network is trained
@@ -188,11 +205,14 @@ def _sample_scorer(config: EvaluateConfig, first: Candidate) -> SampleScorer | N
         features = FactorFeatures.cached(open_data(first, "train"), device=config.device)
     else:
         features = InceptionFeatures(config.inception_weights, device=config.device)
-    return SampleScorer(features, pack, num_images)
+    return features, SampleScorer(features, pack, num_images)
 
 
 def _record(
-    candidate: Candidate, config: EvaluateConfig, samples: SampleScorer | None
+    candidate: Candidate,
+    config: EvaluateConfig,
+    samples: SampleScorer | None,
+    scenes: SceneScorer | None,
 ) -> dict[str, Any]:
     pack = open_split(candidate, config.split, config.num_images)
     model = candidate.loaded.model
@@ -210,8 +230,8 @@ def _record(
         "iw_samples": config.iw_samples,
         "frechet": config.frechet,
         "frechet_images": None if samples is None else samples.num_images,
-        "scores": score(model, pack, config.scoring, samples=samples),
-        "baselines": baselines(pack, count, model.config.num_slots, samples=samples),
+        "scores": score(model, pack, config.scoring, samples=samples, scenes=scenes),
+        "baselines": baselines(pack, count, model.config.num_slots, samples=samples, scenes=scenes),
         "training": training_facts(candidate, config.which),
         "versions": versions(),
     }

@@ -38,7 +38,21 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         Row("same_colour_shared", "share of pairs of one colour in one slot", "low"),
         Row("other_colour_shared", "share of pairs of two colours in one slot", "low"),
     ),
-    "Samples": (Row("frechet", "Frechet distance", "low"),),
+    "Samples": (
+        Row("frechet", "Frechet distance", "low"),
+        Row("valid", "share of valid scenes", "high"),
+        Row("valid_number", "with as many objects as in training", "high"),
+        Row("valid_colour", "with objects of one colour", "high"),
+        Row("valid_shape", "with compact objects of one piece", "high"),
+        Row("valid_inside", "with objects within the frame", "high"),
+        Row("valid_reconstructed", "share of valid reconstructions", "high"),
+        Row("objects", "objects per scene"),
+        *(Row(f"scenes_with_{n}", f"share of scenes with {n} objects") for n in range(11)),
+        Row("nearest_pixels", "distance to the nearest training image, pixels"),
+        Row("spread_pixels", "distance to the nearest other scene, pixels"),
+        Row("nearest_features", "distance to the nearest training image, features"),
+        Row("spread_features", "distance to the nearest other scene, features"),
+    ),
 }
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from genesis_rl.data import Pack
-from genesis_rl.slots import SceneModel
+from genesis_rl.slots import Decoded, SceneModel
 
 _BATCH = 64
 _MAX_IMAGES = 10_000
@@ -181,23 +181,32 @@ def score_samples(
     return frechet_distance(gather(features, real), gather(features, generated))
 
 
-@torch.inference_mode()
 def sampled_images(
     model: SceneModel, num_images: int, *, seed: int = 0, temperature: float = 1.0
 ) -> Iterator[Tensor]:
-    """Novel scenes of a model in eval mode, as images.
+    """The images of `sampled_scenes`, in batches (B, 3, H, W) on the model's device.
 
     An image is the mixture's mean, ``sum_k pi_k mu_x_k``, clipped to [0, 1]: no pixel noise is
     drawn, so what is scored is the picture of the scene and not the width of the likelihood.
+    """
+    for scenes in sampled_scenes(model, num_images, seed=seed, temperature=temperature):
+        yield scenes.image.clamp(0, 1)
+
+
+@torch.inference_mode()
+def sampled_scenes(
+    model: SceneModel, num_images: int, *, seed: int = 0, temperature: float = 1.0
+) -> Iterator[Decoded]:
+    """Novel scenes of a model in eval mode.
 
     Args:
         model: a scene model; its training mode is put back afterwards.
         num_images: how many.
-        seed: of the noise; the images are a function of it, the model and the device.
+        seed: of the noise; the scenes are a function of it, the model and the device.
         temperature: scales the prior's sigma.
 
     Yields:
-        Batches (B, 3, H, W) on the model's device.
+        Batches on the model's device.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is a {type(model).__name__}; wanted a torch module.")
@@ -207,9 +216,9 @@ def sampled_images(
         count = min(_BATCH, num_images - first)
         model.eval()
         slots = model.sample(count, generator=generator, temperature=temperature)
-        image = model.decode(slots).image.clamp(0, 1)
+        decoded = model.decode(slots)
         model.train(training)  # before others have their turn
-        yield image
+        yield decoded
 
 
 class SampleScorer:

@@ -123,6 +123,23 @@ def test_samples_are_scored_by_one_network(
     assert heads(shown)[2].split() == "better genesis real shuffled pixels mean image".split()
 
 
+def test_imagined_scenes_are_judged(train: Callable[..., str], run_program: Run) -> None:
+    run = train()
+    out = Path(run).parent / "imagined.json"
+    flags = (*FLAGS, "--frechet", "none", "--imagined", "--out", str(out))
+    status, shown, errors = run_program("pretrain/evaluate.py", run, *flags)
+    assert status == 0, errors
+    (record,) = read(out)["runs"]
+    scores, real = record["scores"], record["baselines"]["real"]
+    assert real["scenes_with_3"] == 1  # two objects and the agent
+    assert 0.5 < real["valid"] <= real["valid_inside"] and real["nearest_pixels"] > 0.01
+    assert 0 <= scores["valid"] <= scores["valid_number"] <= 1
+    assert sum(scores[f"scenes_with_{n}"] for n in range(record["num_slots"])) == 1
+    assert isinstance(scores["nearest_pixels"], float) and "nearest_features" not in scores
+    assert heads(shown)[2].split() == "better genesis real".split()
+    assert "share of valid scenes high" in shown
+
+
 def test_a_saved_model(train: Callable[..., str], run_program: Run, tmp_path: Path) -> None:
     folder = tmp_path / "saved"
     save_pretrained(load(train(), device="cpu"), folder)

@@ -71,6 +71,21 @@ def test_a_section_has_scores_baselines_runs_remarks_and_pictures(tmp_path: Path
     assert lines[-3:] == ["![Slots](a.png)", "", "*Slots*"]
 
 
+def test_imagined_scenes_have_a_table_of_their_own(tmp_path: Path) -> None:
+    one = record("a", ari=0.5, valid=0.25, nearest_pixels=0.125)
+    one["baselines"]["real"] = {"frechet": 2.25, "valid": 0.97}
+    write(tmp_path, [{"title": "Models", "evaluation": "models.json"}], one)
+    lines = page(tmp_path).splitlines()
+    start = lines.index("What 200 scenes from the prior show.")
+    assert "|  | ARI ↑ |" in lines[:start] and "| genesis | 0.5000 |" in lines[:start]
+    assert lines[start + 2 : start + 6] == [
+        "|  | valid ↑ | nearest training image, pixels |",
+        "| --- | ---: | ---: |",
+        "| genesis | 0.2500 | 0.1250 |",
+        "| *real* | 0.9700 |  |",
+    ]
+
+
 def test_tables_are_shown_as_their_file_has_them(tmp_path: Path) -> None:
     write(tmp_path, [{"title": "Agents", "tables": "rl.json"}])
     tables = [
