@@ -150,7 +150,7 @@ def load_agent(
                 start = load_pretrained(home / ENCODER, device="cpu").model
             model = build_ppo(config, venv, device, model=start)
         _check_spaces(model, metadata.get("spaces"), saved.env)
-        _load_policy(model, home / POLICY)
+        load_policy(model, home)
     except BaseException:
         venv.close()
         raise
@@ -207,10 +207,18 @@ def _read_settings(path: Path) -> dict[str, Any]:
     return settings
 
 
-def _load_policy(model: PPO, path: Path) -> None:
+def load_policy(model: PPO, home: Path) -> None:
+    """Put the policy of an agent's folder into PPO of the same settings.
+
+    Raises:
+        ValueError: if the file is missing, damaged or of another policy.
+    """
     weights = _weights(model)
     state = read_tensors(
-        path, weights, other=f"{SETTINGS} is of another policy", shapes=f"the policy of {SETTINGS}"
+        home / POLICY,
+        weights,
+        other=f"{SETTINGS} is of another policy",
+        shapes=f"the policy of {SETTINGS}",
     )
     for name, value in weights.items():
         value.copy_(state[name])

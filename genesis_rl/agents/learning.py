@@ -6,8 +6,9 @@ from contextlib import suppress
 from typing import Any
 
 import torch
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback
+from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.logger import KVWriter, Logger
+from stable_baselines3.common.vec_env import VecEnv
 from tqdm import tqdm
 
 from genesis_rl.agents.bundle import recover_agent, save_agent
@@ -22,6 +23,7 @@ from genesis_rl.agents.stack import (
 )
 from genesis_rl.checkpoint import pick_device
 from genesis_rl.log import FILE, RunLog
+from genesis_rl.perception import SlotEncoder
 from genesis_rl.process import StopSignal, keep_freed_memory
 
 # Evaluations see other episodes than training, whose environments count up from the seed.
@@ -40,9 +42,11 @@ class AgentTrainer:
 
     Attributes:
         config: the settings.
+        encoder: what it sees through; None where it sees without.
         model: PPO.
         venv: the environments it learns in.
-        eval_venv: the environments it is evaluated in, of the same kind.
+        eval_venv: the environments it is evaluated in.
+        figures: of the evaluations of the agents in last/ and best/; empty before there was one.
     """
 
     def __init__(self, config: AgentConfig) -> None:
@@ -54,30 +58,55 @@ class AgentTrainer:
         """
         self.config = config
         self._signal = StopSignal()
-        if recover_agent(config.out) is not None or (config.out / FILE).exists():
-            raise ValueError(f"out {config.out} already holds a run; choose another.")
+        self.figures: dict[str, dict[str, float]] = {"last": {}, "best": {}}
+        self._check_folder()
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         keep_freed_memory()
         device = pick_device(config.device)
         self.pretrained = load_encoder(config)
-        encoder = None
+        self.encoder: SlotEncoder | None = None
         if self.pretrained is not None:
-            encoder = make_encoder(config, self.pretrained.model, self.pretrained.preprocessing)
-        self.venv = make_vec_env(config, encoder, seed=config.seed)
+            model, preprocessing = self.pretrained.model, self.pretrained.preprocessing
+            self.encoder = make_encoder(config, model, preprocessing)
         try:
             self.eval_venv = make_vec_env(
                 config,
-                encoder,
+                self.encoder,
                 num_envs=min(config.num_envs, config.eval_episodes),
                 seed=config.seed + _EVAL_SEED,
             )
+            self.venv = self._make_venv()
             start = self.pretrained and self.pretrained.model
             self.model = build_ppo(config, self.venv, device, model=start)
             fit_scale(self.model, self.venv, config.seed)
         except BaseException:
             self.close()
             raise
+
+    def _check_folder(self) -> None:
+        """Refuse a folder that is in use."""
+        out = self.config.out
+        if recover_agent(out) is not None or (out / FILE).exists():
+            raise ValueError(f"out {out} already holds a run; choose another.")
+
+    def _make_venv(self) -> VecEnv:
+        """Make the environments to learn in; those of the evaluation are there."""
+        venv = make_vec_env(self.config, self.encoder, seed=self.config.seed)
+        try:
+            check_same_stack(venv, self.eval_venv)
+        except BaseException:
+            venv.close()
+            raise
+        return venv
+
+    def _learn(self, callbacks: list[BaseCallback]) -> None:
+        """Take all the steps."""
+        self.model.learn(self.config.total_steps, callbacks)
+
+    def further_figures(self) -> dict[str, float]:
+        """What an evaluation is to tell beside returns and successes."""
+        return {}
 
     @property
     def stopped(self) -> bool:
@@ -96,19 +125,20 @@ class AgentTrainer:
         """
         config = self.config
         evaluation = _Evaluation(self)
-        callbacks = CallbackList([_Progress(self, evaluation), evaluation])
+        callbacks = [_Progress(self, evaluation), evaluation]
         with (
             RunLog(
                 config.out,
                 tensorboard=config.tensorboard,
                 wandb=config.wandb,
                 config=config.to_json(),
+                resume_step=self.model.num_timesteps,
             ) as log,
             self._signal,
         ):
             self.model.set_logger(Logger(None, [_ToRunLog(log)]))
             try:
-                self.model.learn(config.total_steps, callbacks)
+                self._learn(callbacks)
             except (EOFError, ConnectionError) as error:
                 # A signal to the whole process group ends the environments' processes, too.
                 if not self.stopped:
@@ -122,8 +152,8 @@ class AgentTrainer:
                 ) from error
             finally:
                 self.close()
-                self._save_end(evaluation)
-        return evaluation.best_figures
+                self._save_end()
+        return self.figures["best"]
 
     def close(self) -> None:
         """Close the environments."""
@@ -134,18 +164,19 @@ class AgentTrainer:
 
     def save(self, name: str, figures: dict[str, float]) -> None:
         """Write the agent as it is to the run's folder, with figures that say how good it is."""
+        self.figures[name] = figures
         save_agent(
             self.config.out / name, self.model, self.config, self.pretrained, metrics=figures
         )
 
-    def _save_end(self, evaluation: "_Evaluation") -> None:
+    def _save_end(self) -> None:
         """Save the last agent, and as the best one where no evaluation has chosen any."""
         finite = all(p.isfinite().all() for p in self.model.policy.parameters())
         if not finite:
             return
-        seen = evaluation.evaluated_at == self.model.num_timesteps
-        self.save("last", evaluation.figures if seen else {})
-        if not evaluation.best_figures:
+        seen = self.figures["last"].get("step") == self.model.num_timesteps
+        self.save("last", self.figures["last"] if seen else {})
+        if not self.figures["best"]:
             self.save("best", {})
 
 
@@ -153,50 +184,47 @@ class _Evaluation(EvalCallback):
     """Stable-Baselines3's evaluation, once more at the end, that saves agents of ours.
 
     Attributes:
-        figures: of the last evaluation.
-        best_figures: of the best one.
-        evaluated_at: step of the last evaluation.
         seconds: that evaluations took in all.
     """
 
     def __init__(self, trainer: AgentTrainer) -> None:
         config = trainer.config
-        check_same_stack(trainer.venv, trainer.eval_venv)
         super().__init__(
             trainer.eval_venv,
             n_eval_episodes=config.eval_episodes,
-            eval_freq=max(config.eval_every // config.num_envs, 1),
+            eval_freq=max(config.eval_every // trainer.venv.num_envs, 1),
             deterministic=config.eval_greedy,
             verbose=0,
             warn=False,
         )
         self._trainer = trainer
-        self.figures: dict[str, float] = {}
-        self.best_figures: dict[str, float] = {}
-        self.evaluated_at = 0
+        self.best_mean_reward = trainer.figures["best"].get("mean_return", -math.inf)
         self.seconds = 0.0
 
     def _on_step(self) -> bool:
         if self.n_calls % self.eval_freq:
             return True
         began, best = time.monotonic(), self.best_mean_reward
+        further = self._trainer.further_figures()
+        for name, value in further.items():
+            self.logger.record(f"eval/{name}", value)
         go_on = super()._on_step()
-        self.evaluated_at = self.num_timesteps
-        self.figures = {"step": self.num_timesteps, "mean_return": self.last_mean_reward}
+        figures = {"step": self.num_timesteps, "mean_return": self.last_mean_reward, **further}
         if self._is_success_buffer:
             rate = sum(self._is_success_buffer) / len(self._is_success_buffer)
-            self.figures["success_rate"] = rate
+            figures["success_rate"] = rate
         if self.best_mean_reward > best:
-            self.best_figures = self.figures
-            self._trainer.save("best", self.figures)
-        self._trainer.save("last", self.figures)
+            self._trainer.save("best", figures)
+        self._trainer.save("last", figures)
         self.seconds += time.monotonic() - began
         return go_on
 
     def _on_training_end(self) -> None:
-        if not self._trainer.stopped and self.evaluated_at < self.num_timesteps:
-            self.eval_freq = 1
+        evaluated = self._trainer.figures["last"].get("step") == self.num_timesteps
+        if not self._trainer.stopped and not evaluated:
+            every, self.eval_freq = self.eval_freq, 1
             self._on_step()
+            self.eval_freq = every
 
 
 class _Progress(BaseCallback):

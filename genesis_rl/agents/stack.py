@@ -117,8 +117,7 @@ def step_seconds(venv: VecEnv) -> tuple[float, float]:
         if isinstance(venv, StepTimer):
             timers.append(venv.seconds)
         venv = venv.venv
-    with_encoder, environments = timers
-    return environments, with_encoder - environments
+    return timers[-1], timers[0] - timers[-1]
 
 
 def _see(
