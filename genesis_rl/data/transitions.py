@@ -1,14 +1,16 @@
 """Recorded steps of an environment: a pack whose images are the frames of whole episodes."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from genesis_rl.data.cache import check_split, split_folder
-from genesis_rl.data.pack import Pack
+from genesis_rl.data.cache import SPLITS, check_split, split_folder
+from genesis_rl.data.pack import Pack, PackWriter
+from genesis_rl.files import new_folder
 
 #: Entry of a pack's meta.json that says that its images are whole episodes, in order.
 ACTION_SPACE = "action_space"
@@ -102,3 +104,53 @@ class Transitions:
         fits = [np.arange(first, last - length + 1) for first, last in self.episodes]
         starts = np.concatenate(fits).astype(np.int64)
         return starts[:, None] + np.arange(length + 1)
+
+
+def join(folders: Sequence[Path], out: Path) -> None:
+    """Write the episodes of several recordings as one, split by split.
+
+    What only some of them hold (states, masks) is left out. The meta.json is the first one's, with
+    all steps and episodes counted.
+
+    Args:
+        folders: each holds a pack for each split; a split may be missing in some.
+        out: destination; appears when it is complete.
+
+    Raises:
+        ValueError: if a pack is broken, or they differ in their actions or image sizes.
+        OSError: if they cannot be written.
+    """
+    with new_folder(out) as temporary:
+        for split in SPLITS:
+            present = [folder / split for folder in folders if (folder / split).is_dir()]
+            if present:
+                _join([Transitions.open(folder, split) for folder in present], temporary / split)
+
+
+def _join(parts: Sequence[Transitions], folder: Path) -> None:
+    first = parts[0].pack
+    for part in parts:
+        if part.action_space != parts[0].action_space:
+            raise ValueError(
+                f"{part.pack.folder} has the actions {part.action_space}; wanted those of "
+                f"{first.folder}, {parts[0].action_space}."
+            )
+    factors = [part.pack.factors for part in parts]
+    names = set.intersection(*(set(columns) for columns in factors))
+    masks = all(part.pack.masks is not None for part in parts)
+    size = first.images.shape[1], first.images.shape[2]
+    meta = {
+        **first.meta,
+        "steps": sum(map(len, parts)),
+        "episodes": sum(len(part.episodes) for part in parts),
+        "joined": [str(part.pack.folder) for part in parts],
+    }
+    with PackWriter(folder, sum(len(p.images) for p in parts), size, masks=masks, meta=meta) as new:
+        for part, columns in zip(parts, factors, strict=True):
+            for start, end in part.episodes.tolist():
+                rows = slice(start, end + 1)
+                new.write(
+                    part.images[rows],
+                    part.pack.masks[rows] if masks and part.pack.masks is not None else None,
+                    **{name: columns[name][rows] for name in names},
+                )
