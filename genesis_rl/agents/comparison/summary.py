@@ -41,7 +41,7 @@ def summarise(records: Sequence[Record], *, reps: int = 50_000) -> dict[str, Any
         for label in dict.fromkeys(record["label"] for record in records)
     ]
     chance = {
-        r["task"]: _cell([r["evaluation"]["random"]], 1)
+        r["task"]: success_cell([r["evaluation"]["random"]], 1)
         for r in records
         if "random" in r["evaluation"]
     }
@@ -94,7 +94,7 @@ def _row(label: str, records: Sequence[Record], tasks: Sequence[str], reps: int)
     for task in tasks:
         mine = [record for record in records if record["task"] == task]
         if mine:
-            cells[task] = _cell([record["evaluation"]["agent"] for record in mine], reps)
+            cells[task] = success_cell([record["evaluation"]["agent"] for record in mine], reps)
             scores.append([record["success"] for record in mine])
     overall = None
     if len(tasks) > 1 and len(scores) == len(tasks):
@@ -109,7 +109,7 @@ def _row(label: str, records: Sequence[Record], tasks: Sequence[str], reps: int)
     }
 
 
-def _cell(scores: Sequence[Record], reps: int) -> dict[str, Any]:
+def success_cell(scores: Sequence[Record], reps: int) -> dict[str, Any]:
     """One task: over runs if there are several, else over the episodes of the one."""
     if len(scores) > 1:
         return _aggregate([[score["success_rate"] for score in scores]], reps)
@@ -135,7 +135,7 @@ def _table(
         cells = [row["tasks"].get(task) for task in tasks]
         steps = "" if row["steps"] is None else " to ".join(f"{s:,}" for s in {*row["steps"]})
         hours = "" if row["hours"] is None else f"{row['hours']:.2f}"
-        body.append([row["label"], *map(_shown, [*cells, row["all"]]), steps, hours])
+        body.append([row["label"], *map(show_success, [*cells, row["all"]]), steps, hours])
     for row in published:
         cells = [f"{row['tasks'][name]:.3f}" if name in row["tasks"] else "" for name in names]
         body.append([f"*published: {row['label']}*", *cells, "", "2,000,000", ""])
@@ -148,7 +148,7 @@ def _table(
     return {"caption": caption, "head": head, "rows": body}
 
 
-def _shown(cell: Record | None) -> str:
+def show_success(cell: Record | None) -> str:
     if cell is None:
         return ""
     if cell["low"] is None:
