@@ -1,7 +1,5 @@
 """Render towers: the image and the instance map of any of the 16 cameras."""
 
-import sys
-import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -47,7 +45,9 @@ class TowerRenderer:
     """
 
     _context: Any = None
-    _current: ClassVar["weakref.ref[TowerRenderer] | None"] = None  # which drew last
+    # What renderers that were dropped without being closed leave to the others: a renderer may be
+    # collected at any moment, also while another draws a frame in its own context.
+    _left: ClassVar[list[tuple[Any, Any]]] = []
 
     def __init__(
         self,
@@ -99,6 +99,7 @@ class TowerRenderer:
         model.vis.global_.offwidth = model.vis.global_.offheight = side
         data = mujoco.MjData(model)
         mujoco.mj_forward(model, data)
+        self._free_left()
         self._context, self._renderer = open_gl(model)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._renderer)
         self._scene: Any = mujoco.MjvScene(model, maxgeom=MAX_SHAPES + 8)
@@ -192,8 +193,8 @@ class TowerRenderer:
         self._check_open()
         if camera not in range(1, len(CAMERAS) + 1):
             raise ValueError(f"camera must be in 1..{len(CAMERAS)}, got {camera!r}")
+        self._free_left()
         self._context.make_current()
-        TowerRenderer._current = weakref.ref(self)
         for eye in self._scene.camera:
             for name, value in self._cameras[camera - 1].items():
                 setattr(eye, name, value)
@@ -208,21 +209,25 @@ class TowerRenderer:
 
     def close(self) -> None:
         """Release the OpenGL context."""
-        if self._context is None:
-            return
-        self._context.make_current()
-        self._renderer.free()
-        self._context.free()
-        self._context = None
-        other = TowerRenderer._current and TowerRenderer._current()
-        if other and other._context is not None:  # it may be in the middle of a frame
-            other._context.make_current()
+        self._leave()
+        self._free_left()
 
     def __del__(self) -> None:
-        # Left to themselves, textures and buffers would be freed in whichever context is current,
-        # where their numbers stand for another renderer's.
-        if not sys.is_finalizing():
-            self.close()
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._context is not None:
+            self._left.append((self._context, self._renderer))
+            self._context = None
+
+    @classmethod
+    def _free_left(cls) -> None:
+        while cls._left:
+            context, renderer = cls._left.pop()
+            # Elsewhere its numbers of textures and buffers stand for another renderer's.
+            context.make_current()
+            renderer.free()
+            context.free()
 
     def __enter__(self) -> Self:
         return self

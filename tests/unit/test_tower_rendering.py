@@ -21,6 +21,7 @@ from genesis_rl.towers import (
     world_xml,
 )
 from genesis_rl.towers.gl import load_mujoco
+from genesis_rl.towers.rendering import Image
 
 EXAMPLE = Path(__file__).parents[3] / "shared/reference/shapestacks_example"
 SCENARIO = "env_ccs-easy-h=5-vcom=2-vpsf=0-v=1"
@@ -227,13 +228,27 @@ def test_bad_calls_are_refused(small: TowerRenderer) -> None:
         closed.render(1)
 
 
-def test_renderers_do_not_disturb_each_other(small: TowerRenderer) -> None:
+@pytest.mark.parametrize("moment", ["before", "within"])
+def test_a_dropped_renderer_does_not_disturb_others(
+    small: TowerRenderer, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
     small.load(TOWER)
     image, instances = small.render(5)
-    other = TowerRenderer(64)  # dropped without being closed
-    other.load(TOWER.shapes[:2], Look(wall=3, floor=4, light=1))
-    other.render(9)
-    del other
+    others = [TowerRenderer(64)]  # never closed
+    others[0].load(TOWER.shapes[:2], Look(wall=3, floor=4, light=1))
+    others[0].render(9)
+    draw = small._draw
+
+    def drop_and_draw(pixels: Image) -> None:
+        others.clear()
+        draw(pixels)
+
+    if moment == "before":
+        others.clear()
+    monkeypatch.setattr(small, "_draw", drop_and_draw)
     again = small.render(5)
+    monkeypatch.undo()
+    assert not others
     np.testing.assert_array_equal(again[0], image)
     np.testing.assert_array_equal(again[1], instances)
+    np.testing.assert_array_equal(small.render(5)[0], image)
