@@ -1,0 +1,78 @@
+"""What lies between two practices: act in reality, and fit the world model anew."""
+
+from pathlib import Path
+
+from genesis_rl.agents.collect import collect_with_agent
+from genesis_rl.agents.dreaming.config import DreamConfig
+from genesis_rl.data.pack import Pack
+from genesis_rl.data.transitions import join
+from genesis_rl.envs import recorder
+from genesis_rl.envs.collect import CollectConfig
+from genesis_rl.world_model import WorldModel, program
+from genesis_rl.world_model.config import WorldTrainConfig
+
+
+class StoppedError(RuntimeError):
+    """SIGTERM came; what was begun goes on, or starts over, next time."""
+
+
+def go_round(config: DreamConfig, number: int, world: WorldModel) -> tuple[Path, Path]:
+    """Record the agent in ``last/``, add that to what was there, and fit a new world model.
+
+    Steps that are done already are not done again.
+
+    Args:
+        config: the settings.
+        number: of the round, from 1.
+        world: the world model before, whose shape and kind of slots the new one takes.
+
+    Returns:
+        The folders of the new world model and of all that is recorded.
+
+    Raises:
+        StoppedError: if SIGTERM came.
+    """
+    folders = [config.out / f"round-{n}" for n in range(1, number + 1)]
+    home = folders[-1]
+    try:
+        if not (home / "recording").exists():
+            _record(config, home / "recording", number)
+        if not (home / "data").exists():
+            join([config.data, *(folder / "recording" for folder in folders)], home / "data")
+        if not (home / "world" / program.REPORT).exists():
+            program.train_world_model(
+                WorldTrainConfig(
+                    str(config.out / "last" / "encoder"),
+                    home / "data",
+                    world.config,
+                    mask_geometry=world.form.mask_geometry,
+                    align=world.form.aligned,
+                    steps=config.fit_steps,
+                    device=config.encoder_device,
+                    threads=config.threads,
+                    seed=config.seed,
+                    out=home / "world",
+                    resume=True,
+                    tensorboard=config.tensorboard,
+                )
+            )
+    except (recorder.StoppedError, program.StoppedError) as error:
+        raise StoppedError(f"stopped in {home}") from error
+    return home / "world", home / "data"
+
+
+def _record(config: DreamConfig, folder: Path, number: int) -> None:
+    """Record the agent as the first recording was made, with other seeds."""
+    first = Pack.open(config.data / "train").meta
+    collect_with_agent(
+        CollectConfig(
+            agent=str(config.out / "last"),
+            out=folder,
+            steps=config.collect_steps,
+            image_size=first["image_size"][0],
+            resize=first.get("settings", {}).get("resize", "stretch"),
+            num_envs=config.num_envs,
+            vec=config.vec,
+            seed=(config.seed + number * 1_000_003) % 2**31,
+        )
+    )

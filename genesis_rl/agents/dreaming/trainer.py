@@ -1,0 +1,154 @@
+"""Practising in dreams: PPO in imagination, evaluated in reality, round by round."""
+
+import json
+from typing import Any, cast
+
+import numpy as np
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import VecEnv
+
+from genesis_rl.agents.bundle import SETTINGS, load_policy, recover_agent
+from genesis_rl.agents.dreaming.config import DreamConfig
+from genesis_rl.agents.dreaming.dreams import Source, check_actions
+from genesis_rl.agents.dreaming.rounds import StoppedError, go_round
+from genesis_rl.agents.learning import AgentTrainer
+from genesis_rl.files import new_file
+from genesis_rl.perception import SlotEncoder
+
+DREAM = "dream.json"
+# Settings that may change when a run goes on.
+_ASIDE = (
+    *("out", "device", "encoder_device", "threads", "vec", "tensorboard", "wandb", "progress"),
+    *("iterate", "seeds", "episodes", "summary"),
+)
+
+
+class DreamTrainer(AgentTrainer):
+    """One training of an agent in dreams, in a folder as `AgentTrainer` leaves it.
+
+    The log's ``rollout/`` is of dreams, its ``eval/`` of reality but for ``eval/dream_return``,
+    what the policy earns in dreams of whole episodes. The k-th iteration's recording and world
+    model lie in ``round-k/``.
+
+    A run in the folder is gone on with, from the agent in ``last/``; only the optimiser starts
+    anew. All of a run follows from how many steps it has taken.
+    """
+
+    def __init__(self, config: DreamConfig) -> None:
+        """Load the models, make dreams and the real environment, and build or load the policy.
+
+        Raises:
+            ValueError: if encoder, world model, recording and environment do not fit each other,
+                or the folder holds a run with other settings.
+        """
+        self._dream_config = config
+        super().__init__(config.agent)
+        for name in self.figures:
+            home = recover_agent(config.out / name)
+            if home is not None:
+                metadata = json.loads((home / SETTINGS).read_text())
+                self.figures[name] = metadata["metrics"]
+                if name == "last":
+                    load_policy(self.model, home)
+                    self.model.num_timesteps = metadata["steps"]
+        with new_file(config.out / DREAM) as temporary:
+            temporary.write_text(json.dumps(config.to_json(), indent=2) + "\n")
+
+    @property
+    def real_steps(self) -> int:
+        """Steps in reality that the agent has learned from so far, by way of its world model."""
+        return self._source.real_steps
+
+    def _check_folder(self) -> None:
+        """Refuse a folder with another run."""
+        path = self.config.out / DREAM
+        mine = self._dream_config.to_json()
+        if not path.exists():
+            super()._check_folder()
+            return
+        try:
+            theirs = json.loads(path.read_text())
+        except ValueError as error:
+            raise ValueError(f"{path} cannot be read as JSON: {error}") from error
+        other = [n for n in mine if n not in _ASIDE and mine[n] != theirs.get(n)]
+        if other:
+            told = ", ".join(f"{n} {theirs.get(n)} (now {mine[n]})" for n in other)
+            raise ValueError(
+                f"{self.config.out} holds a run with {told}; wanted the same settings, another out."
+            )
+
+    def _make_venv(self) -> VecEnv:
+        """Dream of the recording that was given."""
+        config = self._dream_config
+        source = Source.open(config, self._eyes, config.world_model, config.data)
+        check_actions(config, source.world, self.eval_venv.action_space)
+        return self._enter(source)
+
+    @property
+    def _eyes(self) -> SlotEncoder:
+        return cast("SlotEncoder", self.encoder)  # DreamConfig wants one
+
+    def _enter(self, source: Source) -> VecEnv:
+        """Make the dreams of a source."""
+        self._source = source
+        given = self._dream_config, self._eyes, self.eval_venv.action_space
+        self._mirror = source.mirror(*given)
+        return source.dreams(*given)
+
+    def _learn(self, callbacks: list[BaseCallback]) -> None:
+        """Practise; then record, fit and practise again, as often as asked for."""
+        config, model = self._dream_config, self.model
+        for number in range(model.num_timesteps // config.round_steps, config.iterate + 1):
+            if number:
+                try:
+                    world, data = go_round(config, number, self._source.world)
+                except StoppedError:
+                    self._signal.received = True
+                    return
+                self.venv = self._enter(Source.open(config, self._eyes, world, data))
+                model.set_env(self.venv)
+            model.set_random_seed((config.seed + model.num_timesteps) % 2**31)
+            left = (number + 1) * config.round_steps - model.num_timesteps
+            model.learn(left, [*callbacks, _Watch(self)], reset_num_timesteps=False)
+            if self.stopped:
+                return
+
+    def further_figures(self) -> dict[str, float]:
+        """What the policy earns in dreams of whole episodes, and what reality has cost."""
+        self._mirror.seed(self.config.seed)  # the same episodes at every evaluation
+        returns, _ = evaluate_policy(
+            self.model,
+            self._mirror,
+            self.config.eval_episodes,
+            deterministic=self.config.eval_greedy,
+            return_episode_rewards=True,
+        )
+        return {"dream_return": float(np.mean(returns)), "real_steps": float(self.real_steps)}
+
+
+class _Watch(BaseCallback):
+    """Logs how far the dreams can be trusted."""
+
+    def __init__(self, trainer: DreamTrainer) -> None:
+        super().__init__()
+        self._trainer = trainer
+        self._uncertainty: list[float] = []
+        self._ends: list[tuple[bool, bool]] = []
+
+    def _on_step(self) -> bool:
+        infos: list[dict[str, Any]] = self.locals["infos"]
+        self._uncertainty += [info["uncertainty"] for info in infos]
+        ended = [info for info in infos if "terminal_observation" in info]
+        self._ends += [(info["uncertain"], info["non_finite"]) for info in ended]
+        return True
+
+    def _on_rollout_end(self) -> None:
+        self.logger.record("dream/uncertainty", float(np.mean(self._uncertainty)))
+        self.logger.record("dream/real_steps", self._trainer.real_steps)
+        if self._ends:
+            uncertain, lost = np.mean(self._ends, axis=0)
+            self.logger.record("dream/cut_uncertain", float(uncertain))
+            self.logger.record("dream/cut_non_finite", float(lost))
+        self._uncertainty.clear()
+        self._ends.clear()
