@@ -48,6 +48,9 @@ class ProbeConfig:
     """folder where latents are kept; None: latents in the folder of the generated data sets"""
     out: Path | None = None
     """JSON file of all figures; None: probes-TASK.json in the run's folder"""
+    heads: Path | None = None
+    """folder to keep one run's MLPs on scenes in, each in a folder named as its question, to judge
+    other scenes by (see `genesis_rl.probes.SceneProbe`); of several seeds the first"""
     device: str = "auto"
     """auto, cpu or cuda"""
 
@@ -60,6 +63,10 @@ class ProbeConfig:
             raise ValueError(f"runs has {', '.join(doubled)} more than once.")
         if len(self.runs) > 1 and self.out is None:
             raise ValueError("several runs are probed; wanted --out, one file for all.")
+        if self.heads is not None and (len(self.runs) > 1 or self.task == "properties"):
+            raise ValueError(
+                "heads are kept of a single run's scenes; wanted one run, no properties."
+            )
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; wanted one of {choices}.")

@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, field
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -92,11 +92,27 @@ class Question:
         return self.score(outputs, "test")
 
 
-class Fit(NamedTuple):
-    """How well a question is answered on the test split, after which epoch of the training."""
+class Head(nn.Module):
+    """A multilayer perceptron that answers one question."""
+
+    def __init__(self, width: int, hidden: int, outputs: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(width, hidden)
+        self.output = nn.Linear(hidden, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Answer from features (B, width): logits or values, (B, outputs)."""
+        answer: Tensor = self.output(F.elu(self.hidden(x)))
+        return answer
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How well a question is answered on the test split, after which epoch, by which network."""
 
     score: float
     epoch: int
+    head: Head = field(compare=False, repr=False)
 
 
 class Mlps(nn.Module):
@@ -111,6 +127,21 @@ class Mlps(nn.Module):
         """Answer every question from features (B, width): logits or values, (B, n) each."""
         parts = F.elu(self.hidden(x)).chunk(len(self.heads), dim=1)
         return [head(part) for head, part in zip(self.heads, parts, strict=True)]
+
+    @torch.no_grad()
+    def single(self, index: int) -> Head:
+        """Copy the perceptron of one question as it is now, to the CPU."""
+        output = cast("nn.Linear", self.heads[index])
+        with torch.random.fork_rng(devices=[]):  # its initial weights are not used
+            head = Head(self.hidden.in_features, output.in_features, output.out_features)
+        for mine, theirs in (
+            (head.hidden.weight, self.hidden.weight.chunk(len(self.heads))[index]),
+            (head.hidden.bias, self.hidden.bias.chunk(len(self.heads))[index]),
+            (head.output.weight, output.weight),
+            (head.output.bias, output.bias),
+        ):
+            mine.copy_(theirs)
+        return head.eval().requires_grad_(False)
 
 
 def fit_mlps(
@@ -177,7 +208,8 @@ def fit_mlps(
             tested = scores("test")
             for i, question in enumerate(questions):
                 if better[i]:
-                    best[i], fits[question.name] = now[i], Fit(tested[i], epoch)
+                    best[i] = now[i]
+                    fits[question.name] = Fit(tested[i], epoch, network.single(i))
     if len(fits) < len(questions) or not all(math.isfinite(fit.score) for fit in fits.values()):
         raise ValueError(f"the training of {name} diverged; choose a lower learning_rate.")
     return fits
@@ -208,10 +240,14 @@ def fit_linear(
 
 def standardise(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Bring columns to the training split's mean 0 and standard deviation 1, if they vary."""
-    train = values["train"]
-    mean, std = train.mean(0), train.std(0, correction=0)
-    scale = std.where(std > 1e-6 * mean.abs().clamp_min(1e-6), torch.ones_like(std))
+    mean, scale = moments(values["train"])
     return {name: (x - mean) / scale for name, x in values.items()}
+
+
+def moments(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the columns of (n, d), each (d,); 1 if they do not vary."""
+    mean, std = values.mean(0), values.std(0, correction=0)
+    return mean, std.where(std > 1e-6 * mean.abs().clamp_min(1e-6), torch.ones_like(std))
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:

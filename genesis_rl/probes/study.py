@@ -23,9 +23,17 @@ from genesis_rl.evaluation import (
 from genesis_rl.files import new_file
 from genesis_rl.models import build_model
 from genesis_rl.probes.config import ProbeConfig
-from genesis_rl.probes.heads import Question, fit_linear, fit_mlps, standardise, wilson
+from genesis_rl.probes.heads import (
+    Question,
+    fit_linear,
+    fit_mlps,
+    moments,
+    standardise,
+    wilson,
+)
 from genesis_rl.probes.latents import Latents, Sample, latents
 from genesis_rl.probes.objects import ObjectStudy
+from genesis_rl.probes.saved import Keeper
 from genesis_rl.probes.scenes import TASKS, SceneStudy
 from genesis_rl.process import hardware, versions
 from genesis_rl.slots import SceneModel
@@ -81,6 +89,8 @@ def probe(config: ProbeConfig) -> dict[str, Any]:
     check_one_data_set(candidates)
     samples = _samples(config, candidates[0])
     study = _study(config, samples)
+    if config.heads is not None and study.kind != "scenes":
+        raise ValueError("heads are kept of questions about scenes; the data have none.")
     target = config.out or Path(config.runs[0]) / f"probes-{study.kind}.json"
     if config.out is None and not target.expanduser().parent.is_dir():
         raise ValueError(f"{target.parent} is no folder to put figures in; wanted --out.")
@@ -145,12 +155,13 @@ def _run_record(
     config: ProbeConfig, study: Study, samples: Mapping[str, Sample], candidate: Candidate
 ) -> dict[str, Any]:
     model = candidate.loaded.model
+    keep = None if config.heads is None else Keeper(config.heads, model)
     return {
         "run": candidate.name,
         "model": candidate.loaded.metadata["model"],
         "model_config": dataclasses.asdict(model.config),
         "fingerprint": fingerprint(model),
-        **_model_scores(config, study, samples, model, candidate.name),
+        **_model_scores(config, study, samples, model, candidate.name, keep),
         "training": training_facts(candidate, config.which),
     }
 
@@ -187,12 +198,19 @@ def _untrained(shape: Any, config: ProbeConfig) -> SceneModel:
 
 
 def _model_scores(
-    config: ProbeConfig, study: Study, samples: Mapping[str, Sample], model: SceneModel, name: str
+    config: ProbeConfig,
+    study: Study,
+    samples: Mapping[str, Sample],
+    model: SceneModel,
+    name: str,
+    keep: Keeper | None = None,
 ) -> dict[str, Any]:
     cache = (config.cache or data_root() / "latents").expanduser()
     found = {split: latents(model, sample, cache) for split, sample in samples.items()}
     features, further = study.of_model(found)
-    record = _scores(config, study, _scaled(config, features), name)
+    if keep is not None and config.standardise:
+        keep = keep._replace(moments=moments(features["train"]))
+    record = _scores(config, study, _scaled(config, features), name, keep)
     return {**record, "scores": {**record["scores"], **further}}
 
 
@@ -200,13 +218,17 @@ def _scaled(config: ProbeConfig, features: Features) -> Features:
     return standardise(features) if config.standardise else features
 
 
-def _scores(config: ProbeConfig, study: Study, features: Features, name: str) -> dict[str, Any]:
+def _scores(
+    config: ProbeConfig, study: Study, features: Features, name: str, keep: Keeper | None = None
+) -> dict[str, Any]:
     """Train every head on some features; see `probe`."""
     device = pick_device(config.device)
     ending = dict(zip(study.heads, _endings(study), strict=True))
     seeds: dict[str, list[dict[str, Any]]] = {}
     for seed in range(config.seed, config.seed + config.seeds):
         fits = fit_mlps(features, study.questions, config.mlp, seed=seed, device=device, name=name)
+        if keep is not None and seed == config.seed:
+            keep(study.questions, fits)
         for question, fit in fits.items():
             row = {"seed": seed, "score": fit.score, "epoch": fit.epoch}
             seeds.setdefault(question + ending["mlp"], []).append(row)

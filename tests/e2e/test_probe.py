@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from genesis_rl.checkpoint import save_pretrained
-from genesis_rl.data import PackWriter
+from genesis_rl import load
+from genesis_rl.checkpoint import fingerprint, save_pretrained
+from genesis_rl.data import Pack, PackWriter
 from genesis_rl.models import MODELS, build_model
+from genesis_rl.probes import SceneProbe
 from genesis_rl.results import page
 
 Run = Callable[..., tuple[int, str, str]]
@@ -162,6 +165,31 @@ def test_several_models_reach_the_page_of_results(run_program: Run, tmp_path: Pa
     assert "All figures and settings: `results/probes-towers.json`." in lines
 
 
+@pytest.mark.parametrize("more", [(), ("--standardise", "--seeds", "2")], ids=["plain", "scaled"])
+def test_probes_that_are_kept_answer_as_they_did(
+    run_program: Run, tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    packs = few(tmp_path / "few")
+    model, heads = saved(tmp_path / "model"), tmp_path / "heads"
+    flags = (model, "--data", str(packs), *QUICK, "--mlp.epochs", "2", "--heads", str(heads))
+    status, _, errors = run_program("pretrain/probe.py", *flags, *more)
+    assert status == 0, errors
+    (record,) = read(Path(model, "probes-scenes.json"))["runs"]
+    loaded, test = load(model, device="cpu"), Pack.open(packs / "test")
+    images = torch.from_numpy(np.array(test.images)).permute(0, 3, 1, 2) / 255
+    with torch.no_grad():
+        slots = loaded.infer(images).features
+    assert {path.name for path in heads.iterdir()} == set(record["seeds"])
+    for question, factor in (("height", "height"), ("view", "camera")):
+        probe = SceneProbe.load(
+            heads / question, encoder_fingerprint=fingerprint(loaded), device="cpu"
+        )
+        answers = np.array(probe.config.classes)[probe(slots).argmax(1)]
+        score = float((answers == test.factors[factor]).mean())
+        assert score == pytest.approx(record["seeds"][question][0]["score"], abs=0.07)
+        assert probe.config.accuracy == record["seeds"][question][0]["score"]
+
+
 def test_properties_of_objects(run_program: Run, tmp_path: Path) -> None:
     data = '{"image_size": 32, "num_images": 300, "num_objects": 2}'
     run = str(tmp_path / "run")
@@ -214,6 +242,10 @@ def test_misuse(packs: Path, run_program: Run, tmp_path: Path) -> None:
         ((model, *on_packs, "--num-train", "100"), "100 training images; wanted at least 128"),
         ((model, *on_small, "--mlp.batch-size", "8"), "but not among those trained on"),
         ((model, *on_packs, "--tasks", "stability", "stability"), "once"),
+        (
+            (model, *on_packs, "--task", "properties", "--heads", "x"),
+            "wanted one run, no properties",
+        ),
         ((model, *on_packs, "--ridge", "0"), "ridge is 0.0; wanted a value > 0"),
         ((model, *on_packs, "--cache", "/dev/null/x"), "/dev/null/x"),
     ]

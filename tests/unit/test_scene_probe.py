@@ -1,0 +1,90 @@
+"""Probes on disk: what they answer, whose slots they read, damage."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from genesis_rl.probes import MlpConfig, SceneProbe
+from genesis_rl.probes.heads import Question, fit_mlps, moments
+from genesis_rl.probes.saved import Keeper
+
+K, WIDTH = 2, 3
+QUICK = MlpConfig(hidden=16, epochs=30, batch_size=32, learning_rate=1e-2)
+
+
+class Model(nn.Module):
+    """As much of a model as a probe is told of."""
+
+    latent_sizes = (1, 2)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config: Any = type("Config", (), {"num_slots": K, "__repr__": lambda _: "Config"})()
+        self.weight = nn.Parameter(torch.ones(2))
+
+
+@pytest.fixture(scope="module")
+def data() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    scale = torch.tensor([1.0, 100.0, 0.01, 1.0, 1.0, 1.0])
+    return {
+        split: torch.randn(n, K * WIDTH, generator=generator) * scale + 3 * scale
+        for split, n in (("train", 256), ("test", 100))
+    }
+
+
+@pytest.mark.parametrize("standardised", [False, True])
+def test_it_answers_as_it_was_scored(
+    data: dict[str, torch.Tensor], standardised: bool, tmp_path: Path
+) -> None:
+    mean, scale = moments(data["train"])
+    answers = {s: ((x - mean)[:, 0] + (x - mean)[:, 3] > 0).long() for s, x in data.items()}
+    big = {s: (x[:, 4] > 2.5).long() * 3 for s, x in data.items()}
+    questions = [Question("sum", answers, (0, 1)), Question("big", big, (2, 5, 6, 9))]
+    x = {s: (v - mean) / scale for s, v in data.items()} if standardised else data
+    fits = fit_mlps(x, questions, QUICK, seed=0, device=torch.device("cpu"))
+    model: Any = Model()
+    Keeper(tmp_path, model, (mean, scale) if standardised else None)(questions, fits)
+    for question in questions:
+        probe = SceneProbe.load(tmp_path / question.name, device="cpu")
+        told = probe(data["test"].view(-1, K, WIDTH))
+        torch.testing.assert_close(told.sum(1), torch.ones(100))
+        assert probe.config.classes == question.classes
+        assert question.score(told, "test") == pytest.approx(fits[question.name].score, abs=0.011)
+    if standardised:  # otherwise one feature drowns the others
+        assert fits["sum"].score > 0.9
+
+
+@pytest.fixture
+def folder(data: dict[str, torch.Tensor], tmp_path: Path) -> Path:
+    answers = {s: (x[:, 0] > 3).long() for s, x in data.items()}
+    question = Question("sign", answers, (0, 1))
+    fits = fit_mlps(
+        data, [question], MlpConfig(hidden=4, epochs=1), seed=0, device=torch.device("cpu")
+    )
+    model: Any = Model()
+    Keeper(tmp_path, model)([question], fits)
+    return tmp_path / "sign"
+
+
+def test_bad_folders(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="was trained on the slots of another model"):
+        SceneProbe.load(folder, encoder_fingerprint="0" * 64)
+    with pytest.raises(ValueError, match=r"slots has shape \(1, 3, 3\); wanted \(any, 2, 3\)"):
+        SceneProbe.load(folder, device="cpu")(torch.zeros(1, 3, 3))
+    with pytest.raises(ValueError, match="cannot be read as JSON"):
+        SceneProbe.load(tmp_path / "nothing")
+    config = folder / "config.json"
+    text = config.read_text()
+    for old, new, message in (
+        ("scene_probe", "world_model", "is not the config of a scene probe"),
+        ('"format": 1', '"format": 9', "has format 9; wanted 1"),
+        ('"hidden": 4', '"hidden": 5', "config.json wants"),
+        ('"accuracy"', '"luck"', "does not fit this version"),
+    ):
+        config.write_text(text.replace(old, new))
+        with pytest.raises(ValueError, match=message):
+            SceneProbe.load(folder, device="cpu")
