@@ -164,6 +164,11 @@ class SlotEncoder:
         """The constructor's arguments as plain data; "model" is None if it came from memory."""
         return {"model": self.source, **self._arguments}
 
+    @property
+    def model(self) -> SceneModel:
+        """The frozen model."""
+        return self._model
+
     def __reduce__(self) -> str | tuple[Any, ...]:
         """Pickle the path instead of the weights where there is one."""
         if self.source is None:
@@ -249,9 +254,7 @@ class SlotEncoder:
         d_m, d_c = self.latent_sizes
         check_shape(features, (None, self.num_slots, None), "features")
         if features.shape[2] < d_m + d_c:
-            raise ValueError(
-                f"features has {features.shape[2]} a slot; wanted at least {d_m + d_c}."
-            )
+            raise ValueError(f"features has {features.shape[2]} a slot; wanted >= {d_m + d_c}.")
         size = self.image_size
         with torch.inference_mode(), self._precision():
             parts = []

@@ -25,6 +25,8 @@ def register_envs() -> None:
             entry_point="genesis_rl.envs.imagination:ImaginationEnv",
             vector_entry_point="genesis_rl.envs.imagination_vector:ImaginationVectorEnv",
         )
+    if "genesis_rl/Compose-v0" not in gym.registry:
+        gym.register(id="genesis_rl/Compose-v0", entry_point="genesis_rl.envs.compose:ComposeEnv")
     if "genesis_rl/ShapeStacks-v0" not in gym.registry:
         gym.register(
             id="genesis_rl/ShapeStacks-v0",
