@@ -1,12 +1,74 @@
-"""Programs run in the process of the tests."""
+"""Programs run in the process of the tests, and a scene model that needs no training."""
 
 import runpy
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from torch import Tensor, nn
+
+from genesis_rl.checkpoint import save_pretrained
+from genesis_rl.models import MODELS
+from genesis_rl.slots import Decoded, Slots
 
 ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class QuadrantsConfig:
+    image_size: int = 32
+    num_slots: int = 4
+
+
+class Quadrants(nn.Module):
+    """A scene model whose four slots are the quadrants: place in z_m, mean colour in z_c."""
+
+    places: Tensor
+    latent_sizes = (2, 3)
+
+    def __init__(self, config: QuadrantsConfig) -> None:
+        super().__init__()
+        self.config = config
+        signs = torch.tensor([-1.0, 1.0])
+        self.register_buffer("places", torch.cartesian_prod(signs, signs))
+
+    def infer(
+        self, x: Tensor, *, sample: bool = False, generator: torch.Generator | None = None
+    ) -> Slots:
+        b, half = len(x), self.config.image_size // 2
+        colours = nn.functional.avg_pool2d(x, half).flatten(2).transpose(1, 2)
+        return Slots(self.places.expand(b, 4, 2), colours, self._masks(b))
+
+    def _masks(self, b: int) -> Tensor:
+        """The quadrants as masks of b scenes, (b, 4, 1, S, S)."""
+        half = self.config.image_size // 2
+        mask = torch.eye(4).view(4, 2, 2).repeat_interleave(half, 1).repeat_interleave(half, 2)
+        return mask.clamp(min=1e-6).log().expand(b, 1, *mask.shape).transpose(1, 2)
+
+    def decode(self, slots: Slots) -> Decoded:
+        size = self.config.image_size
+        colours = slots.z_c[..., None, None].expand(-1, -1, 3, size, size)
+        return Decoded(colours, self._masks(len(colours)))
+
+    def elbo(self, x: Tensor, **options: Any) -> Any:
+        raise NotImplementedError
+
+    def log_weight(self, x: Tensor, **options: Any) -> Any:
+        raise NotImplementedError
+
+    def sample(self, n: int, **options: Any) -> Any:
+        raise NotImplementedError
+
+
+@pytest.fixture
+def quadrants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of an encoder whose slots are the quadrants of a frame."""
+    monkeypatch.setitem(MODELS, "quadrants", (QuadrantsConfig, Quadrants))
+    save_pretrained(Quadrants(QuadrantsConfig()), tmp_path / "encoder")
+    return tmp_path / "encoder"
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,55 +11,14 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from torch import Tensor, nn
+from torch import Tensor
 
 from genesis_rl import log
 from genesis_rl.agents.config import AgentConfig, EvaluationConfig, PolicyConfig, PPOConfig
 from genesis_rl.agents.evaluation import evaluate_agent
 from genesis_rl.agents.learning import AgentTrainer, TrainingError
-from genesis_rl.checkpoint import save_pretrained
 from genesis_rl.models import MODELS
 from genesis_rl.slots import Slots
-
-
-@dataclass(frozen=True)
-class QuadrantsConfig:
-    image_size: int = 32
-    num_slots: int = 4
-
-
-class Quadrants(nn.Module):
-    """A scene model whose four slots are the quadrants: place in z_m, mean colour in z_c."""
-
-    places: Tensor
-    latent_sizes = (2, 3)
-
-    def __init__(self, config: QuadrantsConfig) -> None:
-        super().__init__()
-        self.config = config
-        signs = torch.tensor([-1.0, 1.0])
-        self.register_buffer("places", torch.cartesian_prod(signs, signs))
-
-    def infer(
-        self, x: Tensor, *, sample: bool = False, generator: torch.Generator | None = None
-    ) -> Slots:
-        b, _, h, w = x.shape
-        colours = nn.functional.avg_pool2d(x, h // 2).flatten(2).transpose(1, 2)
-        mask = torch.eye(4).view(4, 2, 2).repeat_interleave(h // 2, 1).repeat_interleave(w // 2, 2)
-        log_pi = mask.clamp(min=1e-6).log().expand(b, 1, 4, h, w).transpose(1, 2)
-        return Slots(self.places.expand(b, 4, 2), colours, log_pi)
-
-    def decode(self, slots: Slots) -> Any:
-        raise NotImplementedError
-
-    def elbo(self, x: Tensor, **options: Any) -> Any:
-        raise NotImplementedError
-
-    def log_weight(self, x: Tensor, **options: Any) -> Any:
-        raise NotImplementedError
-
-    def sample(self, n: int, **options: Any) -> Any:
-        raise NotImplementedError
 
 
 class FindQuadrant(gym.Env[Any, Any]):
@@ -99,13 +57,10 @@ class FindQuadrant(gym.Env[Any, Any]):
         return self._draw(), hit / 4, ended, False, {"is_success": self._hits == 4}
 
 
-@pytest.fixture
-def quadrants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An encoder of quadrants and the environment for it."""
-    monkeypatch.setitem(MODELS, "quadrants", (QuadrantsConfig, Quadrants))
+@pytest.fixture(autouse=True)
+def registered() -> Iterator[None]:
     gym.register("FindQuadrant-v0", lambda **options: FindQuadrant(**options))
-    save_pretrained(Quadrants(QuadrantsConfig()), tmp_path / "encoder")
-    yield tmp_path / "encoder"
+    yield
     del gym.registry["FindQuadrant-v0"]
 
 
@@ -178,13 +133,15 @@ def test_one_encoder_pass_for_each_new_frame(
     config = quadrant_config(quadrants, total_steps=512, eval_every=10**6, eval_episodes=1)
     trainer = AgentTrainer(config)
     sizes: list[int] = []
-    infer = Quadrants.infer
+    quadrants_model: Any = MODELS["quadrants"][1]
+    infer = quadrants_model.infer
 
     def counted(self: Any, x: Tensor, **options: Any) -> Slots:
         sizes.append(len(x))
-        return infer(self, x, **options)
+        slots: Slots = infer(self, x, **options)
+        return slots
 
-    monkeypatch.setattr(Quadrants, "infer", counted)
+    monkeypatch.setattr(quadrants_model, "infer", counted)
     monkeypatch.setattr("genesis_rl.agents.learning._Evaluation._on_training_end", lambda self: 0)
     trainer.run()
     # 1 reset and 64 steps of 8 environments; all episodes end at every fourth step.

@@ -8,7 +8,7 @@ import pytest
 
 from genesis_rl.data import open_dataset
 from genesis_rl.data.pack import PackWriter
-from genesis_rl.data.transitions import Transitions
+from genesis_rl.data.transitions import Transitions, join
 
 LENGTHS = (3, 1, 4)  # steps of the episodes
 N = sum(LENGTHS) + len(LENGTHS)
@@ -100,3 +100,30 @@ def test_images_are_no_steps(tmp_path: Path) -> None:
 def test_contradictions_are_found(tmp_path: Path, broken: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="damaged"):
         Transitions.open(write(tmp_path / "pack", columns=broken))
+
+
+def test_recordings_are_joined_split_by_split(tmp_path: Path) -> None:
+    counts = {"steps": 8, "episodes": 3}
+    one, two = tmp_path / "one", tmp_path / "two"
+    write(one / "train", split="train", **counts)
+    write(one / "test", split="test", **counts)
+    write(two / "train", columns={"state": np.ones((N, 2))}, **counts)
+    join([one, two], tmp_path / "all")
+    both = Transitions.open(tmp_path / "all")
+    alone = Transitions.open(one)
+    assert len(both) == both.pack.meta["steps"] == 16
+    assert both.pack.meta["episodes"] == 6 and both.pack.meta["split"] == "train"
+    assert both.states is None  # only one of them has any
+    np.testing.assert_array_equal(both.episodes, [*alone.episodes, *(alone.episodes + N)])
+    np.testing.assert_array_equal(both.images[N:], alone.images)
+    np.testing.assert_array_equal(both.rewards[:N], alone.rewards)
+    assert len(Transitions.open(tmp_path / "all", "test")) == 8
+    assert not (tmp_path / "all" / "validation").exists()
+
+
+def test_other_actions_are_not_joined(tmp_path: Path) -> None:
+    write(tmp_path / "one" / "train")
+    write(tmp_path / "two" / "train", action_space=DISCRETE | {"n": 9})
+    with pytest.raises(ValueError, match="two/train has the actions"):
+        join([tmp_path / "one", tmp_path / "two"], tmp_path / "all")
+    assert not (tmp_path / "all").exists()

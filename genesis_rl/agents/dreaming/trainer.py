@@ -20,7 +20,7 @@ DREAM = "dream.json"
 # Settings that may change when a run goes on.
 _ASIDE = (
     *("out", "device", "encoder_device", "threads", "vec", "tensorboard", "wandb", "progress"),
-    *("iterate", "seeds", "episodes", "summary"),
+    *("iterate", "collect_steps", "fit_steps", "seeds", "episodes", "summary"),
 )
 
 

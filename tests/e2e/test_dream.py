@@ -1,0 +1,260 @@
+"""agents/dream.py as users run it: practised in dreams, good in reality; again, on, misused."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from genesis_rl import log
+from genesis_rl.agents.config import EvaluationConfig
+from genesis_rl.agents.dreaming import DreamConfig
+from genesis_rl.agents.evaluation import evaluate_agent
+from genesis_rl.data.transitions import Transitions
+from genesis_rl.envs.collect import CollectConfig, collect
+from genesis_rl.perception import SlotEncoder
+from genesis_rl.world_model import ActionSpec, SlotForm, WorldModel, WorldModelConfig
+from genesis_rl.world_model.config import WorldTrainConfig
+from genesis_rl.world_model.study import Study
+from genesis_rl.world_model.training import WorldTrainer
+
+Run = Callable[..., tuple[int, str, str]]
+ENV, STEPS = "Carousel-v0", 6
+
+
+class Carousel(gym.Env[Any, Any]):
+    """A light goes round the quadrants; the action that names where it is pays 1."""
+
+    metadata: dict[str, Any] = {"render_modes": [], "render_fps": 5}  # noqa: RUF012
+
+    def __init__(self, bright: int = 240) -> None:
+        self.observation_space = spaces.Box(0, 255, (32, 32, 3), np.uint8)
+        self.action_space = spaces.Discrete(4)
+        self.bright = bright
+
+    def _draw(self) -> Any:
+        quarters = np.full(4, 20)
+        quarters[[0, 1, 3, 2][self._at]] = self.bright
+        frame = np.kron(quarters.reshape(2, 2), np.ones((16, 16)))
+        return np.repeat(frame[..., None], 3, 2).astype(np.uint8)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self._at = int(self.np_random.integers(4))
+        self._hits = 0
+        return self._draw(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        hit = int(action) == self._at
+        self._hits += hit
+        self._at = (self._at + 1) % 4
+        return self._draw(), float(hit), False, False, {"is_success": self._hits >= STEPS - 1}
+
+
+@pytest.fixture(autouse=True)
+def registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("GENESIS_RL_DATA", str(tmp_path / "cache"))
+    gym.register(ENV, lambda **options: Carousel(**options), max_episode_steps=STEPS)
+    yield
+    del gym.registry[ENV]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Random steps of the carousel."""
+    out = tmp_path / "data"
+    settings: dict[str, Any] = {"env": ENV, "num_envs": 4, "vec": "dummy", "image_size": 32}
+    collect(CollectConfig(out=out, steps=480, **settings))
+    return out
+
+
+def untrained(encoder: Path, folder: Path, **changes: Any) -> Path:
+    """A world model that knows nothing."""
+    eyes = SlotEncoder(encoder, device="cpu")
+    form: dict[str, Any] = {
+        "encoder_fingerprint": eyes.fingerprint,
+        "mask_geometry": False,
+    } | changes
+    torch.manual_seed(0)
+    WorldModel(
+        WorldModelConfig(width=8, layers=1, attention_heads=1, ensemble=2),
+        form.pop("actions", ActionSpec("discrete", n=4)),
+        SlotForm(num_slots=4, latent_sizes=(2, 3), **form),
+    ).save_pretrained(folder)
+    return folder
+
+
+def flags(encoder: Path, world: Path, data: Path, *more: str) -> list[str]:
+    return [
+        *("--encoder", str(encoder), "--world-model", str(world), "--data", str(data)),
+        *("--env", ENV, "--start", "data", "--no-mask-geometry", "--horizon", str(STEPS)),
+        *("--num-envs", "4", "--vec", "dummy", "--num-dreams", "16", "--policy.width", "16"),
+        *("--ppo.n-steps", "16", "--ppo.batch-size", "64", "--policy.extractor", "mlp"),
+        *("--total-steps", "512", "--eval-every", "256", "--eval-episodes", "4"),
+        *("--threads", "1", "--encoder-device", "cpu", "--no-tensorboard", "--no-progress", *more),
+    ]
+
+
+def agent_file(run: Path, name: str = "last") -> dict[str, Any]:
+    read: dict[str, Any] = json.loads((run / name / "agent.json").read_text())
+    return read
+
+
+@pytest.mark.slow
+def test_what_is_practised_in_dreams_is_good_in_reality(
+    quadrants: Path, data: Path, tmp_path: Path, run_program: Run
+) -> None:
+    world, out = tmp_path / "world", tmp_path / "run"
+    fit = WorldTrainConfig(
+        str(quadrants),
+        data,
+        WorldModelConfig(width=32, layers=1, attention_heads=2, ensemble=2),
+        mask_geometry=False,
+        align=False,
+        steps=300,
+        horizon=2,
+        learning_rate=3e-3,
+        device="cpu",
+        tensorboard=False,
+        out=world,
+    )
+    WorldTrainer(fit, Study.open(fit)).run()
+    steps = ("--total-steps", "8192", "--eval-every", "4096", "--ppo.learning-rate", "3e-3")
+    status, output, errors = run_program(
+        "agents/dream.py", *flags(quadrants, world, data, *steps, "--out", str(out))
+    )
+    assert (status, errors) == (0, "")
+    assert "8192 steps in dreams, 480 in reality; best: step" in output
+    result = evaluate_agent(EvaluationConfig(out, episodes=40, video_episodes=0))
+    assert result["random"]["mean_return"] < 0.4 * STEPS
+    assert result["agent"]["mean_return"] > 0.8 * STEPS
+    assert agent_file(out, "best")["metrics"]["dream_return"] > 0.7 * STEPS
+    rows = log.read(out)
+    assert [row["step"] for row in rows if "eval/dream_return" in row] == [4096, 8192]
+    dreams = [row for row in rows if "dream/uncertainty" in row]
+    assert len(dreams) == 8192 // 256
+    assert all(row["dream/real_steps"] == 480 and row["dream/uncertainty"] > 0 for row in dreams)
+    assert dreams[-1]["rollout/ep_rew_mean"] > dreams[0]["rollout/ep_rew_mean"] + 1
+
+
+def test_a_run_goes_on_and_iterates(
+    quadrants: Path, data: Path, tmp_path: Path, run_program: Run
+) -> None:
+    out, world = tmp_path / "run", untrained(quadrants, tmp_path / "world")
+    first = flags(quadrants, world, data, "--out", str(out))
+    assert run_program("agents/dream.py", *first)[0] == 0
+    once = (out / "last" / "policy.safetensors").read_bytes()
+    assert run_program("agents/dream.py", *first)[0] == 0  # nothing is left to do
+    assert (out / "last" / "policy.safetensors").read_bytes() == once
+    assert agent_file(out)["steps"] == 512
+    assert agent_file(out)["metrics"]["real_steps"] == 480
+
+    anew = ("--iterate", "1", "--collect-steps", "120", "--fit-steps", "2")
+    status, output, errors = run_program("agents/dream.py", *first, *anew)
+    assert (status, errors) == (0, "")
+    assert "1024 steps in dreams, 600 in reality" in output
+    assert len(Transitions.open(out / "round-1" / "recording")) < 120  # the rest is held out
+    joined = Transitions.open(out / "round-1" / "data")
+    assert len(joined) == sum(
+        len(Transitions.open(folder)) for folder in (data, out / "round-1" / "recording")
+    )
+    assert agent_file(out)["metrics"]["real_steps"] == 600
+    costs = [row["dream/real_steps"] for row in log.read(out) if "dream/real_steps" in row]
+    assert costs == [480, 480, 600, 600]
+    rows = [row["step"] for row in log.read(out) if "dream/real_steps" in row]
+    assert rows == [256, 512, 768, 1024]
+
+    status, _, errors = run_program("agents/dream.py", *first, "--model-temperature", "2")
+    assert status == 2
+    assert "holds a run with model_temperature 1.0 (now 2.0); wanted the same" in errors
+
+
+def test_the_comparison_over_seeds(
+    quadrants: Path, data: Path, tmp_path: Path, run_program: Run
+) -> None:
+    out, world = tmp_path / "runs", untrained(quadrants, tmp_path / "world")
+    path = tmp_path / "results" / "dream.json"
+    given = flags(quadrants, world, data, "--out", str(out), "--summary", str(path))
+    given += ["--seeds", "0", "1", "--episodes", "5"]
+    status, output, errors = run_program("agents/dream.py", *given)
+    assert (status, errors) == (0, "")
+    assert "in dreams, seed 0: return" in output
+    assert "practised | success | return | return in dreams | real steps | steps" in output
+    summary = json.loads(path.read_text())
+    assert path.with_suffix(".png").read_bytes()[1:4] == b"PNG"
+    (table,) = summary["tables"]
+    assert [(row[0], *row[4:]) for row in table["rows"]] == [
+        ("in dreams", "480", "512"),
+        ("in reality", "512", "0"),  # whole rollouts
+        ("*random policy*", "0", "0"),
+    ]
+    dreamt, real, *_ = summary["runs"]
+    assert len(summary["runs"]) == 4
+    assert dreamt["curve"]["steps"] == [256, 512] and len(dreamt["curve"]["dream_return"]) == 2
+    assert len(real["curve"]["steps"]) >= 2 and "dream_return" not in real["curve"]
+    assert dreamt["evaluation"]["agent"]["episodes"] == 5
+    assert ("random" in real["evaluation"], "random" in dreamt["evaluation"]) == (True, False)
+    assert dreamt["encoder_fingerprint"] == SlotEncoder(quadrants, device="cpu").fingerprint
+
+    before = (out / "dreams" / "1" / "last" / "policy.safetensors").stat().st_mtime_ns
+    assert run_program("agents/dream.py", *given)[:2] == (0, output)  # kept, told again
+    assert (out / "dreams" / "1" / "last" / "policy.safetensors").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("change", "more", "message"),
+    [
+        ({"encoder_fingerprint": "f" * 64}, [], "knows the slots of the encoder ffffffffffff"),
+        ({"actions": ActionSpec("discrete", n=3)}, [], "has the actions"),
+        ({}, ["--mask-geometry"], "was trained on slots without; wanted --no-mask-geometry"),
+        ({}, ["--env-options", '{"bright": 99}'], "recorded with bright None (now 99)"),
+        ({}, ["--start", "prior"], "start is 'prior', but Quadrants has no prior"),
+        ({}, ["--start", "mixture"], "wanted start='data'"),
+        ({}, ["--obs", "monet"], "obs 'monet' wants one of monet"),
+    ],
+)
+def test_what_does_not_fit_ends_with_status_2(
+    change: dict[str, Any],
+    more: list[str],
+    message: str,
+    quadrants: Path,
+    data: Path,
+    tmp_path: Path,
+    run_program: Run,
+) -> None:
+    world = untrained(quadrants, tmp_path / "world", **change)
+    out = tmp_path / "run"
+    given = flags(quadrants, world, data, "--out", str(out), *more)
+    status, output, errors = run_program("agents/dream.py", *given)
+    assert (status, output) == (2, "")
+    assert message in errors
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"obs": "state", "encoder": None}, "obs is 'state'"),
+        ({"finetune": True}, "finetune True"),
+        ({"max_minutes": 1.0}, "dreams go by total_steps"),
+        ({"horizon": 0}, "horizon is 0"),
+        ({"trust": 0.0}, "trust is 0.0"),
+        ({"temperature": 0.0}, "temperature is 0.0"),
+        ({"model_temperature": -1.0}, "model_temperature is -1.0"),
+        ({"uncertainty_penalty": -1.0}, "uncertainty_penalty is -1.0"),
+        ({"iterate": -1}, "iterate is -1"),
+        ({"collect_steps": 0}, "collect_steps is 0"),
+        ({"seeds": (1, 1)}, "wanted each once"),
+    ],
+)
+def test_bad_settings(changes: dict[str, Any], message: str) -> None:
+    settings: dict[str, Any] = {"encoder": "e", "world_model": Path("w"), "data": Path("d")}
+    with pytest.raises(ValueError, match=message):
+        DreamConfig(**(settings | changes))
