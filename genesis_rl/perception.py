@@ -254,7 +254,7 @@ class SlotEncoder:
         d_m, d_c = self.latent_sizes
         check_shape(features, (None, self.num_slots, None), "features")
         if features.shape[2] < d_m + d_c:
-            raise ValueError(f"features has {features.shape[2]} a slot; wanted >= {d_m + d_c}.")
+            raise ValueError(f"features is {features.shape[2]} wide; wanted at least {d_m + d_c}.")
         size = self.image_size
         with torch.inference_mode(), self._precision():
             parts = []
