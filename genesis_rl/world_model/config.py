@@ -35,15 +35,15 @@ class WorldTrainConfig:
     """keep every object in its slot within an episode"""
     baseline: Literal["none", "mlp"] = "none"
     """also train a network without slots, an MLP over all latents in a row, to compare with"""
-    steps: int = 5_000
+    steps: int = 6_000
     """updates in all"""
     max_minutes: float | None = None
     """end after this time even if steps remain; the schedule then runs over the time"""
-    batch_size: int = 64
+    batch_size: int = 32
     """windows per update"""
     horizon: int = 5
     """steps that the model is unrolled on its own predictions"""
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     """Adam's largest step size; it rises over the first 100 updates and falls to 0 at the end"""
     weight_decay: float = 1e-4
     """of AdamW"""

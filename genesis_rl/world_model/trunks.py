@@ -37,9 +37,10 @@ class SlotTrunk(nn.Module):
         Returns:
             Of each slot (B, K, width), and of the whole scene (B, width).
         """
-        cls = self.cls.expand(len(slots), 1, -1)
-        # The action comes last, and is only read by the last block.
-        x = torch.cat([cls, self.slot(slots), self.action(action)[:, None]], dim=1)
+        seen = self.action(action)[:, None]
+        # The slots also know the action from the start: to find it by attention takes far longer
+        # to learn. Its token comes last, and is only read by the last block.
+        x = torch.cat([self.cls + seen, self.slot(slots) + seen, seen], dim=1)
         for i, block in enumerate(self.blocks):
             last = i + 1 == len(self.blocks)
             x = block(x, num_queries=x.shape[1] - last)
