@@ -6,25 +6,18 @@ python envs/watch.py --env CartPole-v1 --window
 """
 
 import sys
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import cv2
-import numpy.typing as npt
 import tyro
 
 import genesis_rl  # noqa: F401 (registers the environment ids)
-from genesis_rl.envs.watch import WatchConfig, make_rendering, random_frames, read_options
-from genesis_rl.visualize import save_gif, save_mp4
-
-
-def show(frames: Iterable[npt.NDArray[Any]], fps: float) -> None:
-    """Show frames in a window until they end or a key is pressed."""
-    for frame in frames:
-        cv2.imshow("watch", frame[..., ::-1])
-        if cv2.waitKey(max(1, round(1000 / fps))) >= 0:
-            break
-    cv2.destroyAllWindows()
+from genesis_rl.envs.watch import (
+    WatchConfig,
+    make_rendering,
+    present,
+    random_frames,
+    read_options,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,12 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         frames = random_frames(
             env, episodes=config.episodes, max_steps=config.max_steps, seed=config.seed
         )
-        if config.window:
-            show(frames, config.fps)
-        else:
-            config.out.parent.mkdir(parents=True, exist_ok=True)
-            save = save_gif if config.out.suffix == ".gif" else save_mp4
-            save(config.out, frames, fps=config.fps)
+        title = "watch" if config.window else None
+        present(frames, out=config.out, fps=config.fps, window=title)
+        if not config.window:
             print(config.out)
         env.close()
     except (ValueError, OSError) as error:

@@ -1,16 +1,18 @@
 """Watch an environment under a random policy."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
 from genesis_rl.envs.sprites import has_window
+from genesis_rl.visualize import save_gif, save_mp4
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,32 @@ def random_frames(
                 return
             env.reset()
             yield _frame(env)
+
+
+def present(
+    frames: Iterable[npt.NDArray[np.uint8]], *, out: Path, fps: float, window: str | None = None
+) -> None:
+    """Write frames of one size (H, W, 3) as a film, or show them.
+
+    Args:
+        frames: the film.
+        out: the file, .gif or .mp4; its folder is made if missing.
+        fps: frames per second.
+        window: title of a window to show them in, until a key is pressed; then nothing is written.
+
+    Raises:
+        ValueError: if there are no frames or their sizes differ.
+    """
+    if window is None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        save = save_gif if out.suffix == ".gif" else save_mp4
+        save(out, frames, fps=fps)
+        return
+    for frame in frames:
+        cv2.imshow(window, frame[..., ::-1])
+        if cv2.waitKey(max(1, round(1000 / fps))) >= 0:
+            break
+    cv2.destroyAllWindows()
 
 
 def _frame(env: gym.Env[Any, Any]) -> npt.NDArray[np.uint8]:

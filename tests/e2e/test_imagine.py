@@ -1,0 +1,123 @@
+"""envs/imagine.py as a user runs it: films of dreams, alone and below reality; speed; bad input."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import imageio.v3
+import numpy as np
+import pytest
+import torch
+
+from genesis_rl.checkpoint import save_pretrained
+from genesis_rl.models import Genesis, GenesisConfig
+from genesis_rl.perception import SlotEncoder
+from genesis_rl.world_model import ActionSpec, SlotForm, WorldModel, WorldModelConfig
+
+ROOT = Path(__file__).parents[2]
+Run = Callable[..., tuple[int, str, str]]
+# Of a page of K + 2 = 5 pictures of 96 pixels: a row for each scene, a line of text for each.
+ROW, LINE = 96, 18
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Flags that name a scene model and a world model."""
+    root = tmp_path_factory.mktemp("models")
+    torch.manual_seed(0)
+    config = GenesisConfig(
+        image_size=32,
+        num_slots=3,
+        mask_latent_size=4,
+        component_latent_size=2,
+        encoder_channels=(4, 4, 8, 8, 8),
+        decoder_channels=(8, 4, 4, 4, 4),
+        feature_size=16,
+        component_decoder_channels=4,
+        component_encoder_channels=(4, 4, 8, 8),
+    )
+    model = Genesis(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(3)  # latents that show in the decoded frames
+    save_pretrained(model, root / "eyes")
+    encoder = SlotEncoder(root / "eyes", device="cpu")
+    form = SlotForm(encoder.fingerprint, 3, encoder.latent_sizes, mask_geometry=True)
+    shape = WorldModelConfig(width=8, layers=1, ensemble=2)
+    WorldModel(shape, ActionSpec("discrete", n=4), form).save_pretrained(root / "world")
+    return ["--model", str(root / "eyes"), "--device", "cpu", "--world-model", str(root / "world")]
+
+
+def test_runs_as_a_program(models: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "new" / "dream.mp4"
+    command = [sys.executable, str(ROOT / "envs" / "imagine.py"), *models, "--steps", "2"]
+    run = subprocess.run(
+        [*command, "--out", str(out)], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip() == str(out) and out.stat().st_size > 0
+
+
+def test_the_dream_starts_where_reality_does(
+    models: list[str], tmp_path: Path, run_program: Run
+) -> None:
+    out = tmp_path / "both.gif"
+    flags = [*models, "--env", "genesis_rl/ObjectGoal-v0", "--steps", "4", "--out", str(out)]
+    flags += ["--options", "termination", "threshold"]
+    assert run_program("envs/imagine.py", *flags)[:2] == (0, str(out))
+    frames = imageio.v3.imread(out, index=None)
+    assert len(frames) == 5
+    heading = frames.shape[1] - 2 * ROW - 1 - 2 * LINE
+    real, dream = (frames[:, top : top + ROW, -3 * ROW :] for top in (heading, heading + ROW + 1))
+    # The slots at the start are the same; the untrained model then goes another way.
+    assert np.abs(real[0].astype(int) - dream[0]).max() < 40
+    assert np.abs(real[4].astype(int) - dream[4]).max() > 40
+
+
+def test_dreams_alone_follow_one_another(
+    models: list[str], tmp_path: Path, run_program: Run
+) -> None:
+    out = tmp_path / "alone.gif"
+    flags = [*models, "--steps", "5", "--out", str(out), "--options", "horizon", "2"]
+    assert run_program("envs/imagine.py", *flags)[0] == 0
+    frames = imageio.v3.imread(out, index=None).astype(int)
+    assert len(frames) == 6
+    first, second = frames[0, :-LINE], frames[3, :-LINE]
+    assert np.abs(first - second).max() > 40
+
+
+def test_speed_is_told_beside_reality(models: list[str], run_program: Run) -> None:
+    flags = ["--env", "genesis_rl/ObjectGoal-v0", "--speed", "1", "16", "--steps", "32"]
+    status, out, _ = run_program("envs/imagine.py", *models, *flags)
+    assert status == 0
+    words = out.replace(",", "").split()[-8:]
+    assert [words[0], words[4]] == ["1", "16"]
+    dream, frames, slots = (float(words[at]) for at in (5, 6, 7))
+    assert frames > slots > 0
+    assert dream > float(words[1])  # a batch is faster than as many single ones
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--options", "temperature", "0"], "temperature is 0; wanted a value > 0"),
+        (["--options", "horizon", "0"], "horizon is 0"),
+        (["--options", "start", "data"], "start is 'data' with data None"),
+        (["--options", "layout", "flat"], "options has ['layout']; wanted without"),
+        (["--options", "cats", "1"], "cats"),
+        (["--world-model", "nowhere"], "nowhere holds no world model"),
+        (["--env", "genesis_rl/Nothing-v0"], "genesis_rl/Nothing-v0"),
+        (["--env", "CartPole-v1"], "the actions of CartPole-v1 are Discrete(2)"),
+        (["--steps", "0"], "steps is 0"),
+        (["--speed", "0"], "speed has 0"),
+        (["--out", "film.avi"], "wanted a file that ends in .gif or .mp4"),
+    ],
+)
+def test_bad_input_is_one_message(
+    flags: list[str], message: str, models: list[str], run_program: Run
+) -> None:
+    status, _, errors = run_program("envs/imagine.py", *models, *flags)
+    assert status == 2
+    assert message in errors
