@@ -104,9 +104,8 @@ class ComposeEnv(gym.Env[Any, Any]):
         self.encoder = as_encoder(model, device=device)
         if not self.encoder.has_prior:
             raise ValueError(
-                f"model is a {self.encoder.name}, whose slots are independent of each other; "
-                "wanted a model that draws each slot given those before: genesis, genesis_s or "
-                "genesis_v2."
+                f"model is a {self.encoder.name}, which draws no slot given those before; wanted a "
+                "model with such a prior: genesis, genesis_s or genesis_v2."
             )
         self._builder = cast("SceneBuilder", self.encoder.model)
         self.control, self.temperature, self._image = control, temperature, image

@@ -269,7 +269,9 @@ def test_bad_options(encoder: SlotEncoder, options: dict[str, Any], message: str
 
 def test_models_without_such_a_prior() -> None:
     model = Monet(MonetConfig(image_size=32, num_slots=3, attention_channels=4)).eval()
-    with pytest.raises(ValueError, match="model is a monet, whose slots are independent"):
+    with pytest.raises(
+        ValueError, match="model is a monet, which draws no slot given those before"
+    ):
         ComposeEnv(model, redness, device="cpu")
 
 
