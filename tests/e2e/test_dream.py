@@ -1,6 +1,8 @@
 """agents/dream.py as users run it: practised in dreams, good in reality; again, on, misused."""
 
 import json
+import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from genesis_rl.agents.config import EvaluationConfig
 from genesis_rl.agents.dreaming import DreamConfig
 from genesis_rl.agents.evaluation import evaluate_agent
 from genesis_rl.data.transitions import Transitions
+from genesis_rl.envs import recorder
 from genesis_rl.envs.collect import CollectConfig, collect
 from genesis_rl.perception import SlotEncoder
 from genesis_rl.world_model import ActionSpec, SlotForm, WorldModel, WorldModelConfig
@@ -174,6 +177,38 @@ def test_a_run_goes_on_and_iterates(
     status, _, errors = run_program("agents/dream.py", *first, "--model-temperature", "2")
     assert status == 2
     assert "holds a run with model_temperature 1.0 (now 2.0); wanted the same" in errors
+
+
+def test_sigterm_ends_practice_and_rounds(
+    quadrants: Path, data: Path, tmp_path: Path, run_program: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, world = tmp_path / "run", untrained(quadrants, tmp_path / "world")
+    anew = ("--iterate", "1", "--collect-steps", "120", "--fit-steps", "2")
+    given = ["agents/dream.py", *flags(quadrants, world, data, "--out", str(out), *anew)]
+
+    def stops(self: Any) -> bool:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return True
+
+    with monkeypatch.context() as patch:
+        patch.setattr("genesis_rl.agents.dreaming.trainer._Watch._on_step", stops)
+        status, _, errors = run_program(*given)
+    assert (status, errors) == (143, "dream.py: stopped after 32 steps in dreams, 480 in reality")
+
+    def ends(config: Any) -> Any:
+        raise recorder.StoppedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("genesis_rl.agents.dreaming.rounds.collect_with_agent", ends)
+        status, _, errors = run_program(*given)
+    # The rest of the first practice, in whole rollouts.
+    assert (status, errors) == (143, "dream.py: stopped after 544 steps in dreams, 480 in reality")
+    assert agent_file(out)["metrics"]["step"] == 544
+    assert not (out / "round-1").exists()
+
+    status, output, _ = run_program(*given)
+    assert status == 0
+    assert "1056 steps in dreams, 600 in reality" in output
 
 
 def test_the_comparison_over_seeds(
