@@ -149,6 +149,7 @@ def _table(
 
 
 def show_success(cell: Record | None) -> str:
+    """A cell of `success_cell` as text: the rate, its interval and the number of runs."""
     if cell is None:
         return ""
     if cell["low"] is None:
