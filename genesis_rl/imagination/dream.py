@@ -15,7 +15,7 @@ from genesis_rl.slots import check_shape
 from genesis_rl.world_model import WorldModel
 
 # What a scene's random numbers are for.
-_CHOICES, _NOISE = 0, 1
+_CHOICES, _NOISE, _POOL = 0, 1, 2
 
 
 class DreamStep(NamedTuple):
@@ -93,6 +93,10 @@ class Dream:
         self._recorded: Tensor | None = None
         if self.options.data is not None:
             self._recorded = recorded_starts(self.options, encoder, world).to(self.device)
+        self._pool: Tensor | None = None
+        if self.options.start != "data" and self.options.prior_scenes is not None:
+            numbers = torch.arange(self.options.prior_scenes, device=self.device)
+            self._pool = self._novel(randomness.make_keys(numbers, torch.full_like(numbers, _POOL)))
         n = num_envs
         self.features = torch.zeros(
             n, world.form.num_slots, world.form.num_features, device=self.device
@@ -126,7 +130,7 @@ class Dream:
         """
         self._episodes[rows] += 1
         self._steps[rows] = 0
-        choices = randomness.bits(self._keys(rows, _CHOICES), 3)
+        choices = randomness.bits(self._keys(rows, _CHOICES), 4)
         self._heads[rows] = randomness.below(choices[:, 0], self.world.config.ensemble)
         if slots is not None:
             check_shape(slots, (len(rows), *self.features.shape[1:]), "slots")
@@ -138,8 +142,11 @@ class Dream:
         share = {"prior": 1.0, "data": 0.0, "mixture": self.options.prior_share}
         novel = randomness.uniform(choices[:, 1]) < share[self.options.start]
         self.from_prior[rows] = novel
-        if bool(novel.any()):
-            self.features[rows[novel]] = self._novel(rows[novel])
+        if self._pool is not None:
+            pick = randomness.below(choices[:, 3], len(self._pool))
+            self.features[rows[novel]] = self._pool[pick[novel]]
+        elif bool(novel.any()):
+            self.features[rows[novel]] = self._novel(self._keys(rows[novel], _NOISE))
         if self._recorded is not None:
             pick = randomness.below(choices[:, 2], len(self._recorded))
             self.features[rows[~novel]] = self._recorded[pick[~novel]]
@@ -186,11 +193,11 @@ class Dream:
             lost,
         )
 
-    def _novel(self, rows: Tensor) -> Tensor:
-        """Draw scenes from the prior."""
+    def _novel(self, keys: Tensor) -> Tensor:
+        """Draw a scene from the prior for each of the keys."""
         form = self.world.form
-        shape = len(rows), form.num_slots, sum(form.latent_sizes)
-        noise = randomness.normal(self._keys(rows, _NOISE), shape[1] * shape[2]).view(shape)
+        shape = len(keys), form.num_slots, sum(form.latent_sizes)
+        noise = randomness.normal(keys, shape[1] * shape[2]).view(shape)
         return self.encoder.sample(
             self.options.temperature * noise, mask_geometry=form.mask_geometry
         )

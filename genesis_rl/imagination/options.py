@@ -33,6 +33,9 @@ class DreamOptions:
     """split of the recording"""
     data_frames: DataFrames = "first"
     """start from the first frames of its episodes, or from all that a step follows"""
+    prior_scenes: int | None = None
+    """start in one of so many scenes from the prior, drawn once and the same for all seeds, not in
+    a novel one each time: decoding a novel scene's masks may take longer than its episode"""
     temperature: float = 1.0
     """factor on the prior's standard deviations; lower draws more usual scenes"""
     model_temperature: float = 1.0
@@ -56,8 +59,12 @@ class DreamOptions:
         for name in ("temperature", "model_temperature"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; wanted a value > 0.")
-        if isinstance(self.horizon, bool) or not isinstance(self.horizon, int) or self.horizon < 1:
-            raise ValueError(f"horizon is {self.horizon!r}; wanted a whole number of at least 1.")
+        for name in ("horizon", "prior_scenes"):
+            value = getattr(self, name)
+            if value is None and name == "prior_scenes":
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} is {value!r}; wanted a whole number of at least 1.")
         if not 0 <= self.prior_share <= 1:
             raise ValueError(f"prior_share is {self.prior_share}; wanted a value in [0, 1].")
         if self.max_uncertainty is not None and not self.max_uncertainty > 0:

@@ -166,6 +166,19 @@ def test_scenes_from_the_prior_have_the_geometry_of_their_masks(
     torch.testing.assert_close(bare.features, slots[..., :-3])
 
 
+def test_scenes_from_the_prior_may_be_drawn_once(encoder: SlotEncoder, world: WorldModel) -> None:
+    dream, rows = start(encoder, world, list(range(50)), prior_scenes=3)
+    scenes = dream.features.unique(dim=0)
+    assert len(scenes) == 3
+    assert dream.from_prior.all()
+    dream.reset(rows)
+    again, _ = start(encoder, world, [1000, 1001], prior_scenes=3)
+    for features in (dream.features, again.features):
+        gaps = (features[:, None] - scenes).abs().amax((2, 3))
+        assert gaps.min(1).values.max() < 1e-5
+    assert (scenes[0] - scenes[1]).abs().max() > 0.1
+
+
 def test_temperatures_scale_the_noise(encoder: SlotEncoder, world: WorldModel) -> None:
     spread = []
     for temperature in (1e-4, 1.0):
@@ -313,6 +326,7 @@ def test_dreams_start_where_they_are_told(encoder: SlotEncoder, world: WorldMode
         {"model_temperature": 0.0},
         {"horizon": 0},
         {"horizon": 2.5},
+        {"prior_scenes": 0},
         {"prior_share": 1.5},
         {"max_uncertainty": 0.0},
         {"uncertainty_penalty": -1.0},
