@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from genesis_rl.files import new_file, recover_folder
+from genesis_rl.files import new_file, read_json, recover_folder
 from genesis_rl.frames import Preprocessing
 from genesis_rl.hub import DownloadOptions, download, is_repository
 from genesis_rl.slots import SceneModel
@@ -74,8 +74,19 @@ def write_model(
         "config": dataclasses.asdict(model_config),
         "preprocessing": dataclasses.asdict(preprocessing),
     }
+    write_module(model, folder, config)
+
+
+def write_module(
+    module: nn.Module, folder: str | os.PathLike[str], config: Mapping[str, Any]
+) -> None:
+    """Write a module's weights and what config.json is to hold into a folder, made if missing.
+
+    Raises:
+        OSError: if the folder cannot be written.
+    """
     text = json.dumps(config, indent=2) + "\n"
-    state = {name: value.contiguous() for name, value in model.state_dict().items()}
+    state = {name: value.contiguous() for name, value in module.state_dict().items()}
     folder = Path(folder)
     # Both are written before either takes its place.
     with new_file(folder / WEIGHTS) as weights, new_file(folder / CONFIG) as described:
@@ -202,10 +213,7 @@ def _find(path_or_hub_id: str | os.PathLike[str], options: DownloadOptions) -> P
 
 
 def _read_config(path: Path, classes: Classes) -> dict[str, Any]:
-    try:
-        metadata = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as JSON: {error}") from error
+    metadata = read_json(path)
     if not isinstance(metadata, dict) or not isinstance(metadata.get("config"), dict):
         raise ValueError(f"{path} is not the config of a genesis_rl model.")
     if metadata.get("format") != FORMAT:

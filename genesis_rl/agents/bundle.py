@@ -34,7 +34,7 @@ from genesis_rl.checkpoint import (
     save_pretrained,
 )
 from genesis_rl.envs.slot_obs import InfoKey
-from genesis_rl.files import new_folder, recover_folder
+from genesis_rl.files import new_folder, read_json, recover_folder
 from genesis_rl.process import hardware
 
 FORMAT = 1
@@ -196,10 +196,7 @@ def _find(folder: str | os.PathLike[str]) -> Path:
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
-    try:
-        settings = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as JSON: {error}") from error
+    settings = read_json(path)
     if not isinstance(settings, dict) or settings.get("format") != FORMAT:
         raise ValueError(f"{path} is not of an agent of format {FORMAT}.")
     if "config" not in settings:

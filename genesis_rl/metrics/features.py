@@ -23,7 +23,7 @@ from torch import Tensor
 
 from genesis_rl.checkpoint import pick_device, read_tensors
 from genesis_rl.data import Pack
-from genesis_rl.files import new_folder, recover_folder
+from genesis_rl.files import new_folder, read_json, recover_folder
 from genesis_rl.metrics.factor_network import (
     WIDTH,
     FactorConfig,
@@ -220,10 +220,7 @@ def _tuples(value: Any) -> Any:
 
 def _read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The whole of config.json, and the network's part of it."""
-    try:
-        metadata = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as JSON: {error}") from error
+    metadata = read_json(path)
     if not isinstance(metadata, dict) or metadata.get("kind") != _KIND:
         raise ValueError(f"{path} is not the config of a features network.")
     config = metadata.get("config")

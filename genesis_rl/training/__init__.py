@@ -1,7 +1,8 @@
-"""Pretraining: settings, one update, validation, and the loop that saves, resumes and reports."""
+"""Trainings: the loop that saves, resumes and reports, and pretraining, the first of its users."""
 
 from genesis_rl.training.config import PretrainConfig
-from genesis_rl.training.loop import NonFiniteError, Trainer, train_terms
+from genesis_rl.training.loop import Trainer, train_terms
 from genesis_rl.training.run import Run
+from genesis_rl.training.steps import NonFiniteError, StepTrainer
 
-__all__ = ["NonFiniteError", "PretrainConfig", "Run", "Trainer", "train_terms"]
+__all__ = ["NonFiniteError", "PretrainConfig", "Run", "StepTrainer", "Trainer", "train_terms"]

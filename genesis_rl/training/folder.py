@@ -1,23 +1,21 @@
-"""A pretraining run's folder: whose it is, its checkpoints."""
+"""A training's folder: whose it is, its checkpoints."""
 
 import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
-from genesis_rl.checkpoint import as_tuple, load_weights, save_pretrained
-from genesis_rl.files import new_file, new_folder, recover_folder
+from genesis_rl.checkpoint import as_tuple, load_weights
+from genesis_rl.files import new_file, new_folder, read_json, recover_folder
 from genesis_rl.geco import GecoConfig
 from genesis_rl.models import MODELS
 from genesis_rl.process import hardware, versions
 from genesis_rl.training.config import PretrainConfig
 
 SETTINGS, STATE = "train.json", "training.pt"
-# What makes a run another one: neither a schedule nor a folder's name.
-_IDENTITY = ("model_name", "model", "data", "data_options", "seed", "batch_size", "objective")
 
 
 def settings(config: PretrainConfig) -> dict[str, Any]:
@@ -49,64 +47,63 @@ def parse_settings(plain: Mapping[str, Any], model_name: str | None = None) -> P
         raise ValueError(f"the settings do not fit this version: {error}") from error
 
 
-class RunFolder:
+class TrainingFolder:
     """``train.json`` (the settings), ``last/`` (model and training state) and ``best/`` (model).
 
     Attributes:
+        out: the folder itself.
+        settings: what train.json is to hold.
         last: where the last checkpoint lies.
         best: where the best model lies.
+        started: whether there is a checkpoint to go on from.
     """
 
-    def __init__(self, config: PretrainConfig) -> None:
+    #: The settings that make a run another one: neither a schedule nor a folder's name.
+    identity: ClassVar[tuple[str, ...]]
+
+    def __init__(self, out: Path, settings: dict[str, Any], *, resume: bool) -> None:
         """Look at the folder; neither overwrite a run nor resume one as another.
 
         Raises:
-            ValueError: if it holds a run and ``resume`` is off, no run or another and it is on.
+            ValueError: if it holds a run and ``resume`` is off, or another run and it is on.
         """
-        self.settings = settings(config)
-        self._path = config.out / SETTINGS
-        self.last = recover_folder(config.out / "last")
-        self.best = config.out / "best"
-        if not config.resume and self.last.exists():
+        self.out, self.settings = out, settings
+        self.last = recover_folder(out / "last")
+        self.best = recover_folder(out / "best")
+        self.started = (self.last / STATE).is_file()
+        if self.last.exists() and not resume:
             raise ValueError(
-                f"out {config.out} already holds a run; add --resume to go on with it, or choose "
-                "another."
+                f"out {out} already holds a run; add --resume to go on with it, or choose another."
             )
-        if config.resume:
-            self._check_identity(config)
-
-    def _check_identity(self, config: PretrainConfig) -> None:
-        if not (self.last / STATE).is_file():
-            raise ValueError(f"out {config.out} holds no checkpoint to resume (no last/{STATE}).")
-        try:
-            stored = json.loads(self._path.read_text())
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{self._path} cannot be read as JSON: {error}") from error
-        for name in _IDENTITY:
-            mine = self.settings[name]
-            # Runs of before it was recorded say it in their checkpoints only.
-            theirs = stored.get(name, mine if name == "model_name" else None)
+        stored = self._stored() if self.started else settings
+        for name in self.identity:
+            mine, theirs = settings[name], stored.get(name)
             if mine != theirs:
                 raise ValueError(
-                    f"{name} is {mine}, but the run in {config.out} has {theirs}; resume with the "
-                    "same, or choose another out."
+                    f"{name} is {mine}, but the run in {out} has {theirs}; resume with the same, or"
+                    " choose another out."
                 )
+
+    def _stored(self) -> dict[str, Any]:
+        """The settings of the run that lies there."""
+        stored: dict[str, Any] = read_json(self.out / SETTINGS)
+        return stored
 
     def write_settings(self) -> None:
         """Write train.json."""
-        with new_file(self._path) as temporary:
+        with new_file(self.out / SETTINGS) as temporary:
             temporary.write_text(json.dumps(self.settings, indent=2) + "\n")
 
     def save_last(self, model: Any, card: Mapping[str, Any], state: Mapping[str, Any]) -> None:
         """Write the last checkpoint: the model and what going on from it takes."""
         with new_folder(self.last) as folder:
-            save_pretrained(model, folder, extra=self._metadata(model, card))
+            model.save_pretrained(folder, extra=self._metadata(model, card))
             torch.save(dict(state), folder / STATE)
 
     def save_best(self, model: Any, card: Mapping[str, Any]) -> None:
         """Write the best model."""
         with new_folder(self.best) as folder:
-            save_pretrained(model, folder, extra=self._metadata(model, card))
+            model.save_pretrained(folder, extra=self._metadata(model, card))
 
     def _metadata(self, model: Any, card: Mapping[str, Any]) -> dict[str, Any]:
         """What lies beside a model: where it stands, how it was trained, and on what."""
@@ -132,3 +129,19 @@ class RunFolder:
         except Exception as error:  # torch raises many kinds for a damaged file
             raise ValueError(f"{self.last / STATE} is damaged: {error}") from error
         return state
+
+
+class RunFolder(TrainingFolder):
+    """A pretraining run's folder."""
+
+    identity = ("model_name", "model", "data", "data_options", "seed", "batch_size", "objective")
+
+    def __init__(self, config: PretrainConfig) -> None:
+        """Look at the folder; unlike `TrainingFolder`, refuse to resume where there is no run."""
+        super().__init__(config.out, settings(config), resume=config.resume)
+        if config.resume and not self.started:
+            raise ValueError(f"out {config.out} holds no checkpoint to resume (no last/{STATE}).")
+
+    def _stored(self) -> dict[str, Any]:
+        # Runs of before it was recorded say the model's name in their checkpoints only.
+        return {"model_name": self.settings["model_name"]} | super()._stored()

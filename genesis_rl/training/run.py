@@ -1,6 +1,5 @@
 """A pretraining run as it lies on disk, for everything that looks at one afterwards."""
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ import torch
 
 from genesis_rl import log
 from genesis_rl.checkpoint import CONFIG, Pretrained, load_pretrained
-from genesis_rl.files import recover_folder
+from genesis_rl.files import read_json, recover_folder
 from genesis_rl.training.config import PretrainConfig
 from genesis_rl.training.folder import SETTINGS, parse_settings
 
@@ -130,10 +129,7 @@ def _model_of_checkpoint(folder: Path) -> str | None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as JSON: {error}") from error
+    plain = read_json(path)
     if not isinstance(plain, dict):
         raise ValueError(f"{path} holds no JSON object.")
     return plain

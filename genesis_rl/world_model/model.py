@@ -1,7 +1,6 @@
 """The world model: Gaussian residual dynamics of slots, with reward and termination."""
 
 import dataclasses
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,13 +9,12 @@ from typing import Any, Literal, NamedTuple, Self, get_args
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from genesis_rl.files import new_file, recover_folder
+from genesis_rl.files import read_json, recover_folder
 from genesis_rl.set_layers import SlotScale
 from genesis_rl.slots import check_shape
-from genesis_rl.weights import CONFIG, WEIGHTS, load_weights, pick_device
+from genesis_rl.weights import CONFIG, WEIGHTS, load_weights, pick_device, write_module
 from genesis_rl.world_model.actions import ActionSpec
 from genesis_rl.world_model.trunks import FlatTrunk, SlotTrunk
 
@@ -260,14 +258,7 @@ class WorldModel(nn.Module):
             "action_spec": self.action_spec.to_json(),
             "form": dataclasses.asdict(self.form),
         }
-        text = json.dumps(config, indent=2) + "\n"
-        state = {name: value.contiguous() for name, value in self.state_dict().items()}
-        folder = Path(folder)
-        # Both are written before either takes its place.
-        with new_file(folder / WEIGHTS) as weights, new_file(folder / CONFIG) as described:
-            save_file(state, weights)
-            weights.chmod(0o644)
-            described.write_text(text)
+        write_module(self, folder, config)
 
     @classmethod
     def from_pretrained(
@@ -292,10 +283,7 @@ class WorldModel(nn.Module):
         """
         folder = _find(Path(folder).expanduser())
         path = folder / CONFIG
-        try:
-            data = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{path} cannot be read as JSON: {error}") from error
+        data = read_json(path)
         if not isinstance(data, dict) or data.get("kind") != _KIND:
             raise ValueError(f"{path} is not of a world model.")
         if data.get("format") != _FORMAT:

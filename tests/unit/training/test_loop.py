@@ -15,7 +15,7 @@ from genesis_rl.data.pack import Pack
 from genesis_rl.models import Genesis
 from genesis_rl.slots import ElboTerms
 from genesis_rl.training import PretrainConfig, Trainer, train_terms
-from genesis_rl.training.loop import noise_key
+from genesis_rl.training.steps import noise_key
 from genesis_rl.training.validate import labelled_images
 
 CPU = torch.device("cpu")
