@@ -74,7 +74,7 @@ def test_misuse_is_told_in_a_line(
     monkeypatch.setenv("GENESIS_RL_DATA", str(tmp_path))
     for flags, message in (
         (("tetrominoes",), "from gs://multi-object-datasets/tetrominoes/tetrominoes_train.tfrec"),
-        (("cats",), "data is 'cats'; wanted one of gqn, multi_dsprites_dm"),
+        (("cats",), "data is 'cats'; wanted one of shapestacks, gqn, multi_dsprites_dm"),
         (("gqn", "--data-options", "{"), "data_options is '{', which is not JSON"),
         (("gqn", "--data-options", "[]"), "data_options is '[]'; wanted a JSON object"),
         (("gqn", "--data-options", '{"views": 2}'), "unknown option 'views': GqnRooms takes"),
