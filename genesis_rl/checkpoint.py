@@ -39,6 +39,14 @@ __all__ = [
 ]
 
 
+# Saved models keep their fingerprints: defaults of settings younger than these are left out.
+_YOUNGER_DEFAULTS = (
+    ", prior='autoregressive'",
+    ", mask_decoder='deconvolution'",
+    ", mask_broadcast_channels=32",
+)
+
+
 def save_pretrained(
     model: SceneModel,
     folder: str | os.PathLike[str],
@@ -101,8 +109,9 @@ def fingerprint(model: SceneModel) -> str:
     """SHA-256 over a model's class, config and weights, as a hexadecimal string."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is a {type(model).__name__}; wanted a torch module.")
-    # Saved models keep their fingerprints: the default of a setting younger than these is left out.
-    config = str(model.config).replace(", prior='autoregressive'", "")
+    config = str(model.config)
+    for default in _YOUNGER_DEFAULTS:
+        config = config.replace(default, "")
     digest = hashlib.sha256(f"{type(model).__name__} {config}".encode())
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode())

@@ -15,8 +15,8 @@ from genesis_rl import visualize
 from genesis_rl.envs.imagination import ImaginationEnv
 from genesis_rl.envs.make import check_wrappers, make_env, parse_options
 from genesis_rl.envs.obs import GenesisObs
-from genesis_rl.envs.sprites import has_window
 from genesis_rl.envs.watch import read_options
+from genesis_rl.envs.window import has_window
 from genesis_rl.frames import to_images
 from genesis_rl.visualize.pixels import Picture
 

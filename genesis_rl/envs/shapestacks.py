@@ -4,14 +4,13 @@ Blocks, room, lights and cameras are those of ShapeStacks (Groth et al., ECCV 20
 """
 
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from typing import Any
 
-import cv2
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
-from genesis_rl.envs.sprites import has_window
+from genesis_rl.envs.window import RENDER_MODES, Observation, ObservationKind, WindowEnv
 from genesis_rl.towers import (
     CAMERAS,
     FAMILIES,
@@ -26,9 +25,6 @@ from genesis_rl.towers import (
     sample_shape,
     shuffled_colours,
 )
-
-Observation = npt.NDArray[Any]
-ObservationKind = Literal["image", "state"]
 
 #: Columns of the ground-truth state; a row per block, zeros for blocks that are still to come.
 STATE_COLUMNS = (
@@ -45,7 +41,7 @@ _CLEARANCE = 0.4  # metres between the tower and the block that hovers above it
 _TIME_STEP = 0.003
 
 
-class ShapeStacksEnv(gym.Env[Observation, npt.NDArray[np.float32]]):
+class ShapeStacksEnv(WindowEnv[npt.NDArray[np.float32]]):
     """Stack blocks on the one that stands in the room, each onto the tower below it.
 
     The next block hovers above the tower, beside its axis by up to `hover_offset` in x and y, and
@@ -76,7 +72,7 @@ class ShapeStacksEnv(gym.Env[Observation, npt.NDArray[np.float32]]):
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012 (declared by gym.Env)
-        "render_modes": ["rgb_array", *(["human"] if has_window() else [])],
+        "render_modes": RENDER_MODES,
         "render_fps": 2,
     }
 
@@ -140,14 +136,7 @@ class ShapeStacksEnv(gym.Env[Observation, npt.NDArray[np.float32]]):
         for name, size in (("image_size", image_size), ("render_size", render_size)):
             if not isinstance(size, int) or not 8 <= size <= 1024:
                 raise ValueError(f"{name} must be an integer in 8..1024, got {size!r}")
-        if observation not in get_args(ObservationKind):
-            raise ValueError(f"observation must be 'image' or 'state', got {observation!r}")
-        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
-            raise ValueError(
-                f"render_mode {render_mode!r} is not available: use one of"
-                f" {', '.join(self.metadata['render_modes'])} or None ('human' needs"
-                " opencv-python in place of opencv-python-headless)"
-            )
+        super().__init__(observation=observation, render_mode=render_mode, render_size=render_size)
         self.height = height
         self.family = family
         self.hover_offset = hover_offset
@@ -156,13 +145,10 @@ class ShapeStacksEnv(gym.Env[Observation, npt.NDArray[np.float32]]):
         self.reach = reach
         self.settle_steps = round(settle_time / _TIME_STEP)
         self.sparse_reward = sparse_reward
-        self.observation = observation
         self.state_in_info = state_in_info
         self.masks_in_info = masks_in_info
         self.textures = textures
-        self.render_mode = render_mode
         self.image_size = image_size
-        self.render_size = render_size
         self.action_space = gym.spaces.Box(-1, 1, (3,), np.float32)
         self.observation_space = (
             gym.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
@@ -173,7 +159,6 @@ class ShapeStacksEnv(gym.Env[Observation, npt.NDArray[np.float32]]):
         self._waiting: list[Shape] = []  # the first is the one that hovers
         self._look = Look()
         self._renderers: dict[int, TowerRenderer] = {}
-        self._window: str | None = None
 
     @property
     def pile(self) -> Pile:
@@ -257,27 +242,16 @@ class ShapeStacksEnv(gym.Env[Observation, npt.NDArray[np.float32]]):
             self.render()
         return observation, reward, not self._waiting, False, info
 
-    def render(self) -> npt.NDArray[np.uint8] | None:
-        """Draw the scene at `render_size`: returned, or shown in a window."""
-        if self.render_mode is None:
-            gym.logger.warn("render() draws nothing: pass render_mode='rgb_array' to gym.make")
-            return None
-        frame = self._draw(self.render_size)[0]
-        if self.render_mode == "rgb_array":
-            return frame
-        self._window = f"{type(self).__name__} {id(self)}"
-        cv2.imshow(self._window, frame[..., ::-1])
-        cv2.waitKey(1000 // int(self.metadata["render_fps"]))
-        return None
+    def draw(self, size: int) -> npt.NDArray[np.uint8]:
+        """Draw the current scene: (size, size, 3) uint8."""
+        return self._draw(size)[0]
 
     def close(self) -> None:
         """Release the OpenGL contexts and close the window, if one is open."""
         for renderer in self._renderers.values():
             renderer.close()
         self._renderers = {}
-        if self._window is not None:
-            cv2.destroyWindow(self._window)
-            self._window = None
+        super().close()
 
     def _hover(self) -> None:
         """Let the next block hover above the tower."""

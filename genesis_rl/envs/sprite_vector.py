@@ -15,10 +15,10 @@ from genesis_rl.envs.sprites import (
     ObjectComparisonEnv,
     ObjectGoalEnv,
     ObjectInteractionEnv,
-    Observation,
     PropertyComparisonEnv,
     SpriteEnv,
 )
+from genesis_rl.envs.window import Observation
 from genesis_rl.sprites import render
 from genesis_rl.worlds import STATE_COLUMNS, BatchRenderer, Scene, SpriteWorld, scene_state
 

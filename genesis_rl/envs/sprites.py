@@ -4,13 +4,13 @@ The rules follow Yoon et al. (ICML 2023, arXiv:2302.04419).
 """
 
 from dataclasses import asdict
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, NamedTuple
 
-import cv2
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
+from genesis_rl.envs.window import RENDER_MODES, Observation, ObservationKind, WindowEnv
 from genesis_rl.sprites import render
 from genesis_rl.worlds import (
     STATE_COLUMNS,
@@ -24,15 +24,6 @@ from genesis_rl.worlds import (
     scene_state,
 )
 
-Observation = npt.NDArray[Any]
-ObservationKind = Literal["image", "state"]
-
-
-def has_window() -> bool:
-    """Tell whether this OpenCV was built with a window toolkit."""
-    lines = [line.split() for line in cv2.getBuildInformation().splitlines()]
-    return any(words[0] == "GUI:" and words[1:] != ["NONE"] for words in lines if words)
-
 
 class Advance(NamedTuple):
     """What one action leads to."""
@@ -43,7 +34,7 @@ class Advance(NamedTuple):
     terminated: bool
 
 
-class SpriteEnv(gym.Env[Observation, np.int64]):
+class SpriteEnv(WindowEnv[np.int64]):
     """Base of the tasks in which an agent, a disc, moves among sprites.
 
     A task says which world it plays in: a `SpriteWorld` with rules of its own.
@@ -70,7 +61,7 @@ class SpriteEnv(gym.Env[Observation, np.int64]):
     World: ClassVar[type[SpriteWorld]]
 
     metadata: dict[str, Any] = {  # noqa: RUF012 (declared by gym.Env)
-        "render_modes": ["rgb_array", *(["human"] if has_window() else [])],
+        "render_modes": RENDER_MODES,
         "render_fps": 10,
     }
 
@@ -114,24 +105,12 @@ class SpriteEnv(gym.Env[Observation, np.int64]):
             raise ValueError(f"step_size must be in (0, 1), got {step_size}")
         if not isinstance(render_size, int) or not 8 <= render_size <= 4096:
             raise ValueError(f"render_size must be an integer in 8..4096, got {render_size!r}")
-        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
-            hint = (
-                ": this OpenCV is built without windows (opencv-python-headless); install"
-                " opencv-python in its place, or use 'rgb_array'"
-                if render_mode == "human"
-                else f": use one of {', '.join(self.metadata['render_modes'])} or None"
-            )
-            raise ValueError(f"render_mode {render_mode!r} is not available{hint}")
-        if observation not in get_args(ObservationKind):
-            raise ValueError(f"observation must be 'image' or 'state', got {observation!r}")
+        super().__init__(observation=observation, render_mode=render_mode, render_size=render_size)
         self.world = from_options(self.World, world)
-        self.observation = observation
         self.step_size = step_size
         self.dense_reward = dense_reward
         self.state_in_info = state_in_info
         self.masks_in_info = masks_in_info
-        self.render_mode = render_mode
-        self.render_size = render_size
         size = self.world.image_size
         self.observation_space = (
             gym.spaces.Box(0, 255, (size, size, 3), np.uint8)
@@ -139,7 +118,6 @@ class SpriteEnv(gym.Env[Observation, np.int64]):
             else gym.spaces.Box(0, 1, (self.world.num_sprites, len(STATE_COLUMNS)), np.float32)
         )
         self.action_space = gym.spaces.Discrete(len(self.MOVES))
-        self._window: str | None = None
 
     @property
     def scene(self) -> Scene:
@@ -200,25 +178,13 @@ class SpriteEnv(gym.Env[Observation, np.int64]):
             self.render()
         return observation, reward, terminated, False, info
 
-    def render(self) -> Observation | None:
-        """Draw the scene at `render_size`: returned, or shown in a window."""
-        if self.render_mode is None:
-            gym.logger.warn("render() draws nothing: pass render_mode='rgb_array' to gym.make")
-            return None
-        scene = self.scene
-        frame = render(scene.sprites, self.render_size, scene.background)
-        if self.render_mode == "rgb_array":
-            return frame
-        self._window = f"{type(self).__name__} {id(self)}"
-        cv2.imshow(self._window, frame[..., ::-1])
-        cv2.waitKey(1000 // int(self.metadata["render_fps"]))
-        return None
+    def draw(self, size: int) -> npt.NDArray[np.uint8]:
+        """Draw the current scene: (size, size, 3) uint8.
 
-    def close(self) -> None:
-        """Close the window, if one is open."""
-        if self._window is not None:
-            cv2.destroyWindow(self._window)
-            self._window = None
+        Raises:
+            RuntimeError: before the first reset.
+        """
+        return render(self.scene.sprites, size, self.scene.background)
 
     def advance(self, scene: Scene, action: int) -> Advance:
         """Return what an action leads to; the environment itself stays as it is."""

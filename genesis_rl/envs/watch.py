@@ -11,7 +11,7 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
-from genesis_rl.envs.sprites import has_window
+from genesis_rl.envs.window import has_window
 from genesis_rl.visualize import save_gif, save_mp4
 
 

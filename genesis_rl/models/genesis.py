@@ -38,6 +38,7 @@ from genesis_rl.models.prior import (
 from genesis_rl.slots import Decoded, ElboTerms, Slots
 
 Prior = Literal["autoregressive", "independent"]
+MaskDecoder = Literal["deconvolution", "broadcast"]
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,12 @@ class GenesisSConfig:
     decode_last_mask: bool = False
     """decode the K-th slot's mask although it is never used: in training its activations then take
     part in the decoder's batch statistics, as in the authors' code"""
+    mask_decoder: MaskDecoder = "deconvolution"
+    """the paper's gated transposed convolutions, or a spatial "broadcast" decoder as the components
+    have: its first layer adds a linear map of z_m to one of the coordinates, so that a position in
+    z_m moves a mask smoothly, wherever it is"""
+    mask_broadcast_channels: int = 32
+    """channels of a broadcast mask decoder; decoder_channels then go unused"""
     prior: Prior = "autoregressive"
     """of the mask latents: each slot given those before (the paper's), or "independent", the
     ablation: each slot has a learned Gaussian of its own, by the same network blind to the slots
@@ -87,13 +94,16 @@ class GenesisSConfig:
         check_counts(
             self, "mask_latent_size", "feature_size", "posterior_lstm_size", "prior_lstm_size"
         )
-        check_counts(self, "component_decoder_channels")
+        check_counts(self, "component_decoder_channels", "mask_broadcast_channels")
         check_channels(self, "encoder_channels", 5)
         check_channels(self, "decoder_channels", 5)
         if self.mask_logit_bound is not None:
             check_positive(self, "mask_logit_bound")
-        if self.prior not in get_args(Prior):
-            raise ValueError(f"prior is {self.prior!r}; wanted one of {get_args(Prior)}.")
+        for name, choices in (("prior", Prior), ("mask_decoder", MaskDecoder)):
+            if getattr(self, name) not in get_args(choices):
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}; wanted one of {get_args(choices)}."
+                )
 
 
 @dataclass(frozen=True)
@@ -143,7 +153,13 @@ class GenesisS(StepwiseModel):
         self.first_posterior = nn.Linear(config.feature_size, 2 * width)
         self.posterior_lstm = nn.LSTMCell(config.feature_size + width, config.posterior_lstm_size)
         self.posterior_head = nn.Linear(config.posterior_lstm_size, 2 * width)
-        self.mask_decoder = GatedDecoder(width, config.image_size, config.decoder_channels, 1)
+        self.mask_decoder: GatedDecoder | BroadcastDecoder
+        if config.mask_decoder == "broadcast":
+            self.mask_decoder = BroadcastDecoder(
+                width, config.image_size, config.mask_broadcast_channels, 1
+            )
+        else:
+            self.mask_decoder = GatedDecoder(width, config.image_size, config.decoder_channels, 1)
         if config.mask_logit_bias is not None:
             bias = self.mask_decoder.head.get_parameter("bias")
             nn.init.constant_(bias, config.mask_logit_bias)

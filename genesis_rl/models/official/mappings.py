@@ -20,8 +20,10 @@ def convert_genesis(entries: Entries, model: Genesis | GenesisS) -> None:
     core = "att_process.core"
     _gated_encoder(entries, "encoder", f"{core}.q_z_nn", norm=True)
     _mean_and_sigma(entries, "first_posterior", core)
-    side = model.config.image_size
-    _gated_decoder(entries, "mask_decoder", core, model.mask_decoder, side, norm=True)
+    side, mask_decoder = model.config.image_size, model.mask_decoder
+    if not isinstance(mask_decoder, GatedDecoder):
+        raise ValueError("the authors' models have a mask_decoder of 'deconvolution' only.")
+    _gated_decoder(entries, "mask_decoder", core, mask_decoder, side, norm=True)
     entries.lstm("posterior_lstm", "att_process.lstm")
     entries.layer("posterior_head", "att_process.linear")
     entries.lstm("prior_lstm", "prior_lstm")
