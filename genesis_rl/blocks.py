@@ -48,36 +48,22 @@ def coordinate_map(side: int) -> Tensor:
     return torch.stack(torch.meshgrid(line, line, indexing="ij"))[None]
 
 
-class GatedConv(nn.Module):
-    """5x5 convolution to 2 * out channels, batch norm, gate; ``upsample`` transposes it.
+class NormedConv(nn.Module):
+    """Convolution without bias, batch norm, ReLU; padded so that stride 1 keeps the size."""
 
-    There is no bias under the batch norm: it would cancel. Without the norm there is one.
-    """
+    conv: nn.Conv2d | nn.ConvTranspose2d
+    norm: nn.Module
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        stride: int,
-        *,
-        upsample: bool = False,
-        norm: bool = True,
-    ) -> None:
-        """Take channel counts before and after the gate and the (down or up) stride."""
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int) -> None:
+        """Take channel counts, the kernel's side (odd) and the stride."""
         super().__init__()
-        bias = not norm
-        self.conv: nn.Conv2d | nn.ConvTranspose2d
-        if upsample and stride > 1:
-            self.conv = nn.ConvTranspose2d(
-                in_channels, 2 * out_channels, 5, stride, 2, output_padding=stride - 1, bias=bias
-            )
-        else:
-            self.conv = nn.Conv2d(in_channels, 2 * out_channels, 5, stride, 2, bias=bias)
-        self.norm: nn.Module = nn.BatchNorm2d(2 * out_channels) if norm else nn.Identity()
+        padding = kernel_size // 2
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
+        self.norm = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C_in, H, W) to (B, C_out, H', W')."""
-        return gate(self.norm(self.conv(x)))
+        return F.relu(self.norm(self.conv(x)))
 
     @torch.no_grad()
     def fold(self) -> None:
@@ -96,6 +82,37 @@ class GatedConv(nn.Module):
         self.norm = nn.Identity()
 
 
+class GatedConv(NormedConv):
+    """5x5 convolution to 2 * out channels, batch norm, gate; ``upsample`` transposes it.
+
+    There is no bias under the batch norm: it would cancel. Without the norm there is one.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        *,
+        upsample: bool = False,
+        norm: bool = True,
+    ) -> None:
+        """Take channel counts before and after the gate and the (down or up) stride."""
+        nn.Module.__init__(self)  # it has layers of its own
+        bias = not norm
+        if upsample and stride > 1:
+            self.conv = nn.ConvTranspose2d(
+                in_channels, 2 * out_channels, 5, stride, 2, output_padding=stride - 1, bias=bias
+            )
+        else:
+            self.conv = nn.Conv2d(in_channels, 2 * out_channels, 5, stride, 2, bias=bias)
+        self.norm = nn.BatchNorm2d(2 * out_channels) if norm else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C_in, H, W) to (B, C_out, H', W')."""
+        return gate(self.norm(self.conv(x)))
+
+
 def fold_batch_norm(model: nn.Module) -> nn.Module:
     """Fold every batch norm of a model into its convolution, in place, for inference.
 
@@ -104,7 +121,7 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
     """
     model.eval()
     for module in model.modules():
-        if isinstance(module, GatedConv):
+        if isinstance(module, NormedConv):
             module.fold()
     return model
 
@@ -242,6 +259,23 @@ class BroadcastDecoder(nn.Module):
         from_position = from_position.contiguous(memory_format=torch.channels_last)
         out: Tensor = self.head(self.body(from_z[:, :, None, None] + from_position))
         return out
+
+
+class FlatDecoder(nn.Module):
+    """Latent vector to one value per channel, the same at every position."""
+
+    def __init__(self, latent_size: int, image_size: int, channels: int, out_channels: int) -> None:
+        """Take the latent's width, the image's side, and units of hidden layer and output."""
+        super().__init__()
+        self.image_size = image_size
+        self.layers = nn.Sequential(
+            nn.Linear(latent_size, channels), nn.ELU(), nn.Linear(channels, out_channels)
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Map (N, latent_size) to (N, out_channels, H, W), unbounded; no memory per position."""
+        values: Tensor = self.layers(z)
+        return values[:, :, None, None].expand(-1, -1, self.image_size, self.image_size)
 
 
 def conv_norm(in_channels: int, out_channels: int, groups: int) -> nn.Sequential:

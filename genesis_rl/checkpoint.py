@@ -11,10 +11,12 @@ from torch import nn
 from genesis_rl.frames import Preprocessing
 from genesis_rl.hub import DownloadOptions
 from genesis_rl.models import MODELS
+from genesis_rl.models.distilled import Distilled, DistilledConfig
 from genesis_rl.slots import SceneModel
 from genesis_rl.weights import (
     CONFIG,
     WEIGHTS,
+    Classes,
     Pretrained,
     as_tuple,
     load_weights,
@@ -25,6 +27,7 @@ from genesis_rl.weights import (
 )
 
 __all__ = [
+    "CLASSES",
     "CONFIG",
     "WEIGHTS",
     "Pretrained",
@@ -39,9 +42,14 @@ __all__ = [
 ]
 
 
+#: Everything that can be saved and loaded: what is trained on images, and students of these.
+CLASSES: Classes = {**MODELS, Distilled.model_name: (DistilledConfig, Distilled)}
+
 # Saved models keep their fingerprints: defaults of settings younger than these are left out.
 _YOUNGER_DEFAULTS = (
     ", prior='autoregressive'",
+    ", posterior_sigma_bias=0.5",
+    ", component_decoder='broadcast'",
     ", mask_decoder='deconvolution'",
     ", mask_broadcast_channels=32",
 )
@@ -57,7 +65,7 @@ def save_pretrained(
     """Write a model's weights and config into a folder, which is made if missing.
 
     Args:
-        model: one of the classes in ``MODELS``.
+        model: one of the classes in ``CLASSES``.
         folder: destination; its other files are left alone.
         preprocessing: how frames are brought to the model's size; by default as it was loaded,
             and else stretched.
@@ -67,9 +75,9 @@ def save_pretrained(
         ValueError: if the model is of no registered class.
         OSError: if the folder cannot be written.
     """
-    names = [name for name, (_, cls) in MODELS.items() if type(model) is cls]
+    names = [name for name, (_, cls) in CLASSES.items() if type(model) is cls]
     if not names or not isinstance(model, nn.Module):
-        raise ValueError(f"model is a {type(model).__name__}; wanted one of {', '.join(MODELS)}.")
+        raise ValueError(f"model is a {type(model).__name__}; wanted one of {', '.join(CLASSES)}.")
     write_model(model, folder, name=names[0], preprocessing=preprocessing, extra=extra)
 
 
@@ -93,7 +101,7 @@ def load_pretrained(
     Raises:
         ValueError: if nothing lies there, or it is damaged or of another kind.
     """
-    return read_model(path_or_hub_id, MODELS, device=device, **options)
+    return read_model(path_or_hub_id, CLASSES, device=device, **options)
 
 
 def load(

@@ -16,7 +16,7 @@ from genesis_rl.blocks import fold_batch_norm
 from genesis_rl.checkpoint import fingerprint, load_pretrained, pick_device
 from genesis_rl.frames import Layout, Preprocessing, White, to_images
 from genesis_rl.models.base import Noise
-from genesis_rl.models.prior import SceneBuilder
+from genesis_rl.models.prior import builds_scenes
 from genesis_rl.slots import Decoded, SceneModel, Slots, check_shape
 
 Precision = Literal["float32", "bfloat16"]
@@ -147,7 +147,7 @@ class SlotEncoder:
         self.latent_sizes: tuple[int, int] = model.latent_sizes
         self.fingerprint: str = fingerprint(model)
         self.name: str = getattr(model, "model_name", type(model).__name__)
-        self.has_prior: bool = isinstance(model, SceneBuilder)
+        self.has_prior: bool = builds_scenes(model)
         own = model if self.source else copy.deepcopy(model)  # the caller's model stays as it is
         self._model = cast("SceneModel", _inference_form(own, self.device))
         self._compiled = torch.compile(self._model.infer) if compile else None

@@ -56,6 +56,8 @@ def _random_encoder(source: str, seed: int) -> Pretrained:
 
 
 def _model_name(model: SceneModel) -> str:
+    """The model's name in MODELS; a student is of its teacher's kind."""
+    model = getattr(model, "teacher", model)
     return next(name for name, (_, cls) in MODELS.items() if type(model) is cls)
 
 

@@ -185,9 +185,10 @@ class BaseModel(Shareable):
         check_shape(slots.z_c, (None, self.config.num_slots, d_c), "slots.z_c")
 
     def _posterior(self, raw: Tensor) -> Gaussian:
-        """Halves of (..., 2 D) to mean and sigma = softplus(raw + 0.5) + floor."""
+        """Halves of (..., 2 D) to mean and sigma = softplus(raw + bias) + floor, bias 0.5."""
         mu, sigma = at_least_float32(raw).chunk(2, -1)
-        return Gaussian(mu, F.softplus(sigma + 0.5) + self.config.posterior_sigma_floor)
+        bias = getattr(self.config, "posterior_sigma_bias", 0.5)
+        return Gaussian(mu, F.softplus(sigma + bias) + self.config.posterior_sigma_floor)
 
 
 def at_least_float32(x: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ an autoregressive prior. GENESIS infers a component latent z_c for each masked i
 GENESIS-S decodes the components from z_m too.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from genesis_rl.blocks import (
     BroadcastDecoder,
     ComponentEncoder,
+    FlatDecoder,
     GatedDecoder,
     GatedEncoder,
 )
@@ -39,6 +41,7 @@ from genesis_rl.slots import Decoded, ElboTerms, Slots
 
 Prior = Literal["autoregressive", "independent"]
 MaskDecoder = Literal["deconvolution", "broadcast"]
+ComponentDecoder = Literal["broadcast", "flat"]
 
 
 @dataclass(frozen=True)
@@ -61,14 +64,21 @@ class GenesisSConfig:
     """units of the posterior's LSTM"""
     prior_lstm_size: int = 256
     """units of the autoregressive prior's LSTM"""
+    component_decoder: ComponentDecoder = "broadcast"
+    """a spatial broadcast decoder (the paper's), or one "flat" colour for the whole component: then
+    masks have to draw every edge, and no component can paint what should be another slot's"""
     component_decoder_channels: int = 32
-    """channels of the broadcast decoder"""
+    """channels of the components' decoder"""
     sigma_x: float = 0.7
     """standard deviation of every Gaussian component, in pixel units"""
     mixture: Mixture = "channel"
     """mix the slots in every colour channel apart (paper's code), or once per pixel"""
     posterior_sigma_floor: float = 1e-8
     """least standard deviation of the posterior; 0.01 keeps short trainings finite"""
+    posterior_sigma_bias: float = 0.5
+    """added to what becomes the posterior's standard deviation by a softplus (0.5: the paper's
+    code, about 1 at the start); -2 starts at 0.13, so that latents tell something from the first
+    update on"""
     mask_logit_bound: float | None = None
     """bound of the mask logits, by bound * tanh(logit / bound); 5 keeps at least 0.7 % of what is
     left for every slot, so that a slot without an object can still find one; None: unbounded"""
@@ -97,9 +107,17 @@ class GenesisSConfig:
         check_counts(self, "component_decoder_channels", "mask_broadcast_channels")
         check_channels(self, "encoder_channels", 5)
         check_channels(self, "decoder_channels", 5)
+        if not math.isfinite(self.posterior_sigma_bias):
+            raise ValueError(
+                f"posterior_sigma_bias is {self.posterior_sigma_bias}; wanted a finite number."
+            )
         if self.mask_logit_bound is not None:
             check_positive(self, "mask_logit_bound")
-        for name, choices in (("prior", Prior), ("mask_decoder", MaskDecoder)):
+        for name, choices in (
+            ("prior", Prior),
+            ("mask_decoder", MaskDecoder),
+            ("component_decoder", ComponentDecoder),
+        ):
             if getattr(self, name) not in get_args(choices):
                 raise ValueError(
                     f"{name} is {getattr(self, name)!r}; wanted one of {get_args(choices)}."
@@ -168,9 +186,14 @@ class GenesisS(StepwiseModel):
         self._build_components()
 
     def _build_components(self) -> None:
+        self.component_decoder = self._new_component_decoder(self.config.mask_latent_size)
+
+    def _new_component_decoder(self, latent_size: int) -> BroadcastDecoder | FlatDecoder:
         config = self.config
-        self.component_decoder = BroadcastDecoder(
-            config.mask_latent_size, config.image_size, config.component_decoder_channels, 3
+        if config.component_decoder == "flat":
+            return FlatDecoder(latent_size, config.image_size, config.component_decoder_channels, 3)
+        return BroadcastDecoder(
+            latent_size, config.image_size, config.component_decoder_channels, 3
         )
 
     @property
@@ -310,9 +333,7 @@ class Genesis(GenesisS):
             config.component_encoder_size,
             2 * d_c,
         )
-        self.component_decoder = BroadcastDecoder(
-            d_c, config.image_size, config.component_decoder_channels, 3
-        )
+        self.component_decoder = self._new_component_decoder(d_c)
         width = config.prior_mlp_size
         self.component_prior = nn.Sequential(
             nn.Linear(d_m, width),

@@ -46,6 +46,11 @@ class SceneBuilder(Protocol):
         """
 
 
+def builds_scenes(model: object) -> bool:
+    """Tell whether a model is a `SceneBuilder`, or a student of one, whose prior it shares."""
+    return isinstance(getattr(model, "teacher", model), SceneBuilder)
+
+
 class StepwiseModel(BaseModel):
     """A scene model with the paper's autoregressive prior over one of its latents (Eq. 1).
 

@@ -22,6 +22,9 @@ class PretrainConfig:
 
     model: ModelConfig = field(default_factory=GenesisConfig)
     """the model and its shape"""
+    init: str | None = None
+    """start from the weights of this model, of the same shape (a run, a folder, a Hub id), instead
+    of fresh ones: for a curriculum, or to go on with frames of one's own"""
     data: str = "multi_dsprites"
     """name of a data set, or the folder of a pack"""
     data_options: str = "{}"

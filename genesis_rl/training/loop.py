@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
-from genesis_rl.checkpoint import pick_device
+from genesis_rl.checkpoint import load_pretrained, pick_device
 from genesis_rl.data.feed import ImageFeed, batch_indices
 from genesis_rl.geco import Geco
 from genesis_rl.models import build_model
@@ -46,6 +46,28 @@ def train_terms(
         weight = 1 + (foreground_weight - 1) * foreground.float()
     terms = model(images, generator=generator, pixel_weight=weight)
     return terms.nll.mean(), terms.kl_m.sum(1).mean(), terms.kl_c.sum(1).mean()
+
+
+def _take_weights(model: Any, source: str) -> None:
+    """Start from a pretrained model's weights.
+
+    Raises:
+        ValueError: if it cannot be loaded, is of another class, or has other shapes.
+    """
+    other: Any = load_pretrained(source, device="cpu").model
+    if type(other) is not type(model):
+        raise ValueError(
+            f"init {source} is a {type(other).__name__}; wanted a {type(model).__name__}, as model."
+        )
+    mine, theirs = model.state_dict(), other.state_dict()
+    for name in mine.keys() | theirs.keys():
+        shapes = [None if name not in s else tuple(s[name].shape) for s in (mine, theirs)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"init {source} has {name} of shape {shapes[1]}, model of {shapes[0]}; wanted "
+                "models of one shape (see --model and its fields)."
+            )
+    model.load_state_dict(theirs)
 
 
 class Trainer(StepTrainer):
@@ -97,6 +119,8 @@ class Trainer(StepTrainer):
             self.validation_data = config.open_data("validation")
         torch.manual_seed(config.seed)
         model = build_model(config.model)
+        if config.init is not None and not folder.started:
+            _take_weights(model, config.init)
         model.to(self.device).to(memory_format=torch.channels_last)
         self.geco = Geco.from_config(config.geco, config.model.image_size).to(self.device)
         self.optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)

@@ -16,6 +16,19 @@ from genesis_rl.models.genesis import GenesisS
 from genesis_rl.slots import SceneModel, Slots
 
 NAMES = list(MODELS)
+# The other ways of building a model, as a name of MODELS and what changes.
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    f"{name}, plain decoders": (
+        name,
+        {
+            "mask_decoder": "broadcast",
+            "mask_broadcast_channels": 5,
+            "component_decoder": "flat",
+            "posterior_sigma_bias": -2.0,
+        },
+    )
+    for name in ("genesis", "genesis_s")
+}
 AUTOREGRESSIVE = ["genesis", "genesis_s", "genesis_v2"]
 K, D_M, D_C = 5, 7, 3
 _GATED: dict[str, Any] = {
@@ -82,9 +95,10 @@ def images(batch: int) -> Tensor:
     return torch.rand(batch, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=[*NAMES, *VARIANTS])
 def model(request: pytest.FixtureRequest) -> Any:
-    return build(request.param)
+    name, changes = VARIANTS.get(request.param, (request.param, {}))
+    return build(name, **changes)
 
 
 @pytest.mark.parametrize("batch", [1, 2])

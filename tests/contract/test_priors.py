@@ -142,7 +142,13 @@ def test_it_is_saved(prior: str, tmp_path: Path) -> None:
 
 def test_models_from_before_the_option_keep_their_fingerprint() -> None:
     model = build("genesis")
-    younger = ("prior", "mask_decoder", "mask_broadcast_channels")
+    younger = (
+        "prior",
+        "posterior_sigma_bias",
+        "mask_decoder",
+        "mask_broadcast_channels",
+        "component_decoder",
+    )
     fields = [f for f in dataclasses.fields(model.config) if f.name not in younger]
     values = ", ".join(f"{f.name}={getattr(model.config, f.name)!r}" for f in fields)
     digest = hashlib.sha256(f"Genesis GenesisConfig({values})".encode())

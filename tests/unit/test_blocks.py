@@ -7,9 +7,11 @@ from torch import nn
 
 from genesis_rl.blocks import (
     BroadcastDecoder,
+    FlatDecoder,
     GatedConv,
     GatedDecoder,
     GatedEncoder,
+    NormedConv,
     UNet,
     check_image_size,
     conv_norm,
@@ -107,3 +109,25 @@ def test_flatten_map_is_row_column_channel() -> None:
 def test_image_size_is_checked() -> None:
     with pytest.raises(ValueError, match=r"image_size is 48; wanted one of \[32, 64, 128\]"):
         check_image_size(48)
+
+
+def test_a_flat_decoder_is_one_colour_everywhere() -> None:
+    decoder = FlatDecoder(3, 8, 5, 2)
+    out = decoder(torch.randn(4, 3))
+    assert out.shape == (4, 2, 8, 8)
+    assert torch.equal(out, out[:, :, :1, :1].expand(4, 2, 8, 8))
+    assert len(out[:, 0, 0, 0].unique()) == 4
+
+
+@torch.no_grad()
+def test_any_normed_convolution_folds() -> None:
+    torch.manual_seed(0)
+    layer = NormedConv(3, 5, 3, 2)
+    for _ in range(3):
+        layer(torch.randn(4, 3, 8, 8))
+    layer.norm.weight.uniform_(0.5, 2)  # type: ignore[operator]
+    x = torch.randn(2, 3, 8, 8)
+    expected = layer.eval()(x)
+    assert expected.shape == (2, 5, 4, 4)
+    torch.testing.assert_close(fold_batch_norm(layer)(x), expected)
+    assert isinstance(layer.norm, torch.nn.Identity)

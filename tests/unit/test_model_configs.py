@@ -1,6 +1,7 @@
 """What the models' configs refuse."""
 
 import dataclasses
+import math
 from typing import Any
 
 import pytest
@@ -15,6 +16,10 @@ BAD: dict[str, dict[str, Any]] = {
         "decoder_channels": (4, 4, 4, 4, 0),
         "mask_latent_size": 0,
         "component_decoder_channels": 0,
+        "mask_decoder": "unet",
+        "mask_broadcast_channels": 0,
+        "component_decoder": "gated",
+        "posterior_sigma_bias": math.nan,
     },
     "genesis": {"component_encoder_channels": (), "prior_mlp_size": 0},
     "monet": {"attention_channels": 0, "component_encoder_channels": (4, 0)},

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from genesis_rl.data.pack import Pack
-from genesis_rl.models import Genesis
+from genesis_rl.models import BdVaeConfig, Genesis, GenesisConfig
 from genesis_rl.slots import ElboTerms
 from genesis_rl.training import PretrainConfig, Trainer, train_terms
 from genesis_rl.training.steps import noise_key
@@ -159,6 +159,39 @@ def test_options_train(config: PretrainConfig, change: dict[str, Any]) -> None:
     assert scores.keys() == RECONSTRUCTION | SEGMENTATION
     assert all(math.isfinite(value) for value in scores.values())
     assert any((p != old).any() for p, old in zip(trainer.model.parameters(), before, strict=True))
+
+
+def test_a_training_starts_from_the_weights_of_another(
+    config: PretrainConfig, tmp_path: Path
+) -> None:
+    first = Trainer(config)
+    first.run()
+    follower = dataclasses.replace(config, out=tmp_path / "follower", init=str(first.folder.last))
+    second = Trainer(follower)
+    trained = first.model.state_dict()
+    for name, value in second.model.state_dict().items():
+        assert torch.equal(value, trained[name]), name
+    second.run()
+    # A resumed run goes on with its own weights.
+    resumed = Trainer(dataclasses.replace(follower, resume=True, steps=config.steps + 1))
+    for name, value in resumed.model.state_dict().items():
+        assert torch.equal(value, second.model.state_dict()[name]), name
+
+
+def test_weights_of_another_shape_are_refused(config: PretrainConfig, tmp_path: Path) -> None:
+    first = Trainer(config)
+    first.run()
+    assert isinstance(config.model, GenesisConfig)
+    wider = dataclasses.replace(config.model, mask_latent_size=9)
+    other = dataclasses.replace(
+        config, model=wider, out=tmp_path / "other", init=str(first.folder.last)
+    )
+    with pytest.raises(ValueError, match=r"init .* has .* of shape .*; wanted models of one shape"):
+        Trainer(other)
+    name = config.model.__class__.__name__.removesuffix("Config")
+    wanted = f"is a {name}; wanted a BdVae, as model"
+    with pytest.raises(ValueError, match=wanted):
+        Trainer(dataclasses.replace(other, model=BdVaeConfig(image_size=config.model.image_size)))
 
 
 def test_threads_are_set_on_request(

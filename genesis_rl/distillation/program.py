@@ -1,0 +1,137 @@
+"""One call from settings to a student, its fidelity and its speed."""
+
+import dataclasses
+import json
+from typing import Any
+
+import torch
+from rich.table import Table
+
+from genesis_rl.checkpoint import Pretrained, fingerprint, load_pretrained, pick_device
+from genesis_rl.data import Pack, open_dataset
+from genesis_rl.data.originals import parse_options
+from genesis_rl.distillation.config import DistillConfig
+from genesis_rl.distillation.fidelity import fidelity, flops, speed
+from genesis_rl.distillation.training import DistillTrainer
+from genesis_rl.files import new_file
+from genesis_rl.models.distilled import Distilled, DistilledConfig
+from genesis_rl.perception import SlotEncoder
+from genesis_rl.process import hardware, versions
+from genesis_rl.training.run import Run
+
+#: What a run's folder holds beside the training's files.
+REPORT = "report.json"
+
+
+class StoppedError(Exception):
+    """SIGTERM ended the training, which can be gone on with."""
+
+
+def distill(config: DistillConfig) -> dict[str, Any]:
+    """Train a student, score it on held-out images, and time it beside its teacher.
+
+    The folder gets ``report.json`` beside the training's files; it is taken for an encoder, by its
+    ``best/``, wherever the teacher's is.
+
+    Returns:
+        What report.json holds: ``fidelity`` (see `fidelity.fidelity`), ``flops`` and ``speed`` of
+        both, settings, hardware and versions.
+
+    Raises:
+        ValueError: if teacher, data and settings do not fit each other or the run in the folder.
+        NonFiniteError: if the training fails.
+        StoppedError: if SIGTERM came.
+    """
+    device = pick_device(config.device)
+    teacher = load_pretrained(config.teacher, device=device)
+    model = teacher.model
+    if isinstance(model, Distilled):
+        raise ValueError(f"teacher {config.teacher} is a student itself; wanted its teacher.")
+    student = _student(config, teacher).to(device)
+    packs = {split: _open(config, split) for split in ("train", "validation", "test")}
+    for split, pack in packs.items():
+        if pack.images.shape[1] != student.config.image_size:
+            raise ValueError(
+                f"data has {split} images of {pack.images.shape[1]} px; the teacher takes "
+                f"{student.config.image_size} px."
+            )
+    encoder = SlotEncoder(model, device=device, preprocessing=teacher.preprocessing)
+    trainer = DistillTrainer(config, student, encoder.model, fingerprint(model), packs)
+    trainer.run()
+    if trainer.stopped:
+        raise StoppedError(f"stopped at step {trainer.step}; go on with --resume")
+    best = SlotEncoder(trainer.folder.best, device=device)
+    report = {
+        "teacher": teacher.metadata["model"],
+        "teacher_fingerprint": encoder.fingerprint,
+        "fingerprint": best.fingerprint,
+        "fidelity": fidelity(best.model, encoder.model, packs["test"], config.eval_images),
+        "flops": {"teacher": flops(encoder.model), "student": flops(best.model)},
+        "parameters": sum(p.numel() for p in student.student.parameters()),
+        "speed": speed({"teacher": encoder, "student": best}),
+        "threads": torch.get_num_threads(),
+        "steps": trainer.step,
+        "minutes": trainer.seconds / 60,
+        "settings": json.loads(json.dumps(dataclasses.asdict(config), default=str)),
+        "hardware": hardware(device),
+        "versions": versions(),
+    }
+    with new_file(config.out / REPORT) as temporary:
+        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return report
+
+
+def _student(config: DistillConfig, teacher: Pretrained) -> Distilled:
+    """A fresh student around the teacher's weights."""
+    model: Any = teacher.model
+    torch.manual_seed(config.seed)
+    student = Distilled(
+        DistilledConfig(
+            teacher.metadata["model"],
+            dataclasses.asdict(model.config),
+            channels=config.channels,
+            context_size=config.context_size,
+            slot_size=config.slot_size,
+        )
+    )
+    student.teacher.load_state_dict(model.state_dict())
+    student.preprocessing = teacher.preprocessing
+    return student
+
+
+def _open(config: DistillConfig, split: str) -> Pack:
+    """A split of the settings' data, or of the teacher's own."""
+    if config.data is None:
+        return Run.open(config.teacher).config.open_data(split)
+    options = parse_options(config.data_options)
+    if split != "train" and "num_images" in options:
+        options["num_images"] = min(options["num_images"], config.eval_images)
+    return open_dataset(config.data, split, **options)
+
+
+def tables(report: dict[str, Any]) -> list[Table]:
+    """The report's figures as tables: fidelity, and speed."""
+    close = Table(title="The teacher's variance that the student explains, held-out images")
+    scores = report["fidelity"]
+    explained = {name: value for name, value in scores.items() if name.startswith("r2")}
+    for name in explained:
+        close.add_column(name.removeprefix("r2_"), justify="right")
+    close.add_row(*(f"{value:.4f}" for value in explained.values()))
+    tabled = [close]
+    if "msc" in scores:
+        segmented = Table(title="Segmentation")
+        for column in ("", "ari", "ari_fg", "msc"):
+            segmented.add_column(column, justify="right")
+        for prefix, label in (("teacher_", "teacher"), ("", "student")):
+            cells = (f"{scores[prefix + name]:.3f}" for name in ("ari", "ari_fg", "msc"))
+            segmented.add_row(label, *cells)
+        tabled.append(segmented)
+    fast = Table(title=f"Milliseconds for a batch, {report['threads']} threads")
+    for column in ("frames", "teacher", "student", "times"):
+        fast.add_column(column, justify="right")
+    for row in report["speed"]:
+        teacher, student = row["ms"]["teacher"], row["ms"]["student"]
+        fast.add_row(
+            str(row["batch"]), f"{teacher:.2f}", f"{student:.2f}", f"{teacher / student:.1f}"
+        )
+    return [*tabled, fast]

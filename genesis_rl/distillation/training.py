@@ -1,0 +1,116 @@
+"""The training of a student: its updates, its report, its validation."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genesis_rl.data import Pack
+from genesis_rl.data.feed import ImageFeed, batch_indices
+from genesis_rl.distillation.config import DistillConfig
+from genesis_rl.distillation.fidelity import fidelity
+from genesis_rl.distillation.targets import infer_targets
+from genesis_rl.models.distilled import Distilled
+from genesis_rl.slots import SceneModel
+from genesis_rl.training.folder import TrainingFolder
+from genesis_rl.training.steps import StepTrainer, Validation
+from genesis_rl.training.validate import pictures
+
+_WARMUP = 100
+
+
+class DistillFolder(TrainingFolder):
+    """The folder of a distillation, which goes by the teacher, too."""
+
+    identity = (
+        *("teacher_fingerprint", "data", "data_options", "num_images"),
+        *("channels", "context_size", "slot_size", "seed", "batch_size"),
+    )
+
+    def __init__(self, config: DistillConfig, teacher: str) -> None:
+        """Look at the folder; see `TrainingFolder` for errors."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(config), default=str))
+        super().__init__(
+            config.out, {**plain, "teacher_fingerprint": teacher}, resume=config.resume
+        )
+
+
+class DistillTrainer(StepTrainer):
+    """One distillation in one folder.
+
+    The loss is the squared error of the latents, in units of their standard deviations, and the
+    cross-entropy of the masks over the coarse map, per place.
+    """
+
+    terms = ("latents", "masks")
+
+    config: DistillConfig
+    model: Distilled
+
+    def __init__(
+        self,
+        config: DistillConfig,
+        model: Distilled,
+        teacher: SceneModel,
+        fingerprint: str,
+        packs: Mapping[str, Pack],
+    ) -> None:
+        """Let the teacher see the images, and take up the folder's last checkpoint to resume.
+
+        Args:
+            config: the settings.
+            model: the student with the teacher's weights in it.
+            teacher: what it learns from, in the form that infers fastest.
+            fingerprint: of the teacher.
+            packs: "train" and "validation".
+
+        Raises:
+            ValueError: if the folder holds another run, or there are fewer images than a batch.
+        """
+        folder = DistillFolder(config, fingerprint)
+        device = next(model.parameters()).device
+        self.teacher, self.held_out = teacher, packs["validation"]
+        self.count = min(config.num_images, len(packs["train"]))
+        if self.count < config.batch_size:
+            raise ValueError(f"{self.count} images; batch_size is {config.batch_size}.")
+        self.feed = ImageFeed(packs["train"], device)
+        self.targets = infer_targets(teacher, self.feed, self.count)
+        self._spread = self.targets.spread()
+        self.optimiser = torch.optim.Adam(
+            model.student.parameters(), lr=config.learning_rate, fused=True
+        )
+        stateful = {"optimiser": self.optimiser}
+        super().__init__(config, folder, model, stateful, title="student")
+        model.teacher.requires_grad_(False)
+
+    def _step(self) -> Tensor:
+        config = self.config
+        rate = config.learning_rate * min(1.0, (self.step + 1) / _WARMUP)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * self.progress()))
+        rows = batch_indices(self.step, config.batch_size, self.count, config.seed)
+        latents, log_pi = self.model.student(self.feed(rows))
+        rows = rows.to(latents.device)
+        error = (latents - self.targets.latents[rows]) / self._spread
+        masks = -(self.targets.masks[rows] * log_pi[:, :, 0]).sum(1).mean()
+        squared = error.square().mean()
+        self.optimiser.zero_grad()
+        (squared + config.mask_weight * masks).backward()
+        self.optimiser.step()
+        return torch.stack([squared, masks]).detach()
+
+    def _describe(self, means: dict[str, float]) -> tuple[dict[str, float], str]:
+        rate = self.step * self.config.batch_size / max(self.seconds, 1e-9)
+        text = f"{rate:.0f} img/s, latents {means['latents']:.3f}, masks {means['masks']:.3f}"
+        return {"images_per_second": rate}, text
+
+    def _validate(self) -> Validation:
+        self.model.eval()
+        scores = fidelity(self.model, self.teacher, self.held_out, self.config.eval_images)
+        drawn = {"decomposition": pictures(self.model, self.held_out)["decomposition"]}
+        self.model.train()
+        return Validation(scores, drawn, scores["r2"])

@@ -1,0 +1,183 @@
+"""A scene model whose posterior means a small network infers: for perception in real time.
+
+The teacher's decoders and its prior stay, so that what is done with slots (decoding, imagination,
+figures) is the teacher's; only the way from an image to its slots is another.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from genesis_rl.blocks import NormedConv
+from genesis_rl.models import MODELS, build_model
+from genesis_rl.models.base import BaseModel, LstmState, Noise, at_least_float32, check_channels
+from genesis_rl.models.prior import NextSlot
+from genesis_rl.slots import Decoded, ElboTerms, Slots
+from genesis_rl.weights import as_tuple
+
+# Layers of stride 2, and the stride from the image to the map on which masks lie.
+_HALVINGS = 3
+MASK_STRIDE = 2**_HALVINGS
+
+
+@dataclass(frozen=True)
+class DistilledConfig:
+    """Shape of a student, and whose it is."""
+
+    teacher: str
+    """name of the teacher's class in `genesis_rl.models.MODELS`"""
+    teacher_config: Mapping[str, Any]
+    """the teacher's config as plain data"""
+    channels: tuple[int, ...] = (16, 32, 64, 64)
+    """channels of the 3x3 convolutions; the first three have stride 2"""
+    context_size: int = 128
+    """width of what every place is told of the whole image"""
+    slot_size: int = 128
+    """units of the hidden layer that makes each slot's latents"""
+
+    def __post_init__(self) -> None:
+        """Check values; the teacher's config comes to one form, lists as tuples."""
+        if self.teacher not in MODELS:
+            raise ValueError(f"teacher is {self.teacher!r}; wanted one of {', '.join(MODELS)}.")
+        plain = {name: as_tuple(value) for name, value in self.teacher_config.items()}
+        object.__setattr__(self, "teacher_config", plain)
+        check_channels(self, "channels")
+        if len(self.channels) < _HALVINGS:
+            raise ValueError(f"channels is {self.channels}; wanted at least {_HALVINGS}.")
+        for name in ("context_size", "slot_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; wanted at least 1.")
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images in pixels, the teacher's."""
+        return int(self.teacher_config["image_size"])
+
+    @property
+    def num_slots(self) -> int:
+        """K, the teacher's."""
+        return int(self.teacher_config.get("num_slots", 1))
+
+
+class SlotRegressor(nn.Module):
+    """Image to latents and coarse masks of K slots, in some ten MFLOP.
+
+    Convolutions make a map of an eighth of the image's side, in which every place also hears what
+    the whole image holds: which object is which slot depends on all of them. Each slot's mask over
+    the map pools it into features, from which (with the mask's place and size) one small network,
+    told the slot's number, reads the latents.
+    """
+
+    positions: Tensor
+
+    def __init__(self, config: DistilledConfig, latent_size: int) -> None:
+        """Take the shape and the width of both latents together."""
+        super().__init__()
+        layers, before = [], 3
+        for i, width in enumerate(config.channels):
+            layers.append(NormedConv(before, width, 3, stride=2 if i < _HALVINGS else 1))
+            before = width
+        self.trunk = nn.Sequential(*layers)
+        side = config.image_size // MASK_STRIDE
+        self.context = nn.Linear(side * side * before, config.context_size)
+        self.from_context = nn.Linear(config.context_size, before)
+        self.masks = nn.Conv2d(before, config.num_slots, 1)
+        self.hidden = nn.Linear(before + 3, config.slot_size)
+        self.hidden_context = nn.Linear(config.context_size, config.slot_size, bias=False)
+        self.slot_bias = nn.Parameter(torch.zeros(config.num_slots, config.slot_size))
+        self.head = nn.Linear(config.slot_size, latent_size)
+        nn.init.normal_(self.slot_bias, std=0.5)
+        line = torch.linspace(-1, 1, side)
+        rows, cols = torch.meshgrid(line, line, indexing="ij")
+        # Constant, row and column at each place of the map: (3, places).
+        positions = torch.stack([torch.ones_like(rows), rows, cols]).flatten(1)
+        self.register_buffer("positions", positions, persistent=False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map (B, 3, S, S) to latents (B, K, D) and log masks (B, K, 1, S / 8, S / 8)."""
+        y = self.trunk(x)  # (B, C, s, s)
+        context = F.relu(self.context(y.permute(0, 2, 3, 1).flatten(1)))
+        y = F.relu(y + self.from_context(context)[:, :, None, None])
+        log_pi = F.log_softmax(at_least_float32(self.masks(y)), dim=1)
+        pi = log_pi.flatten(2).to(y.dtype)  # (B, K, places)
+        pi = pi.exp()
+        pooled = pi @ y.flatten(2).transpose(1, 2)  # (B, K, C)
+        place = pi @ self.positions.to(y.dtype).T  # (B, K, 3): mass, and mass-weighted row, column
+        mass = place[..., :1].clamp_min(1e-3)
+        summary = torch.cat([pooled / mass, place[..., 1:] / mass, mass / pi.shape[2]], dim=2)
+        hidden = self.hidden(summary) + self.hidden_context(context)[:, None] + self.slot_bias
+        return self.head(F.relu(hidden)), log_pi[:, :, None]
+
+
+class Distilled(BaseModel):
+    """A student that infers a teacher's posterior means; everything else is the teacher's.
+
+    Its slots' masks are coarse: an eighth of the side, each value repeated. Their geometry is
+    learned as the masks are. What the student infers is deterministic: it knows no posterior, so
+    ``sample`` draws nothing and there is no bound of its own (`elbo` and `log_weight` are the
+    teacher's, of the teacher's posterior).
+    """
+
+    model_name = "distilled"
+    config_class = DistilledConfig
+    config: DistilledConfig
+
+    def __init__(self, config: DistilledConfig) -> None:
+        """Build both with fresh weights.
+
+        Raises:
+            ValueError: if the teacher's config is none of its class's.
+        """
+        super().__init__()
+        self.config = config
+        config_class, _ = MODELS[config.teacher]
+        try:
+            self.teacher: BaseModel = build_model(config_class(**config.teacher_config))
+        except TypeError as error:
+            raise ValueError(f"teacher_config does not fit {config.teacher}: {error}") from error
+        self.student = SlotRegressor(config, sum(self.latent_sizes))
+
+    @property
+    def latent_sizes(self) -> tuple[int, int]:
+        """(D_m, D_c), the teacher's."""
+        return self.teacher.latent_sizes
+
+    def decode(self, slots: Slots) -> Decoded:
+        """Decode slots to components and masks by the teacher's decoders."""
+        # The masks that come with the slots are coarse; a MONet would paint with them as they are.
+        return self.teacher.decode(self.redraw_masks(slots))
+
+    def redraw_masks(self, slots: Slots) -> Slots:
+        """The same slots, with the masks that the teacher draws from their latents alone."""
+        redraw = getattr(self.teacher, "redraw_masks", None)
+        return cast("Slots", redraw(slots)) if redraw else slots
+
+    def next_slot(
+        self, noise: Noise, previous: Tensor | None = None, state: LstmState | None = None
+    ) -> NextSlot:
+        """Draw the next slot from the teacher's prior, if `builds_scenes` says it has one."""
+        builder: Any = self.teacher
+        return cast("NextSlot", builder.next_slot(noise, previous, state))
+
+    def _noise(self, like: Tensor, generator: torch.Generator | None) -> Noise:
+        return self.teacher._noise(like, generator)
+
+    def _infer_slots(self, x: Tensor, noise: Noise | None) -> Slots:
+        latents, log_pi = self.student(x)
+        d_m, d_c = self.latent_sizes
+        z_m, z_c = at_least_float32(latents).split([d_m, d_c], dim=2)
+        rows = log_pi.repeat_interleave(MASK_STRIDE, dim=3)
+        return Slots(z_m, z_c, rows.repeat_interleave(MASK_STRIDE, dim=4))
+
+    def _score(self, x: Tensor, noise: Noise | None, pixel_weight: Tensor | None) -> ElboTerms:
+        return self.teacher._score(x, noise, pixel_weight)
+
+    def _log_weight(self, x: Tensor, noise: Noise) -> Tensor:
+        return self.teacher._log_weight(x, noise)
+
+    def _generate(self, noise: Noise) -> Slots:
+        return self.teacher._generate(noise)

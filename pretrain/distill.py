@@ -1,0 +1,53 @@
+"""Distil a pretrained encoder: a network of some ten MFLOP that sees the same slots.
+
+    python pretrain/distill.py runs/eyes --out runs/fast-eyes
+    python pretrain/distill.py runs/eyes --data data/cars --out runs/fast-eyes
+    python pretrain/distill.py runs/eyes --out runs/fast-eyes --resume
+
+The teacher sees the images that it was trained on (or --data) once; the student then learns its
+posterior means and masks. The run's folder is an encoder like any other: wrappers, agents and
+world models take it. At the end report.json tells how close it comes, and how fast it is.
+"""
+
+import sys
+from collections.abc import Sequence
+
+import torch
+import tyro
+from rich.console import Console
+
+from genesis_rl.distillation import DistillConfig, distill
+from genesis_rl.distillation.program import StoppedError, tables
+from genesis_rl.process import keep_freed_memory
+from genesis_rl.training import NonFiniteError
+
+# What a process ended by SIGTERM returns.
+_TERMINATED = 143
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train and report; return the exit status."""
+    try:
+        settings = tyro.conf.PositionalRequiredArgs[DistillConfig]
+        config = tyro.cli(settings, args=argv, description=__doc__)
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
+        keep_freed_memory()
+        report = distill(config)
+    except (ValueError, TypeError, OSError) as error:
+        print(f"distill.py: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except NonFiniteError as error:
+        print(f"distill.py: {error}", file=sys.stderr)
+        return 1
+    except StoppedError as error:
+        print(error, file=sys.stderr)
+        return _TERMINATED
+    for table in tables(report):
+        Console(highlight=False).print(table)
+    print(config.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

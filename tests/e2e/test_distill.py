@@ -1,0 +1,169 @@
+"""pretrain/distill.py on a tiny teacher: learn, stop, resume, report; what takes the student."""
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+import genesis_rl
+from genesis_rl.checkpoint import load_pretrained, save_pretrained
+from genesis_rl.distillation.training import DistillTrainer
+from genesis_rl.log import read
+from genesis_rl.models import Genesis, GenesisConfig, Monet, MonetConfig
+from genesis_rl.models.distilled import Distilled
+from genesis_rl.perception import SlotEncoder
+
+Run = Callable[..., tuple[int, str, str]]
+PROGRAM = "pretrain/distill.py"
+DATA = {"image_size": 32, "num_images": 512, "num_objects": 2, "object_scale": 0.3}
+SCENES = ("--data", "object_goal", "--data-options", json.dumps(DATA))
+QUICK = (
+    *("--steps", "400", "--batch-size", "32", "--log-every", "50", "--eval-every", "200"),
+    *("--save-every", "200", "--eval-images", "64", "--device", "cpu", "--no-tensorboard"),
+)
+
+
+@pytest.fixture(autouse=True)
+def data_root(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GENESIS_RL_DATA", str(tmp_path_factory.getbasetemp() / "distill"))
+
+
+def teacher(folder: Path) -> Path:
+    """Weights that make the slots depend on the frame, smoothly, which untrained ones hardly do."""
+    torch.manual_seed(0)
+    config = GenesisConfig(
+        image_size=32,
+        num_slots=3,
+        mask_latent_size=4,
+        component_latent_size=2,
+        encoder_channels=(4, 4, 8, 8, 8),
+        decoder_channels=(8, 4, 4, 4, 4),
+        component_encoder_channels=(4, 4, 8),
+        component_decoder_channels=4,
+    )
+    model = Genesis(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(2)
+        for head in (model.first_posterior, model.posterior_head, model.mask_decoder.head):
+            head.weight.mul_(8)
+        for _ in range(20):  # batch norm's averages leave their initial values
+            model.elbo(torch.rand(4, 3, 32, 32))
+    save_pretrained(model.eval(), folder)
+    return folder
+
+
+@pytest.mark.slow
+def test_a_student_sees_what_its_teacher_sees(run_program: Run, tmp_path: Path) -> None:
+    eyes, out = teacher(tmp_path / "eyes"), tmp_path / "student"
+    status, shown, errors = run_program(PROGRAM, str(eyes), *SCENES, *QUICK, "--out", str(out))
+    assert status == 0, errors
+    assert "student" in shown and str(out) in shown
+    report = json.loads((out / "report.json").read_text())
+    scores = report["fidelity"]
+    assert scores["r2"] > 0.5
+    assert {"msc", "teacher_msc", "ari", "teacher_ari"} <= set(scores)
+    assert [row["batch"] for row in report["speed"]] == [1, 8, 32]
+    assert report["flops"]["student"] < 15e6
+    validated = [row["validation/r2"] for row in read(out) if "validation/r2" in row]
+    assert len(validated) == 2 and validated[1] > validated[0]
+
+    # It is an encoder of its own, and everything but the inference is the teacher's.
+    student, taught = SlotEncoder(out, device="cpu"), SlotEncoder(eyes, device="cpu")
+    assert student.fingerprint == report["fingerprint"] != taught.fingerprint
+    assert student.has_prior and student.latent_sizes == taught.latent_sizes
+    features = torch.rand(2, 3, 6)
+    assert torch.equal(student.decode(features).image, taught.decode(features).image)
+    assert torch.equal(student.sample(features), taught.sample(features))
+    env = gym.make("genesis_rl/ObjectGoal-v0", image_size=32)
+    seen = genesis_rl.GenesisObs(env, str(out), mask_geometry=True, info_keys=("masks",))
+    observation, info = seen.reset(seed=0)
+    assert observation.shape == (3, 4 + 2 + 3)
+    assert info["masks"].shape == (3, 32, 32)
+    np.testing.assert_allclose(info["masks"].sum(0), 1, atol=1e-5)
+    rebuilt = gym.make(seen.spec)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(rebuilt.reset(seed=0)[0], observation)
+
+
+def test_a_stopped_training_ends_where_another_would(run_program: Run, tmp_path: Path) -> None:
+    eyes = teacher(tmp_path / "eyes")
+    short = [*QUICK[2:], "--steps", "12", "--save-every", "5", "--eval-every", "12"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert run_program(PROGRAM, str(eyes), *SCENES, *short, "--out", str(whole))[0] == 0
+    step = DistillTrainer._step
+
+    def stop_at(self: Any) -> torch.Tensor:
+        if self.step == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DistillTrainer, "_step", stop_at)
+        status, _, errors = run_program(PROGRAM, str(eyes), *SCENES, *short, "--out", str(parts))
+    assert status == 143 and "go on with --resume" in errors
+    status, _, errors = run_program(
+        PROGRAM, str(eyes), *SCENES, *short, "--out", str(parts), "--resume"
+    )
+    assert status == 0, errors
+    ours, theirs = (
+        load_pretrained(folder / "last", device="cpu").model for folder in (parts, whole)
+    )
+    assert isinstance(ours, Distilled) and isinstance(theirs, Distilled)
+    for name, value in ours.student.state_dict().items():
+        assert torch.equal(value, theirs.student.state_dict()[name]), name
+
+
+def test_misuse_is_told(run_program: Run, tmp_path: Path) -> None:
+    eyes = teacher(tmp_path / "eyes")
+    wrong = ("--data", "object_goal", "--data-options", json.dumps({**DATA, "image_size": 64}))
+    for arguments, message in (
+        ((str(tmp_path / "none"), *SCENES), "neither a folder nor a Hub id"),
+        ((str(eyes),), "holds no run"),
+        ((str(eyes), *wrong), "images of 64 px; the teacher takes 32 px"),
+        ((str(eyes), *SCENES, "--channels", "4", "4"), "channels is (4, 4); wanted at least 3"),
+        ((str(eyes), *SCENES, "--mask-weight", "0"), "mask_weight is 0.0; wanted a value > 0"),
+        ((str(eyes), *SCENES, "--batch-size", "1024"), "512 images; batch_size is 1024"),
+    ):
+        status, _, errors = run_program(
+            PROGRAM, *arguments, "--out", str(tmp_path / "out"), "--device", "cpu"
+        )
+        assert status == 2 and message in errors, errors
+
+
+def test_students_of_other_models_draw_by_their_latents(tmp_path: Path) -> None:
+    """A MONet's masks come from the image; a student's scene is painted without it."""
+    from genesis_rl.models.distilled import DistilledConfig
+
+    config = MonetConfig(image_size=32, num_slots=3, attention_channels=4)
+    plain = {"image_size": 32, "num_slots": 3, "attention_channels": 4}
+    model = Distilled(DistilledConfig("monet", plain)).eval()
+    assert isinstance(model.teacher, Monet) and model.teacher.config == config
+    save_pretrained(model, tmp_path)
+    loaded = load_pretrained(tmp_path, device="cpu").model
+    x = torch.rand(2, 3, 32, 32)
+    slots = loaded.infer(x)
+    torch.testing.assert_close(slots.z_c, model.infer(x).z_c)
+    # The masks are the student's, means over squares of 8 pixels.
+    assert slots.log_pi.shape == (2, 3, 1, 32, 32)
+    assert torch.equal(slots.log_pi[..., :8, :8], slots.log_pi[..., :1, :1].expand(2, 3, 1, 8, 8))
+    drawn = loaded.decode(slots)
+    again = model.teacher.decode(model.redraw_masks(slots))
+    torch.testing.assert_close(drawn.image, again.image)
+    assert not SlotEncoder(loaded, device="cpu").has_prior
+
+
+def test_a_teacher_must_be_known() -> None:
+    from genesis_rl.models.distilled import DistilledConfig
+
+    with pytest.raises(ValueError, match="teacher is 'slate'; wanted one of genesis"):
+        DistilledConfig("slate", {"image_size": 32})
+    with pytest.raises(ValueError, match="teacher_config does not fit genesis"):
+        Distilled(DistilledConfig("genesis", {"image_size": 32, "colour": 3}))
