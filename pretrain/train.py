@@ -21,7 +21,7 @@ import tyro
 from genesis_rl.data import DATASETS
 from genesis_rl.models import MODELS
 from genesis_rl.presets import PRESETS, preset_config
-from genesis_rl.training import NonFiniteError, PretrainConfig, Trainer
+from genesis_rl.training import LostProcessError, NonFiniteError, PretrainConfig, Trainer
 
 # What a process ended by SIGTERM returns.
 _TERMINATED = 143
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     try:
         scores = trainer.run()
-    except NonFiniteError as error:
+    except (NonFiniteError, LostProcessError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 1
     if trainer.stopped:

@@ -47,9 +47,29 @@ class BaseModel(Shareable):
         sample: bool = True,
         generator: torch.Generator | None = None,
         pixel_weight: Tensor | None = None,
+        share: tuple[int, int] = (0, 1),
     ) -> ElboTerms:
-        """Same as ``elbo``: lets data-parallel wrappers see the training pass."""
-        return self.elbo(x, sample=sample, generator=generator, pixel_weight=pixel_weight)
+        """Same as ``elbo``: lets data-parallel wrappers see the training pass.
+
+        Args:
+            x: as for ``elbo``.
+            sample: as for ``elbo``.
+            generator: as for ``elbo``.
+            pixel_weight: as for ``elbo``.
+            share: (rank, of): ``x`` is the images rank, rank + of, ... of a batch that ``of``
+                processes share; each draws the whole batch's noise and takes its own part, so that
+                together they compute what one process would.
+        """
+        rank, of = share
+        if of == 1:
+            return self.elbo(x, sample=sample, generator=generator, pixel_weight=pixel_weight)
+        self._check_images(x)
+        noise = None
+        if sample:
+            whole = self._noise(x.new_empty(len(x) * of), generator)
+            inner = None if whole.inner is None else whole.inner[rank::of]
+            noise = Noise(whole.m[rank::of], whole.c[rank::of], inner)
+        return self._score(x, noise, pixel_weight)
 
     def infer(
         self, x: Tensor, *, sample: bool = False, generator: torch.Generator | None = None

@@ -2,7 +2,16 @@
 
 from genesis_rl.training.config import PretrainConfig
 from genesis_rl.training.loop import Trainer, train_terms
+from genesis_rl.training.parallel import LostProcessError
 from genesis_rl.training.run import Run
 from genesis_rl.training.steps import NonFiniteError, StepTrainer
 
-__all__ = ["NonFiniteError", "PretrainConfig", "Run", "StepTrainer", "Trainer", "train_terms"]
+__all__ = [
+    "LostProcessError",
+    "NonFiniteError",
+    "PretrainConfig",
+    "Run",
+    "StepTrainer",
+    "Trainer",
+    "train_terms",
+]

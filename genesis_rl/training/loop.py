@@ -18,9 +18,12 @@ from genesis_rl.process import keep_freed_memory
 from genesis_rl.slots import ElboTerms
 from genesis_rl.training.config import PretrainConfig
 from genesis_rl.training.folder import RunFolder
-from genesis_rl.training.steps import StepTrainer, Validation, noise_key
+from genesis_rl.training.parallel import LostProcessError, agree, synchronised
+from genesis_rl.training.steps import NonFiniteError, StepTrainer, Validation, noise_key
 from genesis_rl.training.validate import pictures, validate
 
+# Processes that train together agree on the time, and on stopping, after so many steps.
+_AGREE_STEPS = 10
 # A run longer than this on a CPU is worth a word before it starts.
 _LONG_HOURS = 2.0
 
@@ -30,6 +33,7 @@ def train_terms(
     images: Tensor,
     generator: torch.Generator,
     foreground_weight: float = 1.0,
+    **options: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Batch means of nll, kl_m and kl_c in nats per image, for one update.
 
@@ -38,13 +42,14 @@ def train_terms(
         images: (B, 3, H, W), float in [0, 1].
         generator: of the posterior's noise.
         foreground_weight: weight of pixels that differ from the image's median colour, >= 1.
+        **options: more of the model's, such as ``share``.
     """
     weight = None
     if foreground_weight > 1:
         background = images.flatten(2).median(-1).values[:, :, None, None]
         foreground = (images - background).abs().amax(1, keepdim=True) > 0.1
         weight = 1 + (foreground_weight - 1) * foreground.float()
-    terms = model(images, generator=generator, pixel_weight=weight)
+    terms = model(images, generator=generator, pixel_weight=weight, **options)
     return terms.nll.mean(), terms.kl_m.sum(1).mean(), terms.kl_c.sum(1).mean()
 
 
@@ -121,6 +126,9 @@ class Trainer(StepTrainer):
         model = build_model(config.model)
         if config.init is not None and not folder.started:
             _take_weights(model, config.init)
+        self._processes = self.accelerator.num_processes
+        if self._processes > 1:
+            model = synchronised(model, self.device)
         model.to(self.device).to(memory_format=torch.channels_last)
         self.geco = Geco.from_config(config.geco, config.model.image_size).to(self.device)
         self.optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
@@ -138,6 +146,31 @@ class Trainer(StepTrainer):
     def _wait(self) -> None:
         self.accelerator.wait_for_everyone()
 
+    def run(self) -> dict[str, float]:
+        """Train to the end, or until SIGTERM; see `StepTrainer.run`.
+
+        Raises:
+            NonFiniteError: naming the step and the term.
+            LostProcessError: if another of several processes that train together is gone.
+        """
+        try:
+            return super().run()
+        except NonFiniteError:
+            raise
+        except RuntimeError as error:
+            if self._processes == 1:
+                raise
+            raise LostProcessError(
+                f"the {self._processes} processes cannot go on together after step {self.step}: "
+                f"{error} The last checkpoint is in {self.folder.last}; go on with --resume."
+            ) from error
+
+    def _look_up(self, seconds: float) -> None:
+        if self._processes == 1:
+            super()._look_up(seconds)
+        elif self.step % _AGREE_STEPS == 0:  # in between, clocks stand still: schedules go by them
+            self.seconds, self._stopping = agree(seconds, self._stop.received, self.device)
+
     # ---- updates -----------------------------------------------------------------------------
 
     def _autocast(self) -> torch.autocast:
@@ -149,15 +182,18 @@ class Trainer(StepTrainer):
         for group in self.optimiser.param_groups:
             group["lr"] = self._learning_rate()
         indices = batch_indices(self.step, config.batch_size, self.feed.num_images, config.seed)[
-            self.accelerator.process_index :: self.accelerator.num_processes
+            self.accelerator.process_index :: self._processes
         ]
         images = self.feed(indices)
-        self.generator.manual_seed(
-            noise_key(config.seed, self.step, self.accelerator.process_index)
-        )
+        self.generator.manual_seed(noise_key(config.seed, self.step))
+        share = (self.accelerator.process_index, self._processes)
         with self._autocast():
             nll, kl_m, kl_c = train_terms(
-                self._forward, images, self.generator, self._foreground_weight()
+                self._forward,
+                images,
+                self.generator,
+                self._foreground_weight(),
+                **({"share": share} if self._processes > 1 else {}),
             )
         use_geco = config.objective == "geco"
         beta = self.geco.beta.float() if use_geco else nll.new_tensor(self._beta())
@@ -168,7 +204,7 @@ class Trainer(StepTrainer):
         self._optimiser.step()
         self._optimiser.zero_grad()
         terms = torch.stack([nll.detach(), kl_m.detach(), kl_c.detach(), beta])
-        if self.accelerator.num_processes > 1:
+        if self._processes > 1:
             terms = self.accelerator.reduce(terms, "mean")
         if use_geco:
             self.geco.update(terms[0])

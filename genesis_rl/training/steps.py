@@ -137,6 +137,7 @@ class StepTrainer(ABC):
         self._stateful, self._title = dict(stateful), title
         self._window: list[Tensor] = []
         self._stop = StopSignal()
+        self._stopping = False
         if self.main:
             folder.write_settings()
         if folder.started:
@@ -212,7 +213,7 @@ class StepTrainer(ABC):
     @property
     def stopped(self) -> bool:
         """Whether SIGTERM ended the run early."""
-        return self._stop.received and not self._finished()
+        return self._stopping and not self._finished()
 
     def progress(self) -> float:
         """Share of the training that is done, in [0, 1]: of the steps, or of the time if less."""
@@ -225,9 +226,9 @@ class StepTrainer(ABC):
         config, scores = self.config, dict[str, float]()
         first, before, began = self.step, self.seconds, time.monotonic()
         self.model.train()
-        while not self._finished() and not self._stop.received:
+        while not self._finished() and not self._stopping:
             self._update()
-            self.seconds = before + time.monotonic() - began
+            self._look_up(before + time.monotonic() - began)
             ends = self._finished()
             if self._due(config.log_every) or ends:
                 self._report(log, bar)
@@ -239,9 +240,13 @@ class StepTrainer(ABC):
             if self._due(config.save_every) or ends:
                 self._save()
             bar.update()
-        if self._stop.received:
+        if self._stopping:
             self._save()
         return scores
+
+    def _look_up(self, seconds: float) -> None:
+        """Look at the clock, and whether to stop; ``seconds`` have gone into the training."""
+        self.seconds, self._stopping = seconds, self._stop.received
 
     def _finished(self) -> bool:
         return self.progress() >= 1
