@@ -2,9 +2,10 @@
 
     python pretrain/benchmark.py
     python pretrain/benchmark.py --model.num-slots 9 --no-compile --out speed.json
+    python pretrain/benchmark.py --parts --scaling
 
 Every rate is also given per TFLOP/s of the machine's own float32 matrix product, beside the
-authors' code on that scale.
+authors' code on that scale, and as a share of the machine's own convolution.
 """
 
 import json
@@ -13,7 +14,15 @@ from collections.abc import Sequence
 
 import tyro
 
-from genesis_rl.benchmark import BenchmarkConfig, run, table
+from genesis_rl.benchmark import (
+    BenchmarkConfig,
+    measure_parts,
+    measure_scaling,
+    parts_table,
+    run,
+    scaling_table,
+    table,
+)
 from genesis_rl.files import new_file
 
 
@@ -27,10 +36,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             description=__doc__,
         )
         result = run(config)
+        print(table(result))
+        for wanted, name, measure, show in (
+            (config.parts, "parts", measure_parts, parts_table),
+            (config.scaling, "scaling", measure_scaling, scaling_table),
+        ):
+            if wanted:
+                result[name] = measure(config)
+                print(show(result[name]))
     except ValueError as error:
         print(f"benchmark.py: {error}", file=sys.stderr)
         return 2
-    print(table(result))
     if config.out is not None:
         with new_file(config.out) as temporary:
             temporary.write_text(json.dumps(result, indent=2, default=str) + "\n")

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from genesis_rl.benchmark import medians
+from genesis_rl.benchmark.timing import medians
 from genesis_rl.data.sprite_scenes import FreeScenes, render_scenes
 from genesis_rl.frames import to_images
 

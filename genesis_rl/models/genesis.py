@@ -18,6 +18,7 @@ from genesis_rl.blocks import (
     FlatDecoder,
     GatedDecoder,
     GatedEncoder,
+    recomputed,
 )
 from genesis_rl.likelihood import Gaussian, Mixture, kl_monte_carlo, mixture_nll, stick_breaking
 from genesis_rl.models.base import (
@@ -155,7 +156,13 @@ class Inference(NamedTuple):
 
 
 class GenesisS(StepwiseModel):
-    """GENESIS-S: one latent per slot, decoded to its mask and to its component."""
+    """GENESIS-S: one latent per slot, decoded to its mask and to its component.
+
+    Attributes:
+        recompute: compute activations per slot again for the gradient instead of keeping them.
+    """
+
+    recompute: bool = False
 
     model_name = "genesis_s"
     config_class = GenesisSConfig
@@ -256,6 +263,13 @@ class GenesisS(StepwiseModel):
         z_m = self._prior_sample(noise.m)
         return Slots(z_m, self._component_prior(z_m).draw(noise.c), self._decode_masks(z_m))
 
+    def _run(self, module: nn.Module, x: Tensor) -> Tensor:
+        """Apply one of the networks that see all slots at once, where nearly all memory goes."""
+        if self.recompute and self.training and torch.is_grad_enabled():
+            return recomputed(module, x)
+        out: Tensor = module(x)
+        return out
+
     # ---- mask latents ------------------------------------------------------------------------
 
     def _mask_posterior(self, h: Tensor, eps: Tensor | None) -> tuple[Tensor, Gaussian]:
@@ -283,7 +297,7 @@ class GenesisS(StepwiseModel):
         """All masks in parallel, then stick-breaking: (B, K, D_m) to log_pi (B, K, 1, H, W)."""
         last = self.config.num_slots - 1
         used = z_m if self.config.decode_last_mask else z_m[:, :last]
-        logits = self.mask_decoder(used.flatten(0, 1)).unflatten(0, used.shape[:2])
+        logits = self._run(self.mask_decoder, used.flatten(0, 1)).unflatten(0, used.shape[:2])
         logits = at_least_float32(logits[:, :last])
         bound = self.config.mask_logit_bound
         if bound is not None:
@@ -306,7 +320,7 @@ class GenesisS(StepwiseModel):
 
     def _decode_components(self, slots: Slots) -> Tensor:
         """Component means mu_x, (B, K, 3, H, W) in [0, 1]."""
-        mu_x: Tensor = self.component_decoder(self._appearance(slots).flatten(0, 1))
+        mu_x = self._run(self.component_decoder, self._appearance(slots).flatten(0, 1))
         return torch.sigmoid(at_least_float32(mu_x)).view(*slots.z_m.shape[:2], *mu_x.shape[1:])
 
     def _appearance(self, slots: Slots) -> Tensor:
@@ -351,7 +365,7 @@ class Genesis(GenesisS):
     def _component_posterior(
         self, x: Tensor, log_pi: Tensor, eps: Tensor | None
     ) -> tuple[Tensor, Gaussian]:
-        raw = self.component_encoder(masked_images(x, log_pi))
+        raw = self._run(self.component_encoder, masked_images(x, log_pi))
         q_c = self._posterior(raw.unflatten(0, log_pi.shape[:2]))
         return q_c.draw(eps), q_c
 

@@ -7,7 +7,7 @@ from typing import Literal
 from genesis_rl.data import Pack, open_dataset
 from genesis_rl.data.originals import parse_options
 from genesis_rl.geco import GecoConfig
-from genesis_rl.models import GenesisConfig, ModelConfig
+from genesis_rl.models import GenesisConfig, GenesisSConfig, ModelConfig
 
 _CHOICES = {
     "schedule": ("constant", "cosine"),
@@ -61,6 +61,9 @@ class PretrainConfig:
     """arithmetic of convolutions; weights, latents and losses are float32 in either"""
     compile: bool = False
     """compile the training pass with torch.compile"""
+    recompute: bool = False
+    """compute the decoders' activations again for the gradient instead of keeping them: a third
+    more work, several times less memory, for many slots and large images; GENESIS and GENESIS-S"""
     device: str = "auto"
     """auto, cpu or cuda"""
     threads: int | None = None
@@ -107,6 +110,11 @@ class PretrainConfig:
                 raise ValueError(f"{name} is {value}; wanted a value > 0.")
         if not self.foreground_weight >= 1:
             raise ValueError(f"foreground_weight is {self.foreground_weight}; wanted at least 1.")
+        if self.recompute and not isinstance(self.model, GenesisSConfig):
+            kind = type(self.model).__name__.removesuffix("Config")
+            raise ValueError(f"recompute is set, but model is a {kind}; wanted a GENESIS or none.")
+        if self.recompute and self.compile:
+            raise ValueError("recompute and compile are both set; wanted one of them.")
         parse_options(self.data_options)
 
     def open_data(self, split: str) -> Pack:

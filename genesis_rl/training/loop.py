@@ -126,6 +126,8 @@ class Trainer(StepTrainer):
         model = build_model(config.model)
         if config.init is not None and not folder.started:
             _take_weights(model, config.init)
+        if config.recompute:
+            model.recompute = True
         self._processes = self.accelerator.num_processes
         if self._processes > 1:
             model = synchronised(model, self.device)

@@ -56,7 +56,9 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
     @torch.no_grad()
     def _remember(self, mean: Tensor, variance: Tensor) -> None:
         """Take a batch into the running statistics."""
-        if self.running_mean is None or self.running_var is None or self.momentum is None:
+        if not self.track_running_stats or self.momentum is None:
+            return
+        if self.running_mean is None or self.running_var is None:
             return
         self.running_mean.lerp_(mean, self.momentum)
         self.running_var.lerp_(variance, self.momentum)

@@ -336,3 +336,16 @@ def test_latents_do_not_depend_on_the_last_slots_mask() -> None:
     slots = model.sample(1)
     moved = dataclasses.replace(slots, z_m=slots.z_m + torch.eye(K)[:, -1:].expand(K, D_M))
     assert torch.equal(model.decode(moved).log_pi, model.decode(slots).log_pi)
+
+
+@pytest.mark.parametrize("name", ["genesis", "genesis_s"])
+def test_recomputing_changes_nothing(name: str) -> None:
+    kept, spared = build(name).train(), build(name).train()
+    spared.recompute = True
+    for model in (kept, spared):
+        terms = model.elbo(images(4), generator=torch.Generator().manual_seed(2))
+        (terms.nll + terms.kl).mean().backward()
+    grads = dict(spared.named_parameters())
+    for parameter, value in kept.named_parameters():
+        torch.testing.assert_close(grads[parameter].grad, value.grad)
+    torch.testing.assert_close(spared.state_dict(), kept.state_dict())  # running statistics, too

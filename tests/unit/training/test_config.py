@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from genesis_rl.data.pack import Pack
-from genesis_rl.models import build_model
+from genesis_rl.models import BdVaeConfig, build_model
 from genesis_rl.presets import PRESETS
 from genesis_rl.training import PretrainConfig
 
@@ -49,6 +49,8 @@ N = 9  # images of a pack
         ({"precision": "fp16"}, "precision is 'fp16'; wanted 'bf16' or 'fp32'"),
         ({"data_options": "[1]"}, r"data_options is '\[1\]'; wanted a JSON object"),
         ({"data_options": "{"}, "data_options is '{', which is not JSON"),
+        ({"recompute": True, "compile": True}, "recompute and compile are both set"),
+        ({"recompute": True, "model": BdVaeConfig()}, "recompute is set, but model is a BdVae;"),
     ],
 )
 def test_bad_settings_are_refused(change: dict[str, Any], message: str) -> None:

@@ -1,0 +1,16 @@
+"""How fast a model trains, encodes and draws, beside what the machine can do at all."""
+
+from genesis_rl.benchmark.config import BenchmarkConfig
+from genesis_rl.benchmark.parts import measure_parts, parts_table
+from genesis_rl.benchmark.scaling import measure_scaling, scaling_table
+from genesis_rl.benchmark.speed import run, table
+
+__all__ = [
+    "BenchmarkConfig",
+    "measure_parts",
+    "measure_scaling",
+    "parts_table",
+    "run",
+    "scaling_table",
+    "table",
+]

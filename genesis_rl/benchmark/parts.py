@@ -1,0 +1,141 @@
+"""Each part of a model alone: what it computes, how long it takes, what it keeps."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from genesis_rl.benchmark import tasks
+from genesis_rl.benchmark.config import BenchmarkConfig
+from genesis_rl.benchmark.timing import Task, convolution, medians
+from genesis_rl.checkpoint import pick_device
+from genesis_rl.models import build_model
+
+# Operations of the passes forward and back, beside those of the forward pass.
+_BOTH = 3
+
+
+def measure_parts(config: BenchmarkConfig) -> dict[str, Any]:
+    """Measure the model's networks on what they get in an update; nothing is compiled.
+
+    Returns:
+        ``conv_tflops`` of the machine and ``parts``, a row for each network and for the whole
+        model: ``calls`` in an update, and of all of them together per image ``gflop`` forward,
+        ``forward_ms`` and ``both_ms`` (forward and back), ``kept_mib`` for the gradient, and the
+        shares ``forward_share`` and ``both_share`` of the convolution's speed (a network without
+        convolutions is held to it, too).
+
+    Raises:
+        ValueError: if the device is unknown or absent.
+    """
+    device = pick_device(config.device)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    torch.manual_seed(0)
+    model = build_model(config.model).to(device).to(memory_format=torch.channels_last)
+    x = tasks.images(config, device)
+    calls = _inputs(model, x)
+    conv, conv_operations = convolution(device, config.dtype)
+    timed: dict[str, Task] = {"conv": conv}
+    networks: dict[str, tuple[Any, tuple[Tensor, ...], int]] = {
+        **{name: (getattr(model, name), given, count) for name, (given, count) in calls.items()},
+        "whole model": (model, (x,), 1),
+    }
+    for name, (module, given, _) in networks.items():
+        timed[f"{name} forward"] = _forward(module, given, config, device)
+        timed[f"{name} both"] = _both(module, given, config, device)
+    seconds = medians(timed, config.repeats, config.warmup, device)
+    peak = conv_operations / seconds["conv"]
+    rows = []
+    for name, (module, given, count) in networks.items():
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            module(*given)
+        flop = count * counter.get_total_flops()
+        forward, both = (count * seconds[f"{name} {kind}"] for kind in ("forward", "both"))
+        rows.append(
+            {
+                "part": name,
+                "calls": count,
+                "gflop": flop / len(x) / 1e9,
+                "forward_ms": 1e3 * forward / len(x),
+                "both_ms": 1e3 * both / len(x),
+                "kept_mib": count * _kept(module, given, config.dtype) / len(x) / 2**20,
+                "forward_share": flop / forward / peak,
+                "both_share": _BOTH * flop / both / peak,
+            }
+        )
+    return {"conv_tflops": peak / 1e12, "parts": rows}
+
+
+def _inputs(model: nn.Module, x: Tensor) -> dict[str, tuple[tuple[Tensor, ...], int]]:
+    """What each of the model's networks is given in its first call, and how often it is called."""
+    calls: dict[str, tuple[tuple[Tensor, ...], int]] = {}
+
+    def note(name: str) -> Any:
+        def hook(_: nn.Module, given: tuple[Any, ...]) -> None:
+            tensors = tuple(v.detach() for v in given if isinstance(v, Tensor))
+            before = calls.get(name)
+            calls[name] = (before[0], before[1] + 1) if before else (tensors, 1)
+
+        return hook
+
+    hooks = [m.register_forward_pre_hook(note(name)) for name, m in model.named_children()]
+    with torch.no_grad():
+        model(x)
+    for handle in hooks:
+        handle.remove()
+    return calls
+
+
+def _forward(
+    module: nn.Module, given: tuple[Tensor, ...], config: BenchmarkConfig, device: torch.device
+) -> Task:
+    enabled = config.precision == "bf16"
+
+    def task() -> None:
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=enabled):
+            module(*given)
+
+    return task
+
+
+def _both(
+    module: nn.Module, given: tuple[Tensor, ...], config: BenchmarkConfig, device: torch.device
+) -> Task:
+    enabled = config.precision == "bf16"
+    # The image itself wants no gradient, what comes from other networks does.
+    inputs = tuple(v.clone().requires_grad_(v.shape[1] != 3) for v in given)
+
+    def task() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=enabled):
+            out = module(*inputs)
+        _total(out).backward()
+        module.zero_grad(set_to_none=True)
+
+    return task
+
+
+def _total(out: Any) -> Tensor:
+    terms = out if isinstance(out, tuple) else (out,)
+    return torch.stack([term.float().sum() for term in terms]).sum()
+
+
+def _kept(module: nn.Module, given: tuple[Tensor, ...], dtype: torch.dtype) -> int:
+    return tasks.kept_bytes(module, given[0], dtype) if len(given) == 1 else 0
+
+
+def parts_table(result: dict[str, Any]) -> str:
+    """The figures as a text table, per image."""
+    lines = [
+        f"parts, per image (convolution: {result['conv_tflops']:.3f} TFLOP/s)",
+        f"{'':20}{'calls':>6}{'GFLOP':>9}{'forward':>10}{'+ back':>10}{'kept':>10}"
+        f"{'share':>9}{'share':>9}",
+    ]
+    lines += [
+        f"{row['part']:20}{row['calls']:6}{row['gflop']:9.3f}{row['forward_ms']:8.2f}ms"
+        f"{row['both_ms']:8.2f}ms{row['kept_mib']:7.2f}MiB"
+        f"{row['forward_share']:9.1%}{row['both_share']:9.1%}"
+        for row in result["parts"]
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,103 @@
+"""How the cost of an update and of encoding grows with slots, pixels and images."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from genesis_rl.benchmark import tasks
+from genesis_rl.benchmark.config import BenchmarkConfig
+from genesis_rl.benchmark.timing import Task, medians
+from genesis_rl.checkpoint import pick_device
+from genesis_rl.models import build_model
+
+#: What is varied, and over which values.
+AXES: dict[str, tuple[int, ...]] = {
+    "num_slots": (2, 4, 8, 16),
+    "image_size": (32, 64, 128),
+    "batch_size": (1, 4, 16, 64),
+}
+_REPEATS, _WARMUP = 3, 1
+
+
+class Cost(NamedTuple):
+    """Median seconds at one value of one axis, and what the update keeps for the gradient."""
+
+    value: int
+    train: float
+    encode: float
+    kept_bytes: float
+
+
+def measure_scaling(
+    config: BenchmarkConfig, axes: Mapping[str, tuple[int, ...]] | None = None
+) -> dict[str, Any]:
+    """Measure along each axis (None: `AXES`), all else as in the settings; nothing is compiled.
+
+    Returns:
+        For each axis ``costs`` (rows of `Cost`) and ``exponents``: slopes of log cost over log
+        value, for images over the pixels, 1 where the cost grows in proportion.
+
+    Raises:
+        ValueError: if the device is unknown or absent.
+    """
+    device = pick_device(config.device)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    result = {}
+    for axis, values in (axes or AXES).items():
+        costs = list(_costs(config, axis, values, device))
+        size = np.array(values, float) ** (2 if axis == "image_size" else 1)
+        result[axis] = {
+            "costs": [cost._asdict() for cost in costs],
+            "exponents": {
+                name: float(np.polyfit(np.log(size), np.log([c[i] for c in costs]), 1)[0])
+                for i, name in enumerate(Cost._fields)
+                if name != "value"
+            },
+        }
+    return result
+
+
+def _costs(
+    config: BenchmarkConfig, axis: str, values: tuple[int, ...], device: torch.device
+) -> Iterator[Cost]:
+    """All values in turns, so that a slow spell hits all alike."""
+    timed: dict[str, Task] = {}
+    kept = []
+    for value in values:
+        one = replace(config, compile=False)
+        if axis == "batch_size":
+            one = replace(one, batch_size=value)
+        else:
+            change: dict[str, Any] = {axis: value}
+            one = replace(one, model=replace(one.model, **change))
+        one = replace(one, encode_batches=(one.batch_size,))
+        torch.manual_seed(0)
+        model = build_model(one.model).to(device).to(memory_format=torch.channels_last)
+        kept.append(float(tasks.kept_bytes(model, tasks.images(one, device), one.dtype)))
+        timed[f"train {value}"] = tasks.training(one, model, device)
+        timed[f"encode {value}"] = tasks.encoding(one, model, device)[one.batch_size]
+    seconds = medians(timed, _REPEATS, _WARMUP, device)
+    for value, size in zip(values, kept, strict=True):
+        yield Cost(value, seconds[f"train {value}"], seconds[f"encode {value}"], size)
+
+
+def scaling_table(result: dict[str, Any]) -> str:
+    """The figures as a text table."""
+    lines = []
+    for axis, measured in result.items():
+        lines.append(f"{axis:>12}{'update, s':>12}{'encoding, s':>14}{'kept, MiB':>12}")
+        lines += [
+            f"{cost['value']:12}{cost['train']:12.3f}{cost['encode']:14.4f}"
+            f"{cost['kept_bytes'] / 2**20:12.0f}"
+            for cost in measured["costs"]
+        ]
+        exponents = measured["exponents"]
+        lines.append(
+            f"{'exponent':>12}{exponents['train']:12.2f}{exponents['encode']:14.2f}"
+            f"{exponents['kept_bytes']:12.2f}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,137 @@
+"""Rates of training, encoding, drawing and loading, in one run with the machine's own speed.
+
+Absolute times say little about code when machines differ, so every rate is also divided by the
+float32 matrix product's TFLOP/s of the same run, and set against the convolution's.
+"""
+
+import platform
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from genesis_rl.benchmark import tasks
+from genesis_rl.benchmark.config import BenchmarkConfig
+from genesis_rl.benchmark.timing import MATMUL_SIDE, convolution, matmul, medians
+from genesis_rl.checkpoint import pick_device
+from genesis_rl.models import build_model
+from genesis_rl.process import hardware, keep_freed_memory
+
+#: Rates of the authors' PyTorch code (float32, as released) per TFLOP/s of the float32 matrix
+#: product, measured once on a 2-core CPU at K = 5, 64 px: training and encoding at batch 32 in
+#: images per second, and one image's encoding as 1 / latency in 1 / s.
+AUTHORS = {"train": 12.4, "encode": 60.0, "encode_one": 57.0}
+
+
+def run(config: BenchmarkConfig) -> dict[str, Any]:
+    """Measure all in turns.
+
+    Returns:
+        ``matmul_tflops`` and ``conv_tflops``, of the machine; ``rates`` with train, encode and
+        sample (images/s at the batch size) and encode_one (1 / latency of one frame, 1/s);
+        ``per_tflops``, the same divided by ``matmul_tflops``; ``authors``, theirs on that scale;
+        ``operations`` per image, and ``share`` of the convolution's speed that training and
+        encoding reach; ``encoding``, frames/s by batch; ``memory``, bytes kept for the gradient
+        per image and, on CUDA, the peak of an update; ``loading`` with the images/s that the data
+        set's batches come at, and how many times the training rate that is; ``machine`` and
+        ``config``.
+
+    Raises:
+        ValueError: if the device is unknown or absent.
+    """
+    device = pick_device(config.device)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    keep_freed_memory()
+    torch.manual_seed(0)
+    model = build_model(config.model).to(device).to(memory_format=torch.channels_last)
+    operations = tasks.operations(model, device)
+    x = tasks.images(config, device)
+    kept = tasks.kept_bytes(model, x, config.dtype) / config.batch_size
+    encode = tasks.encoding(config, model, device)
+    one, many = 1, config.batch_size
+    by_batch = {f"encode {batch}": task for batch, task in encode.items()}
+    product, product_operations = matmul(device)
+    conv, conv_operations = convolution(device, config.dtype)
+    timed = {
+        "matmul": product,
+        "conv": conv,
+        "train": tasks.training(config, model, device),
+        "sample": tasks.sampling(config, model, device),
+        "load": tasks.loading(config, device),
+        **by_batch,
+    }
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        timed["train"]()
+    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+    seconds = medians(timed, config.repeats, config.warmup, device)
+    tflops = product_operations / seconds["matmul"] / 1e12
+    conv_tflops = conv_operations / seconds["conv"] / 1e12
+    frames = {batch: batch / seconds[f"encode {batch}"] for batch in encode}
+    rates = {"train": config.batch_size / seconds["train"]}
+    if many in frames:
+        rates["encode"] = frames[many]
+    if one in frames:
+        rates["encode_one"] = frames[one]
+    rates["sample"] = config.batch_size / seconds["sample"]
+    loaded = tasks.LOADED_BATCHES * config.batch_size / seconds["load"]
+    return {
+        "matmul_tflops": tflops,
+        "conv_tflops": conv_tflops,
+        "rates": rates,
+        "per_tflops": {name: rate / tflops for name, rate in rates.items()},
+        "authors": AUTHORS,
+        "operations": operations,
+        "share": {
+            name: rates[name] * operations[name] / conv_tflops / 1e12
+            for name in ("train", "encode")
+            if name in rates
+        },
+        "encoding": {str(batch): rate for batch, rate in frames.items()},
+        "memory": {"kept_bytes": kept, "peak_bytes": peak},
+        "loading": {"images": loaded, "per_training": loaded / rates["train"]},
+        "machine": {
+            "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+            "cpu": platform.processor() or platform.machine(),
+            "hardware": hardware(device),
+            "threads": torch.get_num_threads(),
+            "capability": torch.backends.cpu.get_cpu_capability(),
+            "torch": torch.__version__,
+        },
+        "config": {**asdict(config), "out": None},
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """The figures as a text table."""
+    precision = result["config"]["precision"]
+    lines = [
+        f"float32 {MATMUL_SIDE} x {MATMUL_SIDE} matrix product: "
+        f"{result['matmul_tflops']:.3f} TFLOP/s; {precision} convolution:"
+        f" {result['conv_tflops']:.3f} TFLOP/s",
+        f"{'':12}{'rate, 1/s':>12}{'per TFLOP/s':>14}{'authors':>10}{'ratio':>8}{'of conv':>10}",
+    ]
+    for name, rate in result["rates"].items():
+        scaled, theirs = result["per_tflops"][name], result["authors"].get(name)
+        share = result["share"].get(name)
+        beside = f"{theirs:10.1f}{scaled / theirs:8.1f}" if theirs else " " * 18
+        lines.append(
+            f"{name:12}{rate:12.1f}{scaled:14.1f}{beside}" + (f"{share:10.1%}" if share else "")
+        )
+    frames = ", ".join(f"{rate:.1f} at {batch}" for batch, rate in result["encoding"].items())
+    lines.append(f"encoding, frames per s by batch: {frames}")
+    counted = result["operations"]
+    lines.append(
+        f"operations per image: training {counted['train'] / 1e9:.2f} GFLOP, encoding"
+        f" {counted['encode'] / 1e9:.2f}; kept for the gradient:"
+        f" {result['memory']['kept_bytes'] / 2**20:.1f} MiB per image"
+    )
+    if result["memory"]["peak_bytes"]:
+        lines.append(f"peak of an update: {result['memory']['peak_bytes'] / 2**30:.2f} GiB")
+    loading = result["loading"]
+    lines.append(
+        f"loading, images: {loading['images']:.1f} per s, {loading['per_training']:.0f} times the"
+        " training rate"
+    )
+    return "\n".join(lines)

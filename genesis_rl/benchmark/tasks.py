@@ -1,0 +1,140 @@
+"""What is timed: an update, a pass of the encoder, scenes from the prior, batches of a data set."""
+
+import itertools
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from genesis_rl.benchmark.config import BenchmarkConfig
+from genesis_rl.benchmark.timing import Task
+from genesis_rl.data import Pack, PackWriter
+from genesis_rl.data.feed import ImageFeed, batch_indices
+from genesis_rl.geco import Geco, GecoConfig
+from genesis_rl.perception import SlotEncoder
+from genesis_rl.training import train_terms
+
+#: Batches of one timed loading.
+LOADED_BATCHES = 64
+_LOADED_IMAGES = 4096  # to draw from
+
+
+def images(config: BenchmarkConfig, device: torch.device) -> Tensor:
+    """Random images of the model's size, (B, 3, S, S)."""
+    size = config.model.image_size
+    x = torch.rand(config.batch_size, 3, size, size, device=device)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def training(config: BenchmarkConfig, model: nn.Module, device: torch.device) -> Task:
+    """One update as pretrain/train.py makes it."""
+    x = images(config, device)
+    generator = torch.Generator(device).manual_seed(0)
+    geco = Geco.from_config(GecoConfig(), config.model.image_size).to(device)
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
+    forward = torch.compile(model) if config.compile else model
+
+    def task() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            nll, kl_m, kl_c = train_terms(forward, x, generator)
+        geco(nll, kl_m + kl_c).backward()
+        optimiser.step()
+        optimiser.zero_grad()
+        geco.update(nll)
+
+    return task
+
+
+def encoding(config: BenchmarkConfig, model: Any, device: torch.device) -> dict[int, Task]:
+    """Frames through SlotEncoder, uint8 frames in, numpy features out; by batch."""
+    size = config.model.image_size
+    dtype: Literal["bfloat16", "float32"] = "bfloat16" if config.precision == "bf16" else "float32"
+    encoder = SlotEncoder(model, device=device, dtype=dtype, compile=config.compile)
+    rng = np.random.default_rng(0)
+    return {
+        batch: partial(encoder.features, rng.integers(0, 256, (batch, size, size, 3), np.uint8))
+        for batch in config.encode_batches
+    }
+
+
+def sampling(config: BenchmarkConfig, model: Any, device: torch.device) -> Task:
+    """Scenes from the prior, drawn as frames."""
+    generator = torch.Generator(device).manual_seed(0)
+
+    def task() -> None:
+        model.eval()
+        with (
+            torch.inference_mode(),
+            torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"),
+        ):
+            _ = model.decode(model.sample(config.batch_size, generator=generator)).image
+        model.train()
+
+    return task
+
+
+def loading(config: BenchmarkConfig, device: torch.device) -> Task:
+    """Batches of a data set as training takes them: in a drawn order, as floats on the device."""
+    size = config.model.image_size
+    count = max(_LOADED_IMAGES, config.batch_size)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "pack"
+        with PackWriter(path, count, size, masks=False) as writer:
+            rng = np.random.default_rng(0)
+            writer.write(rng.integers(256, size=(count, size, size, 3), dtype=np.uint8))
+        feed = ImageFeed(Pack.open(path), device)  # copies them: the files may go
+    steps = itertools.count()
+
+    def task() -> None:
+        for step in itertools.islice(steps, LOADED_BATCHES):
+            feed(batch_indices(step, config.batch_size, count, seed=0))
+
+    return task
+
+
+def operations(model: Any, device: torch.device) -> dict[str, float]:
+    """Floating-point operations per image, of convolutions and matrix products alone.
+
+    Returns:
+        ``train``: of the passes forward and back; ``encode``: of inferring posterior means.
+    """
+    size = model.config.image_size
+    x = torch.rand(2, 3, size, size, device=device)
+    counted = {}
+    with FlopCounterMode(display=False) as counter:
+        terms = model.elbo(x)
+        (terms.nll + terms.kl).mean().backward()
+    counted["train"] = counter.get_total_flops() / len(x)
+    model.zero_grad(set_to_none=True)
+    model.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.infer(x)
+    counted["encode"] = counter.get_total_flops() / len(x)
+    model.train()
+    return counted
+
+
+def kept_bytes(model: Any, x: Tensor, dtype: torch.dtype) -> int:
+    """Bytes that the forward pass keeps for the gradient, weights not counted, shared ones once."""
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    seen: dict[int, int] = {}
+
+    def pack(value: Tensor) -> Tensor:
+        storage = value.untyped_storage()
+        if storage.data_ptr() not in own:
+            seen[storage.data_ptr()] = storage.nbytes()
+        return value
+
+    enabled = dtype != torch.float32
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
+        with torch.autocast(x.device.type, dtype, enabled=enabled):
+            out = model(x)
+    terms = out if isinstance(out, tuple) else (out,)
+    sum(term.float().sum() for term in terms).backward()
+    model.zero_grad(set_to_none=True)
+    return sum(seen.values())
