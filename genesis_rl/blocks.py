@@ -132,13 +132,16 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
 def _kept_statistics(module: nn.Module) -> Iterator[None]:
     """Let a pass in training mode leave the batch norms' running statistics as they are."""
     norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum = 0.0
+        if norm.num_batches_tracked is not None:
+            norm.num_batches_tracked = norm.num_batches_tracked.clone()
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, (momentum, batches) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, batches
 
 
 def recomputed(module: nn.Module, x: Tensor) -> Tensor:
