@@ -13,18 +13,9 @@ from genesis_rl.data.cache import (
     pack_folder,
     split_folder,
 )
-from genesis_rl.data.multi_dsprites import MultiDSpritesConfig, write_multi_dsprites
+from genesis_rl.data.generated import DEFAULT_SIZES, GENERATED, generated
 from genesis_rl.data.originals import ORIGINALS
 from genesis_rl.data.pack import Pack, PackWriter
-from genesis_rl.data.sprite_scenes import FreeScenes, SpriteScenesConfig, write_sprite_scenes
-from genesis_rl.worlds import (
-    ObjectComparisonWorld,
-    ObjectGoalWorld,
-    ObjectInteractionWorld,
-    PropertyComparisonWorld,
-    SpriteWorld,
-    from_options,
-)
 
 __all__ = [
     "DATASETS",
@@ -81,26 +72,16 @@ def open_dataset(
     return Pack.open(split_folder(folder, split))
 
 
-def _scenes(name: str, world_class: type[SpriteWorld] | type[FreeScenes]) -> Callable[..., Pack]:
-    def open_scenes(
-        root: Path, split: str, *, num_images: int | None = None, seed: int = 0, **options: Any
+def _drawn(name: str) -> Callable[..., Pack]:
+    def open_drawn(
+        root: Path, split: str, *, num_images: int | None = None, **options: Any
     ) -> Pack:
-        count = (50_000 if split == "train" else 10_000) if num_images is None else num_images
-        config = SpriteScenesConfig(from_options(world_class, options), count, seed)
-        folder = pack_folder(root, name, split, config.meta(split))
-        return open_or_make(folder, lambda path: write_sprite_scenes(path, config, split))
+        data = generated(name, **options)
+        count = DEFAULT_SIZES[split] if num_images is None else num_images
+        folder = pack_folder(root, name, split, data.meta(split, count))
+        return open_or_make(folder, lambda path: data.write(path, split, 0, count))
 
-    return open_scenes
-
-
-def _multi_dsprites(
-    root: Path, split: str, *, num_images: int | None = None, **options: Any
-) -> Pack:
-    config = from_options(MultiDSpritesConfig, options)
-    count = (50_000 if split == "train" else 10_000) if num_images is None else num_images
-    key = {**config.meta(split), "num_images": count}
-    folder = pack_folder(root, "multi_dsprites", split, key)
-    return open_or_make(folder, lambda path: write_multi_dsprites(path, config, split, count))
+    return open_drawn
 
 
 #: Data sets by name:
@@ -114,11 +95,6 @@ def _multi_dsprites(
 #: seed, and those of `genesis_rl.data.sprite_scenes.FreeScenes`;
 #: and those of `genesis_rl.data.originals.ORIGINALS`, which are read from original files.
 DATASETS: dict[str, Callable[..., Pack]] = {
-    "multi_dsprites": _multi_dsprites,
-    "object_goal": _scenes("object_goal", ObjectGoalWorld),
-    "object_interaction": _scenes("object_interaction", ObjectInteractionWorld),
-    "object_comparison": _scenes("object_comparison", ObjectComparisonWorld),
-    "property_comparison": _scenes("property_comparison", PropertyComparisonWorld),
-    "sprite_scenes": _scenes("sprite_scenes", FreeScenes),
+    **{name: _drawn(name) for name in GENERATED},
     **ORIGINALS,
 }

@@ -261,9 +261,9 @@ def _draw_image(
 
 
 def write_multi_dsprites(
-    folder: Path, config: MultiDSpritesConfig, split: str, num_images: int
+    folder: Path, config: MultiDSpritesConfig, split: str, num_images: int, *, first: int = 0
 ) -> None:
-    """Write one split as a pack.
+    """Write one split, or a shard of it, as a pack.
 
     Its factors, M being `max_objects` and rows beyond an image's count being 0: `count` (N,);
     `shape` (N, M) index into `SHAPES`; `scale` (N, M); `angle` (N, M) in radians; `x`, `y` (N, M)
@@ -274,7 +274,8 @@ def write_multi_dsprites(
         folder: destination.
         config: options.
         split: "train", "validation" or "test".
-        num_images: images in the split.
+        num_images: images to write.
+        first: number of the first one in the split.
 
     Raises:
         ValueError: for an unknown split, num_images below 1, or a file that is not dSprites.
@@ -286,13 +287,13 @@ def write_multi_dsprites(
     key = (config.seed, *split.encode())
     bar = tqdm(total=num_images, desc=f"Multi-dSprites, {split}", unit="img", disable=None)
     with bar, PackWriter(folder, num_images, size, meta=config.meta(split)) as writer:
-        for first in range(0, num_images, _BATCH):
-            n = min(_BATCH, num_images - first)
+        for start in range(first, first + num_images, _BATCH):
+            n = min(_BATCH, first + num_images - start)
             images = np.empty((n, size, size, 3), np.uint8)
             masks = np.empty((n, size, size), np.uint8)
             factors = [
                 _draw_image(
-                    np.random.default_rng((*key, first + i)), config, sprites, images[i], masks[i]
+                    np.random.default_rng((*key, start + i)), config, sprites, images[i], masks[i]
                 )
                 for i in range(n)
             ]

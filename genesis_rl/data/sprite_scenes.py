@@ -186,13 +186,16 @@ class SpriteScenesConfig:
         return {"dataset": "sprite_scenes", "split": split, "kind": kind, **asdict(self)}
 
 
-def write_sprite_scenes(folder: Path, config: SpriteScenesConfig, split: str) -> None:
-    """Write one split as a pack, with the scenes' state as factor "state".
+def write_sprite_scenes(
+    folder: Path, config: SpriteScenesConfig, split: str, *, first: int = 0
+) -> None:
+    """Write one split, or a shard of it, as a pack, with the scenes' state as factor "state".
 
     Args:
         folder: destination.
         config: what to draw.
         split: "train", "validation" or "test".
+        first: number of the first image in the split.
 
     Raises:
         ValueError: for an unknown split.
@@ -202,8 +205,8 @@ def write_sprite_scenes(folder: Path, config: SpriteScenesConfig, split: str) ->
     size, n = config.world.image_size, config.num_images
     bar = tqdm(total=n, desc=f"sprite scenes, {split}", unit="img", disable=None)
     with bar, PackWriter(folder, n, size, meta=config.meta(split)) as writer:
-        for first in range(0, n, _BATCH):
-            count = min(_BATCH, n - first)
-            scenes = render_scenes(config.world, count, seed=config.seed, split=split, first=first)
+        for start in range(first, first + n, _BATCH):
+            count = min(_BATCH, first + n - start)
+            scenes = render_scenes(config.world, count, seed=config.seed, split=split, first=start)
             writer.write(scenes.images, scenes.masks, state=scenes.state)
             bar.update(count)
