@@ -275,5 +275,9 @@ def to_images(
     images = np.ascontiguousarray(images)
     if not images.flags.writeable:  # from_numpy would warn
         images = images.copy()
-    x = torch.from_numpy(images).to(device).permute(0, 3, 1, 2)  # (B, 3, S, S)
+    x = torch.from_numpy(images)
+    if torch.device(device).type == "cuda":
+        # From pinned memory, which PyTorch keeps, the copy needs no waiting for.
+        x = x.pin_memory()
+    x = x.to(device, non_blocking=True).permute(0, 3, 1, 2)  # (B, 3, S, S)
     return x.float().div_(255) if x.dtype == torch.uint8 else x
