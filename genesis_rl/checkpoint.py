@@ -61,6 +61,7 @@ def save_pretrained(
     *,
     preprocessing: Preprocessing | None = None,
     extra: Mapping[str, Any] | None = None,
+    dtype: torch.dtype | None = None,
 ) -> None:
     """Write a model's weights and config into a folder, which is made if missing.
 
@@ -70,6 +71,7 @@ def save_pretrained(
         preprocessing: how frames are brought to the model's size; by default as it was loaded,
             and else stretched.
         extra: more JSON data for config.json (training settings, metrics).
+        dtype: that the weights are rounded to, such as torch.bfloat16; None: as they are.
 
     Raises:
         ValueError: if the model is of no registered class.
@@ -78,7 +80,7 @@ def save_pretrained(
     names = [name for name, (_, cls) in CLASSES.items() if type(model) is cls]
     if not names or not isinstance(model, nn.Module):
         raise ValueError(f"model is a {type(model).__name__}; wanted one of {', '.join(CLASSES)}.")
-    write_model(model, folder, name=names[0], preprocessing=preprocessing, extra=extra)
+    write_model(model, folder, name=names[0], preprocessing=preprocessing, extra=extra, dtype=dtype)
 
 
 def load_pretrained(
@@ -91,7 +93,8 @@ def load_pretrained(
 
     Args:
         path_or_hub_id: a folder with config.json; a run's folder, whose best checkpoint is taken;
-            or the id of a repository on the Hugging Face Hub, "owner/name".
+            a name of `genesis_rl.weights.shipped`, those that come with the package; or the id of
+            a repository on the Hugging Face Hub, "owner/name".
         device: "auto" takes a GPU if there is one.
         **options: revision, token, cache_dir, force_download and local_files_only, for the Hub.
 

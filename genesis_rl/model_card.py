@@ -58,7 +58,8 @@ def public_settings(config: PretrainConfig) -> dict[str, Any]:
     """Settings without what they say about the machine: paths keep their last part."""
     kept = settings(config)
     del kept["out"]
-    return kept | {"data": data_name(config)}
+    init = config.init and Path(config.init).expanduser().name
+    return kept | {"data": data_name(config), "init": init}
 
 
 def model_card(
@@ -190,6 +191,7 @@ def _training_table(config: PretrainConfig, loaded: Pretrained) -> str:
     versions = found.get("versions", {"genesis_rl": found["genesis_rl"]})
     rows = {
         "data": f"{data_name(config)} {config.data_options.replace('{}', '')}",
+        "weights at first": str(public_settings(config)["init"] or "fresh"),
         "objective": objective,
         "updates": f"{step:,} of {config.batch_size} images ({step * config.batch_size:,} seen)",
         "wall time": f"{found.get('seconds', 0.0) / 60:,.1f} minutes",

@@ -5,10 +5,14 @@ import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-from genesis_rl.checkpoint import Pretrained, save_pretrained
+import torch
+from torch import nn
+
+from genesis_rl.checkpoint import Pretrained, load_pretrained, save_pretrained
 from genesis_rl.data import DATASETS
+from genesis_rl.distillation.card import is_student_run, read_report, student_card
 from genesis_rl.doctor import Evidence, diagnose, look
 from genesis_rl.files import new_file
 from genesis_rl.hub import is_repository, push_folder
@@ -17,6 +21,7 @@ from genesis_rl.scoring import ScoreConfig, baselines, score
 from genesis_rl.training import PretrainConfig, Run
 
 CARD = "README.md"
+_DTYPES = {"fp32": None, "bf16": torch.bfloat16}
 _LOOKED_AT = 256
 
 
@@ -25,7 +30,7 @@ class ShareConfig:
     """What to share, and where."""
 
     run: Path
-    """folder of a run of pretrain/train.py"""
+    """folder of a run of pretrain/train.py or of pretrain/distill.py"""
     out: Path | None = None
     """folder to write the model and its card to: a new one, or empty"""
     push: str | None = None
@@ -38,6 +43,10 @@ class ShareConfig:
     """images to score it on, unless pretrain/evaluate.py has done so"""
     images: int = 320
     """how many; 0: none, the card then has the scores of the training's validation"""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """what the weights are stored as; bf16 halves the files, and the card scores what is stored"""
+    name: str | None = None
+    """what the card says to load it by; None: the repository"""
     title: str | None = None
     """the card's title; None: the model and its data"""
     license: str = "apache-2.0"
@@ -70,23 +79,19 @@ def share(config: ShareConfig) -> str:
         ValueError: if there is no such run, its data cannot be had, or the push fails.
         OSError: if the folder cannot be written.
     """
-    run = Run.open(config.run)
-    loaded = run.load(config.which, device=config.device)
-    card = model_card(
-        run.config,
-        loaded,
-        figures(run, loaded, config),
-        repo_id=config.push,
-        title=config.title,
-        license=config.license,
-    )
-    extra = loaded.metadata | {"training": public_settings(run.config)}
+    loaded, card, extra = _described(config)
     with ExitStack() as stack:
         if config.out is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         else:
             folder = config.out.expanduser()
-        save_pretrained(loaded.model, folder, preprocessing=loaded.preprocessing, extra=extra)
+        save_pretrained(
+            loaded.model,
+            folder,
+            preprocessing=loaded.preprocessing,
+            extra=extra,
+            dtype=_DTYPES[config.precision],
+        )
         with new_file(folder / CARD) as temporary:
             temporary.write_text(card, encoding="utf-8")
         if config.push is None:
@@ -100,6 +105,41 @@ def share(config: ShareConfig) -> str:
             raise ValueError(f"{error}; {folder} is written: {again}") from error
 
 
+def _described(config: ShareConfig) -> tuple[Pretrained, str, dict[str, Any]]:
+    """The model, as it will be stored, its card, and what config.json is to hold beside it."""
+    load_by = config.name or config.push
+    if is_student_run(config.run):
+        loaded = load_pretrained(config.run / config.which, device=config.device)
+        _round(loaded, config)
+        report = read_report(config.run)
+        card = student_card(
+            report, loaded, load_by=load_by, title=config.title, license=config.license
+        )
+        kept = ("teacher", "teacher_fingerprint", "fidelity", "flops", "steps", "minutes")
+        return loaded, card, loaded.metadata | {"distillation": {k: report[k] for k in kept}}
+    run = Run.open(config.run)
+    loaded = run.load(config.which, device=config.device)
+    _round(loaded, config)
+    card = model_card(
+        run.config,
+        loaded,
+        figures(run, loaded, config),
+        repo_id=load_by,
+        title=config.title,
+        license=config.license,
+    )
+    return loaded, card, loaded.metadata | {"training": public_settings(run.config)}
+
+
+@torch.no_grad()
+def _round(loaded: Pretrained, config: ShareConfig) -> None:
+    """Round the weights to what will be stored, so that this is what is scored."""
+    dtype = _DTYPES[config.precision]
+    if dtype is not None:
+        for parameter in cast("nn.Module", loaded.model).parameters():
+            parameter.copy_(parameter.to(dtype))
+
+
 def figures(run: Run, loaded: Pretrained, config: ShareConfig) -> Figures:
     """Score the model, or take what pretrain/evaluate.py found, and ask the doctor."""
     if not config.images:
@@ -109,7 +149,7 @@ def figures(run: Run, loaded: Pretrained, config: ShareConfig) -> Figures:
     sight = look(loaded.model, pack, min(config.images, _LOOKED_AT))
     evidence = Evidence(run.config, run.updates, run.validations, sight)
     findings = tuple(f for f in diagnose(evidence).findings if f.severity != "note")
-    record = _evaluation(run, loaded, config)
+    record = None if _DTYPES[config.precision] else _evaluation(run, loaded, config)
     if record is not None:
         images = _describe(run.config, config.split, int(record["num_images"]))
         return Figures(images, record["scores"], record["baselines"], findings)

@@ -22,6 +22,7 @@ from genesis_rl.hub import DownloadOptions, download, is_repository
 from genesis_rl.slots import SceneModel
 
 FORMAT = 1
+_SHIPPED = Path(__file__).parent / "pretrained"
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 #: Config and class of models by the name that config.json gives.
@@ -49,6 +50,7 @@ def write_model(
     name: str,
     preprocessing: Preprocessing | None = None,
     extra: Mapping[str, Any] | None = None,
+    dtype: torch.dtype | None = None,
 ) -> None:
     """Write model.safetensors and config.json into a folder, which is made if missing.
 
@@ -59,6 +61,7 @@ def write_model(
         preprocessing: how frames are brought to the model's size; by default as it was loaded,
             and else stretched.
         extra: more JSON data for config.json (training settings, metrics).
+        dtype: that the weights are rounded to; None: as they are. Loaded, they are float32.
 
     Raises:
         OSError: if the folder cannot be written.
@@ -74,19 +77,28 @@ def write_model(
         "config": dataclasses.asdict(model_config),
         "preprocessing": dataclasses.asdict(preprocessing),
     }
-    write_module(model, folder, config)
+    write_module(model, folder, config, dtype)
 
 
 def write_module(
-    module: nn.Module, folder: str | os.PathLike[str], config: Mapping[str, Any]
+    module: nn.Module,
+    folder: str | os.PathLike[str],
+    config: Mapping[str, Any],
+    dtype: torch.dtype | None = None,
 ) -> None:
     """Write a module's weights and what config.json is to hold into a folder, made if missing.
+
+    ``dtype`` rounds the weights; what is no weight (running statistics) stays as it is.
 
     Raises:
         OSError: if the folder cannot be written.
     """
     text = json.dumps(config, indent=2) + "\n"
-    state = {name: value.contiguous() for name, value in module.state_dict().items()}
+    weights_of = {name for name, _ in module.named_parameters()}
+    state = {
+        name: (value.to(dtype) if dtype is not None and name in weights_of else value).contiguous()
+        for name, value in module.state_dict().items()
+    }
     folder = Path(folder)
     # Both are written before either takes its place.
     with new_file(folder / WEIGHTS) as weights, new_file(folder / CONFIG) as described:
@@ -106,7 +118,7 @@ def read_model(
 
     Args:
         path_or_hub_id: a folder with config.json; a run's folder, whose best checkpoint is taken;
-            or the id of a repository on the Hugging Face Hub, "owner/name".
+            a name of `shipped`; or the id of a repository on the Hugging Face Hub, "owner/name".
         classes: the classes that it may be of.
         device: "auto" takes a GPU if there is one.
         **options: for the Hub.
@@ -199,6 +211,11 @@ def as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def shipped() -> list[str]:
+    """Names of the models that come with the package."""
+    return sorted(path.parent.name for path in _SHIPPED.glob(f"*/{CONFIG}"))
+
+
 def _find(path_or_hub_id: str | os.PathLike[str], options: DownloadOptions) -> Path:
     path = Path(path_or_hub_id).expanduser()
     for folder in (path, path / "best", path / "last"):
@@ -207,8 +224,13 @@ def _find(path_or_hub_id: str | os.PathLike[str], options: DownloadOptions) -> P
     if path.exists():
         raise ValueError(f"{path} holds no model: wanted a folder with {CONFIG} and {WEIGHTS}.")
     name = str(path_or_hub_id)
+    if name in shipped():
+        return _SHIPPED / name
     if not is_repository(name):
-        raise ValueError(f"encoder {name!r} is neither a folder nor a Hub id of form 'owner/name'.")
+        raise ValueError(
+            f"encoder {name!r} is neither a folder nor a Hub id of form 'owner/name', nor one of"
+            f" those that come with genesis_rl: {', '.join(shipped())}."
+        )
     return download(name, [WEIGHTS, CONFIG], **options)
 
 

@@ -83,6 +83,17 @@ def test_a_student_sees_what_its_teacher_sees(run_program: Run, tmp_path: Path) 
     features = torch.rand(2, 3, 6)
     assert torch.equal(student.decode(features).image, taught.decode(features).image)
     assert torch.equal(student.sample(features), taught.sample(features))
+    # It can be shared as any other.
+    shared = tmp_path / "shared"
+    flags = ("--out", str(shared), "--device", "cpu", "--precision", "bf16")
+    status, _, errors = run_program("pretrain/share.py", str(out), *flags)
+    assert status == 0, errors
+    card = (shared / "README.md").read_text()
+    assert f"| r2 | {scores['r2']:.4f} |" in card and str(tmp_path) not in card
+    frames = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    np.testing.assert_allclose(
+        SlotEncoder(shared, device="cpu").features(frames), student.features(frames), atol=0.1
+    )
     env = gym.make("genesis_rl/ObjectGoal-v0", image_size=32)
     seen = genesis_rl.GenesisObs(env, str(out), mask_geometry=True, info_keys=("masks",))
     observation, info = seen.reset(seed=0)

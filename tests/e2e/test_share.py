@@ -5,11 +5,13 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from safetensors.torch import load_file
+from torch import nn
 
 import genesis_rl
 from genesis_rl import hub
@@ -79,6 +81,22 @@ def test_a_run_is_made_ready_for_others(run: Path, tmp_path: Path, run_program: 
     for path in out.glob("*.*s*"):
         assert str(tmp_path).encode() not in path.read_bytes(), path
     assert "out" not in json.loads((out / "config.json").read_text())["training"]
+
+
+def test_weights_are_rounded_on_request(run: Path, tmp_path: Path, run_program: Program) -> None:
+    out = tmp_path / "eyes"
+    flags = ("--out", str(out), "--precision", "bf16", "--name", "eyes", *CPU)
+    status, _, errors = run_program("pretrain/share.py", str(run), *flags)
+    assert status == 0, errors
+    state = load_file(out / "model.safetensors")
+    assert state["encoder.head.weight"].dtype == torch.bfloat16
+    assert state["encoder.convs.0.norm.running_var"].dtype == torch.float32
+    rounded, whole = (cast("nn.Module", genesis_rl.load(path, "cpu")) for path in (out, run))
+    for name, parameter in whole.named_parameters():
+        again = rounded.get_parameter(name)
+        assert again.dtype == torch.float32
+        torch.testing.assert_close(again, parameter, rtol=2**-8, atol=0)
+    assert 'genesis_rl.load("eyes")' in (out / "README.md").read_text()
 
 
 def test_the_use_that_the_card_shows_works(run: Path, tmp_path: Path, run_program: Program) -> None:

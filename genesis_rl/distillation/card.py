@@ -1,0 +1,98 @@
+"""A student's model card, from the report of its distillation."""
+
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCardData
+
+from genesis_rl.checkpoint import Pretrained
+from genesis_rl.distillation.program import REPORT
+from genesis_rl.files import read_json
+from genesis_rl.training.folder import SETTINGS
+
+
+def is_student_run(folder: Path) -> bool:
+    """Tell whether a folder is a run of pretrain/distill.py."""
+    path = folder / SETTINGS
+    return path.is_file() and "teacher_fingerprint" in read_json(path)
+
+
+def read_report(folder: Path) -> dict[str, Any]:
+    """Read what a distillation found at its end.
+
+    Raises:
+        ValueError: if it has not come to its end, or the file is damaged.
+    """
+    path = folder / REPORT
+    if not path.is_file():
+        raise ValueError(f"{folder} has no {REPORT}: its distillation has not ended.")
+    report: dict[str, Any] = read_json(path)
+    return report
+
+
+def student_card(
+    report: dict[str, Any],
+    loaded: Pretrained,
+    *,
+    load_by: str | None,
+    title: str | None,
+    license: str,
+) -> str:
+    """Write the card.
+
+    Args:
+        report: the distillation's.
+        loaded: the student.
+        load_by: what genesis_rl.load takes; None: to be filled in.
+        title: the title; None: what it is.
+        license: of the weights.
+
+    Returns:
+        Markdown with the front matter that the Hub reads.
+    """
+    model: Any = loaded.model
+    size, slots = model.config.image_size, model.config.num_slots
+    title = title or f"Student of {report['teacher']}, {size} px"
+    name = load_by or "OWNER/NAME"
+    front = ModelCardData(
+        license=license,
+        library_name="genesis_rl",
+        pipeline_tag="image-feature-extraction",
+        tags=["object-centric", "reinforcement-learning", "distilled", report["teacher"]],
+        model_name=title,
+    ).to_yaml()
+    flops = report["flops"]
+    sections = (
+        f"# {title}",
+        f"A network of {flops['student'] / 1e6:.0f} MFLOP that infers what {report['teacher']} "
+        f"({flops['teacher'] / 1e6:,.0f} MFLOP) infers: {slots} slots, their latents and coarse "
+        "masks. Decoders and prior are its teacher's. Distilled by genesis_rl.",
+        f"## Use\n\n```python\nimport genesis_rl\n"
+        f'model = genesis_rl.load("{name}")\n'
+        f"slots = model.infer(images)  # (B, 3, {size}, {size}) in [0, 1] -> {slots} slots each\n"
+        "```",
+        "## Fidelity\n\nOn held-out images; r2 is the share of the teacher's variance that it "
+        "explains.\n\n" + _table(("score", "value"), _rows(report["fidelity"])),
+        f"## Speed\n\nMilliseconds for a batch on {report['hardware']}.\n\n"
+        + _table(
+            ("frames", "teacher", "student"),
+            [
+                (str(row["batch"]), *(f"{row['ms'][who]:.2f}" for who in ("teacher", "student")))
+                for row in report["speed"]
+            ],
+        ),
+        f"## Training\n\n{report['steps']:,} updates in {report['minutes']:.1f} minutes, seed "
+        f"{report['settings']['seed']}.",
+        "## Limits\n\nIt knows the images of its distillation only, and every flaw of its teacher "
+        "is its own. Not for anything that people's safety depends on.",
+    )
+    return f"---\n{front}\n---\n\n" + "\n\n".join(sections) + "\n"
+
+
+def _rows(scores: dict[str, float]) -> list[tuple[str, str]]:
+    return [(name, f"{value:.4f}") for name, value in scores.items()]
+
+
+def _table(head: tuple[str, ...], rows: list[Any]) -> str:
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
