@@ -1,6 +1,8 @@
 # Everything a checkout needs: each target first makes .venv and installs the tested set into it.
 PYTHON ?= python3
 WORKERS ?= 2
+PRETRAINED ?=
+ENCODER ?= sprites-fast
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -9,6 +11,7 @@ STAMP := $(VENV)/.installed
 
 help:
 	@echo "make demo     pretrain, train an agent on object latents, write runs/demo/report.html"
+	@echo "              (PRETRAINED=1: an agent only, through an encoder that comes along)"
 	@echo "make test     run the tests (WORKERS=$(WORKERS) processes)"
 	@echo "make lint     ruff: rules and formatting"
 	@echo "make types    mypy --strict"
@@ -28,7 +31,7 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(STAMP)
-	$(BIN)/python agents/demo.py
+	$(BIN)/python agents/demo.py $(if $(PRETRAINED),--pretrained $(ENCODER))
 
 # One thread in each worker: PyTorch would otherwise start one per core in all of them.
 test: $(STAMP)

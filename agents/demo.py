@@ -2,6 +2,7 @@
 
     python agents/demo.py
     python agents/demo.py --pretrain-minutes 20 --agent-minutes 10 --out runs/longer
+    python agents/demo.py --pretrained sprites-fast
 
 Needs about 12 minutes on two CPU cores. The report is one HTML file.
 """

@@ -31,12 +31,22 @@ _WORLD = (
 )
 
 
+_PUBLISHED = (
+    "Scenes of genesis_rl/ObjectGoal-v0 at 32 px by the published rules: four objects of any "
+    "colour and shape and the agent (red circle), each 0.15 of the frame wide, on black. The agent "
+    "has to touch the blue square, and no other object before."
+)
+
+
 @dataclass(frozen=True)
 class DemoConfig:
     """How long the demonstration takes, and where it writes."""
 
     out: Path = Path("runs/demo")
     """folder of the results; one that exists is moved aside"""
+    pretrained: str | None = None
+    """learn to act only, in the published world, through this encoder (a run, a folder, a Hub id,
+    or one that comes with the package)"""
     pretrain_minutes: float = 7.5
     """most time for learning to see"""
     agent_minutes: float = 1.25
@@ -62,6 +72,16 @@ class DemoConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; wanted at least 1.")
 
     @property
+    def world(self) -> dict[str, Any]:
+        """Options of the environment."""
+        return DEMO_WORLD if self.pretrained is None else {"image_size": 32}
+
+    @property
+    def encoder(self) -> str:
+        """Where the encoder lies when the agent is trained."""
+        return self.pretrained or str(self.out / "encoder")
+
+    @property
     def pretraining(self) -> PretrainConfig:
         """The settings of the first half."""
         return replace(
@@ -77,8 +97,8 @@ class DemoConfig:
     def agent(self) -> AgentConfig:
         """The settings of the second half."""
         return AgentConfig(
-            encoder=str(self.out / "encoder"),
-            env_options=json.dumps(DEMO_WORLD),
+            encoder=self.encoder,
+            env_options=json.dumps(self.world),
             total_steps=50_000,
             max_minutes=self.agent_minutes,
             vec="dummy",  # an environment's step takes a tenth of a millisecond
@@ -102,8 +122,15 @@ def run(config: DemoConfig) -> Path:
     """
     began = time.monotonic()
     _move_aside(config.out)
-    trainer = Trainer(config.pretraining)
-    trainer.run()
+    pretraining = None
+    if config.pretrained is None:
+        trainer = Trainer(config.pretraining)
+        trainer.run()
+        pretraining = {
+            "steps": trainer.step,
+            "seconds": trainer.seconds,
+            "images": trainer.step * trainer.config.batch_size,
+        }
     seeing = _score_encoder(config)
     learner = AgentTrainer(config.agent)
     started = time.monotonic()
@@ -114,11 +141,7 @@ def run(config: DemoConfig) -> Path:
     )
     figures = {
         "minutes": (time.monotonic() - began) / 60,
-        "pretraining": {
-            "steps": trainer.step,
-            "seconds": trainer.seconds,
-            "images": trainer.step * trainer.config.batch_size,
-        },
+        "pretraining": pretraining,
         "encoder": seeing,
         "agent": {**acting, "steps": learner.model.num_timesteps, "seconds": acted},
         "machine": {"threads": torch.get_num_threads(), "torch": torch.__version__},
@@ -141,8 +164,8 @@ def _move_aside(folder: Path) -> None:
 
 def _score_encoder(config: DemoConfig) -> dict[str, dict[str, float]]:
     """Score the encoder and what is no model on held-out scenes, and draw some."""
-    model = load(config.out / "encoder", device="cpu")
-    test = open_dataset("object_goal", "test", num_images=config.test_scenes, **DEMO_WORLD)
+    model = load(config.encoder, device="cpu")
+    test = open_dataset("object_goal", "test", num_images=config.test_scenes, **config.world)
     for name, picture in pictures(model, test).items():
         save_png(config.out / f"{name}.png", picture)
     scores = {"GENESIS": validate(model, test, config.test_scenes)}
@@ -153,11 +176,17 @@ def _report(config: DemoConfig, figures: dict[str, Any]) -> Path:
     out, agent = config.out, figures["agent"]
     test = figures["encoder"]
     page = Report("genesis_rl: seeing objects, then acting on them")
-    page.text(_WORLD).text(
+    pretraining = figures["pretraining"]
+    seen = (
+        f"the encoder {config.pretrained}, as it comes, and "
+        if pretraining is None
+        else f"{pretraining['seconds'] / 60:.1f} minutes of pretraining without labels "
+        f"({pretraining['images']:,} images), then "
+    )
+    page.text(_WORLD if pretraining else _PUBLISHED).text(
         f"Made in {figures['minutes']:.1f} minutes with {figures['machine']['threads']} CPU "
-        f"threads: {figures['pretraining']['seconds'] / 60:.1f} minutes of pretraining without "
-        f"labels ({figures['pretraining']['images']:,} images), then {agent['seconds'] / 60:.1f} "
-        f"minutes of PPO on the slots' latents ({agent['steps']:,} environment steps)."
+        f"threads: {seen}{agent['seconds'] / 60:.1f} minutes of PPO on the slots' latents "
+        f"({agent['steps']:,} environment steps)."
     )
     page.heading("Seeing: held-out scenes, taken apart")
     page.picture(
@@ -172,7 +201,8 @@ def _report(config: DemoConfig, figures: dict[str, Any]) -> Path:
         "them: one slot for all, a fixed grid, the true colour as the slot. "
         f"Mean squared error of the reconstruction: {test['GENESIS']['mse']:.4f}."
     )
-    page.picture(_curves(out / "encoder", "validation/", ("ari", "msc", "mse")), pixels=False)
+    if pretraining:
+        page.picture(_curves(out / "encoder", "validation/", ("ari", "msc", "mse")), pixels=False)
     page.heading("Imagining: scenes from the autoregressive prior")
     page.picture(
         (out / "samples.png").read_bytes(),

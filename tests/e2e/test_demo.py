@@ -5,6 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+
+from genesis_rl.checkpoint import save_pretrained
+from genesis_rl.models import build_model
+from genesis_rl.presets import PRESETS
 
 FLAGS = ("--pretrain-minutes", "0.05", "--agent-minutes", "0.05", "--train-scenes", "64")
 MORE = ("--test-scenes", "16", "--episodes", "4", "--threads", "1")
@@ -35,6 +40,22 @@ def test_the_report_holds_it_all(
     for words in ("published variant", "fixed_grid", "95 % interval", "random"):
         assert words in html
     assert f"{figures['encoder']['GENESIS']['ari']:.3f}" in html
+
+
+def test_with_an_encoder_at_hand_only_an_agent_is_trained(
+    tmp_path: Path, run_program: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GENESIS_RL_DATA", str(tmp_path / "data"))
+    torch.manual_seed(0)
+    save_pretrained(build_model(PRESETS["smoke"].config.model).eval(), tmp_path / "eyes")
+    out = tmp_path / "demo"
+    flags = ("--pretrained", str(tmp_path / "eyes"), *FLAGS, *MORE)
+    status, _, errors = run_program("agents/demo.py", *flags, "--out", str(out))
+    assert status == 0, errors
+    figures = json.loads((out / "figures.json").read_text())
+    assert figures["pretraining"] is None and not (out / "encoder").exists()
+    html = (out / "report.html").read_text()
+    assert "by the published rules" in html and html.count("data:image/png;base64,") == 3
 
 
 def test_misuse(run_program: Any, tmp_path: Path) -> None:
