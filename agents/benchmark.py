@@ -15,6 +15,7 @@ import tyro
 
 from genesis_rl.agents.benchmark import SpeedConfig, measure
 from genesis_rl.files import new_file
+from genesis_rl.text_tables import as_text
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,8 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"benchmark.py: {error}", file=sys.stderr)
         return 2
     print(result["hardware"])
-    for table in result["tables"]:
-        print("\n".join([" | ".join(table["head"]), *(" | ".join(row) for row in table["rows"])]))
+    print(as_text(result["tables"]))
     if config.out is not None:
         with new_file(config.out) as temporary:
             temporary.write_text(json.dumps(result, indent=2) + "\n")

@@ -19,6 +19,7 @@ import tyro
 from genesis_rl.agents.comparison import CompareConfig, StoppedError, train_all, write_summary
 from genesis_rl.agents.config import PRESETS, preset_flags
 from genesis_rl.agents.learning import TrainingError
+from genesis_rl.text_tables import as_text
 
 # What a process ended by SIGTERM returns.
 _TERMINATED = 143
@@ -50,8 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, OSError) as error:
         print(f"compare.py: {error}", file=sys.stderr)
         return 2
-    for table in summary["tables"]:
-        print("\n".join([" | ".join(table["head"]), *(" | ".join(row) for row in table["rows"])]))
+    print(as_text(summary["tables"]))
     print(f"wrote {path}")
     return 0
 

@@ -19,6 +19,7 @@ import tyro
 
 from genesis_rl.agents.dreaming import DreamConfig, DreamTrainer, StoppedError, compare
 from genesis_rl.agents.learning import TrainingError
+from genesis_rl.text_tables import as_text
 from genesis_rl.training import NonFiniteError
 
 # What a process ended by SIGTERM returns.
@@ -39,8 +40,7 @@ def practise(config: DreamConfig) -> None:
 def contend(config: DreamConfig) -> None:
     """Train and score all agents of the comparison, and print the table."""
     summary = compare(config, report=lambda line: print(line, flush=True))
-    for table in summary["tables"]:
-        print("\n".join(" | ".join(row) for row in [table["head"], *table["rows"]]))
+    print(as_text(summary["tables"]))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

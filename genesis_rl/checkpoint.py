@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections import ChainMap
 from collections.abc import Mapping
 from typing import Any, Unpack
 
@@ -43,7 +44,7 @@ __all__ = [
 
 
 #: Everything that can be saved and loaded: what is trained on images, and students of these.
-CLASSES: Classes = {**MODELS, Distilled.model_name: (DistilledConfig, Distilled)}
+CLASSES: Classes = ChainMap({Distilled.model_name: (DistilledConfig, Distilled)}, MODELS)
 
 # Saved models keep their fingerprints: defaults of settings younger than these are left out.
 _YOUNGER_DEFAULTS = (

@@ -18,12 +18,12 @@ from genesis_rl.benchmark import (
     BenchmarkConfig,
     measure_parts,
     measure_scaling,
-    parts_table,
+    parts_tables,
     run,
-    scaling_table,
-    table,
+    scaling_tables,
 )
 from genesis_rl.files import new_file
+from genesis_rl.text_tables import as_text
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,14 +36,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             description=__doc__,
         )
         result = run(config)
-        print(table(result))
-        for wanted, name, measure, show in (
-            (config.parts, "parts", measure_parts, parts_table),
-            (config.scaling, "scaling", measure_scaling, scaling_table),
+        print(as_text(result["tables"]))
+        for wanted, name, measure, lay_out in (
+            (config.parts, "parts", measure_parts, parts_tables),
+            (config.scaling, "scaling", measure_scaling, scaling_tables),
         ):
             if wanted:
                 result[name] = measure(config)
-                print(show(result[name]))
+                laid_out = lay_out(result[name])
+                result["tables"] += laid_out
+                print(f"\n{as_text(laid_out)}")
     except ValueError as error:
         print(f"benchmark.py: {error}", file=sys.stderr)
         return 2

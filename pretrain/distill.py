@@ -14,11 +14,11 @@ from collections.abc import Sequence
 
 import torch
 import tyro
-from rich.console import Console
 
 from genesis_rl.distillation import DistillConfig, distill
-from genesis_rl.distillation.program import StoppedError, tables
+from genesis_rl.distillation.program import StoppedError
 from genesis_rl.process import keep_freed_memory
+from genesis_rl.text_tables import as_text
 from genesis_rl.training import NonFiniteError
 
 # What a process ended by SIGTERM returns.
@@ -43,8 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except StoppedError as error:
         print(error, file=sys.stderr)
         return _TERMINATED
-    for table in tables(report):
-        Console(highlight=False).print(table)
+    print(as_text(report["tables"]))
     print(config.out)
     return 0
 

@@ -1,16 +1,15 @@
 """How fast a model trains, encodes and draws, beside what the machine can do at all."""
 
 from genesis_rl.benchmark.config import BenchmarkConfig
-from genesis_rl.benchmark.parts import measure_parts, parts_table
-from genesis_rl.benchmark.scaling import measure_scaling, scaling_table
-from genesis_rl.benchmark.speed import run, table
+from genesis_rl.benchmark.parts import measure_parts, parts_tables
+from genesis_rl.benchmark.scaling import measure_scaling, scaling_tables
+from genesis_rl.benchmark.speed import run
 
 __all__ = [
     "BenchmarkConfig",
     "measure_parts",
     "measure_scaling",
-    "parts_table",
+    "parts_tables",
     "run",
-    "scaling_table",
-    "table",
+    "scaling_tables",
 ]

@@ -125,17 +125,32 @@ def _kept(module: nn.Module, given: tuple[Tensor, ...], dtype: torch.dtype) -> i
     return tasks.kept_bytes(module, given[0], dtype) if len(given) == 1 else 0
 
 
-def parts_table(result: dict[str, Any]) -> str:
-    """The figures as a text table, per image."""
-    lines = [
-        f"parts, per image (convolution: {result['conv_tflops']:.3f} TFLOP/s)",
-        f"{'':20}{'calls':>6}{'GFLOP':>9}{'forward':>10}{'+ back':>10}{'kept':>10}"
-        f"{'share':>9}{'share':>9}",
+def parts_tables(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """The figures as a table for the page of results."""
+    return [
+        {
+            "caption": "Parts of an update, per image, each alone and not compiled; shares of the "
+            f"convolution's {result['conv_tflops']:.3f} TFLOP/s.",
+            "head": [
+                "part",
+                "GFLOP",
+                "forward, ms",
+                "forward and back, ms",
+                "kept, MiB",
+                "share forward",
+                "share forward and back",
+            ],
+            "rows": [
+                [
+                    row["part"],
+                    f"{row['gflop']:.3f}",
+                    f"{row['forward_ms']:.2f}",
+                    f"{row['both_ms']:.2f}",
+                    f"{row['kept_mib']:.2f}",
+                    f"{row['forward_share']:.0%}",
+                    f"{row['both_share']:.0%}",
+                ]
+                for row in result["parts"]
+            ],
+        }
     ]
-    lines += [
-        f"{row['part']:20}{row['calls']:6}{row['gflop']:9.3f}{row['forward_ms']:8.2f}ms"
-        f"{row['both_ms']:8.2f}ms{row['kept_mib']:7.2f}MiB"
-        f"{row['forward_share']:9.1%}{row['both_share']:9.1%}"
-        for row in result["parts"]
-    ]
-    return "\n".join(lines)

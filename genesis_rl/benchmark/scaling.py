@@ -85,19 +85,25 @@ def _costs(
         yield Cost(value, seconds[f"train {value}"], seconds[f"encode {value}"], size)
 
 
-def scaling_table(result: dict[str, Any]) -> str:
-    """The figures as a text table."""
-    lines = []
-    for axis, measured in result.items():
-        lines.append(f"{axis:>12}{'update, s':>12}{'encoding, s':>14}{'kept, MiB':>12}")
-        lines += [
-            f"{cost['value']:12}{cost['train']:12.3f}{cost['encode']:14.4f}"
-            f"{cost['kept_bytes'] / 2**20:12.0f}"
-            for cost in measured["costs"]
-        ]
-        exponents = measured["exponents"]
-        lines.append(
-            f"{'exponent':>12}{exponents['train']:12.2f}{exponents['encode']:14.2f}"
-            f"{exponents['kept_bytes']:12.2f}"
-        )
-    return "\n".join(lines)
+def scaling_tables(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """The figures as tables for the page of results."""
+    return [
+        {
+            "caption": f"Cost against {axis}; the last row is the exponent"
+            f"{', over the pixels' if axis == 'image_size' else ''}.",
+            "head": [axis, "update, s", "encoding, s", "kept for the gradient, MiB"],
+            "rows": [
+                *(
+                    [
+                        str(cost["value"]),
+                        f"{cost['train']:.3f}",
+                        f"{cost['encode']:.4f}",
+                        f"{cost['kept_bytes'] / 2**20:,.0f}",
+                    ]
+                    for cost in measured["costs"]
+                ),
+                ["*exponent*", *(f"*{value:.2f}*" for value in measured["exponents"].values())],
+            ],
+        }
+        for axis, measured in result.items()
+    ]

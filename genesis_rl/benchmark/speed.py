@@ -12,7 +12,7 @@ import torch
 
 from genesis_rl.benchmark import tasks
 from genesis_rl.benchmark.config import BenchmarkConfig
-from genesis_rl.benchmark.timing import MATMUL_SIDE, convolution, matmul, medians
+from genesis_rl.benchmark.timing import convolution, matmul, medians
 from genesis_rl.checkpoint import pick_device
 from genesis_rl.models import build_model
 from genesis_rl.process import hardware, keep_freed_memory
@@ -21,6 +21,7 @@ from genesis_rl.process import hardware, keep_freed_memory
 #: product, measured once on a 2-core CPU at K = 5, 64 px: training and encoding at batch 32 in
 #: images per second, and one image's encoding as 1 / latency in 1 / s.
 AUTHORS = {"train": 12.4, "encode": 60.0, "encode_one": 57.0}
+_COUNTED = ("train", "encode")
 
 
 def run(config: BenchmarkConfig) -> dict[str, Any]:
@@ -33,8 +34,8 @@ def run(config: BenchmarkConfig) -> dict[str, Any]:
         ``operations`` per image, and ``share`` of the convolution's speed that training and
         encoding reach; ``encoding``, frames/s by batch; ``memory``, bytes kept for the gradient
         per image and, on CUDA, the peak of an update; ``loading`` with the images/s that the data
-        set's batches come at, and how many times the training rate that is; ``machine`` and
-        ``config``.
+        set's batches come at, and how many times the training rate that is; ``machine``,
+        ``config``, and ``tables`` for the page of results.
 
     Raises:
         ValueError: if the device is unknown or absent.
@@ -76,7 +77,7 @@ def run(config: BenchmarkConfig) -> dict[str, Any]:
         rates["encode_one"] = frames[one]
     rates["sample"] = config.batch_size / seconds["sample"]
     loaded = tasks.LOADED_BATCHES * config.batch_size / seconds["load"]
-    return {
+    result: dict[str, Any] = {
         "matmul_tflops": tflops,
         "conv_tflops": conv_tflops,
         "rates": rates,
@@ -85,7 +86,7 @@ def run(config: BenchmarkConfig) -> dict[str, Any]:
         "operations": operations,
         "share": {
             name: rates[name] * operations[name] / conv_tflops / 1e12
-            for name in ("train", "encode")
+            for name in _COUNTED
             if name in rates
         },
         "encoding": {str(batch): rate for batch, rate in frames.items()},
@@ -101,37 +102,50 @@ def run(config: BenchmarkConfig) -> dict[str, Any]:
         },
         "config": {**asdict(config), "out": None},
     }
+    return {"tables": page_tables(result), **result}
 
 
-def table(result: dict[str, Any]) -> str:
-    """The figures as a text table."""
-    precision = result["config"]["precision"]
-    lines = [
-        f"float32 {MATMUL_SIDE} x {MATMUL_SIDE} matrix product: "
-        f"{result['matmul_tflops']:.3f} TFLOP/s; {precision} convolution:"
-        f" {result['conv_tflops']:.3f} TFLOP/s",
-        f"{'':12}{'rate, 1/s':>12}{'per TFLOP/s':>14}{'authors':>10}{'ratio':>8}{'of conv':>10}",
-    ]
+def page_tables(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """The figures as tables for the page of results."""
+    precision, tflops = result["config"]["precision"], result["matmul_tflops"]
+    rows = []
     for name, rate in result["rates"].items():
         scaled, theirs = result["per_tflops"][name], result["authors"].get(name)
         share = result["share"].get(name)
-        beside = f"{theirs:10.1f}{scaled / theirs:8.1f}" if theirs else " " * 18
-        lines.append(
-            f"{name:12}{rate:12.1f}{scaled:14.1f}{beside}" + (f"{share:10.1%}" if share else "")
+        beside = [f"{theirs:.1f}", f"{scaled / theirs:.1f}"] if theirs else ["", ""]
+        rows.append(
+            [name, f"{rate:.1f}", f"{scaled:.1f}", *beside, f"{share:.0%}" if share else ""]
         )
-    frames = ", ".join(f"{rate:.1f} at {batch}" for batch, rate in result["encoding"].items())
-    lines.append(f"encoding, frames per s by batch: {frames}")
-    counted = result["operations"]
-    lines.append(
-        f"operations per image: training {counted['train'] / 1e9:.2f} GFLOP, encoding"
-        f" {counted['encode'] / 1e9:.2f}; kept for the gradient:"
-        f" {result['memory']['kept_bytes'] / 2**20:.1f} MiB per image"
-    )
-    if result["memory"]["peak_bytes"]:
-        lines.append(f"peak of an update: {result['memory']['peak_bytes'] / 2**30:.2f} GiB")
-    loading = result["loading"]
-    lines.append(
-        f"loading, images: {loading['images']:.1f} per s, {loading['per_training']:.0f} times the"
-        " training rate"
-    )
-    return "\n".join(lines)
+    return [
+        {
+            "caption": f"Rates on {result['machine']['hardware']}, whose float32 matrix product "
+            f"reaches {tflops:.3f} TFLOP/s and {precision} convolution "
+            f"{result['conv_tflops']:.3f}.",
+            "head": [
+                "",
+                "rate, 1/s",
+                "per matmul TFLOP/s",
+                "authors' code",
+                "ratio",
+                "share of the convolution's speed",
+            ],
+            "rows": rows,
+        },
+        {
+            "caption": "Encoding by batch, frames/s.",
+            "head": list(result["encoding"]),
+            "rows": [[f"{rate:.1f}" for rate in result["encoding"].values()]],
+        },
+        {
+            "caption": "An image: operations of convolutions and matrix products, what is kept "
+            "for the gradient, and how much faster a data set's batches come than are trained on.",
+            "head": ["training", "encoding", "kept", "loading"],
+            "rows": [
+                [
+                    *(f"{result['operations'][name] / 1e9:.2f} GFLOP" for name in _COUNTED),
+                    f"{result['memory']['kept_bytes'] / 2**20:.1f} MiB",
+                    f"{result['loading']['per_training']:.0f} times",
+                ]
+            ],
+        },
+    ]

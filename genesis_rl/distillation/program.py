@@ -5,7 +5,6 @@ import json
 from typing import Any
 
 import torch
-from rich.table import Table
 
 from genesis_rl.checkpoint import Pretrained, fingerprint, load_pretrained, pick_device
 from genesis_rl.data import Pack, open_dataset
@@ -35,7 +34,7 @@ def distill(config: DistillConfig) -> dict[str, Any]:
 
     Returns:
         What report.json holds: ``fidelity`` (see `fidelity.fidelity`), ``flops`` and ``speed`` of
-        both, settings, hardware and versions.
+        both, settings, hardware and versions, and ``tables`` for the page of results.
 
     Raises:
         ValueError: if teacher, data and settings do not fit each other or the run in the folder.
@@ -61,7 +60,7 @@ def distill(config: DistillConfig) -> dict[str, Any]:
     if trainer.stopped:
         raise StoppedError(f"stopped at step {trainer.step}; go on with --resume")
     best = SlotEncoder(trainer.folder.best, device=device)
-    report = {
+    report: dict[str, Any] = {
         "teacher": teacher.metadata["model"],
         "teacher_fingerprint": encoder.fingerprint,
         "fingerprint": best.fingerprint,
@@ -76,6 +75,7 @@ def distill(config: DistillConfig) -> dict[str, Any]:
         "hardware": hardware(device),
         "versions": versions(),
     }
+    report["tables"] = tables(report)
     with new_file(config.out / REPORT) as temporary:
         temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return report
@@ -109,29 +109,45 @@ def _open(config: DistillConfig, split: str) -> Pack:
     return open_dataset(config.data, split, **options)
 
 
-def tables(report: dict[str, Any]) -> list[Table]:
-    """The report's figures as tables: fidelity, and speed."""
-    close = Table(title="The teacher's variance that the student explains, held-out images")
+def tables(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """The figures as tables for the page of results: fidelity, segmentation, speed."""
     scores = report["fidelity"]
     explained = {name: value for name, value in scores.items() if name.startswith("r2")}
-    for name in explained:
-        close.add_column(name.removeprefix("r2_"), justify="right")
-    close.add_row(*(f"{value:.4f}" for value in explained.values()))
-    tabled = [close]
+    laid_out = [
+        {
+            "caption": "Share of the teacher's variance that the student explains on held-out "
+            "images: of the latents, of the masks' centroids and areas, and of all latents, each "
+            "in units of its standard deviation.",
+            "head": [name.removeprefix("r2_") for name in explained],
+            "rows": [[f"{value:.4f}" for value in explained.values()]],
+        }
+    ]
     if "msc" in scores:
-        segmented = Table(title="Segmentation")
-        for column in ("", "ari", "ari_fg", "msc"):
-            segmented.add_column(column, justify="right")
-        for prefix, label in (("teacher_", "teacher"), ("", "student")):
-            cells = (f"{scores[prefix + name]:.3f}" for name in ("ari", "ari_fg", "msc"))
-            segmented.add_row(label, *cells)
-        tabled.append(segmented)
-    fast = Table(title=f"Milliseconds for a batch, {report['threads']} threads")
-    for column in ("frames", "teacher", "student", "times"):
-        fast.add_column(column, justify="right")
-    for row in report["speed"]:
-        teacher, student = row["ms"]["teacher"], row["ms"]["student"]
-        fast.add_row(
-            str(row["batch"]), f"{teacher:.2f}", f"{student:.2f}", f"{teacher / student:.1f}"
+        names = ("ari", "ari_fg", "msc")
+        laid_out.append(
+            {
+                "caption": "Segmentation of the same images; the student's masks are coarse.",
+                "head": ["", *names],
+                "rows": [
+                    [label, *(f"{scores[prefix + name]:.3f}" for name in names)]
+                    for label, prefix in (("teacher", "teacher_"), ("student", ""))
+                ],
+            }
         )
-    return [*tabled, fast]
+    millions = {who: f"{count / 1e6:,.1f}" for who, count in report["flops"].items()}
+    laid_out.append(
+        {
+            "caption": f"Milliseconds from frames to slots, {report['hardware']}; teacher "
+            f"{millions['teacher']} MFLOP a frame, student {millions['student']}.",
+            "head": ["frames", "teacher", "student", "times as fast"],
+            "rows": [
+                [
+                    str(row["batch"]),
+                    *(f"{row['ms'][who]:.2f}" for who in ("teacher", "student")),
+                    f"{row['ms']['teacher'] / row['ms']['student']:.1f}",
+                ]
+                for row in report["speed"]
+            ],
+        }
+    )
+    return laid_out

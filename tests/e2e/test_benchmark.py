@@ -48,7 +48,7 @@ def test_rates_are_measured_and_scaled(
     loading = result["loading"]
     assert loading["per_training"] == pytest.approx(loading["images"] / result["rates"]["train"])
     assert loading["per_training"] > 5  # data never keep training waiting
-    assert f"loading, images: {loading['images']:.1f} per s" in text
+    assert f"{loading['per_training']:.0f} times" in text
     # A batch is faster, image by image, than single ones.
     assert result["rates"]["encode"] > result["rates"]["encode_one"]
     assert result["config"]["model"]["num_slots"] == 3
@@ -72,7 +72,7 @@ def test_costs_grow_with_slots_and_parts_add_up(
     status, text, errors = run_program("pretrain/benchmark.py", *flags)
     assert status == 0, errors
     result = json.loads(out.read_text())
-    assert "exponent" in text and "mask_decoder" in text
+    assert "*exponent*" in text and "mask_decoder" in text
     slots = result["scaling"]["num_slots"]
     assert [cost["value"] for cost in slots["costs"]] == [2, 8]
     assert 0 < slots["exponents"]["train"] < 1.5

@@ -1,0 +1,24 @@
+"""Tables of figures as text: what programs print of what goes to the page of results.
+
+A table is JSON data: ``caption`` (may be empty), ``head`` and ``rows`` of cells, as
+`genesis_rl.results` takes them.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+def as_text(tables: Iterable[Mapping[str, Any]]) -> str:
+    """Lay tables out in columns: the first to the left, figures to the right."""
+    return "\n\n".join(_one(table) for table in tables)
+
+
+def _one(table: Mapping[str, Any]) -> str:
+    cells = [table["head"], *table["rows"]]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [table["caption"]] if table["caption"] else []
+    for row in cells:
+        first, *rest = zip(row, widths, strict=True)
+        aligned = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in rest)]
+        lines.append(" | ".join(aligned).rstrip())
+    return "\n".join(lines)
