@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from genesis_rl.blocks import fold_batch_norm
-from genesis_rl.checkpoint import fingerprint, load_pretrained
+from genesis_rl.checkpoint import CLASSES, fingerprint, load_pretrained
 from genesis_rl.data import DATASETS, open_dataset
 from genesis_rl.export.parity import (
     CHECKED_BATCHES,
@@ -31,7 +31,6 @@ from genesis_rl.export.parity import (
 )
 from genesis_rl.files import new_file
 from genesis_rl.frames import Preprocessing
-from genesis_rl.models import MODELS
 from genesis_rl.models.iodine import Iodine
 from genesis_rl.slots import SceneModel
 from genesis_rl.training.run import Run
@@ -120,7 +119,7 @@ def export_encoder(
     """Write a model's encoder as one ONNX file, all of it and checked, or nothing.
 
     Args:
-        model: one of the classes in ``MODELS`` but IODINE; it stays as it is.
+        model: one of the classes in `checkpoint.CLASSES` but IODINE; it stays as it is.
         path: the file; what lies there is replaced.
         preprocessing: how frames come to the model's size, for the metadata.
         images: frames, (N, H, W, 3) uint8 of the model's size, to check on besides noise; None
@@ -185,16 +184,16 @@ class _Encoder(nn.Module):
 
 
 def _model_name(model: SceneModel) -> str:
-    """The model's name in MODELS, if it can be exported."""
+    """The model's name in CLASSES, if it can be exported."""
     if isinstance(model, Iodine):
         raise ValueError(
             "model is IODINE, which differentiates its bound at every step of the inference; ONNX "
-            f"has no gradients. Wanted one of {', '.join(m for m in MODELS if m != 'iodine')}."
+            f"has no gradients. Wanted one of {', '.join(m for m in CLASSES if m != 'iodine')}."
         )
-    for name, (_, model_class) in MODELS.items():
+    for name, (_, model_class) in CLASSES.items():
         if type(model) is model_class:
             return name
-    raise ValueError(f"model is a {type(model).__name__}; wanted one of {', '.join(MODELS)}.")
+    raise ValueError(f"model is a {type(model).__name__}; wanted one of {', '.join(CLASSES)}.")
 
 
 def _extra(name: str) -> Any:

@@ -15,11 +15,12 @@ import torch
 
 from genesis_rl import SlotEncoder
 from genesis_rl.blocks import fold_batch_norm
+from genesis_rl.checkpoint import CLASSES
 from genesis_rl.export import ExportConfig, ParityError, deviation, export_encoder
 from genesis_rl.export import encoder as encoder_module
 from genesis_rl.export.parity import check_batches, compare
 from genesis_rl.frames import Preprocessing
-from genesis_rl.models import MODELS, build_model
+from genesis_rl.models import build_model
 
 SMALL: dict[str, dict[str, Any]] = {
     "genesis": {
@@ -44,13 +45,23 @@ SMALL: dict[str, dict[str, Any]] = {
     "dc_vae": {"encoder_channels": (4,) * 5},
     "genesis_v2": {"num_slots": 3, "encoder_channels": 8},
 }
+SMALL["distilled"] = {
+    "teacher": "genesis",
+    "teacher_config": {"image_size": 32, **SMALL["genesis"], "mask_decoder": "broadcast"},
+    "channels": (4, 4, 8),
+}
 
 
 def build(name: str = "dc_vae", **changes: Any) -> Any:
     """A small model whose batch norms are not the identity."""
     torch.manual_seed(0)
-    model = build_model(MODELS[name][0](**{"image_size": 32} | SMALL[name] | changes))
-    model.train().elbo(torch.rand(8, 3, 32, 32))
+    config_class, model_class = CLASSES[name]
+    size = {} if name == "distilled" else {"image_size": 32}
+    model = model_class(config_class(**size | SMALL[name] | changes)).train()
+    if name == "distilled":
+        model.infer(torch.rand(8, 3, 32, 32))
+    else:
+        model.elbo(torch.rand(8, 3, 32, 32))
     return model.eval()
 
 
@@ -59,7 +70,7 @@ def session(path: Path) -> Any:
 
 
 def test_all_models_but_iodine_are_tried() -> None:
-    assert {*SMALL, "iodine"} == set(MODELS)
+    assert {*SMALL, "iodine"} == set(CLASSES)
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -96,7 +107,7 @@ def test_the_file_computes_what_the_encoder_computes(name: str, tmp_path: Path) 
     assert about["model"] == name
     values = json.loads(about["config"])
     config = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    assert MODELS[name][0](**config) == model.config
+    assert CLASSES[name][0](**config) == model.config
     assert tuple(json.loads(about["latent_sizes"])) == model.latent_sizes
     assert json.loads(about["preprocessing"]) == {
         "resize": "crop",
@@ -132,7 +143,7 @@ def test_deviation_is_absolute_below_1_and_relative_above() -> None:
 
 
 def test_iodine_is_refused_with_the_reason(tmp_path: Path) -> None:
-    model = build_model(MODELS["iodine"][0](image_size=32, num_slots=2))
+    model = build_model(CLASSES["iodine"][0](image_size=32, num_slots=2))
     with pytest.raises(
         ValueError, match=r"IODINE.*gradients\. Wanted one of genesis, .*genesis_v2"
     ):
