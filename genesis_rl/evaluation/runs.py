@@ -32,7 +32,8 @@ _CHOICES = {
 }
 # Settings that make another run of the same experiment.
 _INCIDENTAL = frozenset(
-    "seed out resume device threads compile log_every save_every tensorboard wandb".split()
+    "seed out resume device threads compile recompute".split()
+    + "log_every save_every tensorboard wandb".split()
 )
 
 
