@@ -12,6 +12,7 @@ from contextlib import contextmanager, nullcontext
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm  # also of SyncBatchNorm
 from torch.utils.checkpoint import checkpoint
 
 # Strides of the five gated layers and the side of the map left over, by image size.
@@ -71,7 +72,7 @@ class NormedConv(nn.Module):
     def fold(self) -> None:
         """Put the batch norm's running statistics into the convolution (inference only)."""
         norm = self.norm
-        if not isinstance(norm, nn.BatchNorm2d):
+        if not isinstance(norm, _BatchNorm):
             return
         if norm.running_mean is None or norm.running_var is None:
             raise ValueError("batch norm without running statistics cannot be folded.")
@@ -131,7 +132,7 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
 @contextmanager
 def _kept_statistics(module: nn.Module) -> Iterator[None]:
     """Let a pass in training mode leave the batch norms' running statistics as they are."""
-    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.momentum = 0.0

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections import ChainMap
 from collections.abc import Mapping
 from typing import Any, Unpack
@@ -123,7 +124,7 @@ def fingerprint(model: SceneModel) -> str:
         raise TypeError(f"model is a {type(model).__name__}; wanted a torch module.")
     config = str(model.config)
     for default in _YOUNGER_DEFAULTS:
-        config = config.replace(default, "")
+        config = re.sub(rf"{re.escape(default)}(?=[,)])", "", config)
     digest = hashlib.sha256(f"{type(model).__name__} {config}".encode())
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode())

@@ -10,9 +10,14 @@ from typing import Any, Literal, cast
 import torch
 from torch import nn
 
-from genesis_rl.checkpoint import Pretrained, load_pretrained, save_pretrained
+from genesis_rl.checkpoint import Pretrained, fingerprint, load_pretrained, save_pretrained
 from genesis_rl.data import DATASETS
-from genesis_rl.distillation.card import is_student_run, read_report, student_card
+from genesis_rl.distillation.card import (
+    is_student_run,
+    public_report_settings,
+    read_report,
+    student_card,
+)
 from genesis_rl.doctor import Evidence, diagnose, look
 from genesis_rl.files import new_file
 from genesis_rl.hub import is_repository, push_folder
@@ -44,7 +49,7 @@ class ShareConfig:
     images: int = 320
     """how many; 0: none, the card then has the scores of the training's validation"""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """what the weights are stored as; bf16 halves the files, and the card scores what is stored"""
+    """what the weights are stored as; bf16 halves the files, and is scored as it is stored"""
     name: str | None = None
     """what the card says to load it by; None: the repository"""
     title: str | None = None
@@ -110,13 +115,27 @@ def _described(config: ShareConfig) -> tuple[Pretrained, str, dict[str, Any]]:
     load_by = config.name or config.push
     if is_student_run(config.run):
         loaded = load_pretrained(config.run / config.which, device=config.device)
-        _round(loaded, config)
         report = read_report(config.run)
+        if fingerprint(loaded.model) != report["fingerprint"]:
+            raise ValueError(
+                f"{config.run / config.which} is not the student that the run's report is of; "
+                "wanted --which best of a distillation that has come to its end."
+            )
+        _round(loaded, config)
         card = student_card(
-            report, loaded, load_by=load_by, title=config.title, license=config.license
+            report,
+            loaded,
+            rounded=config.precision == "bf16",
+            load_by=load_by,
+            title=config.title,
+            license=config.license,
         )
         kept = ("teacher", "teacher_fingerprint", "fidelity", "flops", "steps", "minutes")
-        return loaded, card, loaded.metadata | {"distillation": {k: report[k] for k in kept}}
+        extra = {
+            "training": public_report_settings(report),
+            "distillation": {k: report[k] for k in kept},
+        }
+        return loaded, card, loaded.metadata | extra
     run = Run.open(config.run)
     loaded = run.load(config.which, device=config.device)
     _round(loaded, config)

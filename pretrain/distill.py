@@ -12,14 +12,11 @@ world models take it. At the end report.json tells how close it comes, and how f
 import sys
 from collections.abc import Sequence
 
-import torch
 import tyro
 
 from genesis_rl.distillation import DistillConfig, distill
-from genesis_rl.distillation.program import StoppedError
-from genesis_rl.process import keep_freed_memory
 from genesis_rl.text_tables import as_text
-from genesis_rl.training import NonFiniteError
+from genesis_rl.training import NonFiniteError, StoppedError
 
 # What a process ended by SIGTERM returns.
 _TERMINATED = 143
@@ -30,9 +27,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = tyro.conf.PositionalRequiredArgs[DistillConfig]
         config = tyro.cli(settings, args=argv, description=__doc__)
-        if config.threads is not None:
-            torch.set_num_threads(config.threads)
-        keep_freed_memory()
         report = distill(config)
     except (ValueError, TypeError, OSError) as error:
         print(f"distill.py: {' '.join(str(error).split())}", file=sys.stderr)

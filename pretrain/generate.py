@@ -17,7 +17,13 @@ from pathlib import Path
 
 import tyro
 
-from genesis_rl.data.generated import DEFAULT_SIZES, generated, join_shards, write_shard
+from genesis_rl.data.generated import (
+    DEFAULT_SIZES,
+    generated,
+    join_shards,
+    write_shard,
+    write_split,
+)
 from genesis_rl.data.originals import parse_options
 
 
@@ -39,9 +45,16 @@ class GenerateConfig:
     """into how many parts a split is cut"""
     shard: int | None = None
     """number of the part to draw, from 0; None: $SLURM_ARRAY_TASK_ID where there is one, and else
-    all, then joined"""
+    the whole"""
     join: bool = False
     """put the parts together that are there; draws nothing"""
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        for name in ("num_images", "shards"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; wanted at least 1.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,12 +70,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             if config.join:
                 print(join_shards(config.out, split))
                 continue
-            count = config.num_images or DEFAULT_SIZES.get(split, 1)
-            for i in range(config.shards) if shard is None else [shard]:
-                written = write_shard(data, config.out, split, count, i, config.shards)
-                print(written or f"shard {i} of {split} is there")
+            count = config.num_images
+            if count is None:
+                count = DEFAULT_SIZES.get(split, 1)
             if shard is None:
-                print(join_shards(config.out, split))
+                print(write_split(data, config.out, split, count))
+            else:
+                print(write_shard(data, config.out, split, count, shard, config.shards))
     except (ValueError, TypeError, OSError) as error:
         print(f"generate.py: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -19,9 +19,9 @@ import tyro
 from rich.console import Console
 
 from genesis_rl.process import keep_freed_memory
-from genesis_rl.training import NonFiniteError
+from genesis_rl.training import NonFiniteError, StoppedError
 from genesis_rl.world_model.config import WorldTrainConfig
-from genesis_rl.world_model.program import StoppedError, tables, train_world_model
+from genesis_rl.world_model.program import tables, train_world_model
 
 # What a process ended by SIGTERM returns.
 _TERMINATED = 143

@@ -32,7 +32,7 @@ _WORLD = (
 
 
 _PUBLISHED = (
-    "Scenes of genesis_rl/ObjectGoal-v0 at 32 px by the published rules: four objects of any "
+    "Scenes of genesis_rl/ObjectGoal-v0 by the published rules: four objects of any "
     "colour and shape and the agent (red circle), each 0.15 of the frame wide, on black. The agent "
     "has to touch the blue square, and no other object before."
 )
@@ -74,7 +74,9 @@ class DemoConfig:
     @property
     def world(self) -> dict[str, Any]:
         """Options of the environment."""
-        return DEMO_WORLD if self.pretrained is None else {"image_size": 32}
+        if self.pretrained is None:
+            return DEMO_WORLD
+        return {"image_size": load(self.pretrained, device="cpu").config.image_size}
 
     @property
     def encoder(self) -> str:
@@ -121,6 +123,9 @@ def run(config: DemoConfig) -> Path:
         ValueError: if a setting does not fit.
     """
     began = time.monotonic()
+    _ = config.world  # an encoder that cannot be had is told of before anything is moved
+    if config.pretrained and config.out in Path(config.pretrained).parents:
+        raise ValueError(f"pretrained lies in out, {config.out}, which is moved aside.")
     _move_aside(config.out)
     pretraining = None
     if config.pretrained is None:
@@ -206,8 +211,8 @@ def _report(config: DemoConfig, figures: dict[str, Any]) -> Path:
     page.heading("Imagining: scenes from the autoregressive prior")
     page.picture(
         (out / "samples.png").read_bytes(),
-        "The whole scene, then each slot. A short pretraining buys decomposition, not yet a good "
-        "prior.",
+        "The whole scene, then each slot."
+        + " A short pretraining buys decomposition, not yet a good prior." * bool(pretraining),
     )
     page.heading("Acting: PPO on the slots")
     rows = [

@@ -18,7 +18,7 @@ class BenchmarkConfig:
     batch_size: int = 32
     """images per update, per drawing, and per encoding pass that stands beside the authors'"""
     encode_batches: tuple[int, ...] = (1, 8, 32, 256)
-    """frames in a pass of the encoder"""
+    """frames in a pass of the encoder, besides 1 and batch_size"""
     scaling: bool = False
     """also measure the cost against slots, image size and batch, with fitted exponents"""
     parts: bool = False

@@ -8,9 +8,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from genesis_rl.benchmark import tasks
 from genesis_rl.benchmark.config import BenchmarkConfig
-from genesis_rl.benchmark.timing import Task, convolution, medians
+from genesis_rl.benchmark.machine import convolution
 from genesis_rl.checkpoint import pick_device
 from genesis_rl.models import build_model
+from genesis_rl.timing import Task, medians
 
 # Operations of the passes forward and back, beside those of the forward pass.
 _BOTH = 3
@@ -44,7 +45,7 @@ def measure_parts(config: BenchmarkConfig) -> dict[str, Any]:
     }
     for name, (module, given, _) in networks.items():
         timed[f"{name} forward"] = _forward(module, given, config, device)
-        timed[f"{name} both"] = _both(module, given, config, device)
+        timed[f"{name} both"] = _both(module, given, x, config, device)
     seconds = medians(timed, config.repeats, config.warmup, device)
     peak = conv_operations / seconds["conv"]
     rows = []
@@ -60,7 +61,7 @@ def measure_parts(config: BenchmarkConfig) -> dict[str, Any]:
                 "gflop": flop / len(x) / 1e9,
                 "forward_ms": 1e3 * forward / len(x),
                 "both_ms": 1e3 * both / len(x),
-                "kept_mib": count * _kept(module, given, config.dtype) / len(x) / 2**20,
+                "kept_mib": count * tasks.kept_bytes(module, given, config.dtype) / len(x) / 2**20,
                 "forward_share": flop / forward / peak,
                 "both_share": _BOTH * flop / both / peak,
             }
@@ -101,7 +102,11 @@ def _forward(
 
 
 def _both(
-    module: nn.Module, given: tuple[Tensor, ...], config: BenchmarkConfig, device: torch.device
+    module: nn.Module,
+    given: tuple[Tensor, ...],
+    x: Tensor,
+    config: BenchmarkConfig,
+    device: torch.device,
 ) -> Task:
     enabled = config.precision == "bf16"
     # The image itself wants no gradient, what comes from other networks does.
@@ -110,19 +115,12 @@ def _both(
     def task() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=enabled):
             out = module(*inputs)
-        _total(out).backward()
+        tasks.total(out).backward()
         module.zero_grad(set_to_none=True)
+        for value in inputs:
+            value.grad = None
 
     return task
-
-
-def _total(out: Any) -> Tensor:
-    terms = out if isinstance(out, tuple) else (out,)
-    return torch.stack([term.float().sum() for term in terms]).sum()
-
-
-def _kept(module: nn.Module, given: tuple[Tensor, ...], dtype: torch.dtype) -> int:
-    return tasks.kept_bytes(module, given[0], dtype) if len(given) == 1 else 0
 
 
 def parts_tables(result: dict[str, Any]) -> list[dict[str, Any]]:

@@ -9,9 +9,9 @@ import torch
 
 from genesis_rl.benchmark import tasks
 from genesis_rl.benchmark.config import BenchmarkConfig
-from genesis_rl.benchmark.timing import Task, medians
 from genesis_rl.checkpoint import pick_device
 from genesis_rl.models import build_model
+from genesis_rl.timing import Task, medians
 
 #: What is varied, and over which values.
 AXES: dict[str, tuple[int, ...]] = {
@@ -77,7 +77,7 @@ def _costs(
         one = replace(one, encode_batches=(one.batch_size,))
         torch.manual_seed(0)
         model = build_model(one.model).to(device).to(memory_format=torch.channels_last)
-        kept.append(float(tasks.kept_bytes(model, tasks.images(one, device), one.dtype)))
+        kept.append(float(tasks.kept_bytes(model, (tasks.images(one, device),), one.dtype)))
         timed[f"train {value}"] = tasks.training(one, model, device)
         timed[f"encode {value}"] = tasks.encoding(one, model, device)[one.batch_size]
     seconds = medians(timed, _REPEATS, _WARMUP, device)

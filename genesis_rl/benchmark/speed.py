@@ -12,10 +12,11 @@ import torch
 
 from genesis_rl.benchmark import tasks
 from genesis_rl.benchmark.config import BenchmarkConfig
-from genesis_rl.benchmark.timing import convolution, matmul, medians
+from genesis_rl.benchmark.machine import convolution, matmul
 from genesis_rl.checkpoint import pick_device
 from genesis_rl.models import build_model
 from genesis_rl.process import hardware, keep_freed_memory
+from genesis_rl.timing import Task, medians
 
 #: Rates of the authors' PyTorch code (float32, as released) per TFLOP/s of the float32 matrix
 #: product, measured once on a 2-core CPU at K = 5, 64 px: training and encoding at batch 32 in
@@ -48,9 +49,8 @@ def run(config: BenchmarkConfig) -> dict[str, Any]:
     model = build_model(config.model).to(device).to(memory_format=torch.channels_last)
     operations = tasks.operations(model, device)
     x = tasks.images(config, device)
-    kept = tasks.kept_bytes(model, x, config.dtype) / config.batch_size
+    kept = tasks.kept_bytes(model, (x,), config.dtype) / config.batch_size
     encode = tasks.encoding(config, model, device)
-    one, many = 1, config.batch_size
     by_batch = {f"encode {batch}": task for batch, task in encode.items()}
     product, product_operations = matmul(device)
     conv, conv_operations = convolution(device, config.dtype)
@@ -62,20 +62,17 @@ def run(config: BenchmarkConfig) -> dict[str, Any]:
         "load": tasks.loading(config, device),
         **by_batch,
     }
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        timed["train"]()
-    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+    peak = _peak(timed["train"], device)
     seconds = medians(timed, config.repeats, config.warmup, device)
     tflops = product_operations / seconds["matmul"] / 1e12
     conv_tflops = conv_operations / seconds["conv"] / 1e12
     frames = {batch: batch / seconds[f"encode {batch}"] for batch in encode}
-    rates = {"train": config.batch_size / seconds["train"]}
-    if many in frames:
-        rates["encode"] = frames[many]
-    if one in frames:
-        rates["encode_one"] = frames[one]
-    rates["sample"] = config.batch_size / seconds["sample"]
+    rates = {
+        "train": config.batch_size / seconds["train"],
+        "encode": frames[config.batch_size],
+        "encode_one": frames[1],
+        "sample": config.batch_size / seconds["sample"],
+    }
     loaded = tasks.LOADED_BATCHES * config.batch_size / seconds["load"]
     result: dict[str, Any] = {
         "matmul_tflops": tflops,
@@ -84,11 +81,7 @@ def run(config: BenchmarkConfig) -> dict[str, Any]:
         "per_tflops": {name: rate / tflops for name, rate in rates.items()},
         "authors": AUTHORS,
         "operations": operations,
-        "share": {
-            name: rates[name] * operations[name] / conv_tflops / 1e12
-            for name in _COUNTED
-            if name in rates
-        },
+        "share": {name: rates[name] * operations[name] / conv_tflops / 1e12 for name in _COUNTED},
         "encoding": {str(batch): rate for batch, rate in frames.items()},
         "memory": {"kept_bytes": kept, "peak_bytes": peak},
         "loading": {"images": loaded, "per_training": loaded / rates["train"]},
@@ -103,6 +96,17 @@ def run(config: BenchmarkConfig) -> dict[str, Any]:
         "config": {**asdict(config), "out": None},
     }
     return {"tables": page_tables(result), **result}
+
+
+def _peak(update: Task, device: torch.device) -> int | None:
+    """Bytes that an update takes at most, beyond what lies on the GPU anyway; None on a CPU."""
+    if device.type != "cuda":
+        return None
+    update()  # compiles, and makes the optimiser's state
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    update()
+    return torch.cuda.max_memory_allocated(device) - before
 
 
 def page_tables(result: dict[str, Any]) -> list[dict[str, Any]]:

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from genesis_rl.benchmark.config import BenchmarkConfig
-from genesis_rl.benchmark.timing import Task
 from genesis_rl.data import Pack, PackWriter
 from genesis_rl.data.feed import ImageFeed, batch_indices
 from genesis_rl.geco import Geco, GecoConfig
 from genesis_rl.perception import SlotEncoder
+from genesis_rl.timing import Task, infer_operations
 from genesis_rl.training import train_terms
 
 #: Batches of one timed loading.
@@ -51,14 +51,20 @@ def training(config: BenchmarkConfig, model: nn.Module, device: torch.device) ->
 
 
 def encoding(config: BenchmarkConfig, model: Any, device: torch.device) -> dict[int, Task]:
-    """Frames through SlotEncoder, uint8 frames in, numpy features out; by batch."""
+    """Frames through SlotEncoder, uint8 frames in, numpy features out; by batch.
+
+    Those of 1 and of the batch size are always among them.
+    """
     size = config.model.image_size
     dtype: Literal["bfloat16", "float32"] = "bfloat16" if config.precision == "bf16" else "float32"
-    encoder = SlotEncoder(model, device=device, dtype=dtype, compile=config.compile)
+    batches = sorted({1, config.batch_size, *config.encode_batches})
+    encoder = SlotEncoder(
+        model, device=device, dtype=dtype, compile=config.compile, batch_size=max(batches)
+    )
     rng = np.random.default_rng(0)
     return {
         batch: partial(encoder.features, rng.integers(0, 256, (batch, size, size, 3), np.uint8))
-        for batch in config.encode_batches
+        for batch in batches
     }
 
 
@@ -112,29 +118,33 @@ def operations(model: Any, device: torch.device) -> dict[str, float]:
     counted["train"] = counter.get_total_flops() / len(x)
     model.zero_grad(set_to_none=True)
     model.eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model.infer(x)
-    counted["encode"] = counter.get_total_flops() / len(x)
+    counted["encode"] = infer_operations(model)
     model.train()
     return counted
 
 
-def kept_bytes(model: Any, x: Tensor, dtype: torch.dtype) -> int:
-    """Bytes that the forward pass keeps for the gradient, weights not counted, shared ones once."""
-    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+def kept_bytes(module: nn.Module, inputs: tuple[Tensor, ...], dtype: torch.dtype) -> int:
+    """Bytes that a forward pass keeps for the gradient, of activations alone, shared ones once."""
+    # Autocast casts weights to tensors of their own, which are told by their shapes.
+    weights = {tuple(p.shape) for p in module.parameters()}
     seen: dict[int, int] = {}
 
     def pack(value: Tensor) -> Tensor:
-        storage = value.untyped_storage()
-        if storage.data_ptr() not in own:
+        if tuple(value.shape) not in weights:
+            storage = value.untyped_storage()
             seen[storage.data_ptr()] = storage.nbytes()
         return value
 
     enabled = dtype != torch.float32
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
-        with torch.autocast(x.device.type, dtype, enabled=enabled):
-            out = model(x)
-    terms = out if isinstance(out, tuple) else (out,)
-    sum(term.float().sum() for term in terms).backward()
-    model.zero_grad(set_to_none=True)
+        with torch.autocast(inputs[0].device.type, dtype, enabled=enabled):
+            out = module(*inputs)
+    total(out).backward()
+    module.zero_grad(set_to_none=True)
     return sum(seen.values())
+
+
+def total(out: Any) -> Tensor:
+    """Sum of a tensor, or of a tuple of tensors: something to take the gradient of."""
+    terms = out if isinstance(out, tuple) else (out,)
+    return torch.stack([term.float().sum() for term in terms]).sum()

@@ -4,6 +4,7 @@ An image depends on the data set's options, the split and its own number alone, 
 split, made anywhere and joined in order, are the split.
 """
 
+import json
 import os
 import re
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from genesis_rl.data.cache import check_split
+from genesis_rl.data.cache import check_split, open_or_make
 from genesis_rl.data.multi_dsprites import MultiDSpritesConfig, write_multi_dsprites
 from genesis_rl.data.pack import Pack, PackWriter
 from genesis_rl.data.sprite_scenes import FreeScenes, SpriteScenesConfig, write_sprite_scenes
@@ -39,6 +40,8 @@ GENERATED = ("multi_dsprites", *_WORLDS)
 DEFAULT_SIZES = {"train": 50_000, "validation": 10_000, "test": 10_000}
 
 _CHUNK = 4096  # images copied at a time
+# What PackWriter itself says in meta.json.
+_OF_A_PACK = ("format", "num_images", "image_size", "masks", "factors")
 _SHARD = re.compile(r"shard-(\d+)-of-(\d+)")
 
 
@@ -101,9 +104,26 @@ def shard_folder(out: str | os.PathLike[str], split: str, shard: int, shards: in
     return Path(out) / "shards" / split / f"shard-{shard:05d}-of-{shards:05d}"
 
 
+def write_split(data: Generated, out: str | os.PathLike[str], split: str, count: int) -> Path:
+    """Draw a whole split as the pack ``out/split``, unless it is there.
+
+    Returns:
+        The pack's folder.
+
+    Raises:
+        ValueError: if the folder holds other data.
+        OSError: if it cannot be written.
+    """
+    check_split(split)
+    folder = Path(out) / split
+    pack = open_or_make(folder, lambda path: data.write(path, split, 0, count))
+    _check_same(pack, data.meta(split, count), "num_images")
+    return folder
+
+
 def write_shard(
     data: Generated, out: str | os.PathLike[str], split: str, count: int, shard: int, shards: int
-) -> Path | None:
+) -> Path:
     """Draw one of a split's shards, unless it is there.
 
     Args:
@@ -115,10 +135,11 @@ def write_shard(
         shards: how many there are.
 
     Returns:
-        The shard's folder; None if it was there.
+        The shard's folder.
 
     Raises:
-        ValueError: for a split, shard or number of images that cannot be.
+        ValueError: for a split, shard or number of images that cannot be, or if the folder holds
+            other data.
         OSError: if it cannot be written.
     """
     check_split(split)
@@ -127,13 +148,27 @@ def write_shard(
     if count < shards:
         raise ValueError(f"{count} images make no {shards} shards; wanted fewer shards.")
     folder = shard_folder(out, split, shard, shards)
-    if folder.is_dir():
-        Pack.open(folder)  # or an error that says what is wrong with it
-        return None
     first, end = (count * i // shards for i in (shard, shard + 1))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    data.write(folder, split, first, end - first)
+    pack = open_or_make(folder, lambda path: data.write(path, split, first, end - first))
+    _check_same(pack, data.meta(split, end - first))
+    if len(pack) != end - first:
+        raise ValueError(
+            f"{folder} has {len(pack)} images; {count} images in {shards} shards make {end - first}"
+            " here. Choose another folder, or delete it."
+        )
     return folder
+
+
+def _check_same(pack: Pack, wanted: dict[str, Any], *more: str) -> None:
+    """Refuse a pack that was drawn with other options, before it is taken for the wanted one."""
+    plain = json.loads(json.dumps(wanted))  # tuples become lists, as on disk
+    for name, value in plain.items():
+        mine = pack.meta.get(name)
+        if (name not in _OF_A_PACK or name in more) and mine != value:
+            raise ValueError(
+                f"{pack.folder} has {name} {mine!r}, not {value!r}: choose another folder, or "
+                "delete it."
+            )
 
 
 def join_shards(out: str | os.PathLike[str], split: str) -> Path:
@@ -143,7 +178,8 @@ def join_shards(out: str | os.PathLike[str], split: str) -> Path:
         The pack's folder; the shards are left to be deleted by whoever made them.
 
     Raises:
-        ValueError: if there are none, one is missing or broken, or they are of different data.
+        ValueError: if there are none, one is missing or broken, they are of different data or
+            sizes, or the folder holds another pack.
         OSError: if the pack cannot be written.
     """
     check_split(split)
@@ -159,28 +195,27 @@ def join_shards(out: str | os.PathLike[str], split: str) -> Path:
     if missing:
         raise ValueError(f"{place} lacks {len(missing)} of {shards} shards, first {missing[0]}.")
     packs = [Pack.open(folder) for folder in folders]
-    kinds = [{k: v for k, v in pack.meta.items() if k not in _OF_A_SHARD} for pack in packs]
-    for folder, kind in zip(folders, kinds, strict=True):
-        if kind != kinds[0]:
-            raise ValueError(f"{folder} is of other data than {folders[0].name}.")
-    target, total = Path(out) / split, sum(map(len, packs))
+    meta = {k: v for k, v in packs[0].meta.items() if k not in _OF_A_PACK}
+    total = sum(map(len, packs))
+    for i, pack in enumerate(packs):
+        _check_same(pack, meta)
+        if len(pack) != total * (i + 1) // shards - total * i // shards:
+            raise ValueError(
+                f"{pack.folder} has {len(pack)} images, which is no share of {total}: the shards "
+                "are of splits of different sizes."
+            )
+    joined = open_or_make(Path(out) / split, lambda path: _write(packs, path, total, meta))
+    _check_same(joined, {**meta, "num_images": total}, "num_images")
+    return joined.folder
+
+
+def _write(packs: list[Pack], folder: Path, total: int, meta: dict[str, Any]) -> None:
     size = packs[0].images.shape[1]
-    meta = {k: v for k, v in kinds[0].items() if k not in _OF_A_PACK}
-    with PackWriter(target, total, size, masks=packs[0].masks is not None, meta=meta) as writer:
+    with PackWriter(folder, total, size, masks=packs[0].masks is not None, meta=meta) as writer:
         for pack in packs:
-            _copy(pack, writer)
-    return target
-
-
-# What the meta.json of shards of the same data may differ in; and what PackWriter says itself.
-_OF_A_SHARD = ("num_images", "first")
-_OF_A_PACK = ("format", "num_images", "image_size", "masks", "factors")
-
-
-def _copy(pack: Pack, writer: PackWriter) -> None:
-    factors = pack.factors
-    for first in range(0, len(pack), _CHUNK):
-        rows = slice(first, first + _CHUNK)
-        masks = None if pack.masks is None else np.asarray(pack.masks[rows])
-        parts = {name: values[rows] for name, values in factors.items()}
-        writer.write(np.asarray(pack.images[rows]), masks, **parts)
+            factors = pack.factors
+            for first in range(0, len(pack), _CHUNK):
+                rows = slice(first, first + _CHUNK)
+                masks = None if pack.masks is None else np.asarray(pack.masks[rows])
+                parts = {name: values[rows] for name, values in factors.items()}
+                writer.write(np.asarray(pack.images[rows]), masks, **parts)

@@ -30,10 +30,18 @@ def read_report(folder: Path) -> dict[str, Any]:
     return report
 
 
+def public_report_settings(report: dict[str, Any]) -> dict[str, Any]:
+    """A distillation's settings without what they say about the machine."""
+    kept = {name: value for name, value in report["settings"].items() if name != "out"}
+    names = {key: kept[key] and Path(kept[key]).name for key in ("teacher", "data")}
+    return kept | names
+
+
 def student_card(
     report: dict[str, Any],
     loaded: Pretrained,
     *,
+    rounded: bool,
     load_by: str | None,
     title: str | None,
     license: str,
@@ -43,6 +51,7 @@ def student_card(
     Args:
         report: the distillation's.
         loaded: the student.
+        rounded: whether the weights are stored in bfloat16.
         load_by: what genesis_rl.load takes; None: to be filled in.
         title: the title; None: what it is.
         license: of the weights.
@@ -72,7 +81,10 @@ def student_card(
         f"slots = model.infer(images)  # (B, 3, {size}, {size}) in [0, 1] -> {slots} slots each\n"
         "```",
         "## Fidelity\n\nOn held-out images; r2 is the share of the teacher's variance that it "
-        "explains.\n\n" + _table(("score", "value"), _rows(report["fidelity"])),
+        "explains."
+        + " The weights were rounded to bfloat16 after this." * rounded
+        + "\n\n"
+        + _table(("score", "value"), _rows(report["fidelity"])),
         f"## Speed\n\nMilliseconds for a batch on {report['hardware']}.\n\n"
         + _table(
             ("frames", "teacher", "student"),

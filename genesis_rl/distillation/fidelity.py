@@ -1,18 +1,17 @@
 """How close a student's slots are to its teacher's, and how much sooner they are there."""
 
-import statistics
-import time
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from genesis_rl import metrics
 from genesis_rl.data import Pack
 from genesis_rl.perception import SlotEncoder
 from genesis_rl.slots import SceneModel
+from genesis_rl.timing import medians
 from genesis_rl.training.validate import device_of, labelled_images
 
 #: Batch sizes whose latency is told.
@@ -20,9 +19,40 @@ BATCHES = (1, 8, 32)
 _REPEATS, _WARMUP = 15, 3
 
 
+class Sight(NamedTuple):
+    """What a model sees in the first images of a pack.
+
+    Attributes:
+        features: (n, K, D_m + D_c + 3), latents and mask geometry, float64.
+        scores: segmentation scores of each image by name, as far as there are true masks.
+    """
+
+    features: Tensor
+    scores: dict[str, Tensor]
+
+
 @torch.inference_mode()
-def fidelity(student: SceneModel, teacher: SceneModel, pack: Pack, count: int) -> dict[str, float]:
-    """Compare slots on the first images of a pack; both models are in eval mode.
+def see(model: SceneModel, pack: Pack, count: int) -> Sight:
+    """Infer the slots of the first images of a pack; the model is in eval mode."""
+    parts = []
+    scores: dict[str, list[Tensor]] = {}
+    for images, masks in labelled_images(pack, count, device_of(model)):
+        slots = model.infer(images)
+        parts.append(torch.cat([slots.features, slots.mask_geometry()], dim=2).double())
+        if masks is not None:
+            segmented = metrics.image_scores(masks, metrics.segment(slots.log_pi))
+            for name, values in segmented.items():
+                scores.setdefault(name, []).append(values)
+    return Sight(torch.cat(parts), {name: torch.cat(values) for name, values in scores.items()})
+
+
+def fidelity(student: Sight, teacher: Sight, latent_sizes: tuple[int, int]) -> dict[str, float]:
+    """Compare what two models see in the same images.
+
+    Args:
+        student: what the student sees.
+        teacher: what its teacher sees.
+        latent_sizes: (D_m, D_c).
 
     Returns:
         ``r2_z_m``, ``r2_z_c``, ``r2_geometry`` (as far as there are such latents): the share of
@@ -31,21 +61,9 @@ def fidelity(student: SceneModel, teacher: SceneModel, pack: Pack, count: int) -
         that of all latents, each in units of its standard deviation; and with true masks ``ari``,
         ``msc`` and so on of both, the teacher's as ``teacher_...``.
     """
-    device = device_of(student)
-    seen: list[list[Tensor]] = [[], []]
-    scores: dict[str, list[Tensor]] = {}
-    for images, masks in labelled_images(pack, count, device):
-        for prefix, model, parts in (("", student, seen[0]), ("teacher_", teacher, seen[1])):
-            slots = model.infer(images)
-            parts.append(torch.cat([slots.features, slots.mask_geometry()], dim=2).double())
-            if masks is not None:
-                segmented = metrics.image_scores(masks, metrics.segment(slots.log_pi))
-                for name, values in segmented.items():
-                    scores.setdefault(prefix + name, []).append(values)
-    mine, theirs = (torch.cat(parts) for parts in seen)  # (n, K, D + 3)
-    d_m, d_c = student.latent_sizes
-    result = {}
-    first = 0
+    mine, theirs = student.features, teacher.features
+    d_m, d_c = latent_sizes
+    result, first = {}, 0
     for name, width in (("z_m", d_m), ("z_c", d_c), ("geometry", 3)):
         if width:
             part = slice(first, first + width)
@@ -54,7 +72,8 @@ def fidelity(student: SceneModel, teacher: SceneModel, pack: Pack, count: int) -
     mine, theirs = mine[..., : d_m + d_c], theirs[..., : d_m + d_c]
     spread = theirs.flatten(0, 1).std(0).clamp_min(1e-6)
     result["r2"] = _explained(mine / spread, theirs / spread)
-    averages = metrics.average({name: torch.cat(parts) for name, parts in scores.items()})
+    named = {f"teacher_{name}": values for name, values in teacher.scores.items()}
+    averages = metrics.average({**student.scores, **named})
     return result | {k: v for k, v in averages.items() if not k.endswith("_images")}
 
 
@@ -71,27 +90,14 @@ def speed(encoders: dict[str, SlotEncoder]) -> list[dict[str, Any]]:
         (uint8 frames in, slots with mask geometry as an array out).
     """
     rows = []
+    rng = np.random.default_rng(0)
     for batch in BATCHES:
-        times: dict[str, list[float]] = {name: [] for name in encoders}
-        for turn in range(_WARMUP + _REPEATS):
-            for name, encoder in encoders.items():
-                size = encoder.image_size
-                frames = np.random.default_rng(turn).integers(
-                    0, 256, (batch, size, size, 3), dtype=np.uint8
-                )
-                began = time.perf_counter()
-                encoder.features(frames, mask_geometry=True)
-                if turn >= _WARMUP:
-                    times[name].append(time.perf_counter() - began)
-        ms = {name: 1e3 * statistics.median(values) for name, values in times.items()}
-        rows.append({"batch": batch, "ms": ms})
+        tasks = {}
+        for name, encoder in encoders.items():
+            size = encoder.image_size
+            frames = rng.integers(0, 256, (batch, size, size, 3), np.uint8)
+            tasks[name] = partial(encoder.features, frames, mask_geometry=True)
+        device = next(iter(encoders.values())).device
+        seconds = medians(tasks, _REPEATS, _WARMUP, device)
+        rows.append({"batch": batch, "ms": {name: 1e3 * s for name, s in seconds.items()}})
     return rows
-
-
-def flops(model: SceneModel) -> int:
-    """Floating-point operations of convolutions and matrix products to infer one image's slots."""
-    size = model.config.image_size
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
-        model.infer(torch.zeros(1, 3, size, size, device=device_of(model)))
-    return int(counter.get_total_flops())

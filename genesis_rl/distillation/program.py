@@ -1,7 +1,7 @@
 """One call from settings to a student, its fidelity and its speed."""
 
-import dataclasses
 import json
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -10,20 +10,18 @@ from genesis_rl.checkpoint import Pretrained, fingerprint, load_pretrained, pick
 from genesis_rl.data import Pack, open_dataset
 from genesis_rl.data.originals import parse_options
 from genesis_rl.distillation.config import DistillConfig
-from genesis_rl.distillation.fidelity import fidelity, flops, speed
+from genesis_rl.distillation.fidelity import fidelity, see, speed
 from genesis_rl.distillation.training import DistillTrainer
 from genesis_rl.files import new_file
 from genesis_rl.models.distilled import Distilled, DistilledConfig
 from genesis_rl.perception import SlotEncoder
-from genesis_rl.process import hardware, versions
+from genesis_rl.process import hardware, keep_freed_memory, versions
+from genesis_rl.timing import infer_operations
 from genesis_rl.training.run import Run
+from genesis_rl.training.steps import StoppedError
 
 #: What a run's folder holds beside the training's files.
 REPORT = "report.json"
-
-
-class StoppedError(Exception):
-    """SIGTERM ended the training, which can be gone on with."""
 
 
 def distill(config: DistillConfig) -> dict[str, Any]:
@@ -41,6 +39,9 @@ def distill(config: DistillConfig) -> dict[str, Any]:
         NonFiniteError: if the training fails.
         StoppedError: if SIGTERM came.
     """
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    keep_freed_memory()
     device = pick_device(config.device)
     teacher = load_pretrained(config.teacher, device=device)
     model = teacher.model
@@ -60,18 +61,22 @@ def distill(config: DistillConfig) -> dict[str, Any]:
     if trainer.stopped:
         raise StoppedError(f"stopped at step {trainer.step}; go on with --resume")
     best = SlotEncoder(trainer.folder.best, device=device)
+    seen, taught = (see(m, packs["test"], config.eval_images) for m in (best.model, encoder.model))
     report: dict[str, Any] = {
         "teacher": teacher.metadata["model"],
         "teacher_fingerprint": encoder.fingerprint,
         "fingerprint": best.fingerprint,
-        "fidelity": fidelity(best.model, encoder.model, packs["test"], config.eval_images),
-        "flops": {"teacher": flops(encoder.model), "student": flops(best.model)},
+        "fidelity": fidelity(seen, taught, student.latent_sizes),
+        "flops": {
+            "teacher": infer_operations(encoder.model),
+            "student": infer_operations(best.model),
+        },
         "parameters": sum(p.numel() for p in student.student.parameters()),
         "speed": speed({"teacher": encoder, "student": best}),
         "threads": torch.get_num_threads(),
         "steps": trainer.step,
         "minutes": trainer.seconds / 60,
-        "settings": json.loads(json.dumps(dataclasses.asdict(config), default=str)),
+        "settings": json.loads(json.dumps(asdict(config), default=str)),
         "hardware": hardware(device),
         "versions": versions(),
     }
@@ -88,7 +93,7 @@ def _student(config: DistillConfig, teacher: Pretrained) -> Distilled:
     student = Distilled(
         DistilledConfig(
             teacher.metadata["model"],
-            dataclasses.asdict(model.config),
+            asdict(model.config),
             channels=config.channels,
             context_size=config.context_size,
             slot_size=config.slot_size,
@@ -102,7 +107,13 @@ def _student(config: DistillConfig, teacher: Pretrained) -> Distilled:
 def _open(config: DistillConfig, split: str) -> Pack:
     """A split of the settings' data, or of the teacher's own."""
     if config.data is None:
-        return Run.open(config.teacher).config.open_data(split)
+        try:
+            run = Run.open(config.teacher)
+        except ValueError as error:
+            raise ValueError(f"{error} Name the images by data (--data).") from error
+        if parse_options(config.data_options):
+            raise ValueError("data_options go with data; without it the data are the teacher's.")
+        return replace(run.config, eval_images=config.eval_images).open_data(split)
     options = parse_options(config.data_options)
     if split != "train" and "num_images" in options:
         options["num_images"] = min(options["num_images"], config.eval_images)

@@ -12,13 +12,13 @@ from torch import Tensor
 from genesis_rl.data import Pack
 from genesis_rl.data.feed import ImageFeed, batch_indices
 from genesis_rl.distillation.config import DistillConfig
-from genesis_rl.distillation.fidelity import fidelity
+from genesis_rl.distillation.fidelity import fidelity, see
 from genesis_rl.distillation.targets import infer_targets
 from genesis_rl.models.distilled import Distilled
 from genesis_rl.slots import SceneModel
 from genesis_rl.training.folder import TrainingFolder
 from genesis_rl.training.steps import StepTrainer, Validation
-from genesis_rl.training.validate import pictures
+from genesis_rl.training.validate import decomposition
 
 _WARMUP = 100
 
@@ -73,13 +73,14 @@ class DistillTrainer(StepTrainer):
         """
         folder = DistillFolder(config, fingerprint)
         device = next(model.parameters()).device
-        self.teacher, self.held_out = teacher, packs["validation"]
+        self.held_out = packs["validation"]
         self.count = min(config.num_images, len(packs["train"]))
         if self.count < config.batch_size:
             raise ValueError(f"{self.count} images; batch_size is {config.batch_size}.")
         self.feed = ImageFeed(packs["train"], device)
         self.targets = infer_targets(teacher, self.feed, self.count)
         self._spread = self.targets.spread()
+        self._taught = see(teacher, self.held_out, config.eval_images)
         self.optimiser = torch.optim.Adam(
             model.student.parameters(), lr=config.learning_rate, fused=True
         )
@@ -110,7 +111,8 @@ class DistillTrainer(StepTrainer):
 
     def _validate(self) -> Validation:
         self.model.eval()
-        scores = fidelity(self.model, self.teacher, self.held_out, self.config.eval_images)
-        drawn = {"decomposition": pictures(self.model, self.held_out)["decomposition"]}
+        seen = see(self.model, self.held_out, self.config.eval_images)
+        scores = fidelity(seen, self._taught, self.model.latent_sizes)
+        drawn = {"decomposition": decomposition(self.model, self.held_out)}
         self.model.train()
         return Validation(scores, drawn, scores["r2"])

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from genesis_rl.benchmark.timing import medians
 from genesis_rl.data.sprite_scenes import FreeScenes, render_scenes
 from genesis_rl.frames import to_images
+from genesis_rl.timing import medians
 
 #: Largest difference from PyTorch that a file may show, see `deviation`.
 TOLERANCE = 1e-4

@@ -5,7 +5,7 @@ figures) is the teacher's; only the way from an image to its slots is another.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 import torch
@@ -26,7 +26,7 @@ MASK_STRIDE = 2**_HALVINGS
 
 @dataclass(frozen=True)
 class DistilledConfig:
-    """Shape of a student, and whose it is."""
+    """Shape of a student, and whose it is; equal teachers make equal configs."""
 
     teacher: str
     """name of the teacher's class in `genesis_rl.models.MODELS`"""
@@ -40,11 +40,15 @@ class DistilledConfig:
     """units of the hidden layer that makes each slot's latents"""
 
     def __post_init__(self) -> None:
-        """Check values; the teacher's config comes to one form, lists as tuples."""
+        """Check values; the teacher's config comes to one form, all of its fields given."""
         if self.teacher not in MODELS:
             raise ValueError(f"teacher is {self.teacher!r}; wanted one of {', '.join(MODELS)}.")
-        plain = {name: as_tuple(value) for name, value in self.teacher_config.items()}
-        object.__setattr__(self, "teacher_config", plain)
+        given = {name: as_tuple(value) for name, value in self.teacher_config.items()}
+        try:
+            whole = MODELS[self.teacher][0](**given)
+        except TypeError as error:
+            raise ValueError(f"teacher_config does not fit {self.teacher}: {error}") from error
+        object.__setattr__(self, "teacher_config", asdict(whole))
         check_channels(self, "channels")
         if len(self.channels) < _HALVINGS:
             raise ValueError(f"channels is {self.channels}; wanted at least {_HALVINGS}.")
@@ -60,7 +64,7 @@ class DistilledConfig:
     @property
     def num_slots(self) -> int:
         """K, the teacher's."""
-        return int(self.teacher_config.get("num_slots", 1))
+        return int(self.teacher_config.get("num_slots", 1))  # a VAE has one
 
 
 class SlotRegressor(nn.Module):
@@ -127,18 +131,11 @@ class Distilled(BaseModel):
     config: DistilledConfig
 
     def __init__(self, config: DistilledConfig) -> None:
-        """Build both with fresh weights.
-
-        Raises:
-            ValueError: if the teacher's config is none of its class's.
-        """
+        """Build both with fresh weights."""
         super().__init__()
         self.config = config
         config_class, _ = MODELS[config.teacher]
-        try:
-            self.teacher: BaseModel = build_model(config_class(**config.teacher_config))
-        except TypeError as error:
-            raise ValueError(f"teacher_config does not fit {config.teacher}: {error}") from error
+        self.teacher: BaseModel = build_model(config_class(**config.teacher_config))
         self.student = SlotRegressor(config, sum(self.latent_sizes))
 
     @property

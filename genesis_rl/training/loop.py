@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -53,13 +54,24 @@ def train_terms(
     return terms.nll.mean(), terms.kl_m.sum(1).mean(), terms.kl_c.sum(1).mean()
 
 
-def _take_weights(model: Any, source: str) -> None:
-    """Start from a pretrained model's weights.
+def _load(source: str) -> Any:
+    """Load the model that a training starts from.
 
     Raises:
-        ValueError: if it cannot be loaded, is of another class, or has other shapes.
+        ValueError: if it cannot be loaded.
     """
-    other: Any = load_pretrained(source, device="cpu").model
+    path = Path(source)
+    if path.parts[0] == "runs" and not path.exists():  # where presets write: no owner on the Hub
+        raise ValueError(f"init {source} is not there; wanted it trained first (--preset NAME).")
+    return load_pretrained(source, device="cpu").model
+
+
+def _take_weights(model: Any, other: Any, source: str) -> None:
+    """Start from another model's weights; ``source`` names it.
+
+    Raises:
+        ValueError: if it is of another class, or has other shapes.
+    """
     if type(other) is not type(model):
         raise ValueError(
             f"init {source} is a {type(other).__name__}; wanted a {type(model).__name__}, as model."
@@ -119,13 +131,14 @@ class Trainer(StepTrainer):
             )
         keep_freed_memory()
         folder = RunFolder(config)
+        start = None if config.init is None or folder.started else _load(config.init)
         with self.accelerator.main_process_first():
             self.train_data = config.open_data("train")
             self.validation_data = config.open_data("validation")
         torch.manual_seed(config.seed)
         model = build_model(config.model)
-        if config.init is not None and not folder.started:
-            _take_weights(model, config.init)
+        if start is not None:
+            _take_weights(model, start, str(config.init))
         if config.recompute:
             model.recompute = True
         self._processes = self.accelerator.num_processes
@@ -157,7 +170,7 @@ class Trainer(StepTrainer):
         """
         try:
             return super().run()
-        except NonFiniteError:
+        except (NonFiniteError, torch.OutOfMemoryError):
             raise
         except RuntimeError as error:
             if self._processes == 1:
@@ -170,7 +183,8 @@ class Trainer(StepTrainer):
     def _look_up(self, seconds: float) -> None:
         if self._processes == 1:
             super()._look_up(seconds)
-        elif self.step % _AGREE_STEPS == 0:  # in between, clocks stand still: schedules go by them
+        elif self.step % _AGREE_STEPS == 0 or self.step >= self.config.steps:
+            # In between clocks stand still: schedules go by them.
             self.seconds, self._stopping = agree(seconds, self._stop.received, self.device)
 
     # ---- updates -----------------------------------------------------------------------------
@@ -233,7 +247,7 @@ class Trainer(StepTrainer):
     # ---- looking -----------------------------------------------------------------------------
 
     def _describe(self, means: dict[str, float]) -> tuple[dict[str, float], str]:
-        rate = self.step * self.config.batch_size / max(self.seconds, 1e-9)
+        rate = self.step * self.config.batch_size / self.seconds if self.seconds else 0.0
         text = (
             f"{rate:.0f} img/s, nll {means['nll']:.0f}, kl {means['kl_m'] + means['kl_c']:.0f}, "
             f"beta {means['beta']:.1e}"

@@ -75,11 +75,9 @@ def synchronised(model: nn.Module, device: torch.device) -> nn.Module:
     if device.type == "cuda":
         converted: Any = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         return cast("nn.Module", converted)
-    for parent in list(model.modules()):
-        for name, child in parent.named_children():
-            if type(child) is nn.BatchNorm2d:
-                child.__class__ = SyncedBatchNorm2d
-                setattr(parent, name, child)
+    for module in model.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = SyncedBatchNorm2d
     return model
 
 

@@ -91,18 +91,28 @@ def baseline_scores(pack: Pack, count: int, num_slots: int) -> dict[str, dict[st
 
 
 @torch.inference_mode()
+def decomposition(model: SceneModel, pack: Pack) -> npt.NDArray[np.uint8]:
+    """Decompositions of held-out images as a picture grid."""
+    with eval_mode(model):
+        images, _ = next(labelled_images(pack, _PICTURES, device_of(model)))
+        decoded = model.decode(model.infer(images))
+    return visualize.decomposition_grid(images, decoded, scale=_scale(images.shape[-1]))
+
+
+def _scale(side: int) -> int:
+    """How much larger small images are drawn."""
+    return max(1, 64 // side)
+
+
+@torch.inference_mode()
 def pictures(model: SceneModel, pack: Pack, *, seed: int = 0) -> dict[str, npt.NDArray[np.uint8]]:
     """Decompositions of held-out images and scenes from the prior, as picture grids."""
-    device = device_of(model)
-    generator = torch.Generator(device).manual_seed(seed)
+    generator = torch.Generator(device_of(model)).manual_seed(seed)
     with eval_mode(model):
-        images, _ = next(labelled_images(pack, _PICTURES, device))
-        decoded = model.decode(model.infer(images))
         scenes = model.decode(model.sample(_PICTURES, generator=generator))
-    scale = max(1, 64 // images.shape[-1])
     return {
-        "decomposition": visualize.decomposition_grid(images, decoded, scale=scale),
-        "samples": visualize.sample_grid(scenes, scale=scale),
+        "decomposition": decomposition(model, pack),
+        "samples": visualize.sample_grid(scenes, scale=_scale(pack.images.shape[1])),
     }
 
 

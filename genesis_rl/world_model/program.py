@@ -8,6 +8,7 @@ from rich.table import Table
 
 from genesis_rl.files import new_file
 from genesis_rl.process import hardware, versions
+from genesis_rl.training.steps import StoppedError
 from genesis_rl.visualize import curves, save_gif, save_png
 from genesis_rl.world_model.config import WorldTrainConfig
 from genesis_rl.world_model.evaluation import evaluate
@@ -19,10 +20,6 @@ from genesis_rl.world_model.training import WorldTrainer
 #: What a run's folder holds beside the training's files.
 REPORT = "report.json"
 _BASELINE = "mlp"
-
-
-class StoppedError(Exception):
-    """SIGTERM ended a training, which can be gone on with."""
 
 
 def train_world_model(config: WorldTrainConfig) -> dict[str, Any]:

@@ -349,3 +349,15 @@ def test_recomputing_changes_nothing(name: str) -> None:
     for parameter, value in kept.named_parameters():
         torch.testing.assert_close(grads[parameter].grad, value.grad)
     torch.testing.assert_close(spared.state_dict(), kept.state_dict())  # running statistics, too
+
+
+@torch.no_grad()
+def test_shares_of_a_batch_make_the_whole(model: Any) -> None:
+    """Processes that share a batch draw one noise, so that their terms are those of one process."""
+    model.double()
+    x = images(6).double()
+    whole = model(x, generator=torch.Generator().manual_seed(4))
+    for rank in range(2):
+        part = model(x[rank::2], generator=torch.Generator().manual_seed(4), share=(rank, 2))
+        for name in ("nll", "kl_m", "kl_c"):
+            torch.testing.assert_close(getattr(part, name), getattr(whole, name)[rank::2])

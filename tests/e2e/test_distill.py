@@ -89,7 +89,15 @@ def test_a_student_sees_what_its_teacher_sees(run_program: Run, tmp_path: Path) 
     status, _, errors = run_program("pretrain/share.py", str(out), *flags)
     assert status == 0, errors
     card = (shared / "README.md").read_text()
-    assert f"| r2 | {scores['r2']:.4f} |" in card and str(tmp_path) not in card
+    assert f"| r2 | {scores['r2']:.4f} |" in card and "rounded to bfloat16" in card
+    for path in (shared / "README.md", shared / "config.json"):
+        assert str(tmp_path) not in path.read_text(), path
+    status, _, errors = run_program(
+        *("pretrain/share.py", str(out), "--out", str(tmp_path / "last"), "--which", "last"),
+        *("--device", "cpu"),
+    )
+    same = load_pretrained(out / "last", device="cpu").metadata["step"] == 400
+    assert same and (status == 0 or "is not the student that the run's report is of" in errors)
     frames = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
     np.testing.assert_allclose(
         SlotEncoder(shared, device="cpu").features(frames), student.features(frames), atol=0.1
@@ -177,4 +185,5 @@ def test_a_teacher_must_be_known() -> None:
     with pytest.raises(ValueError, match="teacher is 'slate'; wanted one of genesis"):
         DistilledConfig("slate", {"image_size": 32})
     with pytest.raises(ValueError, match="teacher_config does not fit genesis"):
-        Distilled(DistilledConfig("genesis", {"image_size": 32, "colour": 3}))
+        DistilledConfig("genesis", {"image_size": 32, "colour": 3})
+    assert DistilledConfig("genesis", {}).num_slots == 5

@@ -47,15 +47,17 @@ def test_all_at_once_and_by_a_job_array(
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     status, _, errors = run_program(PROGRAM, *flags, str(whole))
     assert status == 0, errors
-    assert sorted(p.name for p in whole.iterdir()) == ["shards", "test", "train", "validation"]
+    assert sorted(p.name for p in whole.glob("[!.]*")) == ["test", "train", "validation"]
     for task in range(2):
         monkeypatch.setenv("SLURM_ARRAY_TASK_ID", str(task))
-        status, shown, errors = run_program(PROGRAM, *flags, str(parts), "--shards", "2")
+        status, _, errors = run_program(PROGRAM, *flags, str(parts), "--shards", "2")
         assert status == 0, errors
-    status, shown, _ = run_program(PROGRAM, *flags, str(parts), "--shards", "2")
-    assert status == 0 and "shard 1 of train is there" in shown
-    status, _, errors = run_program(PROGRAM, *flags, str(parts), "--join")
-    assert status == 0, errors
+    before = (parts / "shards" / "train" / "shard-00001-of-00002").stat().st_mtime_ns
+    assert run_program(PROGRAM, *flags, str(parts), "--shards", "2")[0] == 0
+    assert (parts / "shards" / "train" / "shard-00001-of-00002").stat().st_mtime_ns == before
+    for _ in range(2):  # what is there is not joined again
+        status, _, errors = run_program(PROGRAM, *flags, str(parts), "--join")
+        assert status == 0, errors
     for split in ("train", "validation", "test"):
         a, b = Pack.open(whole / split), Pack.open(parts / split)
         np.testing.assert_array_equal(a.images, b.images)
@@ -67,7 +69,8 @@ def test_misuse(run_program: Run, tmp_path: Path) -> None:
     for arguments, message in (
         (("clevr", out), "data 'clevr' is not drawn; wanted one of multi_dsprites, object_goal"),
         (("object_goal", out, *quick, "--shards", "2", "--shard", "2"), "wanted 0 to 1"),
-        (("object_goal", out, *quick, "--shards", "5"), "4 images make no 5 shards"),
+        (("object_goal", out, *quick, "--shards", "5", "--shard", "0"), "make no 5 shards"),
+        (("object_goal", out, "--num-images", "0"), "num_images is 0; wanted at least 1"),
         (("object_goal", out, "--join"), "has shards of none"),
         (("object_goal", out, "--options", '{"size": 3}'), "unknown option 'size'"),
     ):
@@ -77,3 +80,24 @@ def test_misuse(run_program: Run, tmp_path: Path) -> None:
     assert run_program(PROGRAM, *only)[0] == 0
     status, _, errors = run_program(PROGRAM, "object_goal", out, "--split", "train", "--join")
     assert status == 2 and "lacks 2 of 3 shards, first shard-00001-of-00003" in errors
+
+
+def test_what_is_there_must_be_what_is_wanted(run_program: Run, tmp_path: Path) -> None:
+    out = str(tmp_path / "out")
+    options = OPTIONS["object_goal"]
+    other = json.dumps({**options, "seed": 4})
+
+    def draw(*flags: str) -> tuple[int, str]:
+        status, _, errors = run_program(PROGRAM, "object_goal", out, "--split", "train", *flags)
+        return status, errors
+
+    mine = ("--options", json.dumps(options), "--shards", "2")
+    assert draw(*mine, "--num-images", "8", "--shard", "0")[0] == 0
+    status, errors = draw("--options", other, *mine[2:], "--num-images", "8", "--shard", "0")
+    assert status == 2 and "has seed 3, not 4: choose another folder" in errors
+    status, errors = draw(*mine, "--num-images", "20", "--shard", "0")
+    assert status == 2 and "has 4 images; 20 images in 2 shards make 10 here" in errors
+    # Shards of splits of different sizes, side by side, are no split.
+    assert draw(*mine, "--num-images", "20", "--shard", "1")[0] == 0
+    status, errors = draw("--join")
+    assert status == 2 and "the shards are of splits of different sizes" in errors

@@ -105,7 +105,10 @@ def test_two_processes_compute_what_one_does(data_root: Path, tmp_path: Path) ->
     first, second = (load_file(out / "last" / "model.safetensors") for out in (one, two))
     assert first.keys() == second.keys()  # the norms that look at both batches leave no trace
     for name, value in first.items():
+        # Adam's first updates are as large where gradients are rounding as where they are not, so
+        # single weights may part; all together they have not.
         torch.testing.assert_close(second[name], value, rtol=1e-3, atol=2e-3, msg=name)
+        assert (second[name] - value).double().square().mean().sqrt() < 1e-4, name
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from genesis_rl.blocks import (
     GatedEncoder,
     NormedConv,
     UNet,
+    _kept_statistics,
     check_image_size,
     conv_norm,
     flatten_map,
@@ -131,3 +132,13 @@ def test_any_normed_convolution_folds() -> None:
     assert expected.shape == (2, 5, 4, 4)
     torch.testing.assert_close(fold_batch_norm(layer)(x), expected)
     assert isinstance(layer.norm, torch.nn.Identity)
+
+
+def test_recomputing_leaves_statistics_of_any_batch_norm() -> None:
+    """SyncBatchNorm, which takes BatchNorm2d's place on several GPUs, is no subclass of it."""
+    norm = torch.nn.SyncBatchNorm(2)
+    with _kept_statistics(torch.nn.Sequential(norm)):
+        assert norm.momentum == 0
+        assert norm.num_batches_tracked is not None
+        norm.num_batches_tracked.add_(1)
+    assert norm.momentum == 0.1 and norm.num_batches_tracked == 0

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from genesis_rl import training
 from genesis_rl.agents.collect import collect_with_agent
 from genesis_rl.agents.dreaming.config import DreamConfig
 from genesis_rl.data.pack import Pack
@@ -56,7 +57,7 @@ def go_round(config: DreamConfig, number: int, world: WorldModel) -> tuple[Path,
                     tensorboard=config.tensorboard,
                 )
             )
-    except (recorder.StoppedError, program.StoppedError) as error:
+    except (recorder.StoppedError, training.StoppedError) as error:
         raise StoppedError(f"stopped in {home}") from error
     return home / "world", home / "data"
 

@@ -1,34 +1,14 @@
-"""Timing, and the machine's own speed to hold the times against."""
-
-import statistics
-import time
-from collections.abc import Callable, Mapping
+"""The machine's own speed, to hold times against."""
 
 import torch
 import torch.nn.functional as F
+
+from genesis_rl.timing import Task
 
 #: Side of the square matrices whose float32 product tells the machine's speed.
 MATMUL_SIDE = 4096
 # The convolution that tells the peak: as large as the model's own, and large enough to be fast.
 _CONV_BATCH, _CONV_CHANNELS, _CONV_SIDE, _CONV_KERNEL = 32, 64, 64, 5
-
-Task = Callable[[], object]
-
-
-def medians(
-    tasks: Mapping[str, Task], repeats: int, warmup: int, device: torch.device
-) -> dict[str, float]:
-    """Median seconds of each task, taken in turns so that a slow spell hits all alike."""
-    times: dict[str, list[float]] = {name: [] for name in tasks}
-    for turn in range(warmup + repeats):
-        for name, task in tasks.items():
-            began = time.perf_counter()
-            task()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            if turn >= warmup:
-                times[name].append(time.perf_counter() - began)
-    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def matmul(device: torch.device) -> tuple[Task, float]:
