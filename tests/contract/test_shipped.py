@@ -1,0 +1,64 @@
+"""The models that come with the package load by name, offline, and see what their cards say."""
+
+import re
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+import genesis_rl
+from genesis_rl import weights
+from genesis_rl.data import Pack, PackWriter
+from genesis_rl.data.sprite_scenes import render_scenes
+from genesis_rl.perception import SlotEncoder
+from genesis_rl.training.validate import validate
+from genesis_rl.worlds import ObjectGoalWorld
+
+NAMES = weights.shipped()
+FOLDER = Path(weights.__file__).parent / "pretrained"
+
+
+def test_there_are_some() -> None:
+    assert NAMES == ["sprites", "sprites-fast"]
+    for name in NAMES:
+        files = {path.name: path.stat().st_size for path in (FOLDER / name).iterdir()}
+        assert files.keys() == {"README.md", "config.json", "model.safetensors"}
+        assert sum(files.values()) < 10e6
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_they_load_by_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_hub(*_: object, **__: object) -> None:
+        raise AssertionError("asked the Hub")
+
+    monkeypatch.setattr(weights, "download", no_hub)
+    env = genesis_rl.GenesisObs(
+        gym.make("genesis_rl/ObjectGoal-v0"), name, mask_geometry=True, device="cpu"
+    )
+    observation, _ = env.reset(seed=0)
+    assert observation.shape == (7, 8 + 4 + 3)
+    card = (FOLDER / name / "README.md").read_text()
+    assert f'genesis_rl.load("{name}")' in card
+    assert not re.search(r"/(home|root|tmp|work)/", card)
+
+
+def test_sprites_takes_the_tasks_apart(tmp_path: Path) -> None:
+    scenes = render_scenes(ObjectGoalWorld(image_size=32), 100, split="test")
+    with PackWriter(tmp_path / "pack", 100, 32) as writer:
+        writer.write(scenes.images, scenes.masks)
+    scores = validate(genesis_rl.load("sprites", "cpu"), Pack.open(tmp_path / "pack"), 100)
+    assert scores["ari"] > 0.78 and scores["ari_fg"] > 0.74 and scores["msc"] > 0.71
+
+
+def test_the_student_sees_what_the_teacher_sees() -> None:
+    images = render_scenes(ObjectGoalWorld(image_size=64), 200, split="test").images
+    teacher, student = (
+        torch.from_numpy(SlotEncoder(name, device="cpu").features(images, mask_geometry=True))
+        for name in NAMES
+    )
+    rest = (student - teacher).square().sum((0, 1))
+    share = 1 - rest / (teacher - teacher.mean(0)).square().sum((0, 1))
+    assert float(share[:8].mean()) > 0.9 and float(share[-3:].mean()) > 0.8, share
+    assert np.isfinite(student.numpy()).all()
