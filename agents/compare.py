@@ -3,6 +3,7 @@
     python agents/compare.py --obs state pixels --agent.total-steps 200000
     python agents/compare.py --obs state genesis=runs/eyes random=runs/eyes vae=runs/bd-vae --jobs 4
     python agents/compare.py --preset published --agent.total-steps 2000000 --seeds 0 1 2
+    python agents/compare.py --obs pixels --also runs/compare --out runs/pixels
 
 The grid is task x obs x seed. The same command goes on where it was stopped: runs that ended are
 kept, others start over. Each run leaves run.json in its folder; the summary (comparison.json) holds
@@ -16,7 +17,13 @@ from collections.abc import Sequence
 
 import tyro
 
-from genesis_rl.agents.comparison import CompareConfig, StoppedError, train_all, write_summary
+from genesis_rl.agents.comparison import (
+    CompareConfig,
+    StoppedError,
+    read_others,
+    train_all,
+    write_summary,
+)
 from genesis_rl.agents.config import PRESETS, preset_flags
 from genesis_rl.agents.learning import TrainingError
 from genesis_rl.text_tables import as_text
@@ -39,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Compare; return the exit status."""
     try:
         config = parse(argv)
-        records = train_all(config, report=lambda line: print(line, flush=True))
+        others = read_others(config)
+        records = [*train_all(config, report=lambda line: print(line, flush=True)), *others]
         path = config.summary or config.out / "comparison.json"
         summary = write_summary(records, path)
     except TrainingError as error:

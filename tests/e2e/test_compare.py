@@ -98,6 +98,20 @@ def test_a_grid_ends_and_is_not_repeated(encoder: Path, tmp_path: Path, run_prog
     assert (folder / "1" / "agent" / "metrics.jsonl").stat().st_mtime_ns == kept
     assert (folder / "0" / "agent" / "metrics.jsonl").stat().st_mtime_ns > cut
 
+    # Another comparison sums them up beside its own.
+    beside = flags(
+        tmp_path / "other",
+        *("--obs", "pixels", "--seeds", "2", "--also", str(tmp_path / "grid")),
+        *("--summary", str(tmp_path / "both.json")),
+    )
+    status, _, errors = run_program("agents/compare.py", *beside)
+    assert (status, errors) == (0, "")
+    both = json.loads((tmp_path / "both.json").read_text())
+    assert [run["label"] for run in both["runs"]].count("state") == 2
+    assert both["tables"][0]["rows"][0][0] == "pixels"
+    status, _, errors = run_program("agents/compare.py", *beside[:-3], str(tmp_path / "none"))
+    assert status == 2 and "holds no run that has ended" in errors
+
     status, _, errors = run_program("agents/compare.py", *given, "--agent.ppo.gamma", "0.5")
     assert status == 2
     assert "holds a run with ppo" in errors

@@ -20,7 +20,7 @@ from genesis_rl.agents.env_maker import EnvMaker
 from genesis_rl.agents.evaluation import evaluate_agent
 from genesis_rl.agents.learning import AgentTrainer, TrainingError
 from genesis_rl.envs import TASKS
-from genesis_rl.files import new_file
+from genesis_rl.files import new_file, read_json
 from genesis_rl.process import StopSignal
 
 RECORD = "run.json"
@@ -54,6 +54,9 @@ class CompareConfig:
     """runs side by side, each in a process of its own"""
     out: Path = Path("runs/compare")
     """folder of the runs and, unless summary says otherwise, of what they are summed up to"""
+    also: tuple[Path, ...] = ()
+    """folders of other comparisons, whose runs are summed up beside these: with other steps or
+    settings, say"""
     summary: Path | None = None
     """JSON file of table and curves; the pictures lie beside it; None: comparison.json in out"""
 
@@ -157,6 +160,21 @@ def train_all(config: CompareConfig, report: Callable[[str], None]) -> list[dict
     if failed:
         raise TrainingError(f"{len(failed)} of {len(grid)} runs failed: {'; '.join(failed)}.")
     return [record for run in grid if (record := read_record(run)) is not None]
+
+
+def read_others(config: CompareConfig) -> list[dict[str, Any]]:
+    """Read the runs that ended of the comparisons named by ``also``.
+
+    Raises:
+        ValueError: if a folder has none, or a file is damaged.
+    """
+    records = []
+    for folder in config.also:
+        found = sorted(folder.glob(f"*/*/*/{RECORD}"))
+        if not found:
+            raise ValueError(f"also has {folder}, which holds no run that has ended.")
+        records += [read_json(path) for path in found]
+    return records
 
 
 def read_record(run: Run) -> dict[str, Any] | None:
