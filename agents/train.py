@@ -1,13 +1,16 @@
-"""Train a PPO agent on object slots, or on what they are compared with.
+r"""Train a PPO agent on object slots, or on what they are compared with.
 
     python agents/train.py --encoder runs/multi-dsprites-small
     python agents/train.py --encoder runs/cars --env CarRacing-v3 --policy.extractor mlp
     python agents/train.py --obs state --env genesis_rl/ObjectComparison-v0
     python agents/train.py --obs pixels --preset published --total-steps 2000000
+    python agents/train.py --encoder sprites-fast --preset relational --total-steps 500000 \
+        --env genesis_rl/ObjectComparison-v0
 
 Any registered Gymnasium environment that shows frames will do; module:id imports a module first.
 Every field of the settings is a flag. The preset "published" has the PPO settings of the published
-results on the relational tasks. agents/evaluate.py takes the folder that is written.
+results on the relational tasks, "relational" calmer updates than the defaults: rules that relate
+objects to each other want them when the objects are latents. agents/evaluate.py takes the folder that is written.
 """
 
 import argparse

@@ -14,10 +14,13 @@ Obs = Literal["encoder", "genesis", "monet", "vae", "random", "state", "pixels",
 ENCODED = ("encoder", "genesis", "monet", "vae", "random")
 # Those that see frames as they are.
 PIXELS = ("pixels", "feature_map")
-# Flags of agents/train.py under one name. What is published on the relational tasks names these
-# settings; the others are Stable-Baselines3's defaults.
+# Flags of agents/train.py under one name. What is published on the relational tasks names the
+# settings of "published"; the others are Stable-Baselines3's defaults.
 PRESETS: dict[str, dict[str, Any]] = {
     "ours": {},
+    # Rules that relate objects to each other want calmer updates than ObjectGoal, if what is seen
+    # of the objects is not the plain truth.
+    "relational": {"ppo.n-steps": 512, "ppo.batch-size": 512, "ppo.learning-rate": 3e-4},
     "published": {
         "num-envs": 4,
         "ppo.n-steps": 2048,

@@ -355,5 +355,6 @@ def test_stacks_that_differ_are_named(encoders: dict[str, str]) -> None:
 def test_presets_are_flags() -> None:
     assert preset_flags("ours") == []
     assert preset_flags("published", "agent.")[:2] == ["--agent.num-envs", "4"]
+    assert preset_flags("relational")[:2] == ["--ppo.n-steps", "512"]
     with pytest.raises(ValueError, match="preset is 'theirs'; wanted one of ours, published"):
         preset_flags("theirs")
