@@ -10,7 +10,8 @@ r"""Train a PPO agent on object slots, or on what they are compared with.
 Any registered Gymnasium environment that shows frames will do; module:id imports a module first.
 Every field of the settings is a flag. The preset "published" has the PPO settings of the published
 results on the relational tasks, "relational" calmer updates than the defaults: rules that relate
-objects to each other want them when the objects are latents. agents/evaluate.py takes the folder that is written.
+objects to each other want them when the objects are latents. agents/evaluate.py takes the folder
+that is written.
 """
 
 import argparse

@@ -18,9 +18,6 @@ PIXELS = ("pixels", "feature_map")
 # settings of "published"; the others are Stable-Baselines3's defaults.
 PRESETS: dict[str, dict[str, Any]] = {
     "ours": {},
-    # Rules that relate objects to each other want calmer updates than ObjectGoal, if what is seen
-    # of the objects is not the plain truth.
-    "relational": {"ppo.n-steps": 512, "ppo.batch-size": 512, "ppo.learning-rate": 3e-4},
     "published": {
         "num-envs": 4,
         "ppo.n-steps": 2048,
@@ -29,6 +26,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "ppo.gamma": 0.99,
         "ppo.ent-coef": 0.01,
     },
+    # Rules that relate objects to each other want calmer updates than ObjectGoal, if what is seen
+    # of the objects is not the plain truth.
+    "relational": {"ppo.n-steps": 512, "ppo.batch-size": 512, "ppo.learning-rate": 3e-4},
 }
 
 
