@@ -101,13 +101,13 @@ def test_a_grid_ends_and_is_not_repeated(encoder: Path, tmp_path: Path, run_prog
     # Another comparison sums them up beside its own.
     beside = flags(
         tmp_path / "other",
-        *("--obs", "pixels", "--seeds", "2", "--also", str(tmp_path / "grid")),
+        *("--obs", "pixels", "--seeds", "2", "--also", f"small={tmp_path / 'grid'}"),
         *("--summary", str(tmp_path / "both.json")),
     )
     status, _, errors = run_program("agents/compare.py", *beside)
     assert (status, errors) == (0, "")
     both = json.loads((tmp_path / "both.json").read_text())
-    assert [run["label"] for run in both["runs"]].count("state") == 2
+    assert [run["label"] for run in both["runs"]].count("state, small") == 2
     assert both["tables"][0]["rows"][0][0] == "pixels"
     status, _, errors = run_program("agents/compare.py", *beside[:-3], str(tmp_path / "none"))
     assert status == 2 and "holds no run that has ended" in errors

@@ -54,9 +54,9 @@ class CompareConfig:
     """runs side by side, each in a process of its own"""
     out: Path = Path("runs/compare")
     """folder of the runs and, unless summary says otherwise, of what they are summed up to"""
-    also: tuple[Path, ...] = ()
-    """folders of other comparisons, whose runs are summed up beside these: with other steps or
-    settings, say"""
+    also: tuple[str, ...] = ()
+    """folders of other comparisons, whose runs are summed up beside these; NAME=FOLDER puts NAME
+    to what their agents see, to tell runs of other settings apart"""
     summary: Path | None = None
     """JSON file of table and curves; the pictures lie beside it; None: comparison.json in out"""
 
@@ -169,11 +169,14 @@ def read_others(config: CompareConfig) -> list[dict[str, Any]]:
         ValueError: if a folder has none, or a file is damaged.
     """
     records = []
-    for folder in config.also:
-        found = sorted(folder.glob(f"*/*/*/{RECORD}"))
+    for given in config.also:
+        name, _, folder = given.rpartition("=")
+        found = sorted(Path(folder).glob(f"*/*/*/{RECORD}"))
         if not found:
-            raise ValueError(f"also has {folder}, which holds no run that has ended.")
-        records += [read_json(path) for path in found]
+            raise ValueError(f"also has {given}, which holds no run that has ended.")
+        for path in found:
+            record = read_json(path)
+            records.append(record | {"label": f"{record['label']}, {name}"} if name else record)
     return records
 
 
