@@ -16,17 +16,15 @@ from collections.abc import Sequence
 
 import torch
 import tyro
-from rich.console import Console
 
 from genesis_rl.process import keep_freed_memory
+from genesis_rl.text_tables import as_text
 from genesis_rl.training import NonFiniteError, StoppedError
 from genesis_rl.world_model.config import WorldTrainConfig
-from genesis_rl.world_model.program import tables, train_world_model
+from genesis_rl.world_model.program import train_world_model
 
 # What a process ended by SIGTERM returns.
 _TERMINATED = 143
-# Rows are wider than the terminal that a pipe is taken for.
-_PIPE_WIDTH = 160
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,9 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except StoppedError as error:
         print(error, file=sys.stderr)
         return _TERMINATED
-    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
-    for table in tables(report):
-        console.print(table)
+    print(as_text(report["tables"]))
     print(config.out)
     return 0
 

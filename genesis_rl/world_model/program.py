@@ -4,8 +4,6 @@ import dataclasses
 import json
 from typing import Any
 
-from rich.table import Table
-
 from genesis_rl.files import new_file
 from genesis_rl.process import hardware, versions
 from genesis_rl.training.steps import StoppedError
@@ -50,7 +48,7 @@ def train_world_model(config: WorldTrainConfig) -> dict[str, Any]:
             raise StoppedError(f"stopped at step {trainer.step}; go on with --resume")
         models[name] = WorldModel.from_pretrained(trainer.folder.best, device=study.device)
     result = evaluate(models, study, steps=config.report_horizon, count=config.report_windows)
-    report = {
+    report: dict[str, Any] = {
         "encoder_fingerprint": study.form.encoder_fingerprint,
         "steps": {name: len(data.starts) for name, data in study.sequences.items()},
         "parameters": {
@@ -61,6 +59,7 @@ def train_world_model(config: WorldTrainConfig) -> dict[str, Any]:
         "hardware": hardware(study.device),
         "versions": versions(),
     }
+    report["tables"] = tables(report)
     with new_file(config.out / REPORT) as temporary:
         temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     chosen = models["world model"]
@@ -82,24 +81,45 @@ def _curves(rows: list[dict[str, Any]]) -> bytes:
     return curves(panels, xlabel="steps ahead")
 
 
-def tables(report: dict[str, Any]) -> list[Table]:
-    """The report's figures as tables: errors by horizon, rewards and terminations."""
+def tables(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """The figures as tables for the page of results: errors by horizon, rewards and ends."""
     rows = report["open_loop"]
     names = list(rows[0]["latent_error"]) if rows else []
-    errors = Table(title="Open loop on held-out episodes: latent error | PSNR in dB")
-    for column in ("steps ahead", "windows", *names, "encoded"):
-        errors.add_column(column, justify="right")
-    for row in rows:
-        cells = [f"{row['latent_error'][name]:.3f} | {row['psnr'][name]:.1f}" for name in names]
-        encoded = f"0 | {row['psnr']['encoded']:.1f}"
-        errors.add_row(str(row["horizon"]), str(row["windows"]), *cells, encoded)
-    events = Table(title="Rewards and terminations")
-    keys = ("rate", "auc", "balanced_accuracy", "f1")
-    for column in ("model", "what", "steps", *keys):
-        events.add_column(column)
-    for name, by_kind in report["events"].items():
-        for kind, by_event in by_kind.items():
-            for event, scores in by_event.items():
-                figures = ["-" if scores[key] is None else f"{scores[key]:.3f}" for key in keys]
-                events.add_row(name, event, kind, *figures)
+    errors = {
+        "caption": "Errors of open-loop rollouts on held-out episodes: latents (root mean square, "
+        "in units of the features' standard deviations, less is better), and decoded frames "
+        "against the recorded ones (PSNR in dB, more is better).",
+        "head": [
+            "steps ahead",
+            "windows",
+            *(f"latents: {name}" for name in names),
+            *(f"PSNR: {name}" for name in [*names, "encoded"]),
+        ],
+        "rows": [
+            [
+                str(row["horizon"]),
+                str(row["windows"]),
+                *(f"{row['latent_error'][name]:.3f}" for name in names),
+                *(f"{row['psnr'][name]:.1f}" for name in [*names, "encoded"]),
+            ]
+            for row in rows
+        ],
+    }
+    keys = {"rate": "share", "auc": "AUC", "balanced_accuracy": "balanced accuracy", "f1": "F1"}
+    events = {
+        "caption": "Rewards other than the usual one, and ends: one step from encoded frames, and "
+        "in open-loop rollouts.",
+        "head": ["model", "what", "steps", *keys.values()],
+        "rows": [
+            [
+                name,
+                event,
+                kind.replace("_", " "),
+                *("" if scores[key] is None else f"{scores[key]:.3f}" for key in keys),
+            ]
+            for name, by_kind in report["events"].items()
+            for kind, by_event in by_kind.items()
+            for event, scores in by_event.items()
+        ],
+    }
     return [errors, events]
