@@ -11,6 +11,7 @@ from genesis_rl import metrics
 from genesis_rl.data import Pack
 from genesis_rl.metrics.frechet import SampleScorer
 from genesis_rl.metrics.imagined import SceneScorer
+from genesis_rl.models.distilled import sharp_masks
 from genesis_rl.slots import SceneModel
 from genesis_rl.training.validate import (
     baseline_scores,
@@ -137,7 +138,7 @@ def _score_images(
         weights = metrics.log_weights(model, x, config.iw_samples, generator=generator)
         bounds = metrics.bounds(weights)
         slots = model.infer(x)
-        labels = metrics.segment(slots.log_pi)
+        labels = metrics.segment(sharp_masks(model, slots))
         scores = {
             "mse": (model.decode(slots).image - x).square().mean((1, 2, 3)),
             "nll": terms.nll,

@@ -101,7 +101,7 @@ class DemoConfig:
         return AgentConfig(
             encoder=self.encoder,
             env_options=json.dumps(self.world),
-            total_steps=50_000,
+            total_steps=50_000 if self.pretrained is None else 200_000,
             max_minutes=self.agent_minutes,
             vec="dummy",  # an environment's step takes a tenth of a millisecond
             out=self.out / "agent",

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from genesis_rl import metrics
 from genesis_rl.data import Pack
+from genesis_rl.models.distilled import sharp_masks
 from genesis_rl.perception import SlotEncoder
 from genesis_rl.slots import SceneModel
 from genesis_rl.timing import medians
@@ -40,7 +41,7 @@ def see(model: SceneModel, pack: Pack, count: int) -> Sight:
         slots = model.infer(images)
         parts.append(torch.cat([slots.features, slots.mask_geometry()], dim=2).double())
         if masks is not None:
-            segmented = metrics.image_scores(masks, metrics.segment(slots.log_pi))
+            segmented = metrics.image_scores(masks, metrics.segment(sharp_masks(model, slots)))
             for name, values in segmented.items():
                 scores.setdefault(name, []).append(values)
     return Sight(torch.cat(parts), {name: torch.cat(values) for name, values in scores.items()})

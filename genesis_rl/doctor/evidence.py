@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from genesis_rl import metrics
 from genesis_rl.data import Pack
 from genesis_rl.doctor.thresholds import Thresholds
+from genesis_rl.models.distilled import sharp_masks
 from genesis_rl.slots import SceneModel
 from genesis_rl.training import PretrainConfig
 from genesis_rl.training.validate import device_of, eval_mode, labelled_images
@@ -125,7 +126,7 @@ def look(
             terms = model.elbo(images, generator=generator)
             slots = model.infer(images)
             decoded = model.decode(slots)
-        pred = metrics.segment(slots.log_pi)
+            pred = metrics.segment(sharp_masks(model, slots))
         parts = {
             "images": images,
             "mse": (decoded.image - images).square().mean((1, 2, 3)),

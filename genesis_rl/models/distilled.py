@@ -117,6 +117,11 @@ class SlotRegressor(nn.Module):
         return self.head(F.relu(hidden)), log_pi[:, :, None]
 
 
+def sharp_masks(model: object, slots: Slots) -> Tensor:
+    """Log masks to segment images by: a student's own are coarse, and are decoded anew."""
+    return model.decode(slots).log_pi if isinstance(model, Distilled) else slots.log_pi
+
+
 class Distilled(BaseModel):
     """A student that infers a teacher's posterior means; everything else is the teacher's.
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from genesis_rl import metrics, visualize
 from genesis_rl.data import Pack
+from genesis_rl.models.distilled import sharp_masks
 from genesis_rl.slots import SceneModel
 
 _BATCH = 64
@@ -61,7 +62,7 @@ def validate(model: SceneModel, pack: Pack, count: int, *, seed: int = 0) -> dic
                 "kl_c": terms.kl_c.sum(1),
             }
             if masks is not None:
-                scores |= metrics.image_scores(masks, metrics.segment(slots.log_pi))
+                scores |= metrics.image_scores(masks, metrics.segment(sharp_masks(model, slots)))
             for name, values in scores.items():
                 totals.setdefault(name, []).append(values.double())
     averages = metrics.average({name: torch.cat(parts) for name, parts in totals.items()})
