@@ -11,35 +11,22 @@ world models take it. At the end report.json tells how close it comes, and how f
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import tyro
 
 from genesis_rl.distillation import DistillConfig, distill
-from genesis_rl.text_tables import as_text
-from genesis_rl.training import NonFiniteError, StoppedError
-
-# What a process ended by SIGTERM returns.
-_TERMINATED = 143
+from genesis_rl.training.program import run_and_report
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train and report; return the exit status."""
-    try:
+
+    def train() -> dict[str, Any]:
         settings = tyro.conf.PositionalRequiredArgs[DistillConfig]
-        config = tyro.cli(settings, args=argv, description=__doc__)
-        report = distill(config)
-    except (ValueError, TypeError, OSError) as error:
-        print(f"distill.py: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except NonFiniteError as error:
-        print(f"distill.py: {error}", file=sys.stderr)
-        return 1
-    except StoppedError as error:
-        print(error, file=sys.stderr)
-        return _TERMINATED
-    print(as_text(report["tables"]))
-    print(config.out)
-    return 0
+        return distill(tyro.cli(settings, args=argv, description=__doc__))
+
+    return run_and_report("distill.py", train)
 
 
 if __name__ == "__main__":

@@ -18,13 +18,9 @@ import torch
 import tyro
 
 from genesis_rl.process import keep_freed_memory
-from genesis_rl.text_tables import as_text
-from genesis_rl.training import NonFiniteError, StoppedError
+from genesis_rl.training.program import run_and_report
 from genesis_rl.world_model.config import WorldTrainConfig
 from genesis_rl.world_model.program import train_world_model
-
-# What a process ended by SIGTERM returns.
-_TERMINATED = 143
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,20 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     keep_freed_memory()
-    try:
-        report = train_world_model(config)
-    except (ValueError, TypeError, OSError) as error:
-        print(f"train_world_model.py: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except NonFiniteError as error:
-        print(f"train_world_model.py: {error}", file=sys.stderr)
-        return 1
-    except StoppedError as error:
-        print(error, file=sys.stderr)
-        return _TERMINATED
-    print(as_text(report["tables"]))
-    print(config.out)
-    return 0
+    return run_and_report("train_world_model.py", lambda: train_world_model(config))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,36 @@
+"""The end that programs share which train something and report on it."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from genesis_rl.text_tables import as_text
+from genesis_rl.training.steps import NonFiniteError, StoppedError
+
+# What a process ended by SIGTERM returns.
+_TERMINATED = 143
+
+
+def run_and_report(name: str, train: Callable[[], dict[str, Any]]) -> int:
+    """Train, and print the report's tables and where the run lies.
+
+    Args:
+        name: of the program, for messages.
+        train: gives the report: ``tables``, as `as_text` takes them, and ``settings`` with ``out``.
+
+    Returns:
+        The exit status: 0; 2 for wrong settings; 1 for a training that failed; 143 for one that
+        SIGTERM ended.
+    """
+    status, text = 0, ""
+    try:
+        report = train()
+        text = f"{as_text(report['tables'])}\n{report['settings']['out']}"
+    except (ValueError, TypeError, OSError) as error:
+        status, text = 2, f"{name}: {' '.join(str(error).split())}"
+    except NonFiniteError as error:
+        status, text = 1, f"{name}: {error}"
+    except StoppedError as error:
+        status, text = _TERMINATED, str(error)
+    print(text, file=sys.stderr if status else sys.stdout)
+    return status
