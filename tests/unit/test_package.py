@@ -21,11 +21,12 @@ MODULES = sorted(path.relative_to(ROOT) for path in LIBRARY.rglob("*.py"))
 # Imports go down only. A name stands for a module or a whole subpackage.
 LAYERS = (
     {"files", "hub", "weights", "process", "slots", "sprites", "worlds", "frames"},
+    {"text_tables", "timing"},
     {"blocks", "likelihood", "geco", "editing", "set_layers", "alignment"},
     {"models"},
     {"data", "checkpoint", "metrics", "visualize", "log", "report"},
     {"perception", "training", "presets", "towers"},
-    {"benchmark", "doctor", "export", "figures", "scoring"},
+    {"benchmark", "distillation", "doctor", "export", "figures", "scoring"},
     {"evaluation"},
     {"probes", "world_model"},
     {"model_card", "results", "imagination"},
@@ -138,7 +139,9 @@ def test_the_wheel_holds_the_library_and_nothing_else(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     names = [Path(name) for name in zipfile.ZipFile(wheel).namelist()]
     library = {name for name in names if not name.parts[0].endswith(".dist-info")}
-    assert library == {*MODULES, Path("genesis_rl/py.typed")}
+    shipped = {path.relative_to(ROOT) for path in (LIBRARY / "pretrained").glob("*/*")}
+    assert len(shipped) == 6  # the models that come along: card, config and weights
+    assert library == {*MODULES, *shipped, Path("genesis_rl/py.typed")}
     assert any(name.name == "LICENSE" for name in names)
 
 
