@@ -3,7 +3,8 @@
     python agents/evaluate.py runs/agent
     python agents/evaluate.py runs/agent --episodes 500 --no-greedy --out runs/evaluation
 
-Writes evaluation.json and video.mp4: the frames with the slots' masks beside them.
+Writes evaluation.json and video.mp4 (with --video-format gif video.gif): the frames with the slots'
+masks beside them.
 """
 
 import sys

@@ -16,6 +16,7 @@ from genesis_rl.blocks import fold_batch_norm
 from genesis_rl.checkpoint import fingerprint, load_pretrained, pick_device
 from genesis_rl.frames import Layout, Preprocessing, White, to_images
 from genesis_rl.models.base import Noise
+from genesis_rl.models.distilled import sharp_masks
 from genesis_rl.models.prior import builds_scenes
 from genesis_rl.slots import Decoded, SceneModel, Slots, check_shape
 
@@ -249,6 +250,16 @@ class SlotEncoder:
         """
         slots = self(frames, layout, white=white)
         return slot_features(slots, mask_geometry=mask_geometry)
+
+    def masks(self, slots: Slots) -> npt.NDArray[np.float32]:
+        """Mixing probabilities of slots that this encoder inferred, to look at or to segment by.
+
+        Returns:
+            float32, (B, K, S, S). A student's own masks are coarse: its latents are decoded.
+        """
+        with torch.inference_mode(), self._precision():
+            log_pi = sharp_masks(self._model, slots)
+            return log_pi[:, :, 0].float().exp().cpu().numpy()
 
     def decode(self, features: Tensor) -> Decoded:
         """Draw slots for which there may be no frame: the way back from `features`.

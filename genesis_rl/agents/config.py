@@ -294,6 +294,8 @@ class EvaluationConfig:
     """evaluate the most likely actions, too; the agent itself draws its actions, as in training"""
     video_episodes: int = 8
     """episodes in the video; 0: no video"""
+    video_format: Literal["mp4", "gif"] = "mp4"
+    """of the video; a README shows a GIF"""
     num_envs: int = 8
     """environments side by side"""
     vec: Literal["subproc", "dummy"] = "dummy"
@@ -310,6 +312,7 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         """Check values."""
         _check_choice(self, "vec")
+        _check_choice(self, "video_format")
         _check_positive(self, "episodes", "num_envs", whole=True)
         if self.threads is not None:
             _check_positive(self, "threads", whole=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -21,9 +22,9 @@ from genesis_rl.files import new_file
 from genesis_rl.frames import as_nhwc_uint8
 from genesis_rl.perception import SlotEncoder
 from genesis_rl.process import keep_freed_memory
-from genesis_rl.visualize import Picture, mosaic, overlay_masks, save_mp4
+from genesis_rl.visualize import Picture, mosaic, overlay_masks, save_gif, save_mp4
 
-RESULT, VIDEO = "evaluation.json", "video.mp4"
+RESULT = "evaluation.json"
 # Pictures for which the video stays on an episode's end.
 _HOLD = 4
 # Smaller frames are enlarged to it, in pixels.
@@ -142,7 +143,7 @@ def score(episodes: Episodes) -> Scores:
 
 
 def evaluate_agent(config: EvaluationConfig) -> dict[str, Any]:
-    """Load an agent, run its episodes, and write evaluation.json and video.mp4.
+    """Load an agent, run its episodes, and write evaluation.json and a video.
 
     Args:
         config: the settings.
@@ -187,7 +188,7 @@ def evaluate_agent(config: EvaluationConfig) -> dict[str, Any]:
             film(
                 filmed.venv,
                 filmed.model,
-                out / VIDEO,
+                out / f"video.{config.video_format}",
                 episodes=config.video_episodes,
                 seed=config.seed,
             )
@@ -250,13 +251,13 @@ def _torch_seed(seed: int) -> Iterator[None]:
 def film(
     venv: VecEnv, policy: Policy, path: str | os.PathLike[str], *, episodes: int = 8, seed: int = 0
 ) -> None:
-    """Write a video (MP4) of episodes: the frame and, where there are any, what the slots see.
+    """Write a video of episodes: the frame and, where there are any, what the slots see.
 
     Args:
         venv: one environment of `make_vec_env`, with "frame" and, where there is an encoder,
             "masks" among its ``info_keys``.
         policy: what acts; its actions are drawn.
-        path: where to write.
+        path: where to write; a GIF where it ends so, else MP4.
         episodes: how many, with the seeds seed, seed + 1, ...
         seed: of the first episode, and of the actions.
 
@@ -273,7 +274,8 @@ def film(
     fps = int(venv.get_attr("metadata")[0].get("render_fps", 10))
     # Slower than the environment's own rate: episodes may last a few steps only.
     with _torch_seed(seed):
-        save_mp4(path, _pictures(venv, encoder, policy, episodes), fps=max(1, fps // 2))
+        save = save_gif if Path(path).suffix == ".gif" else save_mp4
+        save(path, _pictures(venv, encoder, policy, episodes), fps=max(1, fps // 2))
 
 
 def _pictures(

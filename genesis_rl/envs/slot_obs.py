@@ -251,7 +251,7 @@ class SlotObsCodec:
             # A copy: the environment may draw its next frame into the same memory.
             info["frame"] = as_nhwc_uint8(frames, layout=layout, white=white).copy()
         if "masks" in self.options.info_keys:
-            info["masks"] = slots.log_pi[:, :, 0].exp().cpu().numpy()
+            info["masks"] = self.encoder.masks(slots)
         geometry = self.options.mask_geometry or self.options.align
         return slot_features(slots, mask_geometry=geometry), info
 

@@ -12,6 +12,7 @@ import genesis_rl
 from genesis_rl import weights
 from genesis_rl.data import Pack, PackWriter
 from genesis_rl.data.sprite_scenes import render_scenes
+from genesis_rl.metrics import ari
 from genesis_rl.perception import SlotEncoder
 from genesis_rl.training.validate import validate
 from genesis_rl.worlds import ObjectGoalWorld
@@ -62,3 +63,13 @@ def test_the_student_sees_what_the_teacher_sees() -> None:
     share = 1 - rest / (teacher - teacher.mean(0)).square().sum((0, 1))
     assert float(share[:8].mean()) > 0.9 and float(share[-3:].mean()) > 0.8, share
     assert np.isfinite(student.numpy()).all()
+
+
+def test_wrappers_show_the_masks_that_a_students_latents_decode_to() -> None:
+    env = gym.make("genesis_rl/ObjectGoal-v0", masks_in_info=True)
+    _, info = genesis_rl.GenesisObs(env, "sprites-fast", info_keys=("masks",)).reset(seed=3)
+    masks = info["masks"]
+    assert masks.shape == (7, 32, 32) and np.allclose(masks.sum(0), 1, atol=1e-5)
+    truth = info["true_masks"][::2, ::2]
+    found = ari(torch.from_numpy(truth)[None], torch.from_numpy(masks.argmax(0))[None])
+    assert float(found) > 0.5  # by its coarse ones it is 0

@@ -115,7 +115,8 @@ def test_evaluating_writes_scores_and_a_video(trained: Path) -> None:
 def test_evaluating_the_agent_alone_elsewhere(
     trained: Path, tmp_path: Path, run_program: Run
 ) -> None:
-    more = ("--no-random", "--no-greedy", "--video-episodes", "0", "--vec", "subproc")
+    more = ("--no-random", "--no-greedy", "--vec", "subproc", "--video-episodes", "1")
+    more += ("--video-format", "gif")
     status, output, errors = run_program(
         "agents/evaluate.py",
         *(str(trained / "last"), "--episodes", "2", "--out", str(tmp_path / "e"), *more),
@@ -124,7 +125,8 @@ def test_evaluating_the_agent_alone_elsewhere(
     assert output.startswith("agent success")
     assert "random" not in output
     assert "greedy" not in output
-    assert [path.name for path in (tmp_path / "e").iterdir()] == ["evaluation.json"]
+    assert {path.name for path in (tmp_path / "e").iterdir()} == {"evaluation.json", "video.gif"}
+    assert imageio.v3.imread(tmp_path / "e" / "video.gif").shape[1:3] == (128, 5 * 128 + 4 * 2)
 
 
 @pytest.mark.parametrize("whole_group", [False, True])
