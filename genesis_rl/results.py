@@ -18,7 +18,18 @@ from genesis_rl.probes import caption, layout
 
 INDEX = "index.json"
 # The scores on the page; every one that was taken is in the files.
-_SHOWN = ("ari", "ari_fg_2plus", "msc", "mse", "nll", "kl_m", "kl_c", "elbo_bpd", "frechet")
+_SHOWN = (
+    "ari",
+    "ari_fg",
+    "ari_fg_2plus",
+    "msc",
+    "mse",
+    "nll",
+    "kl_m",
+    "kl_c",
+    "elbo_bpd",
+    "frechet",
+)
 _IMAGINED = (
     "valid",
     "valid_number",
@@ -34,6 +45,7 @@ _IMAGINED = (
 )
 _SHORT = {
     "ari": "ARI",
+    "ari_fg": "ARI-FG",
     "ari_fg_2plus": "ARI-FG, >= 2 objects",
     "msc": "mSC",
     "mse": "MSE",
@@ -68,6 +80,16 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Published:
+    """What others report, beside our rows."""
+
+    name: str
+    """whose it is, and on which data"""
+    scores: Mapping[str, float]
+    """by our names of the scores (``ari_fg``: the mean over images of one object, too)"""
+
+
+@dataclass(frozen=True)
 class Section:
     """One section of the page."""
 
@@ -77,6 +99,8 @@ class Section:
     """what was done, by which command; Markdown"""
     evaluation: str | None = None
     """file of pretrain/evaluate.py --out, beside the index"""
+    published: tuple[Published, ...] = ()
+    """rows below those of the evaluation"""
     probes: str | None = None
     """file of pretrain/probe.py --out, beside the index"""
     tables: str | None = None
@@ -97,11 +121,13 @@ class Section:
         names = [field.name for field in fields(cls)]
         if not isinstance(data, dict) or "title" not in data or not data.keys() <= set(names):
             raise ValueError(f"a section is {data!r}; wanted a title and any of {names[1:]}.")
-        try:
-            pictures = tuple(Picture(**picture) for picture in data.get("pictures", ()))
-        except TypeError as error:
-            raise ValueError(f"a picture of {data['title']!r} is wrong: {error}.") from error
-        return cls(**{**data, "seen": tuple(data.get("seen", ())), "pictures": pictures})
+        lists: dict[str, Any] = {"seen": tuple(data.get("seen", ()))}
+        for name, kind in (("pictures", Picture), ("published", Published)):
+            try:
+                lists[name] = tuple(kind(**entry) for entry in data.get(name, ()))
+            except TypeError as error:
+                raise ValueError(f"{name} of {data['title']!r} are wrong: {error}.") from error
+        return cls(**{**data, **lists})
 
 
 def read_index(folder: str | os.PathLike[str]) -> list[Section]:
@@ -139,7 +165,7 @@ def page(folder: str | os.PathLike[str]) -> str:
         if section.text:
             parts.append(section.text)
         if section.evaluation is not None:
-            parts += _evaluation(Path(folder) / section.evaluation)
+            parts += _evaluation(Path(folder) / section.evaluation, section.published)
         if section.probes is not None:
             parts += _probes(Path(folder) / section.probes)
         if section.tables is not None:
@@ -162,11 +188,11 @@ def write_page(folder: str | os.PathLike[str], out: str | os.PathLike[str]) -> N
         temporary.write_text(text, encoding="utf-8")
 
 
-def _evaluation(path: Path) -> list[str]:
+def _evaluation(path: Path, published: Sequence[Published]) -> list[str]:
     """Tables of an evaluation: the scores, and the runs they are of."""
     result = _read(path)
     try:
-        parts = [f"{_told(result['runs'][0])}.\n\n{_scores(result, _SHOWN)}"]
+        parts = [f"{_told(result['runs'][0])}.\n\n{_scores(result, _SHOWN, published)}"]
         if any("valid" in group["mean"] for group in result["groups"]):
             table = _scores(result, _IMAGINED, only="valid")
             count = result["runs"][0]["num_images"]
@@ -204,7 +230,12 @@ def _tables(path: Path) -> list[str]:
     return [*parts, f"All figures and settings: `results/{path.name}`."]
 
 
-def _scores(result: Mapping[str, Any], keys: Sequence[str], only: str | None = None) -> str:
+def _scores(
+    result: Mapping[str, Any],
+    keys: Sequence[str],
+    published: Sequence[Published] = (),
+    only: str | None = None,
+) -> str:
     """Lay out some scores of an evaluation; of baselines those that have the score ``only``."""
     rows = [row for section in SECTIONS.values() for row in section]
     means = [group["mean"] for group in result["groups"]]
@@ -216,10 +247,17 @@ def _scores(result: Mapping[str, Any], keys: Sequence[str], only: str | None = N
         for group in result["groups"]
         for g, s in [(group["mean"], group["std"])]
     ]
+    others = [
+        *((p.name, p.scores) for p in published),
+        *(
+            (name, scores)
+            for name, scores in baseline_columns(result["runs"])
+            if only is None or only in scores
+        ),
+    ]
     body += [
         [f"*{name}*", *(format_score(scores.get(k)) if k in scores else "" for k in shown)]
-        for name, scores in baseline_columns(result["runs"])
-        if only is None or only in scores
+        for name, scores in others
     ]
     return _table(head, body)
 

@@ -51,6 +51,7 @@ def test_a_section_has_scores_baselines_runs_remarks_and_pictures(tmp_path: Path
         "title": "Models",
         "text": "By `train.py`.",
         "evaluation": "models.json",
+        "published": [{"name": "theirs", "scores": {"ari": 0.25, "ari_fg": 0.5}}],
         "seen": ["GENESIS wins."],
         "pictures": [{"file": "a.png", "caption": "Slots"}],
     }
@@ -64,6 +65,7 @@ def test_a_section_has_scores_baselines_runs_remarks_and_pictures(tmp_path: Path
     assert any(line.startswith(told) for line in lines)
     assert "|  | ARI ↑ | MSE ↓ | Frechet ↓ |" in lines
     assert "| genesis, 2 runs | 0.6000 ± 0.1414 | 0.0125 ± 0.0000 | - |" in lines
+    assert "| *theirs* | 0.2500 |  |  |" in lines  # no column for what ours have not
     assert "| *one slot* | 0.0000 |  |  |" in lines
     assert "| *real* |  |  | 2.250 |" in lines
     row = "| a | 3 | 1,500 | 24,000 | 10.0 | 40 | AMD EPYC (1 thread) | torch 2.13.0 |"
@@ -160,7 +162,8 @@ def test_models_without_a_run_have_no_row_of_training(tmp_path: Path) -> None:
         ({"title": "x"}, "no list of sections"),
         ([{"text": "x"}], "wanted a title"),
         ([{"title": "x", "txt": "y"}], "wanted a title and any of"),
-        ([{"title": "x", "pictures": [{"path": "y"}]}], "a picture of 'x' is wrong"),
+        ([{"title": "x", "pictures": [{"path": "y"}]}], "pictures of 'x' are wrong"),
+        ([{"title": "x", "published": [{"name": "y"}]}], "published of 'x' are wrong"),
         ([{"title": "x", "evaluation": "gone.json"}], "gone.json cannot be read"),
         ([{"title": "x", "evaluation": "index.json"}], "is not what evaluate.py --out writes"),
     ],
