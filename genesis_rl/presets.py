@@ -349,6 +349,7 @@ def preset_config(preset: str, model: str | None = None) -> PretrainConfig:
     return replace(
         config,
         init=None,  # weights of the preset's own model
+        fresh=(),
         model=replace(chosen, **_unlike_defaults(config.model, chosen)),
         out=config.out.with_name(f"{config.out.name}-{name.replace('_', '-')}"),
         **changes,

@@ -21,7 +21,6 @@ from genesis_rl.evaluation import (
     training_facts,
 )
 from genesis_rl.files import new_file
-from genesis_rl.models import build_model
 from genesis_rl.probes.config import ProbeConfig
 from genesis_rl.probes.heads import (
     Question,
@@ -179,10 +178,13 @@ def _baselines(
     records.append({"name": name, **_scores(config, study, _scaled(config, pixels), name)})
     drawn: list[Any] = []
     for candidate in candidates:
-        shape = candidate.loaded.model.config
-        if shape not in drawn:
-            drawn.append(shape)
-            name, model = f"random {candidate.loaded.metadata['model']}", _untrained(shape, config)
+        trained = candidate.loaded.model
+        if trained.config not in drawn:
+            drawn.append(trained.config)
+            name, model = (
+                f"random {candidate.loaded.metadata['model']}",
+                _untrained(trained, config),
+            )
             records.append({"name": name, **_model_scores(config, study, samples, model, name)})
     state = study.state()
     if state is not None:
@@ -190,10 +192,11 @@ def _baselines(
     return records
 
 
-def _untrained(shape: Any, config: ProbeConfig) -> SceneModel:
+def _untrained(trained: Any, config: ProbeConfig) -> SceneModel:
+    """A model like a trained one, with fresh weights."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.seed)
-        model: SceneModel = build_model(shape).to(pick_device(config.device)).eval()
+        model: SceneModel = type(trained)(trained.config).to(pick_device(config.device)).eval()
     return model
 
 

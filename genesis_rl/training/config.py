@@ -25,6 +25,9 @@ class PretrainConfig:
     init: str | None = None
     """start from the weights of this model, of the same shape (a run, a folder, a Hub id), instead
     of fresh ones: for a curriculum, or to go on with frames of one's own"""
+    fresh: tuple[str, ...] = ()
+    """parts of the model that start fresh in spite of init, and so may be of another shape, such as
+    component_decoder"""
     data: str = "multi_dsprites"
     """name of a data set, or the folder of a pack"""
     data_options: str = "{}"
@@ -110,6 +113,8 @@ class PretrainConfig:
                 raise ValueError(f"{name} is {value}; wanted a value > 0.")
         if not self.foreground_weight >= 1:
             raise ValueError(f"foreground_weight is {self.foreground_weight}; wanted at least 1.")
+        if self.fresh and self.init is None:
+            raise ValueError(f"fresh is {self.fresh}, but init is None; wanted both or neither.")
         if self.recompute and not isinstance(self.model, GenesisSConfig):
             kind = type(self.model).__name__.removesuffix("Config")
             raise ValueError(f"recompute is set, but model is a {kind}; wanted a GENESIS or none.")

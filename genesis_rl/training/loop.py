@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,25 +66,32 @@ def _load(source: str) -> Any:
     return load_pretrained(source, device="cpu").model
 
 
-def _take_weights(model: Any, other: Any, source: str) -> None:
-    """Start from another model's weights; ``source`` names it.
+def _take_weights(model: Any, other: Any, source: str, fresh: Sequence[str]) -> None:
+    """Start from another model's weights; ``source`` names it, ``fresh`` the parts to leave alone.
 
     Raises:
-        ValueError: if it is of another class, or has other shapes.
+        ValueError: if it is of another class, has other shapes, or there is no such part.
     """
     if type(other) is not type(model):
         raise ValueError(
             f"init {source} is a {type(other).__name__}; wanted a {type(model).__name__}, as model."
         )
-    mine, theirs = model.state_dict(), other.state_dict()
+    parts = dict(model.named_children())
+    for name in fresh:
+        if name not in parts:
+            raise ValueError(f"fresh has {name!r}; wanted any of {', '.join(parts)}.")
+    mine, theirs = (
+        {k: v for k, v in m.state_dict().items() if k.split(".")[0] not in fresh}
+        for m in (model, other)
+    )
     for name in mine.keys() | theirs.keys():
         shapes = [None if name not in s else tuple(s[name].shape) for s in (mine, theirs)]
         if shapes[0] != shapes[1]:
             raise ValueError(
                 f"init {source} has {name} of shape {shapes[1]}, model of {shapes[0]}; wanted "
-                "models of one shape (see --model and its fields)."
+                "models of one shape (see --model and its fields), or that part in fresh."
             )
-    model.load_state_dict(theirs)
+    model.load_state_dict(theirs, strict=not fresh)
 
 
 class Trainer(StepTrainer):
@@ -138,7 +145,7 @@ class Trainer(StepTrainer):
         torch.manual_seed(config.seed)
         model = build_model(config.model)
         if start is not None:
-            _take_weights(model, start, str(config.init))
+            _take_weights(model, start, str(config.init), config.fresh)
         if config.recompute:
             model.recompute = True
         self._processes = self.accelerator.num_processes

@@ -222,6 +222,21 @@ def test_properties_of_objects(run_program: Run, tmp_path: Path) -> None:
     )
 
 
+def test_a_student_is_probed_like_any_encoder(run_program: Run, tmp_path: Path) -> None:
+    data = ("--data", "object_goal", "--data-options", '{"image_size": 32, "num_images": 200}')
+    few = ("--num-train", "160", "--num-held-out", "40", "--mlp.epochs", "1")
+    out = tmp_path / "probes.json"
+    status, _, errors = run_program(
+        "pretrain/probe.py", "sprites-fast", *data, *QUICK, *few, "--out", str(out)
+    )
+    assert status == 0, errors
+    result = read(out)
+    untrained = next(r for r in result["baselines"] if r["name"] == "random distilled")
+    (student,) = result["runs"]
+    key = "position_linear"
+    assert student["scores"][key] > untrained["scores"][key] + 0.2
+
+
 def test_misuse(packs: Path, run_program: Run, tmp_path: Path) -> None:
     model = saved(tmp_path / "model")
     small = tmp_path / "small"

@@ -49,6 +49,7 @@ N = 9  # images of a pack
         ({"precision": "fp16"}, "precision is 'fp16'; wanted 'bf16' or 'fp32'"),
         ({"data_options": "[1]"}, r"data_options is '\[1\]'; wanted a JSON object"),
         ({"data_options": "{"}, "data_options is '{', which is not JSON"),
+        ({"fresh": ("encoder",)}, r"fresh is \('encoder',\), but init is None"),
         ({"recompute": True, "compile": True}, "recompute and compile are both set"),
         ({"recompute": True, "model": BdVaeConfig()}, "recompute is set, but model is a BdVae;"),
     ],

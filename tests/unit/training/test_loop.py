@@ -178,6 +178,25 @@ def test_a_training_starts_from_the_weights_of_another(
         assert torch.equal(value, second.model.state_dict()[name]), name
 
 
+def test_parts_may_start_fresh_in_another_shape(config: PretrainConfig, tmp_path: Path) -> None:
+    first = Trainer(config)
+    first.run()
+    assert isinstance(config.model, GenesisConfig)
+    other = dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, component_decoder="flat"),
+        init=str(first.folder.last),
+        fresh=("component_decoder",),
+        out=tmp_path / "other",
+    )
+    trained = first.model.state_dict()
+    state = Trainer(other).model.state_dict()
+    kept = {name for name in state if not name.startswith("component_decoder")}
+    assert kept < state.keys()
+    for name in kept:
+        assert torch.equal(state[name], trained[name]), name
+
+
 def test_weights_of_another_shape_are_refused(config: PretrainConfig, tmp_path: Path) -> None:
     first = Trainer(config)
     first.run()
@@ -188,6 +207,8 @@ def test_weights_of_another_shape_are_refused(config: PretrainConfig, tmp_path: 
     )
     with pytest.raises(ValueError, match=r"init .* has .* of shape .*; wanted models of one shape"):
         Trainer(other)
+    with pytest.raises(ValueError, match=r"fresh has 'decoder'; wanted any of encoder, "):
+        Trainer(dataclasses.replace(other, fresh=("decoder",)))
     name = config.model.__class__.__name__.removesuffix("Config")
     wanted = f"is a {name}; wanted a BdVae, as model"
     with pytest.raises(ValueError, match=wanted):
