@@ -135,6 +135,8 @@ def group(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     for record in records:
         training = record["training"] or {"config": {}}
         kept = {k: v for k, v in training["config"].items() if k not in _INCIDENTAL}
+        if kept.get("init"):  # in a chain of runs, that of the same seed: "runs/large-2" for seed 2
+            kept["init"] = str(kept["init"]).removesuffix(f"-{training['config'].get('seed')}")
         key = json.dumps([record["model"], record["model_config"], kept], sort_keys=True)
         groups.setdefault(key, []).append(record)
     models = [members[0]["model"] for members in groups.values()]

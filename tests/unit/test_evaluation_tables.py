@@ -38,6 +38,13 @@ def test_runs_of_other_seeds_are_one_group() -> None:
     assert only["std"] == {"ari": pytest.approx(0.3 / math.sqrt(2)), "sc": None}
 
 
+def test_chains_of_runs_are_one_group_by_their_seeds() -> None:
+    records = [record(f"b-{seed}", seed=seed, ari=0.5) for seed in (0, 1, 2)]
+    for seed, init in enumerate(("runs/a-0", "runs/a-1", "runs/other-2")):
+        records[seed]["training"]["config"]["init"] = init
+    assert [entry["runs"] for entry in group(records)] == [["runs/b-0", "runs/b-1"], ["runs/b-2"]]
+
+
 def test_one_run_has_no_deviation() -> None:
     (only,) = group([record("a", ari=0.5)])
     assert only["mean"] == {"ari": 0.5} and only["std"] == {"ari": None}
