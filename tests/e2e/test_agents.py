@@ -115,11 +115,11 @@ def test_evaluating_writes_scores_and_a_video(trained: Path) -> None:
 def test_evaluating_the_agent_alone_elsewhere(
     trained: Path, tmp_path: Path, run_program: Run
 ) -> None:
-    more = ("--no-random", "--no-greedy", "--vec", "subproc", "--video-episodes", "1")
-    more += ("--video-format", "gif")
+    more = ("--no-random", "--no-greedy", "--vec", "subproc")
+    film = ("--video-episodes", "1", "--video-format", "gif")
     status, output, errors = run_program(
         "agents/evaluate.py",
-        *(str(trained / "last"), "--episodes", "2", "--out", str(tmp_path / "e"), *more),
+        *(str(trained / "last"), "--episodes", "2", "--out", str(tmp_path / "e"), *more, *film),
     )
     assert (status, errors) == (0, "")
     assert output.startswith("agent success")
