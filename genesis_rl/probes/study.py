@@ -181,10 +181,8 @@ def _baselines(
         trained = candidate.loaded.model
         if trained.config not in drawn:
             drawn.append(trained.config)
-            name, model = (
-                f"random {candidate.loaded.metadata['model']}",
-                _untrained(trained, config),
-            )
+            name = f"random {candidate.loaded.metadata['model']}"
+            model = _untrained(trained, config)
             records.append({"name": name, **_model_scores(config, study, samples, model, name)})
     state = study.state()
     if state is not None:

@@ -10,7 +10,7 @@ import torch
 
 import genesis_rl
 from genesis_rl import weights
-from genesis_rl.data import Pack, PackWriter
+from genesis_rl.data import Pack, PackWriter, open_dataset
 from genesis_rl.data.sprite_scenes import render_scenes
 from genesis_rl.metrics import ari
 from genesis_rl.perception import SlotEncoder
@@ -22,7 +22,7 @@ FOLDER = Path(weights.__file__).parent / "pretrained"
 
 
 def test_there_are_some() -> None:
-    assert NAMES == ["sprites", "sprites-fast"]
+    assert NAMES == ["multi-dsprites", "sprites", "sprites-fast"]
     for name in NAMES:
         files = {path.name: path.stat().st_size for path in (FOLDER / name).iterdir()}
         assert files.keys() == {"README.md", "config.json", "model.safetensors"}
@@ -39,7 +39,7 @@ def test_they_load_by_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         gym.make("genesis_rl/ObjectGoal-v0"), name, mask_geometry=True, device="cpu"
     )
     observation, _ = env.reset(seed=0)
-    assert observation.shape == (7, 8 + 4 + 3)
+    assert observation.shape == (5 if name == "multi-dsprites" else 7, 8 + 4 + 3)
     card = (FOLDER / name / "README.md").read_text()
     assert f'genesis_rl.load("{name}")' in card
     assert not re.search(r"/(home|root|tmp|work)/", card)
@@ -53,11 +53,20 @@ def test_sprites_takes_the_tasks_apart(tmp_path: Path) -> None:
     assert scores["ari"] > 0.78 and scores["ari_fg"] > 0.74 and scores["msc"] > 0.71
 
 
+def test_multi_dsprites_takes_multi_dsprites_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GENESIS_RL_DATA", str(tmp_path))
+    pack = open_dataset("multi_dsprites", "test", image_size=32, num_images=200)
+    scores = validate(genesis_rl.load("multi-dsprites", "cpu"), pack, 200)
+    assert scores["ari"] > 0.77 and scores["ari_fg_2plus"] > 0.46 and scores["msc"] > 0.56
+
+
 def test_the_student_sees_what_the_teacher_sees() -> None:
     images = render_scenes(ObjectGoalWorld(image_size=64), 200, split="test").images
     teacher, student = (
         torch.from_numpy(SlotEncoder(name, device="cpu").features(images, mask_geometry=True))
-        for name in NAMES
+        for name in ("sprites", "sprites-fast")
     )
     rest = (student - teacher).square().sum((0, 1))
     share = 1 - rest / (teacher - teacher.mean(0)).square().sum((0, 1))

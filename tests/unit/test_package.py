@@ -140,7 +140,7 @@ def test_the_wheel_holds_the_library_and_nothing_else(tmp_path: Path) -> None:
     names = [Path(name) for name in zipfile.ZipFile(wheel).namelist()]
     library = {name for name in names if not name.parts[0].endswith(".dist-info")}
     shipped = {path.relative_to(ROOT) for path in (LIBRARY / "pretrained").glob("*/*")}
-    assert len(shipped) == 6  # the models that come along: card, config and weights
+    assert len(shipped) == 9  # the models that come along: card, config and weights
     assert library == {*MODULES, *shipped, Path("genesis_rl/py.typed")}
     assert any(name.name == "LICENSE" for name in names)
 
