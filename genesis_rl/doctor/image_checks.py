@@ -51,7 +51,7 @@ def background_split(evidence: Evidence, limits: Thresholds) -> Finding | None:
         f"at least {limits.min_background_share:g}",
         knobs(
             config,
-            Knob("model.mask_logit_bias", "-2", "leaves the background to one slot early"),
+            Knob("model.mask_logit_bias", "-4", "leaves the background to one slot early"),
             *dearer_kl(config),
             Knob("model.mixture", "pixel", "a slot must explain a pixel's whole colour"),
             halve(config, "mask_latent_size", "masks that cannot follow every border"),
@@ -243,7 +243,7 @@ def no_better_than_grid(evidence: Evidence, limits: Thresholds) -> Finding | Non
         knobs(
             config,
             *cheaper_kl(config),
-            Knob("model.mask_logit_bias", "-2", "leaves the background to one slot early"),
+            Knob("model.mask_logit_bias", "-4", "leaves the background to one slot early"),
             Knob("model.mixture", "pixel", "a slot must explain a pixel's whole colour"),
         ),
     )
