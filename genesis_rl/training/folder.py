@@ -42,7 +42,8 @@ def parse_settings(plain: Mapping[str, Any], model_name: str | None = None) -> P
     try:
         model = MODELS[name][0](**{k: as_tuple(v) for k, v in values.pop("model").items()})
         geco = GecoConfig(**values.pop("geco"))
-        return PretrainConfig(**values | {"model": model, "geco": geco, "out": Path(values["out"])})
+        values |= {"model": model, "geco": geco, "out": Path(values["out"])}
+        return PretrainConfig(**{k: as_tuple(v) for k, v in values.items()})
     except (TypeError, ValueError, AttributeError, KeyError) as error:
         raise ValueError(f"the settings do not fit this version: {error}") from error
 
