@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -22,7 +21,7 @@ from genesis_rl.files import new_file
 from genesis_rl.frames import as_nhwc_uint8
 from genesis_rl.perception import SlotEncoder
 from genesis_rl.process import keep_freed_memory
-from genesis_rl.visualize import Picture, mosaic, overlay_masks, save_gif, save_mp4
+from genesis_rl.visualize import Picture, mosaic, overlay_masks, save_film
 
 RESULT = "evaluation.json"
 # Pictures for which the video stays on an episode's end.
@@ -274,8 +273,7 @@ def film(
     fps = int(venv.get_attr("metadata")[0].get("render_fps", 10))
     # Slower than the environment's own rate: episodes may last a few steps only.
     with _torch_seed(seed):
-        save = save_gif if Path(path).suffix == ".gif" else save_mp4
-        save(path, _pictures(venv, encoder, policy, episodes), fps=max(1, fps // 2))
+        save_film(path, _pictures(venv, encoder, policy, episodes), fps=max(1, fps // 2))
 
 
 def _pictures(

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genesis_rl.envs.window import has_window
-from genesis_rl.visualize import save_gif, save_mp4
+from genesis_rl.visualize import save_film
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,7 @@ def present(
     """
     if window is None:
         out.parent.mkdir(parents=True, exist_ok=True)
-        save = save_gif if out.suffix == ".gif" else save_mp4
-        save(out, frames, fps=fps)
+        save_film(out, frames, fps=fps)
         return
     for frame in frames:
         cv2.imshow(window, frame[..., ::-1])

@@ -3,6 +3,7 @@
 import io
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import imageio.v2
@@ -89,6 +90,16 @@ def save_mp4(path: str | os.PathLike[str], frames: Iterable[Picture], *, fps: fl
                 writer.append_data(
                     np.pad(picture, ((0, odd_rows), (0, odd_columns), (0, 0)), "edge")
                 )
+
+
+def save_film(path: str | os.PathLike[str], frames: Iterable[Picture], *, fps: float = 10) -> None:
+    """Write pictures of one size as a GIF where the path ends in .gif, and else as MP4.
+
+    Raises:
+        ValueError: if there are no frames or their sizes differ.
+    """
+    save = save_gif if Path(path).suffix == ".gif" else save_mp4
+    save(path, frames, fps=fps)
 
 
 def _same_size(frames: Iterable[Picture]) -> Iterator[Picture]:
