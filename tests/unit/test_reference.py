@@ -52,12 +52,7 @@ class Mode(NamedTuple):
 
 # Measured: at most 4e-7 of the loss and 3.4e-4 of a gradient in float32 (MONet, the others 2e-5),
 # 1.6e-3 and .14 with convolutions in bfloat16.
-MODES = {
-    "channels_last": Mode(1e-5, 5e-4),
-    "recomputed": Mode(1e-5, 5e-4),
-    "compiled": Mode(1e-5, 5e-4),
-    "bfloat16": Mode(3e-3, 0.2),
-}
+FLOAT32, BFLOAT16 = Mode(1e-5, 5e-4), Mode(3e-3, 0.2)
 # Arrays compared (both passes and the sampled scene), and parameters that keep their form.
 ARRAYS = {
     "genesis": 24,
@@ -209,6 +204,11 @@ def seed_map() -> dict[str, npt.NDArray[Any]]:
     return {"rand_pixel": rand_pixel, "eps_c": np.zeros((2, K, 64))}
 
 
+def mean_noise(name: str, dtype: torch.dtype) -> Noise | None:
+    """The noise of a pass at z = mu with no array of the reference at hand but the seed map."""
+    return noise_of(name, seed_map(), dtype, mean=True) if name == "genesis_v2" else None
+
+
 def reference_arrays(name: str) -> dict[str, npt.NDArray[Any]]:
     path = SHARED / f"{name}.npz"
     if not path.is_file():
@@ -255,12 +255,7 @@ def test_genesis_v2_seeds(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("name", NAMES)
 @torch.no_grad()
 def test_fixture(name: OfficialModel, dtype: torch.dtype) -> None:
-    stored = fixture(name)
-    model, x = build(name, dtype, **OPTIONS.get(name, {})), images(dtype)
-    noise = noise_of(name, seed_map(), dtype, mean=True) if name == "genesis_v2" else None
-    got = outputs(model, x, noise)
-    for key, reference in stored["arrays"].items():
-        assert deviation(got[key], np.array(reference)) <= TOLERANCE[dtype], key
+    check_inference(name, build(name, dtype, **OPTIONS.get(name, {})), dtype, TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -291,7 +286,7 @@ def test_training_pass_in_every_mode(name: OfficialModel, mode: str) -> None:
     model.recompute = mode == "recomputed"
     score = torch.compile(model._score) if mode == "compiled" else model._score
     with torch.autocast("cpu", torch.bfloat16, enabled=mode == "bfloat16"):
-        check_training(name, model, score, MODES[mode])
+        check_training(name, model, score, BFLOAT16 if mode == "bfloat16" else FLOAT32)
 
 
 @pytest.mark.parametrize("mode", ["folded", "bfloat16"])
@@ -299,15 +294,19 @@ def test_training_pass_in_every_mode(name: OfficialModel, mode: str) -> None:
 @torch.no_grad()
 def test_inference_in_every_mode(name: OfficialModel, mode: str) -> None:
     """As above: batch norm folded into the convolutions, and convolutions in bfloat16."""
-    stored = fixture(name)
-    model = build(name, torch.float32, **OPTIONS.get(name, {}))
+    dtype = torch.float32
+    model = build(name, dtype, **OPTIONS.get(name, {}))
     if mode == "folded":
         model = fold_batch_norm(model)
-    noise = noise_of(name, seed_map(), torch.float32, mean=True) if name == "genesis_v2" else None
+    tolerance = TOLERANCE[dtype] if mode == "folded" else 0.03
     with torch.autocast("cpu", torch.bfloat16, enabled=mode == "bfloat16"):
-        got = outputs(model, images(torch.float32), noise)
-    tolerance = TOLERANCE[torch.float32] if mode == "folded" else 0.03
-    for key, reference in stored["arrays"].items():
+        check_inference(name, model, dtype, tolerance)
+
+
+def check_inference(name: OfficialModel, model: Any, dtype: torch.dtype, tolerance: float) -> None:
+    """Compare what a pass at z = mu computes with the small fixture."""
+    got = outputs(model, images(dtype), mean_noise(name, dtype))
+    for key, reference in fixture(name)["arrays"].items():
         assert deviation(got[key], np.array(reference)) <= tolerance, key
 
 
@@ -326,8 +325,7 @@ def check_training(
     dtype = next(model.parameters()).dtype
     state = official_state(name, dtype)
     parameters = same_form(model, {n: v for n, v in state.items() if n in stored["grads"]})
-    noise = noise_of(name, seed_map(), dtype, mean=True) if name == "genesis_v2" else None
-    terms = score(images(dtype), noise, None)
+    terms = score(images(dtype), mean_noise(name, dtype), None)
     loss = terms.nll.mean() + terms.kl.mean()
     loss.backward()
     assert float(loss.detach()) == pytest.approx(stored["loss"], rel=mode.loss)
