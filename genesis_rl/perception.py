@@ -18,6 +18,7 @@ from genesis_rl.frames import Layout, Preprocessing, White, to_images
 from genesis_rl.models.base import Noise
 from genesis_rl.models.distilled import sharp_masks
 from genesis_rl.models.prior import builds_scenes
+from genesis_rl.refinement import refine
 from genesis_rl.slots import Decoded, SceneModel, Slots, check_shape
 
 Precision = Literal["float32", "bfloat16"]
@@ -73,9 +74,9 @@ def _inference_form(model: nn.Module, device: torch.device) -> nn.Module:
 class SlotEncoder:
     """A frozen scene model that turns frames of any common layout into object slots.
 
-    The slots are the posterior's mean, in eval mode and without gradients: the same frame gives
-    the same slots, alone or in a batch (to 1e-5 in float32). The encoder keeps a copy of the
-    model, so that a model in training is neither changed nor followed.
+    The slots are the posterior's mean, refined if asked for, in eval mode: the same frame gives the
+    same slots, alone or in a batch (to 1e-5 in float32). The encoder keeps a copy of the model, so
+    that a model in training is neither changed nor followed.
 
     A forked worker process may use an encoder on the CPU, with one thread; CUDA belongs in the
     parent. An encoder that came from a path pickles as that path.
@@ -101,6 +102,7 @@ class SlotEncoder:
         batch_size: int = 256,
         dtype: Precision = "float32",
         compile: bool = False,
+        refine_steps: int = 0,
     ) -> None:
         """Load and prepare the model.
 
@@ -115,6 +117,9 @@ class SlotEncoder:
             compile: compile the inference with torch.compile, which needs a C++ compiler on the
                 CPU and takes its time at the first frames of every new batch size; on CUDA it
                 becomes a CUDA graph for each.
+            refine_steps: gradient steps on the latents after the encoder's pass: sharper masks and
+                latents, each step at about three passes of the decoders; see
+                `genesis_rl.refinement`.
 
         Raises:
             TypeError: if ``model`` is none of these.
@@ -125,11 +130,14 @@ class SlotEncoder:
             raise ValueError(f"batch_size is {batch_size}; wanted at least 1.")
         if dtype not in get_args(Precision):
             raise ValueError(f"dtype is {dtype!r}; wanted one of {get_args(Precision)}.")
+        if refine_steps < 0:
+            raise ValueError(f"refine_steps is {refine_steps}; wanted 0 or more.")
         self.device = pick_device(device)
         _enter_process(self.device)
         self.source: str | None = None
         self.batch_size = batch_size
         self.dtype: Precision = dtype
+        self.refine_steps = refine_steps
         saved = Preprocessing()
         if isinstance(model, (str, os.PathLike)):
             name = os.path.expanduser(os.fspath(model))
@@ -159,6 +167,7 @@ class SlotEncoder:
             "batch_size": batch_size,
             "dtype": dtype,
             "compile": compile,
+            "refine_steps": refine_steps,
         }
 
     def _compile(self) -> Callable[[Tensor], Slots]:
@@ -227,7 +236,8 @@ class SlotEncoder:
         )
         infer = self._compiled or self._model.infer
         with torch.inference_mode(), self._precision():
-            parts = [infer(chunk) for chunk in x.split(self.batch_size)]
+            chunks = x.split(self.batch_size)
+            parts = [refine(self._model, x, infer(x), self.refine_steps) for x in chunks]
             return Slots(
                 torch.cat([part.z_m for part in parts]).float(),
                 torch.cat([part.z_c for part in parts]).float(),

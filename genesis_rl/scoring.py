@@ -12,6 +12,7 @@ from genesis_rl.data import Pack
 from genesis_rl.metrics.frechet import SampleScorer
 from genesis_rl.metrics.imagined import SceneScorer
 from genesis_rl.models.distilled import sharp_masks
+from genesis_rl.refinement import refine
 from genesis_rl.slots import SceneModel
 from genesis_rl.training.validate import (
     baseline_scores,
@@ -33,12 +34,17 @@ class ScoreConfig:
     """of the noise"""
     iw_samples: int = 8
     """S, samples of the importance-weighted bound, and of the ELBO"""
+    refine_steps: int = 0
+    """gradient steps on the latents before they are scored, see `genesis_rl.refinement`; the
+    bounds are the encoder's in any case"""
 
     def __post_init__(self) -> None:
         """Check values."""
         for name in ("num_images", "iw_samples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; wanted at least 1.")
+        if self.refine_steps < 0:
+            raise ValueError(f"refine_steps is {self.refine_steps}; wanted 0 or more.")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed is {self.seed}; wanted 0 to 2**63 - 1.")
 
@@ -137,7 +143,7 @@ def _score_images(
         terms = model.elbo(x, generator=generator)
         weights = metrics.log_weights(model, x, config.iw_samples, generator=generator)
         bounds = metrics.bounds(weights)
-        slots = model.infer(x)
+        slots = refine(model, x, model.infer(x), config.refine_steps)
         labels = metrics.segment(sharp_masks(model, slots))
         scores = {
             "mse": (model.decode(slots).image - x).square().mean((1, 2, 3)),

@@ -169,6 +169,8 @@ class AgentConfig:
     """where the encoder runs: auto, cpu or cuda"""
     encoder_precision: Literal["fp32", "bf16"] = "fp32"
     """arithmetic of the encoder; bf16 is faster where the hardware has it"""
+    encoder_refine_steps: int = 0
+    """gradient steps on the latents of every frame, for slots that fit it better"""
     threads: int | None = None
     """CPU threads; None: PyTorch's choice"""
     out: Path = Path("runs/agent")
@@ -223,6 +225,10 @@ class AgentConfig:
             raise ValueError(
                 f"finetune is set, but obs {self.obs!r} has no encoder; wanted obs "
                 f"{', '.join(ENCODED)}."
+            )
+        if self.encoder_refine_steps < 0:
+            raise ValueError(
+                f"encoder_refine_steps is {self.encoder_refine_steps}; wanted 0 or more."
             )
         if self.obs == "state" and self.render:
             raise ValueError("render is set, but obs 'state' takes no frames; wanted one of them.")

@@ -74,4 +74,5 @@ def make_encoder(
         device=config.encoder_device,
         preprocessing=preprocessing,
         dtype="bfloat16" if config.encoder_precision == "bf16" else "float32",
+        refine_steps=config.encoder_refine_steps,
     )

@@ -88,6 +88,7 @@ class VecGenesisObs(VecEnvWrapper):
             "encoder": encoder.fingerprint,
             "preprocessing": encoder.preprocessing,
             "dtype": encoder.dtype,
+            "refine_steps": encoder.refine_steps,
             **options,
         }
 

@@ -51,6 +51,8 @@ class EvaluateConfig:
     """of the noise"""
     iw_samples: int = 8
     """samples of the importance-weighted bound, and of the ELBO"""
+    refine_steps: int = 0
+    """gradient steps on the latents that each encoder infers, before they are scored"""
     frechet: Literal["own", "inception", "none"] = "own"
     """network for the Frechet distance of samples: one trained on the training split and kept with
     it, which takes minutes once; the standard Inception network, which makes it the FID; or none.
@@ -92,7 +94,7 @@ class EvaluateConfig:
     @property
     def scoring(self) -> ScoreConfig:
         """The part that says how to score."""
-        return ScoreConfig(self.num_images, self.seed, self.iw_samples)
+        return ScoreConfig(self.num_images, self.seed, self.iw_samples, self.refine_steps)
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
@@ -231,6 +233,7 @@ def _record(
         "num_images": count,
         "seed": config.seed,
         "iw_samples": config.iw_samples,
+        "refine_steps": config.refine_steps,
         "frechet": config.frechet,
         "frechet_images": None if samples is None else samples.num_images,
         "scores": score(model, pack, config.scoring, samples=samples, scenes=scenes),

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genesis_rl.blocks import check_image_size
-from genesis_rl.likelihood import Gaussian
+from genesis_rl.likelihood import Gaussian, Mixture, mixture_nll
 from genesis_rl.models.shareable import Shareable
 from genesis_rl.slots import Decoded, ElboTerms, Slots, check_shape
 
@@ -118,6 +118,21 @@ class BaseModel(Shareable):
         """
         self._check_images(x)
         return self._score(x, self._noise(x, generator) if sample else None, pixel_weight)
+
+    def nll(self, x: Tensor, decoded: Decoded, *, pixel_weight: Tensor | None = None) -> Tensor:
+        """Negative log likelihood of images given decoded scenes (paper Eq. 3).
+
+        Args:
+            x: images, shape (B, 3, H, W) in [0, 1].
+            decoded: a scene each, as ``decode`` gives them.
+            pixel_weight: weight of each pixel's part, shape (B, 1, H, W); None: all one.
+
+        Returns:
+            Shape (B,), nats, summed over pixels and channels.
+        """
+        config = self.config
+        mixture: Mixture = getattr(config, "mixture", "channel")  # a VAE's one slot mixes nothing
+        return mixture_nll(x, *decoded, config.sigma_x, mixture=mixture, pixel_weight=pixel_weight)
 
     def log_weight(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Log importance weight log p(x, z) - log q(z | x) at one z drawn from the posterior.

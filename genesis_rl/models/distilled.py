@@ -153,6 +153,10 @@ class Distilled(BaseModel):
         # The masks that come with the slots are coarse; a MONet would paint with them as they are.
         return self.teacher.decode(self.redraw_masks(slots))
 
+    def nll(self, x: Tensor, decoded: Decoded, *, pixel_weight: Tensor | None = None) -> Tensor:
+        """Negative log likelihood of images under the teacher; see `BaseModel.nll`."""
+        return self.teacher.nll(x, decoded, pixel_weight=pixel_weight)
+
     def redraw_masks(self, slots: Slots) -> Slots:
         """The same slots, with the masks that the teacher draws from their latents alone."""
         redraw = getattr(self.teacher, "redraw_masks", None)

@@ -20,7 +20,7 @@ from genesis_rl.blocks import (
     GatedEncoder,
     recomputed,
 )
-from genesis_rl.likelihood import Gaussian, Mixture, kl_monte_carlo, mixture_nll, stick_breaking
+from genesis_rl.likelihood import Gaussian, Mixture, kl_monte_carlo, stick_breaking
 from genesis_rl.models.base import (
     LstmState,
     Noise,
@@ -246,14 +246,8 @@ class GenesisS(StepwiseModel):
     def _score(self, x: Tensor, noise: Noise | None, pixel_weight: Tensor | None) -> ElboTerms:
         """Paper Eq. 9, both KL terms estimated by the sample that is scored."""
         slots, q_m, p_m, q_c, p_c = self._infer(x, noise)
-        nll = mixture_nll(
-            x,
-            self._decode_components(slots),
-            slots.log_pi,
-            self.config.sigma_x,
-            mixture=self.config.mixture,
-            pixel_weight=pixel_weight,
-        )
+        decoded = Decoded(self._decode_components(slots), slots.log_pi)
+        nll = self.nll(x, decoded, pixel_weight=pixel_weight)
         return ElboTerms(
             nll, kl_monte_carlo(slots.z_m, q_m, p_m), kl_monte_carlo(slots.z_c, q_c, p_c)
         )

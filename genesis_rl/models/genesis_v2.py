@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from genesis_rl.blocks import UNet, conv_norm, coordinate_map
-from genesis_rl.likelihood import Gaussian, Mixture, categorical_kl, kl_monte_carlo, mixture_nll
+from genesis_rl.likelihood import Gaussian, Mixture, categorical_kl, kl_monte_carlo
 from genesis_rl.models.base import (
     LstmState,
     Noise,
@@ -226,19 +226,12 @@ class GenesisV2(StepwiseModel):
     def _score(self, x: Tensor, noise: Noise | None, pixel_weight: Tensor | None) -> ElboTerms:
         """The evidence lower bound, its KL estimated by the sample that is scored."""
         slots, q, p = self._infer(x, noise)
-        mu_x, log_pi = self._decode_latents(slots.z_c)
-        nll = mixture_nll(
-            x,
-            mu_x,
-            log_pi,
-            self.config.sigma_x,
-            mixture=self.config.mixture,
-            pixel_weight=pixel_weight,
-        )
+        decoded = self._decode_latents(slots.z_c)
+        nll = self.nll(x, decoded, pixel_weight=pixel_weight)
         kl_c = kl_monte_carlo(slots.z_c, q, p)
         kl_m = torch.zeros_like(kl_c)
         if self.config.mask_loss:
-            kl_m = categorical_kl(slots.log_pi, log_pi.detach())
+            kl_m = categorical_kl(slots.log_pi, decoded.log_pi.detach())
         return ElboTerms(nll, kl_m, kl_c)
 
     def _log_weight(self, x: Tensor, noise: Noise) -> Tensor:

@@ -42,7 +42,6 @@ from genesis_rl.likelihood import (
     kl_monte_carlo,
     kl_standard_normal,
     leave_one_out_logsumexp,
-    mixture_nll,
 )
 from genesis_rl.models.base import (
     BaseModel,
@@ -220,7 +219,7 @@ class Iodine(BaseModel):
         nll, kl = x.new_zeros(len(x)), x.new_zeros(len(x), self.config.num_slots)
         for weight, step in zip(weights, used, strict=True):
             share = weight / sum(weights)
-            nll = nll + share * self._nll(x, step.decoded, pixel_weight)
+            nll = nll + share * self.nll(x, step.decoded, pixel_weight=pixel_weight)
             kl = kl + share * kl_standard_normal(step.q)
         return ElboTerms(nll, torch.zeros_like(kl), kl)
 
@@ -229,13 +228,7 @@ class Iodine(BaseModel):
         step = self._iterate(x, noise)[-1]
         standard = Gaussian(torch.zeros_like(step.q.mu), torch.ones_like(step.q.sigma))
         kl = kl_monte_carlo(step.z, step.q, standard)
-        return -(self._nll(x, step.decoded) + kl.sum(1))
-
-    def _nll(self, x: Tensor, decoded: Decoded, pixel_weight: Tensor | None = None) -> Tensor:
-        config = self.config
-        return mixture_nll(
-            x, *decoded, config.sigma_x, mixture=config.mixture, pixel_weight=pixel_weight
-        )
+        return -(self.nll(x, step.decoded) + kl.sum(1))
 
     def _generate(self, noise: Noise) -> Slots:
         """Latents are independent and standard normal."""

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genesis_rl.blocks import BroadcastDecoder, ComponentEncoder, UNet
-from genesis_rl.likelihood import Gaussian, Mixture, categorical_kl, kl_monte_carlo, mixture_nll
+from genesis_rl.likelihood import Gaussian, Mixture, categorical_kl, kl_monte_carlo
 from genesis_rl.models.base import (
     BaseModel,
     Noise,
@@ -150,14 +150,7 @@ class Monet(BaseModel):
         """Burgess et al. Eq. 3; the KL of the latents estimated by the sample that is scored."""
         slots, q_c = self._infer(x, noise)
         mu_x, log_pi_redrawn = self._decode_components(slots.z_c)
-        nll = mixture_nll(
-            x,
-            mu_x,
-            slots.log_pi,
-            self.config.sigma_x,
-            mixture=self.config.mixture,
-            pixel_weight=pixel_weight,
-        )
+        nll = self.nll(x, Decoded(mu_x, slots.log_pi), pixel_weight=pixel_weight)
         standard = Gaussian(torch.zeros_like(q_c.mu), torch.ones_like(q_c.sigma))
         return ElboTerms(
             nll,
@@ -169,7 +162,7 @@ class Monet(BaseModel):
         """With the masks that the decoder redraws: scenes are sampled without attention."""
         slots, q_c = self._infer(x, noise)
         decoded = self._decode_components(slots.z_c)
-        nll = mixture_nll(x, *decoded, self.config.sigma_x, mixture=self.config.mixture)
+        nll = self.nll(x, decoded)
         standard = Gaussian(torch.zeros_like(q_c.mu), torch.ones_like(q_c.sigma))
         return -(nll + kl_monte_carlo(slots.z_c, q_c, standard).sum(1))
 

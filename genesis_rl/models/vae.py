@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from genesis_rl.blocks import BroadcastDecoder, GatedDecoder, GatedEncoder, check_image_size
-from genesis_rl.likelihood import Gaussian, kl_monte_carlo, mixture_nll
+from genesis_rl.likelihood import Gaussian, kl_monte_carlo
 from genesis_rl.models.base import (
     BaseModel,
     Noise,
@@ -122,8 +122,7 @@ class Vae(BaseModel):
     def _score(self, x: Tensor, noise: Noise | None, pixel_weight: Tensor | None) -> ElboTerms:
         """The evidence lower bound, its KL estimated by the sample that is scored."""
         slots, q = self._infer(x, noise)
-        mu_x, log_pi = self.decode(slots)
-        nll = mixture_nll(x, mu_x, log_pi, self.config.sigma_x, pixel_weight=pixel_weight)
+        nll = self.nll(x, self.decode(slots), pixel_weight=pixel_weight)
         standard = Gaussian(torch.zeros_like(q.mu), torch.ones_like(q.sigma))
         kl = kl_monte_carlo(slots.z_c, q, standard)
         return ElboTerms(nll, torch.zeros_like(kl), kl)

@@ -1,8 +1,10 @@
 """What every scene model keeps to, whatever it is."""
 
 import dataclasses
+import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from genesis_rl.frames import Preprocessing
 from genesis_rl.models import MODELS, build_model
 from genesis_rl.models.base import Noise
 from genesis_rl.models.genesis import GenesisS
+from genesis_rl.refinement import refine
 from genesis_rl.slots import SceneModel, Slots
 
 NAMES = list(MODELS)
@@ -361,3 +364,95 @@ def test_shares_of_a_batch_make_the_whole(model: Any) -> None:
         part = model(x[rank::2], generator=torch.Generator().manual_seed(4), share=(rank, 2))
         for name in ("nll", "kl_m", "kl_c"):
             torch.testing.assert_close(getattr(part, name), getattr(whole, name)[rank::2])
+
+
+# ---- refinement ----------------------------------------------------------------------------------
+
+
+def nll(model: Any, x: Tensor, slots: Slots) -> Tensor:
+    with torch.no_grad():
+        found: Tensor = model.nll(x, model.decode(slots))
+    return found
+
+
+def test_every_image_becomes_likelier(model: Any) -> None:
+    model, x = model.double(), images(3).double()  # a fresh decoder hardly answers to its latents
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with torch.inference_mode():  # as in evaluations and wrappers
+        slots = model.infer(x)
+        few, many = (refine(model, x, slots, steps) for steps in (2, 20))
+    assert (nll(model, x, few) < nll(model, x, slots)).all()
+    assert (nll(model, x, many) < nll(model, x, few)).all()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(weight.grad is None for weight in model.parameters())
+    assert not few.features.requires_grad
+    assert torch.equal(few.log_pi, model.decode(few).log_pi)
+
+
+def test_images_are_refined_each_by_itself(model: Any) -> None:
+    x = images(3)
+    with torch.no_grad():
+        slots = model.infer(x)
+    together = refine(model, x, slots, 3).features
+    for i in range(3):
+        one = Slots(slots.z_m[i : i + 1], slots.z_c[i : i + 1], slots.log_pi[i : i + 1])
+        alone = refine(model, x[i : i + 1], one, 3).features
+        torch.testing.assert_close(alone, together[i : i + 1], rtol=1e-4, atol=1e-4)
+
+
+def test_no_latent_moves_further_than_the_steps(model: Any) -> None:
+    x = images(2)
+    with torch.no_grad():
+        slots = model.infer(x)
+    moved = (refine(model, x, slots, 2, step_size=0.01).features - slots.features).abs()
+    assert 0 < moved.max() <= 0.02 + 1e-6
+
+
+def test_no_step_gives_the_slots_back(model: Any) -> None:
+    with torch.no_grad():
+        slots = model.infer(images(2))
+    assert refine(model, images(2), slots, 0) is slots
+
+
+def test_a_likelihood_is_the_one_that_is_trained_on() -> None:
+    model, x = build("genesis"), images(2)
+    with torch.no_grad():
+        terms, slots = model.elbo(x, sample=False), model.infer(x)
+    torch.testing.assert_close(nll(model, x, slots), terms.nll)
+    weight = torch.rand(2, 1, 32, 32)
+    with torch.no_grad():
+        weighed = model.elbo(x, sample=False, pixel_weight=weight).nll
+        torch.testing.assert_close(model.nll(x, model.decode(slots), pixel_weight=weight), weighed)
+
+
+class Bare:
+    """A model of somebody else's that knows no likelihood."""
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda m, x, s: refine(m, x, s, -1), ValueError, "steps is -1; wanted 0 or more"),
+        (
+            lambda m, x, s: refine(m, x, s, 1, step_size=0),
+            ValueError,
+            "step_size is 0; wanted a value > 0",
+        ),
+        (
+            lambda m, x, s: refine(m, x, s, 1, step_size=math.nan),
+            ValueError,
+            "step_size is nan; wanted a value > 0",
+        ),
+        (
+            lambda m, x, s: refine(cast("Any", Bare()), x, s, 1),
+            TypeError,
+            r"Bare, which has no nll",
+        ),
+    ],
+)
+def test_bad_refinement_is_refused(call: Callable[..., Any], error: Any, message: str) -> None:
+    model, x = build("bd_vae"), images(1)
+    with torch.no_grad():
+        slots = model.infer(x)
+    with pytest.raises(error, match=message):
+        call(model, x, slots)

@@ -197,7 +197,7 @@ def test_after_a_short_training_the_updates_lower_the_loss() -> None:
     with torch.no_grad():
         steps = model.eval()._iterate(x[:16], None)
         bounds = [
-            float((model._nll(x[:16], s.decoded) + kl_standard_normal(s.q).sum(1)).mean())
+            float((model.nll(x[:16], s.decoded) + kl_standard_normal(s.q).sum(1)).mean())
             for s in steps
         ]
     assert bounds[0] > bounds[-1]

@@ -22,7 +22,7 @@ MODULES = sorted(path.relative_to(ROOT) for path in LIBRARY.rglob("*.py"))
 LAYERS = (
     {"files", "hub", "weights", "process", "slots", "sprites", "worlds", "frames"},
     {"text_tables", "timing"},
-    {"blocks", "likelihood", "geco", "editing", "set_layers", "alignment"},
+    {"blocks", "likelihood", "geco", "editing", "set_layers", "alignment", "refinement"},
     {"models"},
     {"data", "checkpoint", "metrics", "visualize", "log", "report"},
     {"perception", "training", "presets", "towers"},

@@ -26,6 +26,7 @@ from genesis_rl.models import (
     build_model,
 )
 from genesis_rl.perception import SlotEncoder, as_encoder
+from genesis_rl.refinement import refine
 from genesis_rl.slots import Slots
 
 SMALL: dict[str, Any] = {
@@ -306,6 +307,7 @@ def test_what_is_no_model(model: Any) -> None:
     [
         ({"batch_size": 0}, "batch_size is 0"),
         ({"dtype": "float16"}, "dtype is 'float16'"),
+        ({"refine_steps": -2}, "refine_steps is -2; wanted 0 or more"),
         ({"device": "gpu"}, "device is 'gpu'"),
         ({"preprocessing": {"resize": "zoom"}}, "resize is 'zoom'"),
     ],
@@ -392,3 +394,25 @@ def test_decode_is_the_way_back(name: str) -> None:
         encoder.decode(features[:, :, None])
     with pytest.raises(ValueError, match="wanted at least"):
         encoder.decode(features[:, :, :2])
+
+
+def test_an_encoder_refines_what_it_infers() -> None:
+    model = small_genesis()
+    frames = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    x = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
+    encoder = SlotEncoder(model, device="cpu", batch_size=2, refine_steps=2)
+    with torch.no_grad():
+        expected = refine(model, x, model.infer(x), 2)
+    slots = encoder(frames)
+    torch.testing.assert_close(slots.features, expected.features, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(slots.log_pi, expected.log_pi, rtol=1e-2, atol=1e-3)
+    assert encoder.spec["refine_steps"] == 2
+    plain = SlotEncoder(model, device="cpu")
+    assert plain.fingerprint == encoder.fingerprint
+    assert (plain(frames).features - slots.features).abs().max() > 0.01
+
+
+def test_a_model_without_a_likelihood_cannot_be_refined() -> None:
+    encoder = SlotEncoder(Bands(), device="cpu", refine_steps=1)
+    with pytest.raises(TypeError, match=r"Bands, which has no nll"):
+        encoder(np.zeros((1, 16, 16, 3), np.uint8))

@@ -14,6 +14,7 @@ from genesis_rl import metrics
 from genesis_rl.data import Pack, PackWriter
 from genesis_rl.metrics.frechet import SampleScorer
 from genesis_rl.models import BdVaeConfig, GenesisSConfig, ModelConfig, build_model
+from genesis_rl.refinement import refine
 from genesis_rl.scoring import ScoreConfig, baselines, score
 from genesis_rl.training.validate import validate
 
@@ -102,6 +103,20 @@ def test_scores_are_of_the_first_images(model: Any, make_pack: Callable[..., Pac
     assert scores["active_slots"] == float(metrics.active_slots(labels).mean())
 
 
+def test_slots_are_refined_before_they_are_scored(
+    model: Any, make_pack: Callable[..., Pack]
+) -> None:
+    pack = make_pack()
+    plain, refined = (score(model, pack, replace(CONFIG, refine_steps=steps)) for steps in (0, 9))
+    images = torch.from_numpy(pack.images[:5].copy()).permute(0, 3, 1, 2) / 255
+    with torch.no_grad():
+        slots = refine(model, images, model.infer(images), 9)
+        mse = (model.decode(slots).image - images).square().mean()
+    assert refined["mse"] == pytest.approx(float(mse), rel=1e-5)
+    assert refined["mse"] != plain["mse"]
+    assert refined["elbo"] == plain["elbo"]  # the encoder's own
+
+
 def test_bounds_agree_with_each_other_and_the_terms(
     model: Any, make_pack: Callable[..., Pack]
 ) -> None:
@@ -166,6 +181,7 @@ def test_bad_settings_are_named() -> None:
     for change, message in (
         ({"num_images": 0}, "num_images is 0; wanted at least 1"),
         ({"iw_samples": 0}, "iw_samples is 0; wanted at least 1"),
+        ({"refine_steps": -1}, "refine_steps is -1; wanted 0 or more"),
         ({"seed": -1}, "seed is -1"),
     ):
         with pytest.raises(ValueError, match=message):
