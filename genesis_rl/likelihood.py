@@ -114,6 +114,22 @@ def joint_log_prob(
     return scaled + (log_pi - log_norm)
 
 
+def log_responsibilities(x: Tensor, mu_x: Tensor, log_pi: Tensor, sigma_x: float) -> Tensor:
+    """Log p(k | x, z), which slot each pixel is of, now that its colour is known.
+
+        p(k | x_i, z) = pi_ik N(x_i; mu_ik, sigma_x) / sum_j pi_ij N(x_i; mu_ij, sigma_x)
+
+    The masks pi are the model's guess before it sees the pixel; this is Bayes' rule, after. A pixel
+    is of one slot in all of its channels, in whatever way the model was trained to mix them.
+
+    Args as for `mixture_nll`.
+
+    Returns:
+        Shape (B, K, 1, H, W), nats <= 0; exp sums to 1 over K.
+    """
+    return F.log_softmax(joint_log_prob(x, mu_x, log_pi, sigma_x, "pixel"), dim=1)
+
+
 def leave_one_out_logsumexp(values: Tensor) -> Tensor:
     """For each slot k the logsumexp of all others, over dim 1; needs K >= 2 slots."""
     slots = values.shape[1]

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from genesis_rl.blocks import fold_batch_norm
 from genesis_rl.checkpoint import fingerprint, load_pretrained, pick_device
+from genesis_rl.editing import select
 from genesis_rl.frames import Layout, Preprocessing, White, to_images
-from genesis_rl.models.base import Noise
+from genesis_rl.metrics.segmentation import segment
+from genesis_rl.models.base import BaseModel, Noise
 from genesis_rl.models.distilled import sharp_masks
 from genesis_rl.models.prior import builds_scenes
 from genesis_rl.refinement import refine
@@ -225,6 +227,36 @@ class SlotEncoder:
             TypeError, ValueError: if frames are no images, or not of a size that can be taken.
             RuntimeError: on CUDA in a forked worker.
         """
+        return self._see(frames, layout, white)[1]
+
+    def segment(
+        self, frames: Any, layout: Layout = "auto", *, white: White | None = None
+    ) -> npt.NDArray[np.uint8]:
+        """Tell which slot each pixel of frames is of: arguments and errors as for a call.
+
+        Returns:
+            (B, S, S) in 0 to K - 1, the largest p(k | x, z) of each pixel of the images that the
+            model takes; see `genesis_rl.likelihood.log_responsibilities`.
+
+        Raises:
+            TypeError: if the model knows no p(k | x, z), as those of other packages may not.
+        """
+        model = self._model
+        if not isinstance(model, BaseModel):
+            raise TypeError(
+                f"model is {type(model).__name__}; wanted one of genesis_rl's to segment by."
+            )
+        x, slots = self._see(frames, layout, white)
+        labels = []
+        with torch.inference_mode(), self._precision():
+            for first in range(0, len(x), self.batch_size):
+                part = slice(first, first + self.batch_size)
+                log_p = model.log_responsibilities(x[part], model.decode(select(slots, part)))
+                labels.append(segment(log_p).byte())
+        return torch.cat(labels).cpu().numpy()
+
+    def _see(self, frames: Any, layout: Layout, white: White | None) -> tuple[Tensor, Slots]:
+        """Frames as the images that the model takes, (B, 3, S, S) in [0, 1], and their slots."""
         _enter_process(self.device)
         x = to_images(
             frames,
@@ -236,9 +268,11 @@ class SlotEncoder:
         )
         infer = self._compiled or self._model.infer
         with torch.inference_mode(), self._precision():
-            chunks = x.split(self.batch_size)
-            parts = [refine(self._model, x, infer(x), self.refine_steps) for x in chunks]
-            return Slots(
+            parts = [
+                refine(self._model, chunk, infer(chunk), self.refine_steps)
+                for chunk in x.split(self.batch_size)
+            ]
+            return x, Slots(
                 torch.cat([part.z_m for part in parts]).float(),
                 torch.cat([part.z_c for part in parts]).float(),
                 torch.cat([part.log_pi for part in parts]).float(),

@@ -43,6 +43,7 @@ _IMAGINED = (
     "nearest_features",
     "spread_features",
 )
+_POSTERIOR = ("posterior_ari", "posterior_ari_fg", "posterior_ari_fg_2plus", "posterior_msc")
 _SHORT = {
     "ari": "ARI",
     "ari_fg": "ARI-FG",
@@ -54,6 +55,10 @@ _SHORT = {
     "kl_c": "KL component",
     "elbo_bpd": "ELBO, bits/dim",
     "frechet": "Frechet",
+    "posterior_ari": "ARI",
+    "posterior_ari_fg": "ARI-FG",
+    "posterior_ari_fg_2plus": "ARI-FG, >= 2 objects",
+    "posterior_msc": "mSC",
     "valid": "valid",
     "valid_number": "number",
     "valid_colour": "one colour",
@@ -193,6 +198,12 @@ def _evaluation(path: Path, published: Sequence[Published]) -> list[str]:
     result = _read(path)
     try:
         parts = [f"{_told(result['runs'][0])}.\n\n{_scores(result, _SHOWN, published)}"]
+        if any("posterior_ari" in group["mean"] for group in result["groups"]):
+            table = _scores(result, _POSTERIOR, only="posterior_ari")
+            parts.append(
+                "The same by p(k | x, z), which slot each pixel is of once its colour is known, "
+                f"instead of the masks p(k | z).\n\n{table}"
+            )
         if any("valid" in group["mean"] for group in result["groups"]):
             table = _scores(result, _IMAGINED, only="valid")
             count = result["runs"][0]["num_images"]

@@ -11,6 +11,7 @@ from genesis_rl import metrics
 from genesis_rl.data import Pack
 from genesis_rl.metrics.frechet import SampleScorer
 from genesis_rl.metrics.imagined import SceneScorer
+from genesis_rl.models.base import BaseModel
 from genesis_rl.models.distilled import sharp_masks
 from genesis_rl.refinement import refine
 from genesis_rl.slots import SceneModel
@@ -75,8 +76,10 @@ def score(
           image, see `genesis_rl.metrics.bounds`; ``elbo_bpd``, ``iwae_bpd`` in bits per dimension
           of 8-bit images, less is better, see `bits_per_dim`.
         - ``active_slots`` by pixels, ``active_latents`` by KL, see `genesis_rl.metrics.binding`.
-        - with masks: those of `image_scores` and `binding_scores`, of the inferred masks, each
-          with ``name_images``, the number of images that have it.
+        - with masks: those of `image_scores` and `binding_scores`, of the masks pi = p(k | z), each
+          with ``name_images``, the number of images that have it; and of `BaseModel`'s those of
+          `image_scores` by p(k | x, z) as ``posterior_name``, see
+          `genesis_rl.likelihood.log_responsibilities`.
         - with ``samples``: ``frechet``, the distance of as many scenes from the prior.
         - with ``scenes``: what they show, and how far from training images they are; see
           `genesis_rl.metrics.imagined.SceneScorer`.
@@ -145,8 +148,9 @@ def _score_images(
         bounds = metrics.bounds(weights)
         slots = refine(model, x, model.infer(x), config.refine_steps)
         labels = metrics.segment(sharp_masks(model, slots))
+        decoded = model.decode(slots)
         scores = {
-            "mse": (model.decode(slots).image - x).square().mean((1, 2, 3)),
+            "mse": (decoded.image - x).square().mean((1, 2, 3)),
             "nll": terms.nll,
             "kl_m": terms.kl_m.sum(1),
             "kl_c": terms.kl_c.sum(1),
@@ -158,6 +162,10 @@ def _score_images(
         _append(images, scores)
         if masks is not None:
             _append(objects, metrics.scene_scores(masks, labels, x))
+            if isinstance(model, BaseModel):
+                found = metrics.segment(model.log_responsibilities(x, decoded))
+                after = metrics.image_scores(masks, found)
+                _append(objects, {f"posterior_{name}": after[name] for name in after})
     return _joined(images), _joined(objects)
 
 

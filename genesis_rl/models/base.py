@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genesis_rl.blocks import check_image_size
-from genesis_rl.likelihood import Gaussian, Mixture, mixture_nll
+from genesis_rl.likelihood import Gaussian, Mixture, log_responsibilities, mixture_nll
 from genesis_rl.models.shareable import Shareable
 from genesis_rl.slots import Decoded, ElboTerms, Slots, check_shape
 
@@ -133,6 +133,17 @@ class BaseModel(Shareable):
         config = self.config
         mixture: Mixture = getattr(config, "mixture", "channel")  # a VAE's one slot mixes nothing
         return mixture_nll(x, *decoded, config.sigma_x, mixture=mixture, pixel_weight=pixel_weight)
+
+    def log_responsibilities(self, x: Tensor, decoded: Decoded) -> Tensor:
+        """Log p(k | x, z), which slot each pixel is of: sharper than the masks pi = p(k | z).
+
+        Args as for ``nll``.
+
+        Returns:
+            Shape (B, K, 1, H, W), nats <= 0; exp sums to 1 over K. See
+            `genesis_rl.likelihood.log_responsibilities`.
+        """
+        return log_responsibilities(x, *decoded, self.config.sigma_x)
 
     def log_weight(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Log importance weight log p(x, z) - log q(z | x) at one z drawn from the posterior.

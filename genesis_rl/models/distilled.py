@@ -157,6 +157,10 @@ class Distilled(BaseModel):
         """Negative log likelihood of images under the teacher; see `BaseModel.nll`."""
         return self.teacher.nll(x, decoded, pixel_weight=pixel_weight)
 
+    def log_responsibilities(self, x: Tensor, decoded: Decoded) -> Tensor:
+        """Log p(k | x, z) under the teacher; see `BaseModel.log_responsibilities`."""
+        return self.teacher.log_responsibilities(x, decoded)
+
     def redraw_masks(self, slots: Slots) -> Slots:
         """The same slots, with the masks that the teacher draws from their latents alone."""
         redraw = getattr(self.teacher, "redraw_masks", None)

@@ -366,6 +366,14 @@ def test_shares_of_a_batch_make_the_whole(model: Any) -> None:
             torch.testing.assert_close(getattr(part, name), getattr(whole, name)[rank::2])
 
 
+def test_every_pixel_is_of_some_slot(model: Any) -> None:
+    x = images(2)
+    with torch.no_grad():
+        p = model.log_responsibilities(x, model.decode(model.infer(x))).exp()
+    assert p.shape == (2, model.config.num_slots, 1, 32, 32)
+    torch.testing.assert_close(p.sum(1), torch.ones(2, 1, 32, 32))
+
+
 # ---- refinement ----------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from genesis_rl.likelihood import (
     kl_monte_carlo,
     kl_standard_normal,
     leave_one_out_logsumexp,
+    log_responsibilities,
     mixture_nll,
     stick_breaking,
 )
@@ -155,3 +156,28 @@ def test_categorical_kl_is_bounded_by_its_floor() -> None:
     log_q = torch.tensor([0.0, -math.inf]).view(1, 2, 1, 1, 1).expand(-1, -1, -1, 3, 4)
     kl = categorical_kl(log_q, log_q.flip(1)).sum(1)
     torch.testing.assert_close(kl, torch.tensor([12 * math.log(1e5)]), rtol=1e-4, atol=0)
+
+
+def test_responsibilities_follow_bayes_rule() -> None:
+    x, mu_x, log_pi = scene()
+    p = log_responsibilities(x, mu_x, log_pi, 0.4).exp()
+    assert p.shape == log_pi.shape
+    for b, i, j in ((0, 0, 0), (1, 3, 5), (1, 2, 4)):
+        joint = [
+            float(log_pi[b, k, 0, i, j].exp())
+            * math.exp(-float((x[b, :, i, j] - mu_x[b, k, :, i, j]).square().sum()) / 0.32)
+            for k in range(5)
+        ]
+        expected = torch.tensor(joint, dtype=torch.float64) / sum(joint)
+        torch.testing.assert_close(p[b, :, 0, i, j], expected)
+
+
+def test_a_pixel_is_of_the_slot_that_has_its_colour() -> None:
+    x = torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1)
+    mu_x = torch.tensor([[0.0, 0, 0], [1, 0, 0]]).view(1, 2, 3, 1, 1)
+    log_pi = torch.tensor([0.9, 0.1]).log().view(1, 2, 1, 1, 1)  # the mask says the other
+    p = log_responsibilities(x, mu_x, log_pi, 0.3).exp().flatten()
+    # .9 exp(-1 / .18) against .1
+    assert p[1] == pytest.approx(0.1 / (0.1 + 0.9 * math.exp(-1 / 0.18)))
+    blurred = log_responsibilities(x, mu_x, log_pi, 100.0).exp().flatten()
+    assert blurred[0] == pytest.approx(0.9, abs=1e-4)  # no colour tells anything: the masks stay

@@ -412,7 +412,20 @@ def test_an_encoder_refines_what_it_infers() -> None:
     assert (plain(frames).features - slots.features).abs().max() > 0.01
 
 
+def test_frames_are_segmented_by_what_their_pixels_show() -> None:
+    model = small_genesis()
+    frames = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    x = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
+    with torch.no_grad():
+        log_p = model.log_responsibilities(x, model.decode(model.infer(x)))
+    labels = SlotEncoder(model, device="cpu", batch_size=2).segment(frames)
+    assert labels.dtype == np.uint8 and labels.shape == (3, 32, 32)
+    assert (labels == log_p.argmax(1)[:, 0].numpy()).mean() > 0.999  # but for ties
+
+
 def test_a_model_without_a_likelihood_cannot_be_refined() -> None:
     encoder = SlotEncoder(Bands(), device="cpu", refine_steps=1)
-    with pytest.raises(TypeError, match=r"Bands, which has no nll"):
+    with pytest.raises(TypeError, match="Bands, which has no nll"):
         encoder(np.zeros((1, 16, 16, 3), np.uint8))
+    with pytest.raises(TypeError, match="Bands; wanted one of genesis_rl's"):
+        SlotEncoder(Bands(), device="cpu").segment(np.zeros((1, 16, 16, 3), np.uint8))

@@ -73,6 +73,15 @@ def test_a_section_has_scores_baselines_runs_remarks_and_pictures(tmp_path: Path
     assert lines[-3:] == ["![Slots](a.png)", "", "*Slots*"]
 
 
+def test_segmentations_by_responsibilities_have_a_table_of_their_own(tmp_path: Path) -> None:
+    one = record("a", ari=0.5, posterior_ari=0.75, posterior_msc=0.625)
+    write(tmp_path, [{"title": "Models", "evaluation": "models.json"}], one)
+    lines = page(tmp_path).splitlines()
+    assert "|  | ARI ↑ |" in lines and "| genesis | 0.5000 |" in lines
+    start = lines.index("|  | ARI ↑ | mSC ↑ |")
+    assert lines[start + 2 : start + 4] == ["| genesis | 0.7500 | 0.6250 |", ""]
+
+
 def test_imagined_scenes_have_a_table_of_their_own(tmp_path: Path) -> None:
     one = record("a", ari=0.5, valid=0.25, nearest_pixels=0.125)
     one["baselines"]["real"] = {"frechet": 2.25, "valid": 0.97}

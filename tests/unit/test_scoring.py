@@ -40,7 +40,9 @@ IMAGES = {"mse", "nll", "kl_m", "kl_c", "elbo", "iwae", "elbo_bpd", "iwae_bpd"} 
     "active_slots",
     "active_latents",
 }
-OBJECTS = {"ari", "ari_fg", "ari_fg_2plus", "sc", "msc"} | {
+SEGMENTATION = {"ari", "ari_fg", "ari_fg_2plus", "sc", "msc"}
+POSTERIOR = {f"posterior_{name}" for name in SEGMENTATION}
+OBJECTS = SEGMENTATION | {
     "objects_lost",
     "same_colour_shared",
     "other_colour_shared",
@@ -87,7 +89,8 @@ CONFIG = ScoreConfig(num_images=5, seed=1, iw_samples=3)
 def test_scores_are_of_the_first_images(model: Any, make_pack: Callable[..., Pack]) -> None:
     pack = make_pack()
     scores = score(model, pack, CONFIG)
-    assert scores.keys() == IMAGES | OBJECTS | {f"{name}_images" for name in OBJECTS}
+    names = OBJECTS | POSTERIOR
+    assert scores.keys() == IMAGES | names | {f"{name}_images" for name in names}
     images = torch.from_numpy(pack.images[:5].copy()).permute(0, 3, 1, 2) / 255
     masks = torch.from_numpy(pack.masks[:5].astype(np.int64))  # type: ignore[index]
     with torch.no_grad():
@@ -96,6 +99,10 @@ def test_scores_are_of_the_first_images(model: Any, make_pack: Callable[..., Pac
     assert scores["mse"] == pytest.approx(float(mse), rel=1e-5)
     labels = metrics.segment(slots.log_pi)
     expected = metrics.average(metrics.scene_scores(masks, labels, images))
+    with torch.no_grad():
+        after = metrics.segment(model.log_responsibilities(images, model.decode(slots)))
+    for name, value in metrics.average(metrics.image_scores(masks, after)).items():
+        expected[f"posterior_{name}"] = value
     for name, value in expected.items():
         assert scores[name] == (pytest.approx(value) if math.isfinite(value) else None), name
     assert scores["ari_images"] == 5
