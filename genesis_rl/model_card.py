@@ -13,6 +13,7 @@ from genesis_rl.checkpoint import Pretrained
 from genesis_rl.data import DATASETS
 from genesis_rl.doctor import Finding
 from genesis_rl.evaluation.tables import SECTIONS
+from genesis_rl.text_tables import markdown
 from genesis_rl.training import PretrainConfig
 from genesis_rl.training.folder import settings
 
@@ -153,20 +154,20 @@ def _use(repo_id: str, side: int, num_slots: int) -> str:
 def _score_table(figures: Figures) -> str:
     columns = {"this model": figures.scores, **figures.baselines}
     names = [name.replace("_", " ") for name in columns]
-    lines = [f"| score | better | {' | '.join(names)} |", "|---|---|" + "---|" * len(names)]
-    for row in (row for rows in SECTIONS.values() for row in rows):
+    rows = []
+    for row in (row for section in SECTIONS.values() for row in section):
         cells = [scores.get(row.key) for scores in columns.values()]
         if any(cell is not None for cell in cells):
-            shown = " | ".join("" if cell is None else f"{cell:.4g}" for cell in cells)
-            lines.append(f"| {row.name} | {row.better} | {shown} |")
-    if len(lines) == 2:
+            shown = ["" if cell is None else f"{cell:.4g}" for cell in cells]
+            rows.append([row.name, row.better, *shown])
+    if not rows:
         return "Not scored."
     note = (
         "\n\nThe other columns are no models: what they reach on the same images costs nothing."
         if figures.baselines
         else ""
     )
-    return "\n".join(lines) + note
+    return markdown(["score", "better", *names], rows) + note
 
 
 def _flaws(figures: Figures) -> tuple[str, ...]:
@@ -200,8 +201,7 @@ def _training_table(config: PretrainConfig, loaded: Pretrained) -> str:
         "seed": str(config.seed),
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }
-    lines = [f"| {name} | {value.strip()} |" for name, value in rows.items()]
-    return "\n".join(["| | |", "|---|---|", *lines])
+    return markdown(["", ""], [[name, value.strip()] for name, value in rows.items()])
 
 
 def _limits(config: PretrainConfig, loaded: Pretrained) -> str:

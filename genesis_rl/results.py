@@ -7,7 +7,7 @@ agents/benchmark.py wrote them. The page is generated, so that no figure on it w
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
@@ -15,6 +15,7 @@ from typing import Any, Self
 from genesis_rl.evaluation import SECTIONS, baseline_columns, format_score, group_title
 from genesis_rl.files import new_file
 from genesis_rl.probes import caption, layout
+from genesis_rl.text_tables import markdown
 
 INDEX = "index.json"
 # The scores on the page; every one that was taken is in the files.
@@ -221,7 +222,7 @@ def _probes(path: Path) -> list[str]:
     try:
         told = f"{caption(result)}, probed on {result['hardware']}."
         records = [{**record, "versions": result["versions"]} for record in result["runs"]]
-        return [f"{told}\n\n{_table(*layout(result))}", _runs(records, path.name)]
+        return [f"{told}\n\n{markdown(*layout(result))}", _runs(records, path.name)]
     except (KeyError, TypeError, IndexError) as error:
         raise ValueError(
             f"{path} is not what probe.py --out writes: {type(error).__name__} {error}."
@@ -235,7 +236,7 @@ def _tables(path: Path) -> list[str]:
     try:
         for table in result["tables"]:
             parts += [table["caption"]] if table["caption"] else []
-            parts.append(_table(table["head"], table["rows"]))
+            parts.append(markdown(table["head"], table["rows"]))
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path} holds no tables: {type(error).__name__} {error}.") from error
     return [*parts, f"All figures and settings: `results/{path.name}`."]
@@ -270,7 +271,7 @@ def _scores(
         [f"*{name}*", *(format_score(scores.get(k)) if k in scores else "" for k in shown)]
         for name, scores in others
     ]
-    return _table(head, body)
+    return markdown(head, body)
 
 
 def _told(first: Mapping[str, Any]) -> str:
@@ -305,12 +306,7 @@ def _runs(records: Sequence[Mapping[str, Any]], file: str) -> str:
         )
     if not body:
         return f"All figures and settings: `results/{file}`."
-    return f"{_table(head, body)}\n\nAll figures and settings: `results/{file}`."
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [list(head), ["---"] + ["---:"] * (len(head) - 1), *map(list, rows)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return f"{markdown(head, body)}\n\nAll figures and settings: `results/{file}`."
 
 
 def _read(path: Path) -> Any:

@@ -2,8 +2,10 @@
 
 import json
 import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -24,6 +26,8 @@ from genesis_rl.hub import is_repository, push_folder
 from genesis_rl.model_card import Figures, data_name, model_card, public_settings
 from genesis_rl.scoring import ScoreConfig, baselines, score
 from genesis_rl.training import PretrainConfig, Run
+from genesis_rl.world_model import WorldModel
+from genesis_rl.world_model import card as world_card
 
 CARD = "README.md"
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16}
@@ -35,7 +39,7 @@ class ShareConfig:
     """What to share, and where."""
 
     run: Path
-    """folder of a run of pretrain/train.py or of pretrain/distill.py"""
+    """folder of a run of pretrain/train.py, pretrain/distill.py or pretrain/train_world_model.py"""
     out: Path | None = None
     """folder to write the model and its card to: a new one, or empty"""
     push: str | None = None
@@ -84,19 +88,13 @@ def share(config: ShareConfig) -> str:
         ValueError: if there is no such run, its data cannot be had, or the push fails.
         OSError: if the folder cannot be written.
     """
-    loaded, card, extra = _described(config)
+    write, card = _described(config)
     with ExitStack() as stack:
         if config.out is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         else:
             folder = config.out.expanduser()
-        save_pretrained(
-            loaded.model,
-            folder,
-            preprocessing=loaded.preprocessing,
-            extra=extra,
-            dtype=_DTYPES[config.precision],
-        )
+        write(folder)
         with new_file(folder / CARD) as temporary:
             temporary.write_text(card, encoding="utf-8")
         if config.push is None:
@@ -110,32 +108,66 @@ def share(config: ShareConfig) -> str:
             raise ValueError(f"{error}; {folder} is written: {again}") from error
 
 
-def _described(config: ShareConfig) -> tuple[Pretrained, str, dict[str, Any]]:
+def _described(config: ShareConfig) -> tuple[Callable[[Path], None], str]:
+    """What writes the model and its config.json into a folder, and its card."""
+    if world_card.is_world_run(config.run):
+        return _world_model(config)
+    loaded, card, extra = _student(config) if is_student_run(config.run) else _run(config)
+    write = partial(
+        save_pretrained,
+        loaded.model,
+        preprocessing=loaded.preprocessing,
+        extra=loaded.metadata | extra,
+        dtype=_DTYPES[config.precision],
+    )
+    return write, card
+
+
+def _world_model(config: ShareConfig) -> tuple[Callable[[Path], None], str]:
+    if config.precision != "fp32":
+        raise ValueError(f"precision is {config.precision!r}; a world model is stored as fp32.")
+    report = world_card.read_report(config.run)
+    world = WorldModel.from_pretrained(config.run / config.which, device=config.device)
+    card = world_card.card(
+        report,
+        world,
+        load_by=config.name or config.push,
+        title=config.title,
+        license=config.license,
+    )
+    kept = ("steps", "hardware", "versions")
+    extra = {"training": world_card.public_settings(report)} | {k: report[k] for k in kept}
+    return partial(world.save_pretrained, extra=extra), card
+
+
+def _student(config: ShareConfig) -> tuple[Pretrained, str, dict[str, Any]]:
     """The model, as it will be stored, its card, and what config.json is to hold beside it."""
-    load_by = config.name or config.push
-    if is_student_run(config.run):
-        loaded = load_pretrained(config.run / config.which, device=config.device)
-        report = read_report(config.run)
-        if fingerprint(loaded.model) != report["fingerprint"]:
-            raise ValueError(
-                f"{config.run / config.which} is not the student that the run's report is of; "
-                "wanted --which best of a distillation that has come to its end."
-            )
-        _round(loaded, config)
-        card = student_card(
-            report,
-            loaded,
-            rounded=config.precision == "bf16",
-            load_by=load_by,
-            title=config.title,
-            license=config.license,
+    loaded = load_pretrained(config.run / config.which, device=config.device)
+    report = read_report(config.run)
+    if fingerprint(loaded.model) != report["fingerprint"]:
+        raise ValueError(
+            f"{config.run / config.which} is not the student that the run's report is of; "
+            "wanted --which best of a distillation that has come to its end."
         )
-        kept = ("teacher", "teacher_fingerprint", "fidelity", "flops", "steps", "minutes")
-        extra = {
-            "training": public_report_settings(report),
-            "distillation": {k: report[k] for k in kept},
-        }
-        return loaded, card, loaded.metadata | extra
+    _round(loaded, config)
+    card = student_card(
+        report,
+        loaded,
+        rounded=config.precision == "bf16",
+        load_by=config.name or config.push,
+        title=config.title,
+        license=config.license,
+    )
+    kept = ("teacher", "teacher_fingerprint", "fidelity", "flops", "steps", "minutes")
+    extra = {
+        "training": public_report_settings(report),
+        "distillation": {k: report[k] for k in kept},
+    }
+    return loaded, card, extra
+
+
+def _run(config: ShareConfig) -> tuple[Pretrained, str, dict[str, Any]]:
+    """As `_student`, of a run of pretrain/train.py."""
     run = Run.open(config.run)
     loaded = run.load(config.which, device=config.device)
     _round(loaded, config)
@@ -143,11 +175,11 @@ def _described(config: ShareConfig) -> tuple[Pretrained, str, dict[str, Any]]:
         run.config,
         loaded,
         figures(run, loaded, config),
-        repo_id=load_by,
+        repo_id=config.name or config.push,
         title=config.title,
         license=config.license,
     )
-    return loaded, card, loaded.metadata | {"training": public_settings(run.config)}
+    return loaded, card, {"training": public_settings(run.config)}
 
 
 @torch.no_grad()

@@ -1,16 +1,22 @@
-"""Tables of figures as text: what programs print of what goes to the page of results.
+"""Tables of figures as text: for the terminal, for cards and for the page of results.
 
 A table is JSON data: ``caption`` (may be empty), ``head`` and ``rows`` of cells, as
 `genesis_rl.results` takes them.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
 def as_text(tables: Iterable[Mapping[str, Any]]) -> str:
     """Lay tables out in columns: the first to the left, figures to the right."""
     return "\n\n".join(_one(table) for table in tables)
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Lay a table out in Markdown: the first column to the left, figures to the right."""
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def _one(table: Mapping[str, Any]) -> str:

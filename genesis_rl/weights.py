@@ -211,9 +211,18 @@ def as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def shipped() -> list[str]:
-    """Names of the models that come with the package."""
-    return sorted(path.parent.name for path in _SHIPPED.glob(f"*/{CONFIG}"))
+def shipped(*, world_models: bool = False) -> list[str]:
+    """Names of the scene models, or of the world models, that come with the package."""
+    return sorted(path.parent.name for path in _home(world_models).glob(f"*/{CONFIG}"))
+
+
+def shipped_folder(name: str, *, world_models: bool = False) -> Path | None:
+    """The folder of a model that comes with the package; None if none is called so."""
+    return _home(world_models) / name if name in shipped(world_models=world_models) else None
+
+
+def _home(world_models: bool) -> Path:
+    return _SHIPPED / "world_models" if world_models else _SHIPPED
 
 
 def _find(path_or_hub_id: str | os.PathLike[str], options: DownloadOptions) -> Path:
@@ -224,8 +233,9 @@ def _find(path_or_hub_id: str | os.PathLike[str], options: DownloadOptions) -> P
     if path.exists():
         raise ValueError(f"{path} holds no model: wanted a folder with {CONFIG} and {WEIGHTS}.")
     name = str(path_or_hub_id)
-    if name in shipped():
-        return _SHIPPED / name
+    coming_along = shipped_folder(name)
+    if coming_along is not None:
+        return coming_along
     if not is_repository(name):
         raise ValueError(
             f"encoder {name!r} is neither a folder nor a Hub id of form 'owner/name', nor one of"

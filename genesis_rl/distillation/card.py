@@ -8,6 +8,7 @@ from huggingface_hub import ModelCardData
 from genesis_rl.checkpoint import Pretrained
 from genesis_rl.distillation.program import REPORT
 from genesis_rl.files import read_json
+from genesis_rl.text_tables import markdown
 from genesis_rl.training.folder import SETTINGS
 
 
@@ -84,9 +85,9 @@ def student_card(
         "explains."
         + " The weights were rounded to bfloat16 after this." * rounded
         + "\n\n"
-        + _table(("score", "value"), _rows(report["fidelity"])),
+        + markdown(("score", "value"), _rows(report["fidelity"])),
         f"## Speed\n\nMilliseconds for a batch on {report['hardware']}.\n\n"
-        + _table(
+        + markdown(
             ("frames", "teacher", "student"),
             [
                 (str(row["batch"]), *(f"{row['ms'][who]:.2f}" for who in ("teacher", "student")))
@@ -103,8 +104,3 @@ def student_card(
 
 def _rows(scores: dict[str, float]) -> list[tuple[str, str]]:
     return [(name, f"{value:.4f}") for name, value in scores.items()]
-
-
-def _table(head: tuple[str, ...], rows: list[Any]) -> str:
-    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])

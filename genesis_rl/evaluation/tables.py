@@ -38,12 +38,12 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         Row("same_colour_shared", "share of pairs of one colour in one slot", "low"),
         Row("other_colour_shared", "share of pairs of two colours in one slot", "low"),
     ),
-    "Objects, by p(k | x, z) instead of the masks p(k | z)": (
-        Row("posterior_ari", "ARI, all pixels", "high"),
-        Row("posterior_ari_fg", "ARI, foreground", "high"),
-        Row("posterior_ari_fg_2plus", "ARI, foreground, two objects or more", "high"),
-        Row("posterior_sc", "SC", "high"),
-        Row("posterior_msc", "mSC", "high"),
+    "Objects, by responsibilities p(k | x, z)": (
+        Row("posterior_ari", "ARI, all pixels, by responsibilities", "high"),
+        Row("posterior_ari_fg", "ARI, foreground, by responsibilities", "high"),
+        Row("posterior_ari_fg_2plus", "the same, two objects or more, by responsibilities", "high"),
+        Row("posterior_sc", "SC, by responsibilities", "high"),
+        Row("posterior_msc", "mSC, by responsibilities", "high"),
     ),
     "Samples": (
         Row("frechet", "Frechet distance", "low"),

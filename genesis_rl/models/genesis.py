@@ -42,7 +42,7 @@ from genesis_rl.slots import Decoded, ElboTerms, Slots
 
 Prior = Literal["autoregressive", "independent"]
 MaskDecoder = Literal["deconvolution", "broadcast"]
-ComponentDecoder = Literal["broadcast", "flat"]
+ComponentDecoder = Literal["broadcast", "flat", "flat_objects"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,9 @@ class GenesisSConfig:
     """units of the autoregressive prior's LSTM"""
     component_decoder: ComponentDecoder = "broadcast"
     """a spatial broadcast decoder (the paper's), or one "flat" colour for the whole component: then
-    masks have to draw every edge, and no component can paint what should be another slot's"""
+    masks have to draw every edge, and no component can paint what should be another slot's;
+    "flat_objects" is flat for all slots but the last, to which stick-breaking leaves the
+    background: a broadcast decoder paints that, for plain objects before whatever there is"""
     component_decoder_channels: int = 32
     """channels of the components' decoder"""
     sigma_x: float = 0.7
@@ -193,15 +195,16 @@ class GenesisS(StepwiseModel):
         self._build_components()
 
     def _build_components(self) -> None:
-        self.component_decoder = self._new_component_decoder(self.config.mask_latent_size)
+        self._build_component_decoders(self.config.mask_latent_size)
 
-    def _new_component_decoder(self, latent_size: int) -> BroadcastDecoder | FlatDecoder:
+    def _build_component_decoders(self, latent_size: int) -> None:
         config = self.config
-        if config.component_decoder == "flat":
-            return FlatDecoder(latent_size, config.image_size, config.component_decoder_channels, 3)
-        return BroadcastDecoder(
-            latent_size, config.image_size, config.component_decoder_channels, 3
-        )
+        shape = (latent_size, config.image_size, config.component_decoder_channels, 3)
+        flat = config.component_decoder != "broadcast"
+        self.component_decoder = FlatDecoder(*shape) if flat else BroadcastDecoder(*shape)
+        self.background_decoder: BroadcastDecoder | None = None
+        if config.component_decoder == "flat_objects":
+            self.background_decoder = BroadcastDecoder(*shape)
 
     @property
     def latent_sizes(self) -> tuple[int, int]:
@@ -314,8 +317,14 @@ class GenesisS(StepwiseModel):
 
     def _decode_components(self, slots: Slots) -> Tensor:
         """Component means mu_x, (B, K, 3, H, W) in [0, 1]."""
-        mu_x = self._run(self.component_decoder, self._appearance(slots).flatten(0, 1))
-        return torch.sigmoid(at_least_float32(mu_x)).view(*slots.z_m.shape[:2], *mu_x.shape[1:])
+        z = self._appearance(slots)
+        last = z.shape[1] - (self.background_decoder is not None)
+        raw = self._run(self.component_decoder, z[:, :last].flatten(0, 1))
+        raw = at_least_float32(raw).unflatten(0, (-1, last))
+        if self.background_decoder is not None:
+            behind = at_least_float32(self._run(self.background_decoder, z[:, last]))
+            raw = torch.cat([raw, behind.unsqueeze(1)], 1)
+        return torch.sigmoid(raw)
 
     def _appearance(self, slots: Slots) -> Tensor:
         return slots.z_m
@@ -341,7 +350,7 @@ class Genesis(GenesisS):
             config.component_encoder_size,
             2 * d_c,
         )
-        self.component_decoder = self._new_component_decoder(d_c)
+        self._build_component_decoders(d_c)
         width = config.prior_mlp_size
         self.component_prior = nn.Sequential(
             nn.Linear(d_m, width),

@@ -14,7 +14,15 @@ from torch import Tensor, nn
 from genesis_rl.files import read_json, recover_folder
 from genesis_rl.set_layers import SlotScale
 from genesis_rl.slots import check_shape
-from genesis_rl.weights import CONFIG, WEIGHTS, load_weights, pick_device, write_module
+from genesis_rl.weights import (
+    CONFIG,
+    WEIGHTS,
+    load_weights,
+    pick_device,
+    shipped,
+    shipped_folder,
+    write_module,
+)
 from genesis_rl.world_model.actions import ActionSpec
 from genesis_rl.world_model.trunks import FlatTrunk, SlotTrunk
 
@@ -271,8 +279,9 @@ class WorldModel(nn.Module):
         """Load a world model in eval mode.
 
         Args:
-            folder: of save_pretrained, or a run of pretrain/train_world_model.py, whose best model
-                is taken.
+            folder: of save_pretrained; a run of pretrain/train_world_model.py, whose best model is
+                taken; or the name of a world model that comes with the package, see
+                `genesis_rl.weights.shipped`.
             encoder_fingerprint: of the encoder that it is to be used with
                 (SlotEncoder.fingerprint); None takes any.
             device: "auto" takes a GPU if there is one.
@@ -281,7 +290,7 @@ class WorldModel(nn.Module):
             ValueError: if no world model lies there, it is damaged, or it was trained on the slots
                 of another encoder.
         """
-        folder = _find(Path(folder).expanduser())
+        folder = _find(folder)
         path = folder / CONFIG
         data = read_json(path)
         if not isinstance(data, dict) or data.get("kind") != _KIND:
@@ -307,8 +316,15 @@ class WorldModel(nn.Module):
         return model.to(pick_device(device)).eval()
 
 
-def _find(path: Path) -> Path:
+def _find(path_or_name: str | os.PathLike[str]) -> Path:
+    path = Path(path_or_name).expanduser()
     for folder in (path, path / "best", path / "last"):
         if (recover_folder(folder) / CONFIG).is_file():
             return folder
-    raise ValueError(f"{path} holds no world model: wanted a folder with {CONFIG} and {WEIGHTS}.")
+    coming_along = shipped_folder(str(path_or_name), world_models=True)
+    if coming_along is None or path.exists():
+        raise ValueError(
+            f"{path} holds no world model: wanted a folder with {CONFIG} and {WEIGHTS}, or one of"
+            f" those that come with genesis_rl: {', '.join(shipped(world_models=True))}."
+        )
+    return coming_along

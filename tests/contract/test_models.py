@@ -31,6 +31,9 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     )
     for name in ("genesis", "genesis_s")
+} | {
+    f"{name}, painted background": (name, {"component_decoder": "flat_objects"})
+    for name in ("genesis", "genesis_s")
 }
 AUTOREGRESSIVE = ["genesis", "genesis_s", "genesis_v2"]
 K, D_M, D_C = 5, 7, 3

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from huggingface_hub import ModelCard
 from PIL import Image
 
 from genesis_rl.checkpoint import save_pretrained
@@ -133,6 +135,37 @@ def test_from_a_recording_to_a_report(
         assert min(Image.open(out / picture).size) > 64
     assert 2 <= getattr(Image.open(out / "rollouts.gif"), "n_frames", 1) <= 5
     assert (out / "tensorboard").is_dir()
+
+
+def test_a_run_is_made_ready_for_others(
+    given: tuple[str, ...], run_program: Run, tmp_path: Path
+) -> None:
+    out, shared = tmp_path / "world", tmp_path / "shared"
+    share = ("pretrain/share.py", str(out), "--out", str(shared), "--name", "square-world")
+    assert run_program(PROGRAM, *given, *QUICK, "--out", str(out))[0] == 0
+    status, _, errors = run_program(*share, "--precision", "bf16")
+    assert status == 2 and "a world model is stored as fp32" in errors
+    (out / "report.json").rename(out / "gone")
+    status, _, errors = run_program(*share)
+    assert status == 2 and "has no report.json: its training has not ended" in errors
+    assert not shared.exists()
+    (out / "gone").rename(out / "report.json")
+    status, _, errors = run_program(*share)
+    assert status == 0, errors
+    assert sorted(path.name for path in shared.iterdir()) == [
+        *("README.md", "config.json", "model.safetensors")
+    ]
+    for file in ("README.md", "config.json"):
+        assert str(tmp_path) not in (shared / file).read_text()
+    mine, theirs = (
+        WorldModel.from_pretrained(folder, device="cpu").state_dict() for folder in (out, shared)
+    )
+    assert all(torch.equal(value, theirs[name]) for name, value in mine.items())
+    card = ModelCard.load(shared / "README.md")
+    assert "world-model" in card.data.to_dict()["tags"]
+    assert 'world_model="square-world"' in card.text and 'model="eyes"' in card.text
+    report = json.loads((out / "report.json").read_text())
+    assert f"{report['open_loop'][0]['latent_error']['world model']:.3f}" in card.text
 
 
 def test_boxes_and_slots_without_geometry(run_program: Run, tmp_path: Path) -> None:

@@ -1,0 +1,88 @@
+"""A world model's card, from the report of its training."""
+
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCardData
+
+from genesis_rl.files import read_json
+from genesis_rl.text_tables import markdown
+from genesis_rl.training.folder import SETTINGS
+from genesis_rl.world_model.model import WorldModel
+from genesis_rl.world_model.program import REPORT, tables
+
+
+def is_world_run(folder: Path) -> bool:
+    """Tell whether a folder is a run of pretrain/train_world_model.py."""
+    path = folder / SETTINGS
+    return path.is_file() and "encoder_fingerprint" in read_json(path)
+
+
+def read_report(folder: Path) -> dict[str, Any]:
+    """Read what a training found at its end.
+
+    Raises:
+        ValueError: if it has not come to its end, or the file is damaged.
+    """
+    path = folder / REPORT
+    if not path.is_file():
+        raise ValueError(f"{folder} has no {REPORT}: its training has not ended.")
+    report: dict[str, Any] = read_json(path)
+    return report
+
+
+def public_settings(report: dict[str, Any]) -> dict[str, Any]:
+    """A training's settings without what they say about the machine."""
+    kept = {k: v for k, v in report["settings"].items() if k not in ("out", "cache")}
+    return kept | {key: Path(kept[key]).name for key in ("encoder", "data")}
+
+
+def card(
+    report: dict[str, Any],
+    world: WorldModel,
+    *,
+    load_by: str | None,
+    title: str | None,
+    license: str,
+) -> str:
+    """Write the card.
+
+    Args:
+        report: the training's.
+        world: the model.
+        load_by: what WorldModel.from_pretrained takes; None: to be filled in.
+        title: the title; None: what it is.
+        license: of the weights.
+
+    Returns:
+        Markdown with the front matter that the Hub reads.
+    """
+    settings, form = public_settings(report), world.form
+    title = title or f"World model on the slots of {settings['encoder']}"
+    front = ModelCardData(
+        license=license,
+        library_name="genesis_rl",
+        pipeline_tag="reinforcement-learning",
+        tags=["object-centric", "reinforcement-learning", "world-model"],
+        model_name=title,
+    ).to_yaml()
+    weights = sum(p.numel() for p in world.parameters())
+    steps = ", ".join(f"{count:,} of {split}" for split, count in report["steps"].items())
+    sections = [
+        f"# {title}",
+        f"{form.num_slots} slots of {form.num_features} features and an action to the next slots, "
+        f"the reward and whether the episode ends. {weights:,} weights, by genesis_rl.",
+        f"## Use\n\n```python\nimport gymnasium as gym\n\nimport genesis_rl\n\n"
+        f'env = gym.make(\n    "genesis_rl/Imagination-v0", model="{settings["encoder"]}", '
+        f'world_model="{load_by or "FOLDER"}"\n)\n```\n\n'
+        f"It knows the slots of one encoder alone, `{settings['encoder']}`, whose fingerprint is "
+        f"{form.encoder_fingerprint[:12]}.",
+        "## What it foretells",
+        *(f"{t['caption']}\n\n{markdown(t['head'], t['rows'])}" for t in tables(report)),
+        f"## Training\n\nOn recorded steps: {steps}. Hardware: {report['hardware']}. Settings: "
+        + ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
+        + ".",
+        "## Limits\n\nIt knows the environment that was recorded, as far as the policy that "
+        "recorded it came. Not for anything that people's safety depends on.",
+    ]
+    return f"---\n{front}\n---\n\n" + "\n\n".join(sections) + "\n"
