@@ -45,6 +45,7 @@ _IMAGINED = (
     "spread_features",
 )
 _POSTERIOR = ("posterior_ari", "posterior_ari_fg", "posterior_ari_fg_2plus", "posterior_msc")
+_ACROSS = (*("ari", "ari_fg", "msc"), *("posterior_ari", "posterior_ari_fg", "posterior_msc"))
 _SHORT = {
     "ari": "ARI",
     "ari_fg": "ARI-FG",
@@ -107,6 +108,9 @@ class Section:
     """file of pretrain/evaluate.py --out, beside the index"""
     published: tuple[Published, ...] = ()
     """rows below those of the evaluation"""
+    across: tuple[str, ...] = ()
+    """files of pretrain/evaluate.py --out, each of one model on other images or refined by other
+    steps: a row for each run"""
     probes: str | None = None
     """file of pretrain/probe.py --out, beside the index"""
     tables: str | None = None
@@ -127,7 +131,7 @@ class Section:
         names = [field.name for field in fields(cls)]
         if not isinstance(data, dict) or "title" not in data or not data.keys() <= set(names):
             raise ValueError(f"a section is {data!r}; wanted a title and any of {names[1:]}.")
-        lists: dict[str, Any] = {"seen": tuple(data.get("seen", ()))}
+        lists: dict[str, Any] = {name: tuple(data.get(name, ())) for name in ("seen", "across")}
         for name, kind in (("pictures", Picture), ("published", Published)):
             try:
                 lists[name] = tuple(kind(**entry) for entry in data.get(name, ()))
@@ -172,6 +176,8 @@ def page(folder: str | os.PathLike[str]) -> str:
             parts.append(section.text)
         if section.evaluation is not None:
             parts += _evaluation(Path(folder) / section.evaluation, section.published)
+        if section.across:
+            parts += _across([Path(folder) / file for file in section.across])
         if section.probes is not None:
             parts += _probes(Path(folder) / section.probes)
         if section.tables is not None:
@@ -214,6 +220,30 @@ def _evaluation(path: Path, published: Sequence[Published]) -> list[str]:
         raise ValueError(
             f"{path} is not what evaluate.py --out writes: {type(error).__name__} {error}."
         ) from error
+
+
+def _across(paths: Sequence[Path]) -> list[str]:
+    """A table of segmentations, by the masks and by responsibilities, over several evaluations."""
+    shown = [(key, _SHORT[key] + ", resp." * key.startswith("posterior_")) for key in _ACROSS]
+    rows = []
+    for path in paths:
+        try:
+            rows += [
+                [
+                    Path(record["run"]).name,
+                    f"{record['data']}, {record['split']}, {record['num_images']:,}",
+                    str(record["refine_steps"]),
+                    *(format_score(record["scores"][key]) for key, _ in shown),
+                ]
+                for record in _read(path)["runs"]
+            ]
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path} is not what evaluate.py --out writes: {type(error).__name__} {error}."
+            ) from error
+    head = ["run", "images", "steps of refinement", *(f"{name} ↑" for _, name in shown)]
+    files = ", ".join(f"`results/{path.name}`" for path in paths)
+    return [markdown(head, rows), f"All figures and settings: {files}."]
 
 
 def _probes(path: Path) -> list[str]:

@@ -17,6 +17,8 @@ from genesis_rl.agents.config import AgentConfig, obs_label, seeing
 from genesis_rl.agents.encoders import load_encoder, make_encoder
 from genesis_rl.agents.stack import build_ppo, make_vec_env, step_seconds
 from genesis_rl.checkpoint import pick_device
+from genesis_rl.envs.imagination_speed import dream_speeds
+from genesis_rl.perception import SlotEncoder
 from genesis_rl.process import hardware, keep_freed_memory, versions
 
 # What a rollout and the updates after it spend their time on.
@@ -38,6 +40,9 @@ class SpeedConfig:
     """of a rollout, over all environments: so the updates are the same for any number of them"""
     rollouts: int = 2
     """rollouts, with their updates, that are timed, after one that is not"""
+    world_model: str | None = None
+    """a world model on the slots of the last encoder in obs, a folder or a name of one that comes
+    with the package: imagined environments are timed beside the real ones"""
     agent: AgentConfig = field(default_factory=lambda: AgentConfig(obs="state"))
     """all other settings; obs, encoder, num_envs and ppo.n_steps come from the fields above"""
     out: Path | None = None
@@ -51,6 +56,11 @@ class SpeedConfig:
         for name in ("transitions", "rollouts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; wanted at least 1.")
+        if self.world_model is not None and not any("=" in obs for obs in self.obs):
+            raise ValueError(
+                f"obs is {self.obs}, without an encoder; wanted that of the world model, such as "
+                "genesis=runs/eyes."
+            )
         for count in self.num_envs:
             if count < 1 or self.transitions % count:
                 raise ValueError(
@@ -64,8 +74,9 @@ def measure(config: SpeedConfig) -> dict[str, Any]:
     Returns:
         JSON data: ``speed`` (a row each: label, num_envs, steps_per_second, and the share of the
         time of each of `PARTS`), ``memory`` (a row for each label: shape, dtype and bytes of an
-        observation in a rollout buffer, and of a transition's two in a replay buffer), ``tables``
-        laid out for the page of results, and where it was measured.
+        observation in a rollout buffer, and of a transition's two in a replay buffer),
+        ``imagination`` (a row for each number of environments, see `DreamSpeed`; without a world
+        model none), ``tables`` laid out for the page of results, and where it was measured.
 
     Raises:
         ValueError: if an environment or an encoder cannot be made.
@@ -74,13 +85,14 @@ def measure(config: SpeedConfig) -> dict[str, Any]:
     if agent.threads is not None:
         torch.set_num_threads(agent.threads)
     keep_freed_memory()
-    speed, memory = [], []
+    speed, memory, encoders = [], [], []
     for obs in config.obs:
         label, settings = obs_label(obs), seeing(agent, obs)
         pretrained = load_encoder(settings)
         encoder = None
         if pretrained is not None:
             encoder = make_encoder(settings, pretrained.model, pretrained.preprocessing)
+            encoders.append(encoder)
         for count in config.num_envs:
             ppo = replace(agent.ppo, n_steps=config.transitions // count)
             made = replace(settings, num_envs=count, ppo=ppo)
@@ -90,10 +102,13 @@ def measure(config: SpeedConfig) -> dict[str, Any]:
                 speed.append({"label": label, "num_envs": count, **_time(model, config)})
                 if count == config.num_envs[0]:
                     memory.append({"label": label, **_weigh(model.rollout_buffer, venv)})
+    imagined = [] if config.world_model is None else _imagine(config, encoders[-1])
+    tables = [_speed_table(speed), _memory_table(memory)]
     return {
-        "tables": [_speed_table(speed), _memory_table(memory)],
+        "tables": [*tables, *([_imagined_table(imagined)] if imagined else [])],
         "speed": speed,
         "memory": memory,
+        "imagination": imagined,
         "hardware": hardware(torch.device(pick_device(agent.device))),
         "versions": versions(),
         "config": {
@@ -158,6 +173,18 @@ def _weigh(rollout: RolloutBuffer, venv: VecEnv) -> dict[str, Any]:
     }
 
 
+def _imagine(config: SpeedConfig, encoder: SlotEncoder) -> list[dict[str, Any]]:
+    """Step imagined environments, and the real ones for as long."""
+    agent = config.agent
+    speeds = dream_speeds(
+        {"model": encoder, "world_model": config.world_model},
+        config.num_envs,
+        env=agent.env,
+        env_options=agent.options,
+    )
+    return [speed._asdict() for speed in speeds]
+
+
 def _speed_table(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "caption": (
@@ -192,6 +219,20 @@ def _memory_table(rows: list[dict[str, Any]]) -> dict[str, Any]:
                 f"{row['rollout_bytes']:,} ({row['rollout_dtype']})",
                 f"{row['replay_bytes']:,} ({row['replay_dtype']})",
             ]
+            for row in rows
+        ],
+    }
+
+
+def _imagined_table(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "caption": (
+            "Steps per second of processor time, under random actions: imagined environments, "
+            "which give slots; the real ones drawing their frames; and with these encoded to slots."
+        ),
+        "head": ["environments", "imagined", "real, frames", "real, slots"],
+        "rows": [
+            [f"{row['num_envs']:,}", *(f"{row[key]:,.0f}" for key in ("dream", "frames", "slots"))]
             for row in rows
         ],
     }

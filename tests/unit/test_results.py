@@ -82,6 +82,25 @@ def test_segmentations_by_responsibilities_have_a_table_of_their_own(tmp_path: P
     assert lines[start + 2 : start + 4] == ["| genesis | 0.7500 | 0.6250 |", ""]
 
 
+def test_one_model_on_several_images_has_a_row_for_each(tmp_path: Path) -> None:
+    scores = {"ari": 0.5, "ari_fg": 0.25, "msc": 0.125}
+    posterior = {f"posterior_{name}": value / 2 for name, value in scores.items()}
+    files = []
+    for data, steps in (("object_goal", 0), ("object_goal", 3), ("object_comparison", 0)):
+        one = record("a", **scores, **posterior) | {"data": data, "refine_steps": steps}
+        files.append(f"{data}-{steps}.json")
+        (tmp_path / files[-1]).write_text(json.dumps({"runs": [one], "groups": []}))
+    write(tmp_path, [{"title": "Tasks", "across": files}])
+    text = page(tmp_path)
+    figures = "0.5000 | 0.2500 | 0.1250 | 0.2500 | 0.1250 | 0.0625 |"
+    for data, steps in (("object_goal", 0), ("object_goal", 3), ("object_comparison", 0)):
+        assert f"\n| a | {data}, test, 200 | {steps} | {figures}\n" in text
+    assert "`results/object_goal-0.json`, `results/object_goal-3.json`" in text
+    (tmp_path / files[0]).write_text('{"runs": [{}]}')
+    with pytest.raises(ValueError, match=r"object_goal-0.json is not what evaluate.py --out"):
+        page(tmp_path)
+
+
 def test_imagined_scenes_have_a_table_of_their_own(tmp_path: Path) -> None:
     one = record("a", ari=0.5, valid=0.25, nearest_pixels=0.125)
     one["baselines"]["real"] = {"frechet": 2.25, "valid": 0.97}
