@@ -83,8 +83,8 @@ def test_segmentations_by_responsibilities_have_a_table_of_their_own(tmp_path: P
 
 
 def test_one_model_on_several_images_has_a_row_for_each(tmp_path: Path) -> None:
-    scores = {"ari": 0.5, "ari_fg": 0.25, "msc": 0.125}
-    posterior = {f"posterior_{name}": value / 2 for name, value in scores.items()}
+    scores: Any = {"ari": 0.5, "ari_fg": 0.25, "msc": 0.125}
+    posterior: Any = {f"posterior_{name}": value / 2 for name, value in scores.items()}
     files = []
     for data, steps in (("object_goal", 0), ("object_goal", 3), ("object_comparison", 0)):
         one = record("a", **scores, **posterior) | {"data": data, "refine_steps": steps}
