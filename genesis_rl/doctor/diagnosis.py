@@ -38,6 +38,7 @@ CHECKS: dict[str, Check] = {
         image_checks.objects_lost,
         image_checks.painted_by_background,
         image_checks.objects_merged,
+        image_checks.encoder_lags,
         image_checks.no_better_than_grid,
         image_checks.no_better_than_palette,
         log_checks.unfinished,

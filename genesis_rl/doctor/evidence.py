@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from genesis_rl import metrics
 from genesis_rl.data import Pack
 from genesis_rl.doctor.thresholds import Thresholds
+from genesis_rl.models.base import BaseModel
 from genesis_rl.models.distilled import sharp_masks
+from genesis_rl.refinement import refine
 from genesis_rl.slots import SceneModel
 from genesis_rl.training import PretrainConfig
 from genesis_rl.training.validate import device_of, eval_mode, labelled_images
@@ -19,6 +21,8 @@ from genesis_rl.training.validate import device_of, eval_mode, labelled_images
 _NEAR, _MOST = 0.1, 0.3
 # Objects that differ less from the background (squared) cannot be told from it.
 _CONTRAST = 0.01
+#: Gradient steps by which latents are refined, to see how far behind its decoders an encoder is.
+REFINING_STEPS = 5
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class Sight:
         latent_sizes: (D_m, D_c).
         num_slots: K.
         mse: squared error of the reconstruction per pixel and channel.
+        mse_refined: that after some gradient steps on the latents (`REFINING_STEPS`).
         mse_mean_image: that of the mean of all images.
         mse_flat: that of every image's median colour.
         active_slots: slots with at least 1 % of an image's pixels, on average.
@@ -57,6 +62,7 @@ class Sight:
     latent_sizes: tuple[int, int]
     num_slots: int
     mse: float
+    mse_refined: float
     mse_mean_image: float
     mse_flat: float
     active_slots: float
@@ -127,8 +133,12 @@ def look(
             slots = model.infer(images)
             decoded = model.decode(slots)
             pred = metrics.segment(sharp_masks(model, slots))
+            refined = images.new_full(images.shape, math.nan)
+            if isinstance(model, BaseModel):
+                refined = model.decode(refine(model, images, slots, REFINING_STEPS)).image
         parts = {
             "images": images,
+            "mse_refined": (refined - images).square().mean((1, 2, 3)),
             "mse": (decoded.image - images).square().mean((1, 2, 3)),
             "mse_flat": (median_colours(images) - images).square().mean((1, 2, 3)),
             "active_slots": metrics.active_slots(pred),
@@ -177,7 +187,15 @@ def _summary(whole: dict[str, Tensor], finite: bool) -> Sight:
 
 
 _MEANS = (
-    *("mse", "mse_flat", "active_slots", "mask_entropy", "background_share", "num_segments"),
+    *(
+        "mse",
+        "mse_refined",
+        "mse_flat",
+        "active_slots",
+        "mask_entropy",
+        "background_share",
+        "num_segments",
+    ),
     *("lost", "lost_drawn", "taken_drawn", "same_colour_shared", "other_colour_shared"),
     *("kl_m", "kl_c", "msc"),
 )

@@ -3,10 +3,22 @@
 import math
 from typing import Literal
 
-from genesis_rl.doctor.evidence import Evidence, Sight
+from genesis_rl.doctor.evidence import REFINING_STEPS, Evidence, Sight
 from genesis_rl.doctor.findings import CannotTellError, Finding
-from genesis_rl.doctor.knobs import Knob, cheaper_kl, dearer_kl, halve, knobs, smaller_sigma
+from genesis_rl.doctor.knobs import (
+    Knob,
+    cheaper_kl,
+    dearer_kl,
+    halve,
+    knobs,
+    longer,
+    number,
+    smaller_sigma,
+)
 from genesis_rl.doctor.thresholds import Thresholds
+
+# Noise of the posterior that an encoder has been seen to learn below.
+_NOISE = 0.05
 
 
 def one_slot(evidence: Evidence, limits: Thresholds) -> Finding | None:
@@ -219,6 +231,33 @@ def reconstruction_not_learnt(evidence: Evidence, limits: Thresholds) -> Finding
                 ),
             )
     return None
+
+
+def encoder_lags(evidence: Evidence, limits: Thresholds) -> Finding | None:
+    """Gradient steps find latents that fit the images much better than the encoder's."""
+    sight, config = _sight(evidence), evidence.config
+    if math.isnan(sight.mse_refined):
+        raise CannotTellError("the model's latents cannot be refined")
+    share = 1 - sight.mse_refined / sight.mse if sight.mse else 0.0
+    if not share > limits.max_encoder_gap:
+        return None
+    floor = getattr(config.model, "posterior_sigma_floor", 0.0)
+    lower = Knob(
+        "model.posterior_sigma_floor",
+        number(floor / 4),
+        "what differs less than the noise is not learned; once slots are apart, with --init",
+    )
+    last = evidence.updates[-1:] or [{"step": config.steps}]
+    return Finding(
+        "encoder_lags",
+        "note",
+        f"The encoder lags behind its decoders: {REFINING_STEPS} gradient steps on the latents "
+        f"take away {share:.0%} of the squared error. SlotEncoder(..., refine_steps=3) makes some.",
+        "share of the squared error that refinement takes away",
+        share,
+        f"at most {limits.max_encoder_gap:g}",
+        knobs(config, lower if floor > _NOISE else None, *longer(config, last[0])),
+    )
 
 
 def no_better_than_grid(evidence: Evidence, limits: Thresholds) -> Finding | None:

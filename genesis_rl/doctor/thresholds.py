@@ -54,6 +54,10 @@ class Thresholds:
     squared error which this stands for, 0.0031"""
     goal_at_once: float = 0.01
     """share of the training before which a met goal asks for nothing"""
+    max_encoder_gap: float = 0.2
+    """largest share of the squared error that five gradient steps on the latents take away: own
+    runs on small sprites whose noise floor of 0.2 held the encoder back had 0.31 to 0.37, those on
+    larger ones, limited by their decoders, 0.13"""
     max_relative_mse: float = 0.9
     """largest squared error as a share of that of a picture without objects (the mean of all
     images, or each image's median colour): above, next to nothing is reconstructed"""

@@ -31,6 +31,7 @@ BAD = Sight(
     latent_sizes=(7, 3),
     num_slots=5,
     mse=1.0,
+    mse_refined=0.5,
     mse_mean_image=0.1,
     mse_flat=0.1,
     active_slots=1.6,
@@ -54,6 +55,7 @@ BAD = Sight(
 GOOD = dataclasses.replace(
     BAD,
     mse=0.001,
+    mse_refined=0.0009,
     active_slots=4.0,
     dead_slots=0,
     mask_entropy=0.1,
@@ -113,6 +115,25 @@ def test_collapsed_posteriors(kind: str, letter: str) -> None:
     without = dataclasses.replace(GOOD, latent_sizes=(0, 4) if letter == "m" else (4, 0))
     unknown = diagnose(Evidence(CONFIG, [], [], without)).unknown
     assert unknown[name] == f"the model has no {kind} latents"
+
+
+def test_an_encoder_that_lags() -> None:
+    assert found("encoder_lags", mse=0.01, mse_refined=0.0081) is None
+    finding = found("encoder_lags", mse=0.01, mse_refined=0.0075)
+    assert finding.severity == "note" and "take away 25% of the squared error" in finding.what
+    assert finding.seen == pytest.approx(0.25) and finding.wanted == "at most 0.2"
+    # The paper's floor is next to nothing already.
+    assert [knob.setting for knob in finding.knobs] == ["steps"]
+    noisy = dataclasses.replace(
+        CONFIG, model=dataclasses.replace(CONFIG.model, posterior_sigma_floor=0.2)
+    )
+    sight = dataclasses.replace(GOOD, mse_refined=0.0005)
+    finding = CHECKS["encoder_lags"](Evidence(noisy, [], [], sight), Thresholds())
+    assert finding and finding.knobs[0].flags == ["--model.posterior-sigma-floor", "0.05"]
+    unknown = diagnose(
+        Evidence(CONFIG, [], [], dataclasses.replace(GOOD, mse_refined=math.nan))
+    ).unknown
+    assert unknown["encoder_lags"] == "the model's latents cannot be refined"
 
 
 # ---- how it is told ------------------------------------------------------------------------------
