@@ -54,6 +54,7 @@ _YOUNGER_DEFAULTS = (
     ", component_decoder='broadcast'",
     ", mask_decoder='deconvolution'",
     ", mask_broadcast_channels=32",
+    ", halvings=3",
 )
 
 

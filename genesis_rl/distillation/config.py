@@ -28,8 +28,14 @@ class DistillConfig:
     """options of the data set as JSON"""
     num_images: int = 50_000
     """images to learn from at most; the teacher sees each once, before the training"""
+    refine_steps: int = 0
+    """gradient steps on the teacher's latents of each image, before the student learns them: the
+    teacher's encoder is then surpassed, not copied"""
     channels: tuple[int, ...] = (16, 32, 64, 64)
-    """channels of the student's 3x3 convolutions; the first three have stride 2"""
+    """channels of the student's 3x3 convolutions"""
+    halvings: int = 3
+    """how many of these, the first ones, have stride 2; with 2 the student costs three to four
+    times as much and sees what is half as large"""
     context_size: int = 128
     """width of what every place is told of the whole image"""
     slot_size: int = 128
@@ -72,6 +78,8 @@ class DistillConfig:
         for name in _POSITIVE:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; wanted at least 1.")
+        if self.refine_steps < 0:
+            raise ValueError(f"refine_steps is {self.refine_steps}; wanted 0 or more.")
         for name in ("learning_rate", "mask_weight"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; wanted a value > 0.")

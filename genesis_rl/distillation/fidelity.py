@@ -11,6 +11,7 @@ from genesis_rl import metrics
 from genesis_rl.data import Pack
 from genesis_rl.models.distilled import sharp_masks
 from genesis_rl.perception import SlotEncoder
+from genesis_rl.refinement import refine
 from genesis_rl.slots import SceneModel
 from genesis_rl.timing import medians
 from genesis_rl.training.validate import device_of, labelled_images
@@ -33,12 +34,12 @@ class Sight(NamedTuple):
 
 
 @torch.inference_mode()
-def see(model: SceneModel, pack: Pack, count: int) -> Sight:
-    """Infer the slots of the first images of a pack; the model is in eval mode."""
+def see(model: SceneModel, pack: Pack, count: int, refine_steps: int = 0) -> Sight:
+    """Infer, and refine, the slots of the first images of a pack; the model is in eval mode."""
     parts = []
     scores: dict[str, list[Tensor]] = {}
     for images, masks in labelled_images(pack, count, device_of(model)):
-        slots = model.infer(images)
+        slots = refine(model, images, model.infer(images), refine_steps)
         parts.append(torch.cat([slots.features, slots.mask_geometry()], dim=2).double())
         if masks is not None:
             segmented = metrics.image_scores(masks, metrics.segment(sharp_masks(model, slots)))
@@ -73,9 +74,13 @@ def fidelity(student: Sight, teacher: Sight, latent_sizes: tuple[int, int]) -> d
     mine, theirs = mine[..., : d_m + d_c], theirs[..., : d_m + d_c]
     spread = theirs.flatten(0, 1).std(0).clamp_min(1e-6)
     result["r2"] = _explained(mine / spread, theirs / spread)
-    named = {f"teacher_{name}": values for name, values in teacher.scores.items()}
-    averages = metrics.average({**student.scores, **named})
-    return result | {k: v for k, v in averages.items() if not k.endswith("_images")}
+    return result | segmentation(student) | segmentation(teacher, "teacher_")
+
+
+def segmentation(sight: Sight, prefix: str = "") -> dict[str, float]:
+    """Averages of the segmentation scores by name, as far as there are true masks."""
+    averages = metrics.average(sight.scores)
+    return {f"{prefix}{k}": v for k, v in averages.items() if not k.endswith("_images")}
 
 
 def _explained(mine: Tensor, theirs: Tensor) -> float:

@@ -10,7 +10,7 @@ from genesis_rl.checkpoint import Pretrained, fingerprint, load_pretrained, pick
 from genesis_rl.data import Pack, open_dataset
 from genesis_rl.data.originals import parse_options
 from genesis_rl.distillation.config import DistillConfig
-from genesis_rl.distillation.fidelity import fidelity, see, speed
+from genesis_rl.distillation.fidelity import fidelity, see, segmentation, speed
 from genesis_rl.distillation.training import DistillTrainer
 from genesis_rl.files import new_file
 from genesis_rl.models.distilled import Distilled, DistilledConfig
@@ -31,7 +31,8 @@ def distill(config: DistillConfig) -> dict[str, Any]:
     ``best/``, wherever the teacher's is.
 
     Returns:
-        What report.json holds: ``fidelity`` (see `fidelity.fidelity`), ``flops`` and ``speed`` of
+        What report.json holds: ``fidelity`` (see `fidelity.fidelity`; where the teacher's latents
+        were refined, its own are scored as ``encoder_...``), ``flops`` and ``speed`` of
         both, settings, hardware and versions, and ``tables`` for the page of results.
 
     Raises:
@@ -61,12 +62,18 @@ def distill(config: DistillConfig) -> dict[str, Any]:
     if trainer.stopped:
         raise StoppedError(f"stopped at step {trainer.step}; go on with --resume")
     best = SlotEncoder(trainer.folder.best, device=device)
-    seen, taught = (see(m, packs["test"], config.eval_images) for m in (best.model, encoder.model))
+    held_out = packs["test"]
+    seen = see(best.model, held_out, config.eval_images)
+    taught = see(encoder.model, held_out, config.eval_images, config.refine_steps)
+    scores = fidelity(seen, taught, student.latent_sizes)
+    if config.refine_steps:
+        plain = see(encoder.model, held_out, config.eval_images)
+        scores |= segmentation(plain, "encoder_")
     report: dict[str, Any] = {
         "teacher": teacher.metadata["model"],
         "teacher_fingerprint": encoder.fingerprint,
         "fingerprint": best.fingerprint,
-        "fidelity": fidelity(seen, taught, student.latent_sizes),
+        "fidelity": scores,
         "flops": {
             "teacher": infer_operations(encoder.model),
             "student": infer_operations(best.model),
@@ -95,6 +102,7 @@ def _student(config: DistillConfig, teacher: Pretrained) -> Distilled:
             teacher.metadata["model"],
             asdict(model.config),
             channels=config.channels,
+            halvings=config.halvings,
             context_size=config.context_size,
             slot_size=config.slot_size,
         )
@@ -135,13 +143,17 @@ def tables(report: dict[str, Any]) -> list[dict[str, Any]]:
     ]
     if "msc" in scores:
         names = ("ari", "ari_fg", "msc")
+        who = {"teacher": "teacher_", "student": ""}
+        if "encoder_msc" in scores:
+            refined = f"teacher, refined by {report['settings']['refine_steps']} steps"
+            who = {"teacher": "encoder_", refined: "teacher_", "student": ""}
         laid_out.append(
             {
-                "caption": "Segmentation of the same images; the student's masks are coarse.",
+                "caption": "Segmentation of the same images, by the masks that latents decode to.",
                 "head": ["", *names],
                 "rows": [
                     [label, *(f"{scores[prefix + name]:.3f}" for name in names)]
-                    for label, prefix in (("teacher", "teacher_"), ("student", ""))
+                    for label, prefix in who.items()
                 ],
             }
         )

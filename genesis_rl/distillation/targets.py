@@ -8,7 +8,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from genesis_rl.data.feed import ImageFeed
-from genesis_rl.models.distilled import MASK_STRIDE
+from genesis_rl.refinement import refine
 from genesis_rl.slots import SceneModel
 
 _BATCH = 64
@@ -20,8 +20,8 @@ class Targets(NamedTuple):
     """A teacher's slots of n images, on its device.
 
     Attributes:
-        latents: (n, K, D) float32, the posterior's means.
-        masks: (n, K, S / 8, S / 8) float16, means of the masks over squares of 8 pixels.
+        latents: (n, K, D) float32, the posterior's means, or what they were refined to.
+        masks: (n, K, s, s) float16, means of the masks over the squares of the student's map.
     """
 
     latents: Tensor
@@ -34,8 +34,17 @@ class Targets(NamedTuple):
 
 
 @torch.inference_mode()
-def infer_targets(teacher: SceneModel, feed: ImageFeed, count: int) -> Targets:
+def infer_targets(
+    teacher: SceneModel, feed: ImageFeed, count: int, *, stride: int, refine_steps: int = 0
+) -> Targets:
     """Let a teacher see the first ``count`` images.
+
+    Args:
+        teacher: in eval mode.
+        feed: the images.
+        count: how many.
+        stride: side of the squares of pixels that share a mask's value.
+        refine_steps: gradient steps on its latents, see `genesis_rl.refinement`.
 
     Raises:
         ValueError: if its latents are not finite.
@@ -44,9 +53,10 @@ def infer_targets(teacher: SceneModel, feed: ImageFeed, count: int) -> Targets:
     with tqdm(total=count, desc="teacher", unit="img", disable=None) as bar:
         for first in range(0, count, _BATCH):
             rows = torch.arange(first, min(first + _BATCH, count))
-            slots = teacher.infer(feed(rows))
+            x = feed(rows)
+            slots = refine(teacher, x, teacher.infer(x), refine_steps)
             latents.append(slots.features.float())
-            masks.append(coarse(slots.log_pi.float()).half())
+            masks.append(coarse(slots.log_pi.float(), stride).half())
             bar.update(len(rows))
     targets = Targets(torch.cat(latents), torch.cat(masks))
     if not bool(targets.latents.isfinite().all()):
@@ -54,6 +64,6 @@ def infer_targets(teacher: SceneModel, feed: ImageFeed, count: int) -> Targets:
     return targets
 
 
-def coarse(log_pi: Tensor) -> Tensor:
+def coarse(log_pi: Tensor, stride: int) -> Tensor:
     """Means of masks (B, K, 1, S, S) over the squares of the student's map: (B, K, s, s)."""
-    return F.avg_pool2d(log_pi[:, :, 0].exp(), MASK_STRIDE)
+    return F.avg_pool2d(log_pi[:, :, 0].exp(), stride)

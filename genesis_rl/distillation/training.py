@@ -27,8 +27,8 @@ class DistillFolder(TrainingFolder):
     """The folder of a distillation, which goes by the teacher, too."""
 
     identity = (
-        *("teacher_fingerprint", "data", "data_options", "num_images"),
-        *("channels", "context_size", "slot_size", "seed", "batch_size"),
+        *("teacher_fingerprint", "refine_steps", "data", "data_options", "num_images"),
+        *("channels", "halvings", "context_size", "slot_size", "seed", "batch_size"),
     )
 
     def __init__(self, config: DistillConfig, teacher: str) -> None:
@@ -37,6 +37,10 @@ class DistillFolder(TrainingFolder):
         super().__init__(
             config.out, {**plain, "teacher_fingerprint": teacher}, resume=config.resume
         )
+
+    def _stored(self) -> dict[str, Any]:
+        # Runs of before these could be chosen do not say them.
+        return {"halvings": 3, "refine_steps": 0} | super()._stored()
 
 
 class DistillTrainer(StepTrainer):
@@ -78,9 +82,15 @@ class DistillTrainer(StepTrainer):
         if self.count < config.batch_size:
             raise ValueError(f"{self.count} images; batch_size is {config.batch_size}.")
         self.feed = ImageFeed(packs["train"], device)
-        self.targets = infer_targets(teacher, self.feed, self.count)
+        self.targets = infer_targets(
+            teacher,
+            self.feed,
+            self.count,
+            stride=model.config.mask_stride,
+            refine_steps=config.refine_steps,
+        )
         self._spread = self.targets.spread()
-        self._taught = see(teacher, self.held_out, config.eval_images)
+        self._taught = see(teacher, self.held_out, config.eval_images, config.refine_steps)
         self.optimiser = torch.optim.Adam(
             model.student.parameters(), lr=config.learning_rate, fused=True
         )

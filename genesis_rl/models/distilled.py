@@ -19,10 +19,6 @@ from genesis_rl.models.prior import NextSlot
 from genesis_rl.slots import Decoded, ElboTerms, Slots
 from genesis_rl.weights import as_tuple
 
-# Layers of stride 2, and the stride from the image to the map on which masks lie.
-_HALVINGS = 3
-MASK_STRIDE = 2**_HALVINGS
-
 
 @dataclass(frozen=True)
 class DistilledConfig:
@@ -33,7 +29,10 @@ class DistilledConfig:
     teacher_config: Mapping[str, Any]
     """the teacher's config as plain data"""
     channels: tuple[int, ...] = (16, 32, 64, 64)
-    """channels of the 3x3 convolutions; the first three have stride 2"""
+    """channels of the 3x3 convolutions"""
+    halvings: int = 3
+    """how many of these, the first ones, have stride 2; masks lie on the map that this leaves, so
+    with 2 the student costs three to four times as much and sees what is half as large"""
     context_size: int = 128
     """width of what every place is told of the whole image"""
     slot_size: int = 128
@@ -50,8 +49,11 @@ class DistilledConfig:
             raise ValueError(f"teacher_config does not fit {self.teacher}: {error}") from error
         object.__setattr__(self, "teacher_config", asdict(whole))
         check_channels(self, "channels")
-        if len(self.channels) < _HALVINGS:
-            raise ValueError(f"channels is {self.channels}; wanted at least {_HALVINGS}.")
+        if not 1 <= self.halvings <= len(self.channels):
+            raise ValueError(
+                f"halvings is {self.halvings} with {len(self.channels)} channels; wanted 1 to as "
+                "many."
+            )
         for name in ("context_size", "slot_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; wanted at least 1.")
@@ -62,6 +64,11 @@ class DistilledConfig:
         return int(self.teacher_config["image_size"])
 
     @property
+    def mask_stride(self) -> int:
+        """Side of the squares of pixels that share a mask's value."""
+        return int(2**self.halvings)
+
+    @property
     def num_slots(self) -> int:
         """K, the teacher's."""
         return int(self.teacher_config.get("num_slots", 1))  # a VAE has one
@@ -70,10 +77,10 @@ class DistilledConfig:
 class SlotRegressor(nn.Module):
     """Image to latents and coarse masks of K slots, in some ten MFLOP.
 
-    Convolutions make a map of an eighth of the image's side, in which every place also hears what
-    the whole image holds: which object is which slot depends on all of them. Each slot's mask over
-    the map pools it into features, from which (with the mask's place and size) one small network,
-    told the slot's number, reads the latents.
+    Convolutions make a map, by default of an eighth of the image's side, in which every place also
+    hears what the whole image holds: which object is which slot depends on all of them. Each slot's
+    mask over the map pools it into features, from which (with the mask's place and size) one small
+    network, told the slot's number, reads the latents.
     """
 
     positions: Tensor
@@ -83,10 +90,10 @@ class SlotRegressor(nn.Module):
         super().__init__()
         layers, before = [], 3
         for i, width in enumerate(config.channels):
-            layers.append(NormedConv(before, width, 3, stride=2 if i < _HALVINGS else 1))
+            layers.append(NormedConv(before, width, 3, stride=2 if i < config.halvings else 1))
             before = width
         self.trunk = nn.Sequential(*layers)
-        side = config.image_size // MASK_STRIDE
+        side = config.image_size // config.mask_stride
         self.context = nn.Linear(side * side * before, config.context_size)
         self.from_context = nn.Linear(config.context_size, before)
         self.masks = nn.Conv2d(before, config.num_slots, 1)
@@ -102,7 +109,7 @@ class SlotRegressor(nn.Module):
         self.register_buffer("positions", positions, persistent=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Map (B, 3, S, S) to latents (B, K, D) and log masks (B, K, 1, S / 8, S / 8)."""
+        """Map (B, 3, S, S) to latents (B, K, D) and log masks (B, K, 1, s, s), s = S / stride."""
         y = self.trunk(x)  # (B, C, s, s)
         context = F.relu(self.context(y.permute(0, 2, 3, 1).flatten(1)))
         y = F.relu(y + self.from_context(context)[:, :, None, None])
@@ -125,7 +132,7 @@ def sharp_masks(model: object, slots: Slots) -> Tensor:
 class Distilled(BaseModel):
     """A student that infers a teacher's posterior means; everything else is the teacher's.
 
-    Its slots' masks are coarse: an eighth of the side, each value repeated. Their geometry is
+    Its slots' masks are coarse, on the student's map, each value repeated. Their geometry is
     learned as the masks are. What the student infers is deterministic: it knows no posterior, so
     ``sample`` draws nothing and there is no bound of its own (`elbo` and `log_weight` are the
     teacher's, of the teacher's posterior).
@@ -180,8 +187,9 @@ class Distilled(BaseModel):
         latents, log_pi = self.student(x)
         d_m, d_c = self.latent_sizes
         z_m, z_c = at_least_float32(latents).split([d_m, d_c], dim=2)
-        rows = log_pi.repeat_interleave(MASK_STRIDE, dim=3)
-        return Slots(z_m, z_c, rows.repeat_interleave(MASK_STRIDE, dim=4))
+        stride = self.config.mask_stride
+        rows = log_pi.repeat_interleave(stride, dim=3)
+        return Slots(z_m, z_c, rows.repeat_interleave(stride, dim=4))
 
     def _score(self, x: Tensor, noise: Noise | None, pixel_weight: Tensor | None) -> ElboTerms:
         return self.teacher._score(x, noise, pixel_weight)

@@ -14,11 +14,15 @@ import torch
 
 import genesis_rl
 from genesis_rl.checkpoint import load_pretrained, save_pretrained
+from genesis_rl.data import open_dataset
+from genesis_rl.data.feed import ImageFeed
+from genesis_rl.distillation.targets import infer_targets
 from genesis_rl.distillation.training import DistillTrainer
 from genesis_rl.log import read
 from genesis_rl.models import Genesis, GenesisConfig, Monet, MonetConfig
 from genesis_rl.models.distilled import Distilled
 from genesis_rl.perception import SlotEncoder
+from genesis_rl.refinement import refine
 
 Run = Callable[..., tuple[int, str, str]]
 PROGRAM = "pretrain/distill.py"
@@ -113,6 +117,44 @@ def test_a_student_sees_what_its_teacher_sees(run_program: Run, tmp_path: Path) 
     np.testing.assert_array_equal(rebuilt.reset(seed=0)[0], observation)
 
 
+def test_a_finer_student_learns_refined_slots(run_program: Run, tmp_path: Path) -> None:
+    eyes, out = teacher(tmp_path / "eyes"), tmp_path / "student"
+    flags = (*QUICK[2:], "--steps", "30", "--eval-every", "30", "--num-images", "64")
+    finer = ("--halvings", "2", "--refine-steps", "4", "--out", str(out))
+    status, _, errors = run_program(PROGRAM, str(eyes), *SCENES, *flags, *finer)
+    assert status == 0, errors
+    report = json.loads((out / "report.json").read_text())
+    scores = report["fidelity"]
+    assert {"msc", "teacher_msc", "encoder_msc"} <= set(scores)
+    labels = [row[0] for row in report["tables"][1]["rows"]]
+    assert labels == ["teacher", "teacher, refined by 4 steps", "student"]
+    student = load_pretrained(out, device="cpu").model
+    assert student.config.mask_stride == 4
+    slots = student.infer(torch.rand(1, 3, 32, 32))
+    squares = slots.log_pi[0, :, 0].unfold(1, 4, 4).unfold(2, 4, 4)
+    assert squares.shape == (3, 8, 8, 4, 4)  # one value for each square of four pixels
+    assert torch.equal(squares.amin((-1, -2)), squares.amax((-1, -2)))
+    status, _, errors = run_program(
+        *(PROGRAM, str(eyes), *SCENES, *flags, "--halvings", "3", "--refine-steps", "4"),
+        *("--out", str(out), "--resume"),
+    )
+    assert status == 2 and "halvings is 3, but the run in" in errors
+
+
+def test_targets_are_the_refined_slots(tmp_path: Path) -> None:
+    model = load_pretrained(teacher(tmp_path / "eyes"), device="cpu").model
+    pack = open_dataset("object_goal", "train", **DATA)
+    x = torch.from_numpy(pack.images[:5].copy()).permute(0, 3, 1, 2) / 255
+    with torch.no_grad():
+        slots = refine(model, x, model.infer(x), 3)
+    targets = infer_targets(model, ImageFeed(pack, "cpu"), 5, stride=4, refine_steps=3)
+    torch.testing.assert_close(targets.latents, slots.features)
+    expected = slots.log_pi[:, :, 0].exp().unflatten(2, (8, 4)).unflatten(4, (8, 4)).mean((3, 5))
+    torch.testing.assert_close(targets.masks.float(), expected, atol=1e-3, rtol=0)
+    plain = infer_targets(model, ImageFeed(pack, "cpu"), 5, stride=4)
+    assert (plain.latents - targets.latents).abs().max() > 0.01
+
+
 def test_a_stopped_training_ends_where_another_would(run_program: Run, tmp_path: Path) -> None:
     eyes = teacher(tmp_path / "eyes")
     short = [*QUICK[2:], "--steps", "12", "--save-every", "5", "--eval-every", "12"]
@@ -148,7 +190,10 @@ def test_misuse_is_told(run_program: Run, tmp_path: Path) -> None:
         ((str(tmp_path / "none"), *SCENES), "neither a folder nor a Hub id"),
         ((str(eyes),), "holds no run"),
         ((str(eyes), *wrong), "images of 64 px; the teacher takes 32 px"),
-        ((str(eyes), *SCENES, "--channels", "4", "4"), "channels is (4, 4); wanted at least 3"),
+        (
+            (str(eyes), *SCENES, "--channels", "4", "4"),
+            "halvings is 3 with 2 channels; wanted 1 to as",
+        ),
         ((str(eyes), *SCENES, "--mask-weight", "0"), "mask_weight is 0.0; wanted a value > 0"),
         ((str(eyes), *SCENES, "--batch-size", "1024"), "512 images; batch_size is 1024"),
     ):
