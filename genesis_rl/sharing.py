@@ -15,9 +15,7 @@ from torch import nn
 from genesis_rl.checkpoint import Pretrained, fingerprint, load_pretrained, save_pretrained
 from genesis_rl.data import DATASETS
 from genesis_rl.distillation.card import (
-    is_student_run,
     public_report_settings,
-    read_report,
     student_card,
 )
 from genesis_rl.doctor import Evidence, diagnose, look
@@ -26,6 +24,7 @@ from genesis_rl.hub import is_repository, push_folder
 from genesis_rl.model_card import Figures, data_name, model_card, public_settings
 from genesis_rl.scoring import ScoreConfig, baselines, score
 from genesis_rl.training import PretrainConfig, Run
+from genesis_rl.training.folder import has_setting, read_report
 from genesis_rl.world_model import WorldModel
 from genesis_rl.world_model import card as world_card
 
@@ -110,9 +109,10 @@ def share(config: ShareConfig) -> str:
 
 def _described(config: ShareConfig) -> tuple[Callable[[Path], None], str]:
     """What writes the model and its config.json into a folder, and its card."""
-    if world_card.is_world_run(config.run):
+    if has_setting(config.run, "encoder_fingerprint"):
         return _world_model(config)
-    loaded, card, extra = _student(config) if is_student_run(config.run) else _run(config)
+    distilled = has_setting(config.run, "teacher_fingerprint")
+    loaded, card, extra = _student(config) if distilled else _run(config)
     write = partial(
         save_pretrained,
         loaded.model,
@@ -126,7 +126,7 @@ def _described(config: ShareConfig) -> tuple[Callable[[Path], None], str]:
 def _world_model(config: ShareConfig) -> tuple[Callable[[Path], None], str]:
     if config.precision != "fp32":
         raise ValueError(f"precision is {config.precision!r}; a world model is stored as fp32.")
-    report = world_card.read_report(config.run)
+    report = read_report(config.run)
     world = WorldModel.from_pretrained(config.run / config.which, device=config.device)
     card = world_card.card(
         report,

@@ -6,29 +6,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from genesis_rl.checkpoint import Pretrained
-from genesis_rl.distillation.program import REPORT
-from genesis_rl.files import read_json
 from genesis_rl.text_tables import markdown
-from genesis_rl.training.folder import SETTINGS
-
-
-def is_student_run(folder: Path) -> bool:
-    """Tell whether a folder is a run of pretrain/distill.py."""
-    path = folder / SETTINGS
-    return path.is_file() and "teacher_fingerprint" in read_json(path)
-
-
-def read_report(folder: Path) -> dict[str, Any]:
-    """Read what a distillation found at its end.
-
-    Raises:
-        ValueError: if it has not come to its end, or the file is damaged.
-    """
-    path = folder / REPORT
-    if not path.is_file():
-        raise ValueError(f"{folder} has no {REPORT}: its distillation has not ended.")
-    report: dict[str, Any] = read_json(path)
-    return report
 
 
 def public_report_settings(report: dict[str, Any]) -> dict[str, Any]:

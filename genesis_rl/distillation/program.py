@@ -17,11 +17,9 @@ from genesis_rl.models.distilled import Distilled, DistilledConfig
 from genesis_rl.perception import SlotEncoder
 from genesis_rl.process import hardware, keep_freed_memory, versions
 from genesis_rl.timing import infer_operations
+from genesis_rl.training.folder import REPORT
 from genesis_rl.training.run import Run
 from genesis_rl.training.steps import StoppedError
-
-#: What a run's folder holds beside the training's files.
-REPORT = "report.json"
 
 
 def distill(config: DistillConfig) -> dict[str, Any]:

@@ -16,6 +16,27 @@ from genesis_rl.process import hardware, versions
 from genesis_rl.training.config import PretrainConfig
 
 SETTINGS, STATE = "train.json", "training.pt"
+#: What some trainings leave at their end.
+REPORT = "report.json"
+
+
+def has_setting(folder: Path, name: str) -> bool:
+    """Tell whether a folder is of a training whose settings have an entry."""
+    path = folder / SETTINGS
+    return path.is_file() and name in read_json(path)
+
+
+def read_report(folder: Path) -> dict[str, Any]:
+    """Read what a training found at its end.
+
+    Raises:
+        ValueError: if it has not come to its end, or the file is damaged.
+    """
+    path = folder / REPORT
+    if not path.is_file():
+        raise ValueError(f"{folder} has no {REPORT}: its training has not ended.")
+    report: dict[str, Any] = read_json(path)
+    return report
 
 
 def settings(config: PretrainConfig) -> dict[str, Any]:

@@ -5,30 +5,9 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
-from genesis_rl.files import read_json
 from genesis_rl.text_tables import markdown
-from genesis_rl.training.folder import SETTINGS
 from genesis_rl.world_model.model import WorldModel
-from genesis_rl.world_model.program import REPORT, tables
-
-
-def is_world_run(folder: Path) -> bool:
-    """Tell whether a folder is a run of pretrain/train_world_model.py."""
-    path = folder / SETTINGS
-    return path.is_file() and "encoder_fingerprint" in read_json(path)
-
-
-def read_report(folder: Path) -> dict[str, Any]:
-    """Read what a training found at its end.
-
-    Raises:
-        ValueError: if it has not come to its end, or the file is damaged.
-    """
-    path = folder / REPORT
-    if not path.is_file():
-        raise ValueError(f"{folder} has no {REPORT}: its training has not ended.")
-    report: dict[str, Any] = read_json(path)
-    return report
+from genesis_rl.world_model.program import tables
 
 
 def public_settings(report: dict[str, Any]) -> dict[str, Any]:

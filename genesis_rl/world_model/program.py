@@ -6,6 +6,7 @@ from typing import Any
 
 from genesis_rl.files import new_file
 from genesis_rl.process import hardware, versions
+from genesis_rl.training.folder import REPORT
 from genesis_rl.training.steps import StoppedError
 from genesis_rl.visualize import curves, save_gif, save_png
 from genesis_rl.world_model.config import WorldTrainConfig
@@ -15,8 +16,6 @@ from genesis_rl.world_model.pictures import rollout_picture, rollout_video
 from genesis_rl.world_model.study import Study
 from genesis_rl.world_model.training import WorldTrainer
 
-#: What a run's folder holds beside the training's files.
-REPORT = "report.json"
 _BASELINE = "mlp"
 
 

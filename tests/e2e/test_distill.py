@@ -147,7 +147,9 @@ def test_targets_are_the_refined_slots(tmp_path: Path) -> None:
     x = torch.from_numpy(pack.images[:5].copy()).permute(0, 3, 1, 2) / 255
     with torch.no_grad():
         slots = refine(model, x, model.infer(x), 3)
-    targets = infer_targets(model, ImageFeed(pack, torch.device("cpu")), 5, stride=4, refine_steps=3)
+    targets = infer_targets(
+        model, ImageFeed(pack, torch.device("cpu")), 5, stride=4, refine_steps=3
+    )
     torch.testing.assert_close(targets.latents, slots.features)
     expected = slots.log_pi[:, :, 0].exp().unflatten(2, (8, 4)).unflatten(4, (8, 4)).mean((3, 5))
     torch.testing.assert_close(targets.masks.float(), expected, atol=1e-3, rtol=0)

@@ -9,6 +9,7 @@ from genesis_rl.data.pack import Pack
 from genesis_rl.data.transitions import join
 from genesis_rl.envs import recorder
 from genesis_rl.envs.collect import CollectConfig
+from genesis_rl.training.folder import REPORT
 from genesis_rl.world_model import WorldModel, program
 from genesis_rl.world_model.config import WorldTrainConfig
 
@@ -40,7 +41,7 @@ def go_round(config: DreamConfig, number: int, world: WorldModel) -> tuple[Path,
             _record(config, home / "recording", number)
         if not (home / "data").exists():
             join([config.data, *(folder / "recording" for folder in folders)], home / "data")
-        if not (home / "world" / program.REPORT).exists():
+        if not (home / "world" / REPORT).exists():
             program.train_world_model(
                 WorldTrainConfig(
                     str(config.out / "last" / "encoder"),
