@@ -187,15 +187,8 @@ def _summary(whole: dict[str, Tensor], finite: bool) -> Sight:
 
 
 _MEANS = (
-    *(
-        "mse",
-        "mse_refined",
-        "mse_flat",
-        "active_slots",
-        "mask_entropy",
-        "background_share",
-        "num_segments",
-    ),
+    *("mse", "mse_refined", "mse_flat", "active_slots", "mask_entropy"),
+    *("background_share", "num_segments"),
     *("lost", "lost_drawn", "taken_drawn", "same_colour_shared", "other_colour_shared"),
     *("kl_m", "kl_c", "msc"),
 )
