@@ -1,5 +1,6 @@
 """A world model's card, from the report of its training."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +59,10 @@ def card(
         f"{form.encoder_fingerprint[:12]}.",
         "## What it foretells",
         *(f"{t['caption']}\n\n{markdown(t['head'], t['rows'])}" for t in tables(report)),
-        f"## Training\n\nOn recorded steps: {steps}. Hardware: {report['hardware']}. Settings: "
-        + ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
-        + ".",
+        "*copy*: the last known slots; *mlp*: a network over all latents in a row, with the same "
+        "heads, data and training; *encoded*: what decoding allows at best.",
+        f"## Training\n\nOn recorded steps ({steps}), on {report['hardware']}.",
+        "```json\n" + json.dumps(settings, indent=2) + "\n```",
         "## Limits\n\nIt knows the environment that was recorded, as far as the policy that "
         "recorded it came. Not for anything that people's safety depends on.",
     ]

@@ -1,5 +1,6 @@
 """The models that come with the package load by name, offline, and see what their cards say."""
 
+import math
 import re
 from pathlib import Path
 
@@ -17,13 +18,14 @@ from genesis_rl.perception import SlotEncoder
 from genesis_rl.training.validate import validate
 from genesis_rl.worlds import ObjectGoalWorld
 
-NAMES = weights.shipped()
+NAMES, WORLDS = weights.shipped(), weights.shipped(world_models=True)
 FOLDER = Path(weights.__file__).parent / "pretrained"
 
 
 def test_there_are_some() -> None:
-    assert NAMES == ["multi-dsprites", "sprites", "sprites-fast"]
-    for name in NAMES:
+    assert NAMES == ["multi-dsprites", "sprites", "sprites-fast", "sprites-sharp"]
+    assert WORLDS == ["object-comparison"]
+    for name in [*NAMES, *(f"world_models/{name}" for name in WORLDS)]:
         files = {path.name: path.stat().st_size for path in (FOLDER / name).iterdir()}
         assert files.keys() == {"README.md", "config.json", "model.safetensors"}
         assert sum(files.values()) < 10e6
@@ -82,3 +84,23 @@ def test_wrappers_show_the_masks_that_a_students_latents_decode_to() -> None:
     truth = info["true_masks"][::2, ::2]
     found = ari(torch.from_numpy(truth)[None], torch.from_numpy(masks.argmax(0))[None])
     assert float(found) > 0.5  # by its coarse ones it is 0
+
+
+def test_dreams_need_no_file_of_ones_own() -> None:
+    env = gym.make(
+        "genesis_rl/Imagination-v0", model="sprites-fast", world_model="object-comparison"
+    )
+    real = genesis_rl.GenesisObs(
+        gym.make("genesis_rl/ObjectComparison-v0"), "sprites-fast", mask_geometry=True
+    )
+    assert env.observation_space.shape == real.observation_space.shape
+    assert env.action_space == real.action_space
+    first, _ = env.reset(seed=0)
+    after, reward, terminated, _, _ = env.step(env.action_space.sample())
+    assert np.isfinite(after).all() and not np.array_equal(after, first)
+    assert math.isfinite(float(reward)) and isinstance(terminated, bool)
+    with pytest.raises(ValueError, match="wanted the encoder that it was trained with"):
+        gym.make("genesis_rl/Imagination-v0", model="sprites", world_model="object-comparison")
+    card = (FOLDER / "world_models" / "object-comparison" / "README.md").read_text()
+    assert 'world_model="object-comparison"' in card
+    assert not re.search(r"/(home|root|tmp|work)/", card)

@@ -39,12 +39,28 @@ def test_shares_add_up_and_bytes_are_those_of_the_arrays(tmp_path: Path, run_pro
     assert [len(table["rows"]) for table in result["tables"]] == [6, 3]
 
 
+def test_imagined_environments_are_timed_beside_real_ones(run_program: Run, tmp_path: Path) -> None:
+    flags = ("--transitions", "16", "--rollouts", "1", "--agent.vec", "dummy", "--num-envs", "2")
+    status, output, errors = run_program(
+        *("agents/benchmark.py", *flags, "--obs", "genesis=sprites-fast"),
+        *("--world-model", "object-comparison", "--agent.env", "genesis_rl/ObjectComparison-v0"),
+        *("--agent.ppo.batch-size", "16", "--agent.threads", "1"),
+        *("--out", str(tmp_path / "speed.json")),
+    )
+    assert (status, errors) == (0, "")
+    assert "Steps per second of processor time" in output
+    (row,) = json.loads((tmp_path / "speed.json").read_text())["imagination"]
+    assert row["num_envs"] == 2
+    assert row["dream"] > 0 and row["frames"] > row["slots"] > 0
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
         (["--num-envs", "3"], "num_envs has 3; wanted divisors of transitions, 64"),
         (["--rollouts", "0"], "rollouts is 0; wanted at least 1"),
         (["--obs", "vae"], "obs is 'vae' and encoder is None"),
+        (["--world-model", "object-comparison"], "without an encoder; wanted that of the world"),
         (["--agent.env", "Nowhere-v0"], "cannot be made"),
     ],
 )
