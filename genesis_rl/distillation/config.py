@@ -29,8 +29,8 @@ class DistillConfig:
     num_images: int = 50_000
     """images to learn from at most; the teacher sees each once, before the training"""
     refine_steps: int = 0
-    """gradient steps on the teacher's latents of each image, before the student learns them: the
-    teacher's encoder is then surpassed, not copied"""
+    """gradient steps on the teacher's latents of each image, before the student learns them: what
+    it learns is then better than what the teacher's encoder gives"""
     channels: tuple[int, ...] = (16, 32, 64, 64)
     """channels of the student's 3x3 convolutions"""
     halvings: int = 3
