@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 from genesis_rl.checkpoint import CONFIG, Pretrained, load_pretrained
 from genesis_rl.data import DATASETS, Pack
 from genesis_rl.training.config import PretrainConfig
-from genesis_rl.training.folder import settings
+from genesis_rl.training.folder import has_setting, settings
 from genesis_rl.training.run import Run
 
 
@@ -50,8 +50,10 @@ def open_candidate(
         ValueError: if nothing of the kind lies there, or it names no data.
     """
     folder = Path(name).expanduser()
-    # A model saved alone has its config right there; a run has it in best/ and last/.
-    is_run = folder.is_dir() and not (folder / CONFIG).is_file()
+    # A model saved alone has its config right there; a run has it in best/ and last/, and so has a
+    # student's, which is taken for a model saved alone.
+    alone = (folder / CONFIG).is_file() or has_setting(folder, "teacher_fingerprint")
+    is_run = folder.is_dir() and not alone
     run = Run.open(folder) if is_run else None
     loaded = load_pretrained(name, device=device) if run is None else run.load(which, device=device)
     if data is not None:

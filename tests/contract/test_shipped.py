@@ -25,7 +25,8 @@ FOLDER = Path(weights.__file__).parent / "pretrained"
 
 
 def test_there_are_some() -> None:
-    assert NAMES == ["multi-dsprites", "sprites", "sprites-fast", "sprites-sharp"]
+    sprites = ["sprites", "sprites-fast", "sprites-sharp", "sprites-sharp-fast"]
+    assert NAMES == ["multi-dsprites", *sprites]
     assert WORLDS == ["object-comparison"]
     for name in [*NAMES, *(f"world_models/{name}" for name in WORLDS)]:
         files = {path.name: path.stat().st_size for path in (FOLDER / name).iterdir()}

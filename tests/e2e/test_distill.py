@@ -134,6 +134,14 @@ def test_a_finer_student_learns_refined_slots(run_program: Run, tmp_path: Path) 
     squares = slots.log_pi[0, :, 0].unfold(1, 4, 4).unfold(2, 4, 4)
     assert squares.shape == (3, 8, 8, 4, 4)  # one value for each square of four pixels
     assert torch.equal(squares.amin((-1, -2)), squares.amax((-1, -2)))
+    written = str(tmp_path / "scores.json")
+    status, _, errors = run_program(
+        *("pretrain/evaluate.py", str(out), *SCENES, "--num-images", "8", "--iw-samples", "1"),
+        *("--frechet", "none", "--refine-steps", "2", "--out", written, "--device", "cpu"),
+    )
+    assert status == 0, errors
+    (scored,) = json.loads(Path(written).read_text())["runs"]
+    assert scored["model"] == "distilled" and scored["refine_steps"] == 2
     status, _, errors = run_program(
         *(PROGRAM, str(eyes), *SCENES, *flags, "--halvings", "3", "--refine-steps", "4"),
         *("--out", str(out), "--resume"),
