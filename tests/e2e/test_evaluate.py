@@ -120,7 +120,7 @@ def test_samples_are_scored_by_one_network(
     distances = {name: scores.get("frechet") for name, scores in record["baselines"].items()}
     assert record["scores"]["frechet"] > distances["real"] > 0
     assert distances["one_slot"] is None
-    assert heads(shown)[2].split() == "better genesis real shuffled pixels mean image".split()
+    assert heads(shown)[3].split() == "better genesis real shuffled pixels mean image".split()
 
 
 def test_imagined_scenes_are_judged(train: Callable[..., str], run_program: Run) -> None:
@@ -136,7 +136,7 @@ def test_imagined_scenes_are_judged(train: Callable[..., str], run_program: Run)
     assert 0 <= scores["valid"] <= scores["valid_number"] <= 1
     assert sum(scores[f"scenes_with_{n}"] for n in range(record["num_slots"])) == 1
     assert isinstance(scores["nearest_pixels"], float) and "nearest_features" not in scores
-    assert heads(shown)[2].split() == "better genesis real".split()
+    assert heads(shown)[3].split() == "better genesis real".split()
     assert "share of valid scenes high" in shown
 
 
