@@ -184,15 +184,25 @@ _LARGE_SPRITES = PretrainConfig(
 )
 
 
+def _task_scenes(centre_distance: float) -> str:
+    """Options of the relational tasks' published scenes, their objects so far apart at least."""
+    return json.dumps(
+        {
+            "image_size": 32,
+            "num_images": 200_000,
+            "centre_distance": centre_distance,
+            "wall_margin": 0.02,
+        }
+    )
+
+
 _LIKE_SPRITES = replace(
     _LARGE_SPRITES,
     # Five objects and the background, and one to spare.
     model=replace(_SPRITES, num_slots=7),
     init="runs/sprites-large",
     # The published scenes, but no two objects touch, as at the start of the tasks.
-    data_options=json.dumps(
-        {"image_size": 32, "num_images": 200_000, "centre_distance": 0.23} | {"wall_margin": 0.02}
-    ),
+    data_options=_task_scenes(0.23),
     steps=36_000,
     beta=0.2,
     beta_end=0.03,
@@ -278,10 +288,7 @@ PRESETS: dict[str, Preset] = {
             # sharing a slot; now that none do it would hold the encoder back.
             model=replace(_LIKE_SPRITES.model, posterior_sigma_floor=0.03),
             init="runs/sprites",
-            data_options=json.dumps(
-                {"image_size": 32, "num_images": 200_000, "centre_distance": 0.16}
-                | {"wall_margin": 0.02}
-            ),
+            data_options=_task_scenes(0.16),
             beta=0.03,
             beta_end=0.01,
             out=Path("runs/sprites-sharp"),

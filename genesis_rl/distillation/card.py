@@ -1,19 +1,17 @@
 """A student's model card, from the report of its distillation."""
 
-from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCardData
 
 from genesis_rl.checkpoint import Pretrained
 from genesis_rl.text_tables import markdown
+from genesis_rl.training.folder import without_machine
 
 
 def public_report_settings(report: dict[str, Any]) -> dict[str, Any]:
     """A distillation's settings without what they say about the machine."""
-    kept = {name: value for name, value in report["settings"].items() if name != "out"}
-    names = {key: kept[key] and Path(kept[key]).name for key in ("teacher", "data")}
-    return kept | names
+    return without_machine(report["settings"], ("teacher", "data"))
 
 
 def student_card(

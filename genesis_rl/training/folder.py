@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -37,6 +37,12 @@ def read_report(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{folder} has no {REPORT}: its training has not ended.")
     report: dict[str, Any] = read_json(path)
     return report
+
+
+def without_machine(plain: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:
+    """Settings as JSON data without what they say about the machine: ``paths`` keep their names."""
+    kept = {name: value for name, value in plain.items() if name not in ("out", "cache")}
+    return kept | {name: kept[name] and Path(kept[name]).name for name in paths}
 
 
 def settings(config: PretrainConfig) -> dict[str, Any]:

@@ -1,20 +1,19 @@
 """A world model's card, from the report of its training."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCardData
 
 from genesis_rl.text_tables import markdown
+from genesis_rl.training.folder import without_machine
 from genesis_rl.world_model.model import WorldModel
 from genesis_rl.world_model.program import tables
 
 
 def public_settings(report: dict[str, Any]) -> dict[str, Any]:
     """A training's settings without what they say about the machine."""
-    kept = {k: v for k, v in report["settings"].items() if k not in ("out", "cache")}
-    return kept | {key: Path(kept[key]).name for key in ("encoder", "data")}
+    return without_machine(report["settings"], ("encoder", "data"))
 
 
 def card(

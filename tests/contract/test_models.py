@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from genesis_rl.checkpoint import fingerprint, load_pretrained, save_pretrained
+from genesis_rl.editing import select
 from genesis_rl.frames import Preprocessing
 from genesis_rl.models import MODELS, build_model
 from genesis_rl.models.base import Noise
@@ -406,8 +407,7 @@ def test_images_are_refined_each_by_itself(model: Any) -> None:
         slots = model.infer(x)
     together = refine(model, x, slots, 3).features
     for i in range(3):
-        one = Slots(slots.z_m[i : i + 1], slots.z_c[i : i + 1], slots.log_pi[i : i + 1])
-        alone = refine(model, x[i : i + 1], one, 3).features
+        alone = refine(model, x[i : i + 1], select(slots, [i]), 3).features
         torch.testing.assert_close(alone, together[i : i + 1], rtol=1e-4, atol=1e-4)
 
 
