@@ -220,7 +220,7 @@ class GatedDecoder(nn.Module):
 
 
 class ComponentEncoder(nn.Module):
-    """Masked image to latent parameters: four stride-2 3x3 convolutions and two linear layers."""
+    """Masked image to latent parameters: stride-2 3x3 convolutions and two linear layers."""
 
     def __init__(
         self,
@@ -229,11 +229,12 @@ class ComponentEncoder(nn.Module):
         hidden_size: int,
         out_size: int,
         activation: type[nn.Module] = nn.ELU,
+        in_channels: int = 4,
     ) -> None:
         """Take the image's side, channel counts, the hidden layer's and the output's sizes."""
         super().__init__()
         layers: list[nn.Module] = []
-        in_channels, side = 4, image_size
+        side = image_size
         for out_channels in channels:
             layers += [nn.Conv2d(in_channels, out_channels, 3, 2, 1), activation()]
             in_channels, side = out_channels, (side + 1) // 2
@@ -243,9 +244,21 @@ class ComponentEncoder(nn.Module):
         self.head = nn.Linear(hidden_size, out_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (N, 4, H, W), log mask first, to (N, out_size)."""
+        """Map (N, in_channels, H, W), by default log mask and image, to (N, out_size)."""
         out: Tensor = self.head(self.activation(self.hidden(flatten_map(self.convs(x)))))
         return out
+
+
+class SlotCorrector(ComponentEncoder):
+    """An image, a slot's mask and its responsibilities to a correction of the slot's parameters."""
+
+    def __init__(
+        self, image_size: int, channels: Sequence[int], hidden_size: int, out_size: int
+    ) -> None:
+        """Build with a last layer of zeros: no correction at first."""
+        super().__init__(image_size, channels, hidden_size, out_size, in_channels=5)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
 
 
 class BroadcastDecoder(nn.Module):

@@ -55,6 +55,7 @@ _YOUNGER_DEFAULTS = (
     ", mask_decoder='deconvolution'",
     ", mask_broadcast_channels=32",
     ", halvings=3",
+    ", posterior_passes=1",
 )
 
 

@@ -18,6 +18,7 @@ from genesis_rl.blocks import (
     FlatDecoder,
     GatedDecoder,
     GatedEncoder,
+    SlotCorrector,
     recomputed,
 )
 from genesis_rl.likelihood import Gaussian, Mixture, kl_monte_carlo, stick_breaking
@@ -36,7 +37,6 @@ from genesis_rl.models.prior import (
     NextSlot,
     StepwiseModel,
     learned_prior,
-    stack_gaussians,
 )
 from genesis_rl.slots import Decoded, ElboTerms, Slots
 
@@ -100,6 +100,11 @@ class GenesisSConfig:
     """of the mask latents: each slot given those before (the paper's), or "independent", the
     ablation: each slot has a learned Gaussian of its own, by the same network blind to the slots
     before, so that nothing is lost but how slots depend on each other"""
+    posterior_passes: int = 1
+    """looks that the posterior takes at an image: 1 is the paper's; 2 or more decode what the look
+    before has found, and correct every slot's z_m from the image beside its mask and its
+    responsibilities, by one network for all slots and looks (iterative amortised inference, Marino
+    et al. 2018). It starts out as no correction, so weights of fewer looks can be gone on from"""
 
     def __post_init__(self) -> None:
         """Check values."""
@@ -108,6 +113,7 @@ class GenesisSConfig:
             self, "mask_latent_size", "feature_size", "posterior_lstm_size", "prior_lstm_size"
         )
         check_counts(self, "component_decoder_channels", "mask_broadcast_channels")
+        check_counts(self, "posterior_passes")
         check_channels(self, "encoder_channels", 5)
         check_channels(self, "decoder_channels", 5)
         if not math.isfinite(self.posterior_sigma_bias):
@@ -190,6 +196,11 @@ class GenesisS(StepwiseModel):
         if config.mask_logit_bias is not None:
             bias = self.mask_decoder.head.get_parameter("bias")
             nn.init.constant_(bias, config.mask_logit_bias)
+        self.corrector: SlotCorrector | None = None
+        if config.posterior_passes > 1:
+            self.corrector = SlotCorrector(
+                config.image_size, config.encoder_channels[:4], config.feature_size, 2 * width
+            )
         self.prior_lstm = nn.LSTMCell(width, config.prior_lstm_size)
         self.prior_head = nn.Linear(config.prior_lstm_size, 2 * width)
         self._build_components()
@@ -232,14 +243,14 @@ class GenesisS(StepwiseModel):
 
     def _infer_slots(self, x: Tensor, noise: Noise | None) -> Slots:
         """Slots from q(z_m, z_c | x) (paper Eq. 7), with the masks that they decode to."""
-        z_m, _ = self._mask_posterior(self.encoder(x), noise and noise.m)
+        z_m, _ = self._mask_posterior(x, noise and noise.m)
         log_pi = self._decode_masks(z_m)
         z_c, _ = self._component_posterior(x, log_pi, noise and noise.c)
         return Slots(z_m, z_c, log_pi)
 
     def _infer(self, x: Tensor, noise: Noise | None) -> Inference:
         """Posterior and prior of both latents; ``noise`` None takes z = mu throughout."""
-        z_m, q_m = self._mask_posterior(self.encoder(x), noise and noise.m)
+        z_m, q_m = self._mask_posterior(x, noise and noise.m)
         log_pi = self._decode_masks(z_m)
         z_c, q_c = self._component_posterior(x, log_pi, noise and noise.c)
         return Inference(
@@ -269,22 +280,51 @@ class GenesisS(StepwiseModel):
 
     # ---- mask latents ------------------------------------------------------------------------
 
-    def _mask_posterior(self, h: Tensor, eps: Tensor | None) -> tuple[Tensor, Gaussian]:
-        """q(z_m_k | x, z_m_<k) for k = 1..K from features (B, F): latents and parameters."""
-        h = at_least_float32(h)
+    def _mask_posterior(self, x: Tensor, eps: Tensor | None) -> tuple[Tensor, Gaussian]:
+        """q(z_m | x) of all slots from images: latents (B, K, D_m) and parameters."""
+        h = at_least_float32(self.encoder(x))
+        if self.corrector is None:
+            z, raw = self._first_look(h, eps)
+            return z, self._posterior(raw)
+        # All looks but the last are without noise, so that the whole stays one Gaussian of known
+        # density.
+        _, raw = self._first_look(h, None)
+        for _ in range(self.config.posterior_passes - 1):
+            change = self._run(self.corrector, self._evidence(x, raw))
+            raw = raw + at_least_float32(change).unflatten(0, raw.shape[:2])
+        q = self._posterior(raw)
+        return q.draw(eps), q
+
+    def _first_look(self, h: Tensor, eps: Tensor | None) -> tuple[Tensor, Tensor]:
+        """q(z_m_k | x, z_m_<k) for k = 1..K from features (B, F): z_m, and parameters' raw form."""
         z: list[Tensor] = []
-        q: list[Gaussian] = []
+        raws: list[Tensor] = []
         with torch.autocast(h.device.type, enabled=False):
             state: LstmState | None = None
             for k in range(self.config.num_slots):
                 if k == 0:
-                    raw = self.first_posterior(h)
+                    raws.append(self.first_posterior(h))
                 else:
                     state = self.posterior_lstm(torch.cat([h, z[-1]], 1), state)
-                    raw = self.posterior_head(state[0])
-                q.append(self._posterior(raw))
-                z.append(q[-1].draw(None if eps is None else eps[:, k]))
-        return torch.stack(z, 1), stack_gaussians(q)
+                    raws.append(self.posterior_head(state[0]))
+                q = self._posterior(raws[-1])
+                z.append(q.draw(None if eps is None else eps[:, k]))
+        return torch.stack(z, 1), torch.stack(raws, 1)
+
+    @torch.no_grad()
+    def _evidence(self, x: Tensor, raw: Tensor) -> Tensor:
+        """What a look has found: (B*K, 5, H, W), b-major; image, slot's mask, responsibilities.
+
+        It is evidence to the next look as the image is: no gradient goes through it.
+        """
+        z_m = self._posterior(raw).mu
+        log_pi = self._decode_masks(z_m)
+        z_c, _ = self._component_posterior(x, log_pi, None)
+        found = Decoded(self._decode_components(Slots(z_m, z_c, log_pi)), log_pi)
+        owned = self.log_responsibilities(x, found)
+        images = x.unsqueeze(1).expand_as(found.mu_x)
+        evidence = torch.cat([images, log_pi.exp(), owned.exp()], 2).flatten(0, 1)
+        return evidence.contiguous(memory_format=torch.channels_last)
 
     def _mask_prior(self, z_m: Tensor) -> Gaussian:
         """The prior's parameters at given latents (B, K, D_m)."""

@@ -19,8 +19,8 @@ from genesis_rl.training.folder import TrainingFolder
 #: What has a state of its own that going on from a checkpoint takes.
 Stateful = nn.Module | torch.optim.Optimizer
 
-# So many steps tell the pace.
-_PACE_STEPS = 20
+# So many steps tell the pace, after the first ones, which wait for a compiler.
+_WARM_STEPS, _PACE_STEPS = 5, 20
 
 
 class NonFiniteError(RuntimeError):
@@ -229,6 +229,7 @@ class StepTrainer(ABC):
     def _loop(self, log: RunLog, bar: "tqdm[Any]") -> dict[str, float]:
         config, scores = self.config, dict[str, float]()
         first, before, began = self.step, self.seconds, time.monotonic()
+        warm = before
         self.model.train()
         while not self._finished() and not self._stopping:
             self._update()
@@ -236,8 +237,10 @@ class StepTrainer(ABC):
             ends = self._finished()
             if self._due(config.log_every) or ends:
                 self._report(log, bar)
-            if self.step - first == _PACE_STEPS:
-                self._tell_pace((self.seconds - before) / _PACE_STEPS)
+            if self.step - first == _WARM_STEPS:
+                warm = self.seconds
+            elif self.step - first == _WARM_STEPS + _PACE_STEPS:
+                self._tell_pace((self.seconds - warm) / _PACE_STEPS)
             if self._due(config.eval_every) or ends:
                 self._check_finite()
                 scores = self._look(log)

@@ -148,6 +148,7 @@ def test_models_from_before_the_option_keep_their_fingerprint() -> None:
         "mask_decoder",
         "mask_broadcast_channels",
         "component_decoder",
+        "posterior_passes",
     )
     fields = [f for f in dataclasses.fields(model.config) if f.name not in younger]
     values = ", ".join(f"{f.name}={getattr(model.config, f.name)!r}" for f in fields)

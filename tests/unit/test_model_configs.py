@@ -20,6 +20,7 @@ BAD: dict[str, dict[str, Any]] = {
         "mask_broadcast_channels": 0,
         "component_decoder": "gated",
         "posterior_sigma_bias": math.nan,
+        "posterior_passes": 0,
     },
     "genesis": {"component_encoder_channels": (), "prior_mlp_size": 0},
     "monet": {"attention_channels": 0, "component_encoder_channels": (4, 0)},

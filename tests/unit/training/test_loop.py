@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -239,6 +240,24 @@ def test_time_ends_a_run(config: PretrainConfig) -> None:
     trainer = Trainer(dataclasses.replace(config, steps=10_000, max_minutes=1e-3))
     trainer.run()
     assert 0 < trainer.step < 10_000 and trainer.progress() == 1
+
+
+def test_slow_first_steps_do_not_tell_the_pace(
+    config: PretrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(dataclasses.replace(config, steps=25))
+    now, paces = [0.0], list[float]()
+
+    def step() -> Tensor:
+        now[0] += 2.0 if trainer.step else 100.0  # the first waits for the compiler
+        return torch.ones(4)
+
+    clock = SimpleNamespace(monotonic=lambda: now[0])
+    monkeypatch.setattr("genesis_rl.training.steps.time", clock)
+    monkeypatch.setattr(trainer, "_step", step)
+    monkeypatch.setattr(trainer, "_tell_pace", paces.append)
+    trainer.run()
+    assert paces == [2.0]
 
 
 def test_the_elbo_has_no_weight_on_the_kl(config: PretrainConfig) -> None:
