@@ -56,6 +56,7 @@ _YOUNGER_DEFAULTS = (
     ", mask_broadcast_channels=32",
     ", halvings=3",
     ", posterior_passes=1",
+    ", 'posterior_passes': 1",  # of a student's teacher
 )
 
 
@@ -126,7 +127,7 @@ def fingerprint(model: SceneModel) -> str:
         raise TypeError(f"model is a {type(model).__name__}; wanted a torch module.")
     config = str(model.config)
     for default in _YOUNGER_DEFAULTS:
-        config = re.sub(rf"{re.escape(default)}(?=[,)])", "", config)
+        config = re.sub(rf"{re.escape(default)}(?=[,)}])", "", config)
     digest = hashlib.sha256(f"{type(model).__name__} {config}".encode())
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode())

@@ -316,8 +316,8 @@ PRESETS: dict[str, Preset] = {
         _FLAT_MULTI_DSPRITES,
     ),
     "multi-dsprites-sharp": Preset(
-        "the same images, shapes besides places, from the weights of multi-dsprites-flat: half an "
-        "hour on a CPU",
+        "the same images, shapes besides places, from the weights of multi-dsprites-flat: twenty "
+        "minutes on a CPU",
         replace(
             _FLAT_MULTI_DSPRITES,
             # A broadcast decoder finds objects but stays with discs; transposed convolutions, once
