@@ -127,7 +127,7 @@ def fingerprint(model: SceneModel) -> str:
         raise TypeError(f"model is a {type(model).__name__}; wanted a torch module.")
     config = str(model.config)
     for default in _YOUNGER_DEFAULTS:
-        config = re.sub(rf"{re.escape(default)}(?=[,)}])", "", config)
+        config = re.sub(re.escape(default) + r"(?=[,)}])", "", config)
     digest = hashlib.sha256(f"{type(model).__name__} {config}".encode())
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode())
