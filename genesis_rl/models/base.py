@@ -249,9 +249,19 @@ def no_latents(like: Tensor) -> Tensor:
 
 def masked_images(x: Tensor, log_pi: Tensor) -> Tensor:
     """Each slot's log mask over the image: (B*K, 4, H, W), b-major, channels last in memory."""
-    images = x.unsqueeze(1).expand(-1, log_pi.shape[1], -1, -1, -1)
-    masked = torch.cat([log_pi, images], 2).flatten(0, 1)
-    return masked.contiguous(memory_format=torch.channels_last)
+    return slot_maps(log_pi, x)
+
+
+def slot_maps(*maps: Tensor) -> Tensor:
+    """Every slot's maps over each other: (B*K, C, H, W), b-major, channels last in memory.
+
+    Args:
+        maps: in the order of their channels, each slot's own (B, K, c, H, W) or the same for all
+            slots (B, c, H, W); at least one has slots.
+    """
+    num_slots = next(m.shape[1] for m in maps if m.ndim == 5)
+    each = [m if m.ndim == 5 else m.unsqueeze(1).expand(-1, num_slots, -1, -1, -1) for m in maps]
+    return torch.cat(each, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
 
 
 def components_and_masks(raw: Tensor, num_slots: int) -> Decoded:

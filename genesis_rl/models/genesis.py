@@ -32,6 +32,7 @@ from genesis_rl.models.base import (
     check_shared,
     masked_images,
     no_latents,
+    slot_maps,
 )
 from genesis_rl.models.prior import (
     NextSlot,
@@ -244,18 +245,19 @@ class GenesisS(StepwiseModel):
     def _infer_slots(self, x: Tensor, noise: Noise | None) -> Slots:
         """Slots from q(z_m, z_c | x) (paper Eq. 7), with the masks that they decode to."""
         z_m, _ = self._mask_posterior(x, noise and noise.m)
-        log_pi = self._decode_masks(z_m)
-        z_c, _ = self._component_posterior(x, log_pi, noise and noise.c)
-        return Slots(z_m, z_c, log_pi)
+        return self._slots_at(x, z_m, noise and noise.c)[0]
 
     def _infer(self, x: Tensor, noise: Noise | None) -> Inference:
         """Posterior and prior of both latents; ``noise`` None takes z = mu throughout."""
         z_m, q_m = self._mask_posterior(x, noise and noise.m)
+        slots, q_c = self._slots_at(x, z_m, noise and noise.c)
+        return Inference(slots, q_m, self._mask_prior(z_m), q_c, self._component_prior(z_m))
+
+    def _slots_at(self, x: Tensor, z_m: Tensor, eps: Tensor | None) -> tuple[Slots, Gaussian]:
+        """Slots of given mask latents, and q(z_c | x, z_m), which their z_c are drawn from."""
         log_pi = self._decode_masks(z_m)
-        z_c, q_c = self._component_posterior(x, log_pi, noise and noise.c)
-        return Inference(
-            Slots(z_m, z_c, log_pi), q_m, self._mask_prior(z_m), q_c, self._component_prior(z_m)
-        )
+        z_c, q_c = self._component_posterior(x, log_pi, eps)
+        return Slots(z_m, z_c, log_pi), q_c
 
     def _score(self, x: Tensor, noise: Noise | None, pixel_weight: Tensor | None) -> ElboTerms:
         """Paper Eq. 9, both KL terms estimated by the sample that is scored."""
@@ -317,14 +319,9 @@ class GenesisS(StepwiseModel):
 
         It is evidence to the next look as the image is: no gradient goes through it.
         """
-        z_m = self._posterior(raw).mu
-        log_pi = self._decode_masks(z_m)
-        z_c, _ = self._component_posterior(x, log_pi, None)
-        found = Decoded(self._decode_components(Slots(z_m, z_c, log_pi)), log_pi)
-        owned = self.log_responsibilities(x, found)
-        images = x.unsqueeze(1).expand_as(found.mu_x)
-        evidence = torch.cat([images, log_pi.exp(), owned.exp()], 2).flatten(0, 1)
-        return evidence.contiguous(memory_format=torch.channels_last)
+        slots, _ = self._slots_at(x, self._posterior(raw).mu, None)
+        found = Decoded(self._decode_components(slots), slots.log_pi)
+        return slot_maps(x, found.log_pi.exp(), self.log_responsibilities(x, found).exp())
 
     def _mask_prior(self, z_m: Tensor) -> Gaussian:
         """The prior's parameters at given latents (B, K, D_m)."""
