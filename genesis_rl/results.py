@@ -5,7 +5,6 @@ the JSON files they name, as pretrain/evaluate.py, pretrain/probe.py, agents/com
 agents/benchmark.py wrote them. The page is generated, so that no figure on it was copied by hand.
 """
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -13,11 +12,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from genesis_rl.evaluation import SECTIONS, baseline_columns, format_score, group_title
-from genesis_rl.files import new_file
+from genesis_rl.files import new_file, read_json
 from genesis_rl.probes import caption, layout
 from genesis_rl.text_tables import markdown
 
 INDEX = "index.json"
+#: How far a figure may be from the page's on another machine: of what is beyond 1, this share.
+TOLERANCE = 0.005
 # The scores on the page; every one that was taken is in the files.
 _SHOWN = (
     "ari",
@@ -146,7 +147,7 @@ def read_index(folder: str | os.PathLike[str]) -> list[Section]:
     Raises:
         ValueError: if the folder has no index, or it is damaged.
     """
-    data = _read(Path(folder) / INDEX)
+    data = read_json(Path(folder) / INDEX)
     if not isinstance(data, list):
         raise ValueError(f"{Path(folder) / INDEX} is no list of sections.")
     return [Section.from_json(entry) for entry in data]
@@ -168,7 +169,9 @@ def page(folder: str | os.PathLike[str]) -> str:
         "# Results",
         "Generated from the files in `results/` by `python pretrain/results.py`. ↑ more is better, "
         "↓ less is better. Scores of segmentations stand beside what no model gets on the same "
-        "images.",
+        "images. Tables of models that come with the package are measured again by `python "
+        f"pretrain/reproduce.py`, which says where a figure is more than {TOLERANCE} from the "
+        "page's (beyond 1: more than that share of it).",
     ]
     for section in read_index(folder):
         parts.append(f"## {section.title}")
@@ -202,7 +205,7 @@ def write_page(folder: str | os.PathLike[str], out: str | os.PathLike[str]) -> N
 
 def _evaluation(path: Path, published: Sequence[Published]) -> list[str]:
     """Tables of an evaluation: the scores, and the runs they are of."""
-    result = _read(path)
+    result = read_json(path)
     try:
         parts = [f"{_told(result['runs'][0])}.\n\n{_scores(result, _SHOWN, published)}"]
         if any("posterior_ari" in group["mean"] for group in result["groups"]):
@@ -235,7 +238,7 @@ def _across(paths: Sequence[Path]) -> list[str]:
                     str(record["refine_steps"]),
                     *(format_score(record["scores"][key]) for key, _ in shown),
                 ]
-                for record in _read(path)["runs"]
+                for record in read_json(path)["runs"]
             ]
         except (KeyError, TypeError) as error:
             raise ValueError(
@@ -248,7 +251,7 @@ def _across(paths: Sequence[Path]) -> list[str]:
 
 def _probes(path: Path) -> list[str]:
     """Tables of a probing: what the latents tell, and the runs they are of."""
-    result = _read(path)
+    result = read_json(path)
     try:
         told = f"{caption(result)}, probed on {result['hardware']}."
         records = [{**record, "versions": result["versions"]} for record in result["runs"]]
@@ -261,7 +264,7 @@ def _probes(path: Path) -> list[str]:
 
 def _tables(path: Path) -> list[str]:
     """Tables that a file holds as they are to be shown."""
-    result = _read(path)
+    result = read_json(path)
     parts = []
     try:
         for table in result["tables"]:
@@ -337,10 +340,3 @@ def _runs(records: Sequence[Mapping[str, Any]], file: str) -> str:
     if not body:
         return f"All figures and settings: `results/{file}`."
     return f"{markdown(head, body)}\n\nAll figures and settings: `results/{file}`."
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as JSON: {error}.") from error

@@ -29,7 +29,7 @@ LAYERS = (
     {"benchmark", "distillation", "doctor", "export", "figures", "scoring"},
     {"evaluation"},
     {"probes", "world_model"},
-    {"model_card", "results", "imagination"},
+    {"model_card", "results", "reproduction", "imagination"},
     {"sharing"},
     {"envs"},
     {"agents"},

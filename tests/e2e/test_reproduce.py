@@ -1,0 +1,91 @@
+"""pretrain/reproduce.py: figures that hold, figures that do not, and what the real page claims."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from genesis_rl.evaluation import EvaluateConfig, evaluate
+from genesis_rl.reproduction import claims, largest_difference
+from genesis_rl.weights import shipped
+
+Run = Callable[..., tuple[int, str, str]]
+ROOT = Path(__file__).parents[2]
+FILE = "fast-2.json"
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of results with one file on a model that comes along, and one on a run."""
+    monkeypatch.setenv("GENESIS_RL_DATA", str(tmp_path / "data"))
+    folder = tmp_path / "results"
+    evaluate(
+        EvaluateConfig(
+            ("sprites-fast",),
+            num_images=6,
+            seed=3,
+            iw_samples=1,
+            refine_steps=2,
+            frechet="none",
+            data="object_goal",
+            data_options='{"image_size": 32, "num_images": 64}',
+            out=folder / FILE,
+            device="cpu",
+        )
+    )
+    result = json.loads((folder / FILE).read_text())
+    result["runs"][0]["run"] = "runs/sprites-fast"
+    (folder / "run.json").write_text(json.dumps(result))
+    (folder / "index.json").write_text(json.dumps([{"title": "x", "across": [FILE, "run.json"]}]))
+    return folder
+
+
+def flags(results: Path) -> tuple[str, ...]:
+    return "--folder", str(results), "--out", str(results.parent / "again"), "--device", "cpu"
+
+
+def test_figures_that_hold(results: Path, run_program: Run) -> None:
+    status, printed, errors = run_program("pretrain/reproduce.py", *flags(results))
+    assert status == 0, errors
+    assert "sprites-fast, 6 of object_goal, refined by 2 steps: ARI-FG 0." in printed
+    assert "1 of 1 files as on the page" in printed
+    first, again = (
+        json.loads((folder / FILE).read_text())["runs"][0]
+        for folder in (results, results.parent / "again")
+    )
+    settings = ("seed", "iw_samples", "refine_steps", "data_options", "split", "frechet")
+    assert [again[name] for name in settings] == [first[name] for name in settings]
+
+
+def test_a_figure_that_does_not_hold_is_named(results: Path, run_program: Run) -> None:
+    result: dict[str, Any] = json.loads((results / FILE).read_text())
+    result["runs"][0]["scores"]["msc"] += 0.01
+    (results / FILE).write_text(json.dumps(result))
+    status, printed, _ = run_program("pretrain/reproduce.py", "sprites-fast", *flags(results))
+    assert status == 1
+    assert "largest difference 1.0e-02 (msc)" in printed and "0 of 1 files" in printed
+    status, printed, _ = run_program(
+        "pretrain/reproduce.py", *flags(results), "--tolerance", "0.02"
+    )
+    assert status == 0 and "1 of 1 files as on the page, within 0.02." in printed
+
+
+def test_a_model_that_does_not_come_along_is_named(results: Path, run_program: Run) -> None:
+    status, _, errors = run_program("pretrain/reproduce.py", "eyes", *flags(results))
+    assert status == 2 and "models has 'eyes'; wanted any of multi-dsprites, " in errors
+
+
+def test_differences_are_relative_beyond_one() -> None:
+    page = {"nll": -800.0, "msc": 0.9, "active": None}
+    assert largest_difference(page, {**page, "nll": -804.0}) == (pytest.approx(0.005), "nll")
+    assert largest_difference(page, {**page, "msc": 0.8}) == (pytest.approx(0.1), "msc")
+    assert largest_difference(page, {**page, "active": 1.0}) == (float("inf"), "active")
+    assert largest_difference(page, page)[0] == 0
+
+
+def test_the_page_has_figures_of_every_model_that_comes_along() -> None:
+    found = claims(ROOT / "results")
+    assert {claim.record["run"] for claim in found} == set(shipped())
+    assert len({claim.file for claim in found}) == len(found)
