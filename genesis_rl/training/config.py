@@ -35,7 +35,7 @@ class PretrainConfig:
     steps: int = 500_000
     """updates in all"""
     max_minutes: float | None = None
-    """end after this time even if steps remain; the schedule then runs over the time"""
+    """end after this time even if steps remain; schedules then run over the time"""
     batch_size: int = 32
     """images per update, over all processes together"""
     learning_rate: float = 1e-4

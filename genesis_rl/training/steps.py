@@ -21,6 +21,9 @@ Stateful = nn.Module | torch.optim.Optimizer
 
 # So many steps tell the pace, after the first ones, which wait for a compiler.
 _WARM_STEPS, _PACE_STEPS = 5, 20
+# By so much of the training the clock may be ahead of the steps, as it is while the first one waits
+# for a compiler, before schedules heed it: steps that fit the time are the same steps every time.
+_CLOCK_SLACK = 0.05
 
 
 class NonFiniteError(RuntimeError):
@@ -220,10 +223,15 @@ class StepTrainer(ABC):
         return self._stopping and not self._finished()
 
     def progress(self) -> float:
-        """Share of the training that is done, in [0, 1]: of the steps, or of the time if less."""
+        """Share of the training that is done, in [0, 1], which schedules go by.
+
+        It is that of the steps, or of the time where the clock is well ahead. A training that has
+        the time for all of its steps does not go by the clock, and so repeats.
+        """
         done = self.step / self.config.steps
         if self.config.max_minutes is not None:
-            done = max(done, self.seconds / (60 * self.config.max_minutes))
+            clock = self.seconds / (60 * self.config.max_minutes)
+            done = max(done, (clock - _CLOCK_SLACK) / (1 - _CLOCK_SLACK))
         return min(done, 1.0)
 
     def _loop(self, log: RunLog, bar: "tqdm[Any]") -> dict[str, float]:
