@@ -230,6 +230,11 @@ class AgentConfig:
             raise ValueError(
                 f"encoder_refine_steps is {self.encoder_refine_steps}; wanted 0 or more."
             )
+        if self.encoder_refine_steps and self.finetune:
+            raise ValueError(
+                f"encoder_refine_steps is {self.encoder_refine_steps}, but an encoder that the "
+                "policy trains is not refined; wanted 0, or no finetune."
+            )
         if self.obs == "state" and self.render:
             raise ValueError("render is set, but obs 'state' takes no frames; wanted one of them.")
 

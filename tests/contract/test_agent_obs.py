@@ -266,6 +266,12 @@ def test_random_encoders_differ_by_seed_alone(encoder_path: str) -> None:
         ("state", {"render": True}, "render is set, but obs 'state' takes no frames"),
         ("pixels", {"frame_size": 35}, "frame_size is 35; wanted at least 36"),
         ("pixels", {"finetune": True}, "finetune is set, but obs 'pixels' has no encoder"),
+        ("pixels", {"encoder_refine_steps": -1}, "encoder_refine_steps is -1; wanted 0 or more"),
+        (
+            "encoder",
+            {"encoder": "runs/a", "finetune": True, "encoder_refine_steps": 3},
+            "encoder_refine_steps is 3, but an encoder that the policy trains",
+        ),
         ("sound", {}, "obs is 'sound'; wanted one of encoder, genesis"),
     ],
 )
