@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import tyro
 
 from genesis_rl.agents.demo import DemoConfig, run
+from genesis_rl.training.steps import StoppedError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,6 +23,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"demo.py: {error}", file=sys.stderr)
         return 2
+    except StoppedError as error:
+        print(f"demo.py: {error}", file=sys.stderr)
+        return 143
     print(f"The report: {report.resolve()}")
     return 0
 

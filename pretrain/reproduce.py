@@ -1,6 +1,6 @@
 """Score the models that come with the package again, and compare with the page of results.
 
-    python pretrain/reproduce.py                    # all of them: half an hour on a CPU
+    python pretrain/reproduce.py                    # all of them: some ten minutes on a CPU
     python pretrain/reproduce.py sprites-fast
     python pretrain/reproduce.py multi-dsprites multi-dsprites-sharp --out runs/again
 

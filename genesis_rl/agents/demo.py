@@ -18,6 +18,7 @@ from genesis_rl.files import new_file
 from genesis_rl.presets import DEMO_WORLD, PRESETS
 from genesis_rl.report import Report
 from genesis_rl.training import PretrainConfig, Trainer
+from genesis_rl.training.steps import StoppedError
 from genesis_rl.training.validate import baseline_scores, pictures, validate
 from genesis_rl.visualize import curves, save_png
 
@@ -121,6 +122,7 @@ def run(config: DemoConfig) -> Path:
 
     Raises:
         ValueError: if a setting does not fit.
+        StoppedError: if SIGTERM came.
     """
     began = time.monotonic()
     _ = config.world  # an encoder that cannot be had is told of before anything is moved
@@ -131,6 +133,8 @@ def run(config: DemoConfig) -> Path:
     if config.pretrained is None:
         trainer = Trainer(config.pretraining)
         trainer.run()
+        if trainer.stopped:
+            raise StoppedError("stopped while learning to see")
         pretraining = {
             "steps": trainer.step,
             "seconds": trainer.seconds,
@@ -140,6 +144,8 @@ def run(config: DemoConfig) -> Path:
     learner = AgentTrainer(config.agent)
     started = time.monotonic()
     learner.run()
+    if learner.stopped:
+        raise StoppedError("stopped while learning to act")
     acted = time.monotonic() - started
     acting = evaluate_agent(
         EvaluationConfig(config.out / "agent", episodes=config.episodes, threads=config.threads)

@@ -1,15 +1,20 @@
 """The demonstration in a few seconds: everything it promises is written, nothing is lost."""
 
 import json
+import os
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from genesis_rl.agents.learning import AgentTrainer
 from genesis_rl.checkpoint import save_pretrained
 from genesis_rl.models import build_model
 from genesis_rl.presets import PRESETS
+from genesis_rl.training import Trainer
 
 FLAGS = ("--pretrain-minutes", "0.05", "--agent-minutes", "0.05", "--train-scenes", "64")
 MORE = ("--test-scenes", "16", "--episodes", "4", "--threads", "1")
@@ -56,6 +61,25 @@ def test_with_an_encoder_at_hand_only_an_agent_is_trained(
     assert figures["pretraining"] is None and not (out / "encoder").exists()
     html = (out / "report.html").read_text()
     assert "by the published rules" in html and html.count("data:image/png;base64,") == 3
+
+
+@pytest.mark.parametrize(("stage", "home"), [("see", Trainer), ("act", AgentTrainer)])
+def test_stopped_it_does_not_go_on(
+    stage: str, home: Any, tmp_path: Path, run_program: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GENESIS_RL_DATA", str(tmp_path / "data"))
+    run = home.run
+
+    def stopped_run(self: Any) -> Any:
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        return run(self)
+
+    monkeypatch.setattr(home, "run", stopped_run)
+    flags = ("--pretrain-minutes", "0.1", "--agent-minutes", "0.1", "--train-scenes", "64")
+    out = tmp_path / "demo"
+    status, _, errors = run_program("agents/demo.py", *flags, *MORE, "--out", str(out))
+    assert status == 143 and f"stopped while learning to {stage}" in errors
+    assert (out / "agent").exists() == (stage == "act") and not (out / "report.html").exists()
 
 
 def test_misuse(run_program: Any, tmp_path: Path) -> None:
