@@ -144,7 +144,7 @@ def test_steps_that_fit_the_time_do_not_go_by_the_clock(
         monkeypatch.setattr(trainer, "_step", timed_step)
         trainer.run()
         assert trainer.step == config.steps
-        return trainer.model.state_dict()
+        return dict(trainer.model.state_dict())
 
     slow = weights("slow", first=4.0, others=2.5)
     for name, tensor in weights("quick", first=0.0, others=0.1).items():
