@@ -26,10 +26,8 @@ from genesis_rl.agents.comparison import (
 )
 from genesis_rl.agents.config import PRESETS, preset_flags
 from genesis_rl.agents.learning import TrainingError
+from genesis_rl.process import TERMINATED
 from genesis_rl.text_tables import as_text
-
-# What a process ended by SIGTERM returns.
-_TERMINATED = 143
 
 
 def parse(argv: Sequence[str] | None) -> CompareConfig:
@@ -55,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except StoppedError as error:
         print(f"compare.py: {error}", file=sys.stderr)
-        return _TERMINATED
+        return TERMINATED
     except (ValueError, TypeError, OSError) as error:
         print(f"compare.py: {error}", file=sys.stderr)
         return 2

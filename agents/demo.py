@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import tyro
 
 from genesis_rl.agents.demo import DemoConfig, run
+from genesis_rl.process import TERMINATED
 from genesis_rl.training.steps import StoppedError
 
 
@@ -25,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except StoppedError as error:
         print(f"demo.py: {error}", file=sys.stderr)
-        return 143
+        return TERMINATED
     print(f"The report: {report.resolve()}")
     return 0
 

@@ -19,11 +19,9 @@ import tyro
 
 from genesis_rl.agents.dreaming import DreamConfig, DreamTrainer, StoppedError, compare
 from genesis_rl.agents.learning import TrainingError
+from genesis_rl.process import TERMINATED
 from genesis_rl.text_tables import as_text
 from genesis_rl.training import NonFiniteError
-
-# What a process ended by SIGTERM returns.
-_TERMINATED = 143
 
 
 def practise(config: DreamConfig) -> None:
@@ -53,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except StoppedError as error:
         print(f"dream.py: {error}", file=sys.stderr)
-        return _TERMINATED
+        return TERMINATED
     except (ValueError, TypeError, OSError) as error:
         print(f"dream.py: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

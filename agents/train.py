@@ -22,9 +22,7 @@ import tyro
 
 from genesis_rl.agents.config import PRESETS, AgentConfig, preset_flags
 from genesis_rl.agents.learning import AgentTrainer, TrainingError
-
-# What a process ended by SIGTERM returns.
-_TERMINATED = 143
+from genesis_rl.process import TERMINATED
 
 
 def parse(argv: Sequence[str] | None) -> AgentConfig:
@@ -50,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     if trainer.stopped:
         print(f"stopped at step {trainer.model.num_timesteps}", file=sys.stderr)
-        return _TERMINATED
+        return TERMINATED
     best = ", ".join(f"{name} {value:.6g}" for name, value in figures.items())
     print(f"{trainer.config.out}: {trainer.model.num_timesteps} steps; best: {best}")
     return 0

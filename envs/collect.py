@@ -18,9 +18,7 @@ import genesis_rl  # noqa: F401 (registers the environment ids)
 from genesis_rl.envs.collect import CollectConfig, collect
 from genesis_rl.envs.minari_data import check_new, collect_minari, write_minari
 from genesis_rl.envs.recorder import Recorded, StoppedError
-
-# What a process ended by SIGTERM returns.
-_TERMINATED = 143
+from genesis_rl.process import TERMINATED
 
 
 def record_all(config: CollectConfig) -> dict[str, Recorded]:
@@ -59,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except StoppedError:
         print("collect.py: stopped, nothing was written", file=sys.stderr)
-        return _TERMINATED
+        return TERMINATED
     return 0
 
 

@@ -10,6 +10,8 @@ from typing import Any, Self
 
 import torch
 
+#: What a process ended by SIGTERM returns.
+TERMINATED = 143
 _CPUINFO = Path("/proc/cpuinfo")
 
 

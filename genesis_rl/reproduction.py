@@ -44,9 +44,15 @@ def claims(folder: str | os.PathLike[str], names: Sequence[str] = ()) -> list[Cl
             raise ValueError(f"models has {name!r}; wanted any of {', '.join(known)}.")
     found = []
     for file in dict.fromkeys(file for section in read_index(folder) for file in section.across):
-        records = read_json(Path(folder) / file)["runs"]
-        if len(records) == 1 and records[0]["run"] in (names or known):
-            found.append(Claim(file, records[0]))
+        try:
+            records = read_json(Path(folder) / file)["runs"]
+            if len(records) == 1 and records[0]["run"] in (names or known):
+                found.append(Claim(file, records[0]))
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"{Path(folder) / file} is not what evaluate.py --out writes: "
+                f"{type(error).__name__} {error}."
+            ) from error
     return found
 
 

@@ -21,11 +21,8 @@ import tyro
 from genesis_rl.data import DATASETS
 from genesis_rl.models import MODELS
 from genesis_rl.presets import PRESETS, preset_config
+from genesis_rl.process import TERMINATED
 from genesis_rl.training import LostProcessError, NonFiniteError, PretrainConfig, Trainer
-
-# What a process ended by SIGTERM returns.
-_TERMINATED = 143
-
 
 _MODEL_HELP = f"""
 models (--model NAME): {", ".join(MODELS)}
@@ -70,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     if trainer.stopped:
         print(f"stopped at step {trainer.step}; go on with --resume", file=sys.stderr)
-        return _TERMINATED
+        return TERMINATED
     if trainer.main:
         figures = ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
         print(f"{trainer.config.out}: step {trainer.step}, {figures}")

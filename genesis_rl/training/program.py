@@ -4,11 +4,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from genesis_rl.process import TERMINATED
 from genesis_rl.text_tables import as_text
 from genesis_rl.training.steps import NonFiniteError, StoppedError
-
-# What a process ended by SIGTERM returns.
-_TERMINATED = 143
 
 
 def run_and_report(name: str, train: Callable[[], dict[str, Any]]) -> int:
@@ -31,6 +29,6 @@ def run_and_report(name: str, train: Callable[[], dict[str, Any]]) -> int:
     except NonFiniteError as error:
         status, text = 1, f"{name}: {error}"
     except StoppedError as error:
-        status, text = _TERMINATED, str(error)
+        status, text = TERMINATED, str(error)
     print(text, file=sys.stderr if status else sys.stdout)
     return status

@@ -77,6 +77,13 @@ def test_a_model_that_does_not_come_along_is_named(results: Path, run_program: R
     assert status == 2 and "models has 'eyes'; wanted any of multi-dsprites, " in errors
 
 
+@pytest.mark.parametrize("damage", ["{}", "[]", "{"])
+def test_a_damaged_file_is_named(damage: str, results: Path, run_program: Run) -> None:
+    (results / "run.json").write_text(damage)
+    status, _, errors = run_program("pretrain/reproduce.py", *flags(results))
+    assert status == 2 and "run.json" in errors
+
+
 def test_differences_are_relative_beyond_one() -> None:
     page = {"nll": -800.0, "msc": 0.9, "active": None}
     for change, difference in (({"nll": -804.0}, 0.005), ({"msc": 0.8}, 0.1), ({}, 0.0)):
