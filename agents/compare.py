@@ -19,14 +19,13 @@ import tyro
 
 from genesis_rl.agents.comparison import (
     CompareConfig,
-    StoppedError,
     read_others,
     train_all,
     write_summary,
 )
 from genesis_rl.agents.config import PRESETS, preset_flags
 from genesis_rl.agents.learning import TrainingError
-from genesis_rl.process import TERMINATED
+from genesis_rl.process import TERMINATED, StoppedError
 from genesis_rl.text_tables import as_text
 
 

@@ -13,8 +13,7 @@ from collections.abc import Sequence
 import tyro
 
 from genesis_rl.agents.demo import DemoConfig, run
-from genesis_rl.process import TERMINATED
-from genesis_rl.training.steps import StoppedError
+from genesis_rl.process import TERMINATED, StoppedError
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -17,9 +17,9 @@ from collections.abc import Sequence
 
 import tyro
 
-from genesis_rl.agents.dreaming import DreamConfig, DreamTrainer, StoppedError, compare
+from genesis_rl.agents.dreaming import DreamConfig, DreamTrainer, compare
 from genesis_rl.agents.learning import TrainingError
-from genesis_rl.process import TERMINATED
+from genesis_rl.process import TERMINATED, StoppedError
 from genesis_rl.text_tables import as_text
 from genesis_rl.training import NonFiniteError
 

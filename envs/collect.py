@@ -17,8 +17,8 @@ import tyro
 import genesis_rl  # noqa: F401 (registers the environment ids)
 from genesis_rl.envs.collect import CollectConfig, collect
 from genesis_rl.envs.minari_data import check_new, collect_minari, write_minari
-from genesis_rl.envs.recorder import Recorded, StoppedError
-from genesis_rl.process import TERMINATED
+from genesis_rl.envs.recorder import Recorded
+from genesis_rl.process import TERMINATED, StoppedError
 
 
 def record_all(config: CollectConfig) -> dict[str, Recorded]:

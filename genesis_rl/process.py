@@ -15,6 +15,10 @@ TERMINATED = 143
 _CPUINFO = Path("/proc/cpuinfo")
 
 
+class StoppedError(Exception):
+    """SIGTERM ended what was under way."""
+
+
 class StopSignal:
     """Turns SIGTERM into a wish that a loop can look at, for the length of a ``with`` block.
 

@@ -16,9 +16,9 @@ from genesis_rl.checkpoint import load
 from genesis_rl.data import open_dataset
 from genesis_rl.files import new_file
 from genesis_rl.presets import DEMO_WORLD, PRESETS
+from genesis_rl.process import StoppedError
 from genesis_rl.report import Report
 from genesis_rl.training import PretrainConfig, Trainer
-from genesis_rl.training.steps import StoppedError
 from genesis_rl.training.validate import baseline_scores, pictures, validate
 from genesis_rl.visualize import curves, save_png
 

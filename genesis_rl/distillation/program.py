@@ -15,11 +15,10 @@ from genesis_rl.distillation.training import DistillTrainer
 from genesis_rl.files import new_file
 from genesis_rl.models.distilled import Distilled, DistilledConfig
 from genesis_rl.perception import SlotEncoder
-from genesis_rl.process import hardware, keep_freed_memory, versions
+from genesis_rl.process import StoppedError, hardware, keep_freed_memory, versions
 from genesis_rl.timing import infer_operations
 from genesis_rl.training.folder import REPORT
 from genesis_rl.training.run import Run
-from genesis_rl.training.steps import StoppedError
 
 
 def distill(config: DistillConfig) -> dict[str, Any]:

@@ -18,15 +18,11 @@ from genesis_rl.data.transitions import ACTION_SPACE
 from genesis_rl.envs.spaces import Space, space_to_json
 from genesis_rl.files import new_folder
 from genesis_rl.frames import Layout, Preprocessing, White, as_nhwc_uint8, resize_labels
-from genesis_rl.process import StopSignal
+from genesis_rl.process import StoppedError, StopSignal
 
 #: A frame as it is recorded: "image" (S, S, 3) uint8, and where the environment gives them "mask"
 #: (S, S) uint8 and "state" float32.
 Shot = dict[str, npt.NDArray[Any]]
-
-
-class StoppedError(Exception):
-    """SIGTERM ended a recording, which leaves nothing behind."""
 
 
 def take_shot(

@@ -4,7 +4,7 @@ from genesis_rl.training.config import PretrainConfig
 from genesis_rl.training.loop import Trainer, train_terms
 from genesis_rl.training.parallel import LostProcessError
 from genesis_rl.training.run import Run
-from genesis_rl.training.steps import NonFiniteError, StepTrainer, StoppedError
+from genesis_rl.training.steps import NonFiniteError, StepTrainer
 
 __all__ = [
     "LostProcessError",
@@ -12,7 +12,6 @@ __all__ = [
     "PretrainConfig",
     "Run",
     "StepTrainer",
-    "StoppedError",
     "Trainer",
     "train_terms",
 ]

@@ -4,9 +4,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from genesis_rl.process import TERMINATED
+from genesis_rl.process import TERMINATED, StoppedError
 from genesis_rl.text_tables import as_text
-from genesis_rl.training.steps import NonFiniteError, StoppedError
+from genesis_rl.training.steps import NonFiniteError
 
 
 def run_and_report(name: str, train: Callable[[], dict[str, Any]]) -> int:

@@ -38,10 +38,6 @@ class NonFiniteError(RuntimeError):
         self.row = row
 
 
-class StoppedError(Exception):
-    """SIGTERM ended a training, which can be gone on with."""
-
-
 class StepConfig(Protocol):
     """What the settings of every training say."""
 

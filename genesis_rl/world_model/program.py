@@ -5,9 +5,8 @@ import json
 from typing import Any
 
 from genesis_rl.files import new_file
-from genesis_rl.process import hardware, versions
+from genesis_rl.process import StoppedError, hardware, versions
 from genesis_rl.training.folder import REPORT
-from genesis_rl.training.steps import StoppedError
 from genesis_rl.visualize import curves, save_gif, save_png
 from genesis_rl.world_model.config import WorldTrainConfig
 from genesis_rl.world_model.evaluation import evaluate

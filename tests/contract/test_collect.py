@@ -16,8 +16,9 @@ from gymnasium import spaces
 from genesis_rl.data.pack import Pack
 from genesis_rl.data.transitions import Transitions
 from genesis_rl.envs.collect import CollectConfig, collect, repeat_some
-from genesis_rl.envs.recorder import StoppedError, assign_splits
+from genesis_rl.envs.recorder import assign_splits
 from genesis_rl.envs.spaces import space_from_json, space_to_json
+from genesis_rl.process import StoppedError
 
 ACTIONS = {
     "discrete": spaces.Discrete(3, start=2),

@@ -18,9 +18,9 @@ from genesis_rl.agents.config import EvaluationConfig
 from genesis_rl.agents.dreaming import DreamConfig
 from genesis_rl.agents.evaluation import evaluate_agent
 from genesis_rl.data.transitions import Transitions
-from genesis_rl.envs import recorder
 from genesis_rl.envs.collect import CollectConfig, collect
 from genesis_rl.perception import SlotEncoder
+from genesis_rl.process import StoppedError
 from genesis_rl.world_model import ActionSpec, SlotForm, WorldModel, WorldModelConfig
 from genesis_rl.world_model.config import WorldTrainConfig
 from genesis_rl.world_model.study import Study
@@ -196,7 +196,7 @@ def test_sigterm_ends_practice_and_rounds(
     assert (status, errors) == (143, "dream.py: stopped after 32 steps in dreams, 480 in reality")
 
     def ends(config: Any) -> Any:
-        raise recorder.StoppedError
+        raise StoppedError
 
     with monkeypatch.context() as patch:
         patch.setattr("genesis_rl.agents.dreaming.rounds.collect_with_agent", ends)

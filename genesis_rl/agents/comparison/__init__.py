@@ -4,7 +4,6 @@ from genesis_rl.agents.comparison.aggregate import bootstrap_interval, iqm
 from genesis_rl.agents.comparison.grid import (
     CompareConfig,
     Run,
-    StoppedError,
     read_others,
     read_record,
     runs,
@@ -18,7 +17,6 @@ __all__ = [
     "CompareConfig",
     "Published",
     "Run",
-    "StoppedError",
     "bootstrap_interval",
     "iqm",
     "read_others",

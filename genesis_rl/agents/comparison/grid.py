@@ -21,7 +21,7 @@ from genesis_rl.agents.evaluation import evaluate_agent
 from genesis_rl.agents.learning import AgentTrainer, TrainingError
 from genesis_rl.envs import TASKS
 from genesis_rl.files import new_file, read_json
-from genesis_rl.process import StopSignal
+from genesis_rl.process import StoppedError, StopSignal
 
 RECORD = "run.json"
 # Settings that change nothing of what is learned.
@@ -29,10 +29,6 @@ _ASIDE = ("out", "device", "encoder_device", "threads", "vec", "tensorboard", "w
 # Points of a curve that are kept.
 _POINTS = 200
 _SCORES = ("ari", "ari_fg", "ari_fg_2plus", "msc", "sc", "mse")
-
-
-class StoppedError(RuntimeError):
-    """SIGTERM came; the runs that had not ended start over next time."""
 
 
 @dataclass(frozen=True)

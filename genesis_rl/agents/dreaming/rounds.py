@@ -2,20 +2,15 @@
 
 from pathlib import Path
 
-from genesis_rl import training
 from genesis_rl.agents.collect import collect_with_agent
 from genesis_rl.agents.dreaming.config import DreamConfig
 from genesis_rl.data.pack import Pack
 from genesis_rl.data.transitions import join
-from genesis_rl.envs import recorder
 from genesis_rl.envs.collect import CollectConfig
+from genesis_rl.process import StoppedError
 from genesis_rl.training.folder import REPORT
 from genesis_rl.world_model import WorldModel, program
 from genesis_rl.world_model.config import WorldTrainConfig
-
-
-class StoppedError(RuntimeError):
-    """SIGTERM came; what was begun goes on, or starts over, next time."""
 
 
 def go_round(config: DreamConfig, number: int, world: WorldModel) -> tuple[Path, Path]:
@@ -58,7 +53,7 @@ def go_round(config: DreamConfig, number: int, world: WorldModel) -> tuple[Path,
                     tensorboard=config.tensorboard,
                 )
             )
-    except (recorder.StoppedError, training.StoppedError) as error:
+    except StoppedError as error:
         raise StoppedError(f"stopped in {home}") from error
     return home / "world", home / "data"
 

@@ -11,10 +11,11 @@ from stable_baselines3.common.vec_env import VecEnv
 from genesis_rl.agents.bundle import SETTINGS, load_policy, recover_agent
 from genesis_rl.agents.dreaming.config import DreamConfig
 from genesis_rl.agents.dreaming.dreams import Source, check_actions
-from genesis_rl.agents.dreaming.rounds import StoppedError, go_round
+from genesis_rl.agents.dreaming.rounds import go_round
 from genesis_rl.agents.learning import AgentTrainer
 from genesis_rl.files import new_file
 from genesis_rl.perception import SlotEncoder
+from genesis_rl.process import StoppedError
 
 DREAM = "dream.json"
 # Settings that may change when a run goes on.
