@@ -3,13 +3,17 @@
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from genesis_rl.evaluation import EvaluateConfig, evaluate
 from genesis_rl.files import read_json
-from genesis_rl.results import read_index
+from genesis_rl.results import read_index, written_by
 from genesis_rl.weights import shipped
+
+# Settings that a record has by the names that EvaluateConfig has them by.
+_RECORDED = ("split", "num_images", "seed", "iw_samples", "refine_steps", "frechet")
 
 
 class Claim(NamedTuple):
@@ -17,12 +21,13 @@ class Claim(NamedTuple):
 
     Attributes:
         file: the file's name, in the folder of results.
-        record: its only one, as `genesis_rl.evaluation.evaluate` makes them; ``run`` is the
-            model's name.
+        config: how its figures were measured; the model's name is the only one of its runs.
+        scores: its figures, by name.
     """
 
     file: str
-    record: dict[str, Any]
+    config: EvaluateConfig
+    scores: dict[str, float | None]
 
 
 def claims(folder: str | os.PathLike[str], names: Sequence[str] = ()) -> list[Claim]:
@@ -44,19 +49,27 @@ def claims(folder: str | os.PathLike[str], names: Sequence[str] = ()) -> list[Cl
             raise ValueError(f"models has {name!r}; wanted any of {', '.join(known)}.")
     found = []
     for file in dict.fromkeys(file for section in read_index(folder) for file in section.across):
-        try:
-            records = read_json(Path(folder) / file)["runs"]
+        path = Path(folder) / file
+        with written_by("evaluate.py --out", path):
+            records = read_json(path)["runs"]
             if len(records) == 1 and records[0]["run"] in (names or known):
-                found.append(Claim(file, records[0]))
-        except (KeyError, TypeError) as error:
-            raise ValueError(
-                f"{Path(folder) / file} is not what evaluate.py --out writes: "
-                f"{type(error).__name__} {error}."
-            ) from error
+                found.append(Claim(file, _config(records[0]), records[0]["scores"]))
     return found
 
 
-def measure(claim: Claim, out: str | os.PathLike[str], device: str = "auto") -> dict[str, Any]:
+def _config(record: Mapping[str, Any]) -> EvaluateConfig:
+    """The settings that a record of `genesis_rl.evaluation.evaluate` was made with."""
+    return EvaluateConfig(
+        runs=(record["run"],),
+        data=record["data"],
+        data_options=json.dumps(record["data_options"]),
+        **{name: record[name] for name in _RECORDED},
+    )
+
+
+def measure(
+    claim: Claim, out: str | os.PathLike[str], device: str = "auto"
+) -> dict[str, float | None]:
     """Score a claim's model again, by the settings it was scored with.
 
     Args:
@@ -65,26 +78,15 @@ def measure(claim: Claim, out: str | os.PathLike[str], device: str = "auto") -> 
         device: auto, cpu or cuda.
 
     Returns:
-        The new record.
+        The new scores.
 
     Raises:
         ValueError: if the data cannot be had.
         OSError: if the file cannot be written.
     """
-    record = claim.record
-    config = EvaluateConfig(
-        runs=(record["run"],),
-        data=record["data"],
-        data_options=json.dumps(record["data_options"]),
-        out=Path(out) / claim.file,
-        device=device,
-        **{
-            name: record[name]
-            for name in ("split", "num_images", "seed", "iw_samples", "refine_steps", "frechet")
-        },
-    )
-    again: dict[str, Any] = evaluate(config)["runs"][0]
-    return again
+    config = replace(claim.config, out=Path(out) / claim.file, device=device)
+    scores: dict[str, float | None] = evaluate(config)["runs"][0]["scores"]
+    return scores
 
 
 def largest_difference(

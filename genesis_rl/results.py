@@ -6,7 +6,8 @@ agents/benchmark.py wrote them. The page is generated, so that no figure on it w
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
@@ -203,10 +204,25 @@ def write_page(folder: str | os.PathLike[str], out: str | os.PathLike[str]) -> N
         temporary.write_text(text, encoding="utf-8")
 
 
+@contextmanager
+def written_by(program: str, path: Path) -> Iterator[None]:
+    """Name the file, and the program that writes such files, where an entry is missing.
+
+    Raises:
+        ValueError: instead of what looking for the entry raised.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, IndexError) as error:
+        raise ValueError(
+            f"{path} is not what {program} writes: {type(error).__name__} {error}."
+        ) from error
+
+
 def _evaluation(path: Path, published: Sequence[Published]) -> list[str]:
     """Tables of an evaluation: the scores, and the runs they are of."""
     result = read_json(path)
-    try:
+    with written_by("evaluate.py --out", path):
         parts = [f"{_told(result['runs'][0])}.\n\n{_scores(result, _SHOWN, published)}"]
         if any("posterior_ari" in group["mean"] for group in result["groups"]):
             table = _scores(result, _POSTERIOR, only="posterior_ari")
@@ -219,10 +235,6 @@ def _evaluation(path: Path, published: Sequence[Published]) -> list[str]:
             count = result["runs"][0]["num_images"]
             parts.append(f"What {count} scenes from the prior show.\n\n{table}")
         return [*parts, _runs(result["runs"], path.name)]
-    except (KeyError, TypeError, IndexError) as error:
-        raise ValueError(
-            f"{path} is not what evaluate.py --out writes: {type(error).__name__} {error}."
-        ) from error
 
 
 def _across(paths: Sequence[Path]) -> list[str]:
@@ -230,7 +242,7 @@ def _across(paths: Sequence[Path]) -> list[str]:
     shown = [(key, _SHORT[key] + ", resp." * key.startswith("posterior_")) for key in _ACROSS]
     rows = []
     for path in paths:
-        try:
+        with written_by("evaluate.py --out", path):
             rows += [
                 [
                     Path(record["run"]).name,
@@ -240,10 +252,6 @@ def _across(paths: Sequence[Path]) -> list[str]:
                 ]
                 for record in read_json(path)["runs"]
             ]
-        except (KeyError, TypeError) as error:
-            raise ValueError(
-                f"{path} is not what evaluate.py --out writes: {type(error).__name__} {error}."
-            ) from error
     head = ["run", "images", "steps of refinement", *(f"{name} ↑" for _, name in shown)]
     files = ", ".join(f"`results/{path.name}`" for path in paths)
     return [markdown(head, rows), f"All figures and settings: {files}."]
@@ -252,14 +260,10 @@ def _across(paths: Sequence[Path]) -> list[str]:
 def _probes(path: Path) -> list[str]:
     """Tables of a probing: what the latents tell, and the runs they are of."""
     result = read_json(path)
-    try:
+    with written_by("probe.py --out", path):
         told = f"{caption(result)}, probed on {result['hardware']}."
         records = [{**record, "versions": result["versions"]} for record in result["runs"]]
         return [f"{told}\n\n{markdown(*layout(result))}", _runs(records, path.name)]
-    except (KeyError, TypeError, IndexError) as error:
-        raise ValueError(
-            f"{path} is not what probe.py --out writes: {type(error).__name__} {error}."
-        ) from error
 
 
 def _tables(path: Path) -> list[str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import tyro
 
+from genesis_rl.evaluation import format_score
 from genesis_rl.reproduction import claims, largest_difference, measure
 from genesis_rl.results import TOLERANCE
 
@@ -44,19 +45,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         found = claims(config.folder, config.models)
         for claim in found:
-            record = claim.record
-            scores, again = record["scores"], measure(claim, config.out, config.device)["scores"]
-            difference, name = largest_difference(scores, again)
+            how, again = claim.config, measure(claim, config.out, config.device)
+            difference, name = largest_difference(claim.scores, again)
             missed += difference > config.tolerance
             shown = ", ".join(
-                f"{title} {again[key]:.4f} (page: {scores[key]:.4f})"
+                f"{title} {format_score(again[key])} (page: {format_score(claim.scores.get(key))})"
                 for key, title in _SHOWN.items()
                 if key in again
             )
             print(
-                f"{record['run']}, {record['num_images']} of {record['data']}, refined by "
-                f"{record['refine_steps']} steps: {shown}; largest difference {difference:.1e} "
-                f"({name})",
+                f"{how.runs[0]}, {how.num_images} of {how.data}, refined by {how.refine_steps} "
+                f"steps: {shown}; largest difference {difference:.1e} ({name})",
                 flush=True,
             )
     except (ValueError, OSError) as error:

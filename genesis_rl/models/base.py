@@ -247,11 +247,6 @@ def no_latents(like: Tensor) -> Tensor:
     return like.new_empty(*like.shape[:2], 0)
 
 
-def masked_images(x: Tensor, log_pi: Tensor) -> Tensor:
-    """Each slot's log mask over the image: (B*K, 4, H, W), b-major, channels last in memory."""
-    return slot_maps(log_pi, x)
-
-
 def slot_maps(*maps: Tensor) -> Tensor:
     """Every slot's maps over each other: (B*K, C, H, W), b-major, channels last in memory.
 

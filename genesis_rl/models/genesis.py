@@ -30,7 +30,6 @@ from genesis_rl.models.base import (
     check_counts,
     check_positive,
     check_shared,
-    masked_images,
     no_latents,
     slot_maps,
 )
@@ -405,7 +404,7 @@ class Genesis(GenesisS):
     def _component_posterior(
         self, x: Tensor, log_pi: Tensor, eps: Tensor | None
     ) -> tuple[Tensor, Gaussian]:
-        raw = self._run(self.component_encoder, masked_images(x, log_pi))
+        raw = self._run(self.component_encoder, slot_maps(log_pi, x))
         q_c = self._posterior(raw.unflatten(0, log_pi.shape[:2]))
         return q_c.draw(eps), q_c
 

@@ -21,8 +21,8 @@ from genesis_rl.models.base import (
     check_counts,
     check_shared,
     components_and_masks,
-    masked_images,
     no_latents,
+    slot_maps,
 )
 from genesis_rl.slots import Decoded, ElboTerms, Slots, check_shape
 
@@ -126,7 +126,7 @@ class Monet(BaseModel):
 
     def _infer(self, x: Tensor, noise: Noise | None) -> MonetInference:
         log_pi = self._attend(x)
-        raw = self.component_encoder(masked_images(x, log_pi))
+        raw = self.component_encoder(slot_maps(log_pi, x))
         q_c = self._posterior(raw.unflatten(0, log_pi.shape[:2]))
         return MonetInference(Slots(no_latents(log_pi), q_c.draw(noise and noise.c), log_pi), q_c)
 

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -63,18 +62,25 @@ def test_with_an_encoder_at_hand_only_an_agent_is_trained(
     assert "by the published rules" in html and html.count("data:image/png;base64,") == 3
 
 
-@pytest.mark.parametrize(("stage", "home"), [("see", Trainer), ("act", AgentTrainer)])
+@pytest.mark.parametrize(
+    ("stage", "home", "method"), [("see", Trainer, "_step"), ("act", AgentTrainer, "_learn")]
+)
 def test_stopped_it_does_not_go_on(
-    stage: str, home: Any, tmp_path: Path, run_program: Any, monkeypatch: pytest.MonkeyPatch
+    stage: str,
+    home: Any,
+    method: str,
+    tmp_path: Path,
+    run_program: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("GENESIS_RL_DATA", str(tmp_path / "data"))
-    run = home.run
+    begin = getattr(home, method)
 
-    def stopped_run(self: Any) -> Any:
-        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
-        return run(self)
+    def stopped(self: Any, *args: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return begin(self, *args)
 
-    monkeypatch.setattr(home, "run", stopped_run)
+    monkeypatch.setattr(home, method, stopped)
     flags = ("--pretrain-minutes", "0.1", "--agent-minutes", "0.1", "--train-scenes", "64")
     out = tmp_path / "demo"
     status, _, errors = run_program("agents/demo.py", *flags, *MORE, "--out", str(out))

@@ -77,7 +77,7 @@ def test_a_model_that_does_not_come_along_is_named(results: Path, run_program: R
     assert status == 2 and "models has 'eyes'; wanted any of multi-dsprites, " in errors
 
 
-@pytest.mark.parametrize("damage", ["{}", "[]", "{"])
+@pytest.mark.parametrize("damage", ["{}", "[]", "{", '{"runs": [{"run": "sprites-fast"}]}'])
 def test_a_damaged_file_is_named(damage: str, results: Path, run_program: Run) -> None:
     (results / "run.json").write_text(damage)
     status, _, errors = run_program("pretrain/reproduce.py", *flags(results))
@@ -94,5 +94,5 @@ def test_differences_are_relative_beyond_one() -> None:
 
 def test_the_page_has_figures_of_every_model_that_comes_along() -> None:
     found = claims(ROOT / "results")
-    assert {claim.record["run"] for claim in found} == set(shipped())
+    assert {claim.config.runs[0] for claim in found} == set(shipped())
     assert len({claim.file for claim in found}) == len(found)

@@ -115,7 +115,13 @@ def test_progress_is_of_steps_or_of_time(config: PretrainConfig) -> None:
     assert trainer.progress() == 0.25 and not trainer._finished()
     timed = Trainer(dataclasses.replace(config, max_minutes=2.0, schedule="cosine"))
     # The clock, less a twentieth of the training, counts where it is ahead.
-    for step, seconds, done in ((5, 34, 0.25), (5, 63, 0.5), (15, 90, 0.75), (5, 120, 1.0)):
+    for step, seconds, done in (
+        (5, 34, 0.25),
+        (5, 63, 0.5),
+        (15, 90, 0.75),
+        (5, 120, 1),
+        (5, 500, 1),
+    ):
         timed.step, timed.seconds = step, seconds
         assert timed.progress() == pytest.approx(done)
         assert timed._learning_rate() == pytest.approx(5e-5 * (1 + math.cos(math.pi * done)))
