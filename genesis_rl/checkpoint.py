@@ -55,9 +55,20 @@ _YOUNGER_DEFAULTS = (
     ", mask_decoder='deconvolution'",
     ", mask_broadcast_channels=32",
     ", halvings=3",
-    ", posterior_passes=1",
-    ", 'posterior_passes': 1",  # of a student's teacher
 )
+# Younger than the first students, whose fingerprints hold all fields of their teacher's config.
+_YOUNGEST_DEFAULTS = {
+    "posterior_passes": 1,
+    "background": "none",
+    "background_channels": (16, 32, 48, 64),
+    "background_size": 256,
+    "foreground_threshold": 0.08,
+    "posterior": "lstm",
+    "object_size": 0.32,
+    "attention_channels": 16,
+    "attention_size": 32,
+    "local_decoder_size": 32,
+}
 
 
 def save_pretrained(
@@ -126,7 +137,10 @@ def fingerprint(model: SceneModel) -> str:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is a {type(model).__name__}; wanted a torch module.")
     config = str(model.config)
-    for default in _YOUNGER_DEFAULTS:
+    youngest = [
+        text for k, v in _YOUNGEST_DEFAULTS.items() for text in (f", {k}={v!r}", f", {k!r}: {v!r}")
+    ]
+    for default in (*_YOUNGER_DEFAULTS, *youngest):
         config = re.sub(re.escape(default) + r"(?=[,)}])", "", config)
     digest = hashlib.sha256(f"{type(model).__name__} {config}".encode())
     for name, value in sorted(model.state_dict().items()):

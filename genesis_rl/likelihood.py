@@ -28,6 +28,17 @@ class Gaussian(NamedTuple):
         return -(0.5 * scaled.square() + self.sigma.log() + _HALF_LOG_2PI).sum(-1)
 
 
+def standard_normal(like: Tensor) -> Gaussian:
+    """N(0, I) of a tensor's shape."""
+    return Gaussian(torch.zeros_like(like), torch.ones_like(like))
+
+
+def concatenate(first: Gaussian, rest: Gaussian) -> Gaussian:
+    """Join the distributions of slots: (B, J, D) and (B, K, D) to (B, J + K, D)."""
+    mu, sigma = (torch.cat(pair, 1) for pair in zip(first, rest, strict=True))
+    return Gaussian(mu, sigma)
+
+
 def kl_monte_carlo(z: Tensor, q: Gaussian, p: Gaussian) -> Tensor:
     """Single-sample estimate log q(z) - log p(z) of KL(q || p), summed over the last dimension.
 

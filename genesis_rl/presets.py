@@ -34,10 +34,11 @@ _SMALL = GenesisConfig(
 
 
 class Preset(NamedTuple):
-    """Settings with a line on what they are for."""
+    """Settings with a line on what they are for, and those of the stages before, if any."""
 
     about: str
     config: PretrainConfig
+    before: tuple[PretrainConfig, ...] = ()
 
 
 _PAPER = PretrainConfig(out=Path("runs/multi-dsprites"))
@@ -230,6 +231,59 @@ _FLAT_MULTI_DSPRITES = replace(
 )
 
 
+# Scenes of compact objects before a background that can be predicted from the frame: the background
+# is learned first, then frozen, and slots attend to what differs from it.
+_SCENES = PretrainConfig(
+    model=GenesisConfig(
+        num_slots=9,
+        mask_latent_size=16,
+        component_latent_size=8,
+        background="predicted",
+        posterior="attention",
+        mask_decoder="local",
+        component_decoder="shaded",
+        sigma_x=0.12,
+        mixture="pixel",
+        posterior_sigma_floor=0.01,
+        posterior_sigma_bias=-2.0,
+        prior_lstm_size=128,
+        prior_mlp_size=128,
+    ),
+    data="towers",
+    data_options=json.dumps({"image_size": 64, "scenarios": 1600}),
+    trains="objects",
+    objective="elbo",
+    steps=2_000,
+    batch_size=16,
+    learning_rate=2e-3,
+    schedule="cosine",
+    clip_norm=500.0,
+    beta=0.02,
+    beta_end=0.2,
+    beta_until=0.7,
+    sigma_x_start=0.25,
+    likelihood_stride=2,
+    precision="fp32",
+    eval_every=500,
+    eval_images=300,
+    save_every=250,
+    out=Path("runs/towers"),
+)
+_BACKGROUND = replace(
+    _SCENES,
+    trains="background",
+    steps=3_000,
+    batch_size=48,
+    warmup_steps=500,
+    clip_norm=50.0,
+    beta=0.002,
+    beta_end=None,
+    sigma_x_start=None,
+    likelihood_stride=1,
+    eval_every=1_000,
+)
+
+
 def _small_preset(model: str) -> str:
     """Name of the small preset of a model of MODELS."""
     name = "multi-dsprites" if model == "genesis" else model.replace("_", "-")
@@ -339,6 +393,11 @@ PRESETS: dict[str, Preset] = {
             beta_end=0.1,
             out=Path("runs/multi-dsprites-sharp"),
         ),
+    ),
+    "towers": Preset(
+        "towers of ShapeStacks, 64 px, background first: a quarter of an hour on one CPU core",
+        _SCENES,
+        (_BACKGROUND,),
     ),
     "smoke": Preset(
         "a few steps of a tiny model, to see that everything works",

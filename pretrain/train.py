@@ -12,6 +12,7 @@ field of the settings is a flag; those of the model follow --model.
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,7 +24,9 @@ from genesis_rl.models import MODELS
 from genesis_rl.presets import PRESETS, preset_config
 from genesis_rl.process import TERMINATED
 from genesis_rl.training import LostProcessError, NonFiniteError, PretrainConfig, Trainer
+from genesis_rl.training.stages import join_stages
 
+_STAGE_FLAG = re.compile(r"--stage-(\d+)\.(.+)")
 _MODEL_HELP = f"""
 models (--model NAME): {", ".join(MODELS)}
   The preset's own by default. With another, a -small preset becomes that model's small preset; any
@@ -32,31 +35,80 @@ models (--model NAME): {", ".join(MODELS)}
   learning rate along. The run's folder is then named after the model, unless --out names one."""
 
 
-def parse(argv: Sequence[str] | None) -> PretrainConfig:
+def parse(argv: Sequence[str] | None) -> list[PretrainConfig]:
     """Read the preset and the model first: they give the other flags their defaults."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset", default="multi-dsprites")
     first.add_argument("--model")
     first.add_argument("--data")
     known, rest = first.parse_known_args(argv)
-    default = preset_config(known.preset, known.model)
+    preset = default = preset_config(known.preset, known.model)
+    before = PRESETS[known.preset].before if default is PRESETS[known.preset].config else ()
     if known.data is not None:
         # The preset's options are those of its own data; a pack on disk has none.
         options = default.data_options if known.data in DATASETS else "{}"
         default = replace(default, data=known.data, data_options=options)
     names = "\n".join(f"  {name}: {preset.about}" for name, preset in PRESETS.items())
-    return tyro.cli(
+    rest, of_stage = split_stage_flags(rest)
+    last = tyro.cli(
         tyro.conf.AvoidSubcommands[PretrainConfig],
         default=default,
         args=rest,
         description=f"{__doc__}\npresets (--preset NAME):\n{names}\n{_MODEL_HELP}",
     )
+    unknown = [number for number in of_stage if not 1 <= number <= len(before)]
+    if unknown:
+        raise ValueError(
+            f"--stage-{unknown[0]} must name one of the {len(before)} stages before the last of "
+            f"--preset {known.preset}."
+        )
+    stages = [
+        tyro.cli(
+            tyro.conf.AvoidSubcommands[PretrainConfig],
+            default=stage,
+            args=of_stage.get(number, []),
+        )
+        for number, stage in enumerate(before, 1)
+    ]
+    return join_stages(stages, last, preset)
+
+
+def split_stage_flags(flags: Sequence[str]) -> tuple[list[str], dict[int, list[str]]]:
+    """Separate the flags of earlier stages, --stage-N.NAME VALUE, from those of the last."""
+    rest: list[str] = []
+    of_stage: dict[int, list[str]] = {}
+    target = rest
+    for flag in flags:
+        match = _STAGE_FLAG.fullmatch(flag)
+        if match:
+            target = of_stage.setdefault(int(match[1]), [])
+            flag = f"--{match[2]}"
+        elif flag.startswith("--"):
+            target = rest
+        target.append(flag)
+    return rest, of_stage
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train; return the exit status."""
     try:
-        trainer = Trainer(parse(argv))
+        stages = parse(argv)
+    except ValueError as error:
+        print(f"train.py: {error}", file=sys.stderr)
+        return 2
+    for number, config in enumerate(stages, 1):
+        if len(stages) > 1:
+            print(f"stage {number} of {len(stages)}, {config.steps:,} updates: {config.out}")
+        status = train(config)
+        if status:
+            return status
+    return 0
+
+
+def train(config: PretrainConfig) -> int:
+    """Train one stage; return the exit status."""
+    try:
+        trainer = Trainer(config)
     except (ValueError, TypeError, OSError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 2

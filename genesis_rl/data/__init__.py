@@ -1,5 +1,6 @@
 """Data sets: generated, or converted from original files, once; kept as memory-mapped packs."""
 
+import importlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -84,6 +85,13 @@ def _drawn(name: str) -> Callable[..., Pack]:
     return open_drawn
 
 
+def _open_towers(root: Path, split: str, **options: Any) -> Pack:
+    # The renderer builds on packs, so it is imported only when its images are asked for.
+    module = importlib.import_module("genesis_rl.towers.dataset")
+    pack: Pack = module.open_towers(root, split, **options)
+    return pack
+
+
 #: Data sets by name:
 #: "multi_dsprites", options num_images (50,000 for training, 10,000 otherwise) and those of
 #: `genesis_rl.data.multi_dsprites.MultiDSpritesConfig`;
@@ -93,8 +101,10 @@ def _drawn(name: str) -> Callable[..., Pack]:
 #: `genesis_rl.worlds.ObjectGoalWorld` and so on;
 #: "sprite_scenes", the published pretraining scenes of the relational tasks; options num_images,
 #: seed, and those of `genesis_rl.data.sprite_scenes.FreeScenes`;
+#: "towers", ShapeStacks' towers rendered here, options `genesis_rl.towers.dataset.open_towers`;
 #: and those of `genesis_rl.data.originals.ORIGINALS`, which are read from original files.
 DATASETS: dict[str, Callable[..., Pack]] = {
     **{name: _drawn(name) for name in GENERATED},
+    "towers": _open_towers,
     **ORIGINALS,
 }

@@ -31,7 +31,12 @@ class BaseModel(Shareable):
 
     A subclass defines ``model_name`` and ``config_class``, ``latent_sizes``, ``decode``, and
     ``_infer_slots``, ``_score``, ``_generate``.
+
+    Attributes:
+        sigma_scale: factor on ``config.sigma_x``, above 1 while a training anneals it.
     """
+
+    sigma_scale: float = 1.0
 
     @property
     def latent_sizes(self) -> tuple[int, int]:
@@ -132,7 +137,8 @@ class BaseModel(Shareable):
         """
         config = self.config
         mixture: Mixture = getattr(config, "mixture", "channel")  # a VAE's one slot mixes nothing
-        return mixture_nll(x, *decoded, config.sigma_x, mixture=mixture, pixel_weight=pixel_weight)
+        sigma_x = config.sigma_x * self.sigma_scale
+        return mixture_nll(x, *decoded, sigma_x, mixture=mixture, pixel_weight=pixel_weight)
 
     def log_responsibilities(self, x: Tensor, decoded: Decoded) -> Tensor:
         """Log p(k | x, z), which slot each pixel is of: sharper than the masks pi = p(k | z).

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genesis_rl.blocks import (
@@ -19,9 +20,24 @@ from genesis_rl.blocks import (
     GatedDecoder,
     GatedEncoder,
     SlotCorrector,
+    coordinate_map,
     recomputed,
 )
-from genesis_rl.likelihood import Gaussian, Mixture, kl_monte_carlo, stick_breaking
+from genesis_rl.likelihood import (
+    Gaussian,
+    Mixture,
+    concatenate,
+    kl_monte_carlo,
+    standard_normal,
+    stick_breaking,
+)
+from genesis_rl.models.attention import AttentionPosterior, SlotAttention
+from genesis_rl.models.background import (
+    BackgroundNetwork,
+    StaticBackground,
+    background_nll,
+    foreground_gate,
+)
 from genesis_rl.models.base import (
     LstmState,
     Noise,
@@ -33,6 +49,7 @@ from genesis_rl.models.base import (
     no_latents,
     slot_maps,
 )
+from genesis_rl.models.local import GEOMETRY, LocalDecoder
 from genesis_rl.models.prior import (
     NextSlot,
     StepwiseModel,
@@ -41,8 +58,10 @@ from genesis_rl.models.prior import (
 from genesis_rl.slots import Decoded, ElboTerms, Slots
 
 Prior = Literal["autoregressive", "independent"]
-MaskDecoder = Literal["deconvolution", "broadcast"]
-ComponentDecoder = Literal["broadcast", "flat", "flat_objects"]
+MaskDecoder = Literal["deconvolution", "broadcast", "local"]
+ComponentDecoder = Literal["broadcast", "flat", "flat_objects", "shaded"]
+Background = Literal["none", "predicted", "static"]
+Posterior = Literal["lstm", "attention"]
 
 
 @dataclass(frozen=True)
@@ -105,6 +124,27 @@ class GenesisSConfig:
     before has found, and correct every slot's z_m from the image beside its mask and its
     responsibilities, by one network for all slots and looks (iterative amortised inference, Marino
     et al. 2018). It starts out as no correction, so weights of fewer looks can be gone on from"""
+    background: Background = "none"
+    """"none", the paper's: the last slot takes what the others leave; "predicted": a network infers
+    the scene without objects from the frame; "static": one image for all frames of a camera that
+    does not move. With a background the first slot holds it, and its latents are z_b"""
+    background_channels: tuple[int, ...] = (16, 32, 48, 64)
+    """channels of the background encoder's stride-2 layers"""
+    background_size: int = 256
+    """units of the background's hidden layers"""
+    foreground_threshold: float = 0.08
+    """squared distance of a pixel's colour from the background's at which it shows an object"""
+    posterior: Posterior = "lstm"
+    """of the objects: an LSTM over features of the whole image (the paper's), or "attention" over
+    the pixels that differ from the background, which it needs"""
+    object_size: float = 0.32
+    """typical side of an object in halves of the frame's side, for the attention"""
+    attention_channels: int = 16
+    """channels of the attention's convolutions"""
+    attention_size: int = 32
+    """width of the attention's queries and keys"""
+    local_decoder_size: int = 32
+    """units of each of the two hidden layers of a local mask decoder"""
 
     def __post_init__(self) -> None:
         """Check values."""
@@ -126,11 +166,48 @@ class GenesisSConfig:
             ("prior", Prior),
             ("mask_decoder", MaskDecoder),
             ("component_decoder", ComponentDecoder),
+            ("background", Background),
+            ("posterior", Posterior),
         ):
             if getattr(self, name) not in get_args(choices):
                 raise ValueError(
-                    f"{name} is {getattr(self, name)!r}; wanted one of {get_args(choices)}."
+                    f"{name} must be one of {get_args(choices)}, got {getattr(self, name)!r}."
                 )
+        self._check_objects()
+
+    def _check_objects(self) -> None:
+        """Check the options of backgrounds, attention and local decoders, and their combination."""
+        check_channels(self, "background_channels")
+        check_counts(
+            self, "background_size", "attention_channels", "attention_size", "local_decoder_size"
+        )
+        check_positive(self, "foreground_threshold", "object_size")
+        if self.posterior == "attention" and self.background == "none":
+            raise ValueError(
+                "background must be 'predicted' or 'static' with posterior='attention', got "
+                "'none': the attention is over what differs from the background."
+            )
+        if self.posterior == "attention" and self.posterior_passes > 1:
+            raise ValueError(
+                f"posterior_passes must be 1 with posterior='attention', got "
+                f"{self.posterior_passes}."
+            )
+        if self.background != "none" and self.component_decoder == "flat_objects":
+            raise ValueError(
+                "component_decoder must be 'broadcast', 'flat' or 'shaded' with a background, got "
+                "'flat_objects', which has one of its own."
+            )
+        local = self.mask_decoder == "local"
+        if self.component_decoder == "shaded" and not local:
+            raise ValueError(
+                "mask_decoder must be 'local' with component_decoder='shaded', got "
+                f"{self.mask_decoder!r}: the shading is an output of the local decoder."
+            )
+        if (local or self.posterior == "attention") and self.mask_latent_size <= GEOMETRY:
+            raise ValueError(
+                f"mask_latent_size must be at least {GEOMETRY + 1} with local masks or attention, "
+                f"got {self.mask_latent_size}."
+            )
 
 
 @dataclass(frozen=True)
@@ -151,10 +228,25 @@ class GenesisConfig(GenesisSConfig):
         super().__post_init__()
         check_counts(self, "component_latent_size", "component_encoder_size", "prior_mlp_size")
         check_channels(self, "component_encoder_channels")
+        if self.posterior == "attention" and self.component_latent_size < 3:
+            raise ValueError(
+                "component_latent_size must be at least 3 with posterior='attention', got "
+                f"{self.component_latent_size}."
+            )
+
+
+class Latents(NamedTuple):
+    """Latents of images and their posteriors; masks where these were needed on the way."""
+
+    z_m: Tensor
+    z_c: Tensor
+    q_m: Gaussian
+    q_c: Gaussian
+    log_pi: Tensor | None = None
 
 
 class Inference(NamedTuple):
-    """All that one pass over the posterior and the prior computes; every field (B, K, ...)."""
+    """Posteriors and priors of the latents of images; every field (B, K, ...)."""
 
     slots: Slots
     q_m: Gaussian
@@ -166,15 +258,24 @@ class Inference(NamedTuple):
 class GenesisS(StepwiseModel):
     """GENESIS-S: one latent per slot, decoded to its mask and to its component.
 
+    With a background, the first slot's two latents together are z_b, from which its image is
+    decoded; its mask is what the objects leave.
+
     Attributes:
         recompute: compute activations per slot again for the gradient instead of keeping them.
+        background_only: score the background alone, the pixels of objects being outliers.
+        likelihood_stride: score every n-th row and column in training, at a random offset; a
+            factor makes up for the rest. For local decoders.
     """
 
     recompute: bool = False
+    background_only: bool = False
+    likelihood_stride: int = 1
 
     model_name = "genesis_s"
     config_class = GenesisSConfig
     config: GenesisSConfig
+    points: Tensor
 
     def __init__(self, config: GenesisSConfig) -> None:
         """Build with PyTorch's default initialisation, as the authors' code does."""
@@ -182,12 +283,13 @@ class GenesisS(StepwiseModel):
         self.config = config
         self.conditional = config.prior == "autoregressive"
         width = config.mask_latent_size
-        self.encoder = GatedEncoder(config.image_size, config.encoder_channels, config.feature_size)
-        self.first_posterior = nn.Linear(config.feature_size, 2 * width)
-        self.posterior_lstm = nn.LSTMCell(config.feature_size + width, config.posterior_lstm_size)
-        self.posterior_head = nn.Linear(config.posterior_lstm_size, 2 * width)
-        self.mask_decoder: GatedDecoder | BroadcastDecoder
-        if config.mask_decoder == "broadcast":
+        self.corrector: SlotCorrector | None = None
+        if config.posterior == "lstm":
+            self._build_lstm_posterior()
+        self.mask_decoder: GatedDecoder | BroadcastDecoder | LocalDecoder
+        if config.mask_decoder == "local":
+            self.mask_decoder = LocalDecoder(width, config.local_decoder_size)
+        elif config.mask_decoder == "broadcast":
             self.mask_decoder = BroadcastDecoder(
                 width, config.image_size, config.mask_broadcast_channels, 1
             )
@@ -196,14 +298,47 @@ class GenesisS(StepwiseModel):
         if config.mask_logit_bias is not None:
             bias = self.mask_decoder.head.get_parameter("bias")
             nn.init.constant_(bias, config.mask_logit_bias)
-        self.corrector: SlotCorrector | None = None
+        self.prior_lstm = nn.LSTMCell(width, config.prior_lstm_size)
+        self.prior_head = nn.Linear(config.prior_lstm_size, 2 * width)
+        self._build_components()
+        points = coordinate_map(config.image_size)[0].permute(1, 2, 0)
+        self.register_buffer("points", points, persistent=False)
+        if config.background != "none":
+            self._build_background()
+        if config.posterior == "attention":
+            self._build_attention()
+
+    def _build_lstm_posterior(self) -> None:
+        config, width = self.config, self.config.mask_latent_size
+        self.encoder = GatedEncoder(config.image_size, config.encoder_channels, config.feature_size)
+        self.first_posterior = nn.Linear(config.feature_size, 2 * width)
+        self.posterior_lstm = nn.LSTMCell(config.feature_size + width, config.posterior_lstm_size)
+        self.posterior_head = nn.Linear(config.posterior_lstm_size, 2 * width)
         if config.posterior_passes > 1:
             self.corrector = SlotCorrector(
                 config.image_size, config.encoder_channels[:4], config.feature_size, 2 * width
             )
-        self.prior_lstm = nn.LSTMCell(width, config.prior_lstm_size)
-        self.prior_head = nn.Linear(config.prior_lstm_size, 2 * width)
-        self._build_components()
+
+    def _build_background(self) -> None:
+        config, latent_size = self.config, sum(self.latent_sizes)
+        self.background: BackgroundNetwork | StaticBackground
+        if config.background == "static":
+            self.background = StaticBackground(config.image_size, latent_size)
+        else:
+            self.background = BackgroundNetwork(
+                config.image_size, config.background_channels, config.background_size, latent_size
+            )
+
+    def _build_attention(self) -> None:
+        config = self.config
+        attention = SlotAttention(
+            config.image_size,
+            config.attention_channels,
+            config.attention_size,
+            config.num_slots - 1,
+            config.object_size,
+        )
+        self.attention = AttentionPosterior(attention, config.attention_size, *self.latent_sizes)
 
     def _build_components(self) -> None:
         self._build_component_decoders(self.config.mask_latent_size)
@@ -222,10 +357,20 @@ class GenesisS(StepwiseModel):
         """(D_m, D_c); D_c is 0 for GENESIS-S."""
         return self.config.mask_latent_size, 0
 
+    @property
+    def has_background(self) -> bool:
+        """Whether the first slot is a background of its own."""
+        return self.config.background != "none"
+
+    def fit_background(self, images: Tensor) -> None:
+        """Initialise the background from images (N, 3, H, W), if there is one."""
+        if self.has_background:
+            self.background.fit(images)
+
     def decode(self, slots: Slots) -> Decoded:
         """Decode slots to components and masks; ``slots.log_pi`` is decoded anew from z_m."""
         self._check_slots(slots)
-        return Decoded(self._decode_components(slots), self._decode_masks(slots.z_m))
+        return self._render(slots.z_m, slots.z_c)
 
     def next_slot(
         self, noise: Noise, previous: Tensor | None = None, state: LstmState | None = None
@@ -235,42 +380,61 @@ class GenesisS(StepwiseModel):
         p_m, state = self._prior_step(z_prev, state, noise.m)
         z_m = p_m.draw(noise.m)
         p_c = self._component_prior(z_m[:, None])
+        if self.has_background and previous is None:
+            p_c = standard_normal(p_c.mu)
         z_c = p_c.draw(noise.c[:, None])
         log_p = p_m.log_prob(z_m) + p_c.log_prob(z_c)[:, 0]
         return NextSlot(z_m, z_c[:, 0], log_p, state)
 
     # ---- the passes, given the noise ---------------------------------------------------------
 
+    def _noise(self, like: Tensor, generator: torch.Generator | None) -> Noise:
+        noise = super()._noise(like, generator)
+        if not self.training or self.likelihood_stride == 1:
+            return noise
+        offset = torch.randint(
+            self.likelihood_stride, (len(like), 2), generator=generator, device=like.device
+        )
+        return noise._replace(inner=offset)
+
     def _infer_slots(self, x: Tensor, noise: Noise | None) -> Slots:
         """Slots from q(z_m, z_c | x) (paper Eq. 7), with the masks that they decode to."""
-        z_m, _ = self._mask_posterior(x, noise and noise.m)
-        return self._slots_at(x, z_m, noise and noise.c)[0]
+        return self._with_masks(self._latents(x, noise))
 
     def _infer(self, x: Tensor, noise: Noise | None) -> Inference:
         """Posterior and prior of both latents; ``noise`` None takes z = mu throughout."""
-        z_m, q_m = self._mask_posterior(x, noise and noise.m)
-        slots, q_c = self._slots_at(x, z_m, noise and noise.c)
-        return Inference(slots, q_m, self._mask_prior(z_m), q_c, self._component_prior(z_m))
+        found = self._latents(x, noise)
+        p_m, p_c = self._priors(found.z_m)
+        return Inference(self._with_masks(found), found.q_m, p_m, found.q_c, p_c)
 
-    def _slots_at(self, x: Tensor, z_m: Tensor, eps: Tensor | None) -> tuple[Slots, Gaussian]:
-        """Slots of given mask latents, and q(z_c | x, z_m), which their z_c are drawn from."""
-        log_pi = self._decode_masks(z_m)
-        z_c, q_c = self._component_posterior(x, log_pi, eps)
-        return Slots(z_m, z_c, log_pi), q_c
+    def _with_masks(self, found: Latents) -> Slots:
+        log_pi = found.log_pi
+        if log_pi is None:
+            log_pi = self._decode_masks(found.z_m)
+        return Slots(found.z_m, found.z_c, log_pi)
 
     def _score(self, x: Tensor, noise: Noise | None, pixel_weight: Tensor | None) -> ElboTerms:
         """Paper Eq. 9, both KL terms estimated by the sample that is scored."""
-        slots, q_m, p_m, q_c, p_c = self._infer(x, noise)
-        decoded = Decoded(self._decode_components(slots), slots.log_pi)
+        if self.background_only:
+            return self._score_background(x, noise)
+        found = self._latents(x, noise)
+        p_m, p_c = self._priors(found.z_m)
+        offset = noise.inner if noise is not None else None
+        decoded = self._render(found.z_m, found.z_c, found.log_pi, offset)
+        if offset is not None:
+            x = self._subsample(x, offset)
+            pixel_weight = None if pixel_weight is None else self._subsample(pixel_weight, offset)
         nll = self.nll(x, decoded, pixel_weight=pixel_weight)
         return ElboTerms(
-            nll, kl_monte_carlo(slots.z_m, q_m, p_m), kl_monte_carlo(slots.z_c, q_c, p_c)
+            nll if offset is None else nll * self.likelihood_stride**2,
+            kl_monte_carlo(found.z_m, found.q_m, p_m),
+            kl_monte_carlo(found.z_c, found.q_c, p_c),
         )
 
     def _generate(self, noise: Noise) -> Slots:
         """Ancestral sampling (paper Eqs. 1 and 2)."""
         z_m = self._prior_sample(noise.m)
-        return Slots(z_m, self._component_prior(z_m).draw(noise.c), self._decode_masks(z_m))
+        return Slots(z_m, self._priors(z_m)[1].draw(noise.c), self._decode_masks(z_m))
 
     def _run(self, module: nn.Module, x: Tensor) -> Tensor:
         """Apply one of the networks that see all slots at once, where nearly all memory goes."""
@@ -279,10 +443,67 @@ class GenesisS(StepwiseModel):
         out: Tensor = module(x)
         return out
 
+    # ---- posteriors and priors ---------------------------------------------------------------
+
+    def _latents(self, x: Tensor, noise: Noise | None) -> Latents:
+        """Infer both latents of all slots."""
+        eps_m, eps_c = (None, None) if noise is None else (noise.m, noise.c)
+        if not self.has_background:
+            z_m, q_m = self._mask_posterior(x, eps_m)
+            log_pi = self._decode_masks(z_m)
+            z_c, q_c = self._component_posterior(x, log_pi, eps_c)
+            return Latents(z_m, z_c, q_m, q_c, log_pi)
+        # The background's latents are z_m and z_c of the first slot; what differs from its mean
+        # image is evidence of objects, as the image is: no gradient goes through it.
+        q_b = self._background_posterior(x)
+        sizes = list(self.latent_sizes)
+        first_m, first_c = (
+            Gaussian(mu, sigma)
+            for mu, sigma in zip(q_b.mu.split(sizes, 2), q_b.sigma.split(sizes, 2), strict=True)
+        )
+        with torch.no_grad():
+            background = self.background.decode(q_b.mu[:, 0])
+            gate = foreground_gate(x, background, self.config.foreground_threshold)
+        if self.config.posterior == "attention":
+            raw_m, raw_c = self.attention(x, gate)
+            q_m = concatenate(first_m, self._posterior(raw_m))
+            q_c = concatenate(first_c, self._posterior(raw_c))
+            return Latents(q_m.draw(eps_m), q_c.draw(eps_c), q_m, q_c)
+        z_m, rest_m = self._mask_posterior(x * gate, None if eps_m is None else eps_m[:, 1:])
+        q_m = concatenate(first_m, rest_m)
+        z_m = torch.cat([first_m.draw(None if eps_m is None else eps_m[:, :1]), z_m], 1)
+        log_pi = self._decode_masks(z_m)
+        _, rest_c = self._component_posterior(x, log_pi[:, 1:], None)
+        q_c = concatenate(first_c, rest_c)
+        return Latents(z_m, q_c.draw(eps_c), q_m, q_c, log_pi)
+
+    def _priors(self, z_m: Tensor) -> tuple[Gaussian, Gaussian]:
+        """p(z_m) and p(z_c | z_m) at given latents; a background's are standard normal."""
+        p_c = self._component_prior(z_m)
+        if self.has_background:
+            rest = Gaussian(p_c.mu[:, 1:], p_c.sigma[:, 1:])
+            p_c = concatenate(standard_normal(p_c.mu[:, :1]), rest)
+        return self._mask_prior(z_m), p_c
+
+    def _background_posterior(self, x: Tensor) -> Gaussian:
+        """q(z_b | x), (B, 1, D_m + D_c)."""
+        if isinstance(self.background, StaticBackground):
+            return standard_normal(x.new_zeros(len(x), 1, sum(self.latent_sizes)))
+        return self._posterior(self.background(x)[:, None])
+
+    def _score_background(self, x: Tensor, noise: Noise | None) -> ElboTerms:
+        """Terms of the background alone, the pixels of objects being outliers."""
+        q_b = self._background_posterior(x)
+        eps = None if noise is None else torch.cat([noise.m[:, :1], noise.c[:, :1]], 2)
+        z_b = q_b.draw(eps)
+        nll = background_nll(x, self.background.decode(z_b[:, 0]))
+        kl = F.pad(kl_monte_carlo(z_b, q_b, standard_normal(z_b)), (0, self.config.num_slots - 1))
+        return ElboTerms(nll, kl, torch.zeros_like(kl))
+
     # ---- mask latents ------------------------------------------------------------------------
 
     def _mask_posterior(self, x: Tensor, eps: Tensor | None) -> tuple[Tensor, Gaussian]:
-        """q(z_m | x) of all slots from images: latents (B, K, D_m) and parameters."""
+        """q(z_m | x) of slots by the LSTM, a background aside: latents and parameters."""
         h = at_least_float32(self.encoder(x))
         if self.corrector is None:
             z, raw = self._first_look(h, eps)
@@ -302,7 +523,7 @@ class GenesisS(StepwiseModel):
         raws: list[Tensor] = []
         with torch.autocast(h.device.type, enabled=False):
             state: LstmState | None = None
-            for k in range(self.config.num_slots):
+            for k in range(self.config.num_slots - self.has_background):
                 if k == 0:
                     raws.append(self.first_posterior(h))
                 else:
@@ -318,24 +539,104 @@ class GenesisS(StepwiseModel):
 
         It is evidence to the next look as the image is: no gradient goes through it.
         """
-        slots, _ = self._slots_at(x, self._posterior(raw).mu, None)
-        found = Decoded(self._decode_components(slots), slots.log_pi)
+        z_m = self._posterior(raw).mu
+        log_pi = self._decode_masks(z_m)
+        z_c, _ = self._component_posterior(x, log_pi, None)
+        found = self._render(z_m, z_c, log_pi)
         return slot_maps(x, found.log_pi.exp(), self.log_responsibilities(x, found).exp())
 
     def _mask_prior(self, z_m: Tensor) -> Gaussian:
         """The prior's parameters at given latents (B, K, D_m)."""
         return self._prior_of(z_m)
 
+    # ---- decoders ----------------------------------------------------------------------------
+
     def _decode_masks(self, z_m: Tensor) -> Tensor:
         """All masks in parallel, then stick-breaking: (B, K, D_m) to log_pi (B, K, 1, H, W)."""
+        return self._share_out(self._decode_logits(z_m, None)[0])
+
+    def _decode_logits(self, z_m: Tensor, offset: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Mask logits of K - 1 slots, (B, K - 1, 1, h, w), and what shades their colours."""
         last = self.config.num_slots - 1
-        used = z_m if self.config.decode_last_mask else z_m[:, :last]
+        objects = z_m[:, 1:] if self.has_background else z_m[:, :last]
+        if isinstance(self.mask_decoder, LocalDecoder):
+            points = self.points if offset is None else self._offset_points(offset)
+            flat, shade = self.mask_decoder(objects, points.flatten(-3, -2))
+            shape = (1, *points.shape[-3:-1])
+            return flat.unflatten(2, shape), shade.unflatten(2, shape)
+        used = z_m if self.config.decode_last_mask and not self.has_background else objects
         logits = self._run(self.mask_decoder, used.flatten(0, 1)).unflatten(0, used.shape[:2])
         logits = at_least_float32(logits[:, :last])
         bound = self.config.mask_logit_bound
         if bound is not None:
             logits = bound * torch.tanh(logits / bound)
-        return stick_breaking(logits)
+        return logits, None
+
+    def _share_out(self, logits: Tensor) -> Tensor:
+        """Stick-breaking; a background takes what the objects leave, otherwise the last slot."""
+        log_pi = stick_breaking(logits)
+        return log_pi.roll(1, 1) if self.has_background else log_pi
+
+    def _render(
+        self,
+        z_m: Tensor,
+        z_c: Tensor,
+        log_pi: Tensor | None = None,
+        offset: Tensor | None = None,
+    ) -> Decoded:
+        """Components and masks of latents.
+
+        Args:
+            z_m: mask latents, (B, K, D_m).
+            z_c: component latents, (B, K, D_c).
+            log_pi: the masks where they are known.
+            offset: first row and column of the pixels that are drawn, (B, 2), every
+                ``likelihood_stride``-th from there; None: all.
+        """
+        shade = None
+        if log_pi is None or self.config.component_decoder == "shaded":
+            logits, shade = self._decode_logits(z_m, offset)
+            log_pi = self._share_out(logits)
+        mu_x = self._decode_components(self._appearance(z_m, z_c), shade)
+        if self.has_background:
+            mu_x = mu_x.expand(*mu_x.shape[:3], *log_pi.shape[3:])
+            behind = self.background.decode(torch.cat([z_m[:, 0], z_c[:, 0]], 1)).clamp(0, 1)
+            behind = behind if offset is None else self._subsample(behind, offset)
+            mu_x = torch.cat([behind[:, None], mu_x], 1)
+        return Decoded(mu_x, log_pi)
+
+    def _decode_components(self, z: Tensor, shade: Tensor | None) -> Tensor:
+        """Component means, (B, K, 3, H, W) in [0, 1], without a background of its own."""
+        if self.has_background:
+            z = z[:, 1:]
+        last = z.shape[1] - (self.background_decoder is not None)
+        if self.config.component_decoder == "shaded":
+            # One pixel is enough of a colour that is the same everywhere.
+            colour = at_least_float32(self.component_decoder.layers(z)) + self._tint(z)
+            colour = torch.sigmoid(colour)[..., None, None]
+            if not self.has_background:  # nothing shades the last slot
+                shade = F.pad(shade, (0, 0, 0, 0, 0, 0, 0, 1), value=1.0)
+            return (colour * shade).clamp_max(1.0)
+        raw = self._run(self.component_decoder, z[:, :last].flatten(0, 1))
+        raw = at_least_float32(raw).unflatten(0, (-1, last))
+        if self.background_decoder is not None:
+            behind = at_least_float32(self._run(self.background_decoder, z[:, last]))
+            raw = torch.cat([raw, behind.unsqueeze(1)], 1)
+        return torch.sigmoid(raw)
+
+    def _offset_points(self, offset: Tensor) -> Tensor:
+        """Coordinates of the pixels that are drawn, (B, h, w, 2)."""
+        return self._subsample(
+            self.points.movedim(2, 0).expand(len(offset), -1, -1, -1), offset
+        ).movedim(1, 3)
+
+    def _subsample(self, maps: Tensor, offset: Tensor) -> Tensor:
+        """Every ``likelihood_stride``-th pixel of maps (B, C, H, W) from an offset each (B, 2)."""
+        stride = self.likelihood_stride
+        start = torch.arange(0, maps.shape[-1], stride, device=maps.device)
+        rows, cols = (start + offset[:, i : i + 1] for i in (0, 1))
+        image = torch.arange(len(maps), device=maps.device)[:, None, None]
+        return maps[image, :, rows[:, :, None], cols[:, None, :]].movedim(3, 1)
 
     # ---- components --------------------------------------------------------------------------
 
@@ -351,19 +652,13 @@ class GenesisS(StepwiseModel):
         empty = no_latents(z_m)
         return Gaussian(empty, empty)
 
-    def _decode_components(self, slots: Slots) -> Tensor:
-        """Component means mu_x, (B, K, 3, H, W) in [0, 1]."""
-        z = self._appearance(slots)
-        last = z.shape[1] - (self.background_decoder is not None)
-        raw = self._run(self.component_decoder, z[:, :last].flatten(0, 1))
-        raw = at_least_float32(raw).unflatten(0, (-1, last))
-        if self.background_decoder is not None:
-            behind = at_least_float32(self._run(self.background_decoder, z[:, last]))
-            raw = torch.cat([raw, behind.unsqueeze(1)], 1)
-        return torch.sigmoid(raw)
+    def _appearance(self, z_m: Tensor, z_c: Tensor) -> Tensor:
+        """The latents that components are decoded from."""
+        return z_m
 
-    def _appearance(self, slots: Slots) -> Tensor:
-        return slots.z_m
+    def _tint(self, z: Tensor) -> Tensor | float:
+        """What is added to the colour's logits where latents hold a colour."""
+        return 0.0
 
 
 class Genesis(GenesisS):
@@ -380,12 +675,13 @@ class Genesis(GenesisS):
     def _build_components(self) -> None:
         config = self.config
         d_m, d_c = self.latent_sizes
-        self.component_encoder = ComponentEncoder(
-            config.image_size,
-            config.component_encoder_channels,
-            config.component_encoder_size,
-            2 * d_c,
-        )
+        if config.posterior == "lstm":
+            self.component_encoder = ComponentEncoder(
+                config.image_size,
+                config.component_encoder_channels,
+                config.component_encoder_size,
+                2 * d_c,
+            )
         self._build_component_decoders(d_c)
         width = config.prior_mlp_size
         self.component_prior = nn.Sequential(
@@ -413,5 +709,8 @@ class Genesis(GenesisS):
             raw: Tensor = self.component_prior(z_m)
             return learned_prior(raw)
 
-    def _appearance(self, slots: Slots) -> Tensor:
-        return slots.z_c
+    def _appearance(self, z_m: Tensor, z_c: Tensor) -> Tensor:
+        return z_c
+
+    def _tint(self, z: Tensor) -> Tensor | float:
+        return 3 * z[..., :3] if self.config.posterior == "attention" else 0.0

@@ -11,7 +11,7 @@ import numpy as np
 
 from genesis_rl.data.cache import SPLITS
 from genesis_rl.data.shapestacks_files import Scenario
-from genesis_rl.towers.rules import FAMILIES, HEIGHTS, RULES, Tower, sample_tower
+from genesis_rl.towers.rules import COLOURS, FAMILIES, HEIGHTS, RULES, Tower, sample_tower
 from genesis_rl.towers.world import CAMERAS, Look, read_world, sample_look
 
 #: Where the shares of the splits end: 70 %, 15 % and 15 % of the scenarios.
@@ -38,6 +38,9 @@ class RenderConfig:
     """numbers of shapes in a tower, 2 to 6, in equal parts"""
     rule: Literal["original", "corrected"] = "original"
     """corrected: the load of a violating standing cylinder lies beside it indeed"""
+    colours: int | None = None
+    """different colours in a tower, 1 to 6, so that shapes have to share them; None: all shapes
+    of a tower differ, as in the original"""
     cameras: tuple[int, ...] = tuple(range(1, len(CAMERAS) + 1))
     """from where every tower is seen, 1 to 16"""
     mjcf: Path | None = None
@@ -67,6 +70,8 @@ class RenderConfig:
                 raise ValueError(
                     f"{name} must be different numbers in {allowed[0]}..{allowed[-1]}, got {values}"
                 )
+        if self.colours is not None and not 1 <= self.colours <= len(COLOURS):
+            raise ValueError(f"colours must be 1 to {len(COLOURS)}, got {self.colours}.")
         for name, least in (
             ("scenarios", 1),
             ("seed", 0),
@@ -178,8 +183,10 @@ class Plan:
             vcom=scenario.vcom,
             vpsf=scenario.vpsf,
             rule=config.rule,
+            num_colours=config.colours,
         )
-        return Scene(scenario, tower, sample_look(rng), "unique")
+        colours = "unique" if config.colours is None else "random"
+        return Scene(scenario, tower, sample_look(rng), colours)
 
 
 def split_of(number: int) -> str:

@@ -182,6 +182,7 @@ def sample_tower(
     vcom: int = 0,
     vpsf: int = 0,
     rule: str = "original",
+    num_colours: int | None = None,
 ) -> Tower:
     """Draw a tower.
 
@@ -194,9 +195,11 @@ def sample_tower(
         rule: "original", or "corrected": the original takes a standing cylinder's radius for its
             diameter, so that the violating load's centre of mass stays above the disc and the tower
             stands; corrected, it lies 0.05 outside the disc.
+        num_colours: different colours at most, 1 to 6, drawn for every shape anew; None: no two
+            shapes have the same.
 
     Returns:
-        The tower; every shape has another of the six colours.
+        The tower.
 
     Raises:
         ValueError: for a bad option.
@@ -207,6 +210,9 @@ def sample_tower(
     if vpsf and family == "blocks":
         raise ValueError("vpsf needs a sphere or a lying cylinder: use the family 'ccs'")
     colours = shuffled_colours(rng)
+    if num_colours is not None:
+        # Shapes beyond the number of colours, and with them every pair of neighbours, may match.
+        colours = [colours[i] for i in rng.integers(num_colours, size=height)]
     shapes: list[Shape] = []  # from the top to the bottom, heights above ground unknown
     for number in range(height, 0, -1):
         shape = sample_shape(rng, family, top=number == height, curved=number == vpsf)

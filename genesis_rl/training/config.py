@@ -13,6 +13,7 @@ _CHOICES = {
     "schedule": ("constant", "cosine"),
     "objective": ("geco", "elbo"),
     "precision": ("bf16", "fp32"),
+    "trains": ("all", "background", "objects"),
 }
 
 
@@ -54,6 +55,17 @@ class PretrainConfig:
     """weight of the KL under "elbo" from beta_until on, reached geometrically; None: stays"""
     beta_until: float = 0.5
     """share of the training over which the weight of the KL moves"""
+    trains: Literal["all", "background", "objects"] = "all"
+    """the whole model, its background alone with the pixels of objects as outliers, or everything
+    but the background, whose KL then does not count"""
+    sigma_x_start: float | None = None
+    """standard deviation of the components at the start, which moves to that of the model; None:
+    that of the model throughout"""
+    sigma_x_fraction: float = 0.2
+    """share of the training over which it moves"""
+    likelihood_stride: int = 1
+    """score every n-th row and column of an image, at a random offset in every update: an unbiased
+    estimate at a fraction of the cost; needs local masks"""
     geco: GecoConfig = field(default_factory=GecoConfig)
     """GECO's goal and speed"""
     foreground_weight: float = 1.0
@@ -104,10 +116,10 @@ class PretrainConfig:
                 raise ValueError(
                     f"{name} is {getattr(self, name)!r}; wanted {' or '.join(map(repr, choices))}."
                 )
-        for name in ("learning_rate", "foreground_until", "beta", "beta_until"):
+        for name in ("learning_rate", "foreground_until", "beta", "beta_until", "sigma_x_fraction"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; wanted a value > 0.")
-        for name in ("max_minutes", "clip_norm", "threads", "beta_end"):
+        for name in ("max_minutes", "clip_norm", "threads", "beta_end", "sigma_x_start"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} is {value}; wanted a value > 0.")
@@ -120,7 +132,34 @@ class PretrainConfig:
             raise ValueError(f"recompute is set, but model is a {kind}; wanted a GENESIS or none.")
         if self.recompute and self.compile:
             raise ValueError("recompute and compile are both set; wanted one of them.")
+        self._check_parts()
         parse_options(self.data_options)
+
+    def _check_parts(self) -> None:
+        """Check what the training does to parts of the model against the model."""
+        background = getattr(self.model, "background", "none")
+        if self.trains != "all" and background == "none":
+            raise ValueError(
+                f"trains must be 'all' for a model without background, got {self.trains!r}."
+            )
+        if self.trains == "background" and background == "static":
+            raise ValueError(
+                "trains must be 'all' or 'objects' with model.background='static', which is the "
+                "median of the frames and not trained, got 'background'."
+            )
+        side, stride = self.model.image_size, self.likelihood_stride
+        if stride < 1 or side % stride:
+            raise ValueError(
+                f"likelihood_stride must be a divisor of the image size {side}, got {stride}."
+            )
+        if stride > 1 and getattr(self.model, "mask_decoder", None) != "local":
+            raise ValueError(
+                f"likelihood_stride must be 1 without model.mask_decoder='local', got {stride}."
+            )
+        if stride > 1 and self.foreground_weight > 1 and self.compile:
+            raise ValueError("compile must be off with likelihood_stride above 1.")
+        if self.compile and self.sigma_x_start is not None:
+            raise ValueError("compile must be off with sigma_x_start, which would compile anew.")
 
     def open_data(self, split: str) -> Pack:
         """Open a split of the data and check that the model can take it.

@@ -25,6 +25,8 @@ from genesis_rl.training.validate import pictures, validate
 
 # Processes that train together agree on the time, and on stopping, after so many steps.
 _AGREE_STEPS = 10
+# Images that a background starts from.
+_SAMPLE_IMAGES = 1500
 # A run longer than this on a CPU is worth a word before it starts.
 _LONG_HOURS = 2.0
 
@@ -34,6 +36,7 @@ def train_terms(
     images: Tensor,
     generator: torch.Generator,
     foreground_weight: float = 1.0,
+    first_slot: int = 0,
     **options: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Batch means of nll, kl_m and kl_c in nats per image, for one update.
@@ -43,6 +46,7 @@ def train_terms(
         images: (B, 3, H, W), float in [0, 1].
         generator: of the posterior's noise.
         foreground_weight: weight of pixels that differ from the image's median colour, >= 1.
+        first_slot: index of the first slot whose KL counts.
         **options: more of the model's, such as ``share``.
     """
     weight = None
@@ -51,7 +55,8 @@ def train_terms(
         foreground = (images - background).abs().amax(1, keepdim=True) > 0.1
         weight = 1 + (foreground_weight - 1) * foreground.float()
     terms = model(images, generator=generator, pixel_weight=weight, **options)
-    return terms.nll.mean(), terms.kl_m.sum(1).mean(), terms.kl_c.sum(1).mean()
+    kl_m, kl_c = terms.kl_m[:, first_slot:], terms.kl_c[:, first_slot:]
+    return terms.nll.mean(), kl_m.sum(1).mean(), kl_c.sum(1).mean()
 
 
 def _load(source: str) -> Any:
@@ -92,6 +97,17 @@ def _take_weights(model: Any, other: Any, source: str, fresh: Sequence[str]) -> 
                 "models of one shape (see --model and its fields), or that part in fresh."
             )
     model.load_state_dict(theirs, strict=not fresh)
+
+
+def _choose_parts(model: Any, config: PretrainConfig) -> None:
+    """Set what a training does with parts of a model."""
+    if config.likelihood_stride > 1:
+        model.likelihood_stride = config.likelihood_stride
+    if config.trains == "all":
+        return
+    model.background_only = config.trains == "background"
+    model.requires_grad_(not model.background_only)
+    model.background.requires_grad_(model.background_only)
 
 
 class Trainer(StepTrainer):
@@ -146,19 +162,29 @@ class Trainer(StepTrainer):
         model = build_model(config.model)
         if start is not None:
             _take_weights(model, start, str(config.init), config.fresh)
+        elif hasattr(model, "fit_background") and not folder.started:
+            model.fit_background(self._sample_images())
         if config.recompute:
             model.recompute = True
+        _choose_parts(model, config)
         self._processes = self.accelerator.num_processes
         if self._processes > 1:
             model = synchronised(model, self.device)
         model.to(self.device).to(memory_format=torch.channels_last)
         self.geco = Geco.from_config(config.geco, config.model.image_size).to(self.device)
-        self.optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
+        trained = [p for p in model.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.Adam(trained, lr=config.learning_rate, fused=True)
         super().__init__(config, folder, model, {"optimiser": self.optimiser, "geco": self.geco})
         self.generator = torch.Generator(self.device)
         self.feed = ImageFeed(self.train_data, self.device)
         self._parallel, self._optimiser = self.accelerator.prepare(self.model, self.optimiser)
         self._forward = torch.compile(self._parallel) if config.compile else self._parallel
+
+    def _sample_images(self) -> Tensor:
+        """Images drawn evenly from the training data, (N, 3, H, W)."""
+        count = len(self.train_data)
+        chosen = torch.arange(0, count, max(1, count // _SAMPLE_IMAGES))[:_SAMPLE_IMAGES]
+        return ImageFeed(self.train_data, torch.device("cpu"))(chosen)
 
     @property
     def main(self) -> bool:
@@ -209,6 +235,7 @@ class Trainer(StepTrainer):
         ]
         images = self.feed(indices)
         self.generator.manual_seed(noise_key(config.seed, self.step))
+        self.model.sigma_scale = self._sigma_scale()
         share = (self.accelerator.process_index, self._processes)
         with self._autocast():
             nll, kl_m, kl_c = train_terms(
@@ -216,6 +243,7 @@ class Trainer(StepTrainer):
                 images,
                 self.generator,
                 self._foreground_weight(),
+                int(config.trains == "objects"),
                 **({"share": share} if self._processes > 1 else {}),
             )
         use_geco = config.objective == "geco"
@@ -247,6 +275,14 @@ class Trainer(StepTrainer):
         share = min(1.0, self.progress() / config.beta_until)
         return config.beta * math.pow(config.beta_end / config.beta, share)
 
+    def _sigma_scale(self) -> float:
+        """Factor on the model's sigma_x."""
+        config = self.config
+        if config.sigma_x_start is None:
+            return 1.0
+        left = max(0.0, 1 - self.progress() / config.sigma_x_fraction)
+        return 1 + (config.sigma_x_start / config.model.sigma_x - 1) * left
+
     def _foreground_weight(self) -> float:
         left = max(0.0, 1 - self.progress() / self.config.foreground_until)
         return 1 + (self.config.foreground_weight - 1) * left
@@ -274,8 +310,11 @@ class Trainer(StepTrainer):
             )
 
     def _validate(self) -> Validation:
+        self.model.sigma_scale = 1.0
         with self._autocast():
             scores = validate(self.model, self.validation_data, self.config.eval_images)
             images = pictures(self.model, self.validation_data)
-        merit = scores.get("msc", -scores["nll"] - scores["kl_m"] - scores["kl_c"])
+        merit = -scores["nll"] - scores["kl_m"] - scores["kl_c"]
+        if self.config.trains != "background":
+            merit = scores.get("msc", merit)
         return Validation(scores, images, merit)

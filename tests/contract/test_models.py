@@ -38,7 +38,24 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     for what, field, value in (
         ("painted background", "component_decoder", "flat_objects"),
         ("three looks", "posterior_passes", 3),
+        ("predicted background", "background", "predicted"),
+        ("static background", "background", "static"),
+        ("local masks", "mask_decoder", "local"),
     )
+} | {
+    f"{name}, attention on a {background} background": (
+        name,
+        {
+            "background": background,
+            "posterior": "attention",
+            "mask_decoder": "local",
+            "component_decoder": "shaded",
+            "mixture": "pixel",
+            "sigma_x": 0.12,
+        },
+    )
+    for name in ("genesis", "genesis_s")
+    for background in ("predicted", "static")
 }
 AUTOREGRESSIVE = ["genesis", "genesis_s", "genesis_v2"]
 K, D_M, D_C = 5, 7, 3

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from genesis_rl.checkpoint import fingerprint, load_pretrained, save_pretrained
+from genesis_rl.checkpoint import _YOUNGEST_DEFAULTS, fingerprint, load_pretrained, save_pretrained
 from genesis_rl.models import MODELS, build_model
 from genesis_rl.models.base import Noise
 from genesis_rl.models.prior import SceneBuilder
@@ -148,7 +148,7 @@ def test_models_from_before_the_option_keep_their_fingerprint() -> None:
         "mask_decoder",
         "mask_broadcast_channels",
         "component_decoder",
-        "posterior_passes",
+        *_YOUNGEST_DEFAULTS,
     )
     fields = [f for f in dataclasses.fields(model.config) if f.name not in younger]
     values = ", ".join(f"{f.name}={getattr(model.config, f.name)!r}" for f in fields)

@@ -1,0 +1,135 @@
+"""Background networks: the scene without its objects, predicted from a frame that shows both."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from genesis_rl.blocks import ComponentEncoder
+from genesis_rl.likelihood import Mixture, joint_log_prob
+from genesis_rl.models.base import at_least_float32
+
+# Pixels that the background cannot predict show objects: they are uniform over the colours.
+_OUTLIER_SHARE = 0.05
+#: Standard deviation of pixels that show the background, in pixel units.
+SIGMA = 0.1
+_PIXEL: Mixture = "pixel"
+
+
+class BackgroundNetwork(nn.Module):
+    """Autoencoder of the scene without objects.
+
+    Strided convolutions lead to the latents z_b, an MLP back to the image. The MLP's last layer is
+    linear in pixels, so that it can start from principal components of the frames (`fit`).
+    """
+
+    def __init__(
+        self, image_size: int, channels: tuple[int, ...], hidden_size: int, latent_size: int
+    ) -> None:
+        """Build with random weights.
+
+        Args:
+            image_size: side of the images in pixels.
+            channels: channels of the encoder's stride-2 convolutions.
+            hidden_size: units of the hidden layers.
+            latent_size: D_b, width of z_b.
+        """
+        super().__init__()
+        self.image_size = image_size
+        self.encoder = ComponentEncoder(
+            image_size, channels, hidden_size, 2 * latent_size, in_channels=3
+        )
+        self.hidden = nn.Sequential(
+            nn.Linear(latent_size, hidden_size),
+            nn.ELU(),
+            nn.Linear(hidden_size, hidden_size),
+            nn.ELU(),
+        )
+        self.head = nn.Linear(hidden_size, 3 * image_size**2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Encode images (B, 3, H, W) to the posterior's parameters (B, 2 D_b), unbounded."""
+        return at_least_float32(self.encoder(x))
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Decode z_b (B, D_b) to images (B, 3, H, W), in [0, 1] up to small excesses."""
+        flat: Tensor = self.head(self.hidden(z))
+        return at_least_float32(flat).unflatten(1, (3, self.image_size, self.image_size))
+
+    @torch.no_grad()
+    def fit(self, images: Tensor) -> None:
+        """Initialise the last layer by the principal components of images (N, 3, H, W).
+
+        The bias becomes their mean, each unit's weights a component scaled by its standard
+        deviation; units beyond the number of components start at zero.
+        """
+        flat = images.flatten(1).float()
+        mean = flat.mean(0)
+        rank = min(self.head.in_features, len(flat) - 1)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            _, scale, basis = torch.svd_lowrank(flat - mean, q=rank, niter=2)
+        weight = torch.zeros_like(self.head.weight)
+        weight[:, :rank] = basis * (scale / math.sqrt(len(flat)))
+        self.head.weight.copy_(weight)
+        self.head.bias.copy_(mean)
+
+
+class StaticBackground(nn.Module):
+    """One image behind all frames of a camera that does not move, such as their median."""
+
+    image: Tensor
+
+    def __init__(self, image_size: int, latent_size: int) -> None:
+        """Take the image's side, and the width of latents that say nothing."""
+        super().__init__()
+        self.register_buffer("image", torch.zeros(3, image_size, image_size))
+
+    def fit(self, images: Tensor) -> None:
+        """Take the median of images (N, 3, H, W) over time."""
+        self.image.copy_(images.median(0).values)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Return the image for each of the latents, (B, 3, H, W) in [0, 1]."""
+        return self.image.expand(len(z), -1, -1, -1)
+
+
+def background_nll(x: Tensor, background: Tensor) -> Tensor:
+    """Negative log likelihood of images that a background explains up to outliers.
+
+    Every pixel is of the background, N(background, SIGMA^2), or an outlier, uniform over [0, 1]^3:
+    what the background cannot predict costs a constant, and so does not draw it towards objects.
+
+    Args:
+        x: images, (B, 3, H, W) in [0, 1].
+        background: (B, 3, H, W).
+
+    Returns:
+        Shape (B,), nats, summed over pixels.
+    """
+    certain = torch.zeros_like(x[:, None, :1])
+    inlier = joint_log_prob(x, background[:, None], certain, SIGMA, _PIXEL)[:, 0]
+    outlier = inlier.new_tensor(math.log(_OUTLIER_SHARE))
+    log_p = torch.logaddexp(inlier + math.log(1 - _OUTLIER_SHARE), outlier)
+    return -log_p.sum((1, 2, 3))
+
+
+def foreground_gate(x: Tensor, background: Tensor, threshold: float) -> Tensor:
+    """Probability that a pixel shows an object: its squared distance from the background, gated.
+
+        gate = sigmoid((sum_c (x_c - background_c)^2 - threshold) / .03), values under .3 cut to 0
+
+    Without the cut the whole background would leak into the statistics of objects.
+
+    Args:
+        x: images, (B, 3, H, W) in [0, 1].
+        background: (B, 3, H, W).
+        threshold: squared distance at which the gate is one half; 0.08 is a good value.
+
+    Returns:
+        (B, 1, H, W) in [0, 1].
+    """
+    distance = (x - background).square().sum(1, keepdim=True)
+    gate = torch.sigmoid((distance - threshold) / 0.03)
+    return F.threshold(gate, 0.3, 0.0)
