@@ -7,12 +7,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test check lint types format clean
+.PHONY: help install demo test test-lowest check lint types format clean
 
 help:
 	@echo "make demo     pretrain, train an agent on object latents, write runs/demo/report.html"
 	@echo "              (PRETRAINED=1: an agent only, through an encoder that comes along)"
 	@echo "make test     run the tests (WORKERS=$(WORKERS) processes)"
+	@echo "make test-lowest  run the smoke tests with the lowest versions of setup.cfg"
 	@echo "make lint     ruff: rules and formatting"
 	@echo "make types    mypy --strict"
 	@echo "make check    lint, types and tests"
@@ -36,6 +37,13 @@ demo: $(STAMP)
 # One thread in each worker: PyTorch would otherwise start one per core in all of them.
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS)
+
+# In an environment of its own, which is removed afterwards.
+test-lowest:
+	@scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && \
+	$(PYTHON) -m venv "$$scratch" && \
+	"$$scratch/bin/pip" install --quiet -c constraints-lowest.txt -e '.[test,robots]' && \
+	OMP_NUM_THREADS=1 "$$scratch/bin/pytest" -n $(WORKERS) -m smoke
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """Gymnasium wrappers that give an agent object slots instead of pixels."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, SupportsFloat
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
@@ -13,6 +13,11 @@ from genesis_rl.envs.rendering import render_frame
 from genesis_rl.envs.slot_obs import Info, InfoKey, ObsLayout, SlotObsCodec, SlotObsOptions
 from genesis_rl.frames import Layout
 from genesis_rl.perception import EncoderLike, as_encoder
+
+if TYPE_CHECKING:
+    _VectorWrapper = VectorWrapper[Any, Any, Any, Any, Any]
+else:  # before Gymnasium 1.4 it takes no type arguments
+    _VectorWrapper = VectorWrapper
 
 
 class GenesisObs(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
@@ -111,7 +116,7 @@ class GenesisObs(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
         return self._slot_codec.encode(observation, render_frame(self.env), first=first)
 
 
-class GenesisVectorObs(VectorWrapper[Any, Any, Any, Any, Any]):
+class GenesisVectorObs(_VectorWrapper):
     """Replaces the frames of a vector environment by object slots, in one pass for all of them.
 
     The same as GenesisObs in each environment, in all three autoreset modes; ``final_obs`` is

@@ -135,7 +135,8 @@ class TowerRenderer:
             raise ValueError(f"at most {MAX_SHAPES} shapes can be drawn, got {len(shapes)}")
         for geom, place in zip(self._scene.geoms, ("floor", "wall", "wall"), strict=False):
             geom.matid = self._materials[place, getattr(look, place)]
-            geom.texid = self._texture_ids[geom.matid]
+            if hasattr(geom, "texid"):  # since MuJoCo 3.11; before, the material alone decides
+                geom.texid = self._texture_ids[geom.matid]
             geom.segid = -1
         for number, light in enumerate(self._scene.lights[: self._scene.nlight]):
             light.castshadow = number == look.light

@@ -298,6 +298,7 @@ def test_not_an_environment(encoder: Any) -> None:
 # ---- checkers and specs --------------------------------------------------------------------------
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("layout", ["set", "flat", "dict"])
 @pytest.mark.parametrize("source", ["path", "memory"])
 def test_gymnasium_check_env(
@@ -311,6 +312,7 @@ def test_gymnasium_check_env(
         check_env(env, skip_render_check=source == "memory", skip_close_check=source == "memory")
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("layout", ["set", "flat", "dict"])
 def test_sb3_check_env(encoder_path: str, layout: Any) -> None:
     env: Any = GenesisObs(
@@ -323,6 +325,7 @@ def test_sb3_check_env(encoder_path: str, layout: Any) -> None:
     assert bool(unconventional) == (layout != "flat")
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("through_json", [False, True])
 def test_make_rebuilds_from_the_spec(
     encoder_path: str, assert_same: AssertSame, through_json: bool

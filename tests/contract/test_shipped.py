@@ -1,5 +1,6 @@
 """The models that come with the package load by name, offline, and see what their cards say."""
 
+import json
 import math
 import re
 from pathlib import Path
@@ -22,6 +23,7 @@ from genesis_rl.worlds import ObjectGoalWorld
 
 NAMES, WORLDS = weights.shipped(), weights.shipped(world_models=True)
 FOLDER = Path(weights.__file__).parent / "pretrained"
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 
 
 def test_there_are_some() -> None:
@@ -48,6 +50,17 @@ def test_they_load_by_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     card = (FOLDER / name / "README.md").read_text()
     assert f'genesis_rl.load("{name}")' in card
     assert not re.search(r"/(home|root|tmp|work)/", card)
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("name", NAMES)
+def test_features_are_those_on_record(name: str) -> None:
+    # Drawn here: OpenCV's versions draw the edges of the tasks' shapes in different ways.
+    image = np.full((64, 64, 3), 40, np.uint8)
+    image[8:24, 12:28], image[36:56, 30:50], image[40:52, 6:18] = (220, 40, 40), (60, 90, 230), 180
+    features = SlotEncoder(name, device="cpu").features(image, mask_geometry=True)
+    record = json.loads((FIXTURES / "shipped_features.json").read_text())
+    np.testing.assert_allclose(features, record[name], atol=1e-3)
 
 
 def test_sprites_takes_the_tasks_apart(tmp_path: Path) -> None:
@@ -113,6 +126,7 @@ def test_wrappers_show_the_masks_that_a_students_latents_decode_to() -> None:
     assert float(found) > 0.5  # by its coarse ones it is 0
 
 
+@pytest.mark.smoke
 def test_dreams_need_no_file_of_ones_own() -> None:
     env = gym.make(
         "genesis_rl/Imagination-v0", model="sprites-fast", world_model="object-comparison"

@@ -3,10 +3,9 @@
 import importlib
 import importlib.util
 import json
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
@@ -18,6 +17,7 @@ from gymnasium.wrappers import (
     FilterObservation,
     FrameStackObservation,
 )
+from packaging.version import Version
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from genesis_rl import GenesisObs, GenesisVectorObs, SlotEncoder, VecGenesisObs
@@ -25,23 +25,37 @@ from genesis_rl.data.transitions import Transitions
 from genesis_rl.envs.collect import CollectConfig, collect
 from genesis_rl.envs.frame_source import find_frames
 from genesis_rl.envs.rendering import RenderedObs
+from genesis_rl.towers import require_gl
 
+pytestmark = pytest.mark.smoke
 K, D = 3, 9  # of the tiny model
 Make = Callable[[], gym.Env[Any, Any]]
 
 
-def installed(*modules: str) -> None:
-    """Skip where a package is missing."""
-    for module in modules:
-        pytest.importorskip(module, reason=f"{module} is not installed (extra envs)")
+# Skip for these causes only: whatever else goes wrong is a failure.
 
 
-def started(make: Make) -> None:
-    """Skip where the environment's renderer cannot start."""
+def installed(module: str, extra: str = "envs") -> None:
+    """Skip if the package is not installed."""
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(f"{module} is not installed (extra {extra})")
+
+
+def robots_installed() -> None:
+    """Skip if gymnasium-robotics is not installed, or with a MuJoCo version it fails with."""
+    installed("gymnasium_robotics", extra="robots")
+    version = metadata.version("mujoco")
+    if Version(version) >= Version("3.12"):
+        pytest.skip(f"gymnasium-robotics needs mujoco<3.12 (extra robots), got {version}")
+
+
+@pytest.fixture
+def opengl() -> None:
+    """Skip if no OpenGL context can be made; the reason lists the packages to install."""
     try:
-        make().close()
-    except Exception as error:
-        pytest.skip(f"the environment does not start: {type(error).__name__}: {error}")
+        require_gl()
+    except RuntimeError as error:
+        pytest.skip(str(error))
 
 
 def check(make: Make, encoder: SlotEncoder, **options: Any) -> None:
@@ -181,24 +195,16 @@ def test_ataris_own_vector_environment(ale: Any, encoder: SlotEncoder) -> None:
 
 
 @pytest.fixture
-def fetch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
-    """FetchReach with MuJoCo's rendering."""
-    installed("gymnasium_robotics")
-    monkeypatch.setenv("MUJOCO_GL", os.environ.get("MUJOCO_GL", "egl"))
-    mujoco = importlib.import_module("mujoco")
-    utils = importlib.import_module("gymnasium_robotics.utils.mujoco_utils")
-    if int(mujoco.__version__.split(".")[0]) >= 4:
-        # Its enumerations are no numbers any more; gymnasium-robotics 1.4.2 compares them.
-        kinds = {name: int(value) for name, value in vars(mujoco.mjtJoint).items() if "JNT" in name}
-        old = SimpleNamespace(**{**vars(mujoco), "mjtJoint": SimpleNamespace(**kinds)})
-        monkeypatch.setattr(utils, "mujoco", old)
+def fetch(opengl: None) -> Make:
+    """Return a maker of FetchReach with MuJoCo's rendering."""
+    robots_installed()
+    gym.register_envs(importlib.import_module("gymnasium_robotics"))
 
     def make() -> gym.Env[Any, Any]:
         env = gym.make("FetchReach-v4", render_mode="rgb_array", width=64, height=64)
         return AddRenderObservation(env, render_only=False, render_key="pixels")
 
-    started(make)
-    yield make
+    return make
 
 
 def test_fetch_keeps_its_goals_beside_the_slots(fetch: Make, encoder: SlotEncoder) -> None:
@@ -232,7 +238,7 @@ def test_fetch_rendered(fetch: Make, encoder: SlotEncoder, tmp_path: Path) -> No
     assert steps.images.std() > 20 and steps.actions.shape == (4, 4)
 
 
-def test_mujoco_frames_outlive_other_environments(fetch: Make) -> None:
+def test_mujoco_frames_outlive_other_environments(opengl: None) -> None:
     # Gymnasium's own render gives black frames here.
     env, other = (
         RenderedObs(gym.make("Reacher-v5", render_mode="rgb_array", width=64, height=64))
@@ -246,12 +252,12 @@ def test_mujoco_frames_outlive_other_environments(fetch: Make) -> None:
     env.close()
 
 
-def test_miniworld(encoder: SlotEncoder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    if importlib.util.find_spec("miniworld") is None:
-        pytest.skip("miniworld is not installed (extra envs)")
+def test_miniworld(
+    opengl: None, encoder: SlotEncoder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    installed("miniworld")
     monkeypatch.setenv("PYGLET_HEADLESS", "true")  # read when pyglet is imported
-    started(lambda: gym.make("miniworld:MiniWorld-Hallway-v0"))
-    env = GenesisObs(gym.make("MiniWorld-Hallway-v0"), encoder)
+    env = GenesisObs(gym.make("miniworld:MiniWorld-Hallway-v0"), encoder)
     assert find_frames(env.env.observation_space, key=None, layout="auto").size == (60, 80)
     assert env.reset(seed=0)[0].shape == env.step(2)[0].shape == (K, D)
     steps = record(tmp_path, "miniworld:MiniWorld-Hallway-v0")

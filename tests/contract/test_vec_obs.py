@@ -44,6 +44,7 @@ def rollout(venv: VecEnv, steps: int = 50) -> Any:
     return given
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     ("case", "vectorise"),
     [
@@ -144,6 +145,7 @@ def test_stack_and_normalise_go_around(pixel_env: MakeEnv, encoder: Any) -> None
     assert before == spaces.Box(-np.inf, np.inf, (27,), np.float32)
 
 
+@pytest.mark.smoke
 def test_ppo_learns_on_it_and_leaves_the_encoder_alone(
     pixel_env: MakeEnv, encoder_path: str, case: Case
 ) -> None:

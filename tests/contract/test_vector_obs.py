@@ -85,6 +85,7 @@ def test_workers_load_the_encoder_themselves(
     assert_same(rollout(FORKED([slots] * 2, autoreset_mode=mode), mode, 20), want)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("mode", list(AutoresetMode))
 def test_object_goal(encoder: Any, assert_same: AssertSame, mode: AutoresetMode) -> None:
     def pixels() -> Any:
@@ -152,6 +153,7 @@ class NativeEnv(VectorEnv[Any, Any, Any]):
         return self.frames(1), np.zeros(2), ended, np.zeros(2, np.bool_), infos
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("with_mask", [False, True])
 def test_native_vector_environments(encoder: Any, with_mask: bool) -> None:
     inner = NativeEnv(with_mask)

@@ -14,6 +14,7 @@ ID = "genesis_rl/ObjectGoal-v0"
 WRAPPERS = {"vec_env_wrapper": "genesis_rl.VecGenesisObs", "env_wrapper": "genesis_rl.GenesisObs"}
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("key", WRAPPERS)
 def test_rl_zoo_trains(
     key: str, encoder_path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

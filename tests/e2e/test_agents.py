@@ -83,6 +83,7 @@ def trained(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.smoke
 def test_training_leaves_two_agents_and_a_log(trained: Path) -> None:
     assert sorted(path.name for path in trained.iterdir()) == ["best", "last", "metrics.jsonl"]
     settings = json.loads((trained / "best" / "agent.json").read_text())
@@ -92,6 +93,7 @@ def test_training_leaves_two_agents_and_a_log(trained: Path) -> None:
     assert [row["step"] for row in log.read(trained)] == [128, 256, 256]
 
 
+@pytest.mark.smoke
 def test_evaluating_writes_scores_and_a_video(trained: Path) -> None:
     process = start("evaluate.py", str(trained), "--episodes", "6", "--video-episodes", "2")
     output, errors = process.communicate(timeout=200)

@@ -124,6 +124,7 @@ def test_sigterm_saves_before_leaving(data_root: Path, tmp_path: Path) -> None:
     assert state["step"] == step
 
 
+@pytest.mark.smoke
 def test_the_run_folder_is_an_encoder(uninterrupted: Path) -> None:
     model = genesis_rl.load(uninterrupted, device="cpu")
     assert model.infer(torch.rand(1, 3, 32, 32)).z_m.shape == (1, 3, 8)

@@ -21,6 +21,7 @@ def objects(rng: np.random.Generator) -> npt.NDArray[np.float32]:
     return (slots + rng.normal(0, 0.02, slots.shape)).astype(np.float32)
 
 
+@pytest.mark.smoke
 def test_shuffled_objects_come_back() -> None:
     rng = np.random.default_rng(0)
     aligner = SlotAligner(N, K, WIDTHS)

@@ -62,6 +62,7 @@ def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], obj
 # ---- what is loaded ------------------------------------------------------------------------------
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("resize", ["stretch", "letterbox", "crop", "none"])
 def test_everything_comes_back(tmp_path: Path, resize: Any) -> None:
     config = GenesisConfig(**SMALL, component_latent_size=2, component_encoder_channels=(2, 3))
@@ -242,6 +243,7 @@ def test_neither_a_folder_nor_a_hub_id(
         load(name)
 
 
+@pytest.mark.smoke
 def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*_: Any, **__: Any) -> str:
         raise ConnectionError("no route to host")
@@ -254,6 +256,7 @@ def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(caught.value.__cause__, ConnectionError)
 
 
+@pytest.mark.smoke
 def test_a_model_from_the_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 

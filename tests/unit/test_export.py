@@ -73,7 +73,9 @@ def test_all_models_but_iodine_are_tried() -> None:
     assert {*SMALL, "iodine"} == set(CLASSES)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.smoke] * (name == "genesis")) for name in SMALL]
+)
 def test_the_file_computes_what_the_encoder_computes(name: str, tmp_path: Path) -> None:
     model = build(name)
     before = copy.deepcopy(model.state_dict())

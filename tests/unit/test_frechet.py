@@ -125,6 +125,7 @@ def test_gaussians_with_common_axes_have_a_closed_form() -> None:
     assert frechet_distance(b, a) == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.smoke
 def test_other_gaussians_agree_with_the_matrix_square_root() -> None:
     a, b = features(40, 1), features(60, 2)
     cov_a, cov_b = np.cov(a.numpy().T), np.cov(b.numpy().T)
@@ -135,6 +136,7 @@ def test_other_gaussians_agree_with_the_matrix_square_root() -> None:
     assert frechet_distance(a.numpy(), b.tolist()) == pytest.approx(expected, rel=1e-10)
 
 
+@pytest.mark.smoke
 def test_torchmetrics_agrees() -> None:
     network = MeanColours()
     metric = FrechetInceptionDistance(network)

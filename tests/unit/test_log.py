@@ -71,6 +71,7 @@ def events(folder: Path) -> EventAccumulator:
     return accumulator
 
 
+@pytest.mark.smoke
 def test_tensorboard_by_default(tmp_path: Path) -> None:
     with log.RunLog(tmp_path) as run:
         run.scalars(1, {"train/nll": 1.5})

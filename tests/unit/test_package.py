@@ -71,6 +71,7 @@ def part(path: Path) -> str:
     return path.with_suffix("").parts[1]
 
 
+@pytest.mark.smoke
 def test_importing_is_cheap_and_registers() -> None:
     printed = python(
         "import sys, genesis_rl, gymnasium\n"
@@ -87,6 +88,7 @@ def test_importing_is_cheap_and_registers() -> None:
     assert unchanged == "True"
 
 
+@pytest.mark.smoke
 def test_gymnasium_imports_the_package_by_itself() -> None:
     printed = python(
         "import gymnasium\n"
@@ -96,6 +98,7 @@ def test_gymnasium_imports_the_package_by_itself() -> None:
     assert printed.split() == ["genesis_rl/ObjectGoal-v0"]
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("name", genesis_rl.__all__)
 def test_public_names_are_lazy_and_real(name: str) -> None:
     assert name in dir(genesis_rl)

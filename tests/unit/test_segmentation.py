@@ -42,6 +42,7 @@ def expect(
     assert np.abs(filled - theirs).max() <= tol
 
 
+@pytest.mark.smoke
 def test_ari_equals_reference(
     reference: dict[str, npt.NDArray[np.generic]], labels: tuple[Tensor, Tensor]
 ) -> None:

@@ -64,6 +64,7 @@ def test_simulation_repeats_itself() -> None:
 BASE = Shape("cuboid", (0.5, 0.5, 0.25), (1.0, -1.0, 0.0), yaw=20)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(("offset", "stands"), [(0.4, True), (0.6, False), (1.5, False)])
 def test_a_pile_stands_if_the_block_is_supported(offset: float, stands: bool) -> None:
     pile = Pile(BASE)
@@ -87,6 +88,7 @@ def test_a_late_fall_is_noticed_with_the_next_block() -> None:
     assert not pile.settle(500)
 
 
+@pytest.mark.smoke
 def test_poses_are_those_of_the_shapes() -> None:
     rng = np.random.default_rng(0)
     for _ in range(30):

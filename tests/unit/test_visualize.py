@@ -166,6 +166,7 @@ def test_overlay_masks_names_bad_input() -> None:
         visualize.overlay_masks(frame, np.zeros((4, 6)))
 
 
+@pytest.mark.smoke
 def test_png_reads_back(tmp_path: Path) -> None:
     picture = np.arange(H * W * 3, dtype=np.uint8).reshape(H, W, 3)
     visualize.save_png(tmp_path / "new" / "picture.png", picture)
@@ -174,6 +175,7 @@ def test_png_reads_back(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["picture.png"]
 
 
+@pytest.mark.smoke
 def test_gif_reads_back(tmp_path: Path) -> None:
     frames = [np.full((H, W, 3), value, np.uint8) for value in (0, 90, 200)]
     visualize.save_gif(tmp_path / "clip.gif", iter(frames), fps=20)
@@ -182,6 +184,7 @@ def test_gif_reads_back(tmp_path: Path) -> None:
     assert (metadata["duration"], metadata["loop"]) == (50, 0)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("size", [(32, 48), (33, 47)])
 def test_mp4_plays_everywhere(tmp_path: Path, size: tuple[int, int]) -> None:
     frames = [np.full((*size, 3), value, np.uint8) for value in (10, 120, 240, 60)]
@@ -210,6 +213,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, name: str) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.smoke
 def test_curves() -> None:
     panels = {
         "loss": {"nll": ([0, 1, 2], [3.0, float("nan"), 1.0]), "kl": ([0, 2], [1.0, 2.0])},

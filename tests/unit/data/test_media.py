@@ -59,6 +59,7 @@ def test_folders_of_the_splits_are_taken_whole(tmp_path: Path) -> None:
         opened("images", tmp_path, "validation")
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "PPM", "TIFF"])
 def test_colours_are_right(kind: str) -> None:
     np.testing.assert_array_equal(decode_image(encoded(Image.fromarray(RED), kind)), RED)
@@ -75,6 +76,7 @@ def test_kinds_of_pixels() -> None:
     np.testing.assert_array_equal(decode_image(encoded(Image.fromarray(clear))), RED // 5)
 
 
+@pytest.mark.smoke
 def test_cameras_orientation_is_followed() -> None:
     image = np.zeros((8, 16, 3), np.uint8)
     image[:, :8] = 255
@@ -129,6 +131,7 @@ def film(path: Path, first: int, count: int = 20, codec: str = "MJPG") -> Path:
     return path
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(("suffix", "codec"), [(".avi", "MJPG"), (".mp4", "mp4v")])
 def test_videos_are_cut_one_by_one(tmp_path: Path, suffix: str, codec: str) -> None:
     film(tmp_path / "data" / f"a{suffix}", 0, codec=codec)

@@ -41,6 +41,7 @@ def opened(folder: Path, split: str = "train", **options: Any) -> Pack:
     return open_dataset("object_centric_library", split, root=root, source=folder, **options)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("options", [{}, {"chunks": (2, 16, 16, 3)}])
 def test_what_is_in_the_file_is_read(tmp_path: Path, options: dict[str, Any]) -> None:
     path = write(tmp_path)

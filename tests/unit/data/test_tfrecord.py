@@ -48,6 +48,7 @@ def test_an_empty_file_has_no_records(tmp_path: Path, write_records: Write) -> N
     assert read(write_records(tmp_path / "a", [], True)) == []
 
 
+@pytest.mark.smoke
 def test_the_package_reads_what_the_tests_write(
     tmp_path: Path, write_records: Write, example: Callable[..., bytes]
 ) -> None:

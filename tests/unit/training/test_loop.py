@@ -174,6 +174,7 @@ def test_the_weight_of_the_kl_moves_geometrically(config: PretrainConfig) -> Non
 # ---- whole runs ----------------------------------------------------------------------------------
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     "change",
     [
