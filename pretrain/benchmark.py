@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 laid_out = lay_out(result[name])
                 result["tables"] += laid_out
                 print(f"\n{as_text(laid_out)}")
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"benchmark.py: {error}", file=sys.stderr)
         return 2
     if config.out is not None:

@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     try:
         scores = trainer.run()
-    except (NonFiniteError, LostProcessError) as error:
+    except (NonFiniteError, LostProcessError, OSError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 1
     if trainer.stopped:
