@@ -40,7 +40,7 @@ PARTIAL = "partial"
 # How often a reader starts again because the folder was replaced meanwhile.
 _READS = 10
 # Seconds to wait for a process that is about to end its use of a private directory.
-_PATIENCE = 0.2
+_PATIENCE, _LOOKS = 0.2, 20
 _FULL = re.compile(
     r"No space left|StorageFull|Disk quota|unexpected pos \d+|PytorchStreamWriter failed|"
     r"\d+ requested and \d+ written"
@@ -84,7 +84,7 @@ class _Private:
                 lock = filelock.FileLock(self.place / _LOCK, thread_local=False)
                 try:
                     lock.acquire(timeout=-1 if wait else _PATIENCE)
-                except FileNotFoundError:
+                except (FileNotFoundError, FileExistsError):
                     continue  # its last user has just removed the directory
                 except filelock.Timeout as error:
                     raise self._in_use() from error
@@ -98,6 +98,8 @@ class _Private:
                 lock.release()
                 raise
         except OSError as error:
+            with suppress(OSError):
+                self.place.rmdir()  # succeeds if it is empty
             if is_full(error):
                 raise _full_disk(self._target) from error
             reason = error.strerror or str(error)
@@ -122,18 +124,19 @@ class _Private:
 
     def _check(self) -> None:
         """Refuse a directory that this package has not made."""
-        if not os.path.lexists(self.place):
-            return
-        with suppress(FileNotFoundError, NotADirectoryError):
-            names = {path.name for path in self.place.iterdir()}
-            unused = names <= {_LOCK, _OWNER_NEW}  # killed before it became anybody's
-            if not self.place.is_symlink() and (unused or _is_ours(self.place)):
+        for _ in range(_LOOKS):  # one that is just being made or removed looks like another's
+            if not os.path.lexists(self.place):
                 return
-        if os.path.lexists(self.place):
-            raise ValueError(
-                f"{self.place} must be a folder made by genesis_rl, got another one: it has no "
-                f"valid {_OWNER}. Rename it; genesis_rl needs the name to write {self._target}."
-            )
+            with suppress(FileNotFoundError, NotADirectoryError):
+                names = {path.name for path in self.place.iterdir()}
+                unused = names <= {_LOCK, _OWNER_NEW}  # killed before it became anybody's
+                if not self.place.is_symlink() and (unused or _is_ours(self.place)):
+                    return
+            time.sleep(_PATIENCE / _LOOKS)
+        raise ValueError(
+            f"{self.place} must be a folder made by genesis_rl, got another one: it has no valid "
+            f"{_OWNER}. Rename it; genesis_rl needs the name to write {self._target}."
+        )
 
     def _write_owner(self) -> None:
         now = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -144,11 +147,11 @@ class _Private:
 
     def _in_use(self) -> ValueError:
         owner: dict[str, Any] = {}
-        for _ in range(20):  # it is written right after the lock is taken
+        for _ in range(_LOOKS):  # it is written right after the lock is taken
             with suppress(OSError, ValueError):
                 owner = json.loads((self.place / _OWNER).read_text(encoding="utf-8"))
                 break
-            time.sleep(0.01)
+            time.sleep(_PATIENCE / _LOOKS)
         pid, host, started = (owner.get(name, "unknown") for name in ("pid", "host", "started"))
         return ValueError(
             f"{self._argument} must be a folder that no other process writes, got {self._target}: "
@@ -227,7 +230,7 @@ def _repair(place: Path, target: Path) -> None:
         else:
             old.rename(target)
     for path in place.iterdir():
-        if path.stem == _NEW:
+        if path.name.partition(".")[0] == _NEW:  # np.save, for one, adds a suffix
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
