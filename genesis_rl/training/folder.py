@@ -9,7 +9,15 @@ from typing import Any, ClassVar
 import torch
 
 from genesis_rl.checkpoint import as_tuple, load_weights
-from genesis_rl.files import PRIVATE, FolderLock, current_folder, new_file, new_folder, read_folder, read_json
+from genesis_rl.files import (
+    PRIVATE,
+    FolderLock,
+    current_folder,
+    new_file,
+    new_folder,
+    read_folder,
+    read_json,
+)
 from genesis_rl.geco import GecoConfig
 from genesis_rl.models import MODELS
 from genesis_rl.process import hardware, versions
@@ -185,6 +193,7 @@ class TrainingFolder:
         Raises:
             ValueError: if a file is damaged.
         """
+
         def read(last: Path) -> dict[str, Any]:
             load_weights(model, last)
             try:
