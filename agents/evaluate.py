@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = tyro.conf.PositionalRequiredArgs[EvaluationConfig]
         config = tyro.cli(settings, args=argv, description=__doc__)
         result = evaluate_agent(config)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OSError) as error:
         print(f"evaluate.py: {error}", file=sys.stderr)
         return 2
     for name in ("agent", "greedy", "random"):

@@ -38,12 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train; return the exit status."""
     try:
         trainer = AgentTrainer(parse(argv))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OSError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 2
     try:
         figures = trainer.run()
-    except TrainingError as error:
+    except (TrainingError, OSError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 1
     if trainer.stopped:

@@ -1,66 +1,456 @@
-"""Files and folders that appear whole or not at all, and are read with a clear word."""
+"""Atomic replacement of files and folders, locks of folders, and JSON reading with clear errors.
 
+What is being written to ``NAME`` lies in the private directory ``.NAME.genesis_rl`` beside it:
+
+- ``owner.json``: proves that this package made the directory, and names the process that uses it;
+- ``lock``: locked by that process, and released by the system when it is killed;
+- ``new`` (with the suffix of a file): the content that will take the name;
+- ``old``: the folder that had the name, between the two renames that replace it;
+- ``partial``: a pack that a later process continues.
+
+Only a process that holds the lock renames or deletes anything, only inside a directory with a
+valid ``owner.json``, and the next writer of ``NAME`` removes what a killed one left. Readers change
+nothing: `current_folder` and `read_folder` read ``old`` while there is nothing else to read. All
+paths are resolved first, so that a symbolic link stays and its target is written.
+"""
+
+import errno
 import json
 import os
+import re
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import socket
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, TypeVar
 
-_OLD = ".old"
+import filelock
+
+_T = TypeVar("_T")
+
+PRIVATE = ".genesis_rl"
+_LOCK, _OWNER, _OWNER_NEW = "lock", "owner.json", "owner.new"
+_NEW, _OLD = "new", "old"
+#: The folder that a writer keeps in its private directory when it is interrupted.
+PARTIAL = "partial"
+# How often a reader starts again because the folder was replaced meanwhile.
+_READS = 10
+# Seconds to wait for a process that is about to end its use of a private directory.
+_PATIENCE, _LOOKS = 0.2, 20
+_FULL = re.compile(
+    r"No space left|StorageFull|Disk quota|unexpected pos \d+|PytorchStreamWriter failed|"
+    r"\d+ requested and \d+ written"
+)
+
+
+class FullDiskError(OSError):
+    """The disk is full; names what cannot be written."""
+
+
+class _Private:
+    """A private directory, used by one process at a time."""
+
+    def __init__(self, place: Path, target: Path, argument: str) -> None:
+        self.place, self._target, self._argument = place, target, argument
+        self._lock: filelock.BaseFileLock | None = None
+        self._pid = os.getpid()
+        self._made_target = False
+
+    @property
+    def held(self) -> bool:
+        """Whether this process uses it."""
+        return self._lock is not None and self._pid == os.getpid()
+
+    def acquire(self, *, wait: bool) -> None:
+        """Make and lock the directory.
+
+        Raises:
+            ValueError: if another process uses it and ``wait`` is off, or it is not of this
+                package.
+            OSError: if it cannot be written.
+        """
+        parent = self.place.parent
+        try:
+            self._made_target = parent == self._target and not parent.exists()
+            parent.mkdir(parents=True, exist_ok=True)
+            while True:
+                self._check()
+                with suppress(FileExistsError):
+                    self.place.mkdir()
+                lock = filelock.FileLock(self.place / _LOCK, thread_local=False)
+                try:
+                    lock.acquire(timeout=-1 if wait else _PATIENCE)
+                except (FileNotFoundError, FileExistsError):
+                    continue  # its last user has just removed the directory
+                except filelock.Timeout as error:
+                    raise self._in_use() from error
+                if (self.place / _LOCK).exists():
+                    break
+                lock.release()  # as above
+            try:
+                self._check()
+                self._write_owner()
+            except BaseException:
+                lock.release()
+                raise
+        except OSError as error:
+            with suppress(OSError):
+                self.place.rmdir()  # succeeds if it is empty
+            if is_full(error):
+                raise _full_disk(self._target) from error
+            reason = error.strerror or str(error)
+            message = f"{self._argument} must be writable, got {self._target}: {reason}."
+            raise type(error)(error.errno, message) from error
+        self._lock, self._pid = lock, os.getpid()
+
+    def release(self) -> None:
+        """Remove the directory, unless something is left in it, and unlock it."""
+        if not self.held or self._lock is None:
+            return
+        lock, self._lock = self._lock, None
+        with suppress(OSError):
+            if {path.name for path in self.place.iterdir()} <= {_LOCK, _OWNER, _OWNER_NEW}:
+                for name in (_OWNER_NEW, _OWNER, _LOCK):
+                    (self.place / name).unlink(missing_ok=True)
+                self.place.rmdir()
+        lock.release()
+        if self._made_target:
+            with suppress(OSError):
+                self._target.rmdir()  # succeeds if nothing was written
+
+    def _check(self) -> None:
+        """Refuse a directory that this package has not made."""
+        for _ in range(_LOOKS):  # one that is just being made or removed looks like another's
+            if not os.path.lexists(self.place):
+                return
+            with suppress(FileNotFoundError, NotADirectoryError):
+                names = {path.name for path in self.place.iterdir()}
+                unused = names <= {_LOCK, _OWNER_NEW}  # killed before it became anybody's
+                if not self.place.is_symlink() and (unused or _is_ours(self.place)):
+                    return
+            time.sleep(_PATIENCE / _LOOKS)
+        raise ValueError(
+            f"{self.place} must be a folder made by genesis_rl, got another one: it has no valid "
+            f"{_OWNER}. Rename it; genesis_rl needs the name to write {self._target}."
+        )
+
+    def _write_owner(self) -> None:
+        now = time.strftime("%Y-%m-%d %H:%M:%S")
+        owner = {"made_by": "genesis_rl", "pid": os.getpid(), "host": socket.gethostname()}
+        temporary = self.place / _OWNER_NEW
+        temporary.write_text(json.dumps(owner | {"started": now}) + "\n", encoding="utf-8")
+        os.replace(temporary, self.place / _OWNER)
+
+    def _in_use(self) -> ValueError:
+        owner: dict[str, Any] = {}
+        for _ in range(_LOOKS):  # it is written right after the lock is taken
+            with suppress(OSError, ValueError):
+                owner = json.loads((self.place / _OWNER).read_text(encoding="utf-8"))
+                break
+            time.sleep(_PATIENCE / _LOOKS)
+        pid, host, started = (owner.get(name, "unknown") for name in ("pid", "host", "started"))
+        return ValueError(
+            f"{self._argument} must be a folder that no other process writes, got {self._target}: "
+            f"process {pid} on {host} has been writing it since {started}. Wait for that process "
+            "to end, or choose another folder."
+        )
+
+
+def _is_ours(place: Path) -> bool:
+    """Return whether a private directory contains the proof that this package made it."""
+    try:
+        owner = json.loads((place / _OWNER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(owner, dict) and owner.get("made_by") == "genesis_rl"
+
+
+def _resolve(path: str | os.PathLike[str]) -> Path:
+    return Path(os.path.realpath(path))
+
+
+def _private_path(target: Path) -> Path:
+    return target.with_name(f".{target.name}{PRIVATE}")
+
+
+#: The private directories in use, by path, process and thread.
+_used: dict[tuple[Path, int, int], _Private] = {}
+
+
+@contextmanager
+def private_folder(
+    path: str | os.PathLike[str], *, wait: bool = False, argument: str = "folder"
+) -> Iterator[Path]:
+    """Yield the private directory of a file or folder, for this process alone.
+
+    What a killed writer left is repaired first: a folder moved aside is put back, and unfinished
+    content is removed, except for ``partial``. May be nested in one thread.
+
+    Args:
+        path: the file or folder to write.
+        wait: wait for another process that writes it, instead of refusing.
+        argument: its name, for messages.
+
+    Raises:
+        ValueError: if another process writes it and ``wait`` is off, or the private directory's
+            name is taken by something that this package did not make.
+        OSError: if the directory cannot be written.
+    """
+    target = _resolve(path)
+    place = _private_path(target)
+    key = place, os.getpid(), threading.get_ident()
+    if key in _used:
+        yield place
+        return
+    private = _Private(place, target, argument)
+    private.acquire(wait=wait)
+    _used[key] = private
+    try:
+        _repair(place, target)
+        yield place
+    finally:
+        del _used[key]
+        try:
+            _repair(place, target)
+        finally:
+            private.release()
+
+
+def _repair(place: Path, target: Path) -> None:
+    """Finish or undo an interrupted replacement; whoever calls holds the lock."""
+    old = place / _OLD
+    if old.is_dir():
+        if target.exists():
+            _move_missing(old, target)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.rename(target)
+    for path in place.iterdir():
+        if path.name.partition(".")[0] == _NEW:  # np.save, for one, adds a suffix
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
+
+
+def _move_missing(old: Path, new: Path) -> None:
+    """Move what only the old folder has to the new one: it may be the user's own."""
+    for path in old.iterdir():
+        there = new / path.name
+        if not os.path.lexists(there):
+            path.rename(there)
+        elif all(each.is_dir() and not each.is_symlink() for each in (path, there)):
+            _move_missing(path, there)
 
 
 @contextmanager
 def new_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path that is renamed to ``path`` when the block succeeds.
 
-    Missing parent folders are made; the temporary name ends like the path, for writers that tell
-    the format from it.
+    Missing parent folders are made. The temporary name has the suffix of ``path``, for writers that
+    choose the format by it. Other writers of the same file wait.
+
+    Raises:
+        ValueError: if ``path`` is something other than a file.
+        OSError: if it cannot be written; names it if the disk is full.
     """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
-    try:
+    target = _resolve(path)
+    if target.exists() and not target.is_file():
+        raise ValueError(f"path must be a file, or not exist, got {target}. Choose another name.")
+    with naming_full_disk(target), private_folder(target, wait=True, argument="path") as place:
+        temporary = place / f"{_NEW}{target.suffix}"
         yield temporary
         os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def new_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
+def new_folder(folder: str | os.PathLike[str], *, argument: str = "folder") -> Iterator[Path]:
     """Yield a temporary folder that takes the place of ``folder`` when the block succeeds.
 
-    A kill at any moment leaves either the old or the new content under the name, or the old one
-    under ``<name>.old``, which `recover_folder` puts back.
+    A kill at any moment leaves either the old or the new content for `read_folder`. What the old
+    folder has and the new one lacks is kept.
+
+    Args:
+        folder: destination.
+        argument: its name, for messages.
+
+    Raises:
+        ValueError: if another process writes it, or it is something other than a folder.
+        OSError: if it cannot be written; names it if the disk is full.
     """
-    target = recover_folder(folder)  # else what a kill moved aside would be removed too soon
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
+    target = _resolve(folder)
+    with naming_full_disk(target), private_folder(target, argument=argument) as place:
+        if target.exists() and not target.is_dir():
+            raise ValueError(
+                f"{argument} must be a folder, or not exist, got the file {target}. Choose another."
+            )
+        temporary = place / _NEW
+        temporary.mkdir()
         yield temporary
-        temporary.chmod(0o755)  # mkdtemp's folders are private
-        old = target.with_name(target.name + _OLD)
-        shutil.rmtree(old, ignore_errors=True)
-        if target.exists():
-            target.rename(old)
-        temporary.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        replace_folder(temporary, target)
 
 
-def recover_folder(folder: str | os.PathLike[str]) -> Path:
-    """Put back what a kill in the middle of `new_folder` moved aside; return the folder."""
+def replace_folder(new: Path, target: Path) -> None:
+    """Move a folder from a private directory that is in use to its destination, ``target``."""
+    target = _resolve(target)
+    if target.exists():
+        target.rename(_private_path(target) / _OLD)
+    new.rename(target)
+    _repair(_private_path(target), target)
+
+
+def current_folder(folder: str | os.PathLike[str]) -> Path:
+    """Return where to read a folder: itself, or its content while that is being replaced."""
     target = Path(folder)
-    if target.exists():  # before its name is asked for: "." has none
-        return target
-    old = target.with_name(target.name + _OLD)
-    if old.is_dir():
-        old.rename(target)
+    for _ in range(_READS):
+        if target.exists():  # before its name is asked for: "." has none
+            break
+        resolved = _resolve(target)
+        place = _private_path(resolved)
+        if not place.is_dir():
+            break
+        if (place / _OLD).is_dir() and _is_ours(place):
+            return place / _OLD
     return target
+
+
+def read_folder(
+    folder: str | os.PathLike[str],
+    read: Callable[[Path], _T],
+    discard: Callable[[_T], object] = lambda _: None,
+) -> _T:
+    """Read a folder, again if it was replaced meanwhile: no result mixes two versions.
+
+    Args:
+        folder: what to read.
+        read: gets the folder, as `current_folder` returns it.
+        discard: gets a result that is not used.
+
+    Returns:
+        What ``read`` returns.
+    """
+    for attempt in range(_READS):
+        place = current_folder(folder)
+        before = _version_of(place)
+        try:
+            result = read(place)
+        except (OSError, ValueError):
+            if attempt == _READS - 1 or (current_folder(folder), _version_of(place)) == (
+                place,
+                before,
+            ):
+                raise
+            continue
+        if _version_of(place) == before or attempt == _READS - 1:
+            break
+        discard(result)
+    return result
+
+
+def _version_of(folder: Path) -> tuple[int, int, int] | None:
+    """Identify a folder's content, as far as replaced files and folders change it."""
+    try:
+        stat = folder.stat()
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino, stat.st_mtime_ns
+
+
+#: The locks of run directories that this process holds.
+_locks: "weakref.WeakValueDictionary[Path, FolderLock]" = weakref.WeakValueDictionary()
+
+
+class FolderLock:
+    """The lock of a run directory: one process at a time writes it.
+
+    The system releases it when the process ends, however it ends. A later lock of the same process
+    takes over from an earlier one, so that a notebook may construct a trainer anew.
+
+    Example:
+        >>> with FolderLock("runs/first"):
+        ...     pass
+    """
+
+    def __init__(self, out: str | os.PathLike[str]) -> None:
+        """Prepare the lock; `acquire` takes it."""
+        self.out = _resolve(out)
+        self._private = _Private(self.out / PRIVATE, self.out, "out")
+        weakref.finalize(self, self._private.release)
+
+    @property
+    def held(self) -> bool:
+        """Whether this lock is held."""
+        return self._private.held
+
+    def acquire(self) -> None:
+        """Make the folder if missing, lock it, and clean up what killed writers left in it.
+
+        Raises:
+            ValueError: if another process holds it; names that process and when it started.
+            OSError: if the folder cannot be written.
+        """
+        if self.held:
+            return
+        earlier = _locks.get(self.out)
+        if earlier is not None:
+            earlier.release()
+        self._private.acquire(wait=False)
+        _locks[self.out] = self
+        for place in self.out.glob(f".*{PRIVATE}"):
+            if place.name != PRIVATE and _is_ours(place):
+                with suppress(ValueError):  # somebody writes it
+                    target = place.with_name(place.name[1 : -len(PRIVATE)])
+                    with private_folder(target):
+                        pass
+
+    def release(self) -> None:
+        """Unlock the folder; does nothing if it is not locked."""
+        self._private.release()
+
+    def __enter__(self) -> Self:
+        """Lock the folder."""
+        self.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Unlock the folder."""
+        self.release()
+
+
+@contextmanager
+def naming_full_disk(target: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn the error of any library that met a full disk into one that names ``target``.
+
+    Raises:
+        FullDiskError: an OSError with errno ENOSPC.
+    """
+    try:
+        yield
+    except FullDiskError:
+        raise
+    except Exception as error:
+        if is_full(error):
+            raise _full_disk(target) from error
+        raise
+
+
+def is_full(error: BaseException) -> bool:
+    """Return whether an error of a writer, of whatever library, means that the disk is full."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return _FULL.search(str(error)) is not None
+
+
+def _full_disk(target: str | os.PathLike[str]) -> FullDiskError:
+    return FullDiskError(
+        errno.ENOSPC,
+        f"the disk is full: {os.fspath(target)} cannot be written. Free some space, or choose "
+        "another folder.",
+    )
 
 
 def read_json(path: Path) -> Any:

@@ -5,6 +5,7 @@ import math
 import os
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -12,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from genesis_rl.files import new_file
+from genesis_rl.files import naming_full_disk, new_file
 
 FILE = "metrics.jsonl"
 
@@ -53,7 +54,7 @@ class RunLog:
         self._wandb: Any = None
         if not enabled:
             return
-        folder = Path(folder)
+        folder = self._folder = Path(folder)
         wandb_module = _import_wandb() if wandb else None
         folder.mkdir(parents=True, exist_ok=True)
         _truncate(folder / FILE, resume_step)
@@ -94,10 +95,11 @@ class RunLog:
         row = {"step": step, "time": round(time.time(), 3)} | {
             name: value if math.isfinite(value) else str(value) for name, value in numbers.items()
         }
-        self._lines.write(json.dumps(row, allow_nan=False) + "\n")
-        if self._tensorboard is not None:
-            for name, value in numbers.items():
-                self._tensorboard.add_scalar(name, value, step)
+        with naming_full_disk(self._folder / FILE):
+            self._lines.write(json.dumps(row, allow_nan=False) + "\n")
+            if self._tensorboard is not None:
+                for name, value in numbers.items():
+                    self._tensorboard.add_scalar(name, value, step)
         if self._wandb is not None:
             self._wandb.log(numbers, step=step)
 
@@ -112,10 +114,12 @@ class RunLog:
 
     def close(self) -> None:
         """Write out what is buffered and close everything; closing again does nothing."""
-        if self._lines is not None:
-            self._lines.close()
-        if self._tensorboard is not None:
-            self._tensorboard.close()
+        with ExitStack() as stack:
+            if self._lines is not None:
+                stack.enter_context(naming_full_disk(self._folder / FILE))
+                stack.callback(self._lines.close)
+            if self._tensorboard is not None:
+                stack.callback(self._tensorboard.close)
         if self._wandb is not None:
             self._wandb.finish()
         self._lines = self._tensorboard = self._wandb = None

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from genesis_rl.files import new_file, read_json, recover_folder
+from genesis_rl.files import current_folder, new_file, read_folder, read_json
 from genesis_rl.frames import Preprocessing
 from genesis_rl.hub import DownloadOptions, download, is_repository
 from genesis_rl.slots import SceneModel
@@ -129,7 +129,14 @@ def read_model(
     Raises:
         ValueError: if nothing lies there, or it is damaged or of another kind.
     """
-    folder = _find(path_or_hub_id, options)
+    loaded = read_folder(_find(path_or_hub_id, options), lambda folder: _read(folder, classes))
+    model: Any = loaded.model
+    model.to(pick_device(device)).to(memory_format=torch.channels_last)
+    return loaded
+
+
+def _read(folder: Path, classes: Classes) -> Pretrained:
+    """Read a model's folder, to the CPU."""
     metadata = _read_config(folder / CONFIG, classes)
     config_class, model_class = classes[metadata["model"]]
     try:
@@ -140,7 +147,6 @@ def read_model(
         raise ValueError(f"{folder / CONFIG} does not fit this version: {error}") from error
     load_weights(model, folder)
     model.preprocessing = preprocessing
-    model.to(pick_device(device)).to(memory_format=torch.channels_last)
     return Pretrained(model.eval(), preprocessing, metadata)
 
 
@@ -228,7 +234,7 @@ def _home(world_models: bool) -> Path:
 def _find(path_or_hub_id: str | os.PathLike[str], options: DownloadOptions) -> Path:
     path = Path(path_or_hub_id).expanduser()
     for folder in (path, path / "best", path / "last"):
-        if (recover_folder(folder) / CONFIG).is_file():
+        if (current_folder(folder) / CONFIG).is_file():
             return folder
     if path.exists():
         raise ValueError(f"{path} holds no model: wanted a folder with {CONFIG} and {WEIGHTS}.")

@@ -46,12 +46,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 laid_out = lay_out(result[name])
                 result["tables"] += laid_out
                 print(f"\n{as_text(laid_out)}")
-    except ValueError as error:
+        if config.out is not None:
+            with new_file(config.out) as temporary:
+                temporary.write_text(json.dumps(result, indent=2, default=str) + "\n")
+    except (ValueError, OSError) as error:
         print(f"benchmark.py: {error}", file=sys.stderr)
         return 2
-    if config.out is not None:
-        with new_file(config.out) as temporary:
-            temporary.write_text(json.dumps(result, indent=2, default=str) + "\n")
     return 0
 
 

@@ -114,7 +114,7 @@ def train(config: PretrainConfig) -> int:
         return 2
     try:
         scores = trainer.run()
-    except (NonFiniteError, LostProcessError) as error:
+    except (NonFiniteError, LostProcessError, OSError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 1
     if trainer.stopped:

@@ -9,10 +9,11 @@ built anew from the settings. The optimiser's state is not kept.
 import json
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Concatenate, Literal, NamedTuple, ParamSpec
 
 import gymnasium
 import stable_baselines3
@@ -34,8 +35,11 @@ from genesis_rl.checkpoint import (
     save_pretrained,
 )
 from genesis_rl.envs.slot_obs import InfoKey
-from genesis_rl.files import new_folder, read_json, recover_folder
+from genesis_rl.files import current_folder, new_folder, read_folder, read_json
 from genesis_rl.process import hardware
+
+_P = ParamSpec("_P")
+_Loader = Callable[Concatenate[str | os.PathLike[str], _P], "Agent"]
 
 FORMAT = 1
 SETTINGS, POLICY, ENCODER = "agent.json", "policy.safetensors", "encoder"
@@ -98,6 +102,21 @@ def save_agent(
         (temporary / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
 
 
+def _reading(load: _Loader[_P]) -> _Loader[_P]:
+    """Load again when a training replaced the folder meanwhile."""
+
+    @wraps(load)
+    def reader(folder: str | os.PathLike[str], *args: _P.args, **options: _P.kwargs) -> Agent:
+        return read_folder(
+            _find(folder),
+            lambda home: load(home, *args, **options),
+            discard=lambda agent: agent.venv.close(),
+        )
+
+    return reader
+
+
+@_reading
 def load_agent(
     folder: str | os.PathLike[str],
     *,
@@ -180,7 +199,7 @@ def recover_agent(folder: str | os.PathLike[str]) -> Path | None:
     """The agent in a folder, or in the folder of a run (the best one); None if there is none."""
     path = Path(folder).expanduser()
     for home in (path, path / "best", path / "last"):
-        if (recover_folder(home) / SETTINGS).is_file():
+        if (current_folder(home) / SETTINGS).is_file():
             return home
     return None
 

@@ -1,6 +1,7 @@
 """The demonstration: learn to see a small world, then to act in it, and write a report."""
 
 import json
+import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from genesis_rl.agents.evaluation import evaluate_agent
 from genesis_rl.agents.learning import AgentTrainer
 from genesis_rl.checkpoint import load
 from genesis_rl.data import open_dataset
-from genesis_rl.files import new_file
+from genesis_rl.files import FolderLock, new_file
 from genesis_rl.presets import DEMO_WORLD, PRESETS
 from genesis_rl.process import StoppedError
 from genesis_rl.report import Report
@@ -121,7 +122,7 @@ def run(config: DemoConfig) -> Path:
         The path of the report.
 
     Raises:
-        ValueError: if a setting does not fit.
+        ValueError: if a setting does not fit, or another process writes the folder.
         StoppedError: if SIGTERM came.
     """
     began = time.monotonic()
@@ -129,6 +130,11 @@ def run(config: DemoConfig) -> Path:
     if config.pretrained and config.out in Path(config.pretrained).parents:
         raise ValueError(f"pretrained lies in out, {config.out}, which is moved aside.")
     _move_aside(config.out)
+    with FolderLock(config.out):
+        return _run(config, began)
+
+
+def _run(config: DemoConfig, began: float) -> Path:
     pretraining = None
     if config.pretrained is None:
         trainer = Trainer(config.pretraining)
@@ -168,9 +174,17 @@ def _scenes(count: int) -> str:
 
 def _move_aside(folder: Path) -> None:
     """Keep the results of an earlier demonstration under a name with its time."""
+    folder = Path(os.path.realpath(folder))
     if folder.exists():
         stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(folder.stat().st_mtime))
-        folder.rename(folder.with_name(f"{folder.name}-{stamp}"))
+        with FolderLock(folder):
+            pass  # refuses one that is still running
+        aside = folder.with_name(f"{folder.name}-{stamp}")
+        number = 2
+        while os.path.lexists(aside):  # else an empty folder would be replaced
+            aside = folder.with_name(f"{folder.name}-{stamp}-{number}")
+            number += 1
+        folder.rename(aside)
 
 
 def _score_encoder(config: DemoConfig) -> dict[str, dict[str, float]]:

@@ -22,6 +22,7 @@ from genesis_rl.agents.stack import (
     step_seconds,
 )
 from genesis_rl.checkpoint import pick_device
+from genesis_rl.files import FolderLock
 from genesis_rl.log import FILE, RunLog
 from genesis_rl.perception import SlotEncoder
 from genesis_rl.process import StopSignal, keep_freed_memory
@@ -53,23 +54,26 @@ class AgentTrainer:
         """Load the encoder, make the environments and build the policy.
 
         Raises:
-            ValueError: if the folder holds a run, the encoder cannot be loaded, or the environment
-                cannot be made or has no frames that the encoder takes.
+            ValueError: if the folder holds a run, another process writes it, the encoder cannot be
+                loaded, or the environment cannot be made or has no frames that the encoder takes.
+            OSError: if the folder cannot be written.
         """
         self.config = config
         self._signal = StopSignal()
         self.figures: dict[str, dict[str, float]] = {"last": {}, "best": {}}
-        self._check_folder()
-        if config.threads is not None:
-            torch.set_num_threads(config.threads)
-        keep_freed_memory()
-        device = pick_device(config.device)
-        self.pretrained = load_encoder(config)
-        self.encoder: SlotEncoder | None = None
-        if self.pretrained is not None:
-            model, preprocessing = self.pretrained.model, self.pretrained.preprocessing
-            self.encoder = make_encoder(config, model, preprocessing)
+        self._lock = FolderLock(config.out)
+        self._lock.acquire()
         try:
+            self._check_folder()
+            if config.threads is not None:
+                torch.set_num_threads(config.threads)
+            keep_freed_memory()
+            device = pick_device(config.device)
+            self.pretrained = load_encoder(config)
+            self.encoder: SlotEncoder | None = None
+            if self.pretrained is not None:
+                model, preprocessing = self.pretrained.model, self.pretrained.preprocessing
+                self.encoder = make_encoder(config, model, preprocessing)
             self.eval_venv = make_vec_env(
                 config,
                 self.encoder,
@@ -151,16 +155,19 @@ class AgentTrainer:
                     f"at step {self.model.num_timesteps}: {str(error).splitlines()[0]}"
                 ) from error
             finally:
-                self.close()
-                self._save_end()
+                try:
+                    self._save_end()
+                finally:
+                    self.close()
         return self.figures["best"]
 
     def close(self) -> None:
-        """Close the environments."""
+        """Close the environments, and let other processes write the folder."""
         for name in ("venv", "eval_venv"):
             if hasattr(self, name):
                 with suppress(EOFError, ConnectionError):  # of a process that is gone
                     getattr(self, name).close()
+        self._lock.release()
 
     def save(self, name: str, figures: dict[str, float]) -> None:
         """Write the agent as it is to the run's folder, with figures that say how good it is."""

@@ -3,14 +3,13 @@
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 from genesis_rl.data.pack import Pack
+from genesis_rl.files import private_folder
 
 SPLITS = ("train", "validation", "test")
 
@@ -79,21 +78,13 @@ def open_or_make(folder: Path, make: Callable[[Path], None]) -> Pack:
     """
     if folder.exists():
         return Pack.open(folder)
-    lock = filelock.FileLock(folder.with_name(f".{folder.name}.lock"))
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except OSError as error:
-        reason = error.strerror or str(error)
-        advice = "set GENESIS_RL_DATA to a folder that can be written"
-        message = f"cannot write {folder}: {reason}; {advice}"
-        raise type(error)(error.errno, message) from error
-    try:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(private_folder(folder, wait=True))
+        except OSError as error:
+            advice = "set GENESIS_RL_DATA to a folder that can be written"
+            message = f"cannot write {folder}: {error.strerror}; {advice}"
+            raise type(error)(error.errno, message) from error
         if not folder.exists():
-            # Left over from processes that were killed: whoever holds the lock is the only writer.
-            for remains in folder.parent.glob(f".{folder.name}-*"):
-                shutil.rmtree(remains, ignore_errors=True)
             make(folder)
-    finally:
-        lock.release()
     return Pack.open(folder)

@@ -7,18 +7,18 @@ A pack is a folder with
 - `factors.npz`: arrays of N rows, the ground truth of every image (optional),
 - `meta.json`: what the pack is, written last.
 
-It is written into a temporary folder beside its destination and renamed when complete, so a
-folder of the right name is a whole pack.
+It is written into a private folder beside its destination (see `genesis_rl.files`) and renamed
+when complete, so a folder of the right name is a whole pack.
 """
 
 import errno
 import json
 import os
 import shutil
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping
+from contextlib import ExitStack
 from math import prod
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +26,8 @@ from typing import IO, Any, Self
 
 import numpy as np
 import numpy.typing as npt
+
+from genesis_rl.files import private_folder, replace_folder
 
 _FORMAT = 1
 
@@ -183,8 +185,7 @@ class PackWriter:
             raise ValueError(
                 f"a pack needs num_images >= 1 and (H, W) >= 1, got {num_images} and {image_size}"
             )
-        if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
-            raise ValueError(f"{self.folder} exists and is not empty: choose another folder")
+        self._check_unused()
         self.num_images = num_images
         self.image_size = size
         self.written = 0
@@ -193,11 +194,17 @@ class PackWriter:
         self._factors: dict[str, list[npt.NDArray[Any]]] = {}
         self._files: dict[str, IO[bytes]] = {}
         self._temporary: Path | None = None
+        self._private = ExitStack()
+
+    def _check_unused(self) -> None:
+        if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+            raise ValueError(f"{self.folder} exists and is not empty: choose another folder")
 
     def __enter__(self) -> Self:
         """Create the temporary folder.
 
         Raises:
+            ValueError: if another process writes the pack.
             OSError: if the folder cannot be made or the disk is too small; says which.
         """
         parent = self.folder.parent
@@ -208,7 +215,9 @@ class PackWriter:
             if free < needed:
                 message = f"needs {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free"
                 raise OSError(errno.ENOSPC, message)
-            self._temporary = self._make_temporary()
+            place = self._private.enter_context(private_folder(self.folder))
+            self._check_unused()  # again: another process may have written it before
+            self._temporary = self._make_temporary(place)
             for name, shape in self._shapes(self.written).items():
                 path = self._temporary / name
                 file = self._files[name] = path.open("r+b" if path.exists() else "wb")
@@ -218,11 +227,15 @@ class PackWriter:
         except OSError as error:
             self._discard()
             raise self._explain(error) from error
+        except BaseException:
+            self._discard()
+            raise
         return self
 
-    def _make_temporary(self) -> Path:
-        """Make the folder that is renamed when the pack is complete."""
-        return Path(tempfile.mkdtemp(prefix=f".{self.folder.name}-", dir=self.folder.parent))
+    def _make_temporary(self, place: Path) -> Path:
+        """Make the folder, in the private one, that is renamed when the pack is complete."""
+        (place / "new").mkdir()
+        return place / "new"
 
     def _shapes(self, num_images: int) -> dict[str, tuple[int, ...]]:
         """Shapes of the mapped files when they hold so many images."""
@@ -311,21 +324,14 @@ class PackWriter:
             np.savez(self._temporary / "factors.npz", **joined)  # type: ignore[arg-type]
         text = json.dumps(meta, indent=2) + "\n"
         (self._temporary / "meta.json").write_text(text, encoding="utf-8")
-        # mkdtemp makes the folder private; a data set is shared like any other new folder.
-        umask = os.umask(0)
-        os.umask(umask)
-        self._temporary.chmod(0o777 & ~umask)
-        if self.folder.is_dir():
-            self.folder.rmdir()
-        self._temporary.rename(self.folder)
+        replace_folder(self._temporary, self.folder)
         self._temporary = None
 
     def _discard(self) -> None:
         for file in self._files.values():
             file.close()
-        if self._temporary is not None:
-            shutil.rmtree(self._temporary, ignore_errors=True)
-            self._temporary = None
+        self._temporary = None
+        self._private.close()  # removes it
 
     def _explain(self, error: OSError) -> OSError:
         """Say which pack could not be written and what helps."""

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 
 from genesis_rl.data.pack import DAMAGE, PackWriter
-from genesis_rl.files import new_file
+from genesis_rl.files import PARTIAL, new_file
 
 _JOURNAL = "journal.json"
 
 
 class ResumablePackWriter(PackWriter):
-    """Write a pack into `.<name>.partial` beside its folder and keep that when interrupted.
+    """Write a pack into the private folder beside its own, and keep that when interrupted.
 
     A later writer of the same folder and the same meta goes on from the last checkpoint; with other
-    meta it starts over. One writer at a time, which the caller sees to.
+    meta it starts over.
 
     Attributes:
         state: what the caller wants to know when it goes on, JSON data; kept at checkpoints.
@@ -57,8 +57,8 @@ class ResumablePackWriter(PackWriter):
         except OSError as error:
             raise self._explain(error) from error
 
-    def _make_temporary(self) -> Path:
-        folder = self.folder.with_name(f".{self.folder.name}.partial")
+    def _make_temporary(self, place: Path) -> Path:
+        folder = place / PARTIAL
         key = [self.meta, self.image_size, self._with_masks]
         self._key = json.loads(json.dumps(key))  # as it will be read: lists for tuples
         self.state = {}
@@ -91,10 +91,8 @@ class ResumablePackWriter(PackWriter):
     def _finish(self) -> None:
         if self._temporary is not None:
             for path in self._temporary.iterdir():
-                if path.name not in self._files:  # the journal, its parts, a killed writer's
+                if path.is_dir():  # a killed writer's
+                    shutil.rmtree(path)
+                elif path.name not in self._files:  # the journal, its parts
                     path.unlink()
         super()._finish()
-
-    def _discard(self) -> None:
-        self._temporary = None  # kept, to go on with
-        super()._discard()

@@ -295,13 +295,14 @@ def recording(
         The recorder; call its `close` at the end.
 
     Raises:
-        ValueError: for a folder in use, or actions that cannot be recorded.
+        ValueError: for a folder that is not empty or that another process writes, or actions that
+            cannot be recorded.
     """
     target = Path(folder).expanduser()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"{target} exists and is not empty: choose another folder")
     bar = tqdm(total=num_steps, desc=about, unit="step", disable=None)
-    with StopSignal() as stop, bar, new_folder(target) as temporary:
+    with StopSignal() as stop, bar, new_folder(target, argument="out") as temporary:
         recorder = Recorder(
             temporary,
             action_space,

@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-import filelock
 import numpy as np
 import torch
 from safetensors.torch import save_file
@@ -23,7 +22,7 @@ from torch import Tensor
 
 from genesis_rl.checkpoint import pick_device, read_tensors
 from genesis_rl.data import Pack
-from genesis_rl.files import new_folder, read_json, recover_folder
+from genesis_rl.files import new_folder, private_folder, read_folder, read_json
 from genesis_rl.metrics.factor_network import (
     WIDTH,
     FactorConfig,
@@ -140,10 +139,10 @@ class FactorFeatures:
         """
         name = f"features-{digest(pack)[:16]}-{steps}-{seed}"
         folder = pack.folder / name
-        if recover_folder(folder).is_dir():
+        if folder.is_dir():
             return cls.load(folder, device=device)
         try:
-            with filelock.FileLock(pack.folder / f".{name}.lock"):
+            with private_folder(folder, wait=True):
                 if not folder.is_dir():
                     cls.train(pack, steps=steps, seed=seed, device=device).save(folder)
             return cls.load(folder, device=device)
@@ -176,7 +175,14 @@ class FactorFeatures:
         Raises:
             ValueError: if nothing of the kind lies there, or it is damaged.
         """
-        folder = recover_folder(folder)
+        network, held_out = read_folder(folder, cls._read)
+        network.to(pick_device(device))
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return cls(network, held_out)
+
+    @staticmethod
+    def _read(folder: Path) -> tuple[FactorNetwork, dict[str, float]]:
+        """Read the network and its scores, to the CPU."""
         metadata, config = _read_config(folder / _CONFIG)
         try:
             values: dict[str, Any] = {k: _tuples(v) for k, v in config.items()}
@@ -189,9 +195,7 @@ class FactorFeatures:
             folder / _WEIGHTS, wanted, other="its config.json is of another", shapes=_CONFIG
         )
         network.load_state_dict(state)
-        network.to(pick_device(device))
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return cls(network, held_out)
+        return network, held_out
 
 
 def digest(pack: Pack) -> str:

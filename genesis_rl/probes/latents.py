@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-import filelock
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -14,7 +13,7 @@ from tqdm import tqdm
 from genesis_rl import metrics
 from genesis_rl.checkpoint import fingerprint
 from genesis_rl.data import Pack
-from genesis_rl.files import new_folder, recover_folder
+from genesis_rl.files import new_folder, private_folder
 from genesis_rl.metrics.features import digest
 from genesis_rl.metrics.segmentation import overlaps
 from genesis_rl.models.distilled import sharp_masks
@@ -78,13 +77,13 @@ def latents(model: SceneModel, sample: Sample, cache: Path) -> Latents:
     numbers = hashlib.sha256(sample.rows.tobytes()).hexdigest()
     key = json.dumps([_FORMAT, fingerprint(model), digest(sample.pack), numbers])
     folder = cache / hashlib.sha256(key.encode()).hexdigest()[:24]
-    cache.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(cache / f".{folder.name}.lock"):
-        if not recover_folder(folder).is_dir():
-            found = _infer(model, sample)
-            with new_folder(folder) as temporary:
-                np.save(temporary / _SLOTS, found.slots)
-                np.save(temporary / _IOU, found.iou)
+    if not folder.is_dir():
+        with private_folder(folder, wait=True, argument="cache"):
+            if not folder.is_dir():
+                found = _infer(model, sample)
+                with new_folder(folder) as temporary:
+                    np.save(temporary / _SLOTS, found.slots)
+                    np.save(temporary / _IOU, found.iou)
     try:
         slots, iou = (np.load(folder / name, mmap_mode="r") for name in (_SLOTS, _IOU))
     except (OSError, ValueError, EOFError) as error:

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from genesis_rl.checkpoint import fingerprint, pick_device
-from genesis_rl.files import new_folder, recover_folder
+from genesis_rl.files import new_folder, read_folder
 from genesis_rl.probes.heads import Fit, Head, Question
 from genesis_rl.slots import SceneModel, check_shape
 from genesis_rl.weights import CONFIG, WEIGHTS, as_tuple, read_tensors
@@ -94,7 +94,14 @@ class SceneProbe:
         Raises:
             ValueError: if no probe lies there, it is damaged, or reads another model's slots.
         """
-        folder = recover_folder(Path(folder).expanduser())
+        config, head = read_folder(
+            Path(folder).expanduser(), lambda place: cls._read(place, encoder_fingerprint)
+        )
+        return cls(config, head.to(pick_device(device)).eval().requires_grad_(False))
+
+    @classmethod
+    def _read(cls, folder: Path, encoder_fingerprint: str | None) -> tuple[SceneProbeConfig, Head]:
+        """Read the folder of one question, to the CPU."""
         config = _read_config(folder / CONFIG)
         if encoder_fingerprint not in (None, config.encoder_fingerprint):
             raise ValueError(
@@ -106,7 +113,7 @@ class SceneProbe:
         other = "its config.json is of another probe"
         state = read_tensors(folder / WEIGHTS, head.state_dict(), other=other, shapes=CONFIG)
         head.load_state_dict(state)
-        return cls(config, head.to(pick_device(device)).eval().requires_grad_(False))
+        return config, head
 
 
 class Keeper(NamedTuple):

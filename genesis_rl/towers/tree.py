@@ -6,13 +6,11 @@ by side, and an interrupted one goes on.
 """
 
 import json
-import shutil
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import filelock
 import numpy as np
 from tqdm import tqdm
 
@@ -28,7 +26,7 @@ from genesis_rl.data.shapestacks_files import (
     label_map,
     write_split,
 )
-from genesis_rl.files import new_file, new_folder
+from genesis_rl.files import new_file, new_folder, private_folder
 from genesis_rl.towers.plan import Plan, RenderConfig, split_of
 from genesis_rl.towers.record import Recorder, Recording, Tally
 from genesis_rl.towers.simulation import STEPS, Agreement
@@ -65,7 +63,6 @@ def record_tree(config: RenderConfig) -> TreeReport:
     _prepare(out, plan)
     there = _complete(out)
     todo = [number for number in plan.job if str(plan.scenario(number)) not in there]
-    _sweep(out, {str(plan.scenario(number)) for number in todo})
     cameras = len(config.cameras)
     bar = tqdm(
         total=len(plan.job) * cameras,
@@ -108,14 +105,6 @@ def _prepare(out: Path, plan: Plan) -> None:
 def _complete(out: Path) -> set[str]:
     """Names of the scenarios that are there."""
     return {path.stem for path in (out / _SCENARIOS).glob("env_*.json")}
-
-
-def _sweep(out: Path, scenarios: set[str]) -> None:
-    """Remove what a killed job left of scenarios that are to be rendered again."""
-    for folder in (out / "recordings", out / "iseg"):
-        for path in folder.glob(".env_*"):
-            if path.name[1:].rpartition("-")[0] in scenarios:
-                shutil.rmtree(path, ignore_errors=True)
 
 
 class _TreeRecorder:
@@ -161,7 +150,7 @@ def _finish(out: Path, plan: Plan) -> TreeReport:
     there = len(names.keys() & _complete(out))
     if there < len(names):
         return TreeReport(there, len(names), {})
-    with filelock.FileLock(out / "meta" / ".lock"):
+    with private_folder(out / "splits", wait=True, argument="out"):
         records = {name: _read_record(out / _SCENARIOS / f"{name}.json") for name in names}
         for subset in SUBSETS:
             families = {"blocks_all": ("blocks",), "ccs_all": ("ccs",)}.get(

@@ -9,7 +9,15 @@ from typing import Any, ClassVar
 import torch
 
 from genesis_rl.checkpoint import as_tuple, load_weights
-from genesis_rl.files import new_file, new_folder, read_json, recover_folder
+from genesis_rl.files import (
+    PRIVATE,
+    FolderLock,
+    current_folder,
+    new_file,
+    new_folder,
+    read_folder,
+    read_json,
+)
 from genesis_rl.geco import GecoConfig
 from genesis_rl.models import MODELS
 from genesis_rl.process import hardware, versions
@@ -89,17 +97,40 @@ class TrainingFolder:
     #: The settings that make a run another one: neither a schedule nor a folder's name.
     identity: ClassVar[tuple[str, ...]]
 
-    def __init__(self, out: Path, settings: dict[str, Any], *, resume: bool) -> None:
+    def __init__(
+        self, out: Path, settings: dict[str, Any], *, resume: bool, main: bool = True
+    ) -> None:
         """Look at the folder; neither overwrite a run nor resume one as another.
 
+        Args:
+            out: the folder.
+            settings: what train.json is to hold.
+            resume: whether a run there is to be resumed.
+            main: whether this is the process, of several that train together, that writes files.
+
         Raises:
-            ValueError: if it holds a run and ``resume`` is off, or another run and it is on.
+            ValueError: if it holds a run and ``resume`` is off, or another run and it is on, or if
+                another process writes it.
         """
         self.out, self.settings = out, settings
-        self.last = recover_folder(out / "last")
-        self.best = recover_folder(out / "best")
-        self.started = (self.last / STATE).is_file()
-        if self.last.exists() and not resume:
+        self.last, self.best = out / "last", out / "best"
+        self._resume = resume
+        self._lock = FolderLock(out)
+        if main and (out / PRIVATE).exists():  # find out now, not after loading the data
+            with self._lock:
+                pass
+        self.check()
+
+    def check(self) -> None:
+        """Compare the run in the folder with this one.
+
+        Raises:
+            ValueError: if this one must not be written there.
+        """
+        out, settings = self.out, self.settings
+        last = current_folder(self.last)
+        self.started = (last / STATE).is_file()
+        if last.exists() and not self._resume:
             raise ValueError(
                 f"out {out} already holds a run; add --resume to go on with it, or choose another."
             )
@@ -116,6 +147,19 @@ class TrainingFolder:
         """The settings of the run that lies there."""
         stored: dict[str, Any] = read_json(self.out / SETTINGS)
         return stored
+
+    def lock(self) -> None:
+        """Keep other processes from writing the folder until `unlock`.
+
+        Raises:
+            ValueError: if another process writes it.
+            OSError: if it cannot be written.
+        """
+        self._lock.acquire()
+
+    def unlock(self) -> None:
+        """Let other processes write the folder."""
+        self._lock.release()
 
     def write_settings(self) -> None:
         """Write train.json."""
@@ -149,14 +193,18 @@ class TrainingFolder:
         Raises:
             ValueError: if a file is damaged.
         """
-        load_weights(model, self.last)
-        try:
-            state: dict[str, Any] = torch.load(
-                self.last / STATE, map_location=device, weights_only=True
-            )
-        except Exception as error:  # torch raises many kinds for a damaged file
-            raise ValueError(f"{self.last / STATE} is damaged: {error}") from error
-        return state
+
+        def read(last: Path) -> dict[str, Any]:
+            load_weights(model, last)
+            try:
+                state: dict[str, Any] = torch.load(
+                    last / STATE, map_location=device, weights_only=True
+                )
+            except Exception as error:  # torch raises many kinds for a damaged file
+                raise ValueError(f"{last / STATE} is damaged: {error}") from error
+            return state
+
+        return read_folder(self.last, read)
 
 
 class RunFolder(TrainingFolder):
@@ -164,9 +212,9 @@ class RunFolder(TrainingFolder):
 
     identity = ("model_name", "model", "data", "data_options", "seed", "batch_size", "objective")
 
-    def __init__(self, config: PretrainConfig) -> None:
+    def __init__(self, config: PretrainConfig, *, main: bool = True) -> None:
         """Look at the folder; unlike `TrainingFolder`, refuse to resume where there is no run."""
-        super().__init__(config.out, settings(config), resume=config.resume)
+        super().__init__(config.out, settings(config), resume=config.resume, main=main)
         if config.resume and not self.started:
             raise ValueError(f"out {config.out} holds no checkpoint to resume (no last/{STATE}).")
 

@@ -153,7 +153,7 @@ class Trainer(StepTrainer):
                 f"{self.accelerator.num_processes} processes."
             )
         keep_freed_memory()
-        folder = RunFolder(config)
+        folder = RunFolder(config, main=self.main)
         start = None if config.init is None or folder.started else _load(config.init)
         with self.accelerator.main_process_first():
             self.train_data = config.open_data("train")

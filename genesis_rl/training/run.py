@@ -9,7 +9,7 @@ import torch
 
 from genesis_rl import log
 from genesis_rl.checkpoint import CONFIG, Pretrained, load_pretrained
-from genesis_rl.files import read_json, recover_folder
+from genesis_rl.files import current_folder, read_json
 from genesis_rl.training.config import PretrainConfig
 from genesis_rl.training.folder import SETTINGS, parse_settings
 
@@ -88,7 +88,7 @@ class Run:
     @property
     def checkpoints(self) -> list[Literal["best", "last"]]:
         """Those that there are: the best validation's model first, then the last one."""
-        return [w for w in _CHECKPOINTS if (recover_folder(self.folder / w) / CONFIG).is_file()]
+        return [w for w in _CHECKPOINTS if (current_folder(self.folder / w) / CONFIG).is_file()]
 
     def load(
         self,
@@ -121,7 +121,7 @@ class Run:
 def _model_of_checkpoint(folder: Path) -> str | None:
     """The model's name from a checkpoint: the settings of older runs lack it."""
     for name in _CHECKPOINTS:
-        path = recover_folder(folder / name) / CONFIG
+        path = current_folder(folder / name) / CONFIG
         if path.is_file():
             recorded: str | None = _read(path).get("model")
             return recorded

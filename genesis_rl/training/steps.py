@@ -141,13 +141,19 @@ class StepTrainer(ABC):
         self._window: list[Tensor] = []
         self._stop = StopSignal()
         self._stopping = False
-        if self.main:
-            folder.write_settings()
-        if folder.started:
-            state = folder.load_last(model, next(model.parameters()).device)
-            for name, holder in self._stateful.items():
-                holder.load_state_dict(state[name])
-            self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
+        try:
+            if self.main:
+                folder.lock()
+                folder.check()  # again: another process may have written it before the lock
+                folder.write_settings()
+            if folder.started:
+                state = folder.load_last(model, next(model.parameters()).device)
+                for name, holder in self._stateful.items():
+                    holder.load_state_dict(state[name])
+                self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
+        except BaseException:
+            folder.unlock()
+            raise
 
     # ---- what a training says ------------------------------------------------------------------
 
@@ -193,6 +199,14 @@ class StepTrainer(ABC):
         Raises:
             NonFiniteError: naming the step and the term.
         """
+        try:
+            if self.main:
+                self.folder.lock()
+            return self._run()
+        finally:
+            self.folder.unlock()
+
+    def _run(self) -> dict[str, float]:
         config = self.config
         log = RunLog(
             self.folder.out,

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genesis_rl.files import read_json, recover_folder
+from genesis_rl.files import current_folder, read_folder, read_json
 from genesis_rl.set_layers import SlotScale
 from genesis_rl.slots import check_shape
 from genesis_rl.weights import (
@@ -290,7 +290,12 @@ class WorldModel(nn.Module):
             ValueError: if no world model lies there, it is damaged, or it was trained on the slots
                 of another encoder.
         """
-        folder = _find(folder)
+        model = read_folder(_find(folder), lambda place: cls._read(place, encoder_fingerprint))
+        return model.to(pick_device(device)).eval()
+
+    @classmethod
+    def _read(cls, folder: Path, encoder_fingerprint: str | None) -> Self:
+        """Read a world model's folder, to the CPU."""
         path = folder / CONFIG
         data = read_json(path)
         if not isinstance(data, dict) or data.get("kind") != _KIND:
@@ -313,13 +318,13 @@ class WorldModel(nn.Module):
                 " wanted the encoder that it was trained with."
             )
         load_weights(model, folder)
-        return model.to(pick_device(device)).eval()
+        return model
 
 
 def _find(path_or_name: str | os.PathLike[str]) -> Path:
     path = Path(path_or_name).expanduser()
     for folder in (path, path / "best", path / "last"):
-        if (recover_folder(folder) / CONFIG).is_file():
+        if (current_folder(folder) / CONFIG).is_file():
             return folder
     coming_along = shipped_folder(str(path_or_name), world_models=True)
     if coming_along is None or path.exists():

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import filelock
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -17,7 +16,7 @@ from tqdm import tqdm
 from genesis_rl.alignment import SlotAligner
 from genesis_rl.data.cache import data_root
 from genesis_rl.data.transitions import Transitions
-from genesis_rl.files import new_folder, recover_folder
+from genesis_rl.files import new_folder, private_folder
 from genesis_rl.metrics.features import digest
 from genesis_rl.perception import SlotEncoder
 from genesis_rl.world_model.actions import ActionSpec
@@ -62,14 +61,14 @@ def encode(
     cache = cache or data_root() / "slots"
     name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
     folder = cache / name
-    cache.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(cache / f".{name}.lock"):
-        if not recover_folder(folder).is_dir():
-            features = _infer(transitions, encoder)
-            if align:
-                _align(features, transitions.first, encoder.latent_sizes)
-            with new_folder(folder) as temporary:
-                np.save(temporary / _FEATURES, features)
+    if not folder.is_dir():
+        with private_folder(folder, wait=True, argument="cache"):
+            if not folder.is_dir():
+                features = _infer(transitions, encoder)
+                if align:
+                    _align(features, transitions.first, encoder.latent_sizes)
+                with new_folder(folder) as temporary:
+                    np.save(temporary / _FEATURES, features)
     try:
         kept: Floats = np.load(folder / _FEATURES)
     except (OSError, ValueError, EOFError) as error:

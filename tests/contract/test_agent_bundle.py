@@ -140,12 +140,21 @@ def test_the_folder_of_a_run_gives_its_best_agent(saved: Path, tmp_path: Path) -
     run = tmp_path / "run"
     shutil.copytree(saved, run / "last")
     edit(run / "last" / "agent.json", steps=20)
-    shutil.copytree(saved, run / "best.old")  # as a kill in the middle of saving leaves it
-    edit(run / "best.old" / "agent.json", steps=10)
+    private = run / ".best.genesis_rl"  # as a kill in the middle of saving leaves it
+    shutil.copytree(saved, private / "old")
+    (private / "owner.json").write_text('{"made_by": "genesis_rl"}')
+    edit(private / "old" / "agent.json", steps=10)
     agent = load_agent(run)
     agent.venv.close()
     assert agent.metadata["steps"] == 10
-    assert (run / "best").is_dir()
+    assert (private / "old").is_dir() and not (run / "best").exists()
+
+
+def test_loading_an_agent_leaves_a_neighbour_alone(saved: Path, tmp_path: Path) -> None:
+    shutil.copytree(saved, tmp_path / "runs" / "agent.old")
+    with pytest.raises(ValueError, match="agent does not exist"):
+        load_agent(tmp_path / "runs" / "agent")
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["agent.old"]
 
 
 def edit(path: Path, **changes: Any) -> None:

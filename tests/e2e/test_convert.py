@@ -96,7 +96,7 @@ def test_a_killed_conversion_goes_on(tmp_path: Path, run_program: Any) -> None:
     killed = tmp_path / "killed"
     command = [sys.executable, "-c", code, *flags, "--out", str(killed)]
     process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    journal = killed / ".train.partial" / "journal.json"
+    journal = killed / ".train.genesis_rl" / "partial" / "journal.json"
     deadline = time.monotonic() + 60
     while not journal.exists() and time.monotonic() < deadline:
         time.sleep(0.002)

@@ -110,12 +110,21 @@ def test_best_comes_before_last(tmp_path: Path) -> None:
     assert load(str(tmp_path), device="cpu").config.num_slots == 4
 
 
-def test_a_save_that_was_killed_is_healed_by_loading(tmp_path: Path) -> None:
+def test_a_save_that_was_killed_can_be_loaded_and_is_not_touched(tmp_path: Path) -> None:
     save_pretrained(build(), tmp_path / "last")
-    save_pretrained(build(num_slots=4), tmp_path / "best")
-    (tmp_path / "best").rename(tmp_path / "best.old")  # a kill between two renames
+    private = tmp_path / ".best.genesis_rl"  # as a kill between two renames leaves it
+    save_pretrained(build(num_slots=4), private / "old")
+    (private / "owner.json").write_text('{"made_by": "genesis_rl"}')
     assert load(tmp_path, device="cpu").config.num_slots == 4
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["best", "last"]
+    assert load(tmp_path / "best", device="cpu").config.num_slots == 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == [private.name, "last"]
+
+
+def test_loading_leaves_a_neighbour_alone(tmp_path: Path) -> None:
+    save_pretrained(build(), tmp_path / "eyes.old")
+    with pytest.raises(ValueError, match="eyes"):
+        load(tmp_path / "eyes", device="cpu")
+    assert [path.name for path in tmp_path.iterdir()] == ["eyes.old"]
 
 
 def test_fingerprints_see_weights_config_and_class() -> None:

@@ -202,11 +202,12 @@ def test_factors_cut_short_are_named(tmp_path: Path, keep: int) -> None:
 
 
 def test_remains_of_killed_processes_are_removed(tmp_path: Path) -> None:
-    remains = tmp_path / ".pack-abc"
-    remains.mkdir()
-    (remains / "images.npy").write_bytes(b"half")
+    remains = tmp_path / ".pack.genesis_rl"
+    (remains / "new").mkdir(parents=True)
+    (remains / "new" / "images.npy").write_bytes(b"half")
+    (remains / "owner.json").write_text('{"made_by": "genesis_rl"}')
     assert len(open_or_make(tmp_path / "pack", make)) == 5
-    assert not remains.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["pack"]
 
 
 def test_pickles_are_not_loaded(tmp_path: Path) -> None:

@@ -44,12 +44,12 @@ def whole(opengl: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def assert_same_trees(tree: Path, other: Path) -> None:
-    """The same files with the same content, locks aside."""
+    """The same files with the same content."""
     found, wanted = (
         {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
         for root in (tree, other)
     )
-    names = {name for name in found.keys() | wanted.keys() if not name.endswith(".lock")}
+    names = found.keys() | wanted.keys()
     assert not [name for name in sorted(names) if found.get(name) != wanted.get(name)]
 
 
@@ -183,9 +183,10 @@ def test_an_interrupted_tree_goes_on(
             record_tree(config)
     assert not (config.out / "splits").exists()
     # What a kill leaves that an interrupt does not: folders that were not renamed.
-    rest = config.out / "recordings" / f".{Plan(config).scenario(7)}-a1b2"
-    rest.mkdir(parents=True)
-    (rest / "rgb-half.png").touch()
+    rest = config.out / "recordings" / f".{Plan(config).scenario(7)}.genesis_rl"
+    (rest / "new").mkdir(parents=True)
+    (rest / "new" / "rgb-half.png").touch()
+    (rest / "owner.json").write_text('{"made_by": "genesis_rl"}')
     record_tree(config)
     assert_same_trees(config.out, whole)
 

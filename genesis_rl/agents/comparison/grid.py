@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -20,7 +19,7 @@ from genesis_rl.agents.env_maker import EnvMaker
 from genesis_rl.agents.evaluation import evaluate_agent
 from genesis_rl.agents.learning import AgentTrainer, TrainingError
 from genesis_rl.envs import TASKS
-from genesis_rl.files import new_file, read_json
+from genesis_rl.files import FolderLock, new_file, read_json
 from genesis_rl.process import StoppedError, StopSignal
 
 RECORD = "run.json"
@@ -71,6 +70,16 @@ class CompareConfig:
                 f"obs {self.obs} are named {labels}; wanted encoders whose folders have different "
                 "names."
             )
+
+
+class RestartedTrainer(AgentTrainer):
+    """A training that starts over in a folder with an unfinished one.
+
+    Nothing is deleted: saved agents and the log are replaced, and other files are left alone.
+    """
+
+    def _check_folder(self) -> None:
+        """Accept the unfinished run."""
 
 
 class Run(NamedTuple):
@@ -130,10 +139,16 @@ def train_all(config: CompareConfig, report: Callable[[str], None]) -> list[dict
         The records of all runs that ended well, in the grid's order.
 
     Raises:
-        ValueError: if a run cannot start, or the folder holds one of other settings.
+        ValueError: if a run cannot start, or the folder holds one of other settings, or another
+            process writes it.
         TrainingError: if runs failed, after all others have ended.
         StoppedError: if SIGTERM came.
     """
+    with FolderLock(config.out):
+        return _train_all(config, report)
+
+
+def _train_all(config: CompareConfig, report: Callable[[str], None]) -> list[dict[str, Any]]:
     grid = runs(config)
     missing = [run for run in grid if read_record(run) is None]
     _check(missing)
@@ -221,8 +236,7 @@ def _attempt(run: Run, episodes: int) -> str | None:
 def _do(run: Run, episodes: int) -> None:
     """Train, unless that has ended, and score; write the record."""
     if not _is_trained(run):
-        shutil.rmtree(run.folder, ignore_errors=True)
-        trainer = AgentTrainer(run.config)
+        trainer = RestartedTrainer(run.config)
         trainer.run()
         if trainer.stopped:
             raise StoppedError(f"stopped in {run.folder}")
@@ -332,7 +346,7 @@ def _work(run: Run, episodes: int) -> None:
     """What a process does; its problem goes where its output goes."""
     try:
         problem = _attempt(run, episodes)
-    except StoppedError as error:
+    except (StoppedError, OSError) as error:
         problem = str(error)
     if problem is not None:
         sys.exit(problem)

@@ -1,7 +1,6 @@
 """Practising in dreams against practising in reality with as many real steps, over seeds."""
 
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +10,13 @@ import numpy as np
 
 from genesis_rl import log
 from genesis_rl.agents.bundle import SETTINGS
+from genesis_rl.agents.comparison.grid import RestartedTrainer
 from genesis_rl.agents.comparison.summary import show_success, success_cell
 from genesis_rl.agents.config import AgentConfig, EvaluationConfig
 from genesis_rl.agents.dreaming.config import DreamConfig
 from genesis_rl.agents.dreaming.trainer import DREAM, DreamTrainer
 from genesis_rl.agents.evaluation import evaluate_agent
-from genesis_rl.agents.learning import AgentTrainer
-from genesis_rl.files import new_file
+from genesis_rl.files import FolderLock, new_file
 from genesis_rl.process import StoppedError
 from genesis_rl.visualize import curves
 
@@ -40,10 +39,16 @@ def compare(config: DreamConfig, report: Callable[[str], None]) -> dict[str, Any
         What the summary holds: ``tables`` for the page of results and all ``runs``.
 
     Raises:
-        ValueError: if a run cannot start, or the folder holds one of other settings.
+        ValueError: if a run cannot start, or the folder holds one of other settings, or another
+            process writes it.
         TrainingError: if a run fails.
         StoppedError: if SIGTERM came.
     """
+    with FolderLock(config.out):
+        return _compare(config, report)
+
+
+def _compare(config: DreamConfig, report: Callable[[str], None]) -> dict[str, Any]:
     records = []
     for seed in config.seeds:
         dreamt = _dream(replace(config, seed=seed, out=config.out / "dreams" / str(seed)))
@@ -101,8 +106,7 @@ def _practise_really(agent: AgentConfig, config: DreamConfig, *, first: bool) ->
                 f"{agent.out} holds a run of other settings; wanted the same, or another out."
             )
         return kept
-    shutil.rmtree(agent.out, ignore_errors=True)
-    trainer = AgentTrainer(agent)
+    trainer = RestartedTrainer(agent)
     trainer.run()
     if trainer.stopped:
         raise StoppedError(f"stopped in {agent.out}")

@@ -45,6 +45,14 @@ class DreamTrainer(AgentTrainer):
         """
         self._dream_config = config
         super().__init__(config.agent)
+        try:
+            self._resume(config)
+        except BaseException:
+            self.close()
+            raise
+
+    def _resume(self, config: DreamConfig) -> None:
+        """Load the agent in the folder, if there is one, and write the settings."""
         for name in self.figures:
             home = recover_agent(config.out / name)
             if home is not None:
