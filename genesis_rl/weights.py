@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from genesis_rl.files import new_file, read_json, recover_folder
-from genesis_rl.frames import Preprocessing
+from genesis_rl.frames import Preprocessing, as_preprocessing
 from genesis_rl.hub import DownloadOptions, download, is_repository
 from genesis_rl.slots import SceneModel
 
@@ -66,8 +66,10 @@ def write_model(
     Raises:
         OSError: if the folder cannot be written.
     """
+    known: Preprocessing | None = getattr(model, "preprocessing", None)
     if preprocessing is None:
-        preprocessing = getattr(model, "preprocessing", None) or Preprocessing()
+        preprocessing = known or Preprocessing()
+    preprocessing = as_preprocessing(preprocessing)
     model_config: Any = model.config
     config = {
         **(extra or {}),

@@ -13,6 +13,7 @@ from genesis_rl.agents.config import AgentConfig, EvaluationConfig
 from genesis_rl.agents.evaluation import evaluate_agent
 from genesis_rl.agents.learning import AgentTrainer
 from genesis_rl.checkpoint import load
+from genesis_rl.checks import check_integers
 from genesis_rl.data import open_dataset
 from genesis_rl.files import new_file
 from genesis_rl.presets import DEMO_WORLD, PRESETS
@@ -68,9 +69,7 @@ class DemoConfig:
         for name in ("pretrain_minutes", "agent_minutes"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; wanted a value > 0.")
-        for name in ("train_scenes", "test_scenes", "episodes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; wanted at least 1.")
+        check_integers(self, 1, "train_scenes", "test_scenes", "episodes")
 
     @property
     def world(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import json
 import os
 import shutil
 import tempfile
+import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -26,6 +27,8 @@ from typing import IO, Any, Self
 
 import numpy as np
 import numpy.typing as npt
+
+from genesis_rl.frames import Preprocessing, as_preprocessing
 
 _FORMAT = 1
 
@@ -65,6 +68,39 @@ class Pack:
         height, width = self.images.shape[1:3]
         masks = "with" if self.masks is not None else "without"
         return f"Pack({len(self)} images of {height}x{width}, {masks} masks, {self.folder})"
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """How the images were brought to their size, as meta.json records it; None if unknown.
+
+        Raises:
+            ValueError: if meta.json records a resize that this version does not have.
+        """
+        settings = self.meta.get("settings")  # older recordings have it among their settings
+        older = settings.get("resize") if isinstance(settings, dict) else None
+        resize = self.meta.get("resize", older)
+        try:
+            return None if resize is None else as_preprocessing(resize)
+        except (TypeError, ValueError) as error:
+            raise _broken(self.folder / "meta.json", str(error)) from error
+
+    def check_preprocessing(self, preprocessing: Preprocessing, encoder: str) -> None:
+        """Warn if an encoder resizes frames in another way than these images were resized.
+
+        Args:
+            preprocessing: the encoder's.
+            encoder: name of the encoder, for the message.
+        """
+        own = self.preprocessing
+        # Images that needed no resizing come through every way of resizing unchanged.
+        if own is None or own.resize in ("none", preprocessing.resize):
+            return
+        warnings.warn(
+            f"{self.folder} was made with resize {own.resize!r}, but {encoder} resizes frames by"
+            f" {preprocessing.resize!r}: its slots of these images are not those of the frames"
+            " themselves. Use one resize for both.",
+            stacklevel=3,
+        )
 
     @property
     def factors(self) -> dict[str, npt.NDArray[Any]]:

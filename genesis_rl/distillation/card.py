@@ -72,8 +72,9 @@ def student_card(
         ),
         f"## Training\n\n{report['steps']:,} updates in {report['minutes']:.1f} minutes, seed "
         f"{report['settings']['seed']}.",
-        "## Limits\n\nIt knows the images of its distillation only, and every flaw of its teacher "
-        "is its own. Not for anything that people's safety depends on.",
+        f"## Limits\n\nFrames are brought to {size} x {size} px "
+        f"({loaded.preprocessing.resize}). It knows the images of its distillation only, and every "
+        "flaw of its teacher is its own. Not for anything that people's safety depends on.",
     )
     return f"---\n{front}\n---\n\n" + "\n\n".join(sections) + "\n"
 

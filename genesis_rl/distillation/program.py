@@ -53,6 +53,7 @@ def distill(config: DistillConfig) -> dict[str, Any]:
                 f"data has {split} images of {pack.images.shape[1]} px; the teacher takes "
                 f"{student.config.image_size} px."
             )
+        pack.check_preprocessing(teacher.preprocessing, f"teacher {config.teacher}")
     encoder = SlotEncoder(model, device=device, preprocessing=teacher.preprocessing)
     trainer = DistillTrainer(config, student, encoder.model, fingerprint(model), packs)
     trainer.run()

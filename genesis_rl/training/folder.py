@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 
 import torch
 
-from genesis_rl.checkpoint import as_tuple, load_weights
+from genesis_rl.checkpoint import CONFIG, as_tuple, load_weights
 from genesis_rl.files import new_file, new_folder, read_json, recover_folder
+from genesis_rl.frames import Preprocessing, as_preprocessing
 from genesis_rl.geco import GecoConfig
 from genesis_rl.models import MODELS
 from genesis_rl.process import hardware, versions
@@ -173,3 +174,11 @@ class RunFolder(TrainingFolder):
     def _stored(self) -> dict[str, Any]:
         # Runs of before it was recorded say the model's name in their checkpoints only.
         return {"model_name": self.settings["model_name"]} | super()._stored()
+
+    def last_preprocessing(self) -> Preprocessing:
+        """Return the preprocessing of the last checkpoint's model.
+
+        Raises:
+            ValueError: if its config.json is damaged.
+        """
+        return as_preprocessing(read_json(self.last / CONFIG).get("preprocessing", "stretch"))

@@ -19,6 +19,7 @@ from genesis_rl.agents.encoders import load_encoder
 from genesis_rl.agents.env_maker import EnvMaker
 from genesis_rl.agents.evaluation import evaluate_agent
 from genesis_rl.agents.learning import AgentTrainer, TrainingError
+from genesis_rl.checks import check_integers
 from genesis_rl.envs import TASKS
 from genesis_rl.files import new_file, read_json
 from genesis_rl.process import StoppedError, StopSignal
@@ -62,9 +63,7 @@ class CompareConfig:
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
                 raise ValueError(f"{name} is {values}; wanted one or more, each once.")
-        for name in ("episodes", "jobs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; wanted at least 1.")
+        check_integers(self, 1, "episodes", "jobs")
         labels = [obs_label(obs) for obs in self.obs]
         if len(set(labels)) < len(labels):
             raise ValueError(
