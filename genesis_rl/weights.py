@@ -5,7 +5,6 @@ pickle is ever loaded from a user's path: weights are safetensors, everything el
 """
 
 import dataclasses
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from genesis_rl.files import new_file, read_json, recover_folder
+from genesis_rl.files import json_text, new_file, read_json, recover_folder
 from genesis_rl.frames import Preprocessing, as_preprocessing
 from genesis_rl.hub import DownloadOptions, download, is_repository
 from genesis_rl.slots import SceneModel
@@ -95,7 +94,7 @@ def write_module(
     Raises:
         OSError: if the folder cannot be written.
     """
-    text = json.dumps(config, indent=2) + "\n"
+    text = json_text(config, indent=2) + "\n"
     weights_of = {name for name, _ in module.named_parameters()}
     state = {
         name: (value.to(dtype) if dtype is not None and name in weights_of else value).contiguous()

@@ -34,7 +34,7 @@ from genesis_rl.checkpoint import (
     save_pretrained,
 )
 from genesis_rl.envs.slot_obs import InfoKey
-from genesis_rl.files import new_folder, read_json, recover_folder
+from genesis_rl.files import new_folder, read_json, recover_folder, write_json
 from genesis_rl.process import hardware
 
 FORMAT = 1
@@ -95,7 +95,7 @@ def save_agent(
                 preprocessing=encoder.preprocessing,
                 extra=encoder.metadata,
             )
-        (temporary / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
+        write_json(temporary / SETTINGS, settings)
 
 
 def load_agent(

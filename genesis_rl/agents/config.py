@@ -3,7 +3,7 @@
 import json
 import math
 from dataclasses import asdict, dataclass, field, replace
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, Self, cast, get_args, get_type_hints
 
@@ -348,7 +348,9 @@ def _check_positive(config: Any, *names: str, whole: bool = False) -> None:
     """Refuse values that are not above 0 (or not finite); whole numbers start at 1."""
     for name in names:
         value = getattr(config, name)
-        if whole and (isinstance(value, bool) or not isinstance(value, Integral) or value < 1):
-            raise ValueError(f"{name} is {value!r}; wanted a whole number >= 1.")
+        if not isinstance(value, Real) or isinstance(value, bool):
+            raise TypeError(f"{name} must be a number > 0, got {value!r}.")
+        if whole and (not isinstance(value, Integral) or value < 1):
+            raise ValueError(f"{name} is {value}; wanted a whole number >= 1.")
         if not 0 < value < math.inf:
             raise ValueError(f"{name} is {value}; wanted a value > 0.")

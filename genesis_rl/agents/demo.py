@@ -15,7 +15,7 @@ from genesis_rl.agents.learning import AgentTrainer
 from genesis_rl.checkpoint import load
 from genesis_rl.checks import check_integers
 from genesis_rl.data import open_dataset
-from genesis_rl.files import new_file
+from genesis_rl.files import write_json
 from genesis_rl.presets import DEMO_WORLD, PRESETS
 from genesis_rl.process import StoppedError
 from genesis_rl.report import Report
@@ -156,8 +156,7 @@ def run(config: DemoConfig) -> Path:
         "agent": {**acting, "steps": learner.model.num_timesteps, "seconds": acted},
         "machine": {"threads": torch.get_num_threads(), "torch": torch.__version__},
     }
-    with new_file(config.out / "figures.json") as temporary:
-        temporary.write_text(json.dumps(figures, indent=2) + "\n")
+    write_json(config.out / "figures.json", figures)
     return _report(config, figures)
 
 

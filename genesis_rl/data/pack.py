@@ -28,6 +28,7 @@ from typing import IO, Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from genesis_rl.files import json_text
 from genesis_rl.frames import Preprocessing, as_preprocessing
 
 _FORMAT = 1
@@ -345,7 +346,7 @@ class PackWriter:
         if self._factors:
             joined = {name: np.concatenate(parts) for name, parts in self._factors.items()}
             np.savez(self._temporary / "factors.npz", **joined)  # type: ignore[arg-type]
-        text = json.dumps(meta, indent=2) + "\n"
+        text = json_text(meta, indent=2) + "\n"
         (self._temporary / "meta.json").write_text(text, encoding="utf-8")
         # mkdtemp makes the folder private; a data set is shared like any other new folder.
         umask = os.umask(0)

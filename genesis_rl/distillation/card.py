@@ -5,7 +5,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from genesis_rl.checkpoint import Pretrained
-from genesis_rl.text_tables import markdown
+from genesis_rl.text_tables import figure, markdown
 from genesis_rl.training.folder import without_machine
 
 
@@ -79,5 +79,5 @@ def student_card(
     return f"---\n{front}\n---\n\n" + "\n\n".join(sections) + "\n"
 
 
-def _rows(scores: dict[str, float]) -> list[tuple[str, str]]:
-    return [(name, f"{value:.4f}") for name, value in scores.items()]
+def _rows(scores: dict[str, float | None]) -> list[tuple[str, str]]:
+    return [(name, figure(value, 4)) for name, value in scores.items()]

@@ -29,7 +29,7 @@ from genesis_rl.export.parity import (
     measure_latency,
     open_session,
 )
-from genesis_rl.files import new_file
+from genesis_rl.files import json_text, new_file
 from genesis_rl.frames import Preprocessing
 from genesis_rl.models.iodine import Iodine
 from genesis_rl.slots import SceneModel
@@ -249,9 +249,9 @@ def _metadata(name: str, model: SceneModel, preprocessing: Preprocessing | None)
     how = preprocessing or getattr(model, "preprocessing", None) or Preprocessing()
     return {
         "model": name,
-        "config": json.dumps(asdict(model.config)),
-        "latent_sizes": json.dumps(model.latent_sizes),
-        "preprocessing": json.dumps({**asdict(how), **form}),
+        "config": json_text(asdict(model.config)),
+        "latent_sizes": json_text(model.latent_sizes),
+        "preprocessing": json_text({**asdict(how), **form}),
         "fingerprint": fingerprint(model),
         "opset": str(_OPSET),
         "genesis_rl": __version__,

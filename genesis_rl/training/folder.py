@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 
 from genesis_rl.checkpoint import CONFIG, as_tuple, load_weights
-from genesis_rl.files import new_file, new_folder, read_json, recover_folder
+from genesis_rl.files import new_folder, read_json, recover_folder, write_json
 from genesis_rl.frames import Preprocessing, as_preprocessing
 from genesis_rl.geco import GecoConfig
 from genesis_rl.models import MODELS
@@ -120,8 +120,7 @@ class TrainingFolder:
 
     def write_settings(self) -> None:
         """Write train.json."""
-        with new_file(self.out / SETTINGS) as temporary:
-            temporary.write_text(json.dumps(self.settings, indent=2) + "\n")
+        write_json(self.out / SETTINGS, self.settings)
 
     def save_last(self, model: Any, card: Mapping[str, Any], state: Mapping[str, Any]) -> None:
         """Write the last checkpoint: the model and what going on from it takes."""

@@ -21,7 +21,7 @@ from genesis_rl.agents.evaluation import evaluate_agent
 from genesis_rl.agents.learning import AgentTrainer, TrainingError
 from genesis_rl.checks import check_integers
 from genesis_rl.envs import TASKS
-from genesis_rl.files import new_file, read_json
+from genesis_rl.files import read_json, write_json
 from genesis_rl.process import StoppedError, StopSignal
 
 RECORD = "run.json"
@@ -241,8 +241,7 @@ def _do(run: Run, episodes: int) -> None:
     )
     if scores["agent"]["success_rate"] is None:
         raise ValueError(f"env {run.task!r} reports no is_success; wanted one that does.")
-    with new_file(run.folder / RECORD) as temporary:
-        temporary.write_text(json.dumps(_record(run, scores), indent=2) + "\n")
+    write_json(run.folder / RECORD, _record(run, scores))
 
 
 def _is_trained(run: Run) -> bool:
