@@ -23,7 +23,7 @@ from genesis_rl.models.base import BaseModel, Noise
 from genesis_rl.models.distilled import sharp_masks
 from genesis_rl.models.prior import builds_scenes
 from genesis_rl.refinement import refine
-from genesis_rl.slots import Decoded, SceneModel, Slots, check_finite, check_shape
+from genesis_rl.slots import Decoded, SceneModel, Slots, check_finite, check_shape, check_slots
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -137,9 +137,9 @@ class SlotEncoder:
         self.device = pick_device(device)
         _enter_process(self.device)
         self.source: str | None = None
-        self.batch_size = batch_size
+        self.batch_size = int(batch_size)
         self.dtype: Precision = dtype
-        self.refine_steps = refine_steps
+        self.refine_steps = int(refine_steps)
         if isinstance(model, (str, os.PathLike)):
             name = os.path.expanduser(os.fspath(model))
             self.source = os.path.abspath(name) if os.path.isdir(name) else name
@@ -172,10 +172,10 @@ class SlotEncoder:
         self._arguments = {
             "device": str(device),
             "preprocessing": preprocessing and asdict(preprocessing),
-            "batch_size": batch_size,
+            "batch_size": self.batch_size,
             "dtype": dtype,
             "compile": compile,
-            "refine_steps": refine_steps,
+            "refine_steps": self.refine_steps,
         }
 
     def _compile(self) -> Callable[[Tensor], Slots]:
@@ -315,11 +315,7 @@ class SlotEncoder:
             TypeError: if ``slots`` is no Slots.
             ValueError: if a latent or a mask is not finite: the weights are broken.
         """
-        if not isinstance(slots, Slots):
-            raise TypeError(
-                "slots must be Slots, as a call of the encoder returns, got "
-                f"{type(slots).__name__}."
-            )
+        check_slots(slots)
         with torch.inference_mode(), self._precision():
             log_pi = sharp_masks(self._model, slots)
             check_finite(slots.z_m, slots.z_c, log_masks=log_pi)
@@ -431,7 +427,11 @@ def as_encoder(encoder: EncoderLike, *, device: str | torch.device = "auto") -> 
             and a loaded encoder is on another.
     """
     if isinstance(encoder, SlotEncoder):
-        if device != "auto" and pick_device(device) != encoder.device:
+        try:
+            fits = device == "auto" or pick_device(device) == encoder.device
+        except ValueError:  # no encoder can be there
+            fits = False
+        if not fits:
             raise ValueError(
                 f"device is {str(device)!r}, but the encoder given is on {encoder.device}; wanted "
                 "the device where the encoder is made, or none here."

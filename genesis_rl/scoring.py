@@ -141,13 +141,13 @@ def _score_images(
     images: dict[str, list[Tensor]] = {}
     objects: dict[str, list[Tensor]] = {}
     for x, masks in labelled_images(pack, config.num_images, device):
+        slots = refine(model, x, model.infer(x), config.refine_steps)
+        decoded = model.decode(slots)
+        check_finite(slots.z_m, slots.z_c, decoded.mu_x, log_masks=decoded.log_pi)
         terms = model.elbo(x, generator=generator)
         weights = metrics.log_weights(model, x, config.iw_samples, generator=generator)
         bounds = metrics.bounds(weights)
-        slots = refine(model, x, model.infer(x), config.refine_steps)
         labels = metrics.segment(sharp_masks(model, slots))
-        decoded = model.decode(slots)
-        check_finite(slots.z_m, slots.z_c, decoded.mu_x, log_masks=decoded.log_pi)
         scores = {
             "mse": (decoded.image - x).square().mean((1, 2, 3)),
             "nll": terms.nll,

@@ -97,6 +97,12 @@ class Slots:
         return torch.stack([row, col, area / (height * width)], dim=-1)
 
 
+def check_slots(slots: object) -> None:
+    """Raise TypeError unless ``slots`` are Slots."""
+    if not isinstance(slots, Slots):
+        raise TypeError(f"slots must be Slots, as infer returns, got {type(slots).__name__}.")
+
+
 class Decoded(NamedTuple):
     """Image-sized components: mu_x (B, K, 3, H, W) in [0, 1] and log_pi (B, K, 1, H, W) in nats."""
 

@@ -194,16 +194,28 @@ def pick_device(device: str | torch.device) -> torch.device:
     """Resolve "auto" to CUDA if there is any, else the CPU.
 
     Raises:
-        ValueError: if the device is unknown, or a GPU is asked for and there is none.
+        TypeError: if the device is neither a string nor a torch.device.
+        ValueError: if the device is unknown or not supported, or a GPU is asked for that does not
+            exist.
     """
+    if not isinstance(device, str | torch.device):
+        raise TypeError(f"device must be a string or a torch.device, got {device!r}.")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         chosen = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"device is {device!r}; wanted 'auto', 'cpu' or 'cuda'.") from error
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device is {str(device)!r}, but PyTorch sees no GPU; try 'cpu'.")
+    except RuntimeError:
+        chosen = None
+    if chosen is None or chosen.type not in ("cpu", "cuda"):
+        raise ValueError(
+            f"device is {str(device)!r}; wanted 'auto', 'cpu' or 'cuda' (or 'cuda:N')."
+        )
+    if chosen.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ValueError(f"device is {str(device)!r}, but PyTorch sees no GPU; try 'cpu'.")
+        count = torch.cuda.device_count()
+        if count and chosen.index is not None and chosen.index >= count:
+            raise ValueError(f"device is {str(device)!r}; wanted 'cuda:0' to 'cuda:{count - 1}'.")
     return chosen
 
 

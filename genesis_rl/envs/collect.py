@@ -262,7 +262,8 @@ def _make_vector(config: CollectConfig) -> AsyncVectorEnv | SyncVectorEnv:
     except (EOFError, ConnectionError) as error:
         raise ValueError(
             f"env {config.env!r} can be made in this process, but not in one of its own; wanted"
-            " module:id, with the module that registers it, or vec dummy."
+            " module:id, with the module that registers it, such as"
+            " genesis_rl:genesis_rl/ObjectGoal-v0, or vec dummy."
         ) from error
 
 

@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -59,6 +59,8 @@ class SlotObsOptions:
             value = getattr(self, name)
             if isinstance(value, str):
                 raise TypeError(f"{name} is the string {value!r}; wanted a sequence of strings.")
+            if not isinstance(value, Iterable) or not all(isinstance(v, str) for v in value):
+                raise TypeError(f"{name} must be a sequence of strings, got {value!r}.")
             object.__setattr__(self, name, tuple(value))
         for info_key in self.info_keys:
             if info_key not in get_args(InfoKey):
