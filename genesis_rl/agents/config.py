@@ -3,9 +3,10 @@
 import json
 import math
 from dataclasses import asdict, dataclass, field, replace
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, Self, cast, get_args, get_type_hints
+
+import numpy as np
 
 from genesis_rl.checks import check_integers
 from genesis_rl.envs.make import check_wrappers, parse_options
@@ -347,10 +348,10 @@ def _check_choice(config: Any, name: str) -> None:
 def _check_positive(config: Any, *names: str, whole: bool = False) -> None:
     """Refuse values that are not above 0 (or not finite); whole numbers start at 1."""
     for name in names:
-        value = getattr(config, name)
-        if not isinstance(value, Real) or isinstance(value, bool):
+        value: Any = getattr(config, name)
+        if type(value) is bool or not isinstance(value, int | float | np.number):
             raise TypeError(f"{name} must be a number > 0, got {value!r}.")
-        if whole and (not isinstance(value, Integral) or value < 1):
+        if whole and (not isinstance(value, int | np.integer) or value < 1):
             raise ValueError(f"{name} is {value}; wanted a whole number >= 1.")
         if not 0 < value < math.inf:
             raise ValueError(f"{name} is {value}; wanted a value > 0.")

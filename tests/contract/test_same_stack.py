@@ -43,7 +43,7 @@ def closing() -> Iterator[ExitStack]:
         yield stack
 
 
-CHANGES = {
+CHANGES: dict[str, dict[str, Any]] = {
     "encoder": {"encoder": "other"},
     "align": {"align": True},
     "refine_steps": {"encoder": "refined"},
