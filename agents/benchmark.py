@@ -7,14 +7,13 @@ Prints the shares of environments, encoder, acting and updating at each number o
 the bytes of an observation in rollout and replay buffers; writes JSON.
 """
 
-import json
 import sys
 from collections.abc import Sequence
 
 import tyro
 
 from genesis_rl.agents.benchmark import SpeedConfig, measure
-from genesis_rl.files import new_file
+from genesis_rl.files import write_json
 from genesis_rl.text_tables import as_text
 
 
@@ -29,8 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(result["hardware"])
     print(as_text(result["tables"]))
     if config.out is not None:
-        with new_file(config.out) as temporary:
-            temporary.write_text(json.dumps(result, indent=2) + "\n")
+        write_json(config.out, result)
     return 0
 
 

@@ -16,6 +16,7 @@ paths are resolved first, so that a symbolic link stays and its target is writte
 
 import errno
 import json
+import math
 import os
 import re
 import shutil
@@ -23,7 +24,7 @@ import socket
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -463,3 +464,39 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as JSON: {error}") from error
+
+
+def json_text(data: Any, *, indent: int | None = None) -> str:
+    """Return data as JSON that every reader takes: NaN and infinite numbers become null.
+
+    Args:
+        data: JSON data; paths become strings.
+        indent: spaces per level; None: one line.
+
+    Raises:
+        TypeError: if an entry has no form in JSON.
+    """
+    return json.dumps(_strict(data), indent=indent, allow_nan=False)
+
+
+def write_json(path: str | os.PathLike[str], data: Any) -> None:
+    """Write a JSON file as `json_text` has it, whole or not at all.
+
+    Raises:
+        TypeError: if an entry has no form in JSON.
+        OSError: if the file cannot be written.
+    """
+    text = json_text(data, indent=2) + "\n"
+    with new_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _strict(data: Any) -> Any:
+    """Replace what JSON has no form for: numbers that are not finite by null, paths by strings."""
+    if isinstance(data, Mapping):
+        return {key: _strict(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_strict(value) for value in data]
+    if isinstance(data, float) and not math.isfinite(data):
+        return None
+    return os.fspath(data) if isinstance(data, os.PathLike) else data

@@ -4,6 +4,7 @@ A layout names the axes of one frame in order: H, W, C (1 grey, 3 RGB or 4 RGBA 
 stack of frames of which the newest, the last, is taken. One more axis in front is the batch.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
@@ -51,6 +52,24 @@ class Preprocessing:
                 f'{image_size} and resize is "none"; wanted frames of that size, or '
                 'resize="stretch", "letterbox" or "crop".'
             )
+
+
+def as_preprocessing(value: Preprocessing | Mapping[str, Any] | str) -> Preprocessing:
+    """Return a Preprocessing, built where needed from its fields or from the name of its resize.
+
+    Raises:
+        TypeError: for a value of another type, or a field that Preprocessing does not have.
+        ValueError: for an unknown resize.
+    """
+    if isinstance(value, Preprocessing):
+        return value
+    if isinstance(value, str):
+        return Preprocessing(cast("Resize", value))
+    if isinstance(value, Mapping) and value.keys() <= {"resize"}:
+        return Preprocessing(**value)
+    raise TypeError(
+        f"preprocessing must be a Preprocessing or one of {get_args(Resize)}, got {value!r}."
+    )
 
 
 def infer_layout(shape: tuple[int, ...]) -> Layout:

@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from genesis_rl.files import naming_full_disk, new_file
+from genesis_rl.files import json_text, naming_full_disk, new_file
 
 FILE = "metrics.jsonl"
 
@@ -22,9 +22,9 @@ class RunLog:
     """Write a run's scalars and pictures below its folder.
 
     ``metrics.jsonl`` gets one object a line: ``step``, ``time`` (seconds since 1970) and the
-    scalars. Numbers that JSON does not know are written as the strings "nan", "inf" and "-inf",
-    which `read` turns back. Every line is handed to the system at once, so a killed run loses at
-    most the line it was writing, and that line is dropped when the log is opened again.
+    scalars. Numbers that JSON does not know are written as null, which `read` returns as NaN.
+    Every line is handed to the system at once, so a killed run loses at most the line it was
+    writing, and that line is dropped when the log is opened again.
 
     Args:
         folder: the run's folder, made if missing.
@@ -92,11 +92,9 @@ class RunLog:
         if taken := {"step", "time"} & values.keys():
             raise ValueError(f"values must not be named {sorted(taken)}: every line has these")
         numbers = {name: _number(value) for name, value in values.items()}
-        row = {"step": step, "time": round(time.time(), 3)} | {
-            name: value if math.isfinite(value) else str(value) for name, value in numbers.items()
-        }
+        row = {"step": step, "time": round(time.time(), 3)} | numbers
         with naming_full_disk(self._folder / FILE):
-            self._lines.write(json.dumps(row, allow_nan=False) + "\n")
+            self._lines.write(json_text(row) + "\n")
             if self._tensorboard is not None:
                 for name, value in numbers.items():
                     self._tensorboard.add_scalar(name, value, step)
@@ -139,7 +137,8 @@ class RunLog:
 def read(folder: str | os.PathLike[str]) -> list[dict[str, float]]:
     """Read the rows of a run's ``metrics.jsonl``, oldest first.
 
-    A line that a killed run left unfinished is left out.
+    A line that a killed run left unfinished is left out. Numbers that were not finite are NaN, or,
+    in logs of older versions, which have them as strings, what they were.
 
     Raises:
         ValueError: if the folder holds no such file.
@@ -147,15 +146,19 @@ def read(folder: str | os.PathLike[str]) -> list[dict[str, float]]:
     path = Path(folder) / FILE
     if not path.is_file():
         raise ValueError(f"folder must be a run with a {FILE}, got {str(folder)!r}")
-    return [
-        {name: float(value) if isinstance(value, str) else value for name, value in row.items()}
-        for row in _rows(path)
-    ]
+    return [{name: _parse(value) for name, value in row.items()} for row in _rows(path)]
 
 
 def _number(value: float) -> float:
     """Turn NumPy and PyTorch scalars into Python's, leaving integers exact."""
     return value if isinstance(value, int) else float(value)
+
+
+def _parse(value: Any) -> float:
+    """Return a number of the log; null and strings stand for what JSON has no form for."""
+    if value is None:
+        return math.nan
+    return float(value) if isinstance(value, str) else value
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
@@ -174,7 +177,7 @@ def _truncate(path: Path, last_step: int | None) -> None:
         return
     kept = [row for row in _rows(path) if last_step is None or row["step"] <= last_step]
     with new_file(path) as temporary:
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        temporary.write_text("".join(json_text(row) + "\n" for row in kept), encoding="utf-8")
 
 
 def _import_wandb() -> Any:

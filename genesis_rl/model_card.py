@@ -1,6 +1,5 @@
 """Model cards: what a model is and how good, with the front matter that the Hub reads."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from genesis_rl.checkpoint import Pretrained
 from genesis_rl.data import DATASETS
 from genesis_rl.doctor import Finding
 from genesis_rl.evaluation.tables import SECTIONS
+from genesis_rl.files import json_text
 from genesis_rl.text_tables import markdown
 from genesis_rl.training import PretrainConfig
 from genesis_rl.training.folder import settings
@@ -104,7 +104,7 @@ def model_card(
         "## Limits",
         _limits(config, loaded),
         "## Settings",
-        "```json\n" + json.dumps(public_settings(config), indent=2) + "\n```",
+        "```json\n" + json_text(public_settings(config), indent=2) + "\n```",
     )
     front = _front_matter(loaded, figures, data=data, title=title, license=license)
     return f"---\n{front}\n---\n\n" + "\n\n".join(sections) + "\n"

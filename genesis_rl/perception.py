@@ -2,6 +2,7 @@
 
 import copy
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
@@ -14,20 +15,20 @@ from torch import Tensor, nn
 
 from genesis_rl.blocks import fold_batch_norm
 from genesis_rl.checkpoint import fingerprint, load_pretrained, pick_device
+from genesis_rl.checks import check_integer
 from genesis_rl.editing import select
-from genesis_rl.frames import Layout, Preprocessing, White, to_images
+from genesis_rl.frames import Layout, Preprocessing, Resize, White, as_preprocessing, to_images
 from genesis_rl.metrics.segmentation import segment
 from genesis_rl.models.base import BaseModel, Noise
 from genesis_rl.models.distilled import sharp_masks
 from genesis_rl.models.prior import builds_scenes
 from genesis_rl.refinement import refine
-from genesis_rl.slots import Decoded, SceneModel, Slots, check_shape
+from genesis_rl.slots import Decoded, SceneModel, Slots, check_finite, check_shape, check_slots
 
 Precision = Literal["float32", "bfloat16"]
 
 # A process that was forked after this import has another id.
 _IMPORT_PID = os.getpid()
-_NOT_FINITE = "the model's latents are not finite; wanted weights of a sound training."
 
 
 def _enter_process(device: torch.device) -> None:
@@ -100,7 +101,7 @@ class SlotEncoder:
         model: str | os.PathLike[str] | SceneModel,
         *,
         device: str | torch.device = "auto",
-        preprocessing: Preprocessing | Mapping[str, Any] | None = None,
+        preprocessing: Preprocessing | Mapping[str, Any] | Resize | None = None,
         batch_size: int = 256,
         dtype: Precision = "float32",
         compile: bool = False,
@@ -111,8 +112,9 @@ class SlotEncoder:
         Args:
             model: folder of save_pretrained, hub id, or a model in memory.
             device: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:N".
-            preprocessing: how frames are resized; None takes what the checkpoint says, or
-                stretches for a model in memory.
+            preprocessing: how frames are resized, also by the name of the resize; None: as the
+                model was trained, and stretched if that is not known. Another way than the
+                model's is a warning.
             batch_size: most frames in one pass of the model.
             dtype: "bfloat16" infers under autocast: faster where the hardware has it, no longer
                 equal between batch sizes.
@@ -128,32 +130,36 @@ class SlotEncoder:
             ValueError: if the folder is no checkpoint, or another argument is not as described.
             RuntimeError: if a forked worker asks for CUDA.
         """
-        if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}; wanted at least 1.")
+        check_integer("batch_size", batch_size, 1)
         if dtype not in get_args(Precision):
             raise ValueError(f"dtype is {dtype!r}; wanted one of {get_args(Precision)}.")
-        if refine_steps < 0:
-            raise ValueError(f"refine_steps is {refine_steps}; wanted 0 or more.")
+        check_integer("refine_steps", refine_steps, 0)
         self.device = pick_device(device)
         _enter_process(self.device)
         self.source: str | None = None
-        self.batch_size = batch_size
+        self.batch_size = int(batch_size)
         self.dtype: Precision = dtype
-        self.refine_steps = refine_steps
-        saved = Preprocessing()
+        self.refine_steps = int(refine_steps)
         if isinstance(model, (str, os.PathLike)):
             name = os.path.expanduser(os.fspath(model))
             self.source = os.path.abspath(name) if os.path.isdir(name) else name
-            model, saved, _ = load_pretrained(self.source, device=self.device)
+            model = load_pretrained(self.source, device=self.device).model
         if not (isinstance(model, SceneModel) and isinstance(model, nn.Module)):
             raise TypeError(
                 f"model is {type(model).__name__}; wanted a path, a hub id or a scene model "
                 "(a torch module with config, infer, decode, elbo, log_weight and sample). To "
                 "rebuild an environment from its spec, wrap it with the path of a saved model."
             )
-        if isinstance(preprocessing, Mapping):
-            preprocessing = Preprocessing(**preprocessing)
-        self.preprocessing = preprocessing or saved
+        known: Preprocessing | None = getattr(model, "preprocessing", None)
+        if preprocessing is not None:
+            preprocessing = as_preprocessing(preprocessing)
+            if known not in (None, preprocessing):
+                warnings.warn(
+                    f"preprocessing is {preprocessing}, but the model was trained with {known}: "
+                    "its slots may be poor.",
+                    stacklevel=2,
+                )
+        self.preprocessing = preprocessing or known or Preprocessing()
         self.image_size: int = model.config.image_size
         self.num_slots: int = model.config.num_slots
         self.latent_sizes: tuple[int, int] = model.latent_sizes
@@ -166,10 +172,10 @@ class SlotEncoder:
         self._arguments = {
             "device": str(device),
             "preprocessing": preprocessing and asdict(preprocessing),
-            "batch_size": batch_size,
+            "batch_size": self.batch_size,
             "dtype": dtype,
             "compile": compile,
-            "refine_steps": refine_steps,
+            "refine_steps": self.refine_steps,
         }
 
     def _compile(self) -> Callable[[Tensor], Slots]:
@@ -225,6 +231,7 @@ class SlotEncoder:
 
         Raises:
             TypeError, ValueError: if frames are no images, or not of a size that can be taken.
+            ValueError: if a latent or a mask is not finite: the weights are broken.
             RuntimeError: on CUDA in a forked worker.
         """
         return self._see(frames, layout, white)[1]
@@ -252,6 +259,7 @@ class SlotEncoder:
             for first in range(0, len(x), self.batch_size):
                 part = slice(first, first + self.batch_size)
                 log_p = model.log_responsibilities(x[part], model.decode(select(slots, part)))
+                check_finite(log_masks=log_p)
                 labels.append(segment(log_p).byte())
         return torch.cat(labels).cpu().numpy()
 
@@ -272,11 +280,13 @@ class SlotEncoder:
                 refine(self._model, chunk, infer(chunk), self.refine_steps)
                 for chunk in x.split(self.batch_size)
             ]
-            return x, Slots(
+            slots = Slots(
                 torch.cat([part.z_m for part in parts]).float(),
                 torch.cat([part.z_c for part in parts]).float(),
                 torch.cat([part.log_pi for part in parts]).float(),
             )
+            check_finite(slots.z_m, slots.z_c, log_masks=slots.log_pi)
+        return x, slots
 
     def features(
         self,
@@ -300,12 +310,18 @@ class SlotEncoder:
 
         Returns:
             float32, (B, K, S, S). A student's own masks are coarse: its latents are decoded.
+
+        Raises:
+            TypeError: if ``slots`` is no Slots.
+            ValueError: if a latent or a mask is not finite: the weights are broken.
         """
+        check_slots(slots)
         with torch.inference_mode(), self._precision():
             log_pi = sharp_masks(self._model, slots)
+            check_finite(slots.z_m, slots.z_c, log_masks=log_pi)
             return log_pi[:, :, 0].float().exp().cpu().numpy()
 
-    def decode(self, features: Tensor) -> Decoded:
+    def decode(self, features: Tensor | npt.NDArray[np.floating[Any]]) -> Decoded:
         """Draw slots for which there may be no frame: the way back from `features`.
 
         The masks come from the latents alone; a MONet draws them by its component decoder, as it
@@ -318,9 +334,12 @@ class SlotEncoder:
             Components and masks of B scenes, float32 on ``device``; their ``image`` is the frame.
 
         Raises:
-            ValueError: if there are not K slots, or too few features.
+            TypeError: if ``features`` is neither a tensor nor an array.
+            ValueError: if there are not K slots, too few features, or a value is not finite.
         """
         d_m, d_c = self.latent_sizes
+        if isinstance(features, np.ndarray):
+            features = torch.from_numpy(features)
         check_shape(features, (None, self.num_slots, None), "features")
         if features.shape[2] < d_m + d_c:
             raise ValueError(f"features is {features.shape[2]} wide; wanted at least {d_m + d_c}.")
@@ -333,10 +352,12 @@ class SlotEncoder:
                 slots = Slots(z_m, z_c, no_masks)
                 redraw = getattr(self._model, "redraw_masks", None)
                 parts.append(self._model.decode(redraw(slots) if redraw else slots))
-            return Decoded(
+            decoded = Decoded(
                 torch.cat([part.mu_x for part in parts]).float(),
                 torch.cat([part.log_pi for part in parts]).float(),
             )
+            check_finite(features[..., : d_m + d_c], decoded.mu_x, log_masks=decoded.log_pi)
+        return decoded
 
     def sample(self, noise: Tensor, *, mask_geometry: bool = False) -> Tensor:
         """Draw novel scenes from the model's prior.
@@ -367,8 +388,7 @@ class SlotEncoder:
                 kinds = [slots.features, *([slots.mask_geometry()] if mask_geometry else [])]
                 parts.append(torch.cat(kinds, dim=-1).float())
             features = torch.cat(parts)
-            if not bool(features.isfinite().all()):
-                raise ValueError(_NOT_FINITE)
+            check_finite(features)
         return features
 
     def _precision(self) -> AbstractContextManager[Any]:
@@ -387,10 +407,9 @@ def slot_features(slots: Slots, *, mask_geometry: bool = False) -> npt.NDArray[n
         parts: list[Tensor] = [slots.features]
         if mask_geometry:
             parts.append(slots.mask_geometry())
-        features = torch.cat(parts, dim=-1).float().cpu().numpy()
-    if not np.isfinite(features).all():
-        raise ValueError(_NOT_FINITE)
-    return cast("npt.NDArray[np.float32]", features)
+        features = torch.cat(parts, dim=-1).float().cpu()
+        check_finite(features)
+    return cast("npt.NDArray[np.float32]", features.numpy())
 
 
 def _from_spec(spec: Mapping[str, Any]) -> SlotEncoder:
@@ -408,7 +427,11 @@ def as_encoder(encoder: EncoderLike, *, device: str | torch.device = "auto") -> 
             and a loaded encoder is on another.
     """
     if isinstance(encoder, SlotEncoder):
-        if device != "auto" and pick_device(device) != encoder.device:
+        try:
+            fits = device == "auto" or pick_device(device) == encoder.device
+        except ValueError:  # no encoder can be there
+            fits = False
+        if not fits:
             raise ValueError(
                 f"device is {str(device)!r}, but the encoder given is on {encoder.device}; wanted "
                 "the device where the encoder is made, or none here."

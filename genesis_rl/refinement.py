@@ -8,6 +8,7 @@ gradient of the image's own likelihood. No weight changes, and no label is neede
 import torch
 from torch import Tensor
 
+from genesis_rl.checks import check_integer
 from genesis_rl.slots import SceneModel, Slots
 
 # Adam's. So few steps want short memories; and with an epsilon of a nat per unit a latent that the
@@ -40,8 +41,7 @@ def refine(
         ValueError: if ``steps`` or ``step_size`` is out of range.
         TypeError: if the model has no ``nll``, as models of other packages may not.
     """
-    if steps < 0:
-        raise ValueError(f"steps is {steps}; wanted 0 or more.")
+    check_integer("steps", steps, 0)
     if not step_size > 0:
         raise ValueError(f"step_size is {step_size}; wanted a value > 0.")
     if not steps:

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from genesis_rl import metrics
+from genesis_rl.checks import check_integers
 from genesis_rl.data import Pack
 from genesis_rl.metrics.frechet import SampleScorer
 from genesis_rl.metrics.imagined import SceneScorer
 from genesis_rl.models.base import BaseModel
 from genesis_rl.models.distilled import sharp_masks
 from genesis_rl.refinement import refine
-from genesis_rl.slots import SceneModel
+from genesis_rl.slots import SceneModel, check_finite
 from genesis_rl.training.validate import (
     baseline_scores,
     device_of,
@@ -41,11 +42,8 @@ class ScoreConfig:
 
     def __post_init__(self) -> None:
         """Check values."""
-        for name in ("num_images", "iw_samples"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; wanted at least 1.")
-        if self.refine_steps < 0:
-            raise ValueError(f"refine_steps is {self.refine_steps}; wanted 0 or more.")
+        check_integers(self, 1, "num_images", "iw_samples")
+        check_integers(self, 0, "refine_steps")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed is {self.seed}; wanted 0 to 2**63 - 1.")
 
@@ -85,7 +83,7 @@ def score(
           `genesis_rl.metrics.imagined.SceneScorer`.
 
     Raises:
-        ValueError: if the images do not fit the model.
+        ValueError: if the images do not fit the model, or its latents or masks are not finite.
     """
     config = config or ScoreConfig()
     with eval_mode(model):
@@ -143,12 +141,13 @@ def _score_images(
     images: dict[str, list[Tensor]] = {}
     objects: dict[str, list[Tensor]] = {}
     for x, masks in labelled_images(pack, config.num_images, device):
+        slots = refine(model, x, model.infer(x), config.refine_steps)
+        decoded = model.decode(slots)
+        check_finite(slots.z_m, slots.z_c, decoded.mu_x, log_masks=decoded.log_pi)
         terms = model.elbo(x, generator=generator)
         weights = metrics.log_weights(model, x, config.iw_samples, generator=generator)
         bounds = metrics.bounds(weights)
-        slots = refine(model, x, model.infer(x), config.refine_steps)
         labels = metrics.segment(sharp_masks(model, slots))
-        decoded = model.decode(slots)
         scores = {
             "mse": (decoded.image - x).square().mean((1, 2, 3)),
             "nll": terms.nll,

@@ -1,5 +1,6 @@
 """The types that flow through everything: slots, components, ELBO terms, the model protocol."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -8,13 +9,42 @@ from torch import Tensor
 
 
 def check_shape(value: Tensor, expected: tuple[int | None, ...], name: str) -> None:
-    """Raise ValueError unless ``value`` has the expected shape; None stands for any size."""
+    """Check the shape of a tensor; None stands for any size.
+
+    Raises:
+        TypeError: if it is no tensor.
+        ValueError: if it has another shape.
+    """
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"{name} must be a torch tensor, got {type(value).__name__}. Convert arrays by "
+            "torch.as_tensor."
+        )
     fits = value.ndim == len(expected) and all(
         want is None or got == want for got, want in zip(value.shape, expected, strict=False)
     )
     if not fits:
         want = "(" + ", ".join("any" if n is None else str(n) for n in expected) + ")"
         raise ValueError(f"{name} has shape {tuple(value.shape)}; wanted {want}.")
+
+
+def check_finite(*values: Tensor, log_masks: Tensor | None = None) -> None:
+    """Check what a model computed, which makes the host wait for the device.
+
+    Args:
+        *values: latents or images, any shapes.
+        log_masks: log probabilities, any shape; -inf is the probability 0.
+
+    Raises:
+        ValueError: if a value is NaN or infinite.
+    """
+    sound = [value.isfinite().all() for value in values]
+    if log_masks is not None:
+        sound.append((log_masks < math.inf).all())  # false for NaN, too
+    if not bool(torch.stack(sound).all()):
+        raise ValueError(
+            "the model's latents or masks are not finite; wanted weights of a sound training."
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +66,7 @@ class Slots:
 
     def __post_init__(self) -> None:
         """Check shapes only: reading values would make the host wait for the device."""
+        check_shape(self.z_m, (None,) * self.z_m.ndim, "z_m")  # that it is a tensor
         if self.z_m.ndim != 3:
             raise ValueError(f"z_m has shape {tuple(self.z_m.shape)}; wanted (B, K, D_m).")
         b, k, _ = self.z_m.shape
@@ -64,6 +95,12 @@ class Slots:
         row = (pi.sum(-1) * rows).sum(-1) / mass
         col = (pi.sum(-2) * cols).sum(-1) / mass
         return torch.stack([row, col, area / (height * width)], dim=-1)
+
+
+def check_slots(slots: object) -> None:
+    """Raise TypeError unless ``slots`` are Slots."""
+    if not isinstance(slots, Slots):
+        raise TypeError(f"slots must be Slots, as infer returns, got {type(slots).__name__}.")
 
 
 class Decoded(NamedTuple):

@@ -4,6 +4,7 @@ A table is JSON data: ``caption`` (may be empty), ``head`` and ``rows`` of cells
 `genesis_rl.results` takes them.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,11 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Lay a table out in Markdown: the first column to the left, figures to the right."""
     lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def figure(value: float | None, digits: int) -> str:
+    """Format a number with so many decimals; empty for None and what is not finite."""
+    return "" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
 
 
 def _one(table: Mapping[str, Any]) -> str:

@@ -5,7 +5,6 @@ pickle is ever loaded from a user's path: weights are safetensors, everything el
 """
 
 import dataclasses
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,8 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from genesis_rl.files import current_folder, new_file, read_folder, read_json
-from genesis_rl.frames import Preprocessing
+from genesis_rl.files import current_folder, json_text, new_file, read_folder, read_json
+from genesis_rl.frames import Preprocessing, as_preprocessing
 from genesis_rl.hub import DownloadOptions, download, is_repository
 from genesis_rl.slots import SceneModel
 
@@ -66,8 +65,10 @@ def write_model(
     Raises:
         OSError: if the folder cannot be written.
     """
+    known: Preprocessing | None = getattr(model, "preprocessing", None)
     if preprocessing is None:
-        preprocessing = getattr(model, "preprocessing", None) or Preprocessing()
+        preprocessing = known or Preprocessing()
+    preprocessing = as_preprocessing(preprocessing)
     model_config: Any = model.config
     config = {
         **(extra or {}),
@@ -93,7 +94,7 @@ def write_module(
     Raises:
         OSError: if the folder cannot be written.
     """
-    text = json.dumps(config, indent=2) + "\n"
+    text = json_text(config, indent=2) + "\n"
     weights_of = {name for name, _ in module.named_parameters()}
     state = {
         name: (value.to(dtype) if dtype is not None and name in weights_of else value).contiguous()
@@ -199,16 +200,28 @@ def pick_device(device: str | torch.device) -> torch.device:
     """Resolve "auto" to CUDA if there is any, else the CPU.
 
     Raises:
-        ValueError: if the device is unknown, or a GPU is asked for and there is none.
+        TypeError: if the device is neither a string nor a torch.device.
+        ValueError: if the device is unknown or not supported, or a GPU is asked for that does not
+            exist.
     """
+    if not isinstance(device, str | torch.device):
+        raise TypeError(f"device must be a string or a torch.device, got {device!r}.")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         chosen = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"device is {device!r}; wanted 'auto', 'cpu' or 'cuda'.") from error
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device is {str(device)!r}, but PyTorch sees no GPU; try 'cpu'.")
+    except RuntimeError:
+        chosen = None
+    if chosen is None or chosen.type not in ("cpu", "cuda"):
+        raise ValueError(
+            f"device is {str(device)!r}; wanted 'auto', 'cpu' or 'cuda' (or 'cuda:N')."
+        )
+    if chosen.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ValueError(f"device is {str(device)!r}, but PyTorch sees no GPU; try 'cpu'.")
+        count = torch.cuda.device_count()
+        if count and chosen.index is not None and chosen.index >= count:
+            raise ValueError(f"device is {str(device)!r}; wanted 'cuda:0' to 'cuda:{count - 1}'.")
     return chosen
 
 

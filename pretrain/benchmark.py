@@ -8,7 +8,6 @@ Every rate is also given per TFLOP/s of the machine's own float32 matrix product
 authors' code on that scale, and as a share of the machine's own convolution.
 """
 
-import json
 import sys
 from collections.abc import Sequence
 
@@ -22,7 +21,7 @@ from genesis_rl.benchmark import (
     run,
     scaling_tables,
 )
-from genesis_rl.files import new_file
+from genesis_rl.files import write_json
 from genesis_rl.text_tables import as_text
 
 
@@ -47,8 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 result["tables"] += laid_out
                 print(f"\n{as_text(laid_out)}")
         if config.out is not None:
-            with new_file(config.out) as temporary:
-                temporary.write_text(json.dumps(result, indent=2, default=str) + "\n")
+            write_json(config.out, result)
     except (ValueError, OSError) as error:
         print(f"benchmark.py: {error}", file=sys.stderr)
         return 2

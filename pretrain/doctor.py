@@ -8,13 +8,13 @@ Reads the run's log and looks at its model on held-out images. The exit status i
 neither an error nor a warning, 1 if there is, and 2 if there is nothing to examine.
 """
 
-import json
 import sys
 from collections.abc import Sequence
 
 import tyro
 
 from genesis_rl.doctor import DoctorConfig, examine
+from genesis_rl.files import json_text
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, OSError) as error:
         print(f"doctor.py: {error}", file=sys.stderr)
         return 2
-    print(json.dumps(diagnosis.as_json(), indent=2) if config.json else diagnosis)
+    print(json_text(diagnosis.as_json(), indent=2) if config.json else diagnosis)
     return 0 if diagnosis.healthy else 1
 
 

@@ -17,6 +17,7 @@ from genesis_rl.agents.config import AgentConfig, obs_label, seeing
 from genesis_rl.agents.encoders import load_encoder, make_encoder
 from genesis_rl.agents.stack import build_ppo, make_vec_env, step_seconds
 from genesis_rl.checkpoint import pick_device
+from genesis_rl.checks import check_integers
 from genesis_rl.envs.imagination_speed import dream_speeds
 from genesis_rl.perception import SlotEncoder
 from genesis_rl.process import hardware, keep_freed_memory, versions
@@ -53,9 +54,7 @@ class SpeedConfig:
         for name in ("obs", "num_envs"):
             if not getattr(self, name):
                 raise ValueError(f"{name} is empty; wanted one or more.")
-        for name in ("transitions", "rollouts"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; wanted at least 1.")
+        check_integers(self, 1, "transitions", "rollouts")
         if self.world_model is not None and not any("=" in obs for obs in self.obs):
             raise ValueError(
                 f"obs is {self.obs}, without an encoder; wanted that of the world model, such as "

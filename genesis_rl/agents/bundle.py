@@ -35,7 +35,7 @@ from genesis_rl.checkpoint import (
     save_pretrained,
 )
 from genesis_rl.envs.slot_obs import InfoKey
-from genesis_rl.files import current_folder, new_folder, read_folder, read_json
+from genesis_rl.files import current_folder, new_folder, read_folder, read_json, write_json
 from genesis_rl.process import hardware
 
 _P = ParamSpec("_P")
@@ -99,7 +99,7 @@ def save_agent(
                 preprocessing=encoder.preprocessing,
                 extra=encoder.metadata,
             )
-        (temporary / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
+        write_json(temporary / SETTINGS, settings)
 
 
 def _reading(load: _Loader[_P]) -> _Loader[_P]:

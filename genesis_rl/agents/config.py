@@ -6,6 +6,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self, cast, get_args, get_type_hints
 
+import numpy as np
+
+from genesis_rl.checks import check_integers
 from genesis_rl.envs.make import check_wrappers, parse_options
 from genesis_rl.frames import LAYOUTS, Layout
 
@@ -101,8 +104,7 @@ class PPOConfig:
     def __post_init__(self) -> None:
         """Check values."""
         _check_positive(self, "n_steps", "n_epochs", whole=True)
-        if self.batch_size < 2:
-            raise ValueError(f"batch_size is {self.batch_size}; wanted at least 2.")
+        check_integers(self, 2, "batch_size")
         _check_positive(self, "learning_rate", "clip_range", "max_grad_norm")
         for name in ("gamma", "gae_lambda"):
             if not 0 < getattr(self, name) <= 1:
@@ -226,10 +228,7 @@ class AgentConfig:
                 f"finetune is set, but obs {self.obs!r} has no encoder; wanted obs "
                 f"{', '.join(ENCODED)}."
             )
-        if self.encoder_refine_steps < 0:
-            raise ValueError(
-                f"encoder_refine_steps is {self.encoder_refine_steps}; wanted 0 or more."
-            )
+        check_integers(self, 0, "encoder_refine_steps")
         if self.encoder_refine_steps and self.finetune:
             raise ValueError(
                 f"encoder_refine_steps is {self.encoder_refine_steps}, but an encoder that the "
@@ -349,8 +348,10 @@ def _check_choice(config: Any, name: str) -> None:
 def _check_positive(config: Any, *names: str, whole: bool = False) -> None:
     """Refuse values that are not above 0 (or not finite); whole numbers start at 1."""
     for name in names:
-        value = getattr(config, name)
-        if whole and (isinstance(value, float) or value < 1):
+        value: Any = getattr(config, name)
+        if type(value) is bool or not isinstance(value, int | float | np.number):
+            raise TypeError(f"{name} must be a number > 0, got {value!r}.")
+        if whole and (not isinstance(value, int | np.integer) or value < 1):
             raise ValueError(f"{name} is {value}; wanted a whole number >= 1.")
         if not 0 < value < math.inf:
             raise ValueError(f"{name} is {value}; wanted a value > 0.")

@@ -14,8 +14,9 @@ from genesis_rl.agents.config import AgentConfig, EvaluationConfig
 from genesis_rl.agents.evaluation import evaluate_agent
 from genesis_rl.agents.learning import AgentTrainer
 from genesis_rl.checkpoint import load
+from genesis_rl.checks import check_integers
 from genesis_rl.data import open_dataset
-from genesis_rl.files import FolderLock, new_file
+from genesis_rl.files import FolderLock, write_json
 from genesis_rl.presets import DEMO_WORLD, PRESETS
 from genesis_rl.process import StoppedError
 from genesis_rl.report import Report
@@ -69,9 +70,7 @@ class DemoConfig:
         for name in ("pretrain_minutes", "agent_minutes"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; wanted a value > 0.")
-        for name in ("train_scenes", "test_scenes", "episodes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; wanted at least 1.")
+        check_integers(self, 1, "train_scenes", "test_scenes", "episodes")
 
     @property
     def world(self) -> dict[str, Any]:
@@ -163,8 +162,7 @@ def _run(config: DemoConfig, began: float) -> Path:
         "agent": {**acting, "steps": learner.model.num_timesteps, "seconds": acted},
         "machine": {"threads": torch.get_num_threads(), "torch": torch.__version__},
     }
-    with new_file(config.out / "figures.json") as temporary:
-        temporary.write_text(json.dumps(figures, indent=2) + "\n")
+    write_json(config.out / "figures.json", figures)
     return _report(config, figures)
 
 

@@ -1,6 +1,5 @@
 """Evaluation: episodes that every policy meets alike, scores with intervals, a video."""
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -17,7 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_wrapper
 from genesis_rl.agents.bundle import load_agent
 from genesis_rl.agents.config import EvaluationConfig
 from genesis_rl.agents.vec_obs import VecGenesisObs
-from genesis_rl.files import new_file
+from genesis_rl.files import write_json
 from genesis_rl.frames import as_nhwc_uint8
 from genesis_rl.perception import SlotEncoder
 from genesis_rl.process import keep_freed_memory
@@ -191,8 +190,7 @@ def evaluate_agent(config: EvaluationConfig) -> dict[str, Any]:
                 episodes=config.video_episodes,
                 seed=config.seed,
             )
-    with new_file(out / RESULT) as temporary:
-        temporary.write_text(json.dumps(result, indent=2) + "\n")
+    write_json(out / RESULT, result)
     return result
 
 

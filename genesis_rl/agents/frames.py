@@ -1,5 +1,6 @@
 """Frames as observations, for agents that see pixels."""
 
+from dataclasses import asdict
 from typing import Any
 
 import gymnasium as gym
@@ -47,6 +48,12 @@ class VecFrames(VecEnvWrapper):
         """
         self._source = find_frames(venv.observation_space, key=key, layout=frame_layout)
         self._size, self._preprocessing, self._show = size, preprocessing, show
+        #: What decides the frames, as plain data.
+        self.frame_settings = {
+            "preprocessing": asdict(preprocessing or Preprocessing()),
+            "key": key,
+            "frame_layout": frame_layout,
+        }
         if preprocessing is not None:
             preprocessing.check(*self._source.size, size)
         super().__init__(venv, observation_space=spaces.Box(0, 255, (3, size, size), np.uint8))

@@ -1,5 +1,6 @@
 """Evaluation on the observations that the agent was trained on."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from stable_baselines3.common.callbacks import EvalCallback
@@ -10,7 +11,9 @@ from stable_baselines3.common.vec_env import (
     VecTransposeImage,
 )
 
+from genesis_rl.agents.frames import VecFrames
 from genesis_rl.agents.vec_obs import VecGenesisObs
+from genesis_rl.envs.slot_obs import SLOT_SETTINGS
 
 
 class SlotEvalCallback(EvalCallback):
@@ -29,7 +32,9 @@ def check_same_stack(training: VecEnv, evaluation: VecEnv) -> None:
     """Refuse evaluation environments through which an agent would see otherwise than in training.
 
     The wrappers that shape observations have to be the same in the same order, with the same
-    encoder and settings. Wrappers that only watch may differ.
+    encoder and settings, also those of the single environments (GenesisObs), in this process or
+    another, and of Gymnasium's vector environments (GenesisVectorObs). Wrappers that only watch
+    may differ.
 
     Args:
         training: the environments that the agent learns in.
@@ -44,10 +49,11 @@ def check_same_stack(training: VecEnv, evaluation: VecEnv) -> None:
     pairs: list[tuple[dict[str, Any], dict[str, Any]]]
     pairs = [({"wrappers": names}, {"wrappers": other_names}), *zip(layers, others, strict=False)]
     for wanted, got in pairs:
-        for what, value in wanted.items():
-            if got[what] != value:
+        for what in wanted | got:
+            value, other = wanted.get(what), got.get(what)
+            if other != value:
                 raise ValueError(
-                    f"the {what} of the evaluation environments: {got[what]}, but of the training "
+                    f"the {what} of the evaluation environments: {other}, but of the training "
                     f"environments: {value}; wanted the same stack around both."
                 )
     for layer in _all(evaluation):
@@ -76,6 +82,8 @@ def _layers(venv: VecEnv) -> tuple[list[str], list[dict[str, Any]]]:
         }
         if isinstance(layer, VecGenesisObs):
             settings |= layer.slot_settings
+        elif isinstance(layer, VecFrames):
+            settings |= layer.frame_settings
         elif isinstance(layer, VecNormalize):
             keys = ("norm_obs", "norm_obs_keys", "clip_obs", "epsilon")
             settings |= {key: getattr(layer, key) for key in keys}
@@ -84,6 +92,28 @@ def _layers(venv: VecEnv) -> tuple[list[str], list[dict[str, Any]]]:
         elif isinstance(layer, VecEnvWrapper):
             if layer.observation_space == layer.venv.observation_space:
                 continue  # it only watches
+        else:
+            settings |= _inner_settings(layer)
         names.append(type(layer).__name__ if isinstance(layer, VecEnvWrapper) else "environments")
         layers.append(settings)
     return names, layers
+
+
+def _inner_settings(venv: VecEnv) -> dict[str, Any]:
+    """The settings of the slot wrappers around the single environments; empty without any."""
+    try:
+        metadata = venv.get_attr("metadata")
+    except (AttributeError, NotImplementedError):  # environments of another kind
+        return {}
+    found: list[Any] = []
+    for entries in metadata:
+        wrappers = entries.get(SLOT_SETTINGS, []) if isinstance(entries, Mapping) else []
+        if wrappers not in found:
+            found.append(wrappers)
+    if len(found) != 1:  # environments that differ from each other
+        return {"slots": found}
+    return {
+        f"{'inner ' * depth}{name}": value
+        for depth, wrapper in enumerate(found[0])
+        for name, value in wrapper.items()
+    }

@@ -103,7 +103,8 @@ def make_vec_env(
         except (EOFError, ConnectionError) as error:
             raise ValueError(
                 f"env {config.env!r} can be made in this process, but not in one of its own; "
-                "wanted module:id, with the module that registers it, or vec dummy."
+                "wanted module:id, with the module that registers it, such as "
+                "genesis_rl:genesis_rl/ObjectGoal-v0, or vec dummy."
             ) from error
     if seed is not None:
         venv.seed(seed)

@@ -81,16 +81,7 @@ class VecGenesisObs(VecEnvWrapper):
     @property
     def slot_settings(self) -> dict[str, Any]:
         """What decides the observations: encoder and options, without those of the info."""
-        options = self._slot_codec.options.as_kwargs()
-        del options["info_keys"]
-        encoder = self.slot_encoder
-        return {
-            "encoder": encoder.fingerprint,
-            "preprocessing": encoder.preprocessing,
-            "dtype": encoder.dtype,
-            "refine_steps": encoder.refine_steps,
-            **options,
-        }
+        return self._slot_codec.settings
 
     def reset(self) -> VecEnvObs:
         """Reset all environments and encode their first frames."""

@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 
+from genesis_rl.checks import check_integers
 from genesis_rl.models import GenesisConfig, GenesisSConfig
 
 
@@ -41,9 +42,7 @@ class BenchmarkConfig:
 
     def __post_init__(self) -> None:
         """Check values."""
-        for name in ("batch_size", "repeats"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; wanted at least 1.")
+        check_integers(self, 1, "batch_size", "repeats")
         if not self.encode_batches or min(self.encode_batches) < 1:
             raise ValueError(f"encode_batches is {self.encode_batches}; wanted batches of >= 1.")
         if self.warmup < 0:

@@ -64,6 +64,12 @@ def open_dataset(
         return DATASETS[name](data_root(root), split, **options)
     folder = Path(name).expanduser()
     if not folder.is_dir():
+        if len(folder.parts) > 1 and not folder.is_absolute():
+            raise ValueError(
+                f"data {str(name)!r} must be a pack, but {folder.absolute()} does not exist. A"
+                " relative path starts in the current folder: go to the folder in which it was"
+                " given, or give the whole path (--data)."
+            )
         raise ValueError(
             f"unknown data set {str(name)!r}: use one of {', '.join(DATASETS)}"
             " or the folder of a pack"

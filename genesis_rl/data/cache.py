@@ -42,9 +42,20 @@ def split_folder(folder: Path, split: str) -> Path:
 
 
 def data_root(root: str | os.PathLike[str] | None = None) -> Path:
-    """Folder of the generated data sets: `root`, $GENESIS_RL_DATA or ~/.cache/genesis_rl."""
-    chosen = root or os.environ.get("GENESIS_RL_DATA") or Path.home() / ".cache" / "genesis_rl"
-    return Path(chosen).expanduser()
+    """Folder of the generated data sets: `root`, $GENESIS_RL_DATA or ~/.cache/genesis_rl.
+
+    Raises:
+        ValueError: if it lies in a home folder that is not known.
+    """
+    chosen = root or os.environ.get("GENESIS_RL_DATA") or "~/.cache/genesis_rl"
+    try:
+        return Path(chosen).expanduser()
+    except RuntimeError as error:
+        raise ValueError(
+            f"the folder of the data sets, {chosen}, must lie in a known home folder, but HOME is"
+            " not set and the user has none. Set the environment variable GENESIS_RL_DATA to a"
+            " folder that can be written."
+        ) from error
 
 
 def pack_folder(root: Path, name: str, split: str, key: dict[str, Any]) -> Path:

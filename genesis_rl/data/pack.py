@@ -15,6 +15,7 @@ import errno
 import json
 import os
 import shutil
+import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -27,7 +28,8 @@ from typing import IO, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from genesis_rl.files import private_folder, replace_folder
+from genesis_rl.files import json_text, private_folder, replace_folder
+from genesis_rl.frames import Preprocessing, as_preprocessing
 
 _FORMAT = 1
 
@@ -67,6 +69,39 @@ class Pack:
         height, width = self.images.shape[1:3]
         masks = "with" if self.masks is not None else "without"
         return f"Pack({len(self)} images of {height}x{width}, {masks} masks, {self.folder})"
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """How the images were brought to their size, as meta.json records it; None if unknown.
+
+        Raises:
+            ValueError: if meta.json records a resize that this version does not have.
+        """
+        settings = self.meta.get("settings")  # older recordings have it among their settings
+        older = settings.get("resize") if isinstance(settings, dict) else None
+        resize = self.meta.get("resize", older)
+        try:
+            return None if resize is None else as_preprocessing(resize)
+        except (TypeError, ValueError) as error:
+            raise _broken(self.folder / "meta.json", str(error)) from error
+
+    def check_preprocessing(self, preprocessing: Preprocessing, encoder: str) -> None:
+        """Warn if an encoder resizes frames in another way than these images were resized.
+
+        Args:
+            preprocessing: the encoder's.
+            encoder: name of the encoder, for the message.
+        """
+        own = self.preprocessing
+        # Images that needed no resizing come through every way of resizing unchanged.
+        if own is None or own.resize in ("none", preprocessing.resize):
+            return
+        warnings.warn(
+            f"{self.folder} was made with resize {own.resize!r}, but {encoder} resizes frames by"
+            f" {preprocessing.resize!r}: its slots of these images are not those of the frames"
+            " themselves. Use one resize for both.",
+            stacklevel=3,
+        )
 
     @property
     def factors(self) -> dict[str, npt.NDArray[Any]]:
@@ -322,7 +357,7 @@ class PackWriter:
         if self._factors:
             joined = {name: np.concatenate(parts) for name, parts in self._factors.items()}
             np.savez(self._temporary / "factors.npz", **joined)  # type: ignore[arg-type]
-        text = json.dumps(meta, indent=2) + "\n"
+        text = json_text(meta, indent=2) + "\n"
         (self._temporary / "meta.json").write_text(text, encoding="utf-8")
         replace_folder(self._temporary, self.folder)
         self._temporary = None

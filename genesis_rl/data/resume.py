@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from genesis_rl.data.pack import DAMAGE, PackWriter
-from genesis_rl.files import PARTIAL, new_file
+from genesis_rl.files import PARTIAL, json_text, new_file
 
 _JOURNAL = "journal.json"
 
@@ -53,7 +53,7 @@ class ResumablePackWriter(PackWriter):
                 "state": self.state,
             }
             with new_file(self._temporary / _JOURNAL) as path:
-                path.write_text(json.dumps(journal), encoding="utf-8")
+                path.write_text(json_text(journal), encoding="utf-8")
         except OSError as error:
             raise self._explain(error) from error
 

@@ -135,6 +135,11 @@ def _join(parts: Sequence[Transitions], folder: Path) -> None:
                 f"{part.pack.folder} has the actions {part.action_space}; wanted those of "
                 f"{first.folder}, {parts[0].action_space}."
             )
+    resizes = sorted({how.resize for part in parts if (how := part.pack.preprocessing)})
+    if len(resizes) > 1:
+        raise ValueError(
+            f"recordings of {folder.name} must be made with one resize, got {', '.join(resizes)}."
+        )
     factors = [part.pack.factors for part in parts]
     names = set.intersection(*(set(columns) for columns in factors))
     masks = all(part.pack.masks is not None for part in parts)

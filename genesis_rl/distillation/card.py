@@ -5,7 +5,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from genesis_rl.checkpoint import Pretrained
-from genesis_rl.text_tables import markdown
+from genesis_rl.text_tables import figure, markdown
 from genesis_rl.training.folder import without_machine
 
 
@@ -72,11 +72,12 @@ def student_card(
         ),
         f"## Training\n\n{report['steps']:,} updates in {report['minutes']:.1f} minutes, seed "
         f"{report['settings']['seed']}.",
-        "## Limits\n\nIt knows the images of its distillation only, and every flaw of its teacher "
-        "is its own. Not for anything that people's safety depends on.",
+        f"## Limits\n\nFrames are brought to {size} x {size} px "
+        f"({loaded.preprocessing.resize}). It knows the images of its distillation only, and every "
+        "flaw of its teacher is its own. Not for anything that people's safety depends on.",
     )
     return f"---\n{front}\n---\n\n" + "\n\n".join(sections) + "\n"
 
 
-def _rows(scores: dict[str, float]) -> list[tuple[str, str]]:
-    return [(name, f"{value:.4f}") for name, value in scores.items()]
+def _rows(scores: dict[str, float | None]) -> list[tuple[str, str]]:
+    return [(name, figure(value, 4)) for name, value in scores.items()]

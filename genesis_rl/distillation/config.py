@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from genesis_rl.checks import check_integers
 from genesis_rl.data.originals import parse_options
 
 _POSITIVE = (
@@ -75,11 +76,8 @@ class DistillConfig:
 
     def __post_init__(self) -> None:
         """Check values."""
-        for name in _POSITIVE:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; wanted at least 1.")
-        if self.refine_steps < 0:
-            raise ValueError(f"refine_steps is {self.refine_steps}; wanted 0 or more.")
+        check_integers(self, 1, *_POSITIVE)
+        check_integers(self, 0, "refine_steps")
         for name in ("learning_rate", "mask_weight"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; wanted a value > 0.")

@@ -12,10 +12,11 @@ from genesis_rl.data.originals import parse_options
 from genesis_rl.distillation.config import DistillConfig
 from genesis_rl.distillation.fidelity import fidelity, see, segmentation, speed
 from genesis_rl.distillation.training import DistillTrainer
-from genesis_rl.files import new_file
+from genesis_rl.files import write_json
 from genesis_rl.models.distilled import Distilled, DistilledConfig
 from genesis_rl.perception import SlotEncoder
 from genesis_rl.process import StoppedError, hardware, keep_freed_memory, versions
+from genesis_rl.text_tables import figure
 from genesis_rl.timing import infer_operations
 from genesis_rl.training.folder import REPORT
 from genesis_rl.training.run import Run
@@ -53,6 +54,7 @@ def distill(config: DistillConfig) -> dict[str, Any]:
                 f"data has {split} images of {pack.images.shape[1]} px; the teacher takes "
                 f"{student.config.image_size} px."
             )
+        pack.check_preprocessing(teacher.preprocessing, f"teacher {config.teacher}")
     encoder = SlotEncoder(model, device=device, preprocessing=teacher.preprocessing)
     trainer = DistillTrainer(config, student, encoder.model, fingerprint(model), packs)
     trainer.run()
@@ -85,8 +87,7 @@ def distill(config: DistillConfig) -> dict[str, Any]:
         "versions": versions(),
     }
     report["tables"] = tables(report)
-    with new_file(config.out / REPORT) as temporary:
-        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_json(config.out / REPORT, report)
     return report
 
 
@@ -135,7 +136,7 @@ def tables(report: dict[str, Any]) -> list[dict[str, Any]]:
             "images: of the latents, of the masks' centroids and areas, and of all latents, each "
             "in units of its standard deviation.",
             "head": [name.removeprefix("r2_") for name in explained],
-            "rows": [[f"{value:.4f}" for value in explained.values()]],
+            "rows": [[figure(value, 4) for value in explained.values()]],
         }
     ]
     if "msc" in scores:
@@ -149,7 +150,7 @@ def tables(report: dict[str, Any]) -> list[dict[str, Any]]:
                 "caption": "Segmentation of the same images, by the masks that latents decode to.",
                 "head": ["", *names],
                 "rows": [
-                    [label, *(f"{scores[prefix + name]:.3f}" for name in names)]
+                    [label, *(figure(scores[prefix + name], 3) for name in names)]
                     for label, prefix in who.items()
                 ],
             }

@@ -132,7 +132,8 @@ def look(
             terms = model.elbo(images, generator=generator)
             slots = model.infer(images)
             decoded = model.decode(slots)
-            pred = metrics.segment(sharp_masks(model, slots))
+            # NaN is a finding of its own, below, and must not end the diagnosis here.
+            pred = metrics.segment(sharp_masks(model, slots).nan_to_num())
             refined = images.new_full(images.shape, math.nan)
             if isinstance(model, BaseModel):
                 refined = model.decode(refine(model, images, slots, REFINING_STEPS)).image

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
+from genesis_rl.checks import check_integers
 from genesis_rl.envs.frame_source import find_frames
 from genesis_rl.envs.make import check_wrappers, make_env, parse_options
 from genesis_rl.envs.recorder import Recorded, Recorder, Shot, check_form, recording, take_shot
@@ -94,9 +95,7 @@ class CollectConfig:
         for entry in fields(self):
             if entry.name in _UNUSED[sources[0]] and getattr(self, entry.name) != entry.default:
                 raise ValueError(f"{entry.name} has no meaning with {sources[0]}; wanted without.")
-        for name in ("steps", "image_size", "num_envs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; wanted at least 1.")
+        check_integers(self, 1, "steps", "image_size", "num_envs")
         for name in ("sticky", "validation", "test"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; wanted a value in [0, 1).")
@@ -134,7 +133,13 @@ class CollectConfig:
     def meta(self, **more: Any) -> dict[str, Any]:
         """What meta.json says of a recording: the settings, versions, and what is added."""
         settings = {name: value for name, value in asdict(self).items() if name != "out"}
-        return {"dataset": "recording", "settings": settings, "versions": versions(), **more}
+        return {
+            "dataset": "recording",
+            "resize": self.resize,
+            "settings": settings,
+            "versions": versions(),
+            **more,
+        }
 
 
 @dataclass(frozen=True)
@@ -257,7 +262,8 @@ def _make_vector(config: CollectConfig) -> AsyncVectorEnv | SyncVectorEnv:
     except (EOFError, ConnectionError) as error:
         raise ValueError(
             f"env {config.env!r} can be made in this process, but not in one of its own; wanted"
-            " module:id, with the module that registers it, or vec dummy."
+            " module:id, with the module that registers it, such as"
+            " genesis_rl:genesis_rl/ObjectGoal-v0, or vec dummy."
         ) from error
 
 

@@ -91,6 +91,7 @@ class GenesisObs(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
             self.slot_encoder, env.observation_space, options, rendered=render
         )
         self.observation_space = self._slot_codec.space
+        self.metadata = self._slot_codec.metadata(env.metadata)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -168,6 +169,7 @@ class GenesisVectorObs(_VectorWrapper):
         )
         self.single_observation_space = self._slot_codec.space
         self.observation_space = self._slot_codec.batched_space(env.observation_space, env.num_envs)
+        self.metadata = self._slot_codec.metadata(env.metadata)
         self._autoreset = env.metadata.get("autoreset_mode")
         if align and self._autoreset not in list(AutoresetMode):
             raise ValueError(

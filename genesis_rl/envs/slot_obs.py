@@ -1,7 +1,8 @@
 """Observations as object slots: the options, spaces and encoding that all wrappers share."""
 
 import copy
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -18,6 +19,9 @@ from genesis_rl.perception import SlotEncoder, slot_features
 ObsLayout = Literal["set", "flat", "dict"]
 InfoKey = Literal["frame", "masks"]
 Info = dict[str, npt.NDArray[Any]]
+#: Entry of an environment's metadata: the settings of its slot wrappers, outermost first. Metadata
+#: can be read of every environment, also of one in another process.
+SLOT_SETTINGS = "genesis_rl.slots"
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,8 @@ class SlotObsOptions:
             value = getattr(self, name)
             if isinstance(value, str):
                 raise TypeError(f"{name} is the string {value!r}; wanted a sequence of strings.")
+            if not isinstance(value, Iterable) or not all(isinstance(v, str) for v in value):
+                raise TypeError(f"{name} must be a sequence of strings, got {value!r}.")
             object.__setattr__(self, name, tuple(value))
         for info_key in self.info_keys:
             if info_key not in get_args(InfoKey):
@@ -181,6 +187,26 @@ class SlotObsCodec:
         slots = {name: batch_space(box, num_envs) for name, box in self._slot_spaces().items()}
         kept = {name: copy.deepcopy(_entry(space, name)) for name in self.options.keep}
         return spaces.Dict({**slots, **kept})
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the slots, as plain data: encoder and options, without those of the info."""
+        options = self.options.as_kwargs()
+        del options["info_keys"]
+        encoder = self.encoder
+        return {
+            "encoder": encoder.fingerprint,
+            "preprocessing": dataclasses.asdict(encoder.preprocessing),
+            "dtype": encoder.dtype,
+            "refine_steps": encoder.refine_steps,
+            **options,
+            "render": self.source is None,
+        }
+
+    def metadata(self, inner: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Return the metadata of a wrapped environment with these settings added."""
+        before = dict(inner or {})
+        return {**before, SLOT_SETTINGS: [self.settings, *before.get(SLOT_SETTINGS, ())]}
 
     def frames(self, observation: Any) -> Any:
         """Take the frames out of an observation, or out of a batch of them."""

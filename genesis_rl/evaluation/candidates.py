@@ -84,11 +84,13 @@ def check_one_data_set(candidates: Sequence[Candidate]) -> None:
 def open_data(candidate: Candidate, split: str, *, held_out: int = 1) -> Pack:
     """Open a split as its settings say.
 
-    Where they say how many images there are, validation and test have at most ``held_out``.
+    Where they say how many images there are, validation and test have at most ``held_out``. Warns
+    if the images were resized in another way than the model's frames are.
     """
-    return dataclasses.replace(candidate.settings, eval_images=held_out, batch_size=1).open_data(
-        split
-    )
+    chosen = dataclasses.replace(candidate.settings, eval_images=held_out, batch_size=1)
+    pack = chosen.open_data(split)
+    pack.check_preprocessing(candidate.loaded.preprocessing, candidate.name)
+    return pack
 
 
 def open_split(candidate: Candidate, split: str, num_images: int) -> Pack:

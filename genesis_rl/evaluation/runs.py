@@ -17,7 +17,7 @@ from genesis_rl.evaluation.candidates import (
     open_split,
     training_facts,
 )
-from genesis_rl.files import new_file
+from genesis_rl.files import write_json
 from genesis_rl.metrics.features import FactorFeatures
 from genesis_rl.metrics.frechet import FeatureNetwork, SampleScorer
 from genesis_rl.metrics.imagined import SceneScorer
@@ -126,8 +126,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     result = {"runs": records, "groups": group(records)}
     for index, target in enumerate(targets):
         content = records[index] if config.out is None else result
-        with new_file(target) as temporary:
-            temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+        write_json(target, content)
     return result
 
 

@@ -29,7 +29,7 @@ from genesis_rl.export.parity import (
     measure_latency,
     open_session,
 )
-from genesis_rl.files import new_file
+from genesis_rl.files import json_text, new_file
 from genesis_rl.frames import Preprocessing
 from genesis_rl.models.iodine import Iodine
 from genesis_rl.slots import SceneModel
@@ -121,7 +121,8 @@ def export_encoder(
     Args:
         model: one of the classes in `checkpoint.CLASSES` but IODINE; it stays as it is.
         path: the file; what lies there is replaced.
-        preprocessing: how frames come to the model's size, for the metadata.
+        preprocessing: how frames come to the model's size, for the metadata; None: as the model
+            was loaded, and else stretched.
         images: frames, (N, H, W, 3) uint8 of the model's size, to check on besides noise; None
             renders some.
         repeats: timed passes for the latency; 0 times nothing.
@@ -245,11 +246,12 @@ def _metadata(name: str, model: SceneModel, preprocessing: Preprocessing | None)
     from genesis_rl import __version__
 
     form = {"layout": "BCHW", "colours": "RGB", "range": [0, 1]}
+    how = preprocessing or getattr(model, "preprocessing", None) or Preprocessing()
     return {
         "model": name,
-        "config": json.dumps(asdict(model.config)),
-        "latent_sizes": json.dumps(model.latent_sizes),
-        "preprocessing": json.dumps({**asdict(preprocessing or Preprocessing()), **form}),
+        "config": json_text(asdict(model.config)),
+        "latent_sizes": json_text(model.latent_sizes),
+        "preprocessing": json_text({**asdict(how), **form}),
         "fingerprint": fingerprint(model),
         "opset": str(_OPSET),
         "genesis_rl": __version__,

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from genesis_rl.checkpoint import pick_device, read_tensors
 from genesis_rl.data import Pack
-from genesis_rl.files import new_folder, private_folder, read_folder, read_json
+from genesis_rl.files import new_folder, private_folder, read_folder, read_json, write_json
 from genesis_rl.metrics.factor_network import (
     WIDTH,
     FactorConfig,
@@ -166,7 +166,7 @@ class FactorFeatures:
         }
         with new_folder(folder) as temporary:
             save_file(state, temporary / _WEIGHTS)
-            (temporary / _CONFIG).write_text(json.dumps(metadata, indent=2) + "\n")
+            write_json(temporary / _CONFIG, metadata)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], *, device: str | torch.device = "auto") -> Self:

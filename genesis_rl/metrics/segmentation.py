@@ -42,10 +42,12 @@ def segment(log_pi: Tensor) -> Tensor:
         Labels 0..K-1, int64, shape (B, H, W); the first slot wins a tie.
 
     Raises:
-        ValueError: if the shape is not (B, K, 1, H, W).
+        ValueError: if the shape is not (B, K, 1, H, W), or a value is NaN.
     """
     if log_pi.ndim != 5 or log_pi.shape[2] != 1:
         raise ValueError(f"log_pi must have shape (B, K, 1, H, W), got {tuple(log_pi.shape)}")
+    if bool(log_pi.isnan().any()):
+        raise ValueError("log_pi must hold numbers, got NaN: the model's weights are broken.")
     return log_pi.argmax(dim=1).squeeze(1)
 
 

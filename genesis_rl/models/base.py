@@ -9,7 +9,7 @@ from torch import Tensor
 from genesis_rl.blocks import check_image_size
 from genesis_rl.likelihood import Gaussian, Mixture, log_responsibilities, mixture_nll
 from genesis_rl.models.shareable import Shareable
-from genesis_rl.slots import Decoded, ElboTerms, Slots, check_shape
+from genesis_rl.slots import Decoded, ElboTerms, Slots, check_shape, check_slots
 
 LstmState = tuple[Tensor, Tensor]
 
@@ -232,6 +232,7 @@ class BaseModel(Shareable):
         check_shape(x, (None, 3, side, side), "x")
 
     def _check_slots(self, slots: Slots) -> None:
+        check_slots(slots)
         d_m, d_c = self.latent_sizes
         check_shape(slots.z_m, (None, self.config.num_slots, d_m), "slots.z_m")
         check_shape(slots.z_c, (None, self.config.num_slots, d_c), "slots.z_c")

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from genesis_rl.checks import check_integers
 from genesis_rl.probes.heads import MlpConfig
 from genesis_rl.probes.scenes import TASKS
 
@@ -75,9 +76,7 @@ class ProbeConfig:
             raise ValueError(f"tasks is {self.tasks}; wanted each of {', '.join(TASKS)} once.")
         if self.tasks and self.task == "properties":
             raise ValueError("tasks are those of scenes; task is 'properties'.")
-        for name in ("num_train", "num_held_out", "seeds"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; wanted at least 1.")
+        check_integers(self, 1, "num_train", "num_held_out", "seeds")
         if self.pixel_side is not None and self.pixel_side < 1:
             raise ValueError(f"pixel_side is {self.pixel_side}; wanted at least 1.")
         if not self.ridge > 0:

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from genesis_rl.checkpoint import fingerprint, pick_device
-from genesis_rl.files import new_folder, read_folder
+from genesis_rl.files import new_folder, read_folder, write_json
 from genesis_rl.probes.heads import Fit, Head, Question
 from genesis_rl.slots import SceneModel, check_shape
 from genesis_rl.weights import CONFIG, WEIGHTS, as_tuple, read_tensors
@@ -74,7 +74,7 @@ class SceneProbe:
         described = {"format": _FORMAT, "kind": _KIND, **dataclasses.asdict(self.config)}
         with new_folder(folder) as temporary:
             save_file(self._head.state_dict(), temporary / WEIGHTS)
-            (temporary / CONFIG).write_text(json.dumps(described, indent=2) + "\n")
+            write_json(temporary / CONFIG, described)
 
     @classmethod
     def load(

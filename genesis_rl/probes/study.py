@@ -20,7 +20,7 @@ from genesis_rl.evaluation import (
     open_data,
     training_facts,
 )
-from genesis_rl.files import new_file
+from genesis_rl.files import write_json
 from genesis_rl.probes.config import ProbeConfig
 from genesis_rl.probes.heads import (
     Question,
@@ -110,8 +110,7 @@ def probe(config: ProbeConfig) -> dict[str, Any]:
         "hardware": hardware(pick_device(config.device)),
         "versions": versions(),
     }
-    with new_file(target.expanduser()) as temporary:
-        temporary.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
+    write_json(target.expanduser(), result)
     return result
 
 

@@ -26,7 +26,7 @@ from genesis_rl.data.shapestacks_files import (
     label_map,
     write_split,
 )
-from genesis_rl.files import new_file, new_folder, private_folder
+from genesis_rl.files import json_text, new_file, new_folder, private_folder
 from genesis_rl.towers.plan import Plan, RenderConfig, split_of
 from genesis_rl.towers.record import Recorder, Recording, Tally
 from genesis_rl.towers.simulation import STEPS, Agreement
@@ -93,7 +93,7 @@ def _prepare(out: Path, plan: Plan) -> None:
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} exists and is not a rendered set: choose another folder")
     else:
-        _write_text(settings, json.dumps(plan.key, indent=2) + "\n")
+        _write_text(settings, json_text(plan.key, indent=2) + "\n")
     textures = out / "mjcf" / "textures"
     if not (out / "mjcf" / "assets.xml").exists():
         for name, data in texture_files(plan.textures).items():
@@ -129,7 +129,7 @@ class _TreeRecorder:
             for camera, image in zip(self._cameras, recording.images, strict=True):
                 view = View("rgb", camera, look.wall, look.floor, look.light, colours)
                 (folder / str(view)).write_bytes(encode_image(image))
-        record = json.dumps(_record(number, recording)) + "\n"
+        record = json_text(_record(number, recording)) + "\n"
         _write_text(self._out / _SCENARIOS / f"{name}.json", record)
 
 
@@ -168,7 +168,7 @@ def _finish(out: Path, plan: Plan) -> TreeReport:
                 "agreement": {kind: a._asdict() for kind, a in tally.agreement().items()},
                 "scenarios": {name: record["outcome"] for name, record in records.items()},
             }
-            _write_text(out / SIMULATION_FILE, json.dumps(summary, indent=1) + "\n")
+            _write_text(out / SIMULATION_FILE, json_text(summary, indent=1) + "\n")
     return TreeReport(there, len(names), tally.agreement())
 
 

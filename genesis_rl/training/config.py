@@ -4,11 +4,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from genesis_rl.checks import check_integers
 from genesis_rl.data import Pack, open_dataset
 from genesis_rl.data.originals import parse_options
 from genesis_rl.geco import GecoConfig
 from genesis_rl.models import GenesisConfig, GenesisSConfig, ModelConfig
 
+_COUNTS = ("steps", "batch_size", "log_every", "eval_every", "eval_images", "save_every")
 _CHOICES = {
     "schedule": ("constant", "cosine"),
     "objective": ("geco", "elbo"),
@@ -104,9 +106,7 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         """Check values."""
-        for name in ("steps", "batch_size", "log_every", "eval_every", "eval_images", "save_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; wanted at least 1.")
+        check_integers(self, 1, *_COUNTS)
         if self.warmup_steps < 0:
             raise ValueError(f"warmup_steps is {self.warmup_steps}; wanted at least 0.")
         if not 0 <= self.seed < 2**63:

@@ -8,16 +8,17 @@ from typing import Any, ClassVar
 
 import torch
 
-from genesis_rl.checkpoint import as_tuple, load_weights
+from genesis_rl.checkpoint import CONFIG, as_tuple, load_weights
 from genesis_rl.files import (
     PRIVATE,
     FolderLock,
     current_folder,
-    new_file,
     new_folder,
     read_folder,
     read_json,
+    write_json,
 )
+from genesis_rl.frames import Preprocessing, as_preprocessing
 from genesis_rl.geco import GecoConfig
 from genesis_rl.models import MODELS
 from genesis_rl.process import hardware, versions
@@ -163,8 +164,7 @@ class TrainingFolder:
 
     def write_settings(self) -> None:
         """Write train.json."""
-        with new_file(self.out / SETTINGS) as temporary:
-            temporary.write_text(json.dumps(self.settings, indent=2) + "\n")
+        write_json(self.out / SETTINGS, self.settings)
 
     def save_last(self, model: Any, card: Mapping[str, Any], state: Mapping[str, Any]) -> None:
         """Write the last checkpoint: the model and what going on from it takes."""
@@ -221,3 +221,11 @@ class RunFolder(TrainingFolder):
     def _stored(self) -> dict[str, Any]:
         # Runs of before it was recorded say the model's name in their checkpoints only.
         return {"model_name": self.settings["model_name"]} | super()._stored()
+
+    def last_preprocessing(self) -> Preprocessing:
+        """Return the preprocessing of the last checkpoint's model.
+
+        Raises:
+            ValueError: if its config.json is damaged.
+        """
+        return as_preprocessing(read_json(self.last / CONFIG).get("preprocessing", "stretch"))

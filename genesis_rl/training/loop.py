@@ -2,6 +2,7 @@
 
 import math
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from tqdm import tqdm
 
 from genesis_rl.checkpoint import load_pretrained, pick_device
 from genesis_rl.data.feed import ImageFeed, batch_indices
+from genesis_rl.frames import Preprocessing
 from genesis_rl.geco import Geco
 from genesis_rl.models import build_model
 from genesis_rl.process import keep_freed_memory
@@ -167,6 +169,7 @@ class Trainer(StepTrainer):
         if config.recompute:
             model.recompute = True
         _choose_parts(model, config)
+        model.preprocessing = self._preprocessing(config, folder, start)
         self._processes = self.accelerator.num_processes
         if self._processes > 1:
             model = synchronised(model, self.device)
@@ -185,6 +188,30 @@ class Trainer(StepTrainer):
         count = len(self.train_data)
         chosen = torch.arange(0, count, max(1, count // _SAMPLE_IMAGES))[:_SAMPLE_IMAGES]
         return ImageFeed(self.train_data, torch.device("cpu"))(chosen)
+
+    def _preprocessing(
+        self, config: PretrainConfig, folder: RunFolder, start: Any
+    ) -> Preprocessing | None:
+        """Return how frames have to be resized for the model: as its training images were.
+
+        Images that were not resized leave it as in the model that the training starts from.
+        """
+        before: Preprocessing | None = None
+        if start is not None:
+            before = start.preprocessing or Preprocessing()
+        elif folder.started:
+            before = folder.last_preprocessing()
+        own = self.train_data.preprocessing
+        if own is None or (before is not None and own.resize == "none"):
+            return before
+        if start is not None and before is not None and own != before:
+            warnings.warn(
+                f"init {config.init} resizes frames by {before.resize!r}, but data {config.data!r}"
+                f" was made with resize {own.resize!r}, which the trained model will use.",
+                stacklevel=3,
+            )
+        self.validation_data.check_preprocessing(own, f"a model of {self.train_data.folder}")
+        return own
 
     @property
     def main(self) -> bool:

@@ -1,5 +1,6 @@
 """A pretraining run as it lies on disk, for everything that looks at one afterwards."""
 
+import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 
 from genesis_rl import log
 from genesis_rl.checkpoint import CONFIG, Pretrained, load_pretrained
+from genesis_rl.data import DATASETS
 from genesis_rl.files import current_folder, read_json
 from genesis_rl.training.config import PretrainConfig
 from genesis_rl.training.folder import SETTINGS, parse_settings
@@ -35,6 +37,9 @@ class Run:
     def open(cls, folder: str | os.PathLike[str]) -> Self:
         """Read a run's settings and log.
 
+        A relative path of the data is taken from the folder in which the run was made, as far as
+        the run's own folder tells that, and else from the current one.
+
         Raises:
             ValueError: if the folder holds no run, or what it holds is damaged.
         """
@@ -47,6 +52,7 @@ class Run:
             config = parse_settings(plain, _model_of_checkpoint(path))
         except ValueError as error:
             raise ValueError(f"{path / SETTINGS}: {error}") from error
+        config = dataclasses.replace(config, data=_data_of(path, config))
         return cls(path, config, log.read(path))
 
     @property
@@ -116,6 +122,18 @@ class Run:
 
     def _last(self, name: str) -> float:
         return next((float(row[name]) for row in reversed(self.rows) if name in row), 0.0)
+
+
+def _data_of(folder: Path, config: PretrainConfig) -> str:
+    """The name or the path of a run's data, from wherever the run is looked at."""
+    data, out, here = Path(config.data), config.out, folder.resolve()
+    if config.data in DATASETS or data.expanduser().is_absolute() or out.is_absolute():
+        return config.data
+    # Both were given in one folder: the run's, without the part of it that was given.
+    base = next((place for place in (here, *here.parents) if place / out == here), None)
+    if base is None or base == Path.cwd() or not (base / data).is_dir():
+        return config.data
+    return str(base / data)
 
 
 def _model_of_checkpoint(folder: Path) -> str | None:

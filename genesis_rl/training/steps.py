@@ -317,6 +317,7 @@ class StepTrainer(ABC):
         """Validate, and keep the model if it is the best so far."""
         scores: dict[str, float] = {}
         if self.main:
+            self._check_weights()
             scores, pictures, merit = self._validate()
             log.scalars(self.step, {f"validation/{name}": v for name, v in scores.items()})
             log.images(self.step, pictures)
@@ -334,6 +335,15 @@ class StepTrainer(ABC):
     def _save(self) -> None:
         """Write the last checkpoint, having seen that it is worth going on from."""
         self._check_finite()
+        self._check_weights()
+        if self.main:
+            states = {name: holder.state_dict() for name, holder in self._stateful.items()}
+            state = {**self._place(), "best": self.best, **states}
+            self.folder.save_last(self.model, self._place(), state)
+        self._wait()
+
+    def _check_weights(self) -> None:
+        """Raise NonFiniteError if a weight is NaN or infinite."""
         bad = int(sum((~p.detach().isfinite()).sum() for p in self.model.parameters()))
         if bad:
             raise NonFiniteError(
@@ -341,11 +351,6 @@ class StepTrainer(ABC):
                 f"{self.folder.last}. {self.weights_advice}",
                 {"train/nonfinite_weights": bad},
             )
-        if self.main:
-            states = {name: holder.state_dict() for name, holder in self._stateful.items()}
-            state = {**self._place(), "best": self.best, **states}
-            self.folder.save_last(self.model, self._place(), state)
-        self._wait()
 
 
 def noise_key(seed: int, step: int, process: int = 0) -> int:

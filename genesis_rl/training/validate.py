@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from genesis_rl import metrics, visualize
 from genesis_rl.data import Pack
 from genesis_rl.models.distilled import sharp_masks
-from genesis_rl.slots import SceneModel
+from genesis_rl.slots import SceneModel, check_finite
 
 _BATCH = 64
 _PICTURES = 8
@@ -46,6 +46,9 @@ def validate(model: SceneModel, pack: Pack, count: int, *, seed: int = 0) -> dic
     Returns:
         ``mse`` (per pixel and channel, posterior means), ``nll``, ``kl_m``, ``kl_c`` (nats per
         image), and with masks the averages of `metrics.image_scores`.
+
+    Raises:
+        ValueError: if a latent or a mask is not finite: the weights are broken.
     """
     device = device_of(model)
     generator = torch.Generator(device).manual_seed(seed)
@@ -54,9 +57,10 @@ def validate(model: SceneModel, pack: Pack, count: int, *, seed: int = 0) -> dic
         for images, masks in labelled_images(pack, count, device):
             terms = model.elbo(images, generator=generator)
             slots = model.infer(images)
-            image = model.decode(slots).image
+            decoded = model.decode(slots)
+            check_finite(slots.z_m, slots.z_c, decoded.mu_x, log_masks=decoded.log_pi)
             scores = {
-                "mse": (image - images).square().mean((1, 2, 3)),
+                "mse": (decoded.image - images).square().mean((1, 2, 3)),
                 "nll": terms.nll,
                 "kl_m": terms.kl_m.sum(1),
                 "kl_c": terms.kl_c.sum(1),

@@ -1,10 +1,10 @@
 """A world model's card, from the report of its training."""
 
-import json
 from typing import Any
 
 from huggingface_hub import ModelCardData
 
+from genesis_rl.files import json_text
 from genesis_rl.text_tables import markdown
 from genesis_rl.training.folder import without_machine
 from genesis_rl.world_model.model import WorldModel
@@ -61,7 +61,7 @@ def card(
         "*copy*: the last known slots; *mlp*: a network over all latents in a row, with the same "
         "heads, data and training; *encoded*: what decoding allows at best.",
         f"## Training\n\nOn recorded steps ({steps}), on {report['hardware']}.",
-        "```json\n" + json.dumps(settings, indent=2) + "\n```",
+        "```json\n" + json_text(settings, indent=2) + "\n```",
         "## Limits\n\nIt knows the environment that was recorded, as far as the policy that "
         "recorded it came. Not for anything that people's safety depends on.",
     ]

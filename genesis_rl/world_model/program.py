@@ -4,8 +4,9 @@ import dataclasses
 import json
 from typing import Any
 
-from genesis_rl.files import new_file
+from genesis_rl.files import new_file, write_json
 from genesis_rl.process import StoppedError, hardware, versions
+from genesis_rl.text_tables import figure
 from genesis_rl.training.folder import REPORT
 from genesis_rl.visualize import curves, save_gif, save_png
 from genesis_rl.world_model.config import WorldTrainConfig
@@ -58,8 +59,7 @@ def train_world_model(config: WorldTrainConfig) -> dict[str, Any]:
         "versions": versions(),
     }
     report["tables"] = tables(report)
-    with new_file(config.out / REPORT) as temporary:
-        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_json(config.out / REPORT, report)
     chosen = models["world model"]
     save_png(config.out / "rollouts.png", rollout_picture(chosen, study, "test"))
     frames = rollout_video(chosen, study, "test", config.report_horizon)
@@ -97,8 +97,8 @@ def tables(report: dict[str, Any]) -> list[dict[str, Any]]:
             [
                 str(row["horizon"]),
                 str(row["windows"]),
-                *(f"{row['latent_error'][name]:.3f}" for name in names),
-                *(f"{row['psnr'][name]:.1f}" for name in [*names, "encoded"]),
+                *(figure(row["latent_error"][name], 3) for name in names),
+                *(figure(row["psnr"][name], 1) for name in [*names, "encoded"]),
             ]
             for row in rows
         ],
@@ -113,7 +113,7 @@ def tables(report: dict[str, Any]) -> list[dict[str, Any]]:
                 name,
                 event,
                 kind.replace("_", " "),
-                *("" if scores[key] is None else f"{scores[key]:.3f}" for key in keys),
+                *(figure(scores[key], 3) for key in keys),
             ]
             for name, by_kind in report["events"].items()
             for kind, by_event in by_kind.items()

@@ -50,6 +50,8 @@ def encode(
         ValueError: if the frames do not fit the encoder, or the latents are not finite.
         OSError: if the cache cannot be written.
     """
+    name = f"encoder {encoder.source or encoder.fingerprint[:12]}"
+    transitions.pack.check_preprocessing(encoder.preprocessing, name)
     key = [
         _FORMAT,
         encoder.fingerprint,

@@ -21,42 +21,46 @@ from genesis_rl.slots import SceneModel, Slots
 
 NAMES = list(MODELS)
 # The other ways of building a model, as a name of MODELS and what changes.
-VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    f"{name}, plain decoders": (
-        name,
-        {
-            "mask_decoder": "broadcast",
-            "mask_broadcast_channels": 5,
-            "component_decoder": "flat",
-            "posterior_sigma_bias": -2.0,
-        },
-    )
-    for name in ("genesis", "genesis_s")
-} | {
-    f"{name}, {what}": (name, {field: value})
-    for name in ("genesis", "genesis_s")
-    for what, field, value in (
-        ("painted background", "component_decoder", "flat_objects"),
-        ("three looks", "posterior_passes", 3),
-        ("predicted background", "background", "predicted"),
-        ("static background", "background", "static"),
-        ("local masks", "mask_decoder", "local"),
-    )
-} | {
-    f"{name}, attention on a {background} background": (
-        name,
-        {
-            "background": background,
-            "posterior": "attention",
-            "mask_decoder": "local",
-            "component_decoder": "shaded",
-            "mixture": "pixel",
-            "sigma_x": 0.12,
-        },
-    )
-    for name in ("genesis", "genesis_s")
-    for background in ("predicted", "static")
-}
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = (
+    {
+        f"{name}, plain decoders": (
+            name,
+            {
+                "mask_decoder": "broadcast",
+                "mask_broadcast_channels": 5,
+                "component_decoder": "flat",
+                "posterior_sigma_bias": -2.0,
+            },
+        )
+        for name in ("genesis", "genesis_s")
+    }
+    | {
+        f"{name}, {what}": (name, {field: value})
+        for name in ("genesis", "genesis_s")
+        for what, field, value in (
+            ("painted background", "component_decoder", "flat_objects"),
+            ("three looks", "posterior_passes", 3),
+            ("predicted background", "background", "predicted"),
+            ("static background", "background", "static"),
+            ("local masks", "mask_decoder", "local"),
+        )
+    }
+    | {
+        f"{name}, attention on a {background} background": (
+            name,
+            {
+                "background": background,
+                "posterior": "attention",
+                "mask_decoder": "local",
+                "component_decoder": "shaded",
+                "mixture": "pixel",
+                "sigma_x": 0.12,
+            },
+        )
+        for name in ("genesis", "genesis_s")
+        for background in ("predicted", "static")
+    }
+)
 AUTOREGRESSIVE = ["genesis", "genesis_s", "genesis_v2"]
 K, D_M, D_C = 5, 7, 3
 _GATED: dict[str, Any] = {

@@ -14,6 +14,7 @@ from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 from genesis_rl.envs.obs import GenesisObs
+from genesis_rl.envs.slot_obs import SlotObsOptions
 from genesis_rl.frames import Preprocessing, Resize
 from genesis_rl.models import Genesis
 from genesis_rl.perception import SlotEncoder
@@ -257,6 +258,9 @@ def test_bad_spaces_and_options(
 def test_strings_are_no_sequences_of_names(encoder: Any) -> None:
     with pytest.raises(TypeError, match="keep is the string 'goal'"):
         GenesisObs(SpaceEnv(box(24, 40, 3)), encoder, keep="goal")
+    for value in (5, ["goal", 5]):
+        with pytest.raises(TypeError, match=r"keep must be a sequence of strings, got (5|\['goal)"):
+            SlotObsOptions(keep=value)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="info_keys is the string 'frame'"):
         GenesisObs(SpaceEnv(box(24, 40, 3)), encoder, info_keys="frame")  # type: ignore[arg-type]
 

@@ -37,11 +37,19 @@ def test_one_object_a_line(tmp_path: Path) -> None:
     assert not (tmp_path / "new" / "run" / "tensorboard").exists()
 
 
-def test_non_finite_numbers_survive(tmp_path: Path) -> None:
+def test_non_finite_numbers_are_null(tmp_path: Path) -> None:
     with log.RunLog(tmp_path, tensorboard=False) as run:
         run.scalars(1, {"a": math.nan, "b": math.inf, "c": -math.inf, "d": 1.0})
     row = lines(tmp_path)[0]
-    assert (row["a"], row["b"], row["c"], row["d"]) == ("nan", "inf", "-inf", 1.0)
+    assert (row["a"], row["b"], row["c"], row["d"]) == (None, None, None, 1.0)
+    row = log.read(tmp_path)[0]
+    assert all(math.isnan(row[name]) for name in "abc")
+    assert (row["d"], row["step"]) == (1.0, 1)
+
+
+def test_logs_of_older_versions_have_strings(tmp_path: Path) -> None:
+    text = '{"step": 1, "a": "nan", "b": "inf", "c": "-inf", "d": 1.0}\n'
+    (tmp_path / log.FILE).write_text(text)
     row = log.read(tmp_path)[0]
     assert math.isnan(row["a"])
     assert (row["b"], row["c"], row["d"], row["step"]) == (math.inf, -math.inf, 1.0, 1)

@@ -2,6 +2,7 @@ import errno
 import json
 import multiprocessing
 import os
+import pwd
 import shutil
 from pathlib import Path
 from typing import Any
@@ -223,6 +224,19 @@ def test_data_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert data_root(tmp_path / "other") == tmp_path / "other"
     monkeypatch.delenv("GENESIS_RL_DATA")
     assert data_root().parts[-2:] == (".cache", "genesis_rl")
+
+
+def test_a_root_without_a_home_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(uid: int) -> None:
+        raise KeyError(uid)
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("GENESIS_RL_DATA", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    with pytest.raises(ValueError, match="Set the environment variable GENESIS_RL_DATA"):
+        data_root()
+    monkeypatch.setenv("GENESIS_RL_DATA", "/data")
+    assert data_root() == Path("/data")
 
 
 def test_a_root_that_cannot_be_written_is_named(tmp_path: Path) -> None:

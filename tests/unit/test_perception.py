@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import math
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from torch import nn
 
 from genesis_rl import perception
 from genesis_rl.checkpoint import fingerprint, save_pretrained
+from genesis_rl.distillation import DistillConfig
 from genesis_rl.frames import Preprocessing, Resize
 from genesis_rl.models import (
     MODELS,
@@ -27,6 +29,7 @@ from genesis_rl.models import (
 )
 from genesis_rl.perception import SlotEncoder, as_encoder
 from genesis_rl.refinement import refine
+from genesis_rl.scoring import ScoreConfig
 from genesis_rl.slots import Slots
 
 SMALL: dict[str, Any] = {
@@ -309,12 +312,130 @@ def test_what_is_no_model(model: Any) -> None:
         ({"dtype": "float16"}, "dtype is 'float16'"),
         ({"refine_steps": -2}, "refine_steps is -2; wanted 0 or more"),
         ({"device": "gpu"}, "device is 'gpu'"),
+        ({"device": "mps"}, "device is 'mps'; wanted 'auto', 'cpu' or 'cuda'"),
+        ({"device": torch.device("meta")}, "device is 'meta'; wanted 'auto', 'cpu' or 'cuda'"),
+        ({"device": "cuda:99"}, "device is 'cuda:99'"),
+        ({"preprocessing": "zoom"}, "resize is 'zoom'"),
         ({"preprocessing": {"resize": "zoom"}}, "resize is 'zoom'"),
     ],
 )
 def test_bad_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SlotEncoder(Bands(), **{"device": "cpu", **options})
+
+
+@pytest.mark.parametrize("value", ["8", 1.5, None, math.inf, True, np.float64(2)])
+@pytest.mark.parametrize("name", ["batch_size", "refine_steps"])
+def test_counts_are_integers(name: str, value: Any) -> None:
+    for make in (
+        lambda: SlotEncoder(Bands(), device="cpu", **{name: value}),
+        lambda: DistillConfig("teacher", **{name: value}),
+        lambda: ScoreConfig(**{{"batch_size": "num_images"}.get(name, name): value}),
+    ):
+        with pytest.raises(TypeError, match=r"(\w+) must be an integer >= \d, got "):
+            make()
+
+
+def test_integers_of_numpy_and_a_torch_device_are_taken(frames: Any) -> None:
+    encoder = SlotEncoder(Bands(), device=torch.device("cpu"), batch_size=np.int64(4))  # type: ignore[arg-type]
+    assert encoder.spec["device"] == "cpu"
+    assert encoder.features(frames).shape == (6, 5, 4)
+
+
+@pytest.mark.parametrize("device", [None, 0.5, ["cpu"]])
+def test_what_is_no_device(device: Any) -> None:
+    with pytest.raises(TypeError, match="device must be a string or a torch"):
+        SlotEncoder(Bands(), device=device)
+
+
+# ---- values that are not finite ------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def broken() -> dict[str, SlotEncoder]:
+    """Encoders with a NaN in the weights that infer, and in those that decode alone."""
+    found = {}
+    for part in ("encoder", "decoder"):
+        model = small_genesis()
+        weights = model.component_decoder if part == "decoder" else model.encoder
+        with torch.no_grad():
+            next(weights.parameters()).fill_(math.nan)
+        found[part] = SlotEncoder(model, device="cpu")
+    return found
+
+
+@pytest.mark.parametrize("entry", ["__call__", "features", "segment"])
+def test_weights_with_nan_are_refused_by_every_entry(
+    entry: str, broken: dict[str, SlotEncoder], frames: Any
+) -> None:
+    with pytest.raises(ValueError, match="not finite"):
+        getattr(broken["encoder"], entry)(frames)
+
+
+def test_decoders_with_nan_are_refused(broken: dict[str, SlotEncoder], frames: Any) -> None:
+    encoder = broken["decoder"]
+    features = encoder.features(frames)  # needs no decoder
+    with pytest.raises(ValueError, match="not finite"):
+        encoder.segment(frames)
+    with pytest.raises(ValueError, match="not finite"):
+        encoder.decode(features)
+
+
+@pytest.mark.parametrize("entry", ["__call__", "features", "segment"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_frames_with_nan_are_refused_by_every_entry(entry: str, value: float, frames: Any) -> None:
+    spoilt = frames / np.float32(255)
+    spoilt[1, 2, 3] = value
+    with pytest.raises(ValueError, match="frames contain NaN or infinite"):
+        getattr(SlotEncoder(small_genesis(), device="cpu"), entry)(spoilt)
+
+
+@pytest.mark.parametrize("part", ["z_m", "z_c", "log_pi"])
+def test_masks_of_broken_slots_are_refused(part: str, frames: Any) -> None:
+    encoder = SlotEncoder(small_genesis(), device="cpu")
+    slots = encoder(frames)
+    assert np.isfinite(encoder.masks(slots)).all()
+    with torch.inference_mode():
+        getattr(slots, part)[0].fill_(math.nan)
+    with pytest.raises(ValueError, match="not finite"):
+        encoder.masks(slots)
+
+
+def test_a_mask_of_zero_is_no_fault(frames: Any) -> None:
+    encoder = SlotEncoder(small_genesis(), device="cpu")
+    slots = encoder(frames)
+    with torch.inference_mode():
+        slots.log_pi[:, 0].fill_(-math.inf)
+    assert (encoder.masks(slots)[:, 0] == 0).all()
+
+
+# ---- arrays and tensors --------------------------------------------------------------------------
+
+
+def test_features_are_decoded_as_arrays_and_as_tensors(frames: Any) -> None:
+    encoder = SlotEncoder(small_genesis(), device="cpu")
+    features = encoder.features(frames)
+    array, tensor = (encoder.decode(one) for one in (features, torch.from_numpy(features)))
+    assert torch.equal(array.mu_x, tensor.mu_x) and torch.equal(array.log_pi, tensor.log_pi)
+    features[0, 0, 0] = np.nan
+    with pytest.raises(ValueError, match="not finite"):
+        encoder.decode(features)
+
+
+def test_arrays_where_tensors_are_wanted_are_named(frames: Any) -> None:
+    encoder = SlotEncoder(small_genesis(), device="cpu")
+    model: Any = encoder.model
+    images = np.zeros((1, 3, 32, 32), np.float32)
+    calls: dict[str, Callable[[], Any]] = {
+        "x must be a torch tensor": lambda: model.infer(images),
+        "z_m must be a torch tensor": lambda: Slots(images, images, images),  # type: ignore[arg-type]
+        "slots must be Slots": lambda: encoder.masks(encoder.features(frames)),  # type: ignore[arg-type]
+        "features must be a torch tensor": lambda: encoder.decode([[1.0]]),  # type: ignore[arg-type]
+        "slots must be Slots.*got ndarray": lambda: model.decode(encoder.features(frames)),
+    }
+    for message, call in calls.items():
+        with pytest.raises(TypeError, match=message):
+            call()
 
 
 def test_a_missing_or_truncated_checkpoint(tmp_path: Path) -> None:

@@ -184,6 +184,20 @@ def test_baselines_have_the_scores_of_objects(make_pack: Callable[..., Pack]) ->
     assert apart["colour_palette"]["other_colour_shared"] == 0
 
 
+@pytest.mark.parametrize("masks", [True, False])
+def test_weights_with_nan_have_no_scores(
+    masks: bool, model: Any, make_pack: Callable[..., Pack]
+) -> None:
+    pack = make_pack(masks=masks)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(math.nan)
+    with pytest.raises(ValueError, match="not finite"):
+        score(model, pack, CONFIG)
+    with pytest.raises(ValueError, match="not finite"):
+        validate(model, pack, 5)
+
+
 def test_bad_settings_are_named() -> None:
     for change, message in (
         ({"num_images": 0}, "num_images is 0; wanted at least 1"),

@@ -18,8 +18,9 @@ from genesis_rl.agents.encoders import load_encoder
 from genesis_rl.agents.env_maker import EnvMaker
 from genesis_rl.agents.evaluation import evaluate_agent
 from genesis_rl.agents.learning import AgentTrainer, TrainingError
+from genesis_rl.checks import check_integers
 from genesis_rl.envs import TASKS
-from genesis_rl.files import FolderLock, new_file, read_json
+from genesis_rl.files import FolderLock, read_json, write_json
 from genesis_rl.process import StoppedError, StopSignal
 
 RECORD = "run.json"
@@ -61,9 +62,7 @@ class CompareConfig:
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
                 raise ValueError(f"{name} is {values}; wanted one or more, each once.")
-        for name in ("episodes", "jobs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; wanted at least 1.")
+        check_integers(self, 1, "episodes", "jobs")
         labels = [obs_label(obs) for obs in self.obs]
         if len(set(labels)) < len(labels):
             raise ValueError(
@@ -256,8 +255,7 @@ def _do(run: Run, episodes: int) -> None:
     )
     if scores["agent"]["success_rate"] is None:
         raise ValueError(f"env {run.task!r} reports no is_success; wanted one that does.")
-    with new_file(run.folder / RECORD) as temporary:
-        temporary.write_text(json.dumps(_record(run, scores), indent=2) + "\n")
+    write_json(run.folder / RECORD, _record(run, scores))
 
 
 def _is_trained(run: Run) -> bool:

@@ -1,6 +1,5 @@
 """What the runs of a comparison are summed up to: a table beside the published one, and curves."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,8 @@ import numpy as np
 
 from genesis_rl.agents.comparison.aggregate import bootstrap_interval, iqm
 from genesis_rl.agents.comparison.published import PUBLISHED
-from genesis_rl.files import new_file
+from genesis_rl.files import new_file, write_json
+from genesis_rl.text_tables import figure
 from genesis_rl.visualize import curves
 
 Record = Mapping[str, Any]
@@ -79,8 +79,7 @@ def write_summary(records: Sequence[Record], path: Path, *, reps: int = 50_000) 
         name = "steps" if axis == "steps" else "minutes"
         with new_file(path.with_name(f"{path.stem}-{name}.png")) as temporary:
             temporary.write_bytes(picture)
-    with new_file(path) as temporary:
-        temporary.write_text(json.dumps(summary, indent=2) + "\n")
+    write_json(path, summary)
     return summary
 
 
@@ -163,16 +162,12 @@ def _encoders(records: Iterable[Record]) -> list[dict[str, Any]]:
     known = {r["label"]: r["encoder"] for r in records if r["encoder"] is not None}
     names = list(dict.fromkeys(name for e in known.values() for name in e["scores"]))
     body = [
-        [label, e["model"], e["fingerprint"][:12], *(_figure(e["scores"].get(n)) for n in names)]
+        [label, e["model"], e["fingerprint"][:12], *(figure(e["scores"].get(n), 3) for n in names)]
         for label, e in known.items()
     ]
     head = ["agent sees", "model", "fingerprint", *names]
     caption = "The encoders, and their scores at their own last validation."
     return [{"caption": caption, "head": head, "rows": body}] if known else []
-
-
-def _figure(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
 
 
 def _panels(

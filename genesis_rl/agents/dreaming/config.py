@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from genesis_rl.agents.config import ENCODED, AgentConfig
+from genesis_rl.checks import check_integers
 from genesis_rl.imagination import DreamOptions
 from genesis_rl.imagination.options import Start
 
@@ -72,9 +73,7 @@ class DreamConfig(AgentConfig):
             raise ValueError(
                 f"max_minutes is {self.max_minutes}; wanted None: dreams go by total_steps."
             )
-        for name in _COUNTS:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; wanted at least 1.")
+        check_integers(self, 1, *_COUNTS)
         if self.iterate < 0:
             raise ValueError(f"iterate is {self.iterate}; wanted at least 0.")
         if not 0 < self.trust <= 1:

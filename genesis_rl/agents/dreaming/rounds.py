@@ -7,6 +7,7 @@ from genesis_rl.agents.dreaming.config import DreamConfig
 from genesis_rl.data.pack import Pack
 from genesis_rl.data.transitions import join
 from genesis_rl.envs.collect import CollectConfig
+from genesis_rl.frames import Preprocessing
 from genesis_rl.process import StoppedError
 from genesis_rl.training.folder import REPORT
 from genesis_rl.world_model import WorldModel, program
@@ -60,14 +61,15 @@ def go_round(config: DreamConfig, number: int, world: WorldModel) -> tuple[Path,
 
 def _record(config: DreamConfig, folder: Path, number: int) -> None:
     """Record the agent as the first recording was made, with other seeds."""
-    first = Pack.open(config.data / "train").meta
+    first = Pack.open(config.data / "train")
+    how = first.preprocessing or Preprocessing()
     collect_with_agent(
         CollectConfig(
             agent=str(config.out / "last"),
             out=folder,
             steps=config.collect_steps,
-            image_size=first["image_size"][0],
-            resize=first.get("settings", {}).get("resize", "stretch"),
+            image_size=first.meta["image_size"][0],
+            resize=how.resize,
             num_envs=config.num_envs,
             vec=config.vec,
             seed=(config.seed + number * 1_000_003) % 2**31,

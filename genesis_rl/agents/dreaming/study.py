@@ -16,7 +16,7 @@ from genesis_rl.agents.config import AgentConfig, EvaluationConfig
 from genesis_rl.agents.dreaming.config import DreamConfig
 from genesis_rl.agents.dreaming.trainer import DREAM, DreamTrainer
 from genesis_rl.agents.evaluation import evaluate_agent
-from genesis_rl.files import FolderLock, new_file
+from genesis_rl.files import FolderLock, new_file, write_json
 from genesis_rl.process import StoppedError
 from genesis_rl.visualize import curves
 
@@ -67,8 +67,7 @@ def _compare(config: DreamConfig, report: Callable[[str], None]) -> dict[str, An
     summary = {"tables": [_table(records)], "runs": records}
     with new_file(path.with_suffix(".png")) as temporary:
         temporary.write_bytes(curves(_panels(records), xlabel="steps of practice"))
-    with new_file(path) as temporary:
-        temporary.write_text(json.dumps(summary, indent=2) + "\n")
+    write_json(path, summary)
     return summary
 
 
@@ -157,8 +156,7 @@ def _score(agent: AgentConfig, episodes: int, *, random: bool) -> Record:
 
 
 def _write(path: Path, record: Record) -> Record:
-    with new_file(path) as temporary:
-        temporary.write_text(json.dumps(record, indent=2) + "\n")
+    write_json(path, record)
     return record
 
 

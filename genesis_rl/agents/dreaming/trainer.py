@@ -13,7 +13,7 @@ from genesis_rl.agents.dreaming.config import DreamConfig
 from genesis_rl.agents.dreaming.dreams import Source, check_actions
 from genesis_rl.agents.dreaming.rounds import go_round
 from genesis_rl.agents.learning import AgentTrainer
-from genesis_rl.files import new_file
+from genesis_rl.files import write_json
 from genesis_rl.perception import SlotEncoder
 from genesis_rl.process import StoppedError
 
@@ -61,8 +61,7 @@ class DreamTrainer(AgentTrainer):
                 if name == "last":
                     load_policy(self.model, home)
                     self.model.num_timesteps = metadata["steps"]
-        with new_file(config.out / DREAM) as temporary:
-            temporary.write_text(json.dumps(config.to_json(), indent=2) + "\n")
+        write_json(config.out / DREAM, config.to_json())
 
     @property
     def real_steps(self) -> int:

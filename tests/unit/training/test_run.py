@@ -3,11 +3,13 @@
 import dataclasses
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from genesis_rl import checkpoint
+from genesis_rl.data.pack import Pack
 from genesis_rl.geco import GecoConfig
 from genesis_rl.log import RunLog
 from genesis_rl.models import MODELS, GenesisConfig, build_model
@@ -48,6 +50,35 @@ def test_a_run_is_read(folder: Path) -> None:
     assert run.scores == {"mse": 0.25, "msc": 0.75}
     assert [row["nll"] for row in run.updates] == [9.0, 8.0]
     assert [(row["step"], row["mse"]) for row in run.validations] == [(10, 0.5), (20, 0.25)]
+
+
+def test_relative_data_are_found_from_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_pack: Callable[..., Pack]
+) -> None:
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    pack = write_pack(home / "packs" / "mine")
+    (elsewhere / "packs" / "mine").mkdir(parents=True)  # of the same name, but not the run's
+    monkeypatch.chdir(home)
+    config = dataclasses.replace(SMOKE, out=Path("runs/a"), data="packs/mine", data_options="{}")
+    folder = home / write_run(config)
+    assert Run.open("runs/a").config == config  # as it was given
+    monkeypatch.chdir(elsewhere)
+    found = Run.open(folder).config
+    assert found.data == str(pack.folder)
+    assert found.open_data("test").folder == pack.folder
+    # What is written stays relative: it tells nothing of the machine.
+    assert json.loads((folder / "train.json").read_text())["data"] == "packs/mine"
+
+
+def test_relative_data_that_are_gone_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = dataclasses.replace(SMOKE, out=tmp_path / "run", data="packs/mine", data_options="{}")
+    found = Run.open(write_run(config)).config
+    assert found.data == "packs/mine"
+    with pytest.raises(ValueError, match=r"'packs/mine' must be a pack.*relative path.*--data"):
+        found.open_data("test")
 
 
 def test_a_run_is_read_before_its_first_row(folder: Path) -> None:
