@@ -264,7 +264,7 @@ class AgentConfig:
             values["out"] = Path(values.get("out", "."))
             values["wrappers"] = tuple(values.get("wrappers", ()))
             return cls(**values)
-        except TypeError as error:
+        except (TypeError, AttributeError) as error:
             raise ValueError(f"config does not fit this version: {error}") from error
 
 
@@ -319,6 +319,8 @@ class EvaluationConfig:
     """CPU threads; None: PyTorch's choice"""
     out: Path | None = None
     """where to write; None: the folder given"""
+    trust_remote_code: bool = False
+    """import the modules and read the paths that the agent's settings name"""
 
     def __post_init__(self) -> None:
         """Check values."""

@@ -25,9 +25,12 @@ from genesis_rl.process import versions
 Vec = Literal["subproc", "dummy"]
 # What has no meaning for frames from elsewhere.
 _UNUSED = {
-    "env": ("greedy",),
+    "env": ("greedy", "trust_remote_code"),
     "agent": ("wrappers", "obs_key", "frame_layout", "render"),
-    "from_minari": ("env_options", "wrappers", "render", "greedy", "sticky", "minari"),
+    "from_minari": (
+        *("env_options", "wrappers", "render", "greedy", "sticky", "minari"),
+        "trust_remote_code",
+    ),
 }
 #: From frames (n, S, S, 3) uint8 and the environments where an episode starts with them, (n,) bool,
 #: to a batch of actions.
@@ -85,6 +88,8 @@ class CollectConfig:
     """of the environments and of what is drawn"""
     minari: str | None = None
     """also write the steps as a local Minari dataset of this id, e.g. cars/random-v0"""
+    trust_remote_code: bool = False
+    """import the modules and read the paths that the settings of agent name"""
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -133,7 +138,8 @@ class CollectConfig:
 
     def meta(self, **more: Any) -> dict[str, Any]:
         """What meta.json says of a recording: the settings, versions, and what is added."""
-        settings = {name: value for name, value in asdict(self).items() if name != "out"}
+        aside = ("out", "trust_remote_code")
+        settings = {name: value for name, value in asdict(self).items() if name not in aside}
         return {"dataset": "recording", "settings": settings, "versions": versions(), **more}
 
 

@@ -238,6 +238,7 @@ def _do(run: Run, episodes: int) -> None:
             encoder_device=config.encoder_device,
             threads=config.threads,
             out=run.folder,
+            trust_remote_code=True,  # its settings are those of the command line
         )
     )
     if scores["agent"]["success_rate"] is None:

@@ -133,6 +133,7 @@ def _score(agent: AgentConfig, episodes: int, *, random: bool) -> Record:
             encoder_device=agent.encoder_device,
             threads=agent.threads,
             out=agent.out,
+            trust_remote_code=True,  # its settings are those of the command line
         )
     )
     rows = [row for row in log.read(agent.out) if "eval/mean_reward" in row]

@@ -1,6 +1,7 @@
 """Practising in dreams: PPO in imagination, evaluated in reality, round by round."""
 
 import json
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -13,7 +14,7 @@ from genesis_rl.agents.dreaming.config import DreamConfig
 from genesis_rl.agents.dreaming.dreams import Source, check_actions
 from genesis_rl.agents.dreaming.rounds import go_round
 from genesis_rl.agents.learning import AgentTrainer
-from genesis_rl.files import new_file
+from genesis_rl.files import new_file, read_json
 from genesis_rl.perception import SlotEncoder
 from genesis_rl.process import StoppedError
 
@@ -48,7 +49,8 @@ class DreamTrainer(AgentTrainer):
         for name in self.figures:
             home = recover_agent(config.out / name)
             if home is not None:
-                metadata = json.loads((home / SETTINGS).read_text())
+                metadata = read_json(home / SETTINGS)
+                self._check_env(metadata["config"], home)
                 self.figures[name] = metadata["metrics"]
                 if name == "last":
                     load_policy(self.model, home)
@@ -78,6 +80,16 @@ class DreamTrainer(AgentTrainer):
             raise ValueError(
                 f"{self.config.out} holds a run with {told}; wanted the same settings, another out."
             )
+
+    def _check_env(self, stored: dict[str, Any], home: Path) -> None:
+        """Refuse an agent of another environment: what its settings name would be imported."""
+        mine = self.config.to_json()
+        for name in ("env", "env_options", "wrappers"):
+            if stored.get(name) != mine[name]:
+                raise ValueError(
+                    f"{name} must be {stored.get(name)!r} as in {home}, got {mine[name]!r}; use "
+                    "another out."
+                )
 
     def _make_venv(self) -> VecEnv:
         """Dream of the recording that was given."""
