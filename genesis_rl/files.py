@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 _OLD = ".old"
+#: Bytes of the largest JSON file that is read: parsed, it takes tens of times as much memory.
+LARGEST_JSON = 2**25
 
 
 @contextmanager
@@ -67,9 +69,17 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        ValueError: if it is missing or damaged.
+        ValueError: if it is missing, damaged, larger than `LARGEST_JSON` or nested too deeply.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        if path.exists() and not path.is_file():
+            raise ValueError("it is not a regular file")
+        with path.open("rb") as file:
+            text = file.read(LARGEST_JSON + 1)
+        if len(text) > LARGEST_JSON:
+            raise ValueError(f"it has more than {LARGEST_JSON:,} bytes")
+        return json.loads(text.decode())
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as JSON: {error}") from error
+    except RecursionError as error:
+        raise ValueError(f"{path} cannot be read as JSON: it is nested too deeply") from error

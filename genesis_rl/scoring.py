@@ -9,6 +9,7 @@ from torch import Tensor
 
 from genesis_rl import metrics
 from genesis_rl.data import Pack
+from genesis_rl.limits import check_limits
 from genesis_rl.metrics.frechet import SampleScorer
 from genesis_rl.metrics.imagined import SceneScorer
 from genesis_rl.models.base import BaseModel
@@ -44,6 +45,7 @@ class ScoreConfig:
         for name in ("num_images", "iw_samples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; wanted at least 1.")
+        check_limits(self)
         if self.refine_steps < 0:
             raise ValueError(f"refine_steps is {self.refine_steps}; wanted 0 or more.")
         if not 0 <= self.seed < 2**63:

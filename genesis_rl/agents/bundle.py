@@ -6,7 +6,6 @@ the pretrained model). Nothing in it is pickled: the environments, the encoder a
 built anew from the settings. The optimiser's state is not kept.
 """
 
-import hashlib
 import json
 import os
 import warnings
@@ -42,9 +41,9 @@ from genesis_rl.process import hardware
 
 FORMAT = 1
 SETTINGS, POLICY, ENCODER = "agent.json", "policy.safetensors", "encoder"
-# Settings that decide what the policy's inputs and actions mean. Their checksum lies in the file
-# of the weights, since an edited one may fit these and still be another environment.
-_CHECKED = (
+# Settings that decide what the policy's inputs and actions mean. The file of the weights has a copy
+# of them: an edited environment may have the same spaces.
+_COPIED = (
     *("env", "env_options", "wrappers", "obs", "obs_key", "frame_layout", "render", "frame_size"),
     *("mask_geometry", "finetune", "encoder_refine_steps"),
 )
@@ -95,7 +94,7 @@ def save_agent(
     }
     with new_folder(folder) as temporary:
         weights = {name: value.contiguous() for name, value in _weights(model).items()}
-        save_file(weights, temporary / POLICY, {"settings": _checksum(settings)})
+        save_file(weights, temporary / POLICY, {"settings": json.dumps(_copied(settings))})
         if encoder is not None:
             (temporary / ENCODER).mkdir()
             save_pretrained(
@@ -194,23 +193,23 @@ def _check_spaces(model: PPO, trained: Any, env: str) -> None:
             )
 
 
-def _checksum(settings: Mapping[str, Any]) -> str:
-    """SHA-256 over the entries of agent.json that must not be edited."""
-    config = {name: settings["config"].get(name) for name in _CHECKED}
-    text = json.dumps([config, settings.get("spaces")], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+def _copied(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of agent.json that must not be edited, as far as it has them."""
+    entries = {"spaces": settings.get("spaces"), **settings["config"]}
+    return {name: entries[name] for name in ("spaces", *_COPIED) if entries.get(name) is not None}
 
 
 def _check_unedited(metadata: Mapping[str, Any], home: Path) -> None:
-    """Refuse edited settings; agents of before their checksum was kept pass."""
+    """Refuse edited settings; agents of before they were copied pass."""
     with safe_open(home / POLICY, "pt") as file:
-        kept = (file.metadata() or {}).get("settings")
-    if kept not in (None, _checksum(metadata)):
-        raise ValueError(
-            f"{home / SETTINGS} must have the {', '.join(_CHECKED)} and spaces that the agent was "
-            "saved with, got others. Restore the file; to change options of the environment, pass "
-            "env_options to load_agent."
-        )
+        saved: dict[str, Any] = json.loads((file.metadata() or {}).get("settings", "{}"))
+    for name, value in _copied(metadata).items():
+        if value != saved.get(name, value):
+            raise ValueError(
+                f"{name} must be {saved[name]!r} in {home / SETTINGS}, as the agent was saved, got "
+                f"{value!r}; restore the file. To change options of the environment, pass "
+                "env_options to load_agent."
+            )
 
 
 def _versions() -> dict[str, str]:

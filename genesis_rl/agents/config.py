@@ -8,6 +8,7 @@ from typing import Any, Literal, Self, cast, get_args, get_type_hints
 
 from genesis_rl.envs.make import check_wrappers, parse_options
 from genesis_rl.frames import LAYOUTS, Layout
+from genesis_rl.limits import check_limits, check_parameters
 
 Obs = Literal["encoder", "genesis", "monet", "vae", "random", "state", "pixels", "feature_map"]
 # Those that see through an encoder.
@@ -65,6 +66,8 @@ class PolicyConfig:
         """Check values."""
         _check_choice(self, "extractor")
         _check_positive(self, "width", "heads", "layers", whole=True)
+        check_limits(self)
+        check_parameters("policy", 12 * self.layers * self.width**2)
         if self.extractor == "transformer" and self.width % self.heads:
             raise ValueError(f"heads is {self.heads}; wanted a divisor of width, {self.width}.")
 
@@ -101,6 +104,7 @@ class PPOConfig:
     def __post_init__(self) -> None:
         """Check values."""
         _check_positive(self, "n_steps", "n_epochs", whole=True)
+        check_limits(self)
         if self.batch_size < 2:
             raise ValueError(f"batch_size is {self.batch_size}; wanted at least 2.")
         _check_positive(self, "learning_rate", "clip_range", "max_grad_norm")
@@ -199,6 +203,7 @@ class AgentConfig:
             )
         names = ("total_steps", "num_envs", "eval_every", "eval_episodes")
         _check_positive(self, *names, whole=True)
+        check_limits(self)
         if self.max_minutes is not None:
             _check_positive(self, "max_minutes")
         if self.threads is not None:
@@ -327,6 +332,7 @@ class EvaluationConfig:
         _check_choice(self, "vec")
         _check_choice(self, "video_format")
         _check_positive(self, "episodes", "num_envs", whole=True)
+        check_limits(self)
         if self.threads is not None:
             _check_positive(self, "threads", whole=True)
         if self.video_episodes < 0:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from genesis_rl.data.originals import parse_options
+from genesis_rl.limits import check_limits
 
 _POSITIVE = (
     "num_images",
@@ -78,6 +79,7 @@ class DistillConfig:
         for name in _POSITIVE:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; wanted at least 1.")
+        check_limits(self)
         if self.refine_steps < 0:
             raise ValueError(f"refine_steps is {self.refine_steps}; wanted 0 or more.")
         for name in ("learning_rate", "mask_weight"):

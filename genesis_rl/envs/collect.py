@@ -20,6 +20,7 @@ from genesis_rl.envs.make import check_wrappers, make_env, parse_options
 from genesis_rl.envs.recorder import Recorded, Recorder, Shot, check_form, recording, take_shot
 from genesis_rl.envs.rendering import RenderedObs
 from genesis_rl.frames import LAYOUTS, Layout, Preprocessing, Resize
+from genesis_rl.limits import check_limits
 from genesis_rl.process import versions
 
 Vec = Literal["subproc", "dummy"]
@@ -102,6 +103,7 @@ class CollectConfig:
         for name in ("steps", "image_size", "num_envs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; wanted at least 1.")
+        check_limits(self)
         for name in ("sticky", "validation", "test"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; wanted a value in [0, 1).")

@@ -7,6 +7,7 @@ from typing import Literal
 from genesis_rl.data import Pack, open_dataset
 from genesis_rl.data.originals import parse_options
 from genesis_rl.geco import GecoConfig
+from genesis_rl.limits import check_limits
 from genesis_rl.models import GenesisConfig, GenesisSConfig, ModelConfig
 
 _CHOICES = {
@@ -95,6 +96,7 @@ class PretrainConfig:
         for name in ("steps", "batch_size", "log_every", "eval_every", "eval_images", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; wanted at least 1.")
+        check_limits(self)
         if self.warmup_steps < 0:
             raise ValueError(f"warmup_steps is {self.warmup_steps}; wanted at least 0.")
         if not 0 <= self.seed < 2**63:

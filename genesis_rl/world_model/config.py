@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from genesis_rl.limits import check_limits
 from genesis_rl.world_model.model import WorldModelConfig
 
 _POSITIVE = (
@@ -83,6 +84,7 @@ class WorldTrainConfig:
         for name in _POSITIVE:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; wanted at least 1.")
+        check_limits(self)
         if self.baseline not in ("none", "mlp"):
             raise ValueError(f"baseline is {self.baseline!r}; wanted 'none' or 'mlp'.")
         if self.baseline == "mlp" and self.model.trunk == "mlp":

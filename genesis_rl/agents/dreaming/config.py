@@ -6,6 +6,7 @@ from pathlib import Path
 from genesis_rl.agents.config import ENCODED, AgentConfig
 from genesis_rl.imagination import DreamOptions
 from genesis_rl.imagination.options import Start
+from genesis_rl.limits import check_limits
 
 _COUNTS = ("num_dreams", "horizon", "collect_steps", "fit_steps", "episodes")
 
@@ -75,6 +76,7 @@ class DreamConfig(AgentConfig):
         for name in _COUNTS:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; wanted at least 1.")
+        check_limits(self)
         if self.iterate < 0:
             raise ValueError(f"iterate is {self.iterate}; wanted at least 0.")
         if not 0 < self.trust <= 1:

@@ -17,7 +17,7 @@ from genesis_rl.agents.dreaming.config import DreamConfig
 from genesis_rl.agents.dreaming.trainer import DREAM, DreamTrainer
 from genesis_rl.agents.evaluation import evaluate_agent
 from genesis_rl.agents.learning import AgentTrainer
-from genesis_rl.files import new_file
+from genesis_rl.files import new_file, read_json
 from genesis_rl.process import StoppedError
 from genesis_rl.visualize import curves
 
@@ -72,7 +72,7 @@ def _dream(config: DreamConfig) -> Record:
     trainer = DreamTrainer(config)  # refuses a run of other settings
     if path.exists():
         trainer.close()
-        kept: Record = json.loads(path.read_text())
+        kept: Record = read_json(path)
         return kept
     trainer.run()
     if trainer.stopped:
@@ -95,7 +95,7 @@ def _dream(config: DreamConfig) -> Record:
 def _practise_really(agent: AgentConfig, config: DreamConfig, *, first: bool) -> Record:
     path = agent.out / RECORD
     if path.exists():
-        kept: Record = json.loads(path.read_text())
+        kept: Record = read_json(path)
         if kept["settings"] != agent.to_json():
             raise ValueError(
                 f"{agent.out} holds a run of other settings; wanted the same, or another out."
@@ -143,7 +143,7 @@ def _score(agent: AgentConfig, episodes: int, *, random: bool) -> Record:
         for name, key in names.items()
         if all(f"eval/{key}" in row for row in rows)
     }
-    stored = json.loads((agent.out / "last" / SETTINGS).read_text())
+    stored = read_json(agent.out / "last" / SETTINGS)
     return {
         "evaluation": scores,
         "curve": {"steps": [row["step"] for row in rows], **curve},

@@ -70,10 +70,7 @@ class DreamTrainer(AgentTrainer):
         if not path.exists():
             super()._check_folder()
             return
-        try:
-            theirs = json.loads(path.read_text())
-        except ValueError as error:
-            raise ValueError(f"{path} cannot be read as JSON: {error}") from error
+        theirs = read_json(path)
         other = [n for n in mine if n not in _ASIDE and mine[n] != theirs.get(n)]
         if other:
             told = ", ".join(f"{n} {theirs.get(n)} (now {mine[n]})" for n in other)
