@@ -202,7 +202,7 @@ def check_tensors(path: Path, wanted: Mapping[str, Tensor], *, other: str, shape
     check_parameters(shapes, sum(value.numel() for value in wanted.values()))
     try:
         with safe_open(path, "pt") as file:
-            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is damaged or not safetensors: {error}") from error
     for name in sorted(wanted.keys() ^ found.keys()):

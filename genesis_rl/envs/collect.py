@@ -28,10 +28,7 @@ Vec = Literal["subproc", "dummy"]
 _UNUSED = {
     "env": ("greedy", "trust_remote_code"),
     "agent": ("wrappers", "obs_key", "frame_layout", "render"),
-    "from_minari": (
-        *("env_options", "wrappers", "render", "greedy", "sticky", "minari"),
-        "trust_remote_code",
-    ),
+    "from_minari": ("env_options", "wrappers", "render", "greedy", "sticky", "minari"),
 }
 #: From frames (n, S, S, 3) uint8 and the environments where an episode starts with them, (n,) bool,
 #: to a batch of actions.
@@ -90,7 +87,7 @@ class CollectConfig:
     minari: str | None = None
     """also write the steps as a local Minari dataset of this id, e.g. cars/random-v0"""
     trust_remote_code: bool = False
-    """import the modules and read the paths that the settings of agent name"""
+    """import the modules and read the paths that the settings of agent or from_minari name"""
 
     def __post_init__(self) -> None:
         """Check every field."""
