@@ -31,7 +31,7 @@ from genesis_rl.files import read_json
 from genesis_rl.limits import LARGEST, check_range
 
 _FORMAT = 1
-_LARGEST_ROW = 2**20  # bytes of an image's factors; real ones have a few hundred
+_LARGEST_ROW = 2**22  # bytes of an image's factors; real ones have a few hundred
 
 #: What numpy raises for an .npz that is cut short, overwritten or something else.
 DAMAGE = (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error)
@@ -126,7 +126,7 @@ class Pack:
             with_masks = bool(meta["masks"])
             for side in (height, width):
                 check_range("image_size", side, 1, LARGEST["image_size"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise _broken(meta_path, f"num_images, image_size or masks: {error!r}") from error
         images = _map(folder / "images.npy", (n, height, width, 3))
         masks = _map(folder / "masks.npy", (n, height, width)) if with_masks else None

@@ -374,7 +374,7 @@ MODELS: dict[str, tuple[Callable[[Place], Any], str]] = {
     "world model wider than its weights": (world("config", width=4096), "has shape"),
     "world of many slots": (world("form", num_slots=HUGE), "num_slots must be from"),
     "geometry of many features": (world("form", mask_geometry=HUGE), "mask_geometry"),
-    "actions beyond the weights": (world("action_spec", n=HUGE), "at most .* parameters"),
+    "actions beyond the weights": (world("action_spec", n=HUGE), "n must be at most"),
     "more actions than weights": (world("action_spec", n=5), "has shape"),
     "infinite reward": (infinite_reward, "reward_scale must have finite values"),
     "swapped latents": (swapped_latents, "latent_sizes"),
@@ -403,7 +403,7 @@ def pickled_factors(place: Place) -> Any:
 
 
 def factors_that_swell(place: Place) -> Any:
-    np.savez_compressed(place.pack / "factors.npz", count=np.zeros((2, 2**22), np.uint8))
+    np.savez_compressed(place.pack / "factors.npz", count=np.zeros((2, 2**23), np.uint8))
     return open_pack(place)
 
 
@@ -471,6 +471,7 @@ DATA: dict[str, tuple[Callable[[Place], Any], str]] = {
     "pickled factors": (pickled_factors, "factors.npz"),
     "factors that swell": (factors_that_swell, "factors.npz .*bytes for 2 images"),
     "large images": (meta(image_size=[HUGE, HUGE]), "image_size must be from"),
+    "infinitely many images": (meta(num_images=float("inf")), "num_images"),
     "many images": (meta(num_images=HUGE), "images.npy"),
     "deep meta": (deep_meta, "meta.json .*nested too deeply"),
     "external link": (hdf5(external_link), r"clevr_10-full.hdf5 .*image \(an external link\)"),
