@@ -76,7 +76,8 @@ class DreamOptions:
             raise ValueError(f"max_uncertainty is {self.max_uncertainty}; wanted a value > 0.")
         if not 0 <= self.uncertainty_penalty < math.inf:
             raise ValueError(
-                f"uncertainty_penalty must be a finite number >= 0, got {self.uncertainty_penalty}."
+                f"uncertainty_penalty is {self.uncertainty_penalty}; wanted a value >= 0 that is "
+                "finite."
             )
         check_split(self.data_split)
         if (self.start == "prior") != (self.data is None):

@@ -78,7 +78,7 @@ class Place:
         self.secret.mkdir()
         image = np.full((32, 32, 3), SECRET, np.uint8)
         cv2.imwrite(str(self.secret / "image.png"), image)
-        (self.secret / "raw.bin").write_bytes(np.full(2 * 16 * 16 * 3, SECRET, np.uint8))
+        (self.secret / "raw.bin").write_bytes(bytes([SECRET]) * (2 * 16 * 16 * 3))
         with h5py.File(self.secret / "data.hdf5", "w") as file:
             file["image"] = np.full((2, 16, 16, 3), SECRET, np.uint8)
 
@@ -195,6 +195,11 @@ def edited_spaces(place: Place) -> Any:
     return load_agent(place.agent)
 
 
+def spaces_of_another_type(place: Place) -> Any:
+    edit(place.agent / "agent.json", spaces=[1])
+    return load_agent(place.agent)
+
+
 def edited_geometry(place: Place) -> Any:
     edit(place.slots_agent / "agent.json", "config", mask_geometry=True)
     return load_agent(place.slots_agent)
@@ -268,10 +273,7 @@ AGENTS: dict[str, tuple[Callable[[Place], Any], str]] = {
     "pickled policy": (unpickled_policy, "not safetensors"),
     "encoder of the Hub": (encoder_of_the_hub, "encoder is missing"),
     "edited spaces": (edited_spaces, "actions of env .* trained with Discrete"),
-    "spaces of another type": (
-        lambda p: (edit(p.agent / "agent.json", spaces=[1]), load_agent(p.agent)),
-        "spaces",
-    ),
+    "spaces of another type": (spaces_of_another_type, "spaces"),
     "edited env": (agent(env="genesis_rl/PropertyComparison-v0"), "env must be .*ObjectGoal"),
     "edited options": (agent(env_options='{"num_objects": 3, "agent_scale": 0.3}'), "env_options"),
     "edited geometry": (edited_geometry, "observations of env"),
