@@ -33,6 +33,8 @@ import filelock
 
 _T = TypeVar("_T")
 
+#: Bytes of the largest JSON file that is read: parsed, it takes tens of times as much memory.
+LARGEST_JSON = 2**25
 PRIVATE = ".genesis_rl"
 _LOCK, _OWNER, _OWNER_NEW = "lock", "owner.json", "owner.new"
 _NEW, _OLD = "new", "old"
@@ -458,12 +460,20 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        ValueError: if it is missing or damaged.
+        ValueError: if it is missing, damaged, larger than `LARGEST_JSON` or nested too deeply.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        if path.exists() and not path.is_file():
+            raise ValueError("it is not a regular file")
+        with path.open("rb") as file:
+            text = file.read(LARGEST_JSON + 1)
+        if len(text) > LARGEST_JSON:
+            raise ValueError(f"it has more than {LARGEST_JSON:,} bytes")
+        return json.loads(text.decode())
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as JSON: {error}") from error
+    except RecursionError as error:
+        raise ValueError(f"{path} cannot be read as JSON: it is nested too deeply") from error
 
 
 def json_text(data: Any, *, indent: int | None = None) -> str:

@@ -168,6 +168,8 @@ def _rows(path: Path) -> list[dict[str, Any]]:
             rows.append(json.loads(line))
         except json.JSONDecodeError:
             break  # only the last line can be unfinished
+        except RecursionError as error:
+            raise ValueError(f"{path} cannot be read as JSON: it is nested too deeply") from error
     return rows
 
 

@@ -18,6 +18,7 @@ from genesis_rl.checkpoint import fingerprint, load_pretrained, pick_device
 from genesis_rl.checks import check_integer
 from genesis_rl.editing import select
 from genesis_rl.frames import Layout, Preprocessing, Resize, White, as_preprocessing, to_images
+from genesis_rl.limits import LARGEST, check_range
 from genesis_rl.metrics.segmentation import segment
 from genesis_rl.models.base import BaseModel, Noise
 from genesis_rl.models.distilled import sharp_masks
@@ -134,6 +135,7 @@ class SlotEncoder:
         if dtype not in get_args(Precision):
             raise ValueError(f"dtype is {dtype!r}; wanted one of {get_args(Precision)}.")
         check_integer("refine_steps", refine_steps, 0)
+        check_range("refine_steps", refine_steps, 0, LARGEST["refine_steps"])
         self.device = pick_device(device)
         _enter_process(self.device)
         self.source: str | None = None

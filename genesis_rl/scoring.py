@@ -10,6 +10,7 @@ from torch import Tensor
 from genesis_rl import metrics
 from genesis_rl.checks import check_integers
 from genesis_rl.data import Pack
+from genesis_rl.limits import check_limits
 from genesis_rl.metrics.frechet import SampleScorer
 from genesis_rl.metrics.imagined import SceneScorer
 from genesis_rl.models.base import BaseModel
@@ -44,6 +45,7 @@ class ScoreConfig:
         """Check values."""
         check_integers(self, 1, "num_images", "iw_samples")
         check_integers(self, 0, "refine_steps")
+        check_limits(self)
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed is {self.seed}; wanted 0 to 2**63 - 1.")
 

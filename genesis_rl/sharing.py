@@ -1,6 +1,5 @@
 """Runs made ready for others: the model and its card, in a folder or on the Hugging Face Hub."""
 
-import json
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -19,7 +18,7 @@ from genesis_rl.distillation.card import (
     student_card,
 )
 from genesis_rl.doctor import Evidence, diagnose, look
-from genesis_rl.files import new_file
+from genesis_rl.files import new_file, read_json
 from genesis_rl.hub import is_repository, push_folder
 from genesis_rl.model_card import Figures, data_name, model_card, public_settings
 from genesis_rl.scoring import ScoreConfig, baselines, score
@@ -216,7 +215,7 @@ def _evaluation(run: Run, loaded: Pretrained, config: ShareConfig) -> dict[str, 
     if not path.is_file():
         return None
     try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        record: dict[str, Any] = read_json(path)
         trained = record["training"]
         same = (trained["checkpoint"], trained["checkpoint_step"]) == (
             config.which,

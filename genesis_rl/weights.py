@@ -6,23 +6,27 @@ pickle is ever loaded from a user's path: weights are safetensors, everything el
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Unpack
+from typing import Any, NamedTuple, TypeVar, Unpack
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from genesis_rl.files import current_folder, json_text, new_file, read_folder, read_json
 from genesis_rl.frames import Preprocessing, as_preprocessing
 from genesis_rl.hub import DownloadOptions, download, is_repository
+from genesis_rl.limits import check_parameters
 from genesis_rl.slots import SceneModel
 
 FORMAT = 1
 _SHIPPED = Path(__file__).parent / "pretrained"
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+M = TypeVar("M", bound=nn.Module)
+
+_OTHER = "its config.json is of another model"
 
 #: Config and class of models by the name that config.json gives.
 Classes = Mapping[str, tuple[type[Any], type[Any]]]
@@ -142,36 +146,58 @@ def _read(folder: Path, classes: Classes) -> Pretrained:
     config_class, model_class = classes[metadata["model"]]
     try:
         values = {k: as_tuple(v) for k, v in metadata["config"].items()}
-        model = model_class(config_class(**values))
+        config = config_class(**values)
         preprocessing = Preprocessing(**metadata.get("preprocessing", {}))
     except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{folder / CONFIG} does not fit this version: {error}") from error
+    model = build(lambda: model_class(config), folder)
     load_weights(model, folder)
     model.preprocessing = preprocessing
     return Pretrained(model.eval(), preprocessing, metadata)
+
+
+def build(make: Callable[[], M], folder: Path, *, other: str = _OTHER) -> M:
+    """Build a module whose shape a folder's model.safetensors has.
+
+    The shapes are compared before memory is allocated: a config cannot ask for more than the file
+    holds.
+
+    Args:
+        make: builds the module.
+        folder: holds model.safetensors and config.json.
+        other: what other entries mean, for the message.
+
+    Raises:
+        ValueError: if the file is missing or damaged, an entry does not fit, or no module can be
+            built.
+    """
+    try:
+        with torch.device("meta"):
+            outline = make()
+    except (TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
+        raise ValueError(f"{folder / CONFIG} does not fit this version: {error}") from error
+    check_tensors(folder / WEIGHTS, outline.state_dict(), other=other, shapes=CONFIG)
+    return make()
 
 
 def load_weights(model: nn.Module, folder: Path) -> None:
     """Load a folder's model.safetensors into a model of the same shape.
 
     Raises:
-        ValueError: if the file is missing or damaged, or an entry does not fit.
+        ValueError: if the file is missing or damaged, an entry does not fit, or a value is not
+            finite.
     """
     wanted = model.state_dict()
-    state = read_tensors(
-        folder / WEIGHTS, wanted, other="its config.json is of another model", shapes=CONFIG
-    )
+    state = read_tensors(folder / WEIGHTS, wanted, other=_OTHER, shapes=CONFIG)
     model.load_state_dict(state)
 
 
-def read_tensors(
-    path: Path, wanted: Mapping[str, Tensor], *, other: str, shapes: str
-) -> dict[str, Tensor]:
-    """Read a safetensors file that must hold exactly the wanted entries, to the CPU.
+def check_tensors(path: Path, wanted: Mapping[str, Tensor], *, other: str, shapes: str) -> None:
+    """Check that a safetensors file has exactly the wanted entries, from its header alone.
 
     Args:
-        path: the file.
-        wanted: tensors of the names and shapes that it must hold.
+        path: the file; a link is followed, as the Hub's cache consists of links.
+        wanted: tensors of the names and shapes that it must hold, on any device.
         other: what other entries mean, for the message.
         shapes: what asks for the shapes, for the message.
 
@@ -180,20 +206,48 @@ def read_tensors(
     """
     if not path.is_file():
         raise ValueError(f"{path} is missing.")
+    check_parameters(shapes, sum(value.numel() for value in wanted.values()))
+    try:
+        with safe_open(path, "pt") as file:
+            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is damaged or not safetensors: {error}") from error
+    for name in sorted(wanted.keys() ^ found.keys()):
+        where = "lacks" if name in wanted else "has an unknown"
+        raise ValueError(f"{path} {where} entry {name}; {other}.")
+    for name, value in wanted.items():
+        if found[name] != tuple(value.shape):
+            raise ValueError(
+                f"{path}: {name} has shape {found[name]}; {shapes} wants {tuple(value.shape)}."
+            )
+
+
+def read_tensors(
+    path: Path, wanted: Mapping[str, Tensor], *, other: str, shapes: str
+) -> dict[str, Tensor]:
+    """Read a safetensors file that must hold exactly the wanted entries, to the CPU.
+
+    Args and errors as for `check_tensors`.
+
+    Raises:
+        ValueError: also if a value is not finite.
+    """
+    check_tensors(path, wanted, other=other, shapes=shapes)
     try:
         state = load_file(path, device="cpu")
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is damaged or not safetensors: {error}") from error
-    for name in sorted(wanted.keys() ^ state.keys()):
-        where = "lacks" if name in wanted else "has an unknown"
-        raise ValueError(f"{path} {where} entry {name}; {other}.")
-    for name, value in wanted.items():
-        if state[name].shape != value.shape:
+    for name, value in state.items():
+        if not bool(value.isfinite().all()):
             raise ValueError(
-                f"{path}: {name} has shape {tuple(state[name].shape)}; {shapes} wants "
-                f"{tuple(value.shape)}."
+                f"{path}: {name} must have finite values, got {_count_non_finite(value)} that are "
+                "not; train the model again, with a smaller learning rate."
             )
     return state
+
+
+def _count_non_finite(value: Tensor) -> str:
+    return f"{int((~value.isfinite()).sum()):,} of {value.numel():,}"
 
 
 def pick_device(device: str | torch.device) -> torch.device:

@@ -18,6 +18,7 @@ from typing import Any, Concatenate, Literal, NamedTuple, ParamSpec
 import gymnasium
 import stable_baselines3
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecEnv
@@ -34,6 +35,7 @@ from genesis_rl.checkpoint import (
     read_tensors,
     save_pretrained,
 )
+from genesis_rl.envs.make import check_imports
 from genesis_rl.envs.slot_obs import InfoKey
 from genesis_rl.files import current_folder, new_folder, read_folder, read_json, write_json
 from genesis_rl.process import hardware
@@ -43,6 +45,12 @@ _Loader = Callable[Concatenate[str | os.PathLike[str], _P], "Agent"]
 
 FORMAT = 1
 SETTINGS, POLICY, ENCODER = "agent.json", "policy.safetensors", "encoder"
+# Settings that decide what the policy's inputs and actions mean. The file of the weights has a copy
+# of them: an edited environment may have the same spaces.
+_COPIED = (
+    *("env", "env_options", "wrappers", "obs", "obs_key", "frame_layout", "render", "frame_size"),
+    *("mask_geometry", "finetune", "encoder_refine_steps"),
+)
 
 
 class Agent(NamedTuple):
@@ -90,7 +98,7 @@ def save_agent(
     }
     with new_folder(folder) as temporary:
         weights = {name: value.contiguous() for name, value in _weights(model).items()}
-        save_file(weights, temporary / POLICY)
+        save_file(weights, temporary / POLICY, {"settings": json.dumps(_copied(settings))})
         if encoder is not None:
             (temporary / ENCODER).mkdir()
             save_pretrained(
@@ -126,8 +134,12 @@ def load_agent(
     encoder_device: str = "auto",
     env_options: Mapping[str, Any] | None = None,
     info_keys: tuple[InfoKey, ...] = (),
+    trust_remote_code: bool = False,
 ) -> Agent:
     """Rebuild environments, encoder and policy from an agent's folder.
+
+    Nothing that agent.json names is imported, called or read unless it is registered with
+    Gymnasium or with this package, or ``trust_remote_code`` is set: see docs/security.md.
 
     Args:
         folder: of `save_agent`, or of a run of agents/train.py, whose best agent is taken.
@@ -137,20 +149,27 @@ def load_agent(
         encoder_device: where the encoder runs.
         env_options: options of the environment that differ from those of the training.
         info_keys: "frame" and "masks" to put in the environments' infos.
+        trust_remote_code: allow agent.json to name modules, wrappers and paths of its environment.
 
     Returns:
         The agent; close ``venv`` after use.
 
     Raises:
-        ValueError: if a file is missing, damaged or of another agent, or the environment cannot be
-            made.
+        ValueError: if a file is missing, damaged, edited or of another agent, if the environment
+            cannot be made, or if it needs ``trust_remote_code``; names what would be imported.
     """
     home = _find(folder)
     metadata = _read_settings(home / SETTINGS)
     saved = AgentConfig.from_json(metadata["config"])
     config = replace(saved, num_envs=num_envs, vec=vec, encoder_device=encoder_device)
+    if not trust_remote_code:
+        stored = {k: v for k, v in saved.options.items() if k not in (env_options or {})}
+        env = check_imports(saved.env, stored, saved.wrappers, source=home / SETTINGS)
+        config = replace(config, env=env)
     if env_options:
         config = replace(config, env_options=json.dumps({**saved.options, **env_options}))
+    if saved.encoder is not None and not (home / ENCODER).is_dir():
+        raise ValueError(f"{home / ENCODER} is missing; copy the agent's whole folder.")
     encoder = None if saved.encoder is None else make_encoder(config, home / ENCODER)
     if encoder is not None and encoder.fingerprint != metadata.get("encoder_fingerprint"):
         raise ValueError(
@@ -170,6 +189,7 @@ def load_agent(
             model = build_ppo(config, venv, device, model=start)
         _check_spaces(model, metadata.get("spaces"), saved.env)
         load_policy(model, home)
+        _check_unedited(metadata, home)
     except BaseException:
         venv.close()
         raise
@@ -180,13 +200,34 @@ def _spaces(model: PPO) -> dict[str, str]:
     return {"observations": str(model.observation_space), "actions": str(model.action_space)}
 
 
-def _check_spaces(model: PPO, trained: Mapping[str, str] | None, env: str) -> None:
+def _check_spaces(model: PPO, trained: Any, env: str) -> None:
     """Refuse environments other than the agent's; agents of before this was kept pass."""
+    if not isinstance(trained, dict | None):
+        raise ValueError(f"{SETTINGS} must have an object under spaces, got {trained!r}.")
     for name, space in _spaces(model).items():
         if trained is not None and space != trained.get(name):
             raise ValueError(
                 f"the {name} of env {env!r} are now {space}, but the agent was trained with "
                 f"{trained.get(name)}; wanted the versions and settings it was trained with."
+            )
+
+
+def _copied(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of agent.json that must not be edited, as far as it has them."""
+    entries = {"spaces": settings.get("spaces"), **settings["config"]}
+    return {name: entries[name] for name in ("spaces", *_COPIED) if entries.get(name) is not None}
+
+
+def _check_unedited(metadata: Mapping[str, Any], home: Path) -> None:
+    """Refuse edited settings; agents of before they were copied pass."""
+    with safe_open(home / POLICY, "pt") as file:
+        saved: dict[str, Any] = json.loads((file.metadata() or {}).get("settings", "{}"))
+    for name, value in _copied(metadata).items():
+        if value != saved.get(name, value):
+            raise ValueError(
+                f"{name} must be {saved[name]!r} in {home / SETTINGS}, as the agent was saved, got "
+                f"{value!r}; restore the file. To change options of the environment, pass "
+                "env_options to load_agent."
             )
 
 

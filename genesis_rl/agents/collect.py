@@ -29,6 +29,7 @@ def collect_with_agent(config: CollectConfig) -> dict[str, Recorded]:
         vec=config.vec,
         env_options=config.options,
         info_keys=("frame",),
+        trust_remote_code=config.trust_remote_code,
     )
     with closing(agent.venv):
         meta = config.meta(policy="agent")

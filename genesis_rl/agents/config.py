@@ -11,6 +11,7 @@ import numpy as np
 from genesis_rl.checks import check_integers
 from genesis_rl.envs.make import check_wrappers, parse_options
 from genesis_rl.frames import LAYOUTS, Layout
+from genesis_rl.limits import check_limits, check_parameters
 
 Obs = Literal["encoder", "genesis", "monet", "vae", "random", "state", "pixels", "feature_map"]
 # Those that see through an encoder.
@@ -68,6 +69,8 @@ class PolicyConfig:
         """Check values."""
         _check_choice(self, "extractor")
         _check_positive(self, "width", "heads", "layers", whole=True)
+        check_limits(self)
+        check_parameters("policy", 12 * self.layers * self.width**2)
         if self.extractor == "transformer" and self.width % self.heads:
             raise ValueError(f"heads is {self.heads}; wanted a divisor of width, {self.width}.")
 
@@ -105,6 +108,7 @@ class PPOConfig:
         """Check values."""
         _check_positive(self, "n_steps", "n_epochs", whole=True)
         check_integers(self, 2, "batch_size")
+        check_limits(self)
         _check_positive(self, "learning_rate", "clip_range", "max_grad_norm")
         for name in ("gamma", "gae_lambda"):
             if not 0 < getattr(self, name) <= 1:
@@ -201,6 +205,7 @@ class AgentConfig:
             )
         names = ("total_steps", "num_envs", "eval_every", "eval_episodes")
         _check_positive(self, *names, whole=True)
+        check_limits(self)
         if self.max_minutes is not None:
             _check_positive(self, "max_minutes")
         if self.threads is not None:
@@ -263,7 +268,7 @@ class AgentConfig:
             values["out"] = Path(values.get("out", "."))
             values["wrappers"] = tuple(values.get("wrappers", ()))
             return cls(**values)
-        except TypeError as error:
+        except (TypeError, AttributeError) as error:
             raise ValueError(f"config does not fit this version: {error}") from error
 
 
@@ -318,12 +323,15 @@ class EvaluationConfig:
     """CPU threads; None: PyTorch's choice"""
     out: Path | None = None
     """where to write; None: the folder given"""
+    trust_remote_code: bool = False
+    """import the modules and read the paths that the agent's settings name"""
 
     def __post_init__(self) -> None:
         """Check values."""
         _check_choice(self, "vec")
         _check_choice(self, "video_format")
         _check_positive(self, "episodes", "num_envs", whole=True)
+        check_limits(self)
         if self.threads is not None:
             _check_positive(self, "threads", whole=True)
         if self.video_episodes < 0:

@@ -156,7 +156,12 @@ def evaluate_agent(config: EvaluationConfig) -> dict[str, Any]:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     keep_freed_memory()
-    load = partial(load_agent, device=config.device, encoder_device=config.encoder_device)
+    load = partial(
+        load_agent,
+        device=config.device,
+        encoder_device=config.encoder_device,
+        trust_remote_code=config.trust_remote_code,
+    )
     agent = load(config.folder, num_envs=min(config.num_envs, config.episodes), vec=config.vec)
     policies: dict[str, tuple[Policy, bool]] = {"agent": (agent.model, False)}
     if config.greedy:

@@ -13,7 +13,9 @@ and is never opened.
 """
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,13 @@ import numpy as np
 import numpy.typing as npt
 
 from genesis_rl.data.cache import check_split
+from genesis_rl.data.hdf5 import open_hdf5
 from genesis_rl.data.sources import DamagedRecord, Record, missing
 from genesis_rl.frames import as_nhwc_uint8
 
 _ORIGIN = "https://data-download.compute.dtu.dk/multi_object_datasets"
 _BLOCK = 256  # rows read at once
+_LARGEST_ROW = 2**24  # bytes; of the library's files none takes a tenth
 _RENAMED = {"color": "colour", "num_actual_objects": "count"}
 _HELD_OUT = 5000  # images of validation and of the test, behind those of training
 
@@ -86,6 +90,7 @@ class ObjectCentricHdf5:
 
         Raises:
             FileNotFoundError: if the file is missing.
+            ValueError: if it refers to other files.
         """
         import h5py
 
@@ -93,12 +98,12 @@ class ObjectCentricHdf5:
         path = self.folder / name
         if not path.is_file():
             raise missing(path, f"{_ORIGIN}/{name}")
-        try:
-            file = h5py.File(path, "r")
-        except OSError as error:  # no HDF5, or cut short
-            yield DamagedRecord(str(path), error)
-            return
-        with file:
+        with ExitStack() as stack:
+            try:
+                file = stack.enter_context(open_hdf5(path))
+            except OSError as error:  # no HDF5, or cut short
+                yield DamagedRecord(str(path), error)
+                return
             try:
                 arrays = {
                     name: array
@@ -109,6 +114,11 @@ class ObjectCentricHdf5:
                 arrays = {name: a for name, a in arrays.items() if a.shape[:1] == (count,)}
                 if "mask" not in arrays:
                     raise KeyError(f"no mask of {count} rows")
+                size = sum(
+                    prod(array.shape[1:]) * array.dtype.itemsize for array in arrays.values()
+                )
+                if size > _LARGEST_ROW:
+                    raise TypeError(f"an image and its factors take {size:,} bytes")
             except (OSError, RuntimeError, KeyError, TypeError) as error:
                 yield DamagedRecord(str(path), f"its arrays cannot be read ({error})")
                 return

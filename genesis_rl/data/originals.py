@@ -152,7 +152,7 @@ def parse_options(text: str) -> dict[str, Any]:
     """
     try:
         options = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"data_options is {text!r}, which is not JSON: {error}") from error
     if not isinstance(options, dict):
         raise ValueError(f"data_options is {text!r}; wanted a JSON object.")

@@ -12,7 +12,6 @@ when complete, so a folder of the right name is a whole pack.
 """
 
 import errno
-import json
 import os
 import shutil
 import warnings
@@ -28,10 +27,12 @@ from typing import IO, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from genesis_rl.files import json_text, private_folder, replace_folder
+from genesis_rl.files import json_text, private_folder, read_json, replace_folder
 from genesis_rl.frames import Preprocessing, as_preprocessing
+from genesis_rl.limits import LARGEST, check_range
 
 _FORMAT = 1
+_LARGEST_ROW = 2**22  # bytes of an image's factors; real ones have a few hundred
 
 #: What numpy raises for an .npz that is cut short, overwritten or something else.
 DAMAGE = (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error)
@@ -115,6 +116,7 @@ class Pack:
         if not names:
             return {}
         try:
+            _check_unpacked(path, len(self))
             with np.load(path, allow_pickle=False) as file:
                 factors = {name: np.asarray(file[name]) for name in names}
         except DAMAGE as error:
@@ -145,8 +147,8 @@ class Pack:
                 " Delete the folder if it is left over from an interrupted run"
             )
         try:
-            meta = json.loads(meta_path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            meta = read_json(meta_path)
+        except ValueError as error:
             raise _broken(meta_path, str(error)) from error
         if not isinstance(meta, dict) or meta.get("format") != _FORMAT:
             raise ValueError(
@@ -156,11 +158,21 @@ class Pack:
             n = int(meta["num_images"])
             height, width = (int(side) for side in meta["image_size"])
             with_masks = bool(meta["masks"])
-        except (KeyError, TypeError, ValueError) as error:
+            for side in (height, width):
+                check_range("image_size", side, 1, LARGEST["image_size"])
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise _broken(meta_path, f"num_images, image_size or masks: {error!r}") from error
         images = _map(folder / "images.npy", (n, height, width, 3))
         masks = _map(folder / "masks.npy", (n, height, width)) if with_masks else None
         return cls(folder, images, masks, meta)
+
+
+def _check_unpacked(path: Path, num_images: int) -> None:
+    """Refuse an .npz that a small file blows up to more memory than factors ever take."""
+    with zipfile.ZipFile(path) as file:
+        size = sum(entry.file_size for entry in file.infolist())
+    if size > num_images * _LARGEST_ROW + 2**20:
+        raise ValueError(f"its arrays take {size:,} bytes for {num_images:,} images")
 
 
 def _map(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:

@@ -132,7 +132,7 @@ class ShapeStacks:
             return None
         try:
             scenarios: dict[str, dict[str, Any]] = json.loads(path.read_bytes())["scenarios"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"{path} cannot be read: {error!r}") from error
         return scenarios
 

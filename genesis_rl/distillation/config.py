@@ -5,6 +5,7 @@ from pathlib import Path
 
 from genesis_rl.checks import check_integers
 from genesis_rl.data.originals import parse_options
+from genesis_rl.limits import check_limits
 
 _POSITIVE = (
     "num_images",
@@ -78,6 +79,7 @@ class DistillConfig:
         """Check values."""
         check_integers(self, 1, *_POSITIVE)
         check_integers(self, 0, "refine_steps")
+        check_limits(self)
         for name in ("learning_rate", "mask_weight"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; wanted a value > 0.")

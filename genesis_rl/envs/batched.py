@@ -1,5 +1,6 @@
 """Vector environments whose members live in one batch: resets, their three modes, and info."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
@@ -9,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
+
+from genesis_rl.limits import LARGEST, check_range
 
 Flags = npt.NDArray[np.bool_]
 
@@ -220,10 +223,11 @@ class BatchedVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
 
 
 def check_count(name: str, value: Any) -> None:
-    """Refuse what is not a whole number >= 1.
+    """Refuse what is not a whole number from 1 to the largest of its name.
 
     Raises:
         ValueError: naming it.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
+    check_range(name, value, 1, LARGEST.get(name, math.inf))

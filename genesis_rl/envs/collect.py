@@ -21,12 +21,13 @@ from genesis_rl.envs.make import check_wrappers, make_env, parse_options
 from genesis_rl.envs.recorder import Recorded, Recorder, Shot, check_form, recording, take_shot
 from genesis_rl.envs.rendering import RenderedObs
 from genesis_rl.frames import LAYOUTS, Layout, Preprocessing, Resize
+from genesis_rl.limits import check_limits
 from genesis_rl.process import versions
 
 Vec = Literal["subproc", "dummy"]
 # What has no meaning for frames from elsewhere.
 _UNUSED = {
-    "env": ("greedy",),
+    "env": ("greedy", "trust_remote_code"),
     "agent": ("wrappers", "obs_key", "frame_layout", "render"),
     "from_minari": ("env_options", "wrappers", "render", "greedy", "sticky", "minari"),
 }
@@ -86,6 +87,8 @@ class CollectConfig:
     """of the environments and of what is drawn"""
     minari: str | None = None
     """also write the steps as a local Minari dataset of this id, e.g. cars/random-v0"""
+    trust_remote_code: bool = False
+    """import the modules and read the paths that the settings of agent or from_minari name"""
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -96,6 +99,7 @@ class CollectConfig:
             if entry.name in _UNUSED[sources[0]] and getattr(self, entry.name) != entry.default:
                 raise ValueError(f"{entry.name} has no meaning with {sources[0]}; wanted without.")
         check_integers(self, 1, "steps", "image_size", "num_envs")
+        check_limits(self)
         for name in ("sticky", "validation", "test"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; wanted a value in [0, 1).")
@@ -132,7 +136,8 @@ class CollectConfig:
 
     def meta(self, **more: Any) -> dict[str, Any]:
         """What meta.json says of a recording: the settings, versions, and what is added."""
-        settings = {name: value for name, value in asdict(self).items() if name != "out"}
+        aside = ("out", "trust_remote_code")
+        settings = {name: value for name, value in asdict(self).items() if name not in aside}
         return {
             "dataset": "recording",
             "resize": self.resize,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from genesis_rl import visualize
 from genesis_rl.envs.compose_rewards import ComposedScene, SceneReward, evaluate, find_reward
+from genesis_rl.limits import LARGEST, check_range
 from genesis_rl.models.base import LstmState, Noise
 from genesis_rl.models.prior import NextSlot, SceneBuilder
 from genesis_rl.perception import EncoderLike, as_encoder
@@ -95,6 +96,8 @@ class ComposeEnv(gym.Env[Any, Any]):
             raise ValueError(f"control is {control!r}; wanted one of {get_args(Control)}.")
         if control == "choose" and candidates < 2:
             raise ValueError(f"candidates is {candidates}; wanted at least 2 to choose from.")
+        if control == "choose":
+            check_range("candidates", candidates, 2, LARGEST["candidates"])
         for name, value in (("bound", bound), ("temperature", temperature)):
             if not (value > 0 and np.isfinite(value)):
                 raise ValueError(f"{name} is {value}; wanted a finite value > 0.")

@@ -134,7 +134,7 @@ class ProbeSays:
         return float(self._probe(scene.slots[None].cpu())[0, self._column])
 
 
-#: Ready-made rewards by name.
+#: Rewards by name. A saved agent may name these alone; add one's own before loading such an agent.
 REWARDS: dict[str, type[Any]] = {
     "objects": NumberOfObjects,
     "goal": GoalSlots,

@@ -1,11 +1,22 @@
 """Environments by id, options and wrappers, as command lines name them."""
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, cast
 
 import gymnasium as gym
+
+# Packages that register environments; importing them is safe where they are installed.
+_KNOWN_PACKAGES = ("ale_py", "gymnasium", "gymnasium_robotics", "minigrid", "miniworld")
+_INSTALLED = ("site-packages", "dist-packages")
+# A string that is neither a path nor the name of a module or of something within one.
+_WORD = re.compile(r"[\w -]*")
 
 
 def parse_options(text: str) -> dict[str, Any]:
@@ -19,7 +30,7 @@ def parse_options(text: str) -> dict[str, Any]:
     """
     try:
         options = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"env_options is {text!r}, which is not JSON: {error}") from error
     if not isinstance(options, dict):
         raise ValueError(f"env_options is {text!r}; wanted a JSON object.")
@@ -41,6 +52,83 @@ def check_wrappers(wrappers: Sequence[str]) -> None:
                 f"wrappers has {name!r}; wanted module:Class, e.g."
                 " minigrid.wrappers:RGBImgPartialObsWrapper."
             )
+
+
+def check_imports(
+    env_id: str, options: Mapping[str, Any], wrappers: Sequence[str], *, source: Path
+) -> str:
+    """Check that an environment described by a file needs no code and no file that it names.
+
+    Accepted without consent: ids registered with Gymnasium in this process, modules and wrappers of
+    a few well-known installed packages, and options of numbers and plain words.
+
+    Args:
+        env_id: id of the environment.
+        options: for `gymnasium.make`.
+        wrappers: module:Class of wrappers.
+        source: the file, for the message.
+
+    Returns:
+        The id to make, without a module that need not be imported.
+
+    Raises:
+        ValueError: listing what would be imported or read.
+    """
+    module, _, name = env_id.rpartition(":")
+    refused = []
+    if module and module not in sys.modules and not _is_known(module):
+        if name in gym.registry:
+            env_id = name
+        else:
+            refused.append(f"env {env_id!r}")
+    refused += [f"wrappers {wrapper!r}" for wrapper in wrappers if not _is_known_wrapper(wrapper)]
+    refused += [
+        f"env_options {place} {text!r}"
+        for place, text in _strings(options)
+        if not _WORD.fullmatch(text) or _is_here(text)
+    ]
+    if refused:
+        raise ValueError(
+            f"trust_remote_code must be True to import or read what {source} names, got False: "
+            f"{', '.join(refused)}. Read the file; if you trust its author, pass "
+            "trust_remote_code=True (--trust-remote-code on the command line)."
+        )
+    return env_id
+
+
+def _is_known(package: str) -> bool:
+    """Whether a well-known package is installed; one of the same name may lie in this folder."""
+    if package not in _KNOWN_PACKAGES:
+        return False
+    spec = find_spec(package)
+    return spec is not None and any(part in Path(str(spec.origin)).parts for part in _INSTALLED)
+
+
+def _is_known_wrapper(wrapper: str) -> bool:
+    module, _, attribute = wrapper.partition(":")
+    if not module.endswith(".wrappers") or not _is_known(module.removesuffix(".wrappers")):
+        return False
+    found = getattr(import_module(module), attribute, None)
+    return isinstance(found, type) and issubclass(found, gym.Wrapper)
+
+
+def _is_here(text: str) -> bool:
+    """Whether a plain word is also the name of a file, a folder or a module in this folder."""
+    return bool(text) and any(os.path.lexists(text + suffix) for suffix in ("", ".py"))
+
+
+def _strings(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the strings of JSON data and the names of its entries, with the place of each."""
+    left: list[tuple[str, Any]] = [("", dict(options))]
+    while left:  # no recursion: the data may be nested deeply
+        place, value = left.pop()
+        if isinstance(value, str):
+            yield place, value
+        elif isinstance(value, dict):
+            yield from ((place, name) for name in value if not _WORD.fullmatch(name))
+            left += [(f"{place}.{name}".lstrip("."), entry) for name, entry in value.items()]
+        elif isinstance(value, list):
+            left += [(place, entry) for entry in value]
 
 
 def make_env(

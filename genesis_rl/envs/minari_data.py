@@ -11,12 +11,13 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from genesis_rl.data.hdf5 import check_hdf5
 from genesis_rl.data.transitions import Transitions
 from genesis_rl.envs.collect import CollectConfig
 from genesis_rl.envs.frame_source import find_frames
 from genesis_rl.envs.recorder import Recorded, recording, take_shot
 from genesis_rl.envs.spaces import space_from_json
-from genesis_rl.files import new_folder
+from genesis_rl.files import new_folder, read_json
 
 _ROOT = "MINARI_DATASETS_PATH"  # where Minari keeps its data sets, ~/.minari/datasets without
 
@@ -58,7 +59,9 @@ def collect_minari(config: CollectConfig) -> dict[str, Recorded]:
             f"there is no Minari data set at {place}: fetch it by 'minari download {dataset_id}',"
             f" or set {_ROOT}"
         )
-    dataset = _import_minari().load_dataset(dataset_id)
+    minari = _import_minari()
+    _check_contained(place / "data", config.trust_remote_code)
+    dataset = minari.load_dataset(dataset_id)
     space = dataset.observation_space
     source = find_frames(space, key=config.obs_key, layout=config.frame_layout)
     config.preprocessing.check(*source.size, config.image_size)
@@ -92,6 +95,27 @@ def collect_minari(config: CollectConfig) -> dict[str, Recorded]:
             if not recorder.left:
                 break
         return recorder.close()
+
+
+def _check_contained(folder: Path, trust_remote_code: bool) -> None:
+    """Refuse data that refer to other files, and metadata without the spaces.
+
+    Minari makes the environment of the metadata's env_spec to ask it for missing spaces; the
+    spec's entry point may be any function.
+    """
+    for path in sorted(folder.glob("*.hdf5")):
+        check_hdf5(path)
+    metadata = read_json(folder / "metadata.json")
+    if not isinstance(metadata, dict):
+        raise ValueError(f"{folder / 'metadata.json'} must hold an object, got {metadata!r}.")
+    spaces = [metadata.get(name) for name in ("observation_space", "action_space")]
+    if not trust_remote_code and not all(isinstance(space, str) for space in spaces):
+        raise ValueError(
+            f"trust_remote_code must be True to make the environment of {folder / 'metadata.json'}"
+            f", which lacks its spaces, got False; its env_spec is {metadata.get('env_spec')!r}. "
+            "Read it; if you trust its author, pass trust_remote_code=True (--trust-remote-code on "
+            "the command line)."
+        )
 
 
 def check_new(dataset_id: str) -> None:

@@ -55,7 +55,7 @@ def space_from_json(data: dict[str, Any]) -> Space:
             bounds = [np.asarray(side, dtype).reshape(data["shape"]) for side in (low, high)]
             box: Space = spaces.Box(bounds[0], bounds[1], dtype=dtype.type)
             return box
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{data} describes no action space: {error!r}") from error
     raise ValueError(f"{data} describes no action space of a known type")
 

@@ -84,6 +84,13 @@ class Dream:
                 f"..., not of {encoder.fingerprint[:12]}...; wanted the encoder that it was"
                 " trained with."
             )
+        made = (encoder.num_slots, encoder.latent_sizes)
+        if (world.form.num_slots, world.form.latent_sizes) != made:
+            raise ValueError(
+                f"world_model must have num_slots {made[0]} and latent_sizes {made[1]} as its "
+                f"encoder, got {world.form.num_slots} and {world.form.latent_sizes}; restore its "
+                "config.json."
+            )
         if self.options.start != "data" and not encoder.has_prior:
             raise ValueError(
                 f"start is {self.options.start!r}, but {encoder.name} has no prior that draws"

@@ -1,9 +1,11 @@
 """How scenes are dreamt."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from genesis_rl.data.cache import check_split
+from genesis_rl.limits import check_limits
 
 Start = Literal["prior", "data", "mixture"]
 DataFrames = Literal["first", "all"]
@@ -57,8 +59,11 @@ class DreamOptions:
             if getattr(self, name) not in get_args(kind):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; wanted {get_args(kind)}.")
         for name in ("temperature", "model_temperature"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; wanted a value > 0.")
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}; wanted a value > 0 that is finite."
+                )
+        check_limits(self)
         for name in ("horizon", "prior_scenes"):
             value = getattr(self, name)
             if value is None and name == "prior_scenes":
@@ -69,9 +74,10 @@ class DreamOptions:
             raise ValueError(f"prior_share is {self.prior_share}; wanted a value in [0, 1].")
         if self.max_uncertainty is not None and not self.max_uncertainty > 0:
             raise ValueError(f"max_uncertainty is {self.max_uncertainty}; wanted a value > 0.")
-        if not self.uncertainty_penalty >= 0:
+        if not 0 <= self.uncertainty_penalty < math.inf:
             raise ValueError(
-                f"uncertainty_penalty is {self.uncertainty_penalty}; wanted a value >= 0."
+                f"uncertainty_penalty is {self.uncertainty_penalty}; wanted a value >= 0 that is "
+                "finite."
             )
         check_split(self.data_split)
         if (self.start == "prior") != (self.data is None):

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from genesis_rl.checkpoint import pick_device, read_tensors
+from genesis_rl.checkpoint import load_weights, pick_device
 from genesis_rl.data import Pack
 from genesis_rl.files import new_folder, private_folder, read_folder, read_json, write_json
 from genesis_rl.metrics.factor_network import (
@@ -32,6 +32,7 @@ from genesis_rl.metrics.factor_network import (
     fit,
 )
 from genesis_rl.slots import check_shape
+from genesis_rl.weights import build
 
 _FORMAT, _KIND = 1, "factor_features"
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
@@ -186,15 +187,12 @@ class FactorFeatures:
         metadata, config = _read_config(folder / _CONFIG)
         try:
             values: dict[str, Any] = {k: _tuples(v) for k, v in config.items()}
-            network = FactorNetwork(FactorConfig(**values))
+            factors = FactorConfig(**values)
             held_out = {str(name): float(value) for name, value in metadata["held_out"].items()}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"{folder / _CONFIG} does not fit this version: {error}") from error
-        wanted = network.state_dict()
-        state = read_tensors(
-            folder / _WEIGHTS, wanted, other="its config.json is of another", shapes=_CONFIG
-        )
-        network.load_state_dict(state)
+        network = build(lambda: FactorNetwork(factors), folder)
+        load_weights(network, folder)
         return network, held_out
 
 

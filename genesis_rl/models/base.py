@@ -1,5 +1,6 @@
 """What the scene models share: the protocol's checks, noise and posteriors."""
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -8,10 +9,14 @@ from torch import Tensor
 
 from genesis_rl.blocks import check_image_size
 from genesis_rl.likelihood import Gaussian, Mixture, log_responsibilities, mixture_nll
+from genesis_rl.limits import LARGEST, check_limits, check_range
 from genesis_rl.models.shareable import Shareable
 from genesis_rl.slots import Decoded, ElboTerms, Slots, check_shape, check_slots
 
 LstmState = tuple[Tensor, Tensor]
+
+# Colours lie in [0, 1]; outside of this range float32 has no useful density of them.
+_SIGMA_X = (1e-4, 1e4)
 
 
 class Noise(NamedTuple):
@@ -191,12 +196,14 @@ class BaseModel(Shareable):
             Slots of ``n`` scenes.
 
         Raises:
-            ValueError: if ``n`` < 1 or ``temperature`` < 0.
+            ValueError: if ``n`` is below 1 or above `genesis_rl.limits.LARGEST`, or
+                ``temperature`` is negative or not finite.
         """
         if n < 1:
             raise ValueError(f"n is {n}; wanted at least 1 scene.")
-        if temperature < 0:
-            raise ValueError(f"temperature is {temperature}; wanted a value >= 0.")
+        check_range("n", n, 1, LARGEST["n"])
+        if not 0 <= temperature < math.inf:
+            raise ValueError(f"temperature is {temperature}; wanted a value >= 0 that is finite.")
         if noise is None:
             noise = self._noise(next(self.parameters()).new_empty(n), generator)
         return self._generate(Noise(noise.m * temperature, noise.c * temperature))
@@ -285,19 +292,28 @@ def components_and_masks(raw: Tensor, num_slots: int) -> Decoded:
 
 def check_shared(config: Any) -> None:
     """Raise ValueError unless the fields that all models of several slots have are in range."""
-    check_image_size(config.image_size)
+    check_sizes(config)
     if config.num_slots < 2:
         raise ValueError(f"num_slots is {config.num_slots}; wanted at least 2 (K slots).")
-    check_positive(config, "sigma_x", "posterior_sigma_floor")
     if config.mixture not in ("channel", "pixel"):
         raise ValueError(f"mixture is {config.mixture!r}; wanted 'channel' or 'pixel'.")
 
 
+def check_sizes(config: Any) -> None:
+    """Raise ValueError unless the sizes and standard deviations of any model are in range."""
+    check_image_size(config.image_size)
+    check_limits(config)
+    check_range("sigma_x", config.sigma_x, *_SIGMA_X)
+    check_positive(config, "posterior_sigma_floor")
+
+
 def check_positive(config: Any, *names: str) -> None:
-    """Raise ValueError unless the named fields are > 0."""
+    """Raise ValueError unless the named fields are > 0 and finite."""
     for name in names:
-        if not getattr(config, name) > 0:
-            raise ValueError(f"{name} is {getattr(config, name)}; wanted a value > 0.")
+        if not 0 < getattr(config, name) < math.inf:
+            raise ValueError(
+                f"{name} is {getattr(config, name)}; wanted a value > 0 that is finite."
+            )
 
 
 def check_counts(config: Any, *names: str) -> None:

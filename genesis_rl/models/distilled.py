@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genesis_rl.blocks import NormedConv
+from genesis_rl.limits import check_limits
 from genesis_rl.models import MODELS, build_model
 from genesis_rl.models.base import BaseModel, LstmState, Noise, at_least_float32, check_channels
 from genesis_rl.models.prior import NextSlot
@@ -48,6 +49,7 @@ class DistilledConfig:
         except TypeError as error:
             raise ValueError(f"teacher_config does not fit {self.teacher}: {error}") from error
         object.__setattr__(self, "teacher_config", asdict(whole))
+        check_limits(self)
         check_channels(self, "channels")
         if not 1 <= self.halvings <= len(self.channels):
             raise ValueError(

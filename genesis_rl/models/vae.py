@@ -6,7 +6,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from genesis_rl.blocks import BroadcastDecoder, GatedDecoder, GatedEncoder, check_image_size
+from genesis_rl.blocks import BroadcastDecoder, GatedDecoder, GatedEncoder
 from genesis_rl.likelihood import Gaussian, kl_monte_carlo
 from genesis_rl.models.base import (
     BaseModel,
@@ -14,7 +14,7 @@ from genesis_rl.models.base import (
     at_least_float32,
     check_channels,
     check_counts,
-    check_positive,
+    check_sizes,
     no_latents,
 )
 from genesis_rl.slots import Decoded, ElboTerms, Slots
@@ -41,10 +41,9 @@ class VaeConfig:
 
     def __post_init__(self) -> None:
         """Check values."""
-        check_image_size(self.image_size)
+        check_sizes(self)
         check_counts(self, "latent_size", "feature_size")
         check_channels(self, "encoder_channels", 5)
-        check_positive(self, "sigma_x", "posterior_sigma_floor")
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,9 @@ def latents(model: SceneModel, sample: Sample, cache: Path) -> Latents:
                     np.save(temporary / _SLOTS, found.slots)
                     np.save(temporary / _IOU, found.iou)
     try:
-        slots, iou = (np.load(folder / name, mmap_mode="r") for name in (_SLOTS, _IOU))
+        slots, iou = (
+            np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in (_SLOTS, _IOU)
+        )
     except (OSError, ValueError, EOFError) as error:
         raise ValueError(f"{folder} is damaged ({error}): delete it, it is made again.") from error
     return Latents(slots, iou)

@@ -1,7 +1,6 @@
 """Probes of whole scenes on disk, to judge scenes that they were not trained on."""
 
 import dataclasses
-import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,10 +11,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from genesis_rl.checkpoint import fingerprint, pick_device
-from genesis_rl.files import new_folder, read_folder, write_json
+from genesis_rl.files import new_folder, read_folder, read_json, write_json
+from genesis_rl.limits import check_limits
 from genesis_rl.probes.heads import Fit, Head, Question
 from genesis_rl.slots import SceneModel, check_shape
-from genesis_rl.weights import CONFIG, WEIGHTS, as_tuple, read_tensors
+from genesis_rl.weights import CONFIG, WEIGHTS, as_tuple, build, read_tensors
 
 _FORMAT, _KIND = 1, "scene_probe"
 
@@ -38,6 +38,10 @@ class SceneProbeConfig:
     """of that model, see `genesis_rl.checkpoint.fingerprint`"""
     accuracy: float
     """on the test split"""
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        check_limits(self)
 
 
 class SceneProbe:
@@ -109,8 +113,8 @@ class SceneProbe:
                 f"{config.encoder_fingerprint[:12]}, this one's with {encoder_fingerprint[:12]}."
             )
         width = config.num_slots * config.slot_width
-        head = Head(width, config.hidden, len(config.classes))
         other = "its config.json is of another probe"
+        head = build(lambda: Head(width, config.hidden, len(config.classes)), folder, other=other)
         state = read_tensors(folder / WEIGHTS, head.state_dict(), other=other, shapes=CONFIG)
         head.load_state_dict(state)
         return config, head
@@ -155,10 +159,7 @@ def _take_in(head: Head, mean: Tensor, scale: Tensor) -> None:
 
 
 def _read_config(path: Path) -> SceneProbeConfig:
-    try:
-        data = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as JSON: {error}") from error
+    data = read_json(path)
     if not isinstance(data, dict) or data.get("kind") != _KIND:
         raise ValueError(f"{path} is not the config of a scene probe.")
     if data.get("format") != _FORMAT:

@@ -8,6 +8,7 @@ from genesis_rl.checks import check_integers
 from genesis_rl.data import Pack, open_dataset
 from genesis_rl.data.originals import parse_options
 from genesis_rl.geco import GecoConfig
+from genesis_rl.limits import check_limits
 from genesis_rl.models import GenesisConfig, GenesisSConfig, ModelConfig
 
 _COUNTS = ("steps", "batch_size", "log_every", "eval_every", "eval_images", "save_every")
@@ -107,6 +108,7 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         """Check values."""
         check_integers(self, 1, *_COUNTS)
+        check_limits(self)
         if self.warmup_steps < 0:
             raise ValueError(f"warmup_steps is {self.warmup_steps}; wanted at least 0.")
         if not 0 <= self.seed < 2**63:

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from genesis_rl.limits import check_limits
+
 Kind = Literal["discrete", "box"]
 
 
@@ -34,6 +36,7 @@ class ActionSpec:
         """Check that the fields describe one space."""
         if self.kind not in get_args(Kind):
             raise ValueError(f"kind is {self.kind!r}; wanted one of {get_args(Kind)}.")
+        check_limits(self)
         if self.kind == "discrete" and (self.n < 1 or self.low or self.high):
             raise ValueError(f"a discrete space of n {self.n}; wanted n of at least 1, no bounds.")
         if self.kind == "box":
@@ -63,7 +66,7 @@ class ActionSpec:
                     for name, sign in (("low", -1), ("high", 1))
                 )
                 return cls("box", low=low, high=high)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"{dict(data)} describes no action space: {error}") from error
         raise ValueError(
             f"the actions are {dict(data)}; wanted a Discrete space or a Box of one dimension."

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from genesis_rl.checks import check_integers
+from genesis_rl.limits import check_limits
 from genesis_rl.world_model.model import WorldModelConfig
 
 _POSITIVE = (
@@ -82,6 +83,7 @@ class WorldTrainConfig:
     def __post_init__(self) -> None:
         """Check values."""
         check_integers(self, 1, *_POSITIVE)
+        check_limits(self)
         if self.baseline not in ("none", "mlp"):
             raise ValueError(f"baseline is {self.baseline!r}; wanted 'none' or 'mlp'.")
         if self.baseline == "mlp" and self.model.trunk == "mlp":

@@ -12,11 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genesis_rl.files import current_folder, read_folder, read_json
+from genesis_rl.limits import LARGEST, check_limits, check_range
 from genesis_rl.set_layers import SlotScale
 from genesis_rl.slots import check_shape
 from genesis_rl.weights import (
     CONFIG,
     WEIGHTS,
+    build,
     load_weights,
     pick_device,
     shipped,
@@ -60,6 +62,7 @@ class WorldModelConfig:
                 f"attention_heads is {self.attention_heads}; wanted a divisor of width,"
                 f" {self.width}."
             )
+        check_limits(self)
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,19 @@ class SlotForm:
     latent_sizes: tuple[int, int]
     mask_geometry: bool = False
     aligned: bool = True
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        if not isinstance(self.encoder_fingerprint, str):
+            raise ValueError(f"encoder_fingerprint must be text, got {self.encoder_fingerprint!r}.")
+        for name in ("mask_geometry", "aligned"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}.")
+        check_range("num_slots", self.num_slots, 1, LARGEST["num_slots"])
+        if len(self.latent_sizes) != 2 or not sum(self.latent_sizes):
+            raise ValueError(f"latent_sizes must be two, not both 0, got {self.latent_sizes}.")
+        for size in self.latent_sizes:
+            check_range("latent_sizes", size, 0, LARGEST["latent_size"])
 
     @property
     def num_features(self) -> int:
@@ -304,19 +320,18 @@ class WorldModel(nn.Module):
             raise ValueError(f"{path} has format {data.get('format')!r}; wanted {_FORMAT}.")
         try:
             sizes = tuple(data["form"]["latent_sizes"])
-            model = cls(
-                WorldModelConfig(**data["config"]),
-                ActionSpec.from_json(data["action_spec"]),
-                SlotForm(**data["form"] | {"latent_sizes": sizes}),
-            )
+            config = WorldModelConfig(**data["config"])
+            actions = ActionSpec.from_json(data["action_spec"])
+            form = SlotForm(**data["form"] | {"latent_sizes": sizes})
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"{path} does not fit this version: {error}") from error
-        if encoder_fingerprint not in (None, model.encoder_fingerprint):
+        if encoder_fingerprint not in (None, form.encoder_fingerprint):
             raise ValueError(
                 f"the world model {folder} knows the slots of the encoder"
-                f" {model.encoder_fingerprint[:12]}..., not of {encoder_fingerprint[:12]}...;"
+                f" {form.encoder_fingerprint[:12]}..., not of {encoder_fingerprint[:12]}...;"
                 " wanted the encoder that it was trained with."
             )
+        model = build(lambda: cls(config, actions, form), folder)
         load_weights(model, folder)
         return model
 

@@ -72,7 +72,7 @@ def encode(
                 with new_folder(folder) as temporary:
                     np.save(temporary / _FEATURES, features)
     try:
-        kept: Floats = np.load(folder / _FEATURES)
+        kept: Floats = np.load(folder / _FEATURES, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise ValueError(f"{folder} is damaged ({error}): delete it, it is made again.") from error
     return kept

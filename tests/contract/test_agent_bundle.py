@@ -208,7 +208,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda f: set_config(f, policy={"extractor": "mlp"}),
         "has an unknown entry features_extractor.* is of another policy",
     ),
-    "no encoder": (lambda f: shutil.rmtree(f / "encoder"), "encoder.* neither a folder nor a Hub"),
+    "no encoder": (lambda f: shutil.rmtree(f / "encoder"), "encoder is missing; copy"),
     "no weights of the encoder": (
         lambda f: (f / "encoder" / "model.safetensors").unlink(),
         "model.safetensors is missing",

@@ -1,6 +1,5 @@
 """A grid of runs (task x what the agent sees x seed) that goes on where it was stopped."""
 
-import json
 import multiprocessing
 import sys
 from collections.abc import Callable, Sequence
@@ -196,10 +195,10 @@ def read_record(run: Run) -> dict[str, Any] | None:
     Raises:
         ValueError: if it was made with other settings.
     """
-    try:
-        record: dict[str, Any] = json.loads((run.folder / RECORD).read_text())
-    except FileNotFoundError:
+    path = run.folder / RECORD
+    if not path.exists():
         return None
+    record: dict[str, Any] = read_json(path)
     _check_settings(run, record["config"], run.folder)
     return record
 
@@ -251,6 +250,7 @@ def _do(run: Run, episodes: int) -> None:
             encoder_device=config.encoder_device,
             threads=config.threads,
             out=run.folder,
+            trust_remote_code=True,  # its settings are those of the command line
         )
     )
     if scores["agent"]["success_rate"] is None:
@@ -262,7 +262,7 @@ def _is_trained(run: Run) -> bool:
     home = run.config.out / "last"
     if recover_agent(home) is None:
         return False
-    settings = json.loads((home / SETTINGS).read_text())
+    settings = read_json(home / SETTINGS)
     if settings["steps"] < run.config.total_steps:
         return False
     _check_settings(run, settings["config"], home)
@@ -271,7 +271,7 @@ def _is_trained(run: Run) -> bool:
 
 def _record(run: Run, scores: dict[str, Any]) -> dict[str, Any]:
     """All that is known of a run, as JSON data."""
-    agent = json.loads((run.config.out / "last" / SETTINGS).read_text())
+    agent = read_json(run.config.out / "last" / SETTINGS)
     rows = [row for row in log.read(run.config.out) if "time/fps" in row]
     # The rows' times are of the day; the first tells when the run began.
     began = rows[0]["time"] - rows[0]["step"] / max(rows[0]["time/fps"], 1) if rows else 0
@@ -303,7 +303,7 @@ def _encoder(config: AgentConfig, agent: dict[str, Any]) -> dict[str, Any] | Non
     """Which encoder it was, and how good at its last validation as far as its folder tells."""
     if config.encoder is None:
         return None
-    stored = json.loads((config.out / "last" / "encoder" / "config.json").read_text())
+    stored = read_json(config.out / "last" / "encoder" / "config.json")
     scores = stored.get("validation", {})
     return {
         "source": config.encoder,

@@ -7,6 +7,7 @@ from genesis_rl.agents.config import ENCODED, AgentConfig
 from genesis_rl.checks import check_integers
 from genesis_rl.imagination import DreamOptions
 from genesis_rl.imagination.options import Start
+from genesis_rl.limits import check_limits
 
 _COUNTS = ("num_dreams", "horizon", "collect_steps", "fit_steps", "episodes")
 
@@ -74,6 +75,7 @@ class DreamConfig(AgentConfig):
                 f"max_minutes is {self.max_minutes}; wanted None: dreams go by total_steps."
             )
         check_integers(self, 1, *_COUNTS)
+        check_limits(self)
         if self.iterate < 0:
             raise ValueError(f"iterate is {self.iterate}; wanted at least 0.")
         if not 0 < self.trust <= 1:

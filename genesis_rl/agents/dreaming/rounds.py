@@ -73,5 +73,6 @@ def _record(config: DreamConfig, folder: Path, number: int) -> None:
             num_envs=config.num_envs,
             vec=config.vec,
             seed=(config.seed + number * 1_000_003) % 2**31,
+            trust_remote_code=True,  # its settings are those of the command line
         )
     )

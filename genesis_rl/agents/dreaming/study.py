@@ -1,6 +1,5 @@
 """Practising in dreams against practising in reality with as many real steps, over seeds."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from genesis_rl.agents.config import AgentConfig, EvaluationConfig
 from genesis_rl.agents.dreaming.config import DreamConfig
 from genesis_rl.agents.dreaming.trainer import DREAM, DreamTrainer
 from genesis_rl.agents.evaluation import evaluate_agent
-from genesis_rl.files import FolderLock, new_file, write_json
+from genesis_rl.files import FolderLock, new_file, read_json, write_json
 from genesis_rl.process import StoppedError
 from genesis_rl.visualize import curves
 
@@ -76,7 +75,7 @@ def _dream(config: DreamConfig) -> Record:
     trainer = DreamTrainer(config)  # refuses a run of other settings
     if path.exists():
         trainer.close()
-        kept: Record = json.loads(path.read_text())
+        kept: Record = read_json(path)
         return kept
     trainer.run()
     if trainer.stopped:
@@ -99,7 +98,7 @@ def _dream(config: DreamConfig) -> Record:
 def _practise_really(agent: AgentConfig, config: DreamConfig, *, first: bool) -> Record:
     path = agent.out / RECORD
     if path.exists():
-        kept: Record = json.loads(path.read_text())
+        kept: Record = read_json(path)
         if kept["settings"] != agent.to_json():
             raise ValueError(
                 f"{agent.out} holds a run of other settings; wanted the same, or another out."
@@ -136,6 +135,7 @@ def _score(agent: AgentConfig, episodes: int, *, random: bool) -> Record:
             encoder_device=agent.encoder_device,
             threads=agent.threads,
             out=agent.out,
+            trust_remote_code=True,  # its settings are those of the command line
         )
     )
     rows = [row for row in log.read(agent.out) if "eval/mean_reward" in row]
@@ -145,7 +145,7 @@ def _score(agent: AgentConfig, episodes: int, *, random: bool) -> Record:
         for name, key in names.items()
         if all(f"eval/{key}" in row for row in rows)
     }
-    stored = json.loads((agent.out / "last" / SETTINGS).read_text())
+    stored = read_json(agent.out / "last" / SETTINGS)
     return {
         "evaluation": scores,
         "curve": {"steps": [row["step"] for row in rows], **curve},

@@ -1,6 +1,6 @@
 """Practising in dreams: PPO in imagination, evaluated in reality, round by round."""
 
-import json
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -13,7 +13,7 @@ from genesis_rl.agents.dreaming.config import DreamConfig
 from genesis_rl.agents.dreaming.dreams import Source, check_actions
 from genesis_rl.agents.dreaming.rounds import go_round
 from genesis_rl.agents.learning import AgentTrainer
-from genesis_rl.files import write_json
+from genesis_rl.files import read_json, write_json
 from genesis_rl.perception import SlotEncoder
 from genesis_rl.process import StoppedError
 
@@ -56,7 +56,8 @@ class DreamTrainer(AgentTrainer):
         for name in self.figures:
             home = recover_agent(config.out / name)
             if home is not None:
-                metadata = json.loads((home / SETTINGS).read_text())
+                metadata = read_json(home / SETTINGS)
+                self._check_env(metadata["config"], home)
                 self.figures[name] = metadata["metrics"]
                 if name == "last":
                     load_policy(self.model, home)
@@ -75,16 +76,23 @@ class DreamTrainer(AgentTrainer):
         if not path.exists():
             super()._check_folder()
             return
-        try:
-            theirs = json.loads(path.read_text())
-        except ValueError as error:
-            raise ValueError(f"{path} cannot be read as JSON: {error}") from error
+        theirs = read_json(path)
         other = [n for n in mine if n not in _ASIDE and mine[n] != theirs.get(n)]
         if other:
             told = ", ".join(f"{n} {theirs.get(n)} (now {mine[n]})" for n in other)
             raise ValueError(
                 f"{self.config.out} holds a run with {told}; wanted the same settings, another out."
             )
+
+    def _check_env(self, stored: dict[str, Any], home: Path) -> None:
+        """Refuse an agent of another environment: what its settings name would be imported."""
+        mine = self.config.to_json()
+        for name in ("env", "env_options", "wrappers"):
+            if stored.get(name) != mine[name]:
+                raise ValueError(
+                    f"{name} must be {stored.get(name)!r} as in {home}, got {mine[name]!r}; use "
+                    "another out."
+                )
 
     def _make_venv(self) -> VecEnv:
         """Dream of the recording that was given."""
