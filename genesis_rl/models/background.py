@@ -3,7 +3,6 @@
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genesis_rl.blocks import ComponentEncoder
@@ -132,4 +131,4 @@ def foreground_gate(x: Tensor, background: Tensor, threshold: float) -> Tensor:
     """
     distance = (x - background).square().sum(1, keepdim=True)
     gate = torch.sigmoid((distance - threshold) / 0.03)
-    return F.threshold(gate, 0.3, 0.0)
+    return gate * (gate > 0.3)

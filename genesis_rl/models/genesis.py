@@ -610,13 +610,13 @@ class GenesisS(StepwiseModel):
         if self.has_background:
             z = z[:, 1:]
         last = z.shape[1] - (self.background_decoder is not None)
-        if self.config.component_decoder == "shaded":
+        if shade is not None and self.config.component_decoder == "shaded":
             # One pixel is enough of a colour that is the same everywhere.
-            colour = at_least_float32(self.component_decoder.layers(z)) + self._tint(z)
-            colour = torch.sigmoid(colour)[..., None, None]
+            colour = at_least_float32(self.component_decoder(z.flatten(0, 1))[:, :, 0, 0])
+            colour = torch.sigmoid(colour.unflatten(0, z.shape[:2]) + self._tint(z))
             if not self.has_background:  # nothing shades the last slot
                 shade = F.pad(shade, (0, 0, 0, 0, 0, 0, 0, 1), value=1.0)
-            return (colour * shade).clamp_max(1.0)
+            return (colour[..., None, None] * shade).clamp_max(1.0)
         raw = self._run(self.component_decoder, z[:, :last].flatten(0, 1))
         raw = at_least_float32(raw).unflatten(0, (-1, last))
         if self.background_decoder is not None:

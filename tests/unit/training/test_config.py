@@ -75,8 +75,9 @@ def test_data_are_checked_against_the_model(
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_build_their_models(name: str) -> None:
-    about, config = PRESETS[name]
+    about, config, before = PRESETS[name]
     assert about
+    assert all(stage.model == config.model and stage.data == config.data for stage in before)
     model = build_model(config.model)
     assert model.config == config.model
     options = json.loads(config.data_options)
