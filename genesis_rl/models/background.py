@@ -54,7 +54,8 @@ class BackgroundNetwork(nn.Module):
     def decode(self, z: Tensor) -> Tensor:
         """Decode z_b (B, D_b) to images (B, 3, H, W), in [0, 1] up to small excesses."""
         flat: Tensor = self.head(self.hidden(z))
-        return at_least_float32(flat).unflatten(1, (3, self.image_size, self.image_size))
+        image: Tensor = flat.float().unflatten(1, (3, self.image_size, self.image_size))
+        return image
 
     @torch.no_grad()
     def fit(self, images: Tensor) -> None:
