@@ -4,8 +4,10 @@ from contextlib import closing
 from typing import Any
 
 import numpy as np
+from stable_baselines3.common.vec_env import unwrap_vec_wrapper
 
 from genesis_rl.agents.bundle import Agent, load_agent
+from genesis_rl.agents.frames import VecFrames
 from genesis_rl.envs.collect import CollectConfig, repeat_some
 from genesis_rl.envs.recorder import Recorded, Recorder, Shot, recording, take_shot
 
@@ -35,6 +37,9 @@ def collect_with_agent(config: CollectConfig) -> dict[str, Recorded]:
         meta = config.meta(policy="agent")
         meta["settings"] |= {"env": agent.config.env}
         meta["agent"] = agent.metadata
+        resized = unwrap_vec_wrapper(agent.venv, VecFrames)
+        if isinstance(resized, VecFrames):  # its frames are square before they are recorded
+            meta["resize"] = resized.frame_settings["preprocessing"]["resize"]
         with recording(
             config.out,
             agent.venv.action_space,

@@ -49,7 +49,7 @@ class VecFrames(VecEnvWrapper):
         self._source = find_frames(venv.observation_space, key=key, layout=frame_layout)
         self._size, self._preprocessing, self._show = size, preprocessing, show
         #: What decides the frames, as plain data.
-        self.frame_settings = {
+        self.frame_settings: dict[str, Any] = {
             "preprocessing": asdict(preprocessing or Preprocessing()),
             "key": key,
             "frame_layout": frame_layout,

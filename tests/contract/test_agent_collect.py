@@ -63,6 +63,15 @@ def test_agents_without_an_encoder(tmp_path: Path, encoder_path: str, obs: str) 
     assert data.images.std() > 10
 
 
+@pytest.mark.parametrize(("changes", "recorded"), [({}, "crop"), ({"obs": "pixels"}, "stretch")])
+def test_the_resize_that_made_the_frames_square_is_recorded(
+    tmp_path: Path, encoder_path: str, changes: dict[str, Any], recorded: Any
+) -> None:
+    agent = save(tmp_path / "agent", encoder_path, **changes)
+    data = record(tmp_path, agent, resize="crop")
+    assert data.pack.preprocessing == Preprocessing(recorded)
+
+
 def test_ground_truth_by_options_of_the_environment(tmp_path: Path, encoder_path: str) -> None:
     env, options = "genesis_rl/ObjectGoal-v0", '{"image_size": 32, "num_objects": 2}'
     agent = save(tmp_path / "agent", encoder_path, env=env, env_options=options)
