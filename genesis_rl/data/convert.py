@@ -35,7 +35,8 @@ def convert(
     """Write a split of an original data set as a pack, or open the pack if it is there already.
 
     An interrupted conversion leaves `.<name>.partial` beside the folder; the next one goes on with
-    it. meta.json has the source's meta and, under "damaged", how many records were left out.
+    it. meta.json has the source's meta and, under "damaged", how many records were left out, under
+    "hidden", how many hidden files.
 
     Args:
         source: what to read.
@@ -133,6 +134,7 @@ class _Conversion:
                     f"no image in {about} can be read, {state['damaged']} records are damaged"
                 )
             writer.meta["damaged"] = state["damaged"]
+            writer.meta["hidden"] = getattr(self.source, "hidden_files", 0)
 
     def _sound(self, state: dict[str, Any]) -> Iterator[Record]:
         """The records that can be used, counting those that cannot."""

@@ -203,8 +203,7 @@ def test_a_path_leads_to_nested_frames_of_vector_environments(
     makers = [lambda: nested(pixel_env())] * 2
     envs: Any = GenesisVectorObs(SyncVectorEnv(makers, autoreset_mode=mode), encoder, key=path)
     want: Any = GenesisVectorObs(SyncVectorEnv([pixel_env] * 2, autoreset_mode=mode), encoder)
-    for one, two in ((envs.reset(seed=3), want.reset(seed=3)),):
-        np.testing.assert_allclose(one[0], two[0], atol=1e-6)
+    np.testing.assert_allclose(envs.reset(seed=3)[0], want.reset(seed=3)[0], atol=1e-6)
     for _ in range(6):
         one, two = envs.step([0, 1]), want.step([0, 1])
         np.testing.assert_allclose(one[0], two[0], atol=1e-6)
