@@ -5,7 +5,7 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -220,7 +220,7 @@ def _header_count(path: Path) -> int:
     return max(0, int(cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT)))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _count_frames(path: Path, size: int, changed: int) -> tuple[int, str]:
     """Count the frames of a video by decoding them, once for all splits.
 

@@ -134,8 +134,8 @@ def test_colours_of_every_mode_are_right(mode: str) -> None:
         image = Image.fromarray(np.asarray(grey).astype(np.float32) / 255)
     else:
         image = grey.convert(mode)
-    kind = "TIFF" if mode in ("CMYK", "YCbCr", "F") else "PNG"
-    found = decode_image(encoded(image, kind))
+    kinds = {"CMYK": "TIFF", "YCbCr": "JPEG", "F": "TIFF"}
+    found = decode_image(encoded(image, kinds.get(mode, "PNG")))
     want = RED if mode in ("P", "CMYK", "YCbCr") else np.asarray(grey.convert("RGB"))
     np.testing.assert_allclose(found.astype(int), want, atol=3)
 
@@ -352,7 +352,7 @@ def test_variable_frame_rates_leave_no_split_empty(tmp_path: Path, suffix: str) 
 
 def test_splits_of_a_cut_video_are_those_of_its_frames(tmp_path: Path) -> None:
     cut = film(tmp_path / "data" / "a.avi", 0)
-    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size * 3 // 4])
     for split in ("train", "validation", "test"):
         with pytest.raises(DamagedRecord, match=r"its header has 20 frames"):
             opened("videos", tmp_path, split)
@@ -361,4 +361,4 @@ def test_splits_of_a_cut_video_are_those_of_its_frames(tmp_path: Path) -> None:
         pack = opened("videos", tmp_path, split, on_damage="skip")
         assert pack.meta["damaged"] == 1
         numbers += pack.factors["frame"].tolist()
-    assert numbers[0] == 0 and 7 <= numbers[-1] <= 10
+    assert numbers[0] == 0 and 9 <= numbers[-1] <= 15
