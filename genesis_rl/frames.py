@@ -206,7 +206,7 @@ def _from_pil(frames: Any, layout: Layout, white: White | None) -> Frames:
 def _as_array(frames: Any) -> npt.NDArray[Any]:
     """Convert a tensor, an array or nested lists to one array, without mixing value ranges."""
     if isinstance(frames, Tensor):
-        return cast("npt.NDArray[Any]", frames.detach().cpu().numpy())
+        return frames.detach().cpu().numpy()
     try:
         if not isinstance(frames, (list, tuple)) or not _holds(frames, (Tensor, np.ndarray)):
             return np.asarray(frames)

@@ -293,7 +293,8 @@ def _walk(place: Path) -> Iterator[tuple[Path, bool]]:
     """
     above = {_identity(folder) for folder in place.resolve().parents}
     seen: set[tuple[int, int]] = set()
-    folders, links = [(place, False)] if place.is_dir() else [], []
+    folders = [(place, False)] if place.is_dir() else []
+    links: list[Path] = []
     while folders or links:
         folder, hidden = folders.pop() if folders else (links.pop(0), False)
         identity = _identity(folder)

@@ -298,8 +298,8 @@ def test_a_path_leads_to_nested_frames_of_a_vector_environment(
 ) -> None:
     inner = DummyVecEnv([pixel_env] * 2)
     options: dict[str, Any] = {"encoder": encoder_path, "device": "cpu"}
-    venv = VecGenesisObs(NestedVecEnv(inner), key="camera/rgb", **options)
-    flat = VecGenesisObs(DummyVecEnv([pixel_env] * 2), **options)
+    venv: Any = VecGenesisObs(NestedVecEnv(inner), key="camera/rgb", **options)
+    flat: Any = VecGenesisObs(DummyVecEnv([pixel_env] * 2), **options)
     for envs in (venv, flat):
         envs.seed(3)
     np.testing.assert_allclose(venv.reset(), flat.reset(), atol=1e-6)
@@ -310,8 +310,8 @@ def test_a_path_leads_to_nested_frames_of_a_vector_environment(
         for a, b in zip(one[3], two[3], strict=True):
             if "terminal_observation" in b:
                 ends += 1
-                a, b = (np.asarray(info["terminal_observation"]) for info in (a, b))
-                np.testing.assert_allclose(a, b, atol=1e-6)
+                last, wanted = (info["terminal_observation"] for info in (a, b))
+                np.testing.assert_allclose(last, wanted, atol=1e-6)
     assert ends
 
 

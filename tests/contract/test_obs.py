@@ -211,8 +211,8 @@ def test_a_path_leads_to_nested_frames_of_vector_environments(
         assert ("final_obs" in one[4]) == ("final_obs" in two[4])
         if "final_obs" in one[4]:
             for index in np.flatnonzero(done):
-                pair = (infos["final_obs"][index] for infos in (one[4], two[4]))
-                np.testing.assert_allclose(*pair, atol=1e-6)
+                last, wanted = (infos["final_obs"][index] for infos in (one[4], two[4]))
+                np.testing.assert_allclose(last, wanted, atol=1e-6)
         if mode is AutoresetMode.DISABLED and done.any():
             envs.reset(options={"reset_mask": done})
             want.reset(options={"reset_mask": done})

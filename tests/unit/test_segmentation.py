@@ -258,7 +258,7 @@ def test_labels_may_be_arrays_and_of_any_integer_type(
     torch.testing.assert_close(metrics.active_slots(pred), metrics.active_slots(want[1]))
     images = torch.randint(0, 256, (len(true), 3, *true.shape[1:]), dtype=torch.uint8)
     scores = metrics.scene_scores(true, pred, images.numpy() if kind == "arrays" else images)
-    for name, values in metrics.scene_scores(*want, images).items():
+    for name, values in metrics.scene_scores(want[0], want[1], images).items():
         torch.testing.assert_close(scores[name], values, equal_nan=True)
     assert not metrics.one_slot(true).any() and metrics.one_slot(true).shape == true.shape
 
@@ -290,7 +290,7 @@ def test_images_masks_and_weights_may_be_arrays() -> None:
 def test_what_is_no_array_is_named() -> None:
     true = np.zeros((2, 4, 6), np.int64)
     with pytest.raises(TypeError, match="true must be a tensor or a NumPy array of numbers, got l"):
-        metrics.ari(true.tolist(), true)
+        metrics.ari(true.tolist(), true)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"pred must be a tensor or a NumPy array .* got object"):
         metrics.ari(true, true.astype(object))
     with pytest.raises(TypeError, match=r"pred must hold integer labels, got torch\.float64"):
