@@ -15,6 +15,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 from genesis_rl.envs.obs import GenesisObs, GenesisVectorObs
+from genesis_rl.envs.watch import random_frames
 from genesis_rl.frames import Preprocessing, Resize
 from genesis_rl.models import Genesis
 from genesis_rl.perception import SlotEncoder
@@ -241,6 +242,17 @@ def test_rendered_frames(
             observation["slots"], encoder.features(info["raw"])[0], atol=1e-6
         )
         assert observation["state"].dtype == np.float64
+
+
+def test_rendered_floats_are_refused(state_env: MakeEnv, encoder: Any) -> None:
+    inner = state_env("rgb_array")
+    env: Any = GenesisObs(inner, encoder, render=True)
+    inner.render = lambda: np.ones((24, 40, 3), np.float32)
+    with pytest.raises(TypeError, match=r"render\(\) gave float32; wanted .* integers in 0\.\.255"):
+        env.reset(seed=0)
+    env = random_frames(inner, episodes=1, max_steps=1)
+    with pytest.raises(ValueError, match=r"render\(\) must give integers in 0\.\.255, got float32"):
+        next(env)
 
 
 # ---- what is refused -----------------------------------------------------------------------------
