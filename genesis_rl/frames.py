@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from torch import Tensor
 
 Layout = Literal[
@@ -162,12 +163,100 @@ def _rgb(array: Frames) -> Frames:
     return cast("Frames", array[..., :3] * array[..., 3:])
 
 
+def pil_pixels(image: Image.Image, *, white: White | None = None) -> Frames:
+    """Convert a PIL image of any mode to RGB by its colours, not by the numbers it stores.
+
+    Palettes, CMYK, HSV, YCbCr, LAB, black and white, grey and alpha are converted as PIL does;
+    alpha is composited over black. 16-bit grey is divided by 65,535.
+
+    Args:
+        image: the image.
+        white: value of white in mode F (floats); None for 1.
+
+    Returns:
+        (H, W, 3): uint8, or float32 in [0, 1] for 16-bit grey and floats.
+
+    Raises:
+        ValueError: if the value of white is unknown (32-bit integers, TIFFs of 12 bits or with
+            white as 0), or floats are outside [0, white].
+    """
+    mode = image.mode
+    if mode == "F":
+        return _rgb(_scaled(np.asarray(image)[..., None], white or 1))
+    # Files of these formats have at most 16 bits, whatever mode PIL opens them in.
+    if mode.startswith("I;16") or (mode == "I" and image.format in ("PNG", "PPM")):
+        tags = getattr(image, "tag_v2", {})  # of a TIFF
+        bits, photometric = tags.get(258, (16,)), tags.get(262, 1)
+        if bits != (16,) or photometric != 1:
+            raise ValueError(
+                f"image of mode {mode} must have 16 bits with black as 0, got a TIFF with "
+                f"BitsPerSample {bits} and PhotometricInterpretation {photometric}. Convert it to "
+                "8 or 16 bits first."
+            )
+        values = np.array(image)
+        if "transparency" in image.info:  # the one value that is fully transparent
+            values[values == image.info["transparency"]] = 0
+        return _rgb((values / np.float32(65535)).astype(np.float32)[..., None])
+    if mode.startswith("I"):
+        low, high = image.getextrema()
+        raise ValueError(
+            "image must have 8 bits, 16 bits or floats in [0, 1], got 32-bit integers (mode "
+            f"{mode}) from {low} to {high}, whose white is unknown. Scale it to 8 bits first."
+        )
+    return _rgb(np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB")))
+
+
+def _from_pil(frames: Any, layout: Layout, white: White | None) -> Frames:
+    """Convert a PIL image, or a list of them of one size, to (B, H, W, 3)."""
+    if layout not in ("auto", "HWC", "HW"):
+        raise ValueError(f'layout must be "auto" or "HWC" for PIL images, got {layout!r}.')
+    images = frames if isinstance(frames, (list, tuple)) else [frames]
+    if not all(isinstance(image, Image.Image) for image in images):
+        raise TypeError("frames must be a list of PIL images only, got other types in it.")
+    parts = [pil_pixels(image, white=white) for image in images]
+    if len({part.shape for part in parts}) > 1 or 0 in parts[0].shape:
+        sizes = [image.size for image in images]
+        raise ValueError(f"frames must have one size of at least 1 x 1, got {sizes}.")
+    if any(part.dtype != np.uint8 for part in parts):  # 8 and 16 bits, for example
+        parts = [part / np.float32(255) if part.dtype == np.uint8 else part for part in parts]
+    return np.stack(parts)
+
+
+def _as_array(frames: Any) -> npt.NDArray[Any]:
+    """Convert a tensor, an array or nested lists to one array, without mixing value ranges."""
+    if isinstance(frames, Tensor):
+        return frames.detach().cpu().numpy()
+    try:
+        if not isinstance(frames, (list, tuple)) or not _holds(frames, (Tensor, np.ndarray)):
+            return np.asarray(frames)
+        parts = [_as_array(frame) for frame in frames]
+        kinds = {"i" if part.dtype.kind == "u" else part.dtype.kind for part in parts}
+        if len(kinds) > 1 or any(isinstance(frame, Image.Image) for frame in frames):
+            found = sorted({type(frame).__name__ for frame in frames})
+            types = sorted({str(part.dtype) for part in parts})
+            raise TypeError(
+                "frames must be all arrays of integers or all of floats, got a list of "
+                f"{', '.join(found)} with {', '.join(types)}."
+            )
+        return np.stack(parts)
+    except ValueError as error:
+        raise ValueError(f"frames differ in shape; wanted one shape for all ({error}).") from None
+
+
+def _holds(frames: Any, kinds: type | tuple[type, ...]) -> bool:
+    """Whether frames, or the first frame of nested lists of them, are of some type."""
+    while isinstance(frames, (list, tuple)) and frames:
+        frames = frames[0]
+    return isinstance(frames, kinds)
+
+
 def as_nhwc(frames: Any, *, layout: Layout = "auto", white: White | None = None) -> Frames:
     """Bring frames of a common layout to (B, H, W, 3), RGB, at their own size.
 
     Args:
-        frames: array, tensor, image or list of them, of one frame or a batch. Alpha is
-            multiplied in, as over a black background.
+        frames: array, tensor, PIL image or list of them, of one frame or a batch. Alpha is
+            multiplied in, as over a black background. PIL images may have any mode that
+            `pil_pixels` converts.
         layout: the axes of one frame, "auto" to tell them from the shape (see infer_layout).
         white: what white is in float frames, 1 or 255; None takes 1 if no value of the call
             exceeds it. Name it where frames in [0, 255] may be almost black.
@@ -177,15 +266,14 @@ def as_nhwc(frames: Any, *, layout: Layout = "auto", white: White | None = None)
         memory with ``frames``.
 
     Raises:
-        TypeError: if frames are no numbers.
-        ValueError: if shape or values are no image's.
+        TypeError: if frames are no numbers, or a list mixes integers and floats.
+        ValueError: if shape or values are no image's, or ``white`` is another value.
     """
-    if isinstance(frames, Tensor):
-        frames = frames.detach().cpu().numpy()
-    try:
-        array = np.asarray(frames)
-    except ValueError as error:
-        raise ValueError(f"frames differ in shape; wanted one shape for all ({error}).") from None
+    if white not in (None, 1, 255):
+        raise ValueError(f"white must be 1, 255 or None, got {white!r}.")
+    if _holds(frames, Image.Image):
+        return _from_pil(frames, layout, white)
+    array = _as_array(frames)
     if array.dtype.kind not in "iuf":
         raise TypeError(
             f"frames have dtype {array.dtype}; wanted uint8, integers in 0..255 or floats."
@@ -236,6 +324,41 @@ def resize(images: Frames, image_size: int, preprocessing: Preprocessing) -> Fra
     return cast(
         "Frames", np.stack([_resize_one(one, image_size, preprocessing.resize) for one in images])
     )
+
+
+def as_labels(ids: npt.NDArray[Any], *, num_rows: int = 0) -> npt.NDArray[np.uint8]:
+    """Convert instance ids of any integer type to uint8 labels, never merging two objects.
+
+    Ids up to 255 remain as they are. Larger ones are renumbered in their order, by the lowest
+    labels that the image does not have and that stand for no row of a table of objects.
+
+    Args:
+        ids: (H, W), 0 = background.
+        num_rows: labels below this one have a row in a table of objects.
+
+    Returns:
+        (H, W).
+
+    Raises:
+        TypeError: if the ids are not integers.
+        ValueError: if one is negative, or there are more than uint8 can hold.
+    """
+    if ids.dtype.kind not in "iub":
+        raise TypeError(f"instance ids must be integers, got {ids.dtype}.")
+    if ids.min(initial=0) < 0:
+        raise ValueError(f"instance ids must be 0 or above, got {ids.min()}.")
+    if ids.max(initial=0) <= 255:
+        return ids.astype(np.uint8)
+    present = np.unique(ids)
+    large = present[present > 255]
+    free = np.setdiff1d(np.arange(max(1, num_rows), 256), present)
+    if len(large) > len(free):
+        raise ValueError(
+            f"instance ids must fit into the labels 0 to 255, got {len(present)} different ids, "
+            f"{len(large)} of them above 255 and {len(free)} labels free for them."
+        )
+    place = np.searchsorted(large, ids).clip(max=len(large) - 1)
+    return np.where(ids > 255, free[place], ids).astype(np.uint8)
 
 
 def resize_labels(

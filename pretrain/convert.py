@@ -36,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for pack in packs.values():
         damaged = pack.meta["damaged"]
         left_out = f", damaged records left out: {damaged}" if damaged else ""
+        if hidden := pack.meta.get("hidden", 0):
+            left_out += f", hidden files left out: {hidden}"
         print(f"{pack.folder}: {len(pack)} images{left_out}")
     return 0
 

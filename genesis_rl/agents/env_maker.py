@@ -3,18 +3,18 @@
 import multiprocessing
 from collections.abc import Iterator
 from dataclasses import dataclass
-from operator import itemgetter
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium.wrappers import FilterObservation, TransformObservation
+from gymnasium.wrappers import TransformObservation
 from stable_baselines3.common.monitor import Monitor
 
 from genesis_rl.agents.config import AgentConfig
 from genesis_rl.agents.frames import RenderInfo
-from genesis_rl.envs.frame_source import find_frames
+from genesis_rl.envs.frame_source import find_entry, find_frames, follow
 from genesis_rl.envs.make import make_env
 from genesis_rl.envs.rendering import RenderedObs
 
@@ -85,9 +85,11 @@ class EnvMaker:
         if config.render:
             env = RenderedObs(env)
         source = find_frames(env.observation_space, key=config.obs_key, layout=config.frame_layout)
-        if source.key is not None:  # only the frame goes through the pipe between processes
-            env = FilterObservation(env, [source.key])
-        return env
+        if source.key is None:
+            return env
+        # Only the frame goes through the pipe between processes, which carries no nested Dicts.
+        key, space = source.key, gym.spaces.Dict({source.key: source.space})
+        return TransformObservation(env, lambda entries: {key: source.frames(entries)}, space)
 
     def _make_stateful(self) -> gym.Env[Any, Any]:
         """An environment that observes its state, (N, F) float32; one vector is a set of one."""
@@ -101,9 +103,11 @@ class EnvMaker:
                 raise
             env = self._make(**render)
         space = env.observation_space
-        if isinstance(space, gym.spaces.Dict) and config.obs_key in space.spaces:
-            space = space[config.obs_key]
-            env = TransformObservation(env, itemgetter(config.obs_key), space)
+        if isinstance(space, gym.spaces.Dict) and config.obs_key is not None:
+            route = find_entry(space, config.obs_key)
+            if route is not None:
+                space = follow(space, route)
+                env = TransformObservation(env, partial(follow, route=route), space)
         kind = space.dtype.kind if space.dtype is not None else ""
         if not isinstance(space, gym.spaces.Box) or len(space.shape) not in (1, 2) or kind != "f":
             raise ValueError(

@@ -39,7 +39,8 @@ class VecFrames(VecEnvWrapper):
             venv: vector environment whose observations are, or hold, frames.
             size: S.
             preprocessing: how frames are resized; None stretches them.
-            key: entry of a Dict observation that holds the frame; None finds it.
+            key: entry of a Dict observation that holds the frame, or its path in nested Dicts, such
+                as "camera/rgb"; None finds it.
             frame_layout: axes of one frame of one environment; "auto" tells them from the space.
             show: put the frame, (S, S, 3), into the infos as "frame".
 

@@ -51,7 +51,8 @@ class VecGenesisObs(VecEnvWrapper):
             encoder: path of a saved model, hub id, or a SlotEncoder (also its ``spec``).
             layout: "set" (K, D), "flat" (K * D,), or "dict" with z_m, z_c (and geometry).
             mask_geometry: append each slot's mask centroid (row, column, in [-1, 1]) and area.
-            key: entry of a Dict observation that holds the frame; None finds it.
+            key: entry of a Dict observation that holds the frame, or its path in nested Dicts, such
+                as "camera/rgb"; None finds it.
             keep: entries of a Dict observation to pass through beside the slots.
             frame_layout: axes of one frame of one environment; "auto" tells them from the space.
             device: where to load the encoder; "auto" is CUDA if there is one.

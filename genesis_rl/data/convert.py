@@ -36,7 +36,7 @@ def convert(
 
     An interrupted conversion leaves a private folder, `.<name>.genesis_rl`, beside the folder; the
     next one goes on with it. meta.json has the source's meta and, under "damaged", how many records
-    were left out.
+    were left out, under "hidden", how many hidden files.
 
     Args:
         source: what to read.
@@ -134,6 +134,7 @@ class _Conversion:
                     f"no image in {about} can be read, {state['damaged']} records are damaged"
                 )
             writer.meta["damaged"] = state["damaged"]
+            writer.meta["hidden"] = getattr(self.source, "hidden_files", 0)
 
     def _sound(self, state: dict[str, Any]) -> Iterator[Record]:
         """The records that can be used, counting those that cannot."""

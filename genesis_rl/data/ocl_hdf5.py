@@ -8,7 +8,8 @@ A file `<name>-full.hdf5` has arrays of one row per image:
 
 Other arrays of numbers with a row per image become factors as they are, with `count` for
 num_actual_objects and `colour` for color; of those with a row per entity the rows of the background
-are left out, so that row i belongs to label i + 1. The `<name>-metadata.npy` beside it is a pickle
+are left out, so that row i belongs to label i + 1. Entities above 255 are renumbered behind the
+rows, see `genesis_rl.frames.as_labels`. The `<name>-metadata.npy` beside it is a pickle
 and is never opened.
 """
 
@@ -25,7 +26,7 @@ import numpy.typing as npt
 from genesis_rl.data.cache import check_split
 from genesis_rl.data.hdf5 import open_hdf5
 from genesis_rl.data.sources import DamagedRecord, Record, missing
-from genesis_rl.frames import as_nhwc_uint8
+from genesis_rl.frames import as_labels, as_nhwc_uint8
 
 _ORIGIN = "https://data-download.compute.dtu.dk/multi_object_datasets"
 _BLOCK = 256  # rows read at once
@@ -158,14 +159,18 @@ class ObjectCentricHdf5:
     ) -> Record | DamagedRecord:
         backgrounds = FILES[self.data][2]
         name = f"{path}, record {row}"
+        count = values["visibility"].shape[0] if "visibility" in values else 0
         try:
-            image = as_nhwc_uint8(values.pop("image"), layout="HWC")[0]
+            # One record alone cannot tell whether the white of floats is 255.
+            image = as_nhwc_uint8(values.pop("image"), layout="HWC", white=1)[0]
             height, width = image.shape[:2]
-            entities = values.pop("mask").reshape(height, width).astype(np.int64)
+            ids = values.pop("mask").reshape(height, width)
+            if ids.dtype.kind in "ub":
+                ids = ids.astype(np.int64)
+            objects = np.where(ids < 0, ids, (ids - (backgrounds - 1)).clip(min=0))
+            labels = as_labels(objects, num_rows=count - backgrounds + 1)
         except (TypeError, ValueError) as error:
             return DamagedRecord(name, error)
-        labels = np.clip(entities - (backgrounds - 1), 0, 255).astype(np.uint8)
-        count = values["visibility"].shape[0] if "visibility" in values else 0
         factors = {
             _RENAMED.get(key, key): _scalar(
                 value[backgrounds:] if value.ndim and len(value) == count > 1 else value

@@ -177,6 +177,8 @@ def _check_unpacked(path: Path, num_images: int) -> None:
 
 def _map(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     """Memory-map a .npy file of uint8 after checking its shape."""
+    if not path.is_file():  # a pipe would never end
+        raise _broken(path, "it is no regular file")
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:

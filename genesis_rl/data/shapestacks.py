@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from genesis_rl.data.cache import check_split
-from genesis_rl.data.media import decode_image
+from genesis_rl.data.media import decode_image, read_image_file
 from genesis_rl.data.shapestacks_files import (
     CROP,
     SIMULATION_FILE,
@@ -143,7 +143,7 @@ class ShapeStacks:
         path = self.folder / "recordings" / scenario / name
         try:
             camera = View.parse(name).camera
-            image = _cut(decode_image(path.read_bytes()))
+            image = _cut(decode_image(read_image_file(path)))
             factors = _labels(scenario, outcomes) | {"camera": camera}
         except (OSError, ValueError) as error:
             return DamagedRecord(str(path), error)
@@ -157,7 +157,7 @@ class ShapeStacks:
         try:
             if source is None:
                 raise ValueError(f"it has no {self.maps} map")
-            path, data = source, source.read_bytes()
+            path, data = source, read_image_file(source)
             raw = source.suffix == ".png"
             labels = _cut(decode_segmentation(data, self.maps) if raw else decode_map(data))
         except (OSError, ValueError) as error:

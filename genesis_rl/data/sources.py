@@ -35,7 +35,8 @@ class DamagedRecord(ValueError):  # noqa: N818  (it takes a record's place befor
 class Source(Protocol):
     """A split of an original data set.
 
-    Making one must not need the files: a converted pack is found by `meta` when they are gone.
+    Making one must not need the files: a converted pack is found by `meta` when they are gone. One
+    that leaves out hidden files has a property `hidden_files`, their number.
     """
 
     @property

@@ -24,8 +24,9 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _LONGEST = 1 << 30  # no image takes a GiB: a longer record is a damaged length
 
 _DELIMITED, _FOUR_BYTES = 2, 5  # how fields of a protocol buffer are stored
+_KINDS = {1: "strings", 2: "floats", 3: "integers"}  # of a Feature, by its field
 
-Example = dict[str, bytes]
+Example = dict[str, tuple[str, bytes]]
 
 
 class Payload(NamedTuple):
@@ -119,8 +120,9 @@ def parse_example(data: bytes) -> Example:
     """Parse a `tf.train.Example` as far as its lists.
 
     Returns:
-        The serialised list of every feature by name, for `floats`, `strings` and `pixels`. A
-        general parser would make a million strings of one byte out of an image.
+        The kind and the serialised list of every feature by name, for `floats`, `strings` and
+        `pixels`; both are empty for a feature that is not set. A general parser would make a
+        million strings of one byte out of an image.
 
     Raises:
         ValueError: if the bytes are no Example.
@@ -129,8 +131,9 @@ def parse_example(data: bytes) -> Example:
     try:
         for features in _fields(data):
             for entry in _fields(features):
-                name, feature = _fields(entry)
-                (example[name.decode()],) = _fields(feature)
+                parts = dict(_tagged(entry))  # 1: name, 2: feature; what is empty may be left out
+                kind, values = [(0, b""), *_tagged(parts.get(2, b""))][-1]
+                example[parts.get(1, b"").decode()] = _KINDS.get(kind, ""), values
     except (IndexError, ValueError) as error:
         raise ValueError(f"it is no tf.train.Example ({error})") from error
     return example
@@ -140,9 +143,9 @@ def floats(example: Example, name: str, shape: tuple[int, ...]) -> npt.NDArray[n
     """Values of a list of floats as an array of a shape.
 
     Raises:
-        ValueError: if the feature is missing or has another number of values.
+        ValueError: if the feature is missing, not set, or has values of another kind or number.
     """
-    data = b"".join(strings(example, name))
+    data = b"".join(_fields(_values(example, name, "floats")))
     return _shaped(np.frombuffer(data[: len(data) // 4 * 4], "<f4"), name, shape)
 
 
@@ -150,11 +153,9 @@ def strings(example: Example, name: str) -> list[bytes]:
     """Values of a list of strings.
 
     Raises:
-        ValueError: if the feature is missing.
+        ValueError: if the feature is missing, not set, or holds no strings.
     """
-    if name not in example:
-        raise ValueError(f"it has no feature {name!r}, only {', '.join(sorted(example))}")
-    return list(_fields(example[name]))
+    return list(_fields(_values(example, name, "strings")))
 
 
 def pixels(example: Example, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
@@ -163,25 +164,43 @@ def pixels(example: Example, name: str, shape: tuple[int, ...]) -> npt.NDArray[n
     The list may have one string for all bytes or, as in Multi-Object Datasets, one per byte.
 
     Raises:
-        ValueError: if the feature is missing or has another number of bytes.
+        ValueError: if the feature is missing, not set, or has values of another kind or number.
     """
-    data, count = example.get(name, b""), math.prod(shape)
+    data, count = _values(example, name, "strings"), math.prod(shape)
     if len(data) == 3 * count and data[::3] == b"\n" * count and data[1::3] == b"\1" * count:
         values = data[2::3]  # of each string: tag, length 1, byte
     else:
-        values = b"".join(strings(example, name))
+        values = b"".join(_fields(data))
     return _shaped(np.frombuffer(values, np.uint8), name, shape)
+
+
+def _values(example: Example, name: str, kind: str) -> bytes:
+    """The serialised list of a feature."""
+    if name not in example:
+        raise ValueError(f"it has no feature {name!r}, only {', '.join(sorted(example))}")
+    found, values = example[name]
+    if found != kind:
+        raise ValueError(
+            f"feature {name!r} must hold {kind}, got {found or 'a feature that is not set'}"
+        )
+    return values
 
 
 def _fields(data: bytes) -> Iterator[bytes]:
     """The fields of a protocol buffer message in order, of those kinds that an Example has."""
+    return (field for _, field in _tagged(data))
+
+
+def _tagged(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The fields as `_fields` gives them, with their numbers."""
     at = 0
     while at < len(data):
-        kind = data[at] & 7  # all tags are below 16 and take one byte
+        tag = data[at]
+        number, kind = tag >> 3, tag & 7  # all tags are below 16 and take one byte
         length, at = _varint(data, at + 1) if kind == _DELIMITED else (4, at + 1)
         if kind not in (_DELIMITED, _FOUR_BYTES) or at + length > len(data):
             raise ValueError(f"byte {at} is not of a message")
-        yield data[at : at + length]
+        yield number, data[at : at + length]
         at += length
 
 

@@ -59,7 +59,8 @@ class CollectConfig:
     wrappers: tuple[str, ...] = ()
     """module:Class of wrappers around the environment, from the inside out"""
     obs_key: str | None = None
-    """entry of a Dict observation that holds the frame; None: found"""
+    """entry of a Dict observation that holds the frame, or its path in nested Dicts, e.g.
+    camera/rgb; None: found"""
     frame_layout: Layout = "auto"
     """axes of a frame, e.g. HWC; auto: told from its shape"""
     render: bool = False

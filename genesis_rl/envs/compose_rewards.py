@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
 from genesis_rl.alignment import SlotAligner
+from genesis_rl.data.media import decode_image, read_image_file
 from genesis_rl.metrics.scenes import judge
 from genesis_rl.metrics.segmentation import segment
 from genesis_rl.perception import SlotEncoder
@@ -73,10 +73,10 @@ class GoalSlots:
             ValueError: if it is none of these.
         """
         if isinstance(goal, (str, os.PathLike)):
-            read = cv2.imread(str(Path(goal).expanduser()))
-            if read is None:
-                raise ValueError(f"goal {goal} is no image that can be read.")
-            goal = read[..., ::-1]
+            try:
+                goal = decode_image(read_image_file(Path(goal).expanduser()))
+            except (OSError, ValueError) as error:
+                raise ValueError(f"goal {goal} is no image that can be read: {error}") from error
         self._goal = np.asarray(goal)
         if self._goal.ndim not in (2, 3):
             raise ValueError(

@@ -1,9 +1,11 @@
 """Where an observation holds its frame: which entry, which axes, which value is white."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from gymnasium import spaces
 
 from genesis_rl.frames import LAYOUTS, Layout, White, infer_layout
@@ -24,25 +26,74 @@ class FrameSource:
     """The place and form of the frames within an observation.
 
     Attributes:
-        key: entry of a Dict observation; None if the observation is the frame.
+        key: entry of a Dict observation, or the path of one in nested Dicts, such as "camera/rgb";
+            None if the observation is the frame.
+        route: names of the entries on the way to it.
         layout: axes of one frame, never "auto".
         white: what white is, 1 or 255.
-        shape: of one frame as delivered.
+        space: of one frame.
     """
 
     key: str | None
+    route: tuple[str, ...]
     layout: Layout
     white: White
-    shape: tuple[int, ...]
+    space: spaces.Box
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one frame as delivered."""
+        return self.space.shape
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the frames in pixels."""
         return self.shape[self.layout.index("H")], self.shape[self.layout.index("W")]
 
-    def frames(self, observation: Any) -> Any:
-        """Take the frames out of an observation, or a batch of them."""
-        return observation if self.key is None else observation[self.key]
+    def frames(self, observation: Any) -> npt.NDArray[Any]:
+        """Return the frames of an observation, or of a batch of them.
+
+        Raises:
+            ValueError: if their shape is not that of the space, or they are integers where the
+                space has floats in [0, 1].
+        """
+        frames = np.asarray(follow(observation, self.route))
+        shape = frames.shape[frames.ndim > len(self.shape) :]
+        if shape != self.shape or (self.white == 1 and frames.dtype.kind in "iu"):
+            what = "the observation" if self.key is None else f"entry {self.key!r}"
+            raise ValueError(
+                f"{what} must be as its space {self.space}, got {frames.dtype}{frames.shape}. "
+                "Correct the environment's observation_space, or its frames."
+            )
+        return frames
+
+
+def follow(observation: Any, route: tuple[str, ...]) -> Any:
+    """Return the entry of nested Dict observations, or of their spaces, at the end of a route."""
+    for name in route:
+        observation = observation[name]
+    return observation
+
+
+def find_entry(space: spaces.Dict, key: str) -> tuple[str, ...] | None:
+    """Resolve the path of an entry in nested Dict spaces, such as "camera/rgb".
+
+    An entry whose own name is the path, or a longer part of it, comes first.
+
+    Returns:
+        The names on the way to the entry; None if there is none.
+    """
+    parts = key.split("/")
+    for length in range(len(parts), 0, -1):
+        name, rest = "/".join(parts[:length]), "/".join(parts[length:])
+        entry = space.spaces.get(name)
+        if entry is not None and not rest:
+            return (name,)
+        if isinstance(entry, spaces.Dict):
+            route = find_entry(entry, rest)
+            if route is not None:
+                return name, *route
+    return None
 
 
 def find_frames(space: spaces.Space[Any], *, key: str | None, layout: Layout) -> FrameSource:
@@ -50,8 +101,9 @@ def find_frames(space: spaces.Space[Any], *, key: str | None, layout: Layout) ->
 
     Args:
         space: of one environment.
-        key: entry of a Dict; None looks for the one entry of a common name (image, pixels, rgb,
-            screen, frame, observation.image*) that holds pixels, or else the one entry that does.
+        key: entry of a Dict, or the path of one in nested Dicts, such as "camera/rgb"; None looks
+            for the one entry of a common name (image, pixels, rgb, screen, frame,
+            observation.image*) that holds pixels, or else the one entry that does, not nested.
         layout: axes of one frame, "auto" to tell them from the shape.
 
     Raises:
@@ -63,17 +115,18 @@ def find_frames(space: spaces.Space[Any], *, key: str | None, layout: Layout) ->
     if not isinstance(space, spaces.Dict):
         if key is not None:
             raise ValueError(f"key is {key!r}, but the observation is {space}; wanted no key.")
-        return _source(space, None, layout, "the observation", _MIN_SIDE)
+        return _source(space, (), layout, "the observation", _MIN_SIDE)
     min_side = _MIN_SIDE_GRID if "mission" in space.spaces else _MIN_SIDE
     if key is not None:
-        if key not in space.spaces:
+        route = find_entry(space, key)
+        if route is None:
             raise ValueError(f"key is {key!r}; wanted an entry of the observation: {_list(space)}.")
-        return _source(space[key], key, layout, f"entry {key!r}", min_side)
+        return _source(follow(space, route), route, layout, f"entry {key!r}", min_side)
     found: dict[str, FrameSource] = {}
     problems: dict[str, str] = {}
     for name, entry in space.spaces.items():
         try:
-            found[name] = _source(entry, name, layout, f"entry {name!r}", min_side)
+            found[name] = _source(entry, (name,), layout, f"entry {name!r}", min_side)
         except ValueError as error:
             problems[name] = str(error)
     candidates = [name for name in found if _is_common(name)] or list(found)
@@ -86,7 +139,10 @@ def find_frames(space: spaces.Space[Any], *, key: str | None, layout: Layout) ->
     common = [name for name in problems if _is_common(name)]
     if common:
         raise ValueError(problems[common[0]])
-    raise ValueError(f"no entry of the observation holds pixels: {_list(space)}. {_ADVICE}")
+    raise ValueError(
+        f"no entry of the observation holds pixels: {_list(space)}. One in nested Dicts has to be "
+        f"named by its path, key=. {_ADVICE}"
+    )
 
 
 def _is_common(name: str) -> bool:
@@ -94,11 +150,20 @@ def _is_common(name: str) -> bool:
 
 
 def _list(space: spaces.Dict) -> str:
-    return ", ".join(f"{name}: {entry}" for name, entry in space.spaces.items())
+    return ", ".join(f"{path}: {entry}" for path, entry in _leaves(space))
+
+
+def _leaves(space: spaces.Dict, prefix: str = "") -> Iterator[tuple[str, spaces.Space[Any]]]:
+    """The entries of nested Dicts with their paths."""
+    for name, entry in space.spaces.items():
+        if isinstance(entry, spaces.Dict):
+            yield from _leaves(entry, f"{prefix}{name}/")
+        else:
+            yield f"{prefix}{name}", entry
 
 
 def _source(
-    space: spaces.Space[Any], key: str | None, layout: Layout, what: str, min_side: int
+    space: spaces.Space[Any], route: tuple[str, ...], layout: Layout, what: str, min_side: int
 ) -> FrameSource:
     """Read a space as frames, or raise ValueError saying why it holds none."""
     if not isinstance(space, spaces.Box):
@@ -119,7 +184,8 @@ def _source(
             f"{what} has shape {space.shape}, so {channels} channels as {layout}; wanted 1, 3 or "
             "4. Stack frames after encoding them, or name the stacked axis S in frame_layout."
         )
-    source = FrameSource(key, layout, _white(space, what), space.shape)
+    key = "/".join(route) or None
+    source = FrameSource(key, route, layout, _white(space, what), space)
     if min(source.size) < min_side:
         raise ValueError(
             f"{what} has shape {space.shape}: {source.size[0]} x {source.size[1]} is a symbolic "
@@ -154,9 +220,9 @@ def _white(space: spaces.Box, what: str) -> White:
     """Tell from the bounds whether frames are in [0, 1] or 0..255."""
     low, high = float(np.min(space.low)), float(np.max(space.high))
     kind = space.dtype.kind if space.dtype is not None else "?"
-    if kind == "f" and low >= 0 and high <= 1:
+    if kind == "f" and low >= 0 and high == 1:
         return 1
-    if kind in "iuf" and low >= 0 and 1 < high <= 255:
+    if kind in "iuf" and low >= 0 and high == 255:
         return 255
     raise ValueError(
         f"{what} is {space} with values from {low:g} to {high:g}; wanted pixels in 0..255, or "

@@ -49,7 +49,8 @@ def collect_minari(config: CollectConfig) -> dict[str, Recorded]:
         config: the settings, with ``from_minari``; at most ``steps`` steps are taken.
 
     Raises:
-        ValueError: if there is no such data set, it holds no frames, or the folder is in use.
+        ValueError: if there is no such data set, it holds no frames, an episode is incomplete, or
+            the folder is in use.
         StoppedError: if SIGTERM came.
     """
     dataset_id = str(config.from_minari)
@@ -76,6 +77,7 @@ def collect_minari(config: CollectConfig) -> dict[str, Recorded]:
     ) as recorder:
         for episode in dataset.iterate_episodes():
             frames = source.frames(episode.observations)
+            _check_lengths(dataset_id, episode, len(frames))
             shots = (
                 take_shot(
                     frame,
@@ -115,6 +117,19 @@ def _check_contained(folder: Path, trust_remote_code: bool) -> None:
             f", which lacks its spaces, got False; its env_spec is {metadata.get('env_spec')!r}. "
             "Read it; if you trust its author, pass trust_remote_code=True (--trust-remote-code on "
             "the command line)."
+        )
+
+
+def _check_lengths(dataset_id: str, episode: Any, num_observations: int) -> None:
+    """Raise ValueError unless an episode of T steps has T + 1 observations."""
+    steps = ("actions", "rewards", "terminations", "truncations")
+    lengths = {name: len(getattr(episode, name)) for name in steps}
+    if set(lengths.values()) != {num_observations - 1}:
+        counts = ", ".join(f"{count} {name}" for name, count in lengths.items())
+        raise ValueError(
+            f"episode {episode.id} of Minari data set {dataset_id!r} must have one observation"
+            f" more than steps, got {num_observations} observations, {counts}. Delete it or write"
+            " the data set again."
         )
 
 

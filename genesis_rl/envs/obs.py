@@ -59,7 +59,8 @@ class GenesisObs(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
             encoder: path of a saved model, hub id, or a SlotEncoder (also its ``spec``).
             layout: "set" (K, D), "flat" (K * D,), or "dict" with z_m, z_c (and geometry).
             mask_geometry: append each slot's mask centroid (row, column, in [-1, 1]) and area.
-            key: entry of a Dict observation that holds the frame; None finds it.
+            key: entry of a Dict observation that holds the frame, or its path in nested Dicts, such
+                as "camera/rgb"; None finds it.
             keep: entries of a Dict observation to pass through beside the slots.
             frame_layout: axes of a frame, such as "HWC"; "auto" tells them from the space.
             device: where to load the encoder; "auto" is CUDA if there is one.
@@ -148,7 +149,8 @@ class GenesisVectorObs(_VectorWrapper):
             encoder: path of a saved model, hub id, or a SlotEncoder (also its ``spec``).
             layout: "set" (K, D), "flat" (K * D,), or "dict" with z_m, z_c (and geometry).
             mask_geometry: append each slot's mask centroid (row, column, in [-1, 1]) and area.
-            key: entry of a Dict observation that holds the frame; None finds it.
+            key: entry of a Dict observation that holds the frame, or its path in nested Dicts, such
+                as "camera/rgb"; None finds it.
             keep: entries of a Dict observation to pass through beside the slots.
             frame_layout: axes of one frame of one environment; "auto" tells them from the space.
             device: where to load the encoder; "auto" is CUDA if there is one.
@@ -246,5 +248,6 @@ def _with_entries(
 def _unbatch(observations: Any, index: int) -> Any:
     """Take one environment's observation out of an array of objects, a batch or a dict of them."""
     if isinstance(observations, Mapping):
-        return {name: value[index] for name, value in observations.items() if name[:1] != "_"}
+        entries = observations.items()
+        return {name: _unbatch(value, index) for name, value in entries if name[:1] != "_"}
     return observations[index]

@@ -57,9 +57,15 @@ def take_shot(
     shot: Shot = {"image": images[0]}
     if "true_masks" in info:
         labels = np.asarray(info["true_masks"])
-        if labels.ndim != 2 or labels.dtype.kind not in "iub" or not 0 <= labels.max() < 256:
+        if labels.ndim != 2 or labels.dtype.kind not in "iub" or not labels.size:
             raise ValueError(
                 f"info true_masks is {labels.dtype}{labels.shape}; wanted labels (H, W), 0 to 255."
+            )
+        if labels.min() < 0 or labels.max() > 255:
+            # Numbers of its own for each frame would not follow an object.
+            raise ValueError(
+                f"info true_masks must have labels from 0 to 255, got {labels.min()} to "
+                f"{labels.max()}. Number the objects from 1 and give every other pixel 0."
             )
         shot["mask"] = resize_labels(labels.astype(np.uint8), image_size, preprocessing)
     if "true_state" in info:

@@ -14,7 +14,7 @@ def render_frame(env: gym.Env[Any, Any]) -> npt.NDArray[Any]:
         (H, W, 3).
 
     Raises:
-        TypeError: if it renders no array.
+        TypeError: if it renders no array of integers: the white of floats would be unknown.
     """
     # Gymnasium's MuJoCo environments draw black frames, and say nothing, once another one of the
     # process was closed, which leaves no OpenGL context current.
@@ -22,8 +22,9 @@ def render_frame(env: gym.Env[Any, Any]) -> npt.NDArray[Any]:
     if hasattr(viewer, "make_context_current"):
         viewer.make_context_current()
     frame = env.render()
-    if not isinstance(frame, np.ndarray):
-        raise TypeError(f"render() gave {type(frame).__name__}; wanted an (H, W, 3) array.")
+    if not isinstance(frame, np.ndarray) or frame.dtype.kind not in "iu":
+        got = frame.dtype if isinstance(frame, np.ndarray) else type(frame).__name__
+        raise TypeError(f"render() gave {got}; wanted an (H, W, 3) array of integers in 0..255.")
     return frame
 
 

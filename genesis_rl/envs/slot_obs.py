@@ -33,7 +33,8 @@ class SlotObsOptions:
             and z_c (K, D_c) as far as the model has them, and geometry (K, 3) with
             ``mask_geometry``.
         mask_geometry: append each slot's mask centroid (row, column, in [-1, 1]) and area share.
-        key: entry of a Dict observation that holds the frame; None finds it.
+        key: entry of a Dict observation that holds the frame, or its path in nested Dicts, such as
+            "camera/rgb"; None finds it.
         keep: entries of a Dict observation that are passed through; the result is then a Dict,
             with the slots under "slots" ("set" and "flat").
         frame_layout: axes of one frame, "auto" to tell them from the space.

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genesis_rl.envs.window import has_window
+from genesis_rl.frames import as_nhwc_uint8
 from genesis_rl.visualize import save_film
 
 
@@ -136,4 +137,6 @@ def _frame(env: gym.Env[Any, Any]) -> npt.NDArray[np.uint8]:
     if not isinstance(frame, np.ndarray) or frame.ndim != 3 or frame.shape[-1] != 3:
         shape = getattr(frame, "shape", type(frame).__name__)
         raise ValueError(f"render() must give an (H, W, 3) frame, got {shape}")
-    return frame.astype(np.uint8, copy=False)
+    if frame.dtype.kind not in "iu":
+        raise ValueError(f"render() must give integers in 0..255, got {frame.dtype}")
+    return as_nhwc_uint8(frame, layout="HWC")[0]

@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor
 
+from genesis_rl.metrics.inputs import Array, as_tensor
 from genesis_rl.metrics.segmentation import (
     CHUNK,
     check_labels,
@@ -21,7 +22,7 @@ from genesis_rl.slots import ElboTerms
 
 
 def binding_scores(
-    true: Tensor, pred: Tensor, images: Tensor, *, tolerance: float = 0.05
+    true: Array, pred: Array, images: Array, *, tolerance: float = 0.05
 ) -> dict[str, Tensor]:
     """Say for every image of a batch how its objects went to slots.
 
@@ -45,10 +46,11 @@ def binding_scores(
           lower is it the colour that binds.
 
     Raises:
-        TypeError: if the labels are not integers.
+        TypeError: if the labels are not integers, in tensors or NumPy arrays.
         ValueError: if shapes do not fit, or pred is negative somewhere.
     """
-    check_labels(true, pred)
+    true, pred = check_labels(true, pred)
+    images = as_tensor(images, "images", device=true.device)
     if images.shape != (len(true), 3, *true.shape[1:]):
         raise ValueError(
             f"images has shape {tuple(images.shape)}; wanted {(len(true), 3, *true.shape[1:])}, "
@@ -61,7 +63,7 @@ def binding_scores(
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def active_slots(pred: Tensor, *, min_share: float = 0.01) -> Tensor:
+def active_slots(pred: Array, *, min_share: float = 0.01) -> Tensor:
     """Count the slots that take at least a share of the image's pixels.
 
     Args:
@@ -72,10 +74,10 @@ def active_slots(pred: Tensor, *, min_share: float = 0.01) -> Tensor:
         Shape (B,), float64, 0 to K.
 
     Raises:
-        TypeError: if the labels are not integers.
+        TypeError: if the labels are not integers, in tensors or NumPy arrays.
         ValueError: if the shape is not (B, H, W), or pred is negative somewhere.
     """
-    check_labels(pred, pred)
+    _, pred = check_labels(pred, pred)
     areas = [overlaps(torch.zeros_like(part), part)[:, 0] for part in pred.split(CHUNK)]
     least = min_share * pred[0].numel()
     return torch.cat([(area >= least).sum(dim=1).double() for area in areas])
@@ -98,7 +100,7 @@ def active_latents(terms: ElboTerms, *, min_kl: float = 1.0) -> Tensor:
     return (terms.kl_m + terms.kl_c >= min_kl).sum(dim=1).double()
 
 
-def scene_scores(true: Tensor, pred: Tensor, images: Tensor) -> dict[str, Tensor]:
+def scene_scores(true: Array, pred: Array, images: Array) -> dict[str, Tensor]:
     """Score every image of a batch by all that compares label maps.
 
     Args:
@@ -110,7 +112,7 @@ def scene_scores(true: Tensor, pred: Tensor, images: Tensor) -> dict[str, Tensor
         The scores of `image_scores` and of `binding_scores`, each of shape (B,).
 
     Raises:
-        TypeError: if the labels are not integers.
+        TypeError: if the labels are not integers, in tensors or NumPy arrays.
         ValueError: if shapes do not fit, or pred is negative somewhere.
     """
     return image_scores(true, pred) | binding_scores(true, pred, images)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from genesis_rl.metrics.inputs import Array, as_tensor
 from genesis_rl.slots import SceneModel
 
 
@@ -29,7 +30,7 @@ class Bounds(NamedTuple):
 
 def log_weights(
     model: SceneModel,
-    x: Tensor,
+    x: Array,
     num_samples: int,
     *,
     generator: torch.Generator | None = None,
@@ -46,15 +47,21 @@ def log_weights(
         Shape (S, B), float64, nats.
 
     Raises:
+        TypeError: if ``x`` does not hold floats.
         ValueError: if num_samples is below 1 or ``x`` does not fit the model.
     """
+    if not isinstance(x, Tensor):
+        x = as_tensor(x, "x")
+        if not x.is_floating_point():
+            raise TypeError(f"x must hold floats in [0, 1], got {x.dtype}.")
+        x = x.float()
     if num_samples < 1:
         raise ValueError(f"num_samples is {num_samples}; wanted at least 1.")
     draws = [model.log_weight(x, generator=generator) for _ in range(num_samples)]
     return torch.stack(draws).double()
 
 
-def bounds(weights: Tensor) -> Bounds:
+def bounds(weights: Array) -> Bounds:
     """Both bounds from log weights.
 
     Args:
@@ -66,6 +73,7 @@ def bounds(weights: Tensor) -> Bounds:
     Raises:
         ValueError: if the shape is not (S, B) with S >= 1.
     """
+    weights = as_tensor(weights, "weights")
     if weights.ndim != 2 or len(weights) < 1:
         raise ValueError(f"weights has shape {tuple(weights.shape)}; wanted (S, B) with S >= 1.")
     weights = weights.double()

@@ -31,6 +31,7 @@ from genesis_rl.metrics.factor_network import (
     examine,
     fit,
 )
+from genesis_rl.metrics.inputs import Array, as_tensor
 from genesis_rl.slots import check_shape
 from genesis_rl.weights import build
 
@@ -69,12 +70,13 @@ class FactorFeatures:
         self.fingerprint = _fingerprint(network)
 
     @torch.inference_mode()
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Array) -> Tensor:
         """Compute features (B, 64), float32, on the network's device.
 
         Raises:
             ValueError: for images of another size than the network's.
         """
+        images = as_tensor(images, "images")
         check_shape(images, (None, 3, *self.config.image_size), "images")
         weight = next(self._network.parameters())
         images = images.to(weight.device, weight.dtype, memory_format=torch.channels_last)

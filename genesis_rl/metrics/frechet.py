@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from genesis_rl.data import Pack
+from genesis_rl.metrics.inputs import Array, as_tensor
 from genesis_rl.slots import Decoded, SceneModel
 
 _BATCH = 64
@@ -50,7 +51,7 @@ class FeatureStatistics:
         self._mean = torch.zeros(0, dtype=torch.float64)
         self._scatter = torch.zeros(0, 0, dtype=torch.float64)
 
-    def update(self, features: Tensor) -> None:
+    def update(self, features: Array) -> None:
         """Add features, shape (B, D).
 
         Two-pass within the batch, then Chan's merge of centred sums: nothing cancels when the mean
@@ -59,6 +60,7 @@ class FeatureStatistics:
         Raises:
             ValueError: if they are not a finite matrix of the width of the ones before.
         """
+        features = as_tensor(features, "features")
         if features.ndim != 2 or features.shape[1] == 0:
             raise ValueError(f"features have shape {tuple(features.shape)}; wanted (N, D).")
         batch = features.detach().to("cpu", torch.float64)

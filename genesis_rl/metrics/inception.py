@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from genesis_rl.checkpoint import pick_device
+from genesis_rl.metrics.inputs import Array, as_tensor
 from genesis_rl.slots import check_shape
 
 WIDTH = 2048
@@ -59,12 +60,13 @@ class InceptionFeatures:
         self.fingerprint = total.hexdigest()
 
     @torch.inference_mode()
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Array) -> Tensor:
         """Compute features (B, 2048), float32, on the network's device.
 
         Raises:
             ValueError: for images that are not (B, 3, H, W), or not finite.
         """
+        images = as_tensor(images, "images")
         check_shape(images, (None, 3, None, None), "images")
         if not images.isfinite().all():
             raise ValueError("images are not finite.")  # as uint8 they would pass for black

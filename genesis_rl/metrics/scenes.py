@@ -17,8 +17,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
+from genesis_rl.metrics.inputs import Array, as_label_tensor, as_tensor
 from genesis_rl.slots import check_shape
 
 _CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8)
@@ -74,7 +74,7 @@ class Verdicts(NamedTuple):
         return (counts[0] <= self.objects) & (self.objects <= counts[1])
 
 
-def judge(images: Tensor, labels: Tensor, criteria: SceneCriteria | None = None) -> Verdicts:
+def judge(images: Array, labels: Array, criteria: SceneCriteria | None = None) -> Verdicts:
     """Judge scenes.
 
     Args:
@@ -84,8 +84,10 @@ def judge(images: Tensor, labels: Tensor, criteria: SceneCriteria | None = None)
         criteria: see `SceneCriteria`.
 
     Raises:
+        TypeError: if the labels are not integers, or one is no tensor and no NumPy array.
         ValueError: if the shapes do not fit.
     """
+    images, labels = as_tensor(images, "images"), as_label_tensor(labels, "labels")
     check_shape(images, (None, 3, None, None), "images")
     check_shape(labels, (len(images), *images.shape[2:]), "labels")
     frames = images.detach().float().permute(0, 2, 3, 1).cpu().numpy()

@@ -1,8 +1,9 @@
 """Scores of a segmentation against the truth, and the scores that need no model.
 
-Label maps are integer tensors (B, H, W). In the truth 0 is the background, 1, 2, ... are objects
-and negative labels mark pixels that count nowhere. All scores are per image, in float64, computed
-on the tensors' device from one table of overlaps; nothing loops over images.
+Label maps are tensors or NumPy arrays (B, H, W) of any integer type. In the truth 0 is the
+background, 1, 2, ... are objects and negative labels mark pixels that count nowhere. All scores are
+per image, in float64, computed on the tensors' device from one table of overlaps; nothing loops
+over images.
 
 Images without foreground have no foreground score: they get NaN, are left out of averages, and
 are counted. (The released GENESIS code gives them 1 in the adjusted Rand index and 0 in the
@@ -15,6 +16,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from genesis_rl.metrics.inputs import Array, as_label_tensor, as_tensor, device_of
 
 #: Images taken at a time: bounds the memory, and on a CPU works in its cache (6 times faster).
 CHUNK = 64
@@ -32,7 +35,7 @@ class SegCover(NamedTuple):
     scaled: Tensor
 
 
-def segment(log_pi: Tensor) -> Tensor:
+def segment(log_pi: Array) -> Tensor:
     """Give each pixel to the slot with the largest mask.
 
     Args:
@@ -44,6 +47,7 @@ def segment(log_pi: Tensor) -> Tensor:
     Raises:
         ValueError: if the shape is not (B, K, 1, H, W), or a value is NaN.
     """
+    log_pi = as_tensor(log_pi, "log_pi")
     if log_pi.ndim != 5 or log_pi.shape[2] != 1:
         raise ValueError(f"log_pi must have shape (B, K, 1, H, W), got {tuple(log_pi.shape)}")
     if bool(log_pi.isnan().any()):
@@ -51,7 +55,7 @@ def segment(log_pi: Tensor) -> Tensor:
     return log_pi.argmax(dim=1).squeeze(1)
 
 
-def ari(true: Tensor, pred: Tensor, *, foreground_only: bool = False) -> Tensor:
+def ari(true: Array, pred: Array, *, foreground_only: bool = False) -> Tensor:
     """Adjusted Rand index (Hubert and Arabie, 1985), shape (B,), float64, at most 1.
 
     Args:
@@ -63,14 +67,14 @@ def ari(true: Tensor, pred: Tensor, *, foreground_only: bool = False) -> Tensor:
         1 for a perfect match up to names, about 0 for chance; NaN where no pixel is compared.
 
     Raises:
-        TypeError: if the labels are not integers.
+        TypeError: if the labels are not integers, in tensors or NumPy arrays.
         ValueError: if the shapes differ or are not (B, H, W), or pred is negative somewhere.
     """
     table = overlaps(true, pred)
     return _ari(table[:, 1:] if foreground_only else table)
 
 
-def segmentation_covering(true: Tensor, pred: Tensor, *, foreground_only: bool = True) -> SegCover:
+def segmentation_covering(true: Array, pred: Array, *, foreground_only: bool = True) -> SegCover:
     """Covering of the true segments by the best matching predicted ones (paper, eq. 11 and 12).
 
     A predicted segment is taken whole, so an object that shares its slot with the background
@@ -85,13 +89,13 @@ def segmentation_covering(true: Tensor, pred: Tensor, *, foreground_only: bool =
         mSC and SC per image; NaN where there is no segment to cover.
 
     Raises:
-        TypeError: if the labels are not integers.
+        TypeError: if the labels are not integers, in tensors or NumPy arrays.
         ValueError: if the shapes differ or are not (B, H, W), or pred is negative somewhere.
     """
     return _covering(overlaps(true, pred), first=1 if foreground_only else 0)
 
 
-def image_scores(true: Tensor, pred: Tensor) -> dict[str, Tensor]:
+def image_scores(true: Array, pred: Array) -> dict[str, Tensor]:
     """Score every image of a batch.
 
     Args:
@@ -104,10 +108,10 @@ def image_scores(true: Tensor, pred: Tensor) -> dict[str, Tensor]:
         and the foreground's ``sc`` and ``msc``. Each of shape (B,), float64, NaN where undefined.
 
     Raises:
-        TypeError: if the labels are not integers.
+        TypeError: if the labels are not integers, in tensors or NumPy arrays.
         ValueError: if the shapes differ or are not (B, H, W), or pred is negative somewhere.
     """
-    check_labels(true, pred)
+    true, pred = check_labels(true, pred)
     parts = [
         _table_scores(overlaps(*pair))
         for pair in zip(true.split(CHUNK), pred.split(CHUNK), strict=True)
@@ -115,7 +119,7 @@ def image_scores(true: Tensor, pred: Tensor) -> dict[str, Tensor]:
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def average(scores: Mapping[str, Tensor]) -> dict[str, float]:
+def average(scores: Mapping[str, Array]) -> dict[str, float]:
     """Average each score over the images that have it.
 
     Args:
@@ -126,20 +130,21 @@ def average(scores: Mapping[str, Tensor]) -> dict[str, float]:
         images it was taken over.
     """
     averages: dict[str, float] = {}
-    for name, values in scores.items():
+    for name, array in scores.items():
+        values = as_tensor(array, f"scores[{name!r}]")
         averages[name] = float(values.nanmean())
         averages[f"{name}_images"] = int(values.isfinite().sum())
     return averages
 
 
-def segmentation_scores(true: Tensor, pred: Tensor) -> dict[str, float]:
+def segmentation_scores(true: Array, pred: Array) -> dict[str, float]:
     """Average the scores of `image_scores` over a batch; see there and `average`."""
     return average(image_scores(true, pred))
 
 
-def one_slot(true: Tensor) -> Tensor:
+def one_slot(true: Array) -> Tensor:
     """Put every pixel into one slot: labels 0 in the shape of true, (B, H, W)."""
-    return torch.zeros_like(true)
+    return torch.zeros_like(as_tensor(true, "true"))
 
 
 def fixed_grid(num_slots: int, height: int, width: int, *, device: str | None = None) -> Tensor:
@@ -173,7 +178,7 @@ def fixed_grid(num_slots: int, height: int, width: int, *, device: str | None = 
     return before[row, None] + column * cells[row, None] // width
 
 
-def colour_palette(images: Tensor) -> Tensor:
+def colour_palette(images: Array) -> Tensor:
     """Make the true colour the slot: pixels of an image share a label iff they share a colour.
 
     Args:
@@ -185,12 +190,13 @@ def colour_palette(images: Tensor) -> Tensor:
     Raises:
         ValueError: if the shape is not (B, 3, H, W).
     """
+    images = as_tensor(images, "images")
     if images.ndim != 4 or images.shape[1] != 3:
         raise ValueError(f"images must have shape (B, 3, H, W), got {tuple(images.shape)}")
     return torch.cat([_number_colours(part) for part in images.split(CHUNK)])
 
 
-def baselines(images: Tensor, num_slots: int) -> dict[str, Tensor]:
+def baselines(images: Array, num_slots: int) -> dict[str, Tensor]:
     """Segment images without any model; a score means something beside these only.
 
     Args:
@@ -203,6 +209,7 @@ def baselines(images: Tensor, num_slots: int) -> dict[str, Tensor]:
     Raises:
         ValueError: if the shape is not (B, 3, H, W) or the grid does not fit into it.
     """
+    images = as_tensor(images, "images")
     palette = colour_palette(images)
     grid = fixed_grid(num_slots, *images.shape[2:]).to(images.device)
     return {
@@ -223,11 +230,16 @@ def _number_colours(images: Tensor) -> Tensor:
     return labels.view(len(images), *images.shape[2:])
 
 
-def check_labels(true: Tensor, pred: Tensor) -> None:
-    """Raise TypeError or ValueError unless both are label maps of one shape; see `ari`."""
-    for name, labels in (("true", true), ("pred", pred)):
-        if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-            raise TypeError(f"{name} must hold integer labels, got {labels.dtype}")
+def check_labels(true: Array, pred: Array) -> tuple[Tensor, Tensor]:
+    """Return both as tensors if they are label maps of one shape; see `ari` for the errors.
+
+    An array comes to the device of the other argument.
+    """
+    device = device_of(true, pred)
+    true, pred = (
+        as_label_tensor(true, "true", device=device),
+        as_label_tensor(pred, "pred", device=device),
+    )
     if true.ndim != 3 or true.shape != pred.shape or true.numel() == 0:
         raise ValueError(
             "true and pred must be label maps of one shape (B, H, W), "
@@ -235,6 +247,7 @@ def check_labels(true: Tensor, pred: Tensor) -> None:
         )
     if pred.min() < 0:
         raise ValueError(f"pred must hold labels >= 0, got {int(pred.min())}")
+    return true, pred
 
 
 def compact(labels: Tensor) -> Tensor:
@@ -249,12 +262,12 @@ def compact(labels: Tensor) -> Tensor:
     return compact[1:].view_as(labels)
 
 
-def overlaps(true: Tensor, pred: Tensor) -> Tensor:
+def overlaps(true: Array, pred: Array) -> Tensor:
     """Count the pixels of each pair of labels: (B, true, pred), float64 (exact to 2**53).
 
     Rows and columns are labels from 0, or their ranks where they are large; 0 remains 0.
     """
-    check_labels(true, pred)
+    true, pred = check_labels(true, pred)
     counted = true >= 0
     true, pred = compact(true.long().clamp(min=0)), compact(pred.long())
     rows, columns = int(true.max()) + 1, int(pred.max()) + 1

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from genesis_rl.data.media import decode_image, read_image_file
 from genesis_rl.towers.world import TEXTURE_NUMBERS, texture_file
 
 Image = npt.NDArray[np.uint8]
@@ -75,11 +76,12 @@ def _own(folder: Path, names: dict[str, Image], size: int) -> dict[str, Image]:
     for name in names:
         for path in (folder / name, (folder / name).with_suffix(".jpg")):
             if path.is_file():
-                image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
-                if image is None:
-                    raise ValueError(f"{path}: not an image that OpenCV reads")
-                image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
-                found[name] = np.ascontiguousarray(image[..., ::-1], dtype=np.uint8)
+                try:
+                    image = decode_image(read_image_file(path))
+                except ValueError as error:
+                    raise ValueError(f"{path}: not an image that can be read: {error}") from error
+                resized = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+                found[name] = np.asarray(resized, np.uint8)
                 break
     if not found:
         raise ValueError(f"{folder} has none of the textures {', '.join(names)}")

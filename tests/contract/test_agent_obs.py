@@ -1,7 +1,7 @@
 """What agents see: slots, states, pixels, feature maps, random encoders; saved, loaded, refused."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper, VecFrameStack
 
 import genesis_rl  # noqa: F401 (registers the ids)
 from genesis_rl.agents.bundle import load_agent, save_agent
@@ -31,6 +31,7 @@ from genesis_rl.agents.extractors.pixels import FeatureMapExtractor
 from genesis_rl.agents.frames import VecFrames
 from genesis_rl.agents.same_stack import check_same_stack
 from genesis_rl.agents.stack import build_ppo, fit_scale, make_vec_env
+from genesis_rl.agents.vec_obs import VecGenesisObs
 from genesis_rl.checkpoint import load_pretrained, save_pretrained
 from genesis_rl.models import MODELS, BdVaeConfig, MonetConfig
 
@@ -227,6 +228,91 @@ def test_pixels_are_the_frames_whatever_their_form(
             np.testing.assert_array_equal(venv.reset_infos[0]["frame"], first)
         np.testing.assert_array_equal(shown.transpose(1, 2, 0), info["raw"])
     assert ends >= 2
+
+
+class NestedEnv(gym.ObservationWrapper[Any, Any, Any]):
+    """The observation of an environment as an entry of nested Dicts."""
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        super().__init__(env)
+        other = spaces.Box(0, 255, (40, 40, 3), np.uint8)
+        camera = spaces.Dict(rgb=env.observation_space, other=other)
+        self.observation_space = spaces.Dict(camera=camera)
+
+    def observation(self, observation: Any) -> Any:
+        return {"camera": {"rgb": observation, "other": np.zeros((40, 40, 3), np.uint8)}}
+
+
+@pytest.fixture
+def nested_env(pixel_env: Callable[..., gym.Env[Any, Any]]) -> Iterator[str]:
+    gym.register("Nested-v0", lambda **_: NestedEnv(pixel_env(size=(40, 40))))
+    gym.register("NestedState-v0", lambda **_: NestedEnv(gym.make("CartPole-v1")))
+    yield "Nested-v0"
+    del gym.registry["Nested-v0"], gym.registry["NestedState-v0"]
+
+
+@pytest.mark.parametrize("obs", ["pixels", "encoder"])
+def test_a_path_leads_to_nested_frames(obs: Any, encoders: dict[str, str], nested_env: str) -> None:
+    config = settings(obs, encoders, env=nested_env, env_options="{}")
+    want = settings(obs, encoders, env="Pixel-v0", env_options='{"size": [40, 40]}')
+    with pytest.raises(ValueError, match=r"camera/rgb: Box.*key="):
+        made(config, seed=0)
+    with (
+        closing(made(replace(config, obs_key="camera/rgb"), seed=0)) as venv,
+        closing(made(want, seed=0)) as flat,
+    ):
+        np.testing.assert_allclose(venv.reset(), flat.reset(), atol=1e-6)
+        for _ in range(6):
+            one, two = (envs.step(np.array([0, 1])) for envs in (venv, flat))
+            np.testing.assert_allclose(one[0], two[0], atol=1e-6)
+
+
+def test_a_path_leads_to_a_nested_state(nested_env: str) -> None:
+    config = settings(
+        "state", {}, env="NestedState-v0", env_options="{}", obs_key="camera/rgb", num_envs=1
+    )
+    with closing(made(config, seed=0)) as venv:
+        assert np.asarray(venv.reset()).shape == (1, 1, 4)
+
+
+class NestedVecEnv(VecEnvWrapper):
+    """A vector environment of nested Dicts, which those of Stable-Baselines3 are not."""
+
+    def __init__(self, venv: VecEnv) -> None:
+        space = spaces.Dict(camera=spaces.Dict(rgb=venv.observation_space))
+        super().__init__(venv, observation_space=space)
+
+    def reset(self) -> Any:
+        return {"camera": {"rgb": self.venv.reset()}}
+
+    def step_wait(self) -> Any:
+        frames, rewards, dones, infos = self.venv.step_wait()
+        for info in infos:
+            if "terminal_observation" in info:
+                info["terminal_observation"] = {"camera": {"rgb": info["terminal_observation"]}}
+        return {"camera": {"rgb": frames}}, rewards, dones, infos
+
+
+def test_a_path_leads_to_nested_frames_of_a_vector_environment(
+    encoder_path: str, pixel_env: Callable[..., gym.Env[Any, Any]]
+) -> None:
+    inner = DummyVecEnv([pixel_env] * 2)
+    options: dict[str, Any] = {"encoder": encoder_path, "device": "cpu"}
+    venv: Any = VecGenesisObs(NestedVecEnv(inner), key="camera/rgb", **options)
+    flat: Any = VecGenesisObs(DummyVecEnv([pixel_env] * 2), **options)
+    for envs in (venv, flat):
+        envs.seed(3)
+    np.testing.assert_allclose(venv.reset(), flat.reset(), atol=1e-6)
+    ends = 0
+    for _ in range(9):
+        one, two = (envs.step(np.array([0, 1])) for envs in (venv, flat))
+        np.testing.assert_allclose(one[0], two[0], atol=1e-6)
+        for a, b in zip(one[3], two[3], strict=True):
+            if "terminal_observation" in b:
+                ends += 1
+                last, wanted = (info["terminal_observation"] for info in (a, b))
+                np.testing.assert_allclose(last, wanted, atol=1e-6)
+    assert ends
 
 
 def test_cells_of_a_feature_map_know_their_places() -> None:

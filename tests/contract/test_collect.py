@@ -40,8 +40,14 @@ class Clock(gym.Env[Any, Any]):
         longest: int = 9,
         truth: bool = False,
         growing: bool = False,
+        label: int = 3,
+        nested: bool = False,
     ) -> None:
-        self.observation_space = spaces.Box(0, 255, (32, 32, 3), np.uint8)
+        self.observation_space: Any = spaces.Box(0, 255, (32, 32, 3), np.uint8)
+        if nested:
+            cameras = spaces.Dict(front=self.observation_space, back=self.observation_space)
+            self.observation_space = spaces.Dict(cameras=cameras)
+        self.label, self.nested = label, nested
         self.action_space = ACTIONS[actions]
         self.longest, self.truth, self.growing = longest, truth, growing
 
@@ -51,10 +57,12 @@ class Clock(gym.Env[Any, Any]):
         frame[:16, :, 2] = 255
         info: dict[str, Any] = {}
         if self.truth:
-            info["true_masks"] = (frame[..., 2] > 0).astype(np.int64) * 3
+            info["true_masks"] = (frame[..., 2] > 0).astype(np.int64) * self.label
             info["true_state"] = np.full((2, 3), self.now + self.mark, np.float64)
         if self.growing:
             info["true_state"] = np.zeros(self.now + 1)
+        if self.nested:
+            return {"cameras": {"front": frame, "back": 255 - frame}}, info
         return frame, info
 
     def reset(
@@ -269,6 +277,23 @@ def test_ground_truth_that_changes_its_shape(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"gave .*state.* but .* at first"):
         collect(settings(tmp_path / "data", options={"growing": True}))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("label", [-1, 256, 300])
+def test_labels_that_masks_cannot_hold_are_refused(tmp_path: Path, label: int) -> None:
+    with pytest.raises(ValueError, match=rf"true_masks must have labels from 0 to 255, .*{label}"):
+        collect(settings(tmp_path / "data", options={"truth": True, "label": label}))
+
+
+def test_a_path_leads_to_nested_frames(tmp_path: Path) -> None:
+    want = collect(settings(tmp_path / "flat"))
+    options = {"nested": True}
+    assert collect(settings(tmp_path / "a", options=options, obs_key="cameras/front")) == want
+    for split in want:
+        flat, found = (Transitions.open(tmp_path / name, split) for name in ("flat", "a"))
+        np.testing.assert_array_equal(flat.images, found.images)
+    with pytest.raises(ValueError, match=r"key is 'front'; wanted .* cameras/front: Box"):
+        collect(settings(tmp_path / "b", options=options, obs_key="front"))
 
 
 def test_a_folder_in_use(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import h5py
 import numpy as np
 import pytest
 
@@ -64,6 +65,19 @@ def test_there_and_back(tmp_path: Path) -> None:
     part = Transitions.open(tmp_path / "part")
     assert len(part) == 40
     np.testing.assert_array_equal(part.images, one.images[: len(part.images)])
+
+
+@pytest.mark.parametrize("entry", ["observations", "actions", "rewards"])
+def test_an_incomplete_episode_is_named(tmp_path: Path, root: Path, entry: str) -> None:
+    splits = record(tmp_path / "data", validation=0, test=0)
+    place = write_minari(tmp_path / "data", splits, "goal-v0")
+    with h5py.File(place / "data" / "main_data.hdf5", "a") as file:
+        values = file["episode_1"][entry][:-1]
+        del file["episode_1"][entry]
+        file["episode_1"][entry] = values
+    with pytest.raises(ValueError, match=r"episode 1 .*'goal-v0' must have one .* got \d+ obs.*"):
+        record(tmp_path / "back", env=None, from_minari="goal-v0")
+    assert not (tmp_path / "back").exists()
 
 
 def test_ids_that_cannot_be(tmp_path: Path, root: Path) -> None:

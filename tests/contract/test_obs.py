@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
-from genesis_rl.envs.obs import GenesisObs
+from genesis_rl.envs.obs import GenesisObs, GenesisVectorObs
 from genesis_rl.envs.slot_obs import SlotObsOptions
+from genesis_rl.envs.watch import random_frames
 from genesis_rl.frames import Preprocessing, Resize
 from genesis_rl.models import Genesis
 from genesis_rl.perception import SlotEncoder
@@ -169,6 +171,55 @@ def test_the_frame_is_found_in_a_dict(
     assert_same(got, rollout(GenesisObs(pixel_env(), encoder), 5))
 
 
+def nested(env: gym.Env[Any, Any], path: str = "sensors/camera/rgb") -> gym.Env[Any, Any]:
+    """The frames of an environment in nested Dicts, beside a goal."""
+    inner: Any = env.observation_space
+    space: spaces.Space[Any] = inner
+    for name in reversed(path.split("/")):
+        space = spaces.Dict({name: space, "noise": spaces.Box(0, 255, (32, 32, 3), np.uint8)})
+
+    def nest(frame: Any) -> Any:
+        for name in reversed(path.split("/")):
+            frame = {name: frame, "noise": np.full((32, 32, 3), 9, np.uint8)}
+        return frame
+
+    return gym.wrappers.TransformObservation(env, nest, space)
+
+
+def test_a_path_leads_to_nested_frames(
+    pixel_env: MakeEnv, encoder: Any, assert_same: AssertSame
+) -> None:
+    env: Any = GenesisObs(nested(pixel_env()), encoder, key="sensors/camera/rgb")
+    assert_same(rollout(env, 5), rollout(GenesisObs(pixel_env(), encoder), 5))
+    # An entry may have such a name itself.
+    flat = pixel_env(entry="camera/rgb")
+    env = GenesisObs(flat, encoder, key="camera/rgb", keep=["goal"])
+    assert env.observation_space.contains(env.reset(seed=0)[0])
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_a_path_leads_to_nested_frames_of_vector_environments(
+    pixel_env: MakeEnv, encoder: Any, mode: AutoresetMode
+) -> None:
+    path = "sensors/camera/rgb"
+    makers = [lambda: nested(pixel_env())] * 2
+    envs: Any = GenesisVectorObs(SyncVectorEnv(makers, autoreset_mode=mode), encoder, key=path)
+    want: Any = GenesisVectorObs(SyncVectorEnv([pixel_env] * 2, autoreset_mode=mode), encoder)
+    np.testing.assert_allclose(envs.reset(seed=3)[0], want.reset(seed=3)[0], atol=1e-6)
+    for _ in range(6):
+        one, two = envs.step([0, 1]), want.step([0, 1])
+        np.testing.assert_allclose(one[0], two[0], atol=1e-6)
+        done = one[2] | one[3]
+        assert ("final_obs" in one[4]) == ("final_obs" in two[4])
+        if "final_obs" in one[4]:
+            for index in np.flatnonzero(done):
+                last, wanted = (infos["final_obs"][index] for infos in (one[4], two[4]))
+                np.testing.assert_allclose(last, wanted, atol=1e-6)
+        if mode is AutoresetMode.DISABLED and done.any():
+            envs.reset(options={"reset_mask": done})
+            want.reset(options={"reset_mask": done})
+
+
 def test_float_frames_in_a_byte_space(
     pixel_env: MakeEnv, encoder: Any, assert_same: AssertSame
 ) -> None:
@@ -194,6 +245,17 @@ def test_rendered_frames(
         assert observation["state"].dtype == np.float64
 
 
+def test_rendered_floats_are_refused(state_env: MakeEnv, encoder: Any) -> None:
+    inner = state_env("rgb_array")
+    env: Any = GenesisObs(inner, encoder, render=True)
+    inner.render = lambda: np.ones((24, 40, 3), np.float32)
+    with pytest.raises(TypeError, match=r"render\(\) gave float32; wanted .* integers in 0\.\.255"):
+        env.reset(seed=0)
+    env = random_frames(inner, episodes=1, max_steps=1)
+    with pytest.raises(ValueError, match=r"render\(\) must give integers in 0\.\.255, got float32"):
+        next(env)
+
+
 # ---- what is refused -----------------------------------------------------------------------------
 
 
@@ -210,6 +272,8 @@ def box(*shape: Any, low: Any = 0, high: Any = 255, dtype: Any = np.uint8) -> An
 
 
 GRID = {"image": box(7, 7, 3), "direction": spaces.Discrete(4), "mission": spaces.Text(9)}
+
+NESTED = spaces.Dict(camera=spaces.Dict(rgb=box(24, 40, 3)), goal=box(2))
 
 
 @pytest.mark.parametrize(
@@ -238,6 +302,12 @@ GRID = {"image": box(7, 7, 3), "direction": spaces.Discrete(4), "mission": space
         (box(24, 40, 3, high=1, dtype=np.uint8), {}, "from 0 to 1"),
         (box(24, 40, 3, high=1, dtype=np.bool_), {}, "wanted pixels"),
         (box(24, 40, 3, high=1000, dtype=np.int32), {}, "from 0 to 1000"),
+        (box(24, 40, 3, high=10), {}, "from 0 to 10; wanted pixels"),
+        (box(24, 40, 3, high=10, dtype=np.float32), {}, "from 0 to 10; wanted pixels"),
+        (box(24, 40, 3, high=0.5, dtype=np.float32), {}, "from 0 to 0.5; wanted pixels"),
+        (NESTED, {"key": "camera/depth"}, "camera/rgb: Box.*goal: Box"),
+        (NESTED, {"key": "camera"}, "entry 'camera' is Dict"),
+        (NESTED, {}, "camera/rgb: Box.* One in nested Dicts has to be named by its path, key="),
         (box(24, 40, 3), {"keep": ["goal"]}, "wanted a Dict"),
         (spaces.Dict(image=box(24, 40, 3)), {"keep": ["goal"]}, r"\['goal'\].*\['image'\]"),
         (spaces.Dict(image=box(24, 40, 3)), {"keep": ["image"]}, "info_keys"),
@@ -270,6 +340,25 @@ def test_a_size_the_model_cannot_take(pixel_env: MakeEnv, tiny_genesis: Genesis)
     with pytest.raises(ValueError, match="24 x 40 pixels, but the model takes 32 x 32"):
         GenesisObs(pixel_env(), encoder)
     GenesisObs(pixel_env(size=(32, 32)), encoder).reset(seed=0)
+
+
+@pytest.mark.parametrize(
+    ("values", "frame"),
+    [
+        ("uint8", np.zeros((48, 80, 3), np.uint8)),
+        ("uint8", np.zeros((24, 40), np.uint8)),
+        ("uint8", np.zeros((2, 2, 24, 40, 3), np.uint8)),
+        ("unit", np.zeros((24, 40, 3), np.uint8)),
+    ],
+)
+def test_frames_must_be_as_their_space(
+    pixel_env: MakeEnv, encoder: Any, values: str, frame: Any
+) -> None:
+    env: Any = GenesisObs(pixel_env(values=values), encoder)
+    env.reset(seed=0)
+    env.unwrapped._observation = lambda: frame
+    with pytest.raises(ValueError, match=r"the observation must be as its space Box.*, got uint8"):
+        env.step(0)
 
 
 @pytest.mark.parametrize("value", [np.nan, 2.0])

@@ -6,11 +6,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from PIL import Image
 
 from genesis_rl.frames import (
     LAYOUTS,
     Preprocessing,
     Resize,
+    as_labels,
     as_nhwc,
     as_nhwc_uint8,
     infer_layout,
@@ -241,3 +243,127 @@ def test_to_images_leaves_read_only_frames_alone(
 
 def test_floats_round_to_bytes(rgb: npt.NDArray[np.uint8]) -> None:
     np.testing.assert_array_equal(as_nhwc_uint8(rgb / 255.0), rgb)
+
+
+# ---- PIL images ----------------------------------------------------------------------------------
+
+
+def picture(rgb: npt.NDArray[np.uint8]) -> Image.Image:
+    """Four colours that every mode holds well enough."""
+    colours = np.array([[255, 0, 0], [0, 0, 255], [90, 90, 90], [255, 255, 255]], np.uint8)
+    return Image.fromarray(colours[rgb[0, ..., 0] % 4])
+
+
+@pytest.mark.parametrize("mode", ["P", "CMYK", "HSV", "YCbCr", "RGBX", "LAB", "RGBA", "RGBa"])
+def test_pil_modes_keep_their_colours(rgb: npt.NDArray[np.uint8], mode: str) -> None:
+    image = picture(rgb)
+    other = image.quantize(4) if mode == "P" else image
+    if mode == "RGBa":
+        other = image.convert("RGBA")
+    elif mode == "LAB":
+        pytest.importorskip("PIL.ImageCms")
+        other = Image.new("LAB", image.size, (255, 128, 128))
+        image = Image.new("RGB", image.size, (255, 255, 255))
+    if mode not in ("P", "LAB"):
+        other = other.convert(mode)
+    found = as_nhwc(other)
+    assert other.mode == mode and found.dtype == np.uint8
+    np.testing.assert_allclose(found[0].astype(int), np.asarray(image).astype(int), atol=3)
+    np.testing.assert_array_equal(as_nhwc([other, other]), np.concatenate([found, found]))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "PA"])
+def test_pil_modes_of_grey(mode: str) -> None:
+    grey = Image.fromarray(np.repeat(np.array([[0, 255]], np.uint8), 4, axis=1))
+    found = as_nhwc(grey.convert(mode), layout="HW" if mode in ("1", "L") else "auto")
+    np.testing.assert_array_equal(found[0, 0, :, 1], [0] * 4 + [255] * 4)
+
+
+def test_alpha_of_pil_images_lies_over_black() -> None:
+    clear = Image.new("LA", (2, 2), (200, 51))  # a fifth
+    assert set(as_nhwc(clear).ravel().tolist()) == {40}
+    palette = Image.new("RGB", (2, 2), (250, 10, 20)).quantize(2)
+    palette.info["transparency"] = palette.getpixel((0, 0))
+    assert as_nhwc(palette).max() == 0
+
+
+def test_pil_images_of_more_bits() -> None:
+    deep = Image.fromarray(np.array([[0, 13107, 65535]], np.uint16))
+    assert deep.mode == "I;16"
+    found = as_nhwc(deep)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found[0, 0, :, 0], [0, 0.2, 1])
+    floats = Image.fromarray(np.array([[0, 0.2, 1]], np.float32))
+    np.testing.assert_allclose(as_nhwc(floats)[0, 0, :, 2], [0, 0.2, 1])
+    np.testing.assert_allclose(
+        as_nhwc(Image.fromarray(np.array([[0, 51, 255]], np.float32)), white=255), as_nhwc(floats)
+    )
+    grey = Image.fromarray(np.array([[0, 51, 255]], np.uint8))
+    np.testing.assert_allclose(as_nhwc([deep, grey])[0], as_nhwc([deep, grey])[1])
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (Image.new("I", (2, 2), 200), "got 32-bit integers .* from 200 to 200"),
+        (Image.new("I", (2, 2), 70_000), "32-bit integers .* from 70000"),
+        (Image.new("F", (2, 2), 200.0), r"values from 200.0 to 200.0; wanted \[0, 1\]"),
+        (Image.new("F", (2, 2), float("nan")), "NaN"),
+    ],
+)
+def test_pil_images_whose_white_is_unknown_are_refused(image: Image.Image, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        as_nhwc(image)
+    with pytest.raises(ValueError, match=message):
+        as_nhwc([image])
+
+
+def test_pil_images_that_do_not_fit_are_refused() -> None:
+    image = Image.new("RGB", (4, 3))
+    with pytest.raises(ValueError, match='layout must be "auto" or "HWC" for PIL images, got'):
+        as_nhwc(image, layout="CHW")
+    with pytest.raises(ValueError, match="frames must have one size"):
+        as_nhwc([image, Image.new("RGB", (3, 4))])
+    for frames in ([image, np.zeros((3, 4, 3), np.uint8)], [np.zeros((3, 4, 3), np.uint8), image]):
+        with pytest.raises(TypeError, match="frames must be"):
+            as_nhwc(frames)
+
+
+# ---- never guess ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("white", [2, 0, -1, float("nan"), "255"])
+def test_other_values_of_white_are_refused(white: Any) -> None:
+    with pytest.raises(ValueError, match="white must be 1, 255 or None, got"):
+        as_nhwc(np.zeros((4, 4, 3), np.float32), white=white)
+
+
+def test_lists_of_bytes_and_floats_are_refused(rgb: npt.NDArray[np.uint8]) -> None:
+    with pytest.raises(TypeError, match=r"frames must be all .* with float64, uint8"):
+        as_nhwc([rgb[0], rgb[1] / 255])
+    with pytest.raises(TypeError, match=r"frames must be all .* Tensor with float32, uint8"):
+        as_nhwc([torch.from_numpy(rgb[0]), torch.from_numpy(rgb[1]) / 255])
+    np.testing.assert_array_equal(as_nhwc([rgb[0], rgb[1].astype(np.int64)]), rgb)
+
+
+# ---- labels --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int64, np.uint64])
+def test_large_ids_never_merge(dtype: Any) -> None:
+    ids = np.array([[0, 300, 301], [1000, 2, 255]], dtype)
+    found = as_labels(ids)
+    assert found.dtype == np.uint8
+    assert found.tolist() == [[0, 1, 3], [4, 2, 255]]
+    assert as_labels(ids, num_rows=11).tolist() == [[0, 11, 12], [13, 2, 255]]
+    small = np.array([[0, 7], [255, 1]], dtype)
+    np.testing.assert_array_equal(as_labels(small), small)
+
+
+def test_ids_that_are_no_labels_are_refused() -> None:
+    with pytest.raises(ValueError, match="got 256 different ids, 256 of them above 255 and 255"):
+        as_labels(np.arange(1000, 1256).reshape(16, 16))
+    with pytest.raises(ValueError, match="instance ids must be 0 or above, got -1"):
+        as_labels(np.array([[0, -1]]))
+    with pytest.raises(TypeError, match="instance ids must be integers, got float64"):
+        as_labels(np.array([[0.0, 1.5]]))

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from genesis_rl import metrics
+from genesis_rl.metrics.scenes import judge
 
 # From the authors' released code; the kinds of its 20 images are in its array `kind`.
 REFERENCE = Path(__file__).parents[1] / "fixtures" / "metrics_reference.npz"
@@ -224,3 +226,79 @@ def test_bad_labels_are_named() -> None:
         metrics.segment(true)
     with pytest.raises(ValueError, match=r"images must have shape .* got \(2, 4, 6\)"):
         metrics.colour_palette(true)
+
+
+INTEGERS = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64")
+
+
+def two(kind: str, true: npt.NDArray[Any], pred: npt.NDArray[Any]) -> tuple[Any, Any]:
+    """Both as arrays, as tensors, or one of each."""
+    if kind == "arrays":
+        return true, pred
+    if kind == "mixed":
+        return torch.from_numpy(true), pred
+    return torch.from_numpy(true), torch.from_numpy(pred)
+
+
+@pytest.mark.parametrize("kind", ["arrays", "tensors", "mixed"])
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_labels_may_be_arrays_and_of_any_integer_type(
+    labels: tuple[Tensor, Tensor], dtype: str, kind: str
+) -> None:
+    want = [part[:3, ::4, ::4].clamp(min=0) for part in labels]
+    true, pred = two(kind, *(part.numpy().astype(dtype) for part in want))
+    expected = metrics.image_scores(*want)
+    for name, values in metrics.image_scores(true, pred).items():
+        torch.testing.assert_close(values, expected[name], equal_nan=True)
+    torch.testing.assert_close(metrics.ari(true, pred), metrics.ari(*want), equal_nan=True)
+    found, cover = metrics.segmentation_covering(true, pred), metrics.segmentation_covering(*want)
+    torch.testing.assert_close(found.mean, cover.mean, equal_nan=True)
+    assert metrics.segmentation_scores(true, pred) == pytest.approx(
+        metrics.segmentation_scores(*want), nan_ok=True
+    )
+    torch.testing.assert_close(metrics.active_slots(pred), metrics.active_slots(want[1]))
+    images = torch.randint(0, 256, (len(true), 3, *true.shape[1:]), dtype=torch.uint8)
+    scores = metrics.scene_scores(true, pred, images.numpy() if kind == "arrays" else images)
+    for name, values in metrics.scene_scores(want[0], want[1], images).items():
+        torch.testing.assert_close(scores[name], values, equal_nan=True)
+    assert not metrics.one_slot(true).any() and metrics.one_slot(true).shape == true.shape
+
+
+def test_arrays_of_any_layout_are_taken() -> None:
+    labels = np.arange(24).reshape(2, 3, 4)
+    for other in (labels[:, ::-1][:, ::-1], labels.astype(">i8"), np.asfortranarray(labels)):
+        assert metrics.ari(labels, other).tolist() == [1, 1]
+    labels.setflags(write=False)
+    assert metrics.ari(labels, labels[:, ::-1].copy()[:, ::-1]).tolist() == [1, 1]
+
+
+def test_images_masks_and_weights_may_be_arrays() -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (2, 3, 4, 6), np.uint8)
+    for name, values in metrics.baselines(images, 4).items():
+        assert torch.equal(values, metrics.baselines(torch.from_numpy(images), 4)[name])
+    masks = rng.random((2, 3, 1, 4, 6))
+    np.testing.assert_array_equal(metrics.segment(masks), masks[:, :, 0].argmax(1))
+    weights = rng.random((3, 2))
+    torch.testing.assert_close(
+        metrics.bounds(weights).iwae, metrics.bounds(torch.tensor(weights)).iwae
+    )
+    assert metrics.average({"a": np.array([1.0, np.nan])}) == {"a": 1.0, "a_images": 1}
+    labels = rng.integers(0, 3, (2, 4, 6))
+    assert judge(images / 255, labels).objects.shape == (2,)
+
+
+def test_what_is_no_array_is_named() -> None:
+    true = np.zeros((2, 4, 6), np.int64)
+    with pytest.raises(TypeError, match="true must be a tensor or a NumPy array of numbers, got l"):
+        metrics.ari(true.tolist(), true)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"pred must be a tensor or a NumPy array .* got object"):
+        metrics.ari(true, true.astype(object))
+    with pytest.raises(TypeError, match=r"pred must hold integer labels, got torch\.float64"):
+        metrics.image_scores(true, true.astype(float))
+    with pytest.raises(ValueError, match=r"true must hold labels below 2\*\*63"):
+        metrics.ari(true.astype(np.uint64) + np.uint64(2**63), true)
+    with pytest.raises(ValueError, match="pred must hold labels >= 0, got -1"):
+        metrics.active_slots(true - 1)
+    with pytest.raises(TypeError, match=r"images must be a tensor or a NumPy array .* got str"):
+        metrics.colour_palette("images")  # type: ignore[arg-type]

@@ -1,17 +1,21 @@
 """Folders of images and videos: order, splits, kinds of pixels, damage."""
 
 import io
+import os
+import runpy
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import cv2
+import imageio_ffmpeg
 import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import Image
 
 from genesis_rl.data import Pack, open_dataset
-from genesis_rl.data.media import decode_image
+from genesis_rl.data.media import VideoFolder, decode_image
 from genesis_rl.data.sources import DamagedRecord
 
 U8 = npt.NDArray[np.uint8]
@@ -118,6 +122,124 @@ def test_mixed_sizes(tmp_path: Path) -> None:
     assert values(opened("images", tmp_path, resize="crop")) == [1, 2]
 
 
+@pytest.mark.parametrize("mode", ["P", "CMYK", "YCbCr", "1", "LA", "I;16", "F"])
+def test_colours_of_every_mode_are_right(mode: str) -> None:
+    grey = Image.fromarray(np.repeat(np.array([[0, 255]], np.uint8), 4, axis=1))
+    image = Image.fromarray(RED)
+    if mode == "P":
+        image = image.quantize(4)
+    elif mode in ("CMYK", "YCbCr"):
+        image = image.convert(mode)
+    elif mode == "I;16":
+        image = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    elif mode == "F":
+        image = Image.fromarray(np.asarray(grey).astype(np.float32) / 255)
+    else:
+        image = grey.convert(mode)
+    kinds = {"CMYK": "TIFF", "YCbCr": "JPEG", "F": "TIFF"}
+    found = decode_image(encoded(image, kinds.get(mode, "PNG")))
+    want = RED if mode in ("P", "CMYK", "YCbCr") else np.asarray(grey.convert("RGB"))
+    np.testing.assert_allclose(found.astype(int), want, atol=3)
+
+
+@pytest.mark.parametrize("maxval", [1023, 65535])
+def test_grey_maps_of_16_bits_are_scaled(maxval: int) -> None:
+    values = (np.arange(64).reshape(8, 8) * maxval // 63).astype(">u2")
+    found = decode_image(b"P5 8 8 %d\n" % maxval + values.tobytes())
+    np.testing.assert_allclose(found[..., 0], values.astype(int) * 255 / maxval, atol=0.51)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.full((8, 8), 200, np.int32), "got 32-bit integers .* from 200 to 200"),
+        (np.full((8, 8), 70_000, np.int32), "got 32-bit integers .* from 70000 to 70000"),
+        (np.full((8, 8), 200, np.float32), r"values from 200\.0 to 200\.0; wanted \[0, 1\]"),
+        (np.full((8, 8), np.nan, np.float32), "NaN"),
+    ],
+)
+def test_pixels_whose_white_is_unknown_are_refused(
+    tmp_path: Path, values: npt.NDArray[Any], message: str
+) -> None:
+    (tmp_path / "data" / "train").mkdir(parents=True)
+    Image.fromarray(values).save(tmp_path / "data" / "train" / "deep.tiff")
+    with pytest.raises(DamagedRecord, match=rf"train/deep\.tiff is damaged: .*{message}"):
+        opened("images", tmp_path)
+
+
+def test_tiffs_of_twelve_bits_or_white_as_zero_are_refused() -> None:
+    deep = Image.fromarray(np.full((8, 8), 4000, np.uint16))
+    file = io.BytesIO()
+    deep.save(file, "TIFF", tiffinfo={262: 0})
+    with pytest.raises(ValueError, match="PhotometricInterpretation 0"):
+        decode_image(file.getvalue())
+
+
+# ---- what a folder contains ----------------------------------------------------------------------
+
+
+def test_hidden_files_are_left_out_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data" / "train"
+    save(data / "a.png", 1)
+    save(data / "sub" / "b.png", 2)
+    for name in (".ipynb_checkpoints/a.png", ".thumbnails/large/a.png", "sub/.b.png"):
+        save(data / name, 9)
+    (data / "._a.png").write_bytes(b"Mac OS X        ")
+    (data / ".DS_Store").write_bytes(b"no image")
+    pack = opened("images", tmp_path)
+    assert values(pack) == [1, 2] and pack.meta["hidden"] == 4
+    convert = runpy.run_path(str(Path(__file__).parents[3] / "pretrain" / "convert.py"))["main"]
+    flags = ["--split", "train", "--out", str(tmp_path / "out"), "--image-size", "8"]
+    assert convert(["images", "--source", str(tmp_path / "data"), *flags]) == 0
+    assert "2 images, hidden files left out: 4" in capsys.readouterr().out
+    save(tmp_path / "other" / "data" / "train" / ".a.png", 9)
+    with pytest.raises(FileNotFoundError, match=r"\(1 hidden ones are left out\)"):
+        opened("images", tmp_path / "other")
+
+
+def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
+    data = tmp_path / "data" / "train"
+    save(data / "b" / "1.png", 1)
+    save(tmp_path / "elsewhere" / "2.png", 2)
+    save(tmp_path / "elsewhere" / "deep" / "3.png", 3)
+    (data / "a").symlink_to(data / "b")  # has its own name
+    (data / "c").symlink_to(tmp_path / "elsewhere")
+    (data / "d").symlink_to(tmp_path / "elsewhere")
+    (data / "b" / "loop").symlink_to(data)
+    (tmp_path / "elsewhere" / "deep" / "up").symlink_to(tmp_path / "elsewhere")
+    (data / "self").symlink_to(data / "self")
+    assert values(opened("images", tmp_path)) == [1, 2, 3]
+
+
+def test_a_link_to_a_folder_above_is_refused(tmp_path: Path) -> None:
+    save(tmp_path / "data" / "train" / "1.png", 1)
+    (tmp_path / "data" / "train" / "up").symlink_to(tmp_path / "data")
+    with pytest.raises(ValueError, match=r"train/up must not link to .*data, which contains"):
+        opened("images", tmp_path)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(("name", "suffix"), [("images", ".png"), ("videos", ".mp4")])
+@pytest.mark.parametrize("kind", ["pipe", "device", "huge"])
+def test_what_is_no_file_is_refused_before_it_is_opened(
+    tmp_path: Path, name: str, suffix: str, kind: str
+) -> None:
+    path = tmp_path / "data" / "train" / f"a{suffix}"
+    path.parent.mkdir(parents=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        with path.open("wb") as file:
+            file.truncate((1 << 40) + 1)  # takes no space
+    message = "must have at most" if kind == "huge" else "must be a regular file, got"
+    with pytest.raises(DamagedRecord, match=rf"train/a\{suffix} is damaged: .*{message}"):
+        opened(name, tmp_path)
+
+
 # ---- videos --------------------------------------------------------------------------------------
 
 
@@ -178,3 +300,68 @@ def test_damaged_videos_are_named_and_counted(tmp_path: Path) -> None:
     assert video.count(2) == 20 and 0 < video.count(0) < 20
     with pytest.raises(FileNotFoundError, match=r"has no files of the types \.mp4"):
         open_dataset("videos", root=tmp_path)
+
+
+def ffmpeg(*arguments: str | Path, rate: int = 25, count: int = 40) -> bytes:
+    """Encode a moving test picture of some frames; return what is written to a pipe."""
+    source = f"testsrc=size=48x32:rate={rate}:duration={count / rate}"
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-f", "lavfi", "-i", source]
+    return subprocess.run([*command, *arguments], check=True, capture_output=True).stdout
+
+
+def frames(folder: Path) -> dict[str, list[int]]:
+    splits = ("train", "validation", "test")
+    return {split: opened("videos", folder, split).factors["frame"].tolist() for split in splits}
+
+
+@pytest.mark.parametrize(
+    ("suffix", "options"),
+    [(".webm", "-c:v libvpx -f webm"), (".mkv", "-c:v mpeg4 -f matroska")],
+)
+def test_videos_without_a_number_of_frames_are_counted(
+    tmp_path: Path, suffix: str, options: str
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / f"a{suffix}").write_bytes(ffmpeg(*options.split(), "-"))
+    assert frames(tmp_path) == {
+        "train": [*range(32)],
+        "validation": [*range(32, 36)],
+        "test": [*range(36, 40)],
+    }
+    assert len(VideoFolder(tmp_path / "data", "train")) >= 1
+
+
+def test_concatenated_parts_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    part = ffmpeg("-c:v", "mpeg1video", "-f", "mpeg", "-")
+    (tmp_path / "data" / "a.mpg").write_bytes(part * 3)
+    assert frames(tmp_path) == {
+        "train": [*range(96)],
+        "validation": [*range(96, 108)],
+        "test": [*range(108, 120)],
+    }
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".avi"])
+def test_variable_frame_rates_leave_no_split_empty(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / "data").mkdir()
+    # 10 frames in a row, then one of ten.
+    kept = "select='lt(n,10)+not(mod(n,10))'"
+    path = tmp_path / "data" / f"a{suffix}"
+    ffmpeg("-vf", kept, "-fps_mode", "vfr", "-c:v", "mpeg4", path, count=110)
+    found = frames(tmp_path)
+    assert found == {"train": [*range(16)], "validation": [16, 17], "test": [18, 19]}
+
+
+def test_splits_of_a_cut_video_are_those_of_its_frames(tmp_path: Path) -> None:
+    cut = film(tmp_path / "data" / "a.avi", 0)
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size * 3 // 4])
+    for split in ("train", "validation", "test"):
+        with pytest.raises(DamagedRecord, match=r"its header has 20 frames"):
+            opened("videos", tmp_path, split)
+    numbers: list[int] = []
+    for split in ("train", "test"):
+        pack = opened("videos", tmp_path, split, on_damage="skip")
+        assert pack.meta["damaged"] == 1
+        numbers += pack.factors["frame"].tolist()
+    assert numbers[0] == 0 and 2 < numbers[-1] < 19

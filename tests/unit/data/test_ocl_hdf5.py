@@ -68,6 +68,53 @@ def test_objects_room_has_four_backgrounds(tmp_path: Path) -> None:
     assert pack.factors["x"].shape == (N, 0)
 
 
+def replace(path: Path, name: str, values: Any) -> None:
+    with h5py.File(path, "a") as file:
+        del file[name]
+        file.create_dataset(name, data=values)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int64])
+def test_entities_above_255_never_merge(tmp_path: Path, dtype: Any) -> None:
+    masks = MASKS.astype(dtype)
+    masks[0, :3, 0, 0] = [300, 301, 1000]
+    replace(write(tmp_path), "mask", masks)
+    pack = opened(tmp_path)
+    assert pack.masks is not None
+    # Labels 1 to 3 have a row of factors.
+    assert pack.masks[0, :3, 0].tolist() == [4, 5, 6]
+    np.testing.assert_array_equal(pack.masks[1:], MASKS[1:, ..., 0])
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [(-1, "instance ids must be 0 or above, got -1"), (0.5, "must be integers, got float64")],
+)
+def test_what_is_no_entity_is_refused(tmp_path: Path, value: Any, message: str) -> None:
+    masks = MASKS.astype(np.asarray(value).dtype)
+    masks[2, 5, 5] = value
+    replace(write(tmp_path), "mask", masks)
+    with pytest.raises(DamagedRecord, match=rf"record \d is damaged: .*{message}"):
+        opened(tmp_path)
+
+
+def test_too_many_entities_are_counted(tmp_path: Path) -> None:
+    masks = MASKS.astype(np.int32)
+    masks[0, ..., 0] = np.arange(256, 512).reshape(16, 16)
+    replace(write(tmp_path), "mask", masks)
+    with pytest.raises(DamagedRecord, match=r"record 0 is damaged: .*got 256 different ids"):
+        opened(tmp_path)
+
+
+def test_floats_of_unknown_white_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    replace(path, "image", IMAGES / 255)
+    np.testing.assert_array_equal(opened(tmp_path).images, IMAGES)
+    replace(path, "image", IMAGES.astype(np.float32))
+    with pytest.raises(DamagedRecord, match=r"record 0 is damaged: .*wanted \[0, 1\]"):
+        opened(tmp_path, num_train=N)
+
+
 def test_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path)
     monkeypatch.setattr("genesis_rl.data.ocl_hdf5._HELD_OUT", 3)

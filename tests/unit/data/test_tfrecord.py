@@ -183,3 +183,32 @@ def test_missing_and_misshapen_features_are_named(example: Callable[..., bytes])
         pixels(features, "image", (3,))
     with pytest.raises(ValueError, match="feature 'x' has 1 values, wanted \\(2,\\)"):
         floats(features, "x", (2,))
+
+
+def message(*parts: tuple[int, bytes]) -> bytes:
+    return b"".join(bytes([number << 3 | 2, len(data)]) + data for number, data in parts)
+
+
+@pytest.mark.parametrize("entry", [message((1, b"x"), (2, b"")), message((1, b"x"))])
+def test_a_feature_that_is_not_set_is_named_where_it_is_wanted(entry: bytes) -> None:
+    other = message((1, b"y"), (2, message((1, message((1, b"ab"))))))
+    features = parse_example(message((1, message((1, entry), (1, other)))))
+    assert strings(features, "y") == [b"ab"]
+    wanted = r"feature 'x' must hold \w+, got a feature that is not set"
+    with pytest.raises(ValueError, match=wanted):
+        strings(features, "x")
+    with pytest.raises(ValueError, match=wanted):
+        floats(features, "x", (1,))
+    with pytest.raises(ValueError, match=wanted):
+        pixels(features, "x", (2,))
+
+
+def test_lists_of_another_kind_are_refused(example: Callable[..., bytes]) -> None:
+    features = parse_example(example(x=[1.0], y=[b"abcd"]))
+    with pytest.raises(ValueError, match="feature 'x' must hold strings, got floats"):
+        pixels(features, "x", (4,))
+    with pytest.raises(ValueError, match="feature 'y' must hold floats, got strings"):
+        floats(features, "y", (1,))
+    integers = message((1, message((1, message((1, b"n"), (2, message((3, b"\x0a\4abcd"))))))))
+    with pytest.raises(ValueError, match="feature 'n' must hold floats, got integers"):
+        floats(parse_example(integers), "n", (1,))
