@@ -23,9 +23,11 @@ from genesis_rl.benchmark import (
     scaling_tables,
 )
 from genesis_rl.files import new_file
+from genesis_rl.process import report_stop
 from genesis_rl.text_tables import as_text
 
 
+@report_stop("benchmark.py")
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and report; return the exit status."""
     try:

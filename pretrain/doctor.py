@@ -15,8 +15,10 @@ from collections.abc import Sequence
 import tyro
 
 from genesis_rl.doctor import DoctorConfig, examine
+from genesis_rl.process import report_stop
 
 
+@report_stop("doctor.py")
 def main(argv: Sequence[str] | None = None) -> int:
     """Examine a run; return the exit status."""
     try:

@@ -21,7 +21,7 @@ import tyro
 from genesis_rl.data import DATASETS
 from genesis_rl.models import MODELS
 from genesis_rl.presets import PRESETS, preset_config
-from genesis_rl.process import TERMINATED
+from genesis_rl.process import report_stop
 from genesis_rl.training import LostProcessError, NonFiniteError, PretrainConfig, Trainer
 
 _MODEL_HELP = f"""
@@ -53,6 +53,7 @@ def parse(argv: Sequence[str] | None) -> PretrainConfig:
     )
 
 
+@report_stop("train.py")
 def main(argv: Sequence[str] | None = None) -> int:
     """Train; return the exit status."""
     try:
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     if trainer.stopped:
         print(f"stopped at step {trainer.step}; go on with --resume", file=sys.stderr)
-        return TERMINATED
+        return trainer.stop_status
     if trainer.main:
         figures = ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
         print(f"{trainer.config.out}: step {trainer.step}, {figures}")

@@ -3,7 +3,8 @@
 The folder holds agent.json (settings, versions, the encoder's fingerprint, scores),
 policy.safetensors (the policy's weights) and, where the agent sees through one, encoder/ (a copy of
 the pretrained model). Nothing in it is pickled: the environments, the encoder and the policy are
-built anew from the settings. The optimiser's state is not kept.
+built anew from the settings. The agent that a training resumes from has training.pt beside these:
+the optimiser's state and other plain data (see `genesis_rl.agents.resume`).
 """
 
 import json
@@ -36,6 +37,7 @@ from genesis_rl.checkpoint import (
 from genesis_rl.envs.slot_obs import InfoKey
 from genesis_rl.files import new_folder, read_json, recover_folder
 from genesis_rl.process import hardware
+from genesis_rl.training.folder import STATE
 
 FORMAT = 1
 SETTINGS, POLICY, ENCODER = "agent.json", "policy.safetensors", "encoder"
@@ -64,6 +66,7 @@ def save_agent(
     encoder: Pretrained | None,
     *,
     metrics: Mapping[str, Any] | None = None,
+    state: Mapping[str, Any] | None = None,
 ) -> None:
     """Write an agent's folder, all of it or nothing.
 
@@ -73,6 +76,7 @@ def save_agent(
         config: its settings.
         encoder: the model whose slots it acts on; None where it sees without.
         metrics: JSON data on how good it is.
+        state: the training state, tensors and plain data, of an agent that a training resumes from.
     """
     settings = {
         "format": FORMAT,
@@ -95,6 +99,8 @@ def save_agent(
                 preprocessing=encoder.preprocessing,
                 extra=encoder.metadata,
             )
+        if state is not None:
+            torch.save(dict(state), temporary / STATE)
         (temporary / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
 
 
@@ -127,7 +133,7 @@ def load_agent(
             made.
     """
     home = _find(folder)
-    metadata = _read_settings(home / SETTINGS)
+    metadata = read_settings(home / SETTINGS)
     saved = AgentConfig.from_json(metadata["config"])
     config = replace(saved, num_envs=num_envs, vec=vec, encoder_device=encoder_device)
     if env_options:
@@ -149,7 +155,7 @@ def load_agent(
             if saved.finetune:  # its weights are among the policy's
                 start = load_pretrained(home / ENCODER, device="cpu").model
             model = build_ppo(config, venv, device, model=start)
-        _check_spaces(model, metadata.get("spaces"), saved.env)
+        check_spaces(model, metadata.get("spaces"), saved.env)
         load_policy(model, home)
     except BaseException:
         venv.close()
@@ -161,7 +167,7 @@ def _spaces(model: PPO) -> dict[str, str]:
     return {"observations": str(model.observation_space), "actions": str(model.action_space)}
 
 
-def _check_spaces(model: PPO, trained: Mapping[str, str] | None, env: str) -> None:
+def check_spaces(model: PPO, trained: Mapping[str, str] | None, env: str) -> None:
     """Refuse environments other than the agent's; agents of before this was kept pass."""
     for name, space in _spaces(model).items():
         if trained is not None and space != trained.get(name):
@@ -195,7 +201,12 @@ def _find(folder: str | os.PathLike[str]) -> Path:
     return home
 
 
-def _read_settings(path: Path) -> dict[str, Any]:
+def read_settings(path: Path) -> dict[str, Any]:
+    """Read agent.json.
+
+    Raises:
+        ValueError: if it is missing, damaged or of another format.
+    """
     settings = read_json(path)
     if not isinstance(settings, dict) or settings.get("format") != FORMAT:
         raise ValueError(f"{path} is not of an agent of format {FORMAT}.")

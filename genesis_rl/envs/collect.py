@@ -225,7 +225,7 @@ def collect(config: CollectConfig, policy: Policy | None = None) -> dict[str, Re
 
     Raises:
         ValueError: if the environment cannot be made or recorded, or the folder is in use.
-        StoppedError: if SIGTERM came.
+        StoppedError: after SIGINT or SIGTERM.
     """
     if config.env is None:
         raise ValueError("env is None; wanted the id of an environment.")

@@ -1,7 +1,6 @@
 """Practising in dreams against practising in reality with as many real steps, over seeds."""
 
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +29,7 @@ Record = dict[str, Any]
 def compare(config: DreamConfig, report: Callable[[str], None]) -> dict[str, Any]:
     """Do what is missing of the runs, score their last agents, and write table and curves.
 
-    A run in dreams that was stopped goes on; one in reality starts over.
+    A run that was stopped resumes from its last checkpoint.
 
     Args:
         config: with seeds.
@@ -42,7 +41,7 @@ def compare(config: DreamConfig, report: Callable[[str], None]) -> dict[str, Any
     Raises:
         ValueError: if a run cannot start, or the folder holds one of other settings.
         TrainingError: if a run fails.
-        StoppedError: if SIGTERM came.
+        StoppedError: after SIGINT or SIGTERM.
     """
     records = []
     for seed in config.seeds:
@@ -76,7 +75,7 @@ def _dream(config: DreamConfig) -> Record:
         return kept
     trainer.run()
     if trainer.stopped:
-        raise StoppedError(f"stopped in {config.out}")
+        raise StoppedError(f"stopped in {config.out}", trainer.stop_status)
     figures = trainer.figures["last"]
     return _write(
         path,
@@ -101,11 +100,10 @@ def _practise_really(agent: AgentConfig, config: DreamConfig, *, first: bool) ->
                 f"{agent.out} holds a run of other settings; wanted the same, or another out."
             )
         return kept
-    shutil.rmtree(agent.out, ignore_errors=True)
-    trainer = AgentTrainer(agent)
+    trainer = AgentTrainer(agent, resume=True)
     trainer.run()
     if trainer.stopped:
-        raise StoppedError(f"stopped in {agent.out}")
+        raise StoppedError(f"stopped in {agent.out}", trainer.stop_status)
     return _write(
         path,
         {
