@@ -1,9 +1,11 @@
 """A long-running program's process: to stop in order, to keep its memory, what it runs on."""
 
 import ctypes
+import multiprocessing
 import platform
 import signal
 import sys
+import time
 from collections.abc import Callable
 from functools import lru_cache, wraps
 from pathlib import Path
@@ -14,6 +16,7 @@ import torch
 
 #: Exit statuses of a process that SIGINT (Ctrl-C) or SIGTERM ended.
 INTERRUPTED, TERMINATED = 130, 143
+_REPEAT_SECONDS = 0.5
 _CPUINFO = Path("/proc/cpuinfo")
 _Arguments = ParamSpec("_Arguments")
 
@@ -33,8 +36,9 @@ class StoppedError(Exception):
 class StopSignal:
     """Turns SIGINT and SIGTERM into a flag that a loop polls, within a ``with`` block.
 
-    A second SIGINT raises KeyboardInterrupt, so that a second Ctrl-C ends the process at once.
-    Works in the main thread only, as all signal handlers do.
+    A second SIGINT raises KeyboardInterrupt, so that a second Ctrl-C ends the process at once; one
+    that follows within half a second is the first one again, as ``timeout`` and process groups
+    send it. Works in the main thread only, as all signal handlers do.
 
     Attributes:
         signum: the signal received; None before one is.
@@ -42,6 +46,7 @@ class StopSignal:
 
     def __init__(self) -> None:
         self.signum: int | None = None
+        self._received_at = 0.0
         self._before: dict[int, Any] = {}
 
     @property
@@ -72,8 +77,20 @@ class StopSignal:
 
     def _note(self, signum: int, _frame: FrameType | None) -> None:
         if signum == self.signum == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.signum = signum
+            if time.monotonic() - self._received_at >= _REPEAT_SECONDS:
+                raise KeyboardInterrupt
+            return
+        self.signum, self._received_at = signum, time.monotonic()
+
+
+def ignore_interrupts() -> None:
+    """Ignore SIGINT in a worker process, which lives no longer than the main process.
+
+    A terminal sends Ctrl-C to all of a program's processes, and the main process ends the others.
+    Does nothing in a process that is no worker (``daemon``).
+    """
+    if multiprocessing.current_process().daemon:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def report_stop(

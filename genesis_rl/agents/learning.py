@@ -17,7 +17,7 @@ from tqdm import tqdm
 from genesis_rl.agents.bundle import SETTINGS, read_settings, save_agent
 from genesis_rl.agents.config import MACHINE, AgentConfig, check_same_settings
 from genesis_rl.agents.encoders import load_encoder, make_encoder
-from genesis_rl.agents.resume import find_checkpoint, restore, training_state
+from genesis_rl.agents.resume import DREAM, find_checkpoint, restore, training_state
 from genesis_rl.agents.same_stack import check_same_stack
 from genesis_rl.agents.stack import (
     build_ppo,
@@ -109,6 +109,11 @@ class AgentTrainer:
     def _find_checkpoint(self, resume: bool) -> Path | None:
         """Return the checkpoint to resume from; None to start at step 0."""
         home = find_checkpoint(self.config.out, resume=resume)
+        if (self.config.out / DREAM).exists():
+            raise ValueError(
+                f"out must be a new folder or a run of agents/train.py, got {self.config.out}, "
+                "which contains a run of agents/dream.py; choose another."
+            )
         if home is not None:
             stored = read_settings(home / SETTINGS)["config"]
             check_same_settings(self.config, stored, self.config.out, ignore=_SCHEDULE)

@@ -22,6 +22,8 @@ from genesis_rl.agents.bundle import (
 from genesis_rl.training import folder
 from genesis_rl.training.folder import STATE, read_state
 
+#: Settings of a run of agents/dream.py, in its folder.
+DREAM = "dream.json"
 _EPISODE = ("r", "l", "t")
 
 

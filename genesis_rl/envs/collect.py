@@ -20,7 +20,7 @@ from genesis_rl.envs.make import check_wrappers, make_env, parse_options
 from genesis_rl.envs.recorder import Recorded, Recorder, Shot, check_form, recording, take_shot
 from genesis_rl.envs.rendering import RenderedObs
 from genesis_rl.frames import LAYOUTS, Layout, Preprocessing, Resize
-from genesis_rl.process import versions
+from genesis_rl.process import ignore_interrupts, versions
 
 Vec = Literal["subproc", "dummy"]
 # What has no meaning for frames from elsewhere.
@@ -151,6 +151,7 @@ class ShotMaker:
         """
         if multiprocessing.parent_process() is not None:
             cv2.setNumThreads(1)
+            ignore_interrupts()
         config = self.config
         assert config.env is not None  # noqa: S101
         if not config.render:

@@ -107,7 +107,8 @@ def test_a_longer_run_goes_on(half: AgentTrainer, tmp_path: Path) -> None:
 
 
 def test_resuming_is_repeatable_and_sees_new_episodes(half: AgentTrainer, tmp_path: Path) -> None:
-    states, starts = [], []
+    states: list[Any] = []
+    starts: list[Any] = []
     for name in ("a", "b"):
         config = copy(half, tmp_path / name, total_steps=6 * STEPS)
         trainer = AgentTrainer(config, resume=True)
@@ -201,7 +202,9 @@ def test_damaged_state_is_refused(half: AgentTrainer, tmp_path: Path) -> None:
             AgentTrainer(config, resume=True)
 
 
-@pytest.mark.parametrize("marker", ["train.json", "last/config.json", "best/config.json"])
+@pytest.mark.parametrize(
+    "marker", ["train.json", "last/config.json", "best/config.json", "dream.json"]
+)
 @pytest.mark.parametrize("resume", [False, True])
 def test_runs_of_other_programs_are_refused(marker: str, resume: bool, tmp_path: Path) -> None:
     (tmp_path / marker).parent.mkdir(exist_ok=True)

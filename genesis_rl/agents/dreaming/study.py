@@ -13,9 +13,10 @@ from genesis_rl.agents.bundle import SETTINGS
 from genesis_rl.agents.comparison.summary import show_success, success_cell
 from genesis_rl.agents.config import AgentConfig, EvaluationConfig
 from genesis_rl.agents.dreaming.config import DreamConfig
-from genesis_rl.agents.dreaming.trainer import DREAM, DreamTrainer
+from genesis_rl.agents.dreaming.trainer import DreamTrainer
 from genesis_rl.agents.evaluation import evaluate_agent
 from genesis_rl.agents.learning import AgentTrainer
+from genesis_rl.agents.resume import DREAM
 from genesis_rl.files import new_file
 from genesis_rl.process import StoppedError
 from genesis_rl.visualize import curves

@@ -14,12 +14,11 @@ from genesis_rl.agents.dreaming.config import DreamConfig
 from genesis_rl.agents.dreaming.dreams import Source, check_actions
 from genesis_rl.agents.dreaming.rounds import go_round
 from genesis_rl.agents.learning import AgentTrainer
-from genesis_rl.agents.resume import find_checkpoint
+from genesis_rl.agents.resume import DREAM, find_checkpoint
 from genesis_rl.files import new_file, read_json
 from genesis_rl.perception import SlotEncoder
 from genesis_rl.process import StoppedError
 
-DREAM = "dream.json"
 # Settings that may change when a run is resumed.
 _ASIDE = (*MACHINE, "iterate", "collect_steps", "fit_steps", "seeds", "episodes", "summary")
 
