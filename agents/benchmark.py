@@ -14,9 +14,11 @@ import tyro
 
 from genesis_rl.agents.benchmark import SpeedConfig, measure
 from genesis_rl.files import write_json
+from genesis_rl.process import report_stop
 from genesis_rl.text_tables import as_text
 
 
+@report_stop("benchmark.py")
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and report; return the exit status."""
     try:

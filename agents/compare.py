@@ -6,9 +6,9 @@
     python agents/compare.py --obs pixels --also runs/compare --out runs/pixels
 
 The grid is task x obs x seed. The same command goes on where it was stopped: runs that ended are
-kept, others start over. Each run leaves run.json in its folder; the summary (comparison.json) holds
-success rates as interquartile means with bootstrap intervals, with learning curves over steps and
-over time beside it. All settings of agents/train.py stand behind --agent.
+kept, others resume from their last checkpoint. Each run leaves run.json in its folder; the summary
+(comparison.json) holds success rates as interquartile means with bootstrap intervals, with learning
+curves over steps and over time beside it. All settings of agents/train.py stand behind --agent.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from genesis_rl.agents.comparison import (
 )
 from genesis_rl.agents.config import PRESETS, preset_flags
 from genesis_rl.agents.learning import TrainingError
-from genesis_rl.process import TERMINATED, StoppedError
+from genesis_rl.process import report_stop
 from genesis_rl.text_tables import as_text
 
 
@@ -39,6 +39,7 @@ def parse(argv: Sequence[str] | None) -> CompareConfig:
     return tyro.cli(CompareConfig, args=flags, description=description)
 
 
+@report_stop("compare.py", "the same command resumes")
 def main(argv: Sequence[str] | None = None) -> int:
     """Compare; return the exit status."""
     try:
@@ -50,9 +51,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TrainingError as error:
         print(f"compare.py: {error}", file=sys.stderr)
         return 1
-    except StoppedError as error:
-        print(f"compare.py: {error}", file=sys.stderr)
-        return TERMINATED
     except (ValueError, TypeError, OSError) as error:
         print(f"compare.py: {error}", file=sys.stderr)
         return 2

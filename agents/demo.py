@@ -13,9 +13,10 @@ from collections.abc import Sequence
 import tyro
 
 from genesis_rl.agents.demo import DemoConfig, run
-from genesis_rl.process import TERMINATED, StoppedError
+from genesis_rl.process import report_stop
 
 
+@report_stop("demo.py")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demonstration; return the exit status."""
     try:
@@ -23,9 +24,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"demo.py: {error}", file=sys.stderr)
         return 2
-    except StoppedError as error:
-        print(f"demo.py: {error}", file=sys.stderr)
-        return TERMINATED
     print(f"The report: {report.resolve()}")
     return 0
 

@@ -19,7 +19,7 @@ import tyro
 
 from genesis_rl.agents.dreaming import DreamConfig, DreamTrainer, compare
 from genesis_rl.agents.learning import TrainingError
-from genesis_rl.process import TERMINATED, StoppedError
+from genesis_rl.process import StoppedError, report_stop
 from genesis_rl.text_tables import as_text
 from genesis_rl.training import NonFiniteError
 
@@ -30,7 +30,7 @@ def practise(config: DreamConfig) -> None:
     figures = trainer.run()
     steps = f"{trainer.model.num_timesteps} steps in dreams, {trainer.real_steps} in reality"
     if trainer.stopped:
-        raise StoppedError(f"stopped after {steps}")
+        raise StoppedError(f"stopped after {steps}", trainer.stop_status)
     best = ", ".join(f"{name} {value:.6g}" for name, value in figures.items())
     print(f"{config.out}: {steps}; best: {best}")
 
@@ -41,6 +41,7 @@ def contend(config: DreamConfig) -> None:
     print(as_text(summary["tables"]))
 
 
+@report_stop("dream.py", "the same command resumes")
 def main(argv: Sequence[str] | None = None) -> int:
     """Train; return the exit status."""
     try:
@@ -49,9 +50,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (TrainingError, NonFiniteError) as error:
         print(f"dream.py: {error}", file=sys.stderr)
         return 1
-    except StoppedError as error:
-        print(f"dream.py: {error}", file=sys.stderr)
-        return TERMINATED
     except (ValueError, TypeError, OSError) as error:
         print(f"dream.py: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -14,8 +14,10 @@ import tyro
 
 from genesis_rl.agents.config import EvaluationConfig
 from genesis_rl.agents.evaluation import Scores, evaluate_agent
+from genesis_rl.process import report_stop
 
 
+@report_stop("evaluate.py")
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate; return the exit status."""
     try:

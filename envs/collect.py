@@ -18,7 +18,7 @@ import genesis_rl  # noqa: F401 (registers the environment ids)
 from genesis_rl.envs.collect import CollectConfig, collect
 from genesis_rl.envs.minari_data import check_new, collect_minari, write_minari
 from genesis_rl.envs.recorder import Recorded
-from genesis_rl.process import TERMINATED, StoppedError
+from genesis_rl.process import report_stop
 
 
 def record_all(config: CollectConfig) -> dict[str, Recorded]:
@@ -43,6 +43,7 @@ def record(config: CollectConfig) -> dict[str, Recorded]:
     return collect(config)
 
 
+@report_stop("collect.py", "nothing was written")
 def main(argv: Sequence[str] | None = None) -> int:
     """Record; return the exit status."""
     try:
@@ -55,9 +56,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, OSError) as error:
         print(f"collect.py: {error}", file=sys.stderr)
         return 2
-    except StoppedError:
-        print("collect.py: stopped, nothing was written", file=sys.stderr)
-        return TERMINATED
     return 0
 
 

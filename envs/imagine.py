@@ -18,6 +18,7 @@ import genesis_rl  # noqa: F401 (registers the environment ids)
 from genesis_rl.envs.imagination_speed import dream_speeds
 from genesis_rl.envs.imagine import ImagineConfig, film
 from genesis_rl.envs.watch import present
+from genesis_rl.process import report_stop
 
 
 def report_speed(config: ImagineConfig) -> None:
@@ -37,6 +38,7 @@ def report_speed(config: ImagineConfig) -> None:
         print(f"{speed.num_envs:>12,}{speed.dream:>15,.0f}{real}")
 
 
+@report_stop("imagine.py")
 def main(argv: Sequence[str] | None = None) -> int:
     """Watch; return the exit status."""
     try:

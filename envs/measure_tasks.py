@@ -13,6 +13,7 @@ import genesis_rl  # noqa: F401 (registers the environment ids)
 from genesis_rl.agents.evaluation import wilson_interval
 from genesis_rl.envs.measure import TasksConfig, measure
 from genesis_rl.envs.watch import read_options
+from genesis_rl.process import report_stop
 
 
 def rate(successes: int, episodes: int) -> str:
@@ -21,6 +22,7 @@ def rate(successes: int, episodes: int) -> str:
     return f"{successes / episodes:.3f} ({low:.3f} to {high:.3f})"
 
 
+@report_stop("measure_tasks.py")
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure; return the exit status."""
     try:

@@ -15,16 +15,15 @@ from collections.abc import Sequence
 
 import tyro
 
+from genesis_rl.process import report_stop
 from genesis_rl.towers import require_gl
 from genesis_rl.towers.plan import RenderConfig
 from genesis_rl.towers.record import record_packs
 from genesis_rl.towers.simulation import Agreement
 from genesis_rl.towers.tree import record_tree
 
-# What a process ended by Ctrl-C returns.
-_INTERRUPTED = 130
 
-
+@report_stop("render_shapestacks.py", "the same command resumes")
 def main(argv: Sequence[str] | None = None) -> int:
     """Render and report; return the exit status."""
     try:
@@ -34,9 +33,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, RuntimeError) as error:
         print(f"render_shapestacks.py: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("render_shapestacks.py: interrupted; the same command goes on", file=sys.stderr)
-        return _INTERRUPTED
     for violation, (agreeing, towers) in agreement.items():
         print(f"  {violation:24}{agreeing:6} of {towers} as simulated")
     return 0

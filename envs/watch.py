@@ -18,8 +18,10 @@ from genesis_rl.envs.watch import (
     random_frames,
     read_options,
 )
+from genesis_rl.process import report_stop
 
 
+@report_stop("watch.py")
 def main(argv: Sequence[str] | None = None) -> int:
     """Watch; return the exit status."""
     try:

@@ -1,40 +1,68 @@
 """A long-running program's process: to stop in order, to keep its memory, what it runs on."""
 
 import ctypes
+import multiprocessing
 import platform
 import signal
-from functools import lru_cache
+import sys
+import time
+from collections.abc import Callable
+from functools import lru_cache, wraps
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Any, ParamSpec, Self
 
 import torch
 
-#: What a process ended by SIGTERM returns.
-TERMINATED = 143
+#: Exit statuses of a process that SIGINT (Ctrl-C) or SIGTERM ended.
+INTERRUPTED, TERMINATED = 130, 143
+_REPEAT_SECONDS = 0.5
 _CPUINFO = Path("/proc/cpuinfo")
+_Arguments = ParamSpec("_Arguments")
 
 
 class StoppedError(Exception):
-    """SIGTERM ended what was under way."""
+    """SIGINT or SIGTERM ended the work; what could be saved is saved.
+
+    Attributes:
+        status: the exit status of the process, `INTERRUPTED` or `TERMINATED`.
+    """
+
+    def __init__(self, message: str = "", status: int = TERMINATED) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class StopSignal:
-    """Turns SIGTERM into a wish that a loop can look at, for the length of a ``with`` block.
+    """Turns SIGINT and SIGTERM into a flag that a loop polls, within a ``with`` block.
 
-    Works in the main thread only, as all signal handlers do.
+    A second SIGINT raises KeyboardInterrupt, so that a second Ctrl-C ends the process at once; one
+    that follows within half a second is the first one again, as ``timeout`` and process groups
+    send it. Works in the main thread only, as all signal handlers do.
 
     Attributes:
-        received: whether SIGTERM has come.
+        signum: the signal received; None before one is.
     """
 
     def __init__(self) -> None:
-        self.received = False
-        self._before: Any = None
+        self.signum: int | None = None
+        self._received_at = 0.0
+        self._before: dict[int, Any] = {}
+
+    @property
+    def received(self) -> bool:
+        """Whether a signal has been received."""
+        return self.signum is not None
+
+    @property
+    def status(self) -> int:
+        """The exit status of a process that stopped: 130 after SIGINT, otherwise 143."""
+        return INTERRUPTED if self.signum == signal.SIGINT else TERMINATED
 
     def __enter__(self) -> Self:
-        """Take over the signal."""
-        self._before = signal.signal(signal.SIGTERM, self._note)
+        """Install the handler."""
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            self._before[signum] = signal.signal(signum, self._note)
         return self
 
     def __exit__(
@@ -43,11 +71,55 @@ class StopSignal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Give the signal back."""
-        signal.signal(signal.SIGTERM, self._before)
+        """Restore the previous handlers."""
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
 
-    def _note(self, _signal: int, _frame: FrameType | None) -> None:
-        self.received = True
+    def _note(self, signum: int, _frame: FrameType | None) -> None:
+        if signum == self.signum == signal.SIGINT:
+            if time.monotonic() - self._received_at >= _REPEAT_SECONDS:
+                raise KeyboardInterrupt
+            return
+        self.signum, self._received_at = signum, time.monotonic()
+
+
+def ignore_interrupts() -> None:
+    """Ignore SIGINT in a worker process, which lives no longer than the main process.
+
+    A terminal sends Ctrl-C to all of a program's processes, and the main process ends the others.
+    Does nothing in a process that is no worker (``daemon``).
+    """
+    if multiprocessing.current_process().daemon:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def report_stop(
+    program: str, advice: str = ""
+) -> Callable[[Callable[_Arguments, int]], Callable[_Arguments, int]]:
+    """Decorate a program's ``main``: report a stop in one line instead of a traceback.
+
+    The decorated function returns 130 after SIGINT and 143 after SIGTERM.
+
+    Args:
+        program: its name, for the message.
+        advice: what to do next after an interrupt outside of any `StopSignal`.
+    """
+
+    def decorate(main: Callable[_Arguments, int]) -> Callable[_Arguments, int]:
+        @wraps(main)
+        def wrapped(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> int:
+            try:
+                return main(*args, **kwargs)
+            except StoppedError as error:
+                text, status = str(error), error.status
+            except KeyboardInterrupt:
+                text, status = f"interrupted{advice and f'; {advice}'}", INTERRUPTED
+            sys.stderr.write(f"{program}: {text}\n")
+            return status
+
+        return wrapped
+
+    return decorate
 
 
 @lru_cache(maxsize=1)

@@ -15,11 +15,10 @@ from collections.abc import Sequence
 import tyro
 
 from genesis_rl.data.originals import READERS, ConvertConfig, convert_splits
-
-# What a process ended by Ctrl-C returns.
-_INTERRUPTED = 130
+from genesis_rl.process import report_stop
 
 
+@report_stop("convert.py", "the same command resumes")
 def main(argv: Sequence[str] | None = None) -> int:
     """Convert and report; return the exit status."""
     try:
@@ -30,9 +29,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, OSError) as error:
         print(f"convert.py: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("convert.py: interrupted; the same command goes on", file=sys.stderr)
-        return _INTERRUPTED
     for pack in packs.values():
         damaged = pack.meta["damaged"]
         left_out = f", damaged records left out: {damaged}" if damaged else ""

@@ -16,9 +16,11 @@ from typing import Any
 import tyro
 
 from genesis_rl.distillation import DistillConfig, distill
+from genesis_rl.process import report_stop
 from genesis_rl.training.program import run_and_report
 
 
+@report_stop("distill.py", "add --resume to resume")
 def main(argv: Sequence[str] | None = None) -> int:
     """Train and report; return the exit status."""
 

@@ -15,8 +15,10 @@ import tyro
 
 from genesis_rl.doctor import DoctorConfig, examine
 from genesis_rl.files import json_text
+from genesis_rl.process import report_stop
 
 
+@report_stop("doctor.py")
 def main(argv: Sequence[str] | None = None) -> int:
     """Examine a run; return the exit status."""
     try:

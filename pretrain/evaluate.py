@@ -16,11 +16,13 @@ import tyro
 from rich.console import Console
 
 from genesis_rl.evaluation import EvaluateConfig, evaluate, tables
+from genesis_rl.process import report_stop
 
 # Rows are wider than the terminal that a pipe is taken for.
 _PIPE_WIDTH = 160
 
 
+@report_stop("evaluate.py")
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate and report; return the exit status."""
     try:

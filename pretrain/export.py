@@ -15,8 +15,10 @@ from collections.abc import Sequence
 import tyro
 
 from genesis_rl.export import ExportConfig, ParityError, export
+from genesis_rl.process import report_stop
 
 
+@report_stop("export.py")
 def main(argv: Sequence[str] | None = None) -> int:
     """Export; return the exit status."""
     try:

@@ -25,6 +25,7 @@ from genesis_rl.data.generated import (
     write_split,
 )
 from genesis_rl.data.originals import parse_options
+from genesis_rl.process import report_stop
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class GenerateConfig:
                 raise ValueError(f"{name} is {value}; wanted at least 1.")
 
 
+@report_stop("generate.py", "the same command resumes")
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw, or join; return the exit status."""
     try:

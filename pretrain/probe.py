@@ -18,12 +18,13 @@ import tyro
 from rich.console import Console
 
 from genesis_rl.probes import ProbeConfig, probe, table
-from genesis_rl.process import keep_freed_memory
+from genesis_rl.process import keep_freed_memory, report_stop
 
 # Rows are wider than the terminal that a pipe is taken for.
 _PIPE_WIDTH = 240
 
 
+@report_stop("probe.py")
 def main(argv: Sequence[str] | None = None) -> int:
     """Probe and report; return the exit status."""
     try:

@@ -16,6 +16,7 @@ from pathlib import Path
 import tyro
 
 from genesis_rl.evaluation import format_score
+from genesis_rl.process import report_stop
 from genesis_rl.reproduction import claims, largest_difference, measure
 from genesis_rl.results import TOLERANCE
 
@@ -38,6 +39,7 @@ class ReproduceConfig:
     """auto, cpu or cuda"""
 
 
+@report_stop("reproduce.py")
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and compare; return the exit status."""
     config = tyro.cli(ReproduceConfig, args=argv, description=__doc__)

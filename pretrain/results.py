@@ -13,6 +13,7 @@ from pathlib import Path
 
 import tyro
 
+from genesis_rl.process import report_stop
 from genesis_rl.results import page, write_page
 
 
@@ -28,6 +29,7 @@ class ResultsConfig:
     """only see whether the page is up to date; exit status 1 if not"""
 
 
+@report_stop("results.py")
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the page; return the exit status."""
     config = tyro.cli(ResultsConfig, args=argv, description=__doc__)

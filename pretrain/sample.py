@@ -14,8 +14,10 @@ from collections.abc import Sequence
 import tyro
 
 from genesis_rl.figures import FIGURES, SampleConfig, draw
+from genesis_rl.process import report_stop
 
 
+@report_stop("sample.py")
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw; return the exit status."""
     names = "\n".join(f"  {name}: {figure.title}" for name, figure in FIGURES.items())

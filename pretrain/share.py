@@ -12,9 +12,11 @@ from collections.abc import Sequence
 
 import tyro
 
+from genesis_rl.process import report_stop
 from genesis_rl.sharing import ShareConfig, share
 
 
+@report_stop("share.py")
 def main(argv: Sequence[str] | None = None) -> int:
     """Share a run; return the exit status."""
     try:

@@ -22,7 +22,7 @@ import tyro
 from genesis_rl.data import DATASETS
 from genesis_rl.models import MODELS
 from genesis_rl.presets import PRESETS, preset_config
-from genesis_rl.process import TERMINATED
+from genesis_rl.process import report_stop
 from genesis_rl.training import LostProcessError, NonFiniteError, PretrainConfig, Trainer
 from genesis_rl.training.stages import join_stages
 
@@ -89,6 +89,7 @@ def split_stage_flags(flags: Sequence[str]) -> tuple[list[str], dict[int, list[s
     return rest, of_stage
 
 
+@report_stop("train.py")
 def main(argv: Sequence[str] | None = None) -> int:
     """Train; return the exit status."""
     try:
@@ -119,7 +120,7 @@ def train(config: PretrainConfig) -> int:
         return 1
     if trainer.stopped:
         print(f"stopped at step {trainer.step}; go on with --resume", file=sys.stderr)
-        return TERMINATED
+        return trainer.stop_status
     if trainer.main:
         figures = ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
         print(f"{trainer.config.out}: step {trainer.step}, {figures}")

@@ -17,12 +17,13 @@ from collections.abc import Sequence
 import torch
 import tyro
 
-from genesis_rl.process import keep_freed_memory
+from genesis_rl.process import keep_freed_memory, report_stop
 from genesis_rl.training.program import run_and_report
 from genesis_rl.world_model.config import WorldTrainConfig
 from genesis_rl.world_model.program import train_world_model
 
 
+@report_stop("train_world_model.py", "add --resume to resume")
 def main(argv: Sequence[str] | None = None) -> int:
     """Train and report; return the exit status."""
     config = tyro.cli(WorldTrainConfig, args=argv, description=__doc__)

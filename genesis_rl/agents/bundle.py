@@ -3,17 +3,18 @@
 The folder holds agent.json (settings, versions, the encoder's fingerprint, scores),
 policy.safetensors (the policy's weights) and, where the agent sees through one, encoder/ (a copy of
 the pretrained model). Nothing in it is pickled: the environments, the encoder and the policy are
-built anew from the settings. The optimiser's state is not kept.
+built anew from the settings. The agent that a training resumes from has training.pt beside these:
+the optimiser's state and other plain data (see `genesis_rl.agents.resume`).
 """
 
 import json
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import wraps
+from functools import partial
 from pathlib import Path
-from typing import Any, Concatenate, Literal, NamedTuple, ParamSpec
+from typing import Any, Literal, NamedTuple
 
 import gymnasium
 import stable_baselines3
@@ -39,9 +40,7 @@ from genesis_rl.envs.make import check_imports
 from genesis_rl.envs.slot_obs import InfoKey
 from genesis_rl.files import current_folder, new_folder, read_folder, read_json, write_json
 from genesis_rl.process import hardware
-
-_P = ParamSpec("_P")
-_Loader = Callable[Concatenate[str | os.PathLike[str], _P], "Agent"]
+from genesis_rl.training.folder import STATE
 
 FORMAT = 1
 SETTINGS, POLICY, ENCODER = "agent.json", "policy.safetensors", "encoder"
@@ -76,6 +75,7 @@ def save_agent(
     encoder: Pretrained | None,
     *,
     metrics: Mapping[str, Any] | None = None,
+    state: Mapping[str, Any] | None = None,
 ) -> None:
     """Write an agent's folder, all of it or nothing.
 
@@ -85,6 +85,7 @@ def save_agent(
         config: its settings.
         encoder: the model whose slots it acts on; None where it sees without.
         metrics: JSON data on how good it is.
+        state: the training state, tensors and plain data, of an agent that a training resumes from.
     """
     settings = {
         "format": FORMAT,
@@ -107,24 +108,11 @@ def save_agent(
                 preprocessing=encoder.preprocessing,
                 extra=encoder.metadata,
             )
+        if state is not None:
+            torch.save(dict(state), temporary / STATE)
         write_json(temporary / SETTINGS, settings)
 
 
-def _reading(load: _Loader[_P]) -> _Loader[_P]:
-    """Load again when a training replaced the folder meanwhile."""
-
-    @wraps(load)
-    def reader(folder: str | os.PathLike[str], *args: _P.args, **options: _P.kwargs) -> Agent:
-        return read_folder(
-            _find(folder),
-            lambda home: load(home, *args, **options),
-            discard=lambda agent: agent.venv.close(),
-        )
-
-    return reader
-
-
-@_reading
 def load_agent(
     folder: str | os.PathLike[str],
     *,
@@ -158,8 +146,32 @@ def load_agent(
         ValueError: if a file is missing, damaged, edited or of another agent, if the environment
             cannot be made, or if it needs ``trust_remote_code``; names what would be imported.
     """
-    home = _find(folder)
-    metadata = _read_settings(home / SETTINGS)
+    load = partial(
+        _load,
+        num_envs=num_envs,
+        vec=vec,
+        device=device,
+        encoder_device=encoder_device,
+        env_options=env_options,
+        info_keys=info_keys,
+        trust_remote_code=trust_remote_code,
+    )
+    return read_folder(_find(folder), load, discard=lambda agent: agent.venv.close())
+
+
+def _load(
+    home: Path,
+    *,
+    num_envs: int,
+    vec: Literal["subproc", "dummy"],
+    device: str,
+    encoder_device: str,
+    env_options: Mapping[str, Any] | None,
+    info_keys: tuple[InfoKey, ...],
+    trust_remote_code: bool,
+) -> Agent:
+    """Load an agent from its own folder; see `load_agent`."""
+    metadata = read_settings(home / SETTINGS)
     saved = AgentConfig.from_json(metadata["config"])
     config = replace(saved, num_envs=num_envs, vec=vec, encoder_device=encoder_device)
     if not trust_remote_code:
@@ -187,7 +199,7 @@ def load_agent(
             if saved.finetune:  # its weights are among the policy's
                 start = load_pretrained(home / ENCODER, device="cpu").model
             model = build_ppo(config, venv, device, model=start)
-        _check_spaces(model, metadata.get("spaces"), saved.env)
+        check_spaces(model, metadata.get("spaces"), saved.env)
         load_policy(model, home)
         _check_unedited(metadata, home)
     except BaseException:
@@ -200,7 +212,7 @@ def _spaces(model: PPO) -> dict[str, str]:
     return {"observations": str(model.observation_space), "actions": str(model.action_space)}
 
 
-def _check_spaces(model: PPO, trained: Any, env: str) -> None:
+def check_spaces(model: PPO, trained: Any, env: str) -> None:
     """Refuse environments other than the agent's; agents of before this was kept pass."""
     if not isinstance(trained, dict | None):
         raise ValueError(f"{SETTINGS} must have an object under spaces, got {trained!r}.")
@@ -255,7 +267,12 @@ def _find(folder: str | os.PathLike[str]) -> Path:
     return home
 
 
-def _read_settings(path: Path) -> dict[str, Any]:
+def read_settings(path: Path) -> dict[str, Any]:
+    """Read agent.json.
+
+    Raises:
+        ValueError: if it is missing, damaged or of another format.
+    """
     settings = read_json(path)
     if not isinstance(settings, dict) or settings.get("format") != FORMAT:
         raise ValueError(f"{path} is not of an agent of format {FORMAT}.")

@@ -23,7 +23,7 @@ def collect_with_agent(config: CollectConfig) -> dict[str, Recorded]:
 
     Raises:
         ValueError: if there is no agent, its environment cannot be made, or the folder is in use.
-        StoppedError: if SIGTERM came.
+        StoppedError: after SIGINT or SIGTERM.
     """
     agent = load_agent(
         str(config.agent),

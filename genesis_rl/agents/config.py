@@ -2,7 +2,8 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self, cast, get_args, get_type_hints
 
@@ -248,6 +249,13 @@ class AgentConfig:
         """The environment's options."""
         return parse_options(self.env_options)
 
+    @property
+    def agent(self) -> "AgentConfig":
+        """The settings of the agent alone, without those that a subclass adds."""
+        return AgentConfig(
+            **{field.name: getattr(self, field.name) for field in fields(AgentConfig)}
+        )
+
     def to_json(self) -> dict[str, Any]:
         """The settings as JSON data."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self), default=str))
@@ -271,6 +279,56 @@ class AgentConfig:
             return cls(**values)
         except (TypeError, AttributeError) as error:
             raise ValueError(f"config does not fit this version: {error}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(AgentConfig):
+    """Settings of agents/train.py."""
+
+    resume: bool = False
+    """resume the run in out from its last checkpoint: policy, optimiser, step, log, best evaluation
+    and elapsed time, which max-minutes limits over all sessions; start at step 0 where nothing was
+    saved yet. What followed the checkpoint, and a rollout under way, is lost. Environments start
+    new episodes, and random numbers are drawn anew by seed and step: resuming from one checkpoint
+    repeats bit by bit, but is not equal to a run without interruption"""
+
+
+#: Settings of the machine and of reports, which change nothing of what is learned.
+MACHINE = ("out", "device", "encoder_device", "threads", "vec", "tensorboard", "wandb", "progress")
+
+
+def check_same_settings(
+    config: AgentConfig, stored: Mapping[str, Any], where: Path, *, ignore: Collection[str]
+) -> None:
+    """Check that a run in a folder has the settings that it is to be resumed with.
+
+    Args:
+        config: the settings.
+        stored: the run's, as of `AgentConfig.to_json`; those that an earlier version did not have
+            are at their defaults.
+        where: the folder, for the message.
+        ignore: names of settings that may differ.
+
+    Raises:
+        ValueError: naming the settings that differ.
+    """
+    mine, theirs = (_flat(c.to_json()) for c in (config, type(config).from_json(stored)))
+    told = ", ".join(
+        f"{name} {theirs[name]} (now {mine[name]})"
+        for name in mine
+        if name not in ignore and mine[name] != theirs[name]
+    )
+    if told:
+        raise ValueError(f"{where} holds a run with {told}; wanted the same settings, another out.")
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Name nested settings by their path, as flags do: ``ppo.gamma``."""
+    flat = dict[str, Any]()
+    for name, value in settings.items():
+        nested = value if isinstance(value, dict) else {}
+        flat |= {f"{name}.{key}": entry for key, entry in nested.items()} or {name: value}
+    return flat
 
 
 def seeing(config: AgentConfig, obs: str) -> AgentConfig:

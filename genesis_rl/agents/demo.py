@@ -122,7 +122,7 @@ def run(config: DemoConfig) -> Path:
 
     Raises:
         ValueError: if a setting does not fit, or another process writes the folder.
-        StoppedError: if SIGTERM came.
+        StoppedError: after SIGINT or SIGTERM.
     """
     began = time.monotonic()
     _ = config.world  # an encoder that cannot be had is told of before anything is moved
@@ -139,7 +139,7 @@ def _run(config: DemoConfig, began: float) -> Path:
         trainer = Trainer(config.pretraining)
         trainer.run()
         if trainer.stopped:
-            raise StoppedError("stopped while learning to see")
+            raise StoppedError("stopped while learning to see", trainer.stop_status)
         pretraining = {
             "steps": trainer.step,
             "seconds": trainer.seconds,
@@ -150,7 +150,7 @@ def _run(config: DemoConfig, began: float) -> Path:
     started = time.monotonic()
     learner.run()
     if learner.stopped:
-        raise StoppedError("stopped while learning to act")
+        raise StoppedError("stopped while learning to act", learner.stop_status)
     acted = time.monotonic() - started
     acting = evaluate_agent(
         EvaluationConfig(config.out / "agent", episodes=config.episodes, threads=config.threads)

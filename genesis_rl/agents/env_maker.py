@@ -17,6 +17,7 @@ from genesis_rl.agents.frames import RenderInfo
 from genesis_rl.envs.frame_source import find_entry, find_frames, follow
 from genesis_rl.envs.make import make_env
 from genesis_rl.envs.rendering import RenderedObs
+from genesis_rl.process import ignore_interrupts
 
 _ACTIONS = (
     gym.spaces.Box,
@@ -70,6 +71,7 @@ class EnvMaker:
         config = self.config
         if multiprocessing.parent_process() is not None:
             torch.set_num_threads(1)
+            ignore_interrupts()
         env = self._make_stateful() if config.obs == "state" else self._make_seen()
         if not isinstance(env.action_space, _ACTIONS):
             raise ValueError(

@@ -36,7 +36,7 @@ def distill(config: DistillConfig) -> dict[str, Any]:
     Raises:
         ValueError: if teacher, data and settings do not fit each other or the run in the folder.
         NonFiniteError: if the training fails.
-        StoppedError: if SIGTERM came.
+        StoppedError: after SIGINT or SIGTERM.
     """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -59,7 +59,9 @@ def distill(config: DistillConfig) -> dict[str, Any]:
     trainer = DistillTrainer(config, student, encoder.model, fingerprint(model), packs)
     trainer.run()
     if trainer.stopped:
-        raise StoppedError(f"stopped at step {trainer.step}; go on with --resume")
+        raise StoppedError(
+            f"stopped at step {trainer.step}; go on with --resume", trainer.stop_status
+        )
     best = SlotEncoder(trainer.folder.best, device=device)
     held_out = packs["test"]
     seen = see(best.model, held_out, config.eval_images)

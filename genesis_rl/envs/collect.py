@@ -22,7 +22,7 @@ from genesis_rl.envs.recorder import Recorded, Recorder, Shot, check_form, recor
 from genesis_rl.envs.rendering import RenderedObs
 from genesis_rl.frames import LAYOUTS, Layout, Preprocessing, Resize
 from genesis_rl.limits import check_limits
-from genesis_rl.process import versions
+from genesis_rl.process import ignore_interrupts, versions
 
 Vec = Literal["subproc", "dummy"]
 # What has no meaning for frames from elsewhere.
@@ -162,6 +162,7 @@ class ShotMaker:
         """
         if multiprocessing.parent_process() is not None:
             cv2.setNumThreads(1)
+            ignore_interrupts()
         config = self.config
         assert config.env is not None  # noqa: S101
         if not config.render:
@@ -236,7 +237,7 @@ def collect(config: CollectConfig, policy: Policy | None = None) -> dict[str, Re
 
     Raises:
         ValueError: if the environment cannot be made or recorded, or the folder is in use.
-        StoppedError: if SIGTERM came.
+        StoppedError: after SIGINT or SIGTERM.
     """
     if config.env is None:
         raise ValueError("env is None; wanted the id of an environment.")

@@ -51,7 +51,7 @@ def collect_minari(config: CollectConfig) -> dict[str, Recorded]:
     Raises:
         ValueError: if there is no such data set, it holds no frames, an episode is incomplete, or
             the folder is in use.
-        StoppedError: if SIGTERM came.
+        StoppedError: after SIGINT or SIGTERM.
     """
     dataset_id = str(config.from_minari)
     place = _place(dataset_id)

@@ -182,11 +182,11 @@ class Recorder:
         """Add a step of an environment and the frame it led to; does nothing if no more is wanted.
 
         Raises:
-            StoppedError: if SIGTERM has come.
+            StoppedError: after SIGINT or SIGTERM.
             ValueError: if the shot is of another form than the first one.
         """
         if self._stop.received:
-            raise StoppedError
+            raise StoppedError("stopped, nothing was written", self._stop.status)
         if not self.left:
             return
         episode = self._open[env]

@@ -139,4 +139,5 @@ def _frame(env: gym.Env[Any, Any]) -> npt.NDArray[np.uint8]:
         raise ValueError(f"render() must give an (H, W, 3) frame, got {shape}")
     if frame.dtype.kind not in "iu":
         raise ValueError(f"render() must give integers in 0..255, got {frame.dtype}")
-    return as_nhwc_uint8(frame, layout="HWC")[0]
+    image: npt.NDArray[np.uint8] = as_nhwc_uint8(frame, layout="HWC")[0]
+    return image

@@ -48,6 +48,19 @@ def read_report(folder: Path) -> dict[str, Any]:
     return report
 
 
+def read_state(path: Path, device: torch.device) -> dict[str, Any]:
+    """Read a checkpoint's training state; nothing in the file is unpickled but plain data.
+
+    Raises:
+        ValueError: if the file is damaged.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise ValueError(f"{path} is damaged: {error}") from error
+    return state
+
+
 def without_machine(plain: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:
     """Settings as JSON data without what they say about the machine: ``paths`` keep their names."""
     kept = {name: value for name, value in plain.items() if name not in ("out", "cache")}
@@ -196,13 +209,7 @@ class TrainingFolder:
 
         def read(last: Path) -> dict[str, Any]:
             load_weights(model, last)
-            try:
-                state: dict[str, Any] = torch.load(
-                    last / STATE, map_location=device, weights_only=True
-                )
-            except Exception as error:  # torch raises many kinds for a damaged file
-                raise ValueError(f"{last / STATE} is damaged: {error}") from error
-            return state
+            return read_state(last / STATE, device)
 
         return read_folder(self.last, read)
 

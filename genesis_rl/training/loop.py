@@ -222,7 +222,7 @@ class Trainer(StepTrainer):
         self.accelerator.wait_for_everyone()
 
     def run(self) -> dict[str, float]:
-        """Train to the end, or until SIGTERM; see `StepTrainer.run`.
+        """Train to the end, or until SIGINT or SIGTERM; see `StepTrainer.run`.
 
         Raises:
             NonFiniteError: naming the step and the term.

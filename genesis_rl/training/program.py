@@ -4,7 +4,6 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from genesis_rl.process import TERMINATED, StoppedError
 from genesis_rl.text_tables import as_text
 from genesis_rl.training.steps import NonFiniteError
 
@@ -17,8 +16,10 @@ def run_and_report(name: str, train: Callable[[], dict[str, Any]]) -> int:
         train: gives the report: ``tables``, as `as_text` takes them, and ``settings`` with ``out``.
 
     Returns:
-        The exit status: 0; 2 for wrong settings; 1 for a training that failed; 143 for one that
-        SIGTERM ended.
+        The exit status: 0; 2 for wrong settings; 1 for a training that failed.
+
+    Raises:
+        StoppedError: after SIGINT or SIGTERM.
     """
     status, text = 0, ""
     try:
@@ -28,7 +29,5 @@ def run_and_report(name: str, train: Callable[[], dict[str, Any]]) -> int:
         status, text = 2, f"{name}: {' '.join(str(error).split())}"
     except NonFiniteError as error:
         status, text = 1, f"{name}: {error}"
-    except StoppedError as error:
-        status, text = TERMINATED, str(error)
     print(text, file=sys.stderr if status else sys.stdout)
     return status

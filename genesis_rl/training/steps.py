@@ -191,7 +191,7 @@ class StepTrainer(ABC):
     # ---- the loop ------------------------------------------------------------------------------
 
     def run(self) -> dict[str, float]:
-        """Train to the end, or until SIGTERM, which saves and leaves.
+        """Train to the end, or until SIGINT or SIGTERM, which saves and leaves.
 
         Returns:
             The last validation's figures; empty if stopped before one.
@@ -229,8 +229,13 @@ class StepTrainer(ABC):
 
     @property
     def stopped(self) -> bool:
-        """Whether SIGTERM ended the run early."""
+        """Whether SIGINT or SIGTERM ended the run early."""
         return self._stopping and not self._finished()
+
+    @property
+    def stop_status(self) -> int:
+        """The exit status of a process whose run was stopped: 130 after SIGINT, else 143."""
+        return self._stop.status
 
     def progress(self) -> float:
         """Share of the training that is done, in [0, 1], which schedules go by.

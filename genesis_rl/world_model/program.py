@@ -31,7 +31,7 @@ def train_world_model(config: WorldTrainConfig) -> dict[str, Any]:
     Raises:
         ValueError: if encoder, data and settings do not fit each other or the run in the folder.
         NonFiniteError: if the training fails.
-        StoppedError: if SIGTERM came.
+        StoppedError: after SIGINT or SIGTERM.
     """
     study = Study.open(config)
     runs = {"world model": config}
@@ -44,7 +44,9 @@ def train_world_model(config: WorldTrainConfig) -> dict[str, Any]:
         trainer = WorldTrainer(run, study)
         trainer.run()
         if trainer.stopped:
-            raise StoppedError(f"stopped at step {trainer.step}; go on with --resume")
+            raise StoppedError(
+                f"stopped at step {trainer.step}; go on with --resume", trainer.stop_status
+            )
         models[name] = WorldModel.from_pretrained(trainer.folder.best, device=study.device)
     result = evaluate(models, study, steps=config.report_horizon, count=config.report_windows)
     report: dict[str, Any] = {

@@ -303,15 +303,19 @@ def test_a_folder_in_use(tmp_path: Path) -> None:
             collect(settings(out))
 
 
-def test_a_stopped_recording_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("stop", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_recording_leaves_nothing(
+    stop: signal.Signals, status: int, tmp_path: Path
+) -> None:
     calls = itertools.count()
 
     def policy(frames: Any, first: Any) -> Any:
         if next(calls) == 20:
             assert list((tmp_path).glob(".data-*/train")) == []  # packs have their names last
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), stop)
         return np.full(3, 2)
 
-    with pytest.raises(StoppedError):
+    with pytest.raises(StoppedError) as stopped:
         collect(settings(tmp_path / "data"), policy)
+    assert stopped.value.status == status
     assert not list(tmp_path.iterdir())

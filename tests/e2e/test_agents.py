@@ -131,8 +131,17 @@ def test_evaluating_the_agent_alone_elsewhere(
     assert imageio.v3.imread(tmp_path / "e" / "video.gif").shape[1:3] == (128, 5 * 128 + 4 * 2)
 
 
-@pytest.mark.parametrize("whole_group", [False, True])
-def test_sigterm_saves_before_leaving(encoder: Path, tmp_path: Path, whole_group: bool) -> None:
+@pytest.mark.parametrize(
+    ("stop", "status", "whole_group"),
+    [
+        (signal.SIGTERM, 143, False),
+        (signal.SIGTERM, 143, True),
+        (signal.SIGINT, 130, True),  # as a terminal sends it
+    ],
+)
+def test_a_signal_saves_before_leaving(
+    encoder: Path, tmp_path: Path, stop: signal.Signals, status: int, whole_group: bool
+) -> None:
     out = tmp_path / "run"
     endless = ("--total-steps", "1000000", "--eval-every", "900000")
     vec = ("--vec", "subproc" if whole_group else "dummy")
@@ -143,13 +152,14 @@ def test_sigterm_saves_before_leaving(encoder: Path, tmp_path: Path, whole_group
         assert time.monotonic() < deadline
         time.sleep(0.1)
     if whole_group:
-        os.killpg(process.pid, signal.SIGTERM)
+        os.killpg(process.pid, stop)
     else:
-        process.terminate()
+        process.send_signal(stop)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 143, errors
-    assert "stopped at step" in errors
+    assert process.returncode == status, errors
+    assert "stopped at step" in errors and "go on with --resume" in errors
     assert "Traceback" not in errors
+    assert (out / "last" / "training.pt").is_file()
     steps = json.loads((out / "best" / "agent.json").read_text())["steps"]
     assert 128 <= steps < 1000000
 
@@ -184,7 +194,10 @@ def test_a_run_is_not_overwritten(trained: Path, encoder: Path, run_program: Run
     before = (trained / "best" / "agent.json").read_bytes()
     status, _, errors = run_program("agents/train.py", *flags(encoder, trained))
     assert status == 2
-    assert errors == f"train.py: out {trained} already holds a run; choose another."
+    assert errors == (
+        f"train.py: out {trained} already holds a run; add --resume to go on with it, or choose "
+        "another."
+    )
     assert (trained / "best" / "agent.json").read_bytes() == before
 
 

@@ -1,5 +1,6 @@
 """envs/collect.py as users run it: to the end, stopped, misused."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -58,19 +59,24 @@ def test_bad_input_is_told(
     assert not out.exists()
 
 
-def test_stopped_it_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("stop", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopped_it_leaves_nothing(tmp_path: Path, stop: signal.Signals, status: int) -> None:
     program = str(ROOT / "envs" / "collect.py")
     flags = ["--env", "genesis_rl/ObjectGoal-v0", "--num-envs", "2", "--steps", "10000000"]
     process = subprocess.Popen(
         [sys.executable, program, *flags, "--out", str(tmp_path / "data")],
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
     ends = time.monotonic() + 100
     while not list(tmp_path.glob(".data-*/.train-*")) and time.monotonic() < ends:
         time.sleep(0.1)
-    process.send_signal(signal.SIGTERM)
+    if stop is signal.SIGINT:  # as a terminal sends it
+        os.killpg(process.pid, stop)
+    else:
+        process.send_signal(stop)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 143, errors
-    assert "stopped, nothing was written" in errors
+    assert process.returncode == status, errors
+    assert "stopped, nothing was written" in errors and "Traceback" not in errors
     assert not list(tmp_path.iterdir())

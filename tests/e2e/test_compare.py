@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -85,7 +86,7 @@ def test_a_grid_ends_and_is_not_repeated(encoder: Path, tmp_path: Path, run_prog
     assert (tmp_path / "rl-steps.png").is_file()
 
     # Once more: all is there, and nothing is trained. Of a run without its record the training
-    # stays, too; one whose training was cut starts over.
+    # stays, too; one whose training was cut goes on.
     folder = tmp_path / "grid" / "genesis_rl_ObjectGoal-v0" / "state"
     kept = (folder / "1" / "agent" / "metrics.jsonl").stat().st_mtime_ns
     cut = (folder / "0" / "agent" / "metrics.jsonl").stat().st_mtime_ns
@@ -140,8 +141,13 @@ def all_gone(group: int) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_sigterm_ends_all_and_leaves_no_record(jobs: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("jobs", "stop", "status"),
+    [(1, signal.SIGTERM, 143), (2, signal.SIGTERM, 143), (2, signal.SIGINT, 130)],
+)
+def test_a_signal_ends_all_and_leaves_no_record(
+    jobs: int, stop: signal.Signals, status: int, tmp_path: Path
+) -> None:
     endless = ("--agent.total-steps", "10000000", "--obs", "state", "--seeds", "0", "1")
     process = start(*flags(tmp_path, *endless, "--jobs", str(jobs)))
     folder = tmp_path / "genesis_rl_ObjectGoal-v0" / "state"
@@ -151,12 +157,18 @@ def test_sigterm_ends_all_and_leaves_no_record(jobs: int, tmp_path: Path) -> Non
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.2)
-    process.terminate()
+    if stop is signal.SIGINT:  # as a terminal sends it
+        os.killpg(process.pid, stop)
+    else:
+        process.send_signal(stop)
     _, errors = process.communicate(timeout=100)
-    assert process.returncode == 143, errors
+    assert process.returncode == status, errors
+    assert "Traceback" not in errors
     assert "compare.py: stopped " in errors
     assert all_gone(process.pid)
     assert not list(tmp_path.rglob("run.json"))
+    states = [path.parent / "last" / "training.pt" for path in logs]
+    assert all(path.is_file() for path in states)  # the same command resumes
 
 
 @pytest.mark.slow

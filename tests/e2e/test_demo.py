@@ -63,12 +63,18 @@ def test_with_an_encoder_at_hand_only_an_agent_is_trained(
 
 
 @pytest.mark.parametrize(
-    ("stage", "home", "method"), [("see", Trainer, "_step"), ("act", AgentTrainer, "_learn")]
+    ("stage", "home", "method", "stop", "code"),
+    [
+        ("see", Trainer, "_step", signal.SIGINT, 130),
+        ("act", AgentTrainer, "_learn", signal.SIGTERM, 143),
+    ],
 )
 def test_stopped_it_does_not_go_on(
     stage: str,
     home: Any,
     method: str,
+    stop: signal.Signals,
+    code: int,
     tmp_path: Path,
     run_program: Any,
     monkeypatch: pytest.MonkeyPatch,
@@ -77,14 +83,16 @@ def test_stopped_it_does_not_go_on(
     begin = getattr(home, method)
 
     def stopped(self: Any, *args: Any) -> Any:
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), stop)
         return begin(self, *args)
 
     monkeypatch.setattr(home, method, stopped)
-    flags = ("--pretrain-minutes", "0.1", "--agent-minutes", "0.1", "--train-scenes", "64")
+    # A stop after the time is up would be an ordinary end.
+    minutes = {"--pretrain-minutes": "9" if stage == "see" else "0.1", "--agent-minutes": "9"}
+    flags = (*(part for pair in minutes.items() for part in pair), "--train-scenes", "64")
     out = tmp_path / "demo"
     status, _, errors = run_program("agents/demo.py", *flags, *MORE, "--out", str(out))
-    assert status == 143 and f"stopped while learning to {stage}" in errors
+    assert status == code and f"stopped while learning to {stage}" in errors
     assert (out / "agent").exists() == (stage == "act") and not (out / "report.html").exists()
 
 

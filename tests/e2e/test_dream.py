@@ -179,7 +179,7 @@ def test_a_run_goes_on_and_iterates(
     assert "holds a run with model_temperature 1.0 (now 2.0); wanted the same" in errors
 
 
-def test_sigterm_ends_practice_and_rounds(
+def test_a_signal_ends_practice_and_rounds(
     quadrants: Path, data: Path, tmp_path: Path, run_program: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, world = tmp_path / "run", untrained(quadrants, tmp_path / "world")
@@ -187,13 +187,13 @@ def test_sigterm_ends_practice_and_rounds(
     given = ["agents/dream.py", *flags(quadrants, world, data, "--out", str(out), *anew)]
 
     def stops(self: Any) -> bool:
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
         return True
 
     with monkeypatch.context() as patch:
         patch.setattr("genesis_rl.agents.dreaming.trainer._Watch._on_step", stops)
         status, _, errors = run_program(*given)
-    assert (status, errors) == (143, "dream.py: stopped after 32 steps in dreams, 480 in reality")
+    assert (status, errors) == (130, "dream.py: stopped after 32 steps in dreams, 480 in reality")
 
     def ends(config: Any) -> Any:
         raise StoppedError

@@ -182,13 +182,13 @@ def test_boxes_and_slots_without_geometry(run_program: Run, tmp_path: Path) -> N
 
 @pytest.fixture
 def stop_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
-    """Have SIGTERM come before an update."""
+    """Have SIGINT come before an update."""
     update = WorldTrainer._update
 
     def arm(step: int) -> None:
         def stopped(trainer: WorldTrainer) -> None:
             if trainer.step == step:
-                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), signal.SIGINT)
             update(trainer)
 
         monkeypatch.setattr(WorldTrainer, "_update", stopped)
@@ -208,7 +208,7 @@ def test_a_stopped_training_ends_as_an_unbroken_one(
     assert run_program(PROGRAM, *flags, str(whole))[0] == 0
     stop_at(4)
     status, _, errors = run_program(PROGRAM, *flags, str(broken))
-    assert status == 143 and "stopped at step 5; go on with --resume" in errors
+    assert status == 130 and "stopped at step 5; go on with --resume" in errors
     assert not (broken / "report.json").exists()
     stop_at(-1)
     status, _, errors = run_program(PROGRAM, *flags, str(broken))

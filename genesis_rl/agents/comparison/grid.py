@@ -1,6 +1,7 @@
 """A grid of runs (task x what the agent sees x seed) that goes on where it was stopped."""
 
 import multiprocessing
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -11,8 +12,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from genesis_rl import log
-from genesis_rl.agents.bundle import SETTINGS, recover_agent
-from genesis_rl.agents.config import AgentConfig, EvaluationConfig, obs_label, seeing
+from genesis_rl.agents.bundle import SETTINGS
+from genesis_rl.agents.config import (
+    MACHINE,
+    AgentConfig,
+    EvaluationConfig,
+    check_same_settings,
+    obs_label,
+    seeing,
+)
 from genesis_rl.agents.encoders import load_encoder
 from genesis_rl.agents.env_maker import EnvMaker
 from genesis_rl.agents.evaluation import evaluate_agent
@@ -23,8 +31,6 @@ from genesis_rl.files import FolderLock, read_json, write_json
 from genesis_rl.process import StoppedError, StopSignal
 
 RECORD = "run.json"
-# Settings that change nothing of what is learned.
-_ASIDE = ("out", "device", "encoder_device", "threads", "vec", "tensorboard", "wandb", "progress")
 # Points of a curve that are kept.
 _POINTS = 200
 _SCORES = ("ari", "ari_fg", "ari_fg_2plus", "msc", "sc", "mse")
@@ -68,16 +74,6 @@ class CompareConfig:
                 f"obs {self.obs} are named {labels}; wanted encoders whose folders have different "
                 "names."
             )
-
-
-class RestartedTrainer(AgentTrainer):
-    """A training that starts over in a folder with an unfinished one.
-
-    Nothing is deleted: saved agents and the log are replaced, and other files are left alone.
-    """
-
-    def _check_folder(self) -> None:
-        """Accept the unfinished run."""
 
 
 class Run(NamedTuple):
@@ -126,8 +122,8 @@ def runs(config: CompareConfig) -> list[Run]:
 def train_all(config: CompareConfig, report: Callable[[str], None]) -> list[dict[str, Any]]:
     """Train and score what is missing, and read all of it.
 
-    A run that ended is not repeated. One that was killed starts over; one whose training ended is
-    only scored.
+    A run that ended is not repeated. One that was killed resumes from its last checkpoint; one
+    whose training ended is only scored.
 
     Args:
         config: the grid.
@@ -140,7 +136,7 @@ def train_all(config: CompareConfig, report: Callable[[str], None]) -> list[dict
         ValueError: if a run cannot start, or the folder holds one of other settings, or another
             process writes it.
         TrainingError: if runs failed, after all others have ended.
-        StoppedError: if SIGTERM came.
+        StoppedError: after SIGINT or SIGTERM.
     """
     with FolderLock(config.out):
         return _train_all(config, report)
@@ -199,18 +195,8 @@ def read_record(run: Run) -> dict[str, Any] | None:
     if not path.exists():
         return None
     record: dict[str, Any] = read_json(path)
-    _check_settings(run, record["config"], run.folder)
+    check_same_settings(run.config, record["config"], run.folder, ignore=MACHINE)
     return record
-
-
-def _check_settings(run: Run, stored: dict[str, Any], where: Path) -> None:
-    mine = run.config.to_json()
-    # Settings that a run of an earlier version did not know had their defaults.
-    theirs = AgentConfig.from_json(stored).to_json()
-    other = [name for name in mine if name not in _ASIDE and mine[name] != theirs[name]]
-    if other:
-        told = ", ".join(f"{name} {theirs[name]} (now {mine[name]})" for name in other)
-        raise ValueError(f"{where} holds a run with {told}; wanted the same settings, another out.")
 
 
 def _check(missing: Sequence[Run]) -> None:
@@ -233,12 +219,11 @@ def _attempt(run: Run, episodes: int) -> str | None:
 
 def _do(run: Run, episodes: int) -> None:
     """Train, unless that has ended, and score; write the record."""
-    if not _is_trained(run):
-        trainer = RestartedTrainer(run.config)
-        trainer.run()
-        if trainer.stopped:
-            raise StoppedError(f"stopped in {run.folder}")
     config = run.config
+    trainer = AgentTrainer(config, resume=True)
+    trainer.run()
+    if trainer.stopped:
+        raise StoppedError(f"stopped in {run.folder}", trainer.stop_status)
     scores = evaluate_agent(
         EvaluationConfig(
             config.out / "last",
@@ -258,23 +243,17 @@ def _do(run: Run, episodes: int) -> None:
     write_json(run.folder / RECORD, _record(run, scores))
 
 
-def _is_trained(run: Run) -> bool:
-    home = run.config.out / "last"
-    if recover_agent(home) is None:
-        return False
-    settings = read_json(home / SETTINGS)
-    if settings["steps"] < run.config.total_steps:
-        return False
-    _check_settings(run, settings["config"], home)
-    return True
-
-
 def _record(run: Run, scores: dict[str, Any]) -> dict[str, Any]:
     """All that is known of a run, as JSON data."""
     agent = read_json(run.config.out / "last" / SETTINGS)
     rows = [row for row in log.read(run.config.out) if "time/fps" in row]
     # The rows' times are of the day; the first tells when the run began.
     began = rows[0]["time"] - rows[0]["step"] / max(rows[0]["time/fps"], 1) if rows else 0
+
+    def seconds(row: dict[str, float]) -> float:
+        # Runs of earlier versions have only the time of day.
+        return round(row.get("time/seconds", row["time"] - began), 1)
+
     known = [row for row in rows if "rollout/success_rate" in row]
     kept = known[:: -(-len(known) // _POINTS) or 1]
     shares = ("env", "encode", "evaluate", "learn")
@@ -284,11 +263,11 @@ def _record(run: Run, scores: dict[str, Any]) -> dict[str, Any]:
         "seed": run.config.seed,
         "success": scores["agent"]["success_rate"],
         "steps": agent["steps"],
-        "seconds": round(rows[-1]["time"] - began, 1) if rows else None,
+        "seconds": seconds(rows[-1]) if rows else None,
         "shares": {name: rows[-1][f"time/{name}_share"] for name in shares} if rows else None,
         "curve": {
             "steps": [row["step"] for row in kept],
-            "seconds": [round(row["time"] - began, 1) for row in kept],
+            "seconds": [seconds(row) for row in kept],
             "success": [row["rollout/success_rate"] for row in kept],
         },
         "evaluation": scores,
@@ -319,8 +298,8 @@ def _train_in_processes(
     """Work the runs off in processes, each of which serves a single run."""
     context = multiprocessing.get_context("spawn")
     waiting, running = list(missing), dict[int, tuple[SpawnProcess, Run]]()
-    with StopSignal() as signal:
-        while (waiting or running) and not signal.received:
+    with StopSignal() as stop:
+        while (waiting or running) and not stop.received:
             while waiting and len(running) < config.jobs:
                 run = waiting.pop(0)
                 process = context.Process(target=_work, args=(run, config.episodes))
@@ -336,12 +315,15 @@ def _train_in_processes(
                 process.terminate()
         for process, _ in running.values():
             process.join()
-    if signal.received:
-        raise StoppedError(f"stopped with {len(waiting) + len(running)} runs to go")
+    if stop.received:
+        to_go = len(waiting) + len(running)
+        raise StoppedError(f"stopped with {to_go} runs to go", stop.status)
 
 
 def _work(run: Run, episodes: int) -> None:
     """What a process does; its problem goes where its output goes."""
+    # Ctrl-C reaches all processes of a terminal; the first one sends SIGTERM to the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         problem = _attempt(run, episodes)
     except (StoppedError, OSError) as error:

@@ -1,6 +1,6 @@
 """Settings of an agent that practises in dreams."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from genesis_rl.agents.config import ENCODED, AgentConfig
@@ -83,13 +83,6 @@ class DreamConfig(AgentConfig):
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds is {self.seeds}; wanted each once.")
         self.dream_options(self.data)
-
-    @property
-    def agent(self) -> AgentConfig:
-        """The settings of the agent alone."""
-        return AgentConfig(
-            **{field.name: getattr(self, field.name) for field in fields(AgentConfig)}
-        )
 
     @property
     def round_steps(self) -> int:

@@ -28,7 +28,7 @@ def go_round(config: DreamConfig, number: int, world: WorldModel) -> tuple[Path,
         The folders of the new world model and of all that is recorded.
 
     Raises:
-        StoppedError: if SIGTERM came.
+        StoppedError: after SIGINT or SIGTERM.
     """
     folders = [config.out / f"round-{n}" for n in range(1, number + 1)]
     home = folders[-1]
@@ -55,7 +55,7 @@ def go_round(config: DreamConfig, number: int, world: WorldModel) -> tuple[Path,
                 )
             )
     except StoppedError as error:
-        raise StoppedError(f"stopped in {home}") from error
+        raise StoppedError(f"stopped in {home}", error.status) from error
     return home / "world", home / "data"
 
 

@@ -9,12 +9,13 @@ import numpy as np
 
 from genesis_rl import log
 from genesis_rl.agents.bundle import SETTINGS
-from genesis_rl.agents.comparison.grid import RestartedTrainer
 from genesis_rl.agents.comparison.summary import show_success, success_cell
 from genesis_rl.agents.config import AgentConfig, EvaluationConfig
 from genesis_rl.agents.dreaming.config import DreamConfig
-from genesis_rl.agents.dreaming.trainer import DREAM, DreamTrainer
+from genesis_rl.agents.dreaming.trainer import DreamTrainer
 from genesis_rl.agents.evaluation import evaluate_agent
+from genesis_rl.agents.learning import AgentTrainer
+from genesis_rl.agents.resume import DREAM
 from genesis_rl.files import FolderLock, new_file, read_json, write_json
 from genesis_rl.process import StoppedError
 from genesis_rl.visualize import curves
@@ -28,7 +29,7 @@ Record = dict[str, Any]
 def compare(config: DreamConfig, report: Callable[[str], None]) -> dict[str, Any]:
     """Do what is missing of the runs, score their last agents, and write table and curves.
 
-    A run in dreams that was stopped goes on; one in reality starts over.
+    A run that was stopped resumes from its last checkpoint.
 
     Args:
         config: with seeds.
@@ -41,7 +42,7 @@ def compare(config: DreamConfig, report: Callable[[str], None]) -> dict[str, Any
         ValueError: if a run cannot start, or the folder holds one of other settings, or another
             process writes it.
         TrainingError: if a run fails.
-        StoppedError: if SIGTERM came.
+        StoppedError: after SIGINT or SIGTERM.
     """
     with FolderLock(config.out):
         return _compare(config, report)
@@ -79,7 +80,7 @@ def _dream(config: DreamConfig) -> Record:
         return kept
     trainer.run()
     if trainer.stopped:
-        raise StoppedError(f"stopped in {config.out}")
+        raise StoppedError(f"stopped in {config.out}", trainer.stop_status)
     figures = trainer.figures["last"]
     return _write(
         path,
@@ -104,10 +105,10 @@ def _practise_really(agent: AgentConfig, config: DreamConfig, *, first: bool) ->
                 f"{agent.out} holds a run of other settings; wanted the same, or another out."
             )
         return kept
-    trainer = RestartedTrainer(agent)
+    trainer = AgentTrainer(agent, resume=True)
     trainer.run()
     if trainer.stopped:
-        raise StoppedError(f"stopped in {agent.out}")
+        raise StoppedError(f"stopped in {agent.out}", trainer.stop_status)
     return _write(
         path,
         {

@@ -8,21 +8,19 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecEnv
 
-from genesis_rl.agents.bundle import SETTINGS, load_policy, recover_agent
+from genesis_rl.agents.bundle import SETTINGS, read_settings
+from genesis_rl.agents.config import MACHINE, check_same_settings
 from genesis_rl.agents.dreaming.config import DreamConfig
 from genesis_rl.agents.dreaming.dreams import Source, check_actions
 from genesis_rl.agents.dreaming.rounds import go_round
 from genesis_rl.agents.learning import AgentTrainer
+from genesis_rl.agents.resume import DREAM, find_checkpoint
 from genesis_rl.files import read_json, write_json
 from genesis_rl.perception import SlotEncoder
 from genesis_rl.process import StoppedError
 
-DREAM = "dream.json"
-# Settings that may change when a run goes on.
-_ASIDE = (
-    *("out", "device", "encoder_device", "threads", "vec", "tensorboard", "wandb", "progress"),
-    *("iterate", "collect_steps", "fit_steps", "seeds", "episodes", "summary"),
-)
+# Settings that may change when a run is resumed.
+_ASIDE = (*MACHINE, "iterate", "collect_steps", "fit_steps", "seeds", "episodes", "summary")
 
 
 class DreamTrainer(AgentTrainer):
@@ -32,8 +30,7 @@ class DreamTrainer(AgentTrainer):
     what the policy earns in dreams of whole episodes. The k-th iteration's recording and world
     model lie in ``round-k/``.
 
-    A run in the folder is gone on with, from the agent in ``last/``; only the optimiser starts
-    anew. All of a run follows from how many steps it has taken.
+    A run in the folder is resumed from the checkpoint in ``last/``.
     """
 
     def __init__(self, config: DreamConfig) -> None:
@@ -45,44 +42,29 @@ class DreamTrainer(AgentTrainer):
         """
         self._dream_config = config
         super().__init__(config.agent)
-        try:
-            self._resume(config)
-        except BaseException:
-            self.close()
-            raise
-
-    def _resume(self, config: DreamConfig) -> None:
-        """Load the agent in the folder, if there is one, and write the settings."""
-        for name in self.figures:
-            home = recover_agent(config.out / name)
-            if home is not None:
-                metadata = read_json(home / SETTINGS)
-                self._check_env(metadata["config"], home)
-                self.figures[name] = metadata["metrics"]
-                if name == "last":
-                    load_policy(self.model, home)
-                    self.model.num_timesteps = metadata["steps"]
         write_json(config.out / DREAM, config.to_json())
 
     @property
     def real_steps(self) -> int:
         """Steps in reality that the agent has learned from so far, by way of its world model."""
-        return self._source.real_steps
+        # The source of a run that has ended is not opened again.
+        return max(self._source.real_steps, int(self.figures["last"].get("real_steps", 0)))
 
-    def _check_folder(self) -> None:
-        """Refuse a folder with another run."""
-        path = self.config.out / DREAM
-        mine = self._dream_config.to_json()
+    @property
+    def total_steps(self) -> int:
+        """Steps in dreams of all practices."""
+        return (self._dream_config.iterate + 1) * self._dream_config.round_steps
+
+    def _find_checkpoint(self, resume: bool) -> Path | None:
+        """Return the checkpoint to resume from; a run with the same settings needs no consent."""
+        out, path = self.config.out, self.config.out / DREAM
         if not path.exists():
-            super()._check_folder()
-            return
-        theirs = read_json(path)
-        other = [n for n in mine if n not in _ASIDE and mine[n] != theirs.get(n)]
-        if other:
-            told = ", ".join(f"{n} {theirs.get(n)} (now {mine[n]})" for n in other)
-            raise ValueError(
-                f"{self.config.out} holds a run with {told}; wanted the same settings, another out."
-            )
+            return super()._find_checkpoint(resume)
+        check_same_settings(self._dream_config, read_json(path), out, ignore=_ASIDE)
+        home = find_checkpoint(out, resume=True)
+        if home is not None:
+            self._check_env(read_settings(home / SETTINGS)["config"], home)
+        return home
 
     def _check_env(self, stored: dict[str, Any], home: Path) -> None:
         """Refuse an agent of another environment: what its settings name would be imported."""
@@ -119,8 +101,8 @@ class DreamTrainer(AgentTrainer):
             if number:
                 try:
                     world, data = go_round(config, number, self._source.world)
-                except StoppedError:
-                    self._signal.received = True
+                except StoppedError as error:
+                    self._signal.signum = error.status - 128
                     return
                 self.venv = self._enter(Source.open(config, self._eyes, world, data))
                 model.set_env(self.venv)
