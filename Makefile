@@ -40,9 +40,9 @@ test: $(STAMP)
 
 # In an environment of its own, which is removed afterwards.
 test-lowest:
-	@scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && \
+	@scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && trap 'exit 1' HUP INT TERM && \
 	$(PYTHON) -m venv "$$scratch" && \
-	"$$scratch/bin/pip" install --quiet -c constraints-lowest.txt -e '.[test,robots]' && \
+	"$$scratch/bin/pip" install --quiet --no-compile -c constraints-lowest.txt -e '.[test,robots]' && \
 	OMP_NUM_THREADS=1 "$$scratch/bin/pytest" -n $(WORKERS) -m smoke
 
 lint: $(STAMP)
