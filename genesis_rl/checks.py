@@ -1,7 +1,93 @@
-"""Checks of arguments that many functions and configs share."""
+"""Checks of arguments that many functions and configs share: types, ranges, upper limits.
 
+The limits are checked before memory is allocated for what a setting asks for.
+"""
+
+from dataclasses import fields
 from numbers import Integral
 from typing import Any
+
+#: Largest values of settings, beyond any real model, by their names or by how these end.
+LARGEST = {
+    "num_slots": 256,  # segmentations are bytes
+    "image_size": 4096,
+    "frame_size": 4096,
+    "kernel_size": 63,
+    "latent_size": 4096,
+    "channels": 4096,
+    "hidden": 16_384,
+    "size": 16_384,
+    "width": 4096,
+    "layers": 64,
+    "heads": 256,
+    "ensemble": 256,
+    "posterior_passes": 64,
+    "num_iterations": 100,
+    "refine_steps": 1000,
+    "iw_samples": 10_000,
+    "batch_size": 2**20,
+    "n_steps": 2**20,
+    "n": 2**20,
+    "prior_scenes": 2**20,
+    "candidates": 2**16,
+    "num_envs": 2**16,
+    "num_dreams": 2**16,
+}
+#: Largest number of parameters of a model.
+PARAMETERS = 2**30
+#: Longest tuple of a setting, such as one value per layer.
+LENGTH = 64
+
+
+def check_range(name: str, value: Any, low: float, high: float) -> None:
+    """Check that a number lies in a range, both ends included.
+
+    Args:
+        name: name of the argument, for the message.
+        value: the number; NaN lies in no range.
+        low: smallest valid value.
+        high: largest valid value.
+
+    Raises:
+        ValueError: naming the argument and the range.
+    """
+    if not low <= value <= high:
+        raise ValueError(f"{name} must be from {low:,} to {high:,}, got {value}.")
+
+
+def check_limits(config: Any) -> None:
+    """Check the fields of a dataclass against `LARGEST`; others, and None, pass.
+
+    Raises:
+        ValueError: naming the field and its largest value.
+    """
+    for field in fields(config):
+        largest, value = _largest(field.name), getattr(config, field.name)
+        if largest is None:
+            continue
+        values = value if isinstance(value, tuple) else (value,)
+        if len(values) > LENGTH:
+            raise ValueError(f"{field.name} must have at most {LENGTH} values, got {len(values)}.")
+        for entry in values:
+            if isinstance(entry, int | float) and not entry <= largest:
+                raise ValueError(f"{field.name} must be at most {largest:,}, got {entry}.")
+
+
+def check_parameters(what: str, count: int) -> None:
+    """Check that a model of so many parameters may be built.
+
+    Raises:
+        ValueError: if they are more than any real model has.
+    """
+    if count > PARAMETERS:
+        raise ValueError(f"{what} must have at most {PARAMETERS:,} parameters, got {count:,}.")
+
+
+def _largest(name: str) -> int | None:
+    """The limit by a name, or by the longest end of it: "posterior_lstm_size", "lstm_size", ..."""
+    words = name.split("_")
+    ends = ("_".join(words[first:]) for first in range(len(words)))
+    return next((LARGEST[end] for end in ends if end in LARGEST), None)
 
 
 def check_integer(name: str, value: Any, least: int) -> None:

@@ -15,10 +15,9 @@ from torch import Tensor, nn
 
 from genesis_rl.blocks import fold_batch_norm
 from genesis_rl.checkpoint import fingerprint, load_pretrained, pick_device
-from genesis_rl.checks import check_integer
+from genesis_rl.checks import LARGEST, check_integer, check_range
 from genesis_rl.editing import select
 from genesis_rl.frames import Layout, Preprocessing, Resize, White, as_preprocessing, to_images
-from genesis_rl.limits import LARGEST, check_range
 from genesis_rl.metrics.segmentation import segment
 from genesis_rl.models.base import BaseModel, Noise
 from genesis_rl.models.distilled import sharp_masks

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from genesis_rl import metrics
-from genesis_rl.checks import check_integers
+from genesis_rl.checks import check_integers, check_limits
 from genesis_rl.data import Pack
-from genesis_rl.limits import check_limits
 from genesis_rl.metrics.frechet import SampleScorer
 from genesis_rl.metrics.imagined import SceneScorer
 from genesis_rl.models.base import BaseModel

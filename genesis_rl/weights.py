@@ -15,10 +15,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from genesis_rl.checks import check_parameters
 from genesis_rl.files import current_folder, json_text, new_file, read_folder, read_json
 from genesis_rl.frames import Preprocessing, as_preprocessing
 from genesis_rl.hub import DownloadOptions, download, is_repository
-from genesis_rl.limits import check_parameters
 from genesis_rl.slots import SceneModel
 
 FORMAT = 1

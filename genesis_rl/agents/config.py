@@ -9,10 +9,9 @@ from typing import Any, Literal, Self, cast, get_args, get_type_hints
 
 import numpy as np
 
-from genesis_rl.checks import check_integers
+from genesis_rl.checks import check_integers, check_limits, check_parameters
 from genesis_rl.envs.make import check_wrappers, parse_options
 from genesis_rl.frames import LAYOUTS, Layout
-from genesis_rl.limits import check_limits, check_parameters
 
 Obs = Literal["encoder", "genesis", "monet", "vae", "random", "state", "pixels", "feature_map"]
 # Those that see through an encoder.

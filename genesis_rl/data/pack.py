@@ -27,9 +27,9 @@ from typing import IO, Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from genesis_rl.checks import LARGEST, check_range
 from genesis_rl.files import json_text, private_folder, read_json, replace_folder
 from genesis_rl.frames import Preprocessing, as_preprocessing
-from genesis_rl.limits import LARGEST, check_range
 
 _FORMAT = 1
 _LARGEST_ROW = 2**22  # bytes of an image's factors; real ones have a few hundred

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from genesis_rl.checks import check_integers
+from genesis_rl.checks import check_integers, check_limits
 from genesis_rl.data.originals import parse_options
-from genesis_rl.limits import check_limits
 
 _POSITIVE = (
     "num_images",

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
-from genesis_rl.limits import LARGEST, check_range
+from genesis_rl.checks import LARGEST, check_range
 
 Flags = npt.NDArray[np.bool_]
 

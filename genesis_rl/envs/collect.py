@@ -15,13 +15,12 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
-from genesis_rl.checks import check_integers
+from genesis_rl.checks import check_integers, check_limits
 from genesis_rl.envs.frame_source import find_frames
 from genesis_rl.envs.make import check_wrappers, make_env, parse_options
 from genesis_rl.envs.recorder import Recorded, Recorder, Shot, check_form, recording, take_shot
 from genesis_rl.envs.rendering import RenderedObs
 from genesis_rl.frames import LAYOUTS, Layout, Preprocessing, Resize
-from genesis_rl.limits import check_limits
 from genesis_rl.process import ignore_interrupts, versions
 
 Vec = Literal["subproc", "dummy"]

@@ -11,8 +11,8 @@ from gymnasium import spaces
 from torch import Tensor
 
 from genesis_rl import visualize
+from genesis_rl.checks import LARGEST, check_range
 from genesis_rl.envs.compose_rewards import ComposedScene, SceneReward, evaluate, find_reward
-from genesis_rl.limits import LARGEST, check_range
 from genesis_rl.models.base import LstmState, Noise
 from genesis_rl.models.prior import NextSlot, SceneBuilder
 from genesis_rl.perception import EncoderLike, as_encoder

@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from genesis_rl.checks import check_limits
 from genesis_rl.data.cache import check_split
-from genesis_rl.limits import check_limits
 
 Start = Literal["prior", "data", "mixture"]
 DataFrames = Literal["first", "all"]

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genesis_rl.blocks import check_image_size
+from genesis_rl.checks import LARGEST, check_limits, check_range
 from genesis_rl.likelihood import Gaussian, Mixture, log_responsibilities, mixture_nll
-from genesis_rl.limits import LARGEST, check_limits, check_range
 from genesis_rl.models.shareable import Shareable
 from genesis_rl.slots import Decoded, ElboTerms, Slots, check_shape, check_slots
 
@@ -196,7 +196,7 @@ class BaseModel(Shareable):
             Slots of ``n`` scenes.
 
         Raises:
-            ValueError: if ``n`` is below 1 or above `genesis_rl.limits.LARGEST`, or
+            ValueError: if ``n`` is below 1 or above `genesis_rl.checks.LARGEST`, or
                 ``temperature`` is negative or not finite.
         """
         if n < 1:

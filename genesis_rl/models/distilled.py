@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genesis_rl.blocks import NormedConv
-from genesis_rl.limits import check_limits
+from genesis_rl.checks import check_limits
 from genesis_rl.models import MODELS, build_model
 from genesis_rl.models.base import BaseModel, LstmState, Noise, at_least_float32, check_channels
 from genesis_rl.models.prior import NextSlot

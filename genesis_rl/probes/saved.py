@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from genesis_rl.checkpoint import fingerprint, pick_device
+from genesis_rl.checks import check_limits
 from genesis_rl.files import new_folder, read_folder, read_json, write_json
-from genesis_rl.limits import check_limits
 from genesis_rl.probes.heads import Fit, Head, Question
 from genesis_rl.slots import SceneModel, check_shape
 from genesis_rl.weights import CONFIG, WEIGHTS, as_tuple, build, read_tensors

@@ -4,11 +4,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from genesis_rl.checks import check_integers
+from genesis_rl.checks import check_integers, check_limits
 from genesis_rl.data import Pack, open_dataset
 from genesis_rl.data.originals import parse_options
 from genesis_rl.geco import GecoConfig
-from genesis_rl.limits import check_limits
 from genesis_rl.models import GenesisConfig, GenesisSConfig, ModelConfig
 
 _COUNTS = ("steps", "batch_size", "log_every", "eval_every", "eval_images", "save_every")

@@ -4,8 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from genesis_rl.checks import check_integers
-from genesis_rl.limits import check_limits
+from genesis_rl.checks import check_integers, check_limits
 from genesis_rl.world_model.model import WorldModelConfig
 
 _POSITIVE = (

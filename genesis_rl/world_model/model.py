@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genesis_rl.checks import LARGEST, check_limits, check_range
 from genesis_rl.files import current_folder, read_folder, read_json
-from genesis_rl.limits import LARGEST, check_limits, check_range
 from genesis_rl.set_layers import SlotScale
 from genesis_rl.slots import check_shape
 from genesis_rl.weights import (

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from genesis_rl.agents.config import ENCODED, AgentConfig
-from genesis_rl.checks import check_integers
+from genesis_rl.checks import check_integers, check_limits
 from genesis_rl.imagination import DreamOptions
 from genesis_rl.imagination.options import Start
-from genesis_rl.limits import check_limits
 
 _COUNTS = ("num_dreams", "horizon", "collect_steps", "fit_steps", "episodes")
 
