@@ -331,3 +331,21 @@ def test_other_packs_are_refused(packs: dict[str, Pack]) -> None:
         record_packs(replace(BASE, out=folder, pack=True, image_size=32, rule="corrected"))
     with pytest.raises(ValueError, match="holds another pack: its image_size is"):
         record_packs(replace(BASE, out=folder, pack=True, image_size=64))
+
+
+def test_towers_are_a_data_set_by_name(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"scenarios": 8, "image_size": 32, "cameras": [2], "simulate": False}
+    train = open_dataset("towers", "train", root=tmp_path, **options, colours=2)
+    test = open_dataset("towers", "test", root=tmp_path, **options, colours=2)
+    assert len(train) + len(test) < 8
+    for colour, height in zip(train.factors["colour"], train.factors["height"], strict=True):
+        assert len(np.unique(colour[:height], axis=0)) <= 2
+    unique = open_dataset("towers", "train", root=tmp_path, **options)
+    assert unique.folder != train.folder
+    for colour, height in zip(unique.factors["colour"], unique.factors["height"], strict=True):
+        assert len(np.unique(colour[:height], axis=0)) == height
+    assert np.array_equal(unique.factors["height"], train.factors["height"])
+    with pytest.raises(ValueError, match="colours must be 1 to 6, got 7"):
+        open_dataset("towers", root=tmp_path, **options, colours=7)
+    with pytest.raises(TypeError, match="bricks"):
+        open_dataset("towers", root=tmp_path, bricks=3)

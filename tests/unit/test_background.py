@@ -1,0 +1,208 @@
+"""Backgrounds, seeds, attention and local decoders on images whose objects are known."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from genesis_rl.models import GenesisConfig, GenesisSConfig, build_model
+from genesis_rl.models.attention import SlotAttention, find_seeds
+from genesis_rl.models.background import (
+    BackgroundNetwork,
+    StaticBackground,
+    background_nll,
+    foreground_gate,
+)
+from genesis_rl.models.base import Noise
+from genesis_rl.models.local import LocalDecoder
+
+SIDE = 32
+# Row and column of the first pixel of squares of 6 pixels.
+PLACES = ((3, 4), (3, 20), (22, 12))
+OBJECTS: dict[str, Any] = {
+    "image_size": SIDE,
+    "num_slots": 5,
+    "mask_latent_size": 7,
+    "component_latent_size": 4,
+    "posterior": "attention",
+    "mask_decoder": "local",
+    "component_decoder": "shaded",
+    "mixture": "pixel",
+    "sigma_x": 0.12,
+    "prior_lstm_size": 8,
+    "prior_mlp_size": 8,
+}
+
+
+def squares(colours: list[tuple[float, float, float]], grey: float = 0.2) -> Tensor:
+    """One image (1, 3, SIDE, SIDE) with a square of each colour at PLACES."""
+    image = torch.full((1, 3, SIDE, SIDE), grey)
+    for (row, col), colour in zip(PLACES, colours, strict=False):
+        image[0, :, row : row + 6, col : col + 6] = torch.tensor(colour)[:, None, None]
+    return image
+
+
+RED, BLUE = (1.0, 0.0, 0.0), (0.0, 0.0, 1.0)
+
+
+def attend(image: Tensor, num_slots: int = 4) -> Any:
+    torch.manual_seed(0)
+    attention = SlotAttention(SIDE, 4, 8, num_slots, object_size=0.35)
+    gate = foreground_gate(image, torch.full_like(image, 0.2), 0.08)
+    with torch.no_grad():
+        attention.query.weight.zero_()  # what the seeds and EM do alone
+        return attention(image, gate)
+
+
+def test_identical_objects_get_slots_of_their_own() -> None:
+    found = attend(squares([RED, RED, RED]))
+    expected = torch.tensor(PLACES).float().add(2.5) / (SIDE - 1) * 2 - 1
+    bottom_up = expected[[2, 0, 1]]
+    distance = torch.cdist(found.position[0, :3], bottom_up).min(1).values
+    assert distance.max() < 0.1
+    assert torch.cdist(found.position[0, :3], bottom_up).argmin(1).unique().numel() == 3
+    assert found.log_mass[0, 3] < math.log(0.01)  # none left for the fourth slot
+
+
+def test_seeds_are_sorted_from_the_bottom_and_touching_colours_differ() -> None:
+    image = squares([])
+    image[0, :, 10:16, 8:14] = torch.tensor(RED)[:, None, None]
+    image[0, :, 16:22, 8:14] = torch.tensor(BLUE)[:, None, None]
+    found = attend(image)
+    assert found.position[0, 0, 0] > found.position[0, 1, 0]
+    torch.testing.assert_close(found.colour[0, 0], torch.tensor(BLUE), atol=0.02, rtol=0)
+    torch.testing.assert_close(found.colour[0, 1], torch.tensor(RED), atol=0.02, rtol=0)
+
+
+def test_no_foreground_has_no_seed() -> None:
+    points = torch.rand(50, 2) * 2 - 1
+    hue = torch.nn.functional.normalize(torch.rand(2, 50, 3), dim=2)
+    seeds = find_seeds(points, hue, torch.zeros(2, 50), 3, 0.3)
+    assert not seeds.present.any()
+    assert all(field.isfinite().all() for field in seeds[:2])
+
+
+def test_gates_are_zero_on_the_background() -> None:
+    image = squares([RED])
+    gate = foreground_gate(image, torch.full_like(image, 0.2), 0.08)
+    inside = torch.zeros(SIDE, SIDE, dtype=torch.bool)
+    inside[3:9, 4:10] = True
+    assert (gate[0, 0][~inside] == 0).all()
+    assert (gate[0, 0][inside] > 0.9).all()
+
+
+def test_an_outlier_costs_a_constant() -> None:
+    image = torch.full((1, 3, 4, 4), 0.5)
+    far, farther = image.clone(), image.clone()
+    far[..., 0, 0], farther[..., 0, 0] = 0.95, 1.0
+    exact, one, other = (background_nll(x, image) for x in (image, far, farther))
+    assert one > exact
+    torch.testing.assert_close(one, other, rtol=0, atol=0.01)
+    # The density integrates to one: 5 % of it are spread over the colours' unit cube.
+    assert torch.isclose(other - 15 / 16 * exact, torch.tensor(-math.log(0.05)), atol=0.01)
+
+
+def test_backgrounds_start_from_the_images() -> None:
+    frames = torch.rand(1, 3, 16, 16).repeat(9, 1, 1, 1)
+    frames[torch.arange(8), :, torch.arange(8), 0] = 1.0  # an object that moves
+    static = StaticBackground(16, 5)
+    static.fit(frames)
+    assert torch.equal(static.image, frames[8])
+    assert torch.equal(static.decode(torch.zeros(2, 5))[1], frames[8])
+    torch.manual_seed(0)
+    network = BackgroundNetwork(16, (4, 4), 8, 5)
+    network.fit(frames)
+    mean = network.head.bias.view(3, 16, 16)
+    torch.testing.assert_close(mean, frames.mean(0))
+    # Few frames have fewer components than units: the other units start silent.
+    assert (network.head.weight.abs().amax(0) > 0).sum() <= 8
+
+
+def test_local_masks_are_the_same_at_any_resolution() -> None:
+    torch.manual_seed(0)
+    decoder = LocalDecoder(7, 8)
+    z = torch.randn(2, 3, 7) * 0.3
+    fine = torch.cartesian_prod(torch.linspace(-1, 1, 9), torch.linspace(-1, 1, 9))
+    coarse = torch.cartesian_prod(torch.linspace(-1, 1, 5), torch.linspace(-1, 1, 5))
+    masks, shade = decoder(z, fine)
+    few, _ = decoder(z, coarse)
+    torch.testing.assert_close(few.view(2, 3, 5, 5), masks.view(2, 3, 9, 9)[..., ::2, ::2])
+    assert masks.abs().max() <= 8
+    assert shade.min() > math.exp(-0.71) and shade.max() < math.exp(0.71)
+    absent = z.clone()
+    absent[..., 3] = -1
+    assert decoder(absent, fine)[0].max() < -4
+
+
+@pytest.mark.parametrize("background", ["predicted", "static"])
+def test_strides_estimate_the_likelihood_without_bias(background: Any) -> None:
+    torch.manual_seed(0)
+    model = build_model(GenesisConfig(**OBJECTS, background=background)).double()
+    x = torch.rand(2, 3, SIDE, SIDE).double()
+    whole = model.elbo(x, sample=False).nll
+    model.likelihood_stride = 2
+    m, c = (torch.zeros(2, 5, d).double() for d in model.latent_sizes)
+    total = torch.zeros_like(whole)
+    for row in (0, 1):
+        for col in (0, 1):
+            offset = torch.tensor([[row, col], [col, row]])
+            total += model._score(x, Noise(m, c, offset), None).nll / 4
+    torch.testing.assert_close(total, whole)
+
+
+def test_the_first_slot_is_the_background() -> None:
+    torch.manual_seed(0)
+    model = build_model(GenesisConfig(**OBJECTS, background="static")).eval()
+    model.fit_background(squares([]).repeat(3, 1, 1, 1))
+    image = squares([RED, RED, BLUE])
+    with torch.no_grad():
+        decoded = model.decode(model.infer(image))
+        scene = model.decode(model.sample(2))
+    torch.testing.assert_close(decoded.mu_x[:, 0], squares([]))
+    torch.testing.assert_close(scene.mu_x[1:, 0], squares([]))
+    terms = model.elbo(image)
+    torch.testing.assert_close(terms.kl_m[:, 0] + terms.kl_c[:, 0], torch.zeros(1))
+
+
+@pytest.mark.parametrize("name", ["genesis", "genesis_s"])
+def test_the_bound_lies_below_the_likelihood(name: str) -> None:
+    torch.manual_seed(0)
+    options = OBJECTS | {"background": "predicted"}
+    if name == "genesis_s":
+        options = {
+            k: v for k, v in options.items() if not k.startswith(("component_latent", "prior_mlp"))
+        }
+        config: Any = GenesisSConfig(**options)
+    else:
+        config = GenesisConfig(**options)
+    model = build_model(config).double().eval()
+    x = squares([RED, RED, BLUE]).double()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        weights = torch.stack([model.log_weight(x, generator=generator) for _ in range(400)])
+    elbo = weights.mean(0)
+    likelihood = weights.logsumexp(0) - math.log(len(weights))
+    assert (elbo <= likelihood).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"background": "none"}, "background"),
+        ({"background": "sky"}, "background"),
+        ({"posterior": "look"}, "posterior"),
+        ({"posterior_passes": 2}, "posterior_passes"),
+        ({"component_decoder": "flat_objects"}, "component_decoder"),
+        ({"mask_decoder": "broadcast"}, "mask_decoder"),
+        ({"mask_latent_size": 4}, "mask_latent_size"),
+        ({"component_latent_size": 2}, "component_latent_size"),
+        ({"object_size": 0.0}, "object_size"),
+        ({"foreground_threshold": -1.0}, "foreground_threshold"),
+        ({"background_channels": ()}, "background_channels"),
+    ],
+)
+def test_bad_options_are_named(changes: dict[str, Any], name: str) -> None:
+    with pytest.raises(ValueError, match=f"^{name} "):
+        GenesisConfig(**OBJECTS | {"background": "predicted"} | changes)

@@ -1,0 +1,161 @@
+"""Trainings in stages: how they are lined up, and that they resume across the boundary."""
+
+import dataclasses
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from genesis_rl.data.pack import Pack
+from genesis_rl.models import GenesisConfig
+from genesis_rl.presets import PRESETS
+from genesis_rl.training import PretrainConfig, Trainer
+from genesis_rl.training.stages import join_stages
+
+ROOT = Path(__file__).parents[3]
+MODEL = GenesisConfig(
+    image_size=32,
+    num_slots=4,
+    mask_latent_size=7,
+    component_latent_size=4,
+    background="predicted",
+    background_channels=(4, 4),
+    background_size=8,
+    posterior="attention",
+    mask_decoder="local",
+    component_decoder="shaded",
+    mixture="pixel",
+    sigma_x=0.12,
+    prior_lstm_size=8,
+    prior_mlp_size=8,
+)
+
+
+def program() -> Any:
+    spec = importlib.util.spec_from_file_location("train_program", ROOT / "pretrain" / "train.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_flags_reach_the_stages_that_they_name(tmp_path: Path) -> None:
+    out = str(tmp_path / "towers")
+    flags = ["--preset", "towers", "--out", out, "--seed", "3", "--steps", "7"]
+    first, last = program().parse([*flags, "--stage-1.steps", "5", "--stage-1.batch-size", "4"])
+    assert (first.trains, first.steps, first.batch_size, first.seed) == ("background", 5, 4, 3)
+    assert (last.trains, last.steps, last.batch_size, last.seed) == ("objects", 7, 16, 3)
+    assert first.out == Path(out) / "stage-1"
+    assert last.init == str(first.out)
+    assert (first.data, first.model) == (last.data, last.model)
+
+
+def test_data_of_ones_own_hold_for_all_stages() -> None:
+    first, last = program().parse(["--preset", "towers", "--data", "packs/mine"])
+    assert (
+        (first.data, first.data_options) == (last.data, last.data_options) == ("packs/mine", "{}")
+    )
+
+
+def test_weights_of_ones_own_leave_out_the_stages_before() -> None:
+    (only,) = program().parse(["--preset", "towers", "--init", "runs/mine"])
+    assert only.init == "runs/mine"
+
+
+def test_stages_that_are_not_there_are_refused() -> None:
+    with pytest.raises(ValueError, match="--stage-2"):
+        program().parse(["--preset", "towers", "--stage-2.steps", "5"])
+
+
+def test_presets_without_stages_are_one() -> None:
+    preset = PRESETS["smoke"]
+    assert join_stages(preset.before, preset.config, preset.config) == [preset.config]
+
+
+@pytest.fixture
+def stages(write_pack: Callable[..., Pack], tmp_path: Path) -> Callable[..., list[PretrainConfig]]:
+    pack = write_pack(tmp_path / "pack")
+
+    def line_up(resume: bool = False, out: str = "run") -> list[PretrainConfig]:
+        last = PretrainConfig(
+            model=MODEL,
+            data=str(pack.folder),
+            trains="objects",
+            objective="elbo",
+            steps=4,
+            batch_size=4,
+            likelihood_stride=2,
+            sigma_x_start=0.25,
+            precision="fp32",
+            log_every=2,
+            eval_every=4,
+            eval_images=4,
+            save_every=2,
+            tensorboard=False,
+            out=tmp_path / out,
+            resume=resume,
+        )
+        first = dataclasses.replace(
+            last, trains="background", likelihood_stride=1, sigma_x_start=None, resume=False
+        )
+        return join_stages([first], last, dataclasses.replace(last, resume=False))
+
+    return line_up
+
+
+def train(stages: list[PretrainConfig]) -> Any:
+    for config in stages:
+        trainer = Trainer(config)
+        trainer.run()
+    return trainer.model
+
+
+def test_the_second_stage_leaves_the_background_alone(
+    stages: Callable[..., list[PretrainConfig]],
+) -> None:
+    first, second = stages()
+    background = Trainer(first)
+    before = {k: v.clone() for k, v in background.model.state_dict().items()}
+    background.run()
+    after = background.model.state_dict()
+    moved = {k for k in before if not torch.equal(before[k], after[k])}
+    assert moved and all(name.startswith("background.") for name in moved)
+    objects = Trainer(second)
+    objects.run()
+    last = objects.model.state_dict()
+    moved = {k for k in last if not torch.equal(last[k], after[k])}
+    assert moved and not any(name.startswith("background.") for name in moved)
+
+
+@pytest.mark.parametrize("stopped_in", [0, 1])
+def test_stages_resume_where_they_were(
+    stages: Callable[..., list[PretrainConfig]], stopped_in: int
+) -> None:
+    whole = train(stages(out="whole"))
+    for config in stages()[:stopped_in]:
+        Trainer(config).run()
+    Trainer(dataclasses.replace(stages()[stopped_in], steps=2)).run()
+    resumed = train(stages(resume=True))
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0, msg=name)
+
+
+def test_parts_that_a_model_lacks_are_refused(tmp_path: Path) -> None:
+    plain = GenesisConfig(image_size=32)
+    static = dataclasses.replace(MODEL, background="static")
+    for changes, name in (
+        ({"trains": "objects"}, "trains"),
+        ({"likelihood_stride": 2}, "likelihood_stride"),
+        (
+            {"model": static, "trains": "background"},
+            "trains",
+        ),
+        ({"model": MODEL, "likelihood_stride": 3}, "likelihood_stride"),
+        ({"model": MODEL, "compile": True, "sigma_x_start": 0.2}, "compile"),
+    ):
+        options: dict[str, Any] = {"model": plain, "out": tmp_path, **changes}
+        with pytest.raises(ValueError, match=f"^{name} "):
+            PretrainConfig(**options)
