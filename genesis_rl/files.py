@@ -145,7 +145,7 @@ class _Private:
         now = time.strftime("%Y-%m-%d %H:%M:%S")
         owner = {"made_by": "genesis_rl", "pid": os.getpid(), "host": socket.gethostname()}
         temporary = self.place / _OWNER_NEW
-        temporary.write_text(json.dumps(owner | {"started": now}) + "\n", encoding="utf-8")
+        temporary.write_text(json_text(owner | {"started": now}) + "\n", encoding="utf-8")
         os.replace(temporary, self.place / _OWNER)
 
     def _in_use(self) -> ValueError:

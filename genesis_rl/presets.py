@@ -464,6 +464,8 @@ def preset_config(preset: str, model: str | None = None) -> PretrainConfig:
         config,
         init=None,  # weights of the preset's own model
         fresh=(),
+        trains="all",  # no other model has a background by default, or local masks
+        likelihood_stride=1,
         model=replace(chosen, **_unlike_defaults(config.model, chosen)),
         out=config.out.with_name(f"{config.out.name}-{name.replace('_', '-')}"),
         **changes,
