@@ -106,7 +106,7 @@ def _reading(load: _Loader[_P]) -> _Loader[_P]:
     """Load again when a training replaced the folder meanwhile."""
 
     @wraps(load)
-    def reader(folder: str | os.PathLike[str], *args: _P.args, **options: _P.kwargs) -> Agent:
+    def reader(folder: str | os.PathLike[str], /, *args: _P.args, **options: _P.kwargs) -> Agent:
         return read_folder(
             _find(folder),
             lambda home: load(home, *args, **options),

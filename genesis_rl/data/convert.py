@@ -35,7 +35,8 @@ def convert(
     """Write a split of an original data set as a pack, or open the pack if it is there already.
 
     An interrupted conversion leaves a private folder, `.<name>.genesis_rl`, beside the folder; the
-    next one goes on with it. meta.json has the source's meta and, under "damaged", how many records were left out.
+    next one goes on with it. meta.json has the source's meta and, under "damaged", how many records
+    were left out.
 
     Args:
         source: what to read.

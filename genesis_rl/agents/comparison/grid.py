@@ -235,7 +235,9 @@ def _attempt(run: Run, episodes: int) -> str | None:
 
 def _do(run: Run, episodes: int) -> None:
     """Train, unless that has ended, and score; write the record."""
-    if not _is_trained(run):
+    with FolderLock(run.config.out):  # cleans up what a kill left
+        trained = _is_trained(run)
+    if not trained:
         trainer = RestartedTrainer(run.config)
         trainer.run()
         if trainer.stopped:
