@@ -113,24 +113,6 @@ def save_agent(
         write_json(temporary / SETTINGS, settings)
 
 
-<<<<<<< HEAD
-=======
-def _reading(load: _Loader[_P]) -> _Loader[_P]:
-    """Load again when a training replaced the folder meanwhile."""
-
-    @wraps(load)
-    def reader(folder: str | os.PathLike[str], /, *args: _P.args, **options: _P.kwargs) -> Agent:
-        return read_folder(
-            _find(folder),
-            lambda home: load(home, *args, **options),
-            discard=lambda agent: agent.venv.close(),
-        )
-
-    return reader
-
-
-@_reading
->>>>>>> w-files
 def load_agent(
     folder: str | os.PathLike[str],
     *,

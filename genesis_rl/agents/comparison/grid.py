@@ -219,16 +219,6 @@ def _attempt(run: Run, episodes: int) -> str | None:
 
 def _do(run: Run, episodes: int) -> None:
     """Train, unless that has ended, and score; write the record."""
-<<<<<<< HEAD
-=======
-    with FolderLock(run.config.out):  # cleans up what a kill left
-        trained = _is_trained(run)
-    if not trained:
-        trainer = RestartedTrainer(run.config)
-        trainer.run()
-        if trainer.stopped:
-            raise StoppedError(f"stopped in {run.folder}")
->>>>>>> w-files
     config = run.config
     trainer = AgentTrainer(config, resume=True)
     trainer.run()
