@@ -4,7 +4,8 @@ from typing import Any
 
 from torch import nn
 
-from genesis_rl.models.genesis import Genesis, GenesisConfig, GenesisS, GenesisSConfig
+from genesis_rl.models.genesis import Genesis, GenesisS
+from genesis_rl.models.genesis_config import GenesisConfig, GenesisSConfig
 from genesis_rl.models.genesis_v2 import GenesisV2, GenesisV2Config
 from genesis_rl.models.iodine import Iodine, IodineConfig
 from genesis_rl.models.monet import Monet, MonetConfig

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from genesis_rl.models.base import BaseModel
-from genesis_rl.models.genesis import Genesis, GenesisConfig, GenesisS, GenesisSConfig
+from genesis_rl.models.genesis import Genesis, GenesisS
+from genesis_rl.models.genesis_config import GenesisConfig, GenesisSConfig
 from genesis_rl.models.genesis_v2 import GenesisV2, GenesisV2Config
 from genesis_rl.models.monet import Monet, MonetConfig
 from genesis_rl.models.official.entries import Entries, read_checkpoint
