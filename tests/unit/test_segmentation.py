@@ -223,3 +223,12 @@ def test_bad_labels_are_named() -> None:
         metrics.segment(true)
     with pytest.raises(ValueError, match=r"images must have shape .* got \(2, 4, 6\)"):
         metrics.colour_palette(true)
+
+
+def test_masks_with_nan_are_no_segmentation() -> None:
+    log_pi = torch.zeros(2, 3, 1, 4, 4)
+    log_pi[0, 1] = -math.inf
+    assert metrics.segment(log_pi).shape == (2, 4, 4)
+    log_pi[1, 2, 0, 3, 3] = math.nan
+    with pytest.raises(ValueError, match="log_pi must hold numbers, got NaN"):
+        metrics.segment(log_pi)
