@@ -51,7 +51,9 @@ def segment(log_pi: Array) -> Tensor:
     if log_pi.ndim != 5 or log_pi.shape[2] != 1:
         raise ValueError(f"log_pi must have shape (B, K, 1, H, W), got {tuple(log_pi.shape)}")
     if bool(log_pi.isnan().any()):
-        raise ValueError("log_pi must hold numbers, got NaN: the model's weights are broken.")
+        raise ValueError(
+            "log_pi must hold numbers, got NaN: masks that are not finite come from broken weights."
+        )
     return log_pi.argmax(dim=1).squeeze(1)
 
 

@@ -302,3 +302,12 @@ def test_what_is_no_array_is_named() -> None:
         metrics.active_slots(true - 1)
     with pytest.raises(TypeError, match=r"images must be a tensor or a NumPy array .* got str"):
         metrics.colour_palette("images")  # type: ignore[arg-type]
+
+
+def test_masks_with_nan_are_no_segmentation() -> None:
+    log_pi = torch.zeros(2, 3, 1, 4, 4)
+    log_pi[0, 1] = -math.inf
+    assert metrics.segment(log_pi).shape == (2, 4, 4)
+    log_pi[1, 2, 0, 3, 3] = math.nan
+    with pytest.raises(ValueError, match="log_pi must hold numbers, got NaN"):
+        metrics.segment(log_pi)
