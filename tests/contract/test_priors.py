@@ -163,5 +163,5 @@ def test_models_from_before_the_option_keep_their_fingerprint() -> None:
 
 @pytest.mark.parametrize("name", GATED)
 def test_other_priors(name: str) -> None:
-    with pytest.raises(ValueError, match="^prior must be"):
+    with pytest.raises(ValueError, match=r"^prior must be"):
         build(name, prior="flat")
