@@ -131,9 +131,11 @@ class _Private:
             if not os.path.lexists(self.place):
                 return
             with suppress(FileNotFoundError, NotADirectoryError):
-                names = {path.name for path in self.place.iterdir()}
-                unused = names <= {_LOCK, _OWNER_NEW}  # killed before it became anybody's
-                if not self.place.is_symlink() and (unused or _is_ours(self.place)):
+                paths = list(self.place.iterdir())
+                unused = {path.name for path in paths} <= {_LOCK, _OWNER_NEW}  # killed at once
+                # A link could lead to the user's own files; this package makes none.
+                linked = any(path.is_symlink() for path in (self.place, *paths))
+                if not linked and (unused or _is_ours(self.place)):
                     return
             time.sleep(_PATIENCE / _LOOKS)
         raise ValueError(
@@ -405,7 +407,7 @@ class FolderLock:
         _locks[self.out] = self
         for place in self.out.glob(f".*{PRIVATE}"):
             if place.name != PRIVATE and _is_ours(place):
-                with suppress(ValueError):  # somebody writes it
+                with suppress(ValueError, OSError):  # somebody writes it
                     target = place.with_name(place.name[1 : -len(PRIVATE)])
                     with private_folder(target):
                         pass

@@ -199,6 +199,24 @@ def test_a_link_in_place_of_the_private_folder_is_refused(tmp_path: Path) -> Non
     assert names(elsewhere) == ["new", "owner.json"]
 
 
+@pytest.mark.parametrize("name", ["old", "new", "partial", "lock"])
+def test_a_link_in_the_private_folder_is_refused(tmp_path: Path, name: str) -> None:
+    """Else a downloaded folder could have the user's files moved or deleted."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("mine")
+    private = tmp_path / "run" / ".last.genesis_rl"
+    private.mkdir(parents=True)
+    (private / "owner.json").write_text(OWNER)
+    (private / name).symlink_to(tmp_path / "mine")
+    write(tmp_path / "run" / "best", "new")
+    with pytest.raises(ValueError, match="made by genesis_rl"):
+        write(tmp_path / "run" / "last", "new")
+    with FolderLock(tmp_path / "run"):
+        pass
+    assert names(tmp_path / "mine") == ["thesis.txt"]
+    assert names(private) == sorted([name, "owner.json"])
+
+
 @pytest.mark.parametrize("exists", [False, True])
 def test_a_link_stays_and_its_target_is_written(tmp_path: Path, exists: bool) -> None:
     link, target = tmp_path / "link", tmp_path / "disk" / "target"
