@@ -194,7 +194,7 @@ class GenesisVectorObs(_VectorWrapper):
         done = np.logical_or(terminated, truncated)
         final: dict[int, Any] = {}
         if "final_obs" in infos:
-            ended = infos.get("_final_obs", done)
+            ended: Any = infos.get("_final_obs", done)
             final = {i: _unbatch(infos["final_obs"], i) for i in np.flatnonzero(ended).tolist()}
         encoded = self._slot_codec.encode_step(observations, final, self._begun(done))
         rows = np.ones(self.num_envs, np.bool_)
