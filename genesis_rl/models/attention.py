@@ -76,7 +76,8 @@ def find_seeds(
         covered = torch.minimum(squared_distance(centre), squared_distance(point[index, chosen]))
         nearest = torch.minimum(nearest, covered) if len(seeds) > 1 else covered
     seed, there = torch.stack(seeds, 1), torch.stack(present, 1)
-    order = torch.where(there, -seed[..., 0], torch.inf).argsort(dim=1, stable=True)
+    # topk, since ONNX has no stable sort.
+    order = torch.where(there, seed[..., 0], -torch.inf).topk(num_slots, dim=1).indices
     seed = seed.gather(1, order[..., None].expand_as(seed))
     there = there.gather(1, order)
     return Seeds(seed[..., :2] * object_size, seed[..., 2:] * _HUE_UNIT, there)

@@ -121,6 +121,25 @@ def test_the_file_computes_what_the_encoder_computes(name: str, tmp_path: Path) 
     assert int(about["opset"]) == onnx.load(done.path).opset_import[0].version
 
 
+def test_seeds_and_attention_are_exported(tmp_path: Path) -> None:
+    model = build(
+        "genesis",
+        background="predicted",
+        posterior="attention",
+        mask_decoder="local",
+        component_decoder="shaded",
+    )
+    images = np.full((3, 32, 32, 3), 60, np.uint8)
+    images[:, 4:12, 5:13], images[1:, 20:26, 16:24], images[2, 18:24, 2:8] = 255, (255, 0, 0), 200
+    done = export_encoder(model, tmp_path / "e.onnx", images=images)
+    assert all(0 <= value <= 1e-4 for value in done.deviations.values())
+    x = np.float32(images.transpose(0, 3, 1, 2)) / np.float32(255)
+    z_m, _, log_pi = session(done.path).run(None, {"frames": x})
+    want = SlotEncoder(model, device="cpu")(images)
+    np.testing.assert_allclose(z_m, want.z_m.numpy(), atol=1e-4)
+    np.testing.assert_allclose(log_pi, want.log_pi.numpy(), atol=1e-3)
+
+
 def test_masks_that_are_as_good_as_0_keep_their_logarithm(tmp_path: Path) -> None:
     model = build("genesis", mask_logit_bound=None)
     with torch.no_grad():
