@@ -400,6 +400,17 @@ PRESETS: dict[str, Preset] = {
         _SCENES,
         (_BACKGROUND,),
     ),
+    "towers-long": Preset(
+        "the same for four hours",
+        replace(
+            _SCENES,
+            steps=60_000,
+            eval_every=5_000,
+            save_every=1_000,
+            out=Path("runs/towers-long"),
+        ),
+        (replace(_BACKGROUND, steps=12_000, warmup_steps=2_000, eval_every=4_000),),
+    ),
     "smoke": Preset(
         "a few steps of a tiny model, to see that everything works",
         replace(
