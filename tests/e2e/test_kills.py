@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import imageio.v3 as iio
 import pytest
 import torch
 
@@ -214,6 +215,14 @@ def end_state(cwd: Path) -> dict[str, Any]:
     return state
 
 
+def differ(name: str, wanted: dict[str, Any], found: dict[str, Any]) -> str:
+    """Describe a difference."""
+    if not name.endswith(".png"):
+        return name
+    first, second = (iio.imread(state[name]).astype(int) for state in (wanted, found))
+    return f"{name}: by {abs(first - second).max()} in {(first != second).mean():.1%}"
+
+
 def check_nothing_lost(kind: str, cwd: Path, saved: bool) -> bool:
     """Check that a checkpoint that was there is there; return whether one is."""
     if kind != "training":
@@ -286,6 +295,6 @@ def test_random_kills(
         assert not [name for name in files(cwd) if PRIVATE in name]
         found = end_state(cwd)
         assert found.keys() == wanted.keys()
-        assert [name for name in wanted if found[name] != wanted[name]] == []
+        assert [differ(name, wanted, found) for name in wanted if found[name] != wanted[name]] == []
     record_property("kills", kills)
     print(f"{kind}: {kills} kills, {runs} runs to the end, {left_over} left something unfinished")
