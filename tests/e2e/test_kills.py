@@ -22,7 +22,7 @@ import torch
 
 from genesis_rl import log
 from genesis_rl.checkpoint import load
-from genesis_rl.files import PRIVATE, read_folder
+from genesis_rl.files import PRIVATE, read_folder, read_json
 from genesis_rl.towers import require_gl
 
 ROOT = Path(__file__).parents[2]
@@ -197,7 +197,7 @@ def rows(folder: Path) -> list[dict[str, float]]:
     ]
 
 
-def end_state(cwd: Path) -> dict[str, Any]:
+def end_state(kind: str, cwd: Path) -> dict[str, Any]:
     """What a program has written, as far as it is deterministic."""
     run = cwd / "run"
     state: dict[str, Any] = {
@@ -205,6 +205,8 @@ def end_state(cwd: Path) -> dict[str, Any]:
     }
     for path in run.rglob("metrics.jsonl"):
         state[str(path.relative_to(run))] = rows(path.parent)
+    if kind == "agents":  # a resumed agent has met other episodes
+        return dict.fromkeys(state) | {"step": checkpoint_step(kind, cwd)}
     for path in run.rglob("training.pt"):
         optimiser = torch.load(path, weights_only=True)["optimiser"]["state"]
         state["optimiser"] = {
@@ -223,16 +225,21 @@ def differ(name: str, wanted: dict[str, Any], found: dict[str, Any]) -> str:
     return f"{name}: by {abs(first - second).max()} in {(first != second).mean():.1%}"
 
 
-def check_nothing_lost(kind: str, cwd: Path, saved: bool) -> bool:
-    """Check that a checkpoint that was there is there; return whether one is."""
-    if kind != "training":
-        return False
-    present = read_folder(cwd / "run" / "last", lambda last: (last / "training.pt").is_file())
-    assert present or not saved
-    if present:
+def checkpoint_step(kind: str, cwd: Path) -> int:
+    """Return the step of the last checkpoint, all of which can be read; 0 without one."""
+    last = cwd / "run" / (f"{AGENT}/last" if kind == "agents" else "last")
+    if kind not in ("training", "agents") or not read_folder(last, Path.exists):
+        return 0
+    state = read_folder(last, lambda home: torch.load(home / "training.pt", weights_only=True))
+    if kind == "training":
         load(cwd / "run", device="cpu")
-        read_folder(cwd / "run" / "last", lambda last: torch.load(last / "training.pt"))
-    return present
+        return int(state["step"])
+    return int(read_folder(last, lambda home: read_json(home / "agent.json"))["steps"])
+
+
+def resume(kind: str, step: int) -> list[str]:
+    """Return the flags that continue a run; the other programs need none."""
+    return ["--resume"] if kind == "training" and step else []
 
 
 @pytest.mark.slow
@@ -255,16 +262,16 @@ def test_random_kills(
         status = server.wait(server.start(program, whole))
         seconds = time.monotonic() - began
         assert status == 0, Path(f"{whole}.log").read_text()
-    wanted = end_state(whole)
+    wanted = end_state(kind, whole)
     assert not any(PRIVATE in name for name in wanted)
 
     kills = runs = left_over = 0
     while kills < KILLS // len(PROGRAMS):
         cwd = tmp_path / f"run-{runs}"
         cwd.mkdir()
-        mine, saved, runs = add_neighbours(cwd, program), False, runs + 1
+        mine, step, runs = add_neighbours(cwd, program), 0, runs + 1
         for _ in range(KILLS_OF_A_RUN):
-            pid = server.start(program, cwd, *(["--resume"] if saved else []))
+            pid = server.start(program, cwd, *resume(kind, step))
             time.sleep(rng.uniform(0, 0.9 * seconds))
             if rng.random() < 0.5:  # while something is written
                 deadline = time.monotonic() + 0.3 * seconds
@@ -277,7 +284,8 @@ def test_random_kills(
             assert status in (0, -signal.SIGKILL), Path(f"{cwd}.log").read_text()
             now = files(cwd)
             assert all(now.get(name) == data for name, data in mine.items())
-            saved = check_nothing_lost(kind, cwd, saved)
+            before, step = step, checkpoint_step(kind, cwd)
+            assert step >= before
             left_over += is_written(cwd)
             if status == 0:
                 break
@@ -285,7 +293,7 @@ def test_random_kills(
             if kills == KILLS // len(PROGRAMS):
                 break
         if status:
-            status = server.wait(server.start(program, cwd, *(["--resume"] if saved else [])))
+            status = server.wait(server.start(program, cwd, *resume(kind, step)))
             assert status == 0, Path(f"{cwd}.log").read_text()
         now = files(cwd)
         assert all(now.get(name) == data for name, data in mine.items())
@@ -293,7 +301,7 @@ def test_random_kills(
             if name.endswith("thesis.txt"):
                 shutil.rmtree((cwd / name).parent)
         assert not [name for name in files(cwd) if PRIVATE in name]
-        found = end_state(cwd)
+        found = end_state(kind, cwd)
         assert found.keys() == wanted.keys()
         assert [differ(name, wanted, found) for name in wanted if found[name] != wanted[name]] == []
     record_property("kills", kills)
