@@ -10,13 +10,22 @@ from genesis_rl.towers.record import record_packs
 from genesis_rl.worlds import from_options
 
 
-def open_towers(root: Path, split: str, *, scenarios: int = 1600, **options: object) -> Pack:
+def open_towers(
+    root: Path,
+    split: str,
+    *,
+    scenarios: int = 1600,
+    num_images: int | None = None,
+    **options: object,
+) -> Pack:
     """Open a split of rendered towers; all splits are rendered first if they are missing.
 
     Args:
         root: folder of all data sets.
         split: "train", "validation" or "test".
         scenarios: towers of all splits together; each is seen from every camera.
+        num_images: most images that the caller uses. Whole towers are rendered all the same, since
+            the set is one for all callers.
         **options: image_size, family, heights, rule, cameras, colours, simulate and seed of
             `RenderConfig`.
 
@@ -26,6 +35,8 @@ def open_towers(root: Path, split: str, *, scenarios: int = 1600, **options: obj
         OSError: if the pack cannot be written.
         RuntimeError: if there is no OpenGL library.
     """
+    if num_images is not None and num_images < 1:
+        raise ValueError(f"num_images must be at least 1, got {num_images}.")
     config = from_options(RenderConfig, {"out": root, "scenarios": scenarios, **options})
     key = {**Plan(config).key, "scenarios": scenarios, "image_size": config.image_size}
     folder = pack_folder(root, "towers", "all", key)

@@ -345,6 +345,11 @@ def test_towers_are_a_data_set_by_name(tmp_path: Path) -> None:
     for colour, height in zip(unique.factors["colour"], unique.factors["height"], strict=True):
         assert len(np.unique(colour[:height], axis=0)) == height
     assert np.array_equal(unique.factors["height"], train.factors["height"])
+    assert len(open_dataset("towers", "train", root=tmp_path, **options, num_images=1)) == len(
+        unique
+    )
+    with pytest.raises(ValueError, match="num_images must be at least 1, got 0"):
+        open_dataset("towers", root=tmp_path, **options, num_images=0)
     with pytest.raises(ValueError, match="colours must be 1 to 6, got 7"):
         open_dataset("towers", root=tmp_path, **options, colours=7)
     with pytest.raises(TypeError, match="bricks"):
