@@ -42,7 +42,7 @@ test: $(STAMP)
 test-lowest:
 	@scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && trap 'exit 1' HUP INT TERM && \
 	$(PYTHON) -m venv "$$scratch" && \
-	"$$scratch/bin/pip" install --quiet --no-compile -c constraints-lowest.txt -e '.[test,robots]' && \
+	"$$scratch/bin/pip" install --quiet --no-compile -c constraints-lowest.txt -e '.[envs,onnx,pytest,robots,zoo]' && \
 	OMP_NUM_THREADS=1 "$$scratch/bin/pytest" -n $(WORKERS) -m smoke
 
 lint: $(STAMP)

@@ -51,7 +51,6 @@ def test_what_is_written_is_what_was_recorded(tmp_path: Path, root: Path) -> Non
     assert next(written, None) is None
 
 
-@pytest.mark.smoke
 def test_there_and_back(tmp_path: Path) -> None:
     splits = record(tmp_path / "data", validation=0, test=0)
     write_minari(tmp_path / "data", splits, "goal-v0")
