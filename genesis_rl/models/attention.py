@@ -68,12 +68,13 @@ def find_seeds(
         score = torch.where(gate > 0.4, nearest, -1.0)
         best, chosen = score.max(1)
         centre = point[index, chosen]
-        weight = gate * torch.exp(squared_distance(centre) * (-0.5 / _BANDWIDTH**2))
+        around = squared_distance(centre)
+        weight = gate * torch.exp(around * (-0.5 / _BANDWIDTH**2))
         mass = weight.sum(1, keepdim=True)
         centre = torch.einsum("bn,bnf->bf", weight, point) / mass.clamp_min(_EPS)
         seeds.append(centre)
         present.append((best > 1) & (mass[:, 0] > least))
-        covered = torch.minimum(squared_distance(centre), squared_distance(point[index, chosen]))
+        covered = torch.minimum(squared_distance(centre), around)
         nearest = torch.minimum(nearest, covered) if len(seeds) > 1 else covered
     seed, there = torch.stack(seeds, 1), torch.stack(present, 1)
     # topk, since ONNX has no stable sort.
