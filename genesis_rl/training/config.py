@@ -14,7 +14,7 @@ _COUNTS = ("steps", "batch_size", "log_every", "eval_every", "eval_images", "sav
 _CHOICES = {
     "schedule": ("constant", "cosine"),
     "objective": ("geco", "elbo"),
-    "precision": ("bf16", "fp32"),
+    "precision": ("auto", "bf16", "fp32"),
     "trains": ("all", "background", "objects"),
 }
 
@@ -74,8 +74,9 @@ class PretrainConfig:
     """weight in the loss of pixels that differ from the image's median colour; falls to 1"""
     foreground_until: float = 0.5
     """share of the training after which the foreground's weight has fallen to 1"""
-    precision: Literal["bf16", "fp32"] = "bf16"
-    """arithmetic of convolutions; weights, latents and losses are float32 in either"""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """arithmetic of convolutions; weights, latents and losses are float32 in any. auto: bf16 where
+    the GPU or the CPU computes in it, which others do far more slowly than in fp32"""
     compile: bool = False
     """compile the training pass with torch.compile"""
     recompute: bool = False

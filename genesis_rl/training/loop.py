@@ -17,7 +17,7 @@ from genesis_rl.data.feed import ImageFeed, batch_indices
 from genesis_rl.frames import Preprocessing
 from genesis_rl.geco import Geco
 from genesis_rl.models import build_model
-from genesis_rl.process import keep_freed_memory
+from genesis_rl.process import has_bfloat16, keep_freed_memory
 from genesis_rl.slots import ElboTerms
 from genesis_rl.training.config import PretrainConfig
 from genesis_rl.training.folder import RunFolder
@@ -155,6 +155,8 @@ class Trainer(StepTrainer):
                 f"{self.accelerator.num_processes} processes."
             )
         keep_freed_memory()
+        auto = config.precision == "auto"
+        self._bf16 = has_bfloat16(self.device) if auto else config.precision == "bf16"
         folder = RunFolder(config, main=self.main)
         start = None if config.init is None or folder.started else _load(config.init)
         with self.accelerator.main_process_first():
@@ -250,8 +252,7 @@ class Trainer(StepTrainer):
     # ---- updates -----------------------------------------------------------------------------
 
     def _autocast(self) -> torch.autocast:
-        bf16 = self.config.precision == "bf16"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=bf16)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16)
 
     def _step(self) -> Tensor:
         config = self.config

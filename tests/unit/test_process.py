@@ -8,7 +8,7 @@ import torch
 
 import genesis_rl
 from genesis_rl import process
-from genesis_rl.process import hardware, versions
+from genesis_rl.process import hardware, has_bfloat16, versions
 
 CPUINFO = "processor\t: 0\nmodel name\t: A Fine CPU @ 2GHz\nmodel name\t: A Fine CPU @ 2GHz\n"
 
@@ -42,6 +42,18 @@ def test_a_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 8)
     assert hardware(torch.device("cuda", 0)) == "GPU 0 (8 processes)"
+
+
+def test_bfloat16_is_used_where_the_device_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    avx512 = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    if platform.machine() == "x86_64":
+        assert has_bfloat16(cpu) is avx512
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert not has_bfloat16(cpu)
+    for has in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has)  # noqa: B023
+        assert has_bfloat16(gpu) is has
 
 
 def test_versions() -> None:

@@ -46,7 +46,7 @@ N = 9  # images of a pack
         ({"seed": 2**63}, "seed is 9223372036854775808; wanted 0 to"),
         ({"schedule": "linear"}, "schedule is 'linear'; wanted 'constant' or 'cosine'"),
         ({"objective": "vae"}, "objective is 'vae'; wanted 'geco' or 'elbo'"),
-        ({"precision": "fp16"}, "precision is 'fp16'; wanted 'bf16' or 'fp32'"),
+        ({"precision": "fp16"}, "precision is 'fp16'; wanted 'auto' or 'bf16' or 'fp32'"),
         ({"data_options": "[1]"}, r"data_options is '\[1\]'; wanted a JSON object"),
         ({"data_options": "{"}, "data_options is '{', which is not JSON"),
         ({"fresh": ("encoder",)}, r"fresh is \('encoder',\), but init is None"),

@@ -181,6 +181,7 @@ def test_the_weight_of_the_kl_moves_geometrically(config: PretrainConfig) -> Non
         {"objective": "elbo"},
         {"beta_end": 2.0, "objective": "elbo"},
         {"precision": "bf16"},
+        {"precision": "auto"},
         {"schedule": "cosine", "warmup_steps": 2},
         {"clip_norm": 0.5},
         {"foreground_weight": 3.0},
