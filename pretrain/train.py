@@ -100,14 +100,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number, config in enumerate(stages, 1):
         if len(stages) > 1:
             print(f"stage {number} of {len(stages)}, {config.steps:,} updates: {config.out}")
-        status = train(config)
+        status = train(config, last=number == len(stages))
         if status:
             return status
     return 0
 
 
-def train(config: PretrainConfig) -> int:
-    """Train one stage; return the exit status."""
+def train(config: PretrainConfig, *, last: bool = True) -> int:
+    """Train one stage; return the exit status, of a stop also between two stages."""
     try:
         trainer = Trainer(config)
     except (ValueError, TypeError, OSError) as error:
@@ -124,6 +124,9 @@ def train(config: PretrainConfig) -> int:
     if trainer.main:
         figures = ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
         print(f"{trainer.config.out}: step {trainer.step}, {figures}")
+    if trainer.interrupted and not last:
+        print("stopped after this stage; go on with --resume", file=sys.stderr)
+        return trainer.stop_status
     return 0
 
 

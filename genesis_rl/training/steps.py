@@ -233,6 +233,11 @@ class StepTrainer(ABC):
         return self._stopping and not self._finished()
 
     @property
+    def interrupted(self) -> bool:
+        """Whether SIGINT or SIGTERM came, even if only after the last update."""
+        return self._stop.received
+
+    @property
     def stop_status(self) -> int:
         """The exit status of a process whose run was stopped: 130 after SIGINT, else 143."""
         return self._stop.status

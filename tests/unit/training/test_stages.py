@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,26 @@ def test_the_second_stage_leaves_the_background_alone(
     last = objects.model.state_dict()
     moved = {k for k in last if not torch.equal(last[k], after[k])}
     assert moved and not any(name.startswith("background.") for name in moved)
+
+
+def test_a_signal_in_the_last_validation_of_a_stage_stops_the_training(
+    stages: Callable[..., list[PretrainConfig]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    first, second = stages()
+    validate = Trainer._validate
+
+    def interrupted(self: Trainer) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+        return validate(self)
+
+    monkeypatch.setattr(Trainer, "_validate", interrupted)
+    training = program()
+    monkeypatch.setattr(training, "parse", lambda argv: [first, second])
+    assert training.main([]) == 143
+    assert "go on with --resume" in capsys.readouterr().err
+    assert (first.out / "last").is_dir() and not (second.out / "last").exists()
 
 
 @pytest.mark.parametrize("stopped_in", [0, 1])
