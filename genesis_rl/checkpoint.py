@@ -65,9 +65,9 @@ _YOUNGEST_DEFAULTS = {
     "foreground_threshold": 0.08,
     "posterior": "lstm",
     "object_size": 0.32,
-    "attention_channels": 16,
-    "attention_size": 32,
-    "local_decoder_size": 32,
+    "attention_channels": 32,
+    "glimpse_size": 64,
+    "local_decoder_size": 64,
 }
 
 

@@ -246,7 +246,6 @@ _SCENES = PretrainConfig(
         mixture="pixel",
         posterior_sigma_floor=0.01,
         posterior_sigma_bias=-2.0,
-        local_decoder_size=48,
         prior_lstm_size=128,
         prior_mlp_size=128,
     ),

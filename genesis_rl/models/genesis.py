@@ -56,13 +56,17 @@ from genesis_rl.slots import Decoded, ElboTerms, Slots
 
 
 class Latents(NamedTuple):
-    """Latents of images and their posteriors; masks where these were needed on the way."""
+    """Latents of images and their posteriors; masks where these were needed on the way.
+
+    An attention's votes have a loss of their own, (B,).
+    """
 
     z_m: Tensor
     z_c: Tensor
     q_m: Gaussian
     q_c: Gaussian
     log_pi: Tensor | None = None
+    vote_loss: Tensor | None = None
 
 
 class Inference(NamedTuple):
@@ -154,11 +158,10 @@ class GenesisS(StepwiseModel):
         attention = SlotAttention(
             config.image_size,
             config.attention_channels,
-            config.attention_size,
             config.num_slots - 1,
             config.object_size,
         )
-        self.attention = AttentionPosterior(attention, config.attention_size, *self.latent_sizes)
+        self.attention = AttentionPosterior(attention, config.glimpse_size, *self.latent_sizes)
 
     def _build_components(self) -> None:
         self._build_component_decoders(self.config.mask_latent_size)
@@ -245,8 +248,13 @@ class GenesisS(StepwiseModel):
             x = self._subsample(x, offset)
             pixel_weight = None if pixel_weight is None else self._subsample(pixel_weight, offset)
         nll = self.nll(x, decoded, pixel_weight=pixel_weight)
+        if offset is not None:
+            nll = nll * self.likelihood_stride**2
+        if found.vote_loss is not None:
+            # Votes learn beside the bound, which no gradient leads from: zero, with a gradient.
+            nll = nll + (found.vote_loss - found.vote_loss.detach())
         return ElboTerms(
-            nll if offset is None else nll * self.likelihood_stride**2,
+            nll,
             kl_monte_carlo(found.z_m, found.q_m, p_m),
             kl_monte_carlo(found.z_c, found.q_c, p_c),
         )
@@ -285,10 +293,11 @@ class GenesisS(StepwiseModel):
             background = self.background.decode(q_b.mu[:, 0])
             gate = foreground_gate(x, background, self.config.foreground_threshold)
         if self.config.posterior == "attention":
-            raw_m, raw_c = self.attention(x, gate)
+            raw_m, raw_c, vote_loss = self.attention(x, gate)
             q_m = concatenate(first_m, self._posterior(raw_m))
             q_c = concatenate(first_c, self._posterior(raw_c))
-            return Latents(q_m.draw(eps_m), q_c.draw(eps_c), q_m, q_c)
+            z_m, z_c = q_m.draw(eps_m), q_c.draw(eps_c)
+            return Latents(z_m, z_c, q_m, q_c, vote_loss=vote_loss)
         z_m, rest_m = self._mask_posterior(x * gate, None if eps_m is None else eps_m[:, 1:])
         q_m = concatenate(first_m, rest_m)
         z_m = torch.cat([first_m.draw(None if eps_m is None else eps_m[:, :1]), z_m], 1)

@@ -90,12 +90,12 @@ class GenesisSConfig:
     the pixels that differ from the background, which it needs"""
     object_size: float = 0.32
     """typical side of an object in halves of the frame's side, for the attention"""
-    attention_channels: int = 16
-    """channels of the attention's convolutions"""
-    attention_size: int = 32
-    """width of the attention's queries and keys"""
-    local_decoder_size: int = 32
-    """units of each of the two hidden layers of a local mask decoder"""
+    attention_channels: int = 32
+    """channels of the convolutions by which pixels vote for the centre of their object"""
+    glimpse_size: int = 64
+    """width of the features of the attention's closer look at each slot"""
+    local_decoder_size: int = 64
+    """units of the hidden layer of a local mask decoder"""
 
     def __post_init__(self) -> None:
         """Check values."""
@@ -130,7 +130,7 @@ class GenesisSConfig:
         """Check the options of backgrounds, attention and local decoders, and their combination."""
         check_channels(self, "background_channels")
         check_counts(
-            self, "background_size", "attention_channels", "attention_size", "local_decoder_size"
+            self, "background_size", "attention_channels", "glimpse_size", "local_decoder_size"
         )
         check_positive(self, "foreground_threshold", "object_size")
         if self.posterior == "attention" and self.background == "none":
@@ -153,6 +153,11 @@ class GenesisSConfig:
             raise ValueError(
                 "mask_decoder must be 'local' with component_decoder='shaded', got "
                 f"{self.mask_decoder!r}: the shading is an output of the local decoder."
+            )
+        if local and self.mask_logit_bias is not None:
+            raise ValueError(
+                "mask_logit_bias must be None with mask_decoder='local', whose masks start as "
+                f"discs, got {self.mask_logit_bias}."
             )
         if (local or self.posterior == "attention") and self.mask_latent_size <= GEOMETRY:
             raise ValueError(

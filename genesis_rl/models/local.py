@@ -1,8 +1,12 @@
 """Local decoder: masks and shading in an object's own coordinates, at any resolution."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from genesis_rl.models.base import at_least_float32
 
 # Mask latents with a meaning: row, column, log size, presence.
 GEOMETRY = 4
@@ -10,30 +14,36 @@ _SIZE = 0.1
 _REACH = 4.0
 _BOUND = 8.0
 _SHADE = 0.7
+# A mask is what lies inside of so many edges; its shading has so many faces.
+_EDGES, _FACES = 8, 4
+# How many logits an edge rises over a unit of size, and how sharply faces meet.
+_EDGE_SLOPE, _FACE_SLOPE = 4.0, 3.0
 
 
 class LocalDecoder(nn.Module):
     """Mask logits and shading at any points of the frame, moved and scaled by the latents.
 
-    With u = (point - position) / size, where position and size are the first three latents:
+    With u = (point - position) / size, where position and size are the first three latents, a mask
+    is a convex polygon, and an absent object has none:
 
-        logit = softmin(a - b |u|^2 + f(u, |u|, z), 6 presence), bounded at +-8
+        logit = softmin(softmin_j 4 (d_j - n_j . u), 6 presence), bounded at +-8
 
-    so that a mask starts as a disc, and an absent object has none. A second output of f is the
-    shading s; colours are multiplied by exp(.7 tanh s).
+    Shading is linear on each of four faces, s = sum_i softmax_i(3 (a_i . u + b_i)) (g_i . u + h_i);
+    colours are multiplied by exp(.7 tanh s). A network draws n, d, a, b, g and h from the other
+    latents; at the start all masks are near-discs without shading.
     """
 
     def __init__(self, latent_size: int, width: int) -> None:
-        """Take D_m >= 4 and the units of the two hidden layers."""
+        """Take D_m >= 4 and the units of the hidden layer."""
         super().__init__()
-        self.from_point = nn.Linear(3, width)
-        self.from_latent = nn.Linear(latent_size - GEOMETRY, width, bias=False)
-        self.hidden = nn.Linear(width, width)
-        self.head = nn.Linear(width, 2)
-        self.disc = nn.Parameter(torch.tensor([4.0, 1.0]))
+        self.hidden = nn.Linear(latent_size - GEOMETRY, width)
+        self.head = nn.Linear(width, 3 * _EDGES + 6 * _FACES)
+        angle = torch.arange(_EDGES) * (2 * math.pi / _EDGES)
+        edges = torch.stack([angle.cos(), angle.sin(), torch.full_like(angle, 2.0)], 1)
         with torch.no_grad():
-            self.head.weight.mul_(0.3)
+            self.head.weight.mul_(0.5)
             self.head.bias.zero_()
+            self.head.bias[: edges.numel()] = edges.flatten()
 
     def forward(self, z: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
         """Decode masks and shading.
@@ -45,14 +55,18 @@ class LocalDecoder(nn.Module):
         Returns:
             Mask logits (B, K, N), in [-8, 8], and the factor of colours (B, K, N).
         """
-        place, size, presence = z[..., None, :2], z[..., 2:3].exp() * _SIZE, z[..., 3:4]
-        points = points if points.ndim == 3 else points[None]
-        u = (points[:, None] - place) / size[..., None, :]
-        u = u.clamp(-_REACH, _REACH)
-        square = u.square().sum(-1, keepdim=True)
-        y = self.from_point(torch.cat([u, (square + 1e-6).sqrt()], -1))
-        y = F.elu(y + self.from_latent(z[..., GEOMETRY:])[:, :, None])
-        out = self.head(F.elu(self.hidden(y))).float()
-        shape = self.disc[0] - self.disc[1] * square[..., 0] + out[..., 0]
-        logit = -torch.logaddexp(-shape, -6 * presence)
-        return _BOUND * torch.tanh(logit / _BOUND), torch.exp(_SHADE * torch.tanh(out[..., 1]))
+        with torch.autocast(z.device.type, enabled=False):
+            z = at_least_float32(z)
+            place, size, presence = z[..., None, :2], z[..., 2:3].exp() * _SIZE, z[..., 3:4]
+            points = points if points.ndim == 3 else points[None]
+            u = ((points[:, None] - place) / size[..., None, :]).clamp(-_REACH, _REACH)
+            drawn = self.head(F.elu(self.hidden(z[..., GEOMETRY:])))
+            edges, faces = drawn.split([3 * _EDGES, 6 * _FACES], 2)
+            edges, faces = edges.unflatten(2, (_EDGES, 3)), faces.unflatten(2, (_FACES, 6))
+            inside = _EDGE_SLOPE * (edges[..., None, :, 2] - u @ edges[..., :2].transpose(2, 3))
+            shape = -torch.logsumexp(-inside, -1)
+            logit = -torch.logaddexp(-shape, -6 * presence)
+            u = F.pad(u, (0, 1), value=1.0)
+            weight = (_FACE_SLOPE * (u @ faces[..., :3].transpose(2, 3))).softmax(-1)
+            tone = (weight * (u @ faces[..., 3:].transpose(2, 3))).sum(-1)
+            return _BOUND * torch.tanh(logit / _BOUND), torch.exp(_SHADE * torch.tanh(tone))

