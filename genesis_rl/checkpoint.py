@@ -59,6 +59,7 @@ _YOUNGER_DEFAULTS = (
 # Younger than the first students, whose fingerprints hold all fields of their teacher's config.
 _YOUNGEST_DEFAULTS = {
     "posterior_passes": 1,
+    "prior_components": 1,
     "background": "none",
     "background_channels": (16, 32, 48, 64),
     "background_size": 256,

@@ -26,6 +26,7 @@ from genesis_rl.blocks import (
 )
 from genesis_rl.likelihood import (
     Gaussian,
+    Prior,
     concatenate,
     kl_monte_carlo,
     standard_normal,
@@ -50,7 +51,10 @@ from genesis_rl.models.local import LocalDecoder
 from genesis_rl.models.prior import (
     NextSlot,
     StepwiseModel,
+    join_priors,
     learned_prior,
+    prior_size,
+    spread_components,
 )
 from genesis_rl.slots import Decoded, ElboTerms, Slots
 
@@ -74,9 +78,9 @@ class Inference(NamedTuple):
 
     slots: Slots
     q_m: Gaussian
-    p_m: Gaussian
+    p_m: Prior
     q_c: Gaussian
-    p_c: Gaussian
+    p_c: Prior
 
 
 class GenesisS(StepwiseModel):
@@ -123,7 +127,11 @@ class GenesisS(StepwiseModel):
             bias = self.mask_decoder.head.get_parameter("bias")
             nn.init.constant_(bias, config.mask_logit_bias)
         self.prior_lstm = nn.LSTMCell(width, config.prior_lstm_size)
-        self.prior_head = nn.Linear(config.prior_lstm_size, 2 * width)
+        self.prior_components = config.prior_components
+        self.prior_head = nn.Linear(
+            config.prior_lstm_size, prior_size(width, config.prior_components)
+        )
+        spread_components(self.prior_head, config.prior_components)
         self._build_components()
         points = coordinate_map(config.image_size)[0].permute(1, 2, 0)
         self.register_buffer("points", points, persistent=False)
@@ -204,7 +212,7 @@ class GenesisS(StepwiseModel):
         z_m = p_m.draw(noise.m)
         p_c = self._component_prior(z_m[:, None])
         if self.has_background and previous is None:
-            p_c = standard_normal(p_c.mu)
+            p_c = self._standard_prior(z_m.new_zeros(len(z_m), 1, self.latent_sizes[1]))
         z_c = p_c.draw(noise.c[:, None])
         log_p = p_m.log_prob(z_m) + p_c.log_prob(z_c)[:, 0]
         return NextSlot(z_m, z_c[:, 0], log_p, state)
@@ -306,13 +314,12 @@ class GenesisS(StepwiseModel):
         q_c = concatenate(first_c, rest_c)
         return Latents(z_m, q_c.draw(eps_c), q_m, q_c, log_pi)
 
-    def _priors(self, z_m: Tensor) -> tuple[Gaussian, Gaussian]:
+    def _priors(self, z_m: Tensor) -> tuple[Prior, Prior]:
         """p(z_m) and p(z_c | z_m) at given latents; a background's are standard normal."""
-        p_c = self._component_prior(z_m)
-        if self.has_background:
-            rest = Gaussian(p_c.mu[:, 1:], p_c.sigma[:, 1:])
-            p_c = concatenate(standard_normal(p_c.mu[:, :1]), rest)
-        return self._mask_prior(z_m), p_c
+        if not self.has_background:
+            return self._mask_prior(z_m), self._component_prior(z_m)
+        first = self._standard_prior(z_m.new_zeros(len(z_m), 1, self.latent_sizes[1]))
+        return self._mask_prior(z_m), join_priors(first, self._component_prior(z_m[:, 1:]))
 
     def _background_posterior(self, x: Tensor) -> Gaussian:
         """q(z_b | x), (B, 1, D_m + D_c)."""
@@ -374,7 +381,7 @@ class GenesisS(StepwiseModel):
         found = self._render(z_m, z_c, log_pi)
         return slot_maps(x, found.log_pi.exp(), self.log_responsibilities(x, found).exp())
 
-    def _mask_prior(self, z_m: Tensor) -> Gaussian:
+    def _mask_prior(self, z_m: Tensor) -> Prior:
         """The prior's parameters at given latents (B, K, D_m)."""
         return self._prior_of(z_m)
 
@@ -476,10 +483,9 @@ class GenesisS(StepwiseModel):
         empty = no_latents(log_pi)
         return empty, Gaussian(empty, empty)
 
-    def _component_prior(self, z_m: Tensor) -> Gaussian:
+    def _component_prior(self, z_m: Tensor) -> Prior:
         """p(z_c_k | z_m_k); of width 0 here."""
-        empty = no_latents(z_m)
-        return Gaussian(empty, empty)
+        return self._standard_prior(no_latents(z_m))
 
     def _appearance(self, z_m: Tensor, z_c: Tensor) -> Tensor:
         """The latents that components are decoded from."""
@@ -513,12 +519,14 @@ class Genesis(GenesisS):
             )
         self._build_component_decoders(d_c)
         width = config.prior_mlp_size
+        last = nn.Linear(width, prior_size(d_c, config.prior_components))
+        spread_components(last, config.prior_components)
         self.component_prior = nn.Sequential(
             nn.Linear(d_m, width),
             nn.ELU(),
             nn.Linear(width, width),
             nn.ELU(),
-            nn.Linear(width, 2 * d_c),
+            last,
         )
 
     @property
@@ -533,10 +541,10 @@ class Genesis(GenesisS):
         q_c = self._posterior(raw.unflatten(0, log_pi.shape[:2]))
         return q_c.draw(eps), q_c
 
-    def _component_prior(self, z_m: Tensor) -> Gaussian:
+    def _component_prior(self, z_m: Tensor) -> Prior:
         with torch.autocast(z_m.device.type, enabled=False):
             raw: Tensor = self.component_prior(z_m)
-            return learned_prior(raw)
+            return learned_prior(raw, self.prior_components)
 
     def _appearance(self, z_m: Tensor, z_c: Tensor) -> Tensor:
         return z_c

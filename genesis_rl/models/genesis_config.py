@@ -70,6 +70,10 @@ class GenesisSConfig:
     """of the mask latents: each slot given those before (the paper's), or "independent", the
     ablation: each slot has a learned Gaussian of its own, by the same network blind to the slots
     before, so that nothing is lost but how slots depend on each other"""
+    prior_components: int = 1
+    """Gaussians in the prior of each slot's mask latents and of its component latents: 1 is the
+    paper's; a mixture can say that a slot is either empty or an object, and which of a few colours
+    an object has"""
     posterior_passes: int = 1
     """looks that the posterior takes at an image: 1 is the paper's; 2 or more decode what the look
     before has found, and correct every slot's z_m from the image beside its mask and its
@@ -104,7 +108,7 @@ class GenesisSConfig:
             self, "mask_latent_size", "feature_size", "posterior_lstm_size", "prior_lstm_size"
         )
         check_counts(self, "component_decoder_channels", "mask_broadcast_channels")
-        check_counts(self, "posterior_passes")
+        check_counts(self, "posterior_passes", "prior_components")
         check_channels(self, "encoder_channels", 5)
         check_channels(self, "decoder_channels", 5)
         if not math.isfinite(self.posterior_sigma_bias):
