@@ -66,8 +66,9 @@ _YOUNGEST_DEFAULTS = {
     "foreground_threshold": 0.08,
     "posterior": "lstm",
     "object_size": 0.32,
+    "slot_order": "top_down",
     "attention_channels": 32,
-    "glimpse_size": 64,
+    "window_size": 64,
     "local_decoder_size": 64,
 }
 

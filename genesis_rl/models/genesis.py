@@ -168,8 +168,11 @@ class GenesisS(StepwiseModel):
             config.attention_channels,
             config.num_slots - 1,
             config.object_size,
+            config.slot_order,
         )
-        self.attention = AttentionPosterior(attention, config.glimpse_size, *self.latent_sizes)
+        self.attention = AttentionPosterior(
+            attention, config.window_size, *self.latent_sizes, config.posterior_passes
+        )
 
     def _build_components(self) -> None:
         self._build_component_decoders(self.config.mask_latent_size)
@@ -301,7 +304,7 @@ class GenesisS(StepwiseModel):
             background = self.background.decode(q_b.mu[:, 0])
             gate = foreground_gate(x, background, self.config.foreground_threshold)
         if self.config.posterior == "attention":
-            raw_m, raw_c, vote_loss = self.attention(x, gate)
+            raw_m, raw_c, vote_loss = self.attention(x, gate, self.mask_decoder)
             q_m = concatenate(first_m, self._posterior(raw_m))
             q_c = concatenate(first_c, self._posterior(raw_c))
             z_m, z_c = q_m.draw(eps_m), q_c.draw(eps_c)

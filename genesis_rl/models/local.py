@@ -50,7 +50,8 @@ class LocalDecoder(nn.Module):
 
         Args:
             z: mask latents, (B, K, D_m).
-            points: rows and columns in [-1, 1], (N, 2) or for each image (B, N, 2).
+            points: rows and columns in [-1, 1], (N, 2), for each image (B, N, 2) or for each slot
+                (B, K, N, 2).
 
         Returns:
             Mask logits (B, K, N), in [-8, 8], and the factor of colours (B, K, N).
@@ -58,8 +59,9 @@ class LocalDecoder(nn.Module):
         with torch.autocast(z.device.type, enabled=False):
             z = at_least_float32(z)
             place, size, presence = z[..., None, :2], z[..., 2:3].exp() * _SIZE, z[..., 3:4]
-            points = points if points.ndim == 3 else points[None]
-            u = ((points[:, None] - place) / size[..., None, :]).clamp(-_REACH, _REACH)
+            if points.ndim == 3:
+                points = points[:, None]
+            u = ((points - place) / size[..., None, :]).clamp(-_REACH, _REACH)
             drawn = self.head(F.elu(self.hidden(z[..., GEOMETRY:])))
             edges, faces = drawn.split([3 * _EDGES, 6 * _FACES], 2)
             edges, faces = edges.unflatten(2, (_EDGES, 3)), faces.unflatten(2, (_FACES, 6))

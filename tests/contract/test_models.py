@@ -57,6 +57,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = (
                 "mixture": "pixel",
                 "sigma_x": 0.12,
                 "prior_components": 2,
+                "posterior_passes": 1 + (background == "predicted"),
             },
         )
         for name in ("genesis", "genesis_s")
