@@ -271,6 +271,7 @@ _SCENES = PretrainConfig(
     save_every=200,
     out=Path("runs/towers"),
 )
+_MANY_TOWERS = json.dumps({"image_size": 64, "scenarios": 4500})
 _BACKGROUND = replace(
     _SCENES,
     trains="background",
@@ -402,15 +403,24 @@ PRESETS: dict[str, Preset] = {
         (_BACKGROUND,),
     ),
     "towers-long": Preset(
-        "the same for four hours",
+        "the same with 50,000 images of 3,150 towers: one and a half hours",
         replace(
             _SCENES,
-            steps=60_000,
-            eval_every=5_000,
+            data_options=_MANY_TOWERS,
+            steps=24_000,
+            eval_every=4_000,
             save_every=1_000,
             out=Path("runs/towers-long"),
         ),
-        (replace(_BACKGROUND, steps=12_000, warmup_steps=2_000, eval_every=4_000),),
+        (
+            replace(
+                _BACKGROUND,
+                data_options=_MANY_TOWERS,
+                steps=12_000,
+                warmup_steps=2_000,
+                eval_every=4_000,
+            ),
+        ),
     ),
     "smoke": Preset(
         "a few steps of a tiny model, to see that everything works",
