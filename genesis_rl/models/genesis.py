@@ -8,6 +8,7 @@ By option the first slot is a background with a network of its own, and the othe
 what differs from it (`genesis_rl.models.background`, `attention`, `local`).
 """
 
+import warnings
 from typing import NamedTuple
 
 import torch
@@ -57,6 +58,10 @@ from genesis_rl.models.prior import (
     spread_components,
 )
 from genesis_rl.slots import Decoded, ElboTerms, Slots
+
+
+# Share of pixels that differ from a static background at which the camera seems to move.
+_MOST = 0.5
 
 
 class Latents(NamedTuple):
@@ -197,9 +202,25 @@ class GenesisS(StepwiseModel):
         return self.config.background != "none"
 
     def fit_background(self, images: Tensor) -> None:
-        """Initialise the background from images (N, 3, H, W), if there is one."""
-        if self.has_background:
-            self.background.fit(images)
+        """Initialise the background from images (N, 3, H, W), if there is one.
+
+        Warns:
+            UserWarning: if a static background differs from most of the pixels: the camera moves.
+        """
+        if not self.has_background:
+            return
+        self.background.fit(images)
+        if isinstance(self.background, StaticBackground):
+            behind = self.background.image.expand_as(images)
+            gate = foreground_gate(images, behind, self.config.foreground_threshold)
+            share = float(gate.mean())
+            if share > _MOST:
+                warnings.warn(
+                    f"model.background is 'static', but {share:.0%} of the pixels differ from the "
+                    "images' median, so the camera seems to move; 'predicted' infers a background "
+                    "for each image.",
+                    stacklevel=2,
+                )
 
     def decode(self, slots: Slots) -> Decoded:
         """Decode slots to components and masks; ``slots.log_pi`` is decoded anew from z_m."""

@@ -1,6 +1,7 @@
 """Backgrounds, seeds, attention and local decoders on images whose objects are known."""
 
 import math
+import warnings
 from typing import Any
 
 import pytest
@@ -169,6 +170,16 @@ def test_backgrounds_start_from_the_images() -> None:
     torch.testing.assert_close(mean, frames.mean(0))
     # Few frames have fewer components than units: the other units start silent.
     assert (network.head.weight.abs().amax(0) > 0).sum() <= 8
+
+
+def test_a_camera_that_moves_has_no_static_background() -> None:
+    torch.manual_seed(0)
+    model = build_model(GenesisConfig(**OBJECTS, background="static"))
+    with pytest.warns(UserWarning, match=r"model\.background"):
+        model.fit_background(torch.rand(20, 3, 1, 1).expand(-1, -1, SIDE, SIDE))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.fit_background(torch.cat([squares([RED, BLUE]), squares([BLUE]), squares([])]))
 
 
 def test_local_masks_are_the_same_at_any_resolution() -> None:
