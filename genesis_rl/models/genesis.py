@@ -59,7 +59,6 @@ from genesis_rl.models.prior import (
 )
 from genesis_rl.slots import Decoded, ElboTerms, Slots
 
-
 # Share of pixels that differ from a static background at which the camera seems to move.
 _MOST = 0.5
 
