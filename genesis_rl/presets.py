@@ -233,24 +233,25 @@ _FLAT_MULTI_DSPRITES = replace(
 
 # Scenes of compact objects before a background that can be predicted from the frame: the background
 # is learned first, then frozen, and slots attend to what differs from it.
+_OBJECTS = GenesisConfig(
+    num_slots=9,
+    mask_latent_size=16,
+    component_latent_size=8,
+    background="predicted",
+    posterior="attention",
+    posterior_passes=2,
+    prior_components=8,
+    mask_decoder="local",
+    component_decoder="shaded",
+    sigma_x=0.12,
+    mixture="pixel",
+    posterior_sigma_floor=0.01,
+    posterior_sigma_bias=-2.0,
+    prior_lstm_size=128,
+    prior_mlp_size=128,
+)
 _SCENES = PretrainConfig(
-    model=GenesisConfig(
-        num_slots=9,
-        mask_latent_size=16,
-        component_latent_size=8,
-        background="predicted",
-        posterior="attention",
-        posterior_passes=2,
-        prior_components=8,
-        mask_decoder="local",
-        component_decoder="shaded",
-        sigma_x=0.12,
-        mixture="pixel",
-        posterior_sigma_floor=0.01,
-        posterior_sigma_bias=-2.0,
-        prior_lstm_size=128,
-        prior_mlp_size=128,
-    ),
+    model=_OBJECTS,
     data="towers",
     data_options=json.dumps({"image_size": 64, "scenarios": 1600}),
     trains="objects",
@@ -287,7 +288,7 @@ _BACKGROUND = replace(
 )
 
 _MULTI_DSPRITES_64: dict[str, Any] = {
-    "model": replace(_SCENES.model, num_slots=6, object_size=0.43),
+    "model": replace(_OBJECTS, num_slots=6, object_size=0.43),
     "data": "multi_dsprites",
     "data_options": json.dumps({"image_size": 64}),
 }
@@ -432,7 +433,7 @@ PRESETS: dict[str, Preset] = {
         "the relational tasks' scenes, 64 px, before a static background: ten minutes on a CPU",
         replace(
             _SCENES,
-            model=replace(_SCENES.model, background="static", num_slots=8, object_size=0.3),
+            model=replace(_OBJECTS, background="static", num_slots=8, object_size=0.3),
             data="sprite_scenes",
             data_options=_task_scenes(0.16, image_size=64, num_images=40_000),
             out=Path("runs/sprites-64"),

@@ -412,12 +412,20 @@ class GenesisS(StepwiseModel):
 
     def _decode_masks(self, z_m: Tensor) -> Tensor:
         """All masks in parallel, then stick-breaking: (B, K, D_m) to log_pi (B, K, 1, H, W)."""
+        if isinstance(self.mask_decoder, LocalDecoder):
+            points = self.points.flatten(0, 1)
+            logits = self.mask_decoder.masks(self._masked_slots(z_m), points)
+            return self._share_out(logits.unflatten(2, (1, *self.points.shape[:2])))
         return self._share_out(self._decode_logits(z_m, None)[0])
+
+    def _masked_slots(self, z_m: Tensor) -> Tensor:
+        """The mask latents of the K - 1 slots that have a mask of their own."""
+        return z_m[:, 1:] if self.has_background else z_m[:, : self.config.num_slots - 1]
 
     def _decode_logits(self, z_m: Tensor, offset: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Mask logits of K - 1 slots, (B, K - 1, 1, h, w), and what shades their colours."""
         last = self.config.num_slots - 1
-        objects = z_m[:, 1:] if self.has_background else z_m[:, :last]
+        objects = self._masked_slots(z_m)
         if isinstance(self.mask_decoder, LocalDecoder):
             points = self.points if offset is None else self._offset_points(offset)
             flat, shade = self.mask_decoder(objects, points.flatten(-3, -2))
