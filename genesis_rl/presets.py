@@ -358,11 +358,12 @@ PRESETS: dict[str, Preset] = {
         _LARGE_SPRITES,
     ),
     "sprites": Preset(
-        "the relational tasks' scenes, 32 px, from the weights of sprites-large: an hour on a CPU",
+        "the relational tasks' scenes, 32 px, after sprites-large: an hour on a CPU",
         _LIKE_SPRITES,
+        (_LARGE_SPRITES,),
     ),
     "sprites-sharp": Preset(
-        "the same scenes, objects may touch, from the weights of sprites: another hour",
+        "the same scenes, objects may touch, after sprites: two hours",
         replace(
             _LIKE_SPRITES,
             # What differs less than the posterior's noise is not learned. It kept two objects from
@@ -374,14 +375,15 @@ PRESETS: dict[str, Preset] = {
             beta_end=0.01,
             out=Path("runs/sprites-sharp"),
         ),
+        (_LARGE_SPRITES, _LIKE_SPRITES),
     ),
     "multi-dsprites-flat": Preset(
-        "Multi-dSprites, 32 px, from the weights of sprites-large: a quarter of an hour on a CPU",
+        "Multi-dSprites, 32 px, after sprites-large: a quarter of an hour on a CPU",
         _FLAT_MULTI_DSPRITES,
+        (_LARGE_SPRITES,),
     ),
     "multi-dsprites-sharp": Preset(
-        "the same images, shapes besides places, from the weights of multi-dsprites-flat: twenty "
-        "minutes on a CPU",
+        "the same images, shapes besides places, after multi-dsprites-flat: half an hour on a CPU",
         replace(
             _FLAT_MULTI_DSPRITES,
             # A broadcast decoder finds objects but stays with discs; transposed convolutions, once
@@ -403,6 +405,7 @@ PRESETS: dict[str, Preset] = {
             beta_end=0.1,
             out=Path("runs/multi-dsprites-sharp"),
         ),
+        (_LARGE_SPRITES, _FLAT_MULTI_DSPRITES),
     ),
     "towers": Preset(
         "towers of ShapeStacks, 64 px, background first: a quarter of an hour on one CPU core",

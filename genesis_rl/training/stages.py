@@ -31,13 +31,14 @@ def join_stages(
 
     Args:
         before: the stages before the last, as a preset has them.
-        last: the last stage, as it was asked for; with an ``init`` of its own it is the only one.
+        last: the last stage, as it was asked for; with another ``init`` than the preset's it is the
+            only one.
         default: the last stage, as the preset has it.
 
     Returns:
         The stages in order.
     """
-    if last.init is not None:
+    if not before or last.init != default.init:
         return [last]
     changed = {
         field.name: getattr(last, field.name)

@@ -71,6 +71,21 @@ def test_stages_that_are_not_there_are_refused() -> None:
         program().parse(["--preset", "towers", "--stage-2.steps", "5"])
 
 
+def test_curricula_are_stages() -> None:
+    stages = program().parse(["--preset", "sprites-sharp", "--out", "runs/mine", "--seed", "3"])
+    assert [stage.out for stage in stages] == [
+        Path("runs/mine/stage-1"),
+        Path("runs/mine/stage-2"),
+        Path("runs/mine"),
+    ]
+    assert [stage.init for stage in stages] == [None, "runs/mine/stage-1", "runs/mine/stage-2"]
+    assert {stage.seed for stage in stages} == {3}
+    assert stages[0].data_options != stages[1].data_options != stages[2].data_options
+    stages = program().parse(["--preset", "multi-dsprites-sharp"])
+    assert stages[-1].fresh == ("corrector", "mask_decoder")
+    assert [stage.data for stage in stages] == ["sprite_scenes", "multi_dsprites", "multi_dsprites"]
+
+
 def test_presets_without_stages_are_one() -> None:
     preset = PRESETS["smoke"]
     assert join_stages(preset.before, preset.config, preset.config) == [preset.config]
