@@ -5,7 +5,7 @@
     python pretrain/probe.py runs/eyes --task properties --num-train 10000 --mlp.epochs 20
 
 Trains MLPs on a training split's labelled images and scores them on the test split: for scenes of
-ShapeStacks their stability, height and view (table 1 of the paper), for data sets of known objects
+ShapeStacks their stability, height and view (table 1 of the paper), for datasets of known objects
 the position, size, colour and shape of each object from the slot that took it. Beside the models
 stand raw pixels, untrained encoders, the commonest answer and, where the data have it, the ground
 truth. Latents are inferred once and kept. Prints a table and writes JSON.

@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 if key in again
             )
             print(
-                f"{how.runs[0]}, {how.num_images} of {how.data}, refined by {how.refine_steps} "
+                f"{how.models[0]}, {how.num_images} of {how.data}, refined by {how.refine_steps} "
                 f"steps: {shown}; largest difference {difference:.1e} ({name})",
                 flush=True,
             )

@@ -24,9 +24,9 @@ class DistillConfig:
     teacher: str
     """the model to learn from: a run of pretrain/train.py, a folder of a saved model, a Hub id"""
     data: str | None = None
-    """name of a data set, or the folder of a pack; None: what the teacher's run was trained on"""
+    """name of a dataset, or the folder of a pack; None: what the teacher's run was trained on"""
     data_options: str = "{}"
-    """options of the data set as JSON"""
+    """options of the dataset as JSON"""
     num_images: int = 50_000
     """images to learn from at most; the teacher sees each once, before the training"""
     refine_steps: int = 0
@@ -75,7 +75,7 @@ class DistillConfig:
     """report to Weights & Biases"""
 
     def __post_init__(self) -> None:
-        """Check values."""
+        """Validate values."""
         check_integers(self, 1, *_POSITIVE)
         check_integers(self, 0, "refine_steps")
         check_limits(self)

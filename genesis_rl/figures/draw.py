@@ -36,16 +36,16 @@ class SampleConfig:
     split: str = "test"
     """which images: train, validation or test"""
     data: str | None = None
-    """name of a data set or folder of a pack; None: what the run was trained on"""
+    """name of a dataset or folder of a pack; None: what the run was trained on"""
     data_options: str = "{}"
-    """options of that data set as JSON"""
+    """options of that dataset as JSON"""
     out: Path | None = None
     """folder of the figures; None: figures/ in the run's folder"""
     device: str = "auto"
     """auto, cpu or cuda"""
 
     def __post_init__(self) -> None:
-        """Check values."""
+        """Validate values."""
         if self.num < 2:
             raise ValueError(f"num is {self.num}; wanted at least 2.")
         if not 0 <= self.seed < 2**63:

@@ -52,7 +52,7 @@ def test_a_saved_model_becomes_a_file_of_a_given_name(tmp_path: Path, run_progra
         "pretrain/export.py", str(tmp_path / "model"), "--out", str(out), "--repeats", "0"
     )
     assert status == 0, errors
-    assert str(out) in text and "ms a pass" not in text
+    assert str(out) in text and "ms/pass" not in text
     session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
     assert session.get_modelmeta().custom_metadata_map["model"] == "dc_vae"
 

@@ -94,5 +94,5 @@ def test_differences_are_relative_beyond_one() -> None:
 
 def test_the_page_has_figures_of_every_model_that_comes_along() -> None:
     found = claims(ROOT / "results")
-    assert {claim.config.runs[0] for claim in found} == set(shipped())
+    assert {claim.config.models[0] for claim in found} == set(shipped())
     assert len({claim.file for claim in found}) == len(found)

@@ -129,13 +129,13 @@ def test_active_latents() -> None:
 
 def test_bad_input_is_named() -> None:
     images = paint(TRUE)
-    with pytest.raises(ValueError, match=r"images has shape \(1, 3, 3, 6\); wanted \(1, 3, 3, 7\)"):
+    with pytest.raises(ValueError, match=r"images must have shape \(1, 3, 3, 7\)"):
         metrics.binding_scores(TRUE, TRUE, images[..., :6])
-    with pytest.raises(TypeError, match=r"true must hold integer labels, got torch\.float32"):
+    with pytest.raises(TypeError, match=r"true must be integer labels, got torch\.float32"):
         metrics.binding_scores(TRUE.float(), TRUE, images)
     with pytest.raises(ValueError, match=r"got \(1, 3, 7\) and \(1, 3, 6\)"):
         metrics.binding_scores(TRUE, TRUE[..., :6], images)
-    with pytest.raises(ValueError, match="pred must hold labels >= 0, got -1"):
+    with pytest.raises(ValueError, match="pred must be labels >= 0"):
         metrics.active_slots(TRUE - 1)
     with pytest.raises(ValueError, match=r"one shape \(B, H, W\)"):
         metrics.active_slots(TRUE[0])

@@ -166,7 +166,7 @@ def test_deviation_is_absolute_below_1_and_relative_above() -> None:
 def test_iodine_is_refused_with_the_reason(tmp_path: Path) -> None:
     model = build_model(CLASSES["iodine"][0](image_size=32, num_slots=2))
     with pytest.raises(
-        ValueError, match=r"IODINE.*gradients\. Wanted one of genesis, .*genesis_v2"
+        ValueError, match=r"model must be one of genesis, .*genesis_v2.*IODINE"
     ):
         export_encoder(model, tmp_path / "e.onnx")
     assert not list(tmp_path.iterdir())
@@ -174,7 +174,7 @@ def test_iodine_is_refused_with_the_reason(tmp_path: Path) -> None:
 
 def test_a_stranger_is_refused(tmp_path: Path) -> None:
     stranger: Any = torch.nn.Linear(2, 2)
-    with pytest.raises(ValueError, match="model is a Linear; wanted one of genesis, "):
+    with pytest.raises(ValueError, match="model must be one of genesis, "):
         export_encoder(stranger, tmp_path / "e.onnx")
 
 
@@ -195,7 +195,7 @@ def test_without_the_extra(package: str, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_places_that_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="is a folder; wanted the name of a file"):
+    with pytest.raises(ValueError, match="out must be"):
         export_encoder(build(), tmp_path)
     (tmp_path / "file").write_text("kept")
     with pytest.raises(OSError, match="file"):
@@ -215,7 +215,7 @@ def test_a_file_that_deviates_is_not_put_in_place(
         return fold_batch_norm(model)
 
     monkeypatch.setattr(encoder_module, "fold_batch_norm", broken)
-    with pytest.raises(ParityError, match=r"z_c of onnxruntime deviates .* by 0\.00.*No file was"):
+    with pytest.raises(ParityError, match=r"z_c .* must be at most .*0\.00"):
         export_encoder(build(), path)
     assert [p.read_text() for p in tmp_path.iterdir()] == ["an earlier one"]
 
@@ -252,5 +252,5 @@ def test_batches_hold_noise_and_the_given_images() -> None:
 
 
 def test_config() -> None:
-    with pytest.raises(ValueError, match="repeats is -1"):
+    with pytest.raises(ValueError, match="repeats must be"):
         ExportConfig("run", repeats=-1)

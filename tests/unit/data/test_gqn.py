@@ -12,7 +12,7 @@ from PIL import Image
 
 from genesis_rl.data import Pack, open_dataset
 from genesis_rl.data.gqn import GqnRooms
-from genesis_rl.data.sources import DamagedRecord, Record
+from genesis_rl.data.records import DamagedRecord, Record
 
 FOLDERS = {"train": ("train", "0001-of-2160"), "validation": ("train", "2125-of-2160")}
 FOLDERS["test"] = ("test", "001-of-240")
@@ -125,7 +125,7 @@ def test_missing_files_are_told(tmp_path: Path, rooms: Callable[..., Path]) -> N
     rooms("train")
     message = (
         r"0002-of-2160\.tfrecord is missing and 2,122 more files \(or set num_files .*"
-        r"gs://gqn-dataset/rooms_ring_camera/train/0002-of-2160\.tfrecord.*option source"
+        r"gs://gqn-dataset/rooms_ring_camera/train/0002-of-2160\.tfrecord.*set source"
     )
     with pytest.raises(FileNotFoundError, match=message):
         open_gqn(tmp_path, num_files=None)
@@ -152,7 +152,7 @@ def test_other_records_are_named(
     tmp_path: Path, rooms: Callable[..., Path], write_records: Callable[..., Path], example: Any
 ) -> None:
     rooms("train", frames=9)
-    with pytest.raises(DamagedRecord, match="record 0 is damaged: it has 9 frames, wanted 10"):
+    with pytest.raises(DamagedRecord, match=r"record 0 is damaged: .*10 frames"):
         open_gqn(tmp_path)
     path = tmp_path / "rooms_ring_camera/train/0001-of-2160.tfrecord"
     write_records(path, [example(frames=[b"no jpeg"] * 10, cameras=[0.0] * 50)])
@@ -163,9 +163,9 @@ def test_other_records_are_named(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"frames": "two"}, "frames is 'two'; wanted 'one' or 'all'"),
-        ({"seed": -1}, "seed is -1; wanted at least 0"),
-        ({"num_files": 0}, "num_files is 0; wanted at least 1"),
+        ({"frames": "two"}, "frames must be"),
+        ({"seed": -1}, "seed must be"),
+        ({"num_files": 0}, "num_files must be"),
     ],
 )
 def test_bad_options(tmp_path: Path, options: dict[str, Any], message: str) -> None:

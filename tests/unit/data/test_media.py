@@ -16,7 +16,7 @@ from PIL import Image
 
 from genesis_rl.data import Pack, open_dataset
 from genesis_rl.data.media import VideoFolder, decode_image
-from genesis_rl.data.sources import DamagedRecord
+from genesis_rl.data.records import DamagedRecord
 
 U8 = npt.NDArray[np.uint8]
 RED = np.tile(np.array([200, 30, 10], np.uint8), (8, 8, 1))
@@ -193,9 +193,9 @@ def test_hidden_files_are_left_out_and_counted(
     convert = runpy.run_path(str(Path(__file__).parents[3] / "pretrain" / "convert.py"))["main"]
     flags = ["--split", "train", "--out", str(tmp_path / "out"), "--image-size", "8"]
     assert convert(["images", "--source", str(tmp_path / "data"), *flags]) == 0
-    assert "2 images, hidden files left out: 4" in capsys.readouterr().out
+    assert "2 images, hidden files skipped: 4" in capsys.readouterr().out
     save(tmp_path / "other" / "data" / "train" / ".a.png", 9)
-    with pytest.raises(FileNotFoundError, match=r"\(1 hidden ones are left out\)"):
+    with pytest.raises(FileNotFoundError, match="1 hidden"):
         opened("images", tmp_path / "other")
 
 
@@ -216,7 +216,7 @@ def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
 def test_a_link_to_a_folder_above_is_refused(tmp_path: Path) -> None:
     save(tmp_path / "data" / "train" / "1.png", 1)
     (tmp_path / "data" / "train" / "up").symlink_to(tmp_path / "data")
-    with pytest.raises(ValueError, match=r"train/up must not link to .*data, which contains"):
+    with pytest.raises(ValueError, match="train/up must not link to"):
         opened("images", tmp_path)
 
 
@@ -272,7 +272,7 @@ def test_every_nth_frame(tmp_path: Path) -> None:
     pack = opened("videos", tmp_path, every=6)
     assert pack.factors["frame"].tolist() == [0, 6, 12, 18]
     np.testing.assert_allclose(values(pack), [0, 48, 96, 144], atol=6)
-    with pytest.raises(ValueError, match="every is 0; wanted at least 1"):
+    with pytest.raises(ValueError, match="every must be"):
         opened("videos", tmp_path, every=0)
 
 
@@ -290,9 +290,7 @@ def test_damaged_videos_are_named_and_counted(tmp_path: Path) -> None:
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size * 3 // 4])
     (tmp_path / "data" / "train" / "b.mp4").write_bytes(b"no video")
     film(tmp_path / "data" / "train" / "c.avi", 50)
-    with pytest.raises(
-        DamagedRecord, match=r"a\.avi, frame \d+ is damaged: the video ends, or can"
-    ):
+    with pytest.raises(DamagedRecord, match=r"a\.avi, frame \d+ is damaged: the video ends or can"):
         opened("videos", tmp_path)
     pack = opened("videos", tmp_path, on_damage="skip")
     assert pack.meta["damaged"] == 2
