@@ -153,9 +153,9 @@ def compute_statistics(
         }
         if masks is not None:
             parts |= _scores_with_masks(images, masks, pred, decoded.mu_x, min_drawn_contrast)
-        for name, values in parts.items():
-            batches.setdefault(name, []).append(values)
-    values = {name: torch.cat(parts).double() for name, parts in batches.items()}
+        for name, part in parts.items():
+            batches.setdefault(name, []).append(part)
+    values = {name: torch.cat(batch).double() for name, batch in batches.items()}
     weights = model.parameters() if isinstance(model, nn.Module) else ()
     finite = all(bool(w.isfinite().all()) for w in weights) and all(
         bool(values[name].isfinite().all()) for name in ("mse", "kl_m", "kl_c", "z_m", "z_c")

@@ -1,4 +1,4 @@
-"""pretrain/convert.py: packs to train on, damage, a kill in the middle, missing files."""
+"""pretrain/convert.py: packs for training, damage, interruption, missing files."""
 
 import os
 import signal
@@ -29,7 +29,7 @@ def test_all_splits_are_converted_and_opened(tmp_path: Path, run_program: Any) -
     images(tmp_path / "in", 20)
     out = tmp_path / "packs"
     flags = ("images", "--source", str(tmp_path / "in"), "--out", str(out), "--image-size", "16")
-    for _ in range(2):  # the second time there is nothing to do
+    for _ in range(2):  # the second call opens the existing packs
         status, text, errors = run_program(PROGRAM, *flags)
         assert status == 0, errors
         assert f"{out}/train: 16 images {out}/validation: 2 images {out}/test: 2 images" in text

@@ -1,4 +1,4 @@
-"""pretrain/evaluate.py on tiny runs: one, several of other seeds, saved models, misuse."""
+"""pretrain/evaluate.py on tiny runs: one run, several seeds, pretrained models, misuse."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def data(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def train(root: Path, run_program: Run) -> Callable[..., str]:
-    """A run of two steps, made once for each seed and number of objects."""
+    """Return a run of two steps, trained once per seed and number of objects."""
 
     def make(seed: int = 0, options: str = DATA) -> str:
         out = root / f"run-{seed}-{options.count('3}')}"
@@ -51,7 +51,7 @@ def read(path: Path | str, *parts: str) -> Any:
 
 
 def heads(shown: str) -> list[str]:
-    """The column heads of each table."""
+    """Return the column headings of each table."""
     lines = (part.split("┡")[0] for part in shown.split("┓")[1:])
     return [line.replace("┃", " ").strip() for line in lines]
 
@@ -160,9 +160,9 @@ def test_misuse(train: Callable[..., str], run_program: Run, tmp_path: Path) -> 
         ((train(), train(0, three)), "Set --data"),
         ((str(tmp_path),), "holds no run"),
         ((train(),), "num_images must be at least 130"),
-        ((train(), "--frechet", "inception"), "on 2048 features wants at least 4098"),
+        ((train(), "--frechet", "inception"), "num_images must be at least 4098"),
         ((train(), "--split", "all"), "invalid choice"),
-        ((train(), "--data", "nothing"), "unknown data set 'nothing'"),
+        ((train(), "--data", "nothing"), "got 'nothing'"),
         ((train(), "--data", "object_goal"), "images of 64 x 64 px; the model takes 32 x 32"),
         ((train(), "--frechet", "none", "--out", os.devnull + "/x"), os.devnull),
     ]

@@ -1,4 +1,4 @@
-"""pretrain/generate.py: shards joined are the whole, byte for byte."""
+"""pretrain/generate.py: joined shards equal the whole dataset, byte for byte."""
 
 import json
 from collections.abc import Callable
@@ -55,7 +55,7 @@ def test_all_at_once_and_by_a_job_array(
     before = (parts / "shards" / "train" / "shard-00001-of-00002").stat().st_mtime_ns
     assert run_program(PROGRAM, *flags, str(parts), "--shards", "2")[0] == 0
     assert (parts / "shards" / "train" / "shard-00001-of-00002").stat().st_mtime_ns == before
-    for _ in range(2):  # what is there is not joined again
+    for _ in range(2):  # existing packs are not joined again
         status, _, errors = run_program(PROGRAM, *flags, str(parts), "--join")
         assert status == 0, errors
     for split in ("train", "validation", "test"):

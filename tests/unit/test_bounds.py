@@ -1,4 +1,4 @@
-"""Bounds on the likelihood, against a model whose likelihood is known."""
+"""Bounds on the likelihood of a model with known likelihood."""
 
 import math
 from typing import Any, cast

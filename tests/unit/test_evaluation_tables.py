@@ -1,4 +1,4 @@
-"""Records of runs summed up and laid out, without any model."""
+"""Aggregation and tables of evaluation records."""
 
 import math
 from typing import Any

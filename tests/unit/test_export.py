@@ -1,4 +1,4 @@
-"""The encoder as an ONNX file: equal to PyTorch's, whole, or not there at all."""
+"""ONNX export: equality with PyTorch, atomic writes, errors."""
 
 import copy
 import importlib
@@ -53,7 +53,7 @@ SMALL["distilled"] = {
 
 
 def build(name: str = "dc_vae", **changes: Any) -> Any:
-    """A small model whose batch norms are not the identity."""
+    """Build a small model with batch norms that are not the identity."""
     torch.manual_seed(0)
     config_class, model_class = CLASSES[name]
     size = {} if name == "distilled" else {"image_size": 32}
@@ -165,9 +165,7 @@ def test_deviation_is_absolute_below_1_and_relative_above() -> None:
 
 def test_iodine_is_refused_with_the_reason(tmp_path: Path) -> None:
     model = build_model(CLASSES["iodine"][0](image_size=32, num_slots=2))
-    with pytest.raises(
-        ValueError, match=r"model must be one of genesis, .*genesis_v2.*IODINE"
-    ):
+    with pytest.raises(ValueError, match=r"model must be one of genesis, .*genesis_v2.*IODINE"):
         export_encoder(model, tmp_path / "e.onnx")
     assert not list(tmp_path.iterdir())
 
@@ -188,7 +186,7 @@ def test_without_the_extra(package: str, tmp_path: Path, monkeypatch: pytest.Mon
         return real(name)
 
     monkeypatch.setattr(importlib, "import_module", missing)
-    words = rf'needs {package}, which is not installed: pip install "genesis_rl\[onnx\]"'
+    words = rf'requires {package}, which is not installed: pip install "genesis_rl\[onnx\]"'
     with pytest.raises(ValueError, match=words):
         export_encoder(build(), tmp_path / "e.onnx")
     assert not list(tmp_path.iterdir())
@@ -221,7 +219,7 @@ def test_a_file_that_deviates_is_not_put_in_place(
 
 
 @pytest.mark.parametrize(
-    ("fault", "words"), [(2e-4, r"by 0\.0002 in a batch of 1;"), (torch.nan, "by nan")]
+    ("fault", "words"), [(2e-4, r"got 0\.0002 in a batch of 1"), (torch.nan, "got nan")]
 )
 def test_parity_is_1e_4_and_finite(fault: float, words: str) -> None:
     model = build()

@@ -1,4 +1,4 @@
-"""The features network: what it is asked, its training, keeping it, and ranking by it."""
+"""The features network: targets, training, caching and ranking."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ H, W = 16, 24
 
 
 def boxes(n: int, seed: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Images (n, H, W, 3) of one to three boxes before a plain background, and their masks."""
+    """Return images (n, H, W, 3) of one to three boxes on a uniform background, and their masks."""
     rng = np.random.default_rng(seed)
     images = np.empty((n, H, W, 3), np.uint8)
     masks = np.zeros((n, H, W), np.uint8)
@@ -203,9 +203,9 @@ def test_a_kept_network_is_the_next_ones(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(FactorFeatures, "train", None)
     second = FactorFeatures.cached(Pack.open(pack.folder), steps=1, device="cpu")
     assert second.fingerprint == first.fingerprint
-    with pytest.raises(TypeError):  # of other arguments: it would have to be trained
+    with pytest.raises(TypeError):  # different arguments require training
         FactorFeatures.cached(pack, steps=2, device="cpu")
-    Pack.open(pack.folder)  # still whole
+    Pack.open(pack.folder)  # still complete
 
 
 def test_where_nothing_can_be_kept_a_warning_says_so(

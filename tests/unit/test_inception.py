@@ -1,4 +1,4 @@
-"""The standard Inception network: what is said where it cannot be had, and its use where it can."""
+"""The standard Inception network: errors if unavailable, and its features."""
 
 import subprocess
 import sys
@@ -57,7 +57,7 @@ for bad in (images[0], torch.full((1, 3, 4, 4), torch.nan)):
 
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make torch-fidelity look installed, as far as this library looks."""
+    """Make torch-fidelity importable."""
     for name in ("torch_fidelity", "torch_fidelity.feature_extractor_inceptionv3"):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
 

@@ -125,7 +125,7 @@ SMALL_GRID = (3, 2, 4, 2, 3)
 
 @pytest.fixture(scope="module")
 def npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file in the format of dSprites, on a smaller grid of factors."""
+    """Write a file in the format of dSprites with a smaller grid of factors."""
     classes = np.stack(np.unravel_index(np.arange(np.prod(SMALL_GRID)), SMALL_GRID), axis=1)
     frames = np.zeros((len(classes), 64, 64), bool)
     for frame, (shape, scale, angle, x, y) in zip(

@@ -1,4 +1,4 @@
-"""Validity of drawn scenes, distances between images, and the scores made of them."""
+"""Validity of sampled scenes, distances between images, and their scores."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ OTHER = (slice(20, 26), slice(18, 28))
 
 
 def scene(*parts: Part) -> tuple[Tensor, Tensor]:
-    """A grey frame (1, 3, H, W) with coloured parts, and segments (1, H, W), one per part."""
+    """Return a grey frame (1, 3, H, W) with coloured parts, and one segment per part."""
     image = np.full((SIDE, SIDE, 3), 0.5, np.float32)
     labels = np.zeros((SIDE, SIDE), np.int64)
     for number, (place, colour) in enumerate(parts, 1):
@@ -105,7 +105,7 @@ def test_nearest_and_spread() -> None:
 
 
 class Copies(nn.Module):
-    """A sampler that returns a pack's images with its masks, in order, and infers those."""
+    """A scene model that samples and infers a pack's images and masks, in order."""
 
     def __init__(self, pack: Pack, num_slots: int = 6) -> None:
         super().__init__()
@@ -188,7 +188,7 @@ def test_packs_must_fit(packs: tuple[Pack, Pack], tmp_path: Path) -> None:
 
 
 class Means:
-    """Mean colours of a 4 x 4 grid as features."""
+    """Features: mean colours of a 4 x 4 grid."""
 
     width, fingerprint = 48, "means"
 

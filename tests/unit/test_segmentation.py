@@ -36,7 +36,7 @@ def expect(
     theirs_there: float,
     tol: float,
 ) -> None:
-    """Ours equals theirs, except that we leave out what they give a constant."""
+    """Compare with the reference, which has a constant for undefined scores."""
     assert ours.dtype == torch.float64
     assert ours.isnan().nonzero().flatten().tolist() == left_out
     assert (theirs[left_out] == theirs_there).all()
@@ -103,7 +103,7 @@ def test_ari_by_hand() -> None:
 
 def test_edge_images() -> None:
     true = torch.zeros(4, 3, 5, dtype=torch.int64)
-    true[1] = -1  # nothing counts
+    true[1] = -1  # all ignored
     true[2, 0, 0] = 1  # one foreground pixel
     true[3] = 1  # foreground only
     pred = torch.zeros_like(true)
@@ -232,7 +232,7 @@ INTEGERS = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "in
 
 
 def two(kind: str, true: npt.NDArray[Any], pred: npt.NDArray[Any]) -> tuple[Any, Any]:
-    """Both as arrays, as tensors, or one of each."""
+    """Return both as arrays, as tensors, or one of each."""
     if kind == "arrays":
         return true, pred
     if kind == "mixed":

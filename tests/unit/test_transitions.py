@@ -1,4 +1,4 @@
-"""Recorded steps as a view of a pack."""
+"""Recorded episodes as a view of a pack."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ DISCRETE = {"type": "Discrete", "dtype": "int64", "n": 5, "start": 0}
 
 
 def columns() -> dict[str, Any]:
-    """Frame t of episode e shows 10 e + t; the action there is its number + 100."""
+    """Write episodes; frame t of episode e has the value 10 e + t, its action its index + 100."""
     numbers = np.concatenate([10 * e + np.arange(n + 1) for e, n in enumerate(LENGTHS)])
     first = numbers % 10 == 0
     last = np.append(first[1:], True)

@@ -1,4 +1,4 @@
-"""Conversion: what is read is written, once, resumed after a kill, damage counted."""
+"""Conversion of records to packs: content, caching, resuming, damage."""
 
 import json
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ N = 300
 
 @dataclass
 class Numbered:
-    """Images that are all of their number; some damaged, of another size, or the last one read."""
+    """Reader of constant images; some damaged, of another size, or ending the process."""
 
     masks: bool = True
     damaged: tuple[int, ...] = ()
@@ -105,7 +105,7 @@ def test_a_killed_conversion_goes_on(
             )
         assert not (tmp_path / "pack").exists()
         partial = tmp_path / ".pack.genesis_rl" / "partial"
-        if partial.exists():  # what a kill while it writes may leave
+        if partial.exists():  # possible rest of an interrupted write
             (partial / ".factors-000007.npz.genesis_rl").mkdir(exist_ok=True)
     source = Numbered(damaged=damaged)
     pack = convert(source, tmp_path / "pack", image_size=SIZE, on_damage="skip")

@@ -33,7 +33,7 @@ def cameras(room: int) -> npt.NDArray[np.float32]:
 def rooms(
     tmp_path: Path, write_records: Callable[..., Path], example: Callable[..., bytes]
 ) -> Callable[..., Path]:
-    """Write a file of rooms; view v of room r is all 20 r + 2 v."""
+    """Write a file of rooms; view v of room r has the constant value 20 r + 2 v."""
 
     def make(split: str, first: int = 0, frames: int = 10) -> Path:
         folder, name = FOLDERS[split]
@@ -82,7 +82,7 @@ def test_one_random_view_of_every_room(
 
 def test_all_views(tmp_path: Path, rooms: Callable[..., Path]) -> None:
     rooms("test")
-    pack = open_gqn(tmp_path / "rooms_ring_camera", "test", frames="all")  # either folder will do
+    pack = open_gqn(tmp_path / "rooms_ring_camera", "test", frames="all")  # both folders are valid
     assert values(pack.images) == [2 * i for i in range(10 * ROOMS)]
     assert (
         pack.factors["camera_pose"].tolist()
@@ -138,7 +138,7 @@ def test_damage_is_named_and_counted(tmp_path: Path, rooms: Callable[..., Path])
     data = bytearray(path.read_bytes())
     place = data.index(jpeg(20 * 2 + 6))  # in room 2
     data[place + 100] ^= 1
-    path.write_bytes(data[:-50])  # and room 5 is cut
+    path.write_bytes(data[:-50])  # and truncate room 5
     with pytest.raises(DamagedRecord, match=r"tfrecord, record 2 is damaged: wrong checksum"):
         open_gqn(tmp_path)
     pack = open_gqn(tmp_path, on_damage="skip")

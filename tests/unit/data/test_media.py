@@ -175,7 +175,7 @@ def test_tiffs_of_twelve_bits_or_white_as_zero_are_refused() -> None:
         decode_image(file.getvalue())
 
 
-# ---- what a folder contains ----------------------------------------------------------------------
+# ---- content of folders --------------------------------------------------------------------------
 
 
 def test_hidden_files_are_left_out_and_counted(
@@ -204,7 +204,7 @@ def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
     save(data / "b" / "1.png", 1)
     save(tmp_path / "elsewhere" / "2.png", 2)
     save(tmp_path / "elsewhere" / "deep" / "3.png", 3)
-    (data / "a").symlink_to(data / "b")  # has its own name
+    (data / "a").symlink_to(data / "b")  # also reachable by its own path
     (data / "c").symlink_to(tmp_path / "elsewhere")
     (data / "d").symlink_to(tmp_path / "elsewhere")
     (data / "b" / "loop").symlink_to(data)
@@ -234,7 +234,7 @@ def test_what_is_no_file_is_refused_before_it_is_opened(
         path.symlink_to("/dev/zero")
     else:
         with path.open("wb") as file:
-            file.truncate((1 << 40) + 1)  # takes no space
+            file.truncate((1 << 40) + 1)  # sparse
     message = "must have at most" if kind == "huge" else "must be a regular file, got"
     with pytest.raises(DamagedRecord, match=rf"train/a\{suffix} is damaged: .*{message}"):
         opened(name, tmp_path)
@@ -244,7 +244,7 @@ def test_what_is_no_file_is_refused_before_it_is_opened(
 
 
 def film(path: Path, first: int, count: int = 20, codec: str = "MJPG") -> Path:
-    """A video whose frame i is all first + 8 i, and about that after coding."""
+    """Write a video whose frame i has the constant value first + 8 i, up to coding errors."""
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 10, (48, 32))
     for n in range(count):
@@ -301,7 +301,7 @@ def test_damaged_videos_are_named_and_counted(tmp_path: Path) -> None:
 
 
 def ffmpeg(*arguments: str | Path, rate: int = 25, count: int = 40) -> bytes:
-    """Encode a moving test picture of some frames; return what is written to a pipe."""
+    """Encode a moving test picture; return the output of a pipe."""
     source = f"testsrc=size=48x32:rate={rate}:duration={count / rate}"
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-f", "lavfi", "-i", source]
     return subprocess.run([*command, *arguments], check=True, capture_output=True).stdout

@@ -1,4 +1,4 @@
-"""HDF5 files of the object-centric library, small ones written with h5py."""
+"""The reader of the object-centric library on small HDF5 files."""
 
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,8 @@ def write(folder: Path, name: str = "clevr_10", **options: Any) -> Path:
         file["x"] = X
         file["color"] = COLOUR
         file["scene"] = np.arange(N * 5.0).reshape(N, 5)
-        file["names"] = np.array([b"a"] * N)  # no numbers
-        file["sizes"] = np.arange(3)  # no row per image
+        file["names"] = np.array([b"a"] * N)  # not numeric
+        file["sizes"] = np.arange(3)  # not one row per image
         file.create_group("more")
     return path
 

@@ -1,4 +1,4 @@
-"""The reader of ShapeStacks on small trees written here, and on the genuine example."""
+"""The reader of ShapeStacks on small written trees and the original example."""
 
 import json
 import shutil
@@ -26,20 +26,20 @@ Image8 = npt.NDArray[np.uint8]
 
 
 def picture(seed: int) -> Image8:
-    """A smooth coloured image."""
+    """Return a smooth coloured image."""
     small = np.random.default_rng(seed).integers(0, 256, (14, 14, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(small).resize((224, 224), Image.Resampling.BICUBIC))
 
 
 def labels(camera: int, height: int) -> Image8:
-    """Instance labels: bands of rows and columns of all labels."""
+    """Return instance labels: bands of rows and columns of all labels."""
     rows, columns = np.mgrid[:224, :224]
     return np.asarray((rows // 9 + columns // (7 + camera)) % (height + 1), np.uint8)
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tree of two scenarios with three views each, one list without a newline at the end."""
+    """Write a tree of two scenarios with three views each; one list lacks its last newline."""
     root = tmp_path_factory.mktemp("shapestacks")
     for number, name in enumerate((STABLE, FALLING)):
         recordings, maps = root / "recordings" / name, root / "iseg" / name
@@ -69,7 +69,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tree(written: Path, tmp_path: Path) -> Path:
-    """A copy of the tree, to be harmed."""
+    """Return a copy of the tree that tests may damage."""
     return Path(shutil.copytree(written, tmp_path / "tree"))
 
 

@@ -1,4 +1,4 @@
-"""TFRecord files: what was written is read; damage is named and passed over."""
+"""TFRecord files: content, damaged records, skipping."""
 
 import gzip
 from collections.abc import Callable
@@ -121,7 +121,7 @@ def test_a_cut_file_is_read_as_far_as_it_goes(
 
 @pytest.mark.parametrize("damage", ["cut", "flipped"])
 def test_a_damaged_gzip_stream_is_named(tmp_path: Path, write_records: Write, damage: str) -> None:
-    noise = np.random.default_rng(0).bytes(60_000)  # does not compress
+    noise = np.random.default_rng(0).bytes(60_000)  # incompressible
     path = write_records(tmp_path / "a", [noise] * 4, True)
     data = bytearray(path.read_bytes())
     if damage == "cut":
