@@ -174,7 +174,7 @@ def _flaws(figures: Figures) -> tuple[str, ...]:
     """What the doctor says, if it says anything."""
     if not figures.findings:
         return ()
-    lines = [f"- {f.what}" for f in figures.findings]
+    lines = [f"- {f.message}" for f in figures.findings]
     return ("What `pretrain/doctor.py` finds:", "\n".join(lines))
 
 

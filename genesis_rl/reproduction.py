@@ -21,7 +21,7 @@ class Claim(NamedTuple):
 
     Attributes:
         file: the file's name, in the folder of results.
-        config: how its figures were measured; the model's name is the only one of its runs.
+        config: how its figures were measured; the model's name is the only one of its models.
         scores: its figures, by name.
     """
 
@@ -60,7 +60,7 @@ def claims(folder: str | os.PathLike[str], names: Sequence[str] = ()) -> list[Cl
 def _config(record: Mapping[str, Any]) -> EvaluateConfig:
     """The settings that a record of `genesis_rl.evaluation.evaluate` was made with."""
     return EvaluateConfig(
-        runs=(record["run"],),
+        models=(record["run"],),
         data=record["data"],
         data_options=json.dumps(record["data_options"]),
         **{name: record[name] for name in _RECORDED},

@@ -17,7 +17,7 @@ from genesis_rl.distillation.card import (
     public_report_settings,
     student_card,
 )
-from genesis_rl.doctor import Evidence, diagnose, look
+from genesis_rl.doctor import CheckInputs, compute_statistics, run_checks
 from genesis_rl.files import new_file, read_json
 from genesis_rl.hub import is_repository, push_folder
 from genesis_rl.model_card import Figures, data_name, model_card, public_settings
@@ -196,9 +196,9 @@ def figures(run: Run, loaded: Pretrained, config: ShareConfig) -> Figures:
         scores = loaded.metadata.get("validation", run.scores)
         return Figures("the validation images that it was chosen by", scores)
     pack = run.config.open_data(config.split)
-    sight = look(loaded.model, pack, min(config.images, _LOOKED_AT))
-    evidence = Evidence(run.config, run.updates, run.validations, sight)
-    findings = tuple(f for f in diagnose(evidence).findings if f.severity != "note")
+    statistics = compute_statistics(loaded.model, pack, min(config.images, _LOOKED_AT))
+    inputs = CheckInputs(run.config, run.updates, run.validations, statistics)
+    findings = tuple(f for f in run_checks(inputs).findings if f.severity != "note")
     record = None if _DTYPES[config.precision] else _evaluation(run, loaded, config)
     if record is not None:
         images = _describe(run.config, config.split, int(record["num_images"]))

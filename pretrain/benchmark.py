@@ -1,11 +1,11 @@
-"""Measure training, encoding and loading speed; print a table and write JSON.
+"""Measure training, encoding and loading speed; print tables and write JSON.
 
     python pretrain/benchmark.py
     python pretrain/benchmark.py --model.num-slots 9 --no-compile --out speed.json
     python pretrain/benchmark.py --parts --scaling
 
-Every rate is also given per TFLOP/s of the machine's own float32 matrix product, beside the
-authors' code on that scale, and as a share of the machine's own convolution.
+Every rate is also given per TFLOP/s of the machine's float32 matrix product, with the authors' code
+on that scale, and relative to the machine's convolution.
 """
 
 import sys
@@ -28,7 +28,7 @@ from genesis_rl.text_tables import as_text
 
 @report_stop("benchmark.py")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and report; return the exit status."""
+    """Measure speed; return the exit status."""
     try:
         config = tyro.cli(
             tyro.conf.AvoidSubcommands[BenchmarkConfig],
@@ -38,15 +38,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         result = run(config)
         print(as_text(result["tables"]))
-        for wanted, name, measure, lay_out in (
+        for enabled, name, measure, make_tables in (
             (config.parts, "parts", measure_parts, parts_tables),
             (config.scaling, "scaling", measure_scaling, scaling_tables),
         ):
-            if wanted:
+            if enabled:
                 result[name] = measure(config)
-                laid_out = lay_out(result[name])
-                result["tables"] += laid_out
-                print(f"\n{as_text(laid_out)}")
+                tables = make_tables(result[name])
+                result["tables"] += tables
+                print(f"\n{as_text(tables)}")
         if config.out is not None:
             write_json(config.out, result)
     except (ValueError, OSError) as error:

@@ -1,12 +1,12 @@
-"""Convert an original data set, or your own images or videos, to packs that training reads fast.
+"""Convert an original dataset, or your own images or videos, to packs for training.
 
     python pretrain/convert.py objects_room --source DIR --out packs/objects_room
     python pretrain/convert.py gqn --source DIR --out packs/gqn --data-options '{"num_files": 10}'
     python pretrain/convert.py images --source DIR --out packs/mine --resize crop --skip-damaged
     python pretrain/train.py --data packs/mine --preset multi-dsprites
 
-Writes one pack per split. Where files are missing it says which, and where to get them. The same
-command again goes on where it was interrupted and does nothing when all is done.
+Writes one pack per split. If files are missing, the error lists them and their source. The same
+command resumes an interrupted conversion.
 """
 
 import sys
@@ -20,10 +20,10 @@ from genesis_rl.process import report_stop
 
 @report_stop("convert.py", "the same command resumes")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Convert and report; return the exit status."""
+    """Convert a dataset; return the exit status."""
     try:
         settings = tyro.conf.PositionalRequiredArgs[ConvertConfig]
-        names = f"Data sets: {', '.join(READERS)}."
+        names = f"Datasets: {', '.join(READERS)}."
         config = tyro.cli(settings, args=argv, description=f"{__doc__}\n{names}")
         packs = convert_splits(config)
     except (ValueError, TypeError, OSError) as error:
@@ -31,10 +31,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     for pack in packs.values():
         damaged = pack.meta["damaged"]
-        left_out = f", damaged records left out: {damaged}" if damaged else ""
+        skipped = f", damaged records skipped: {damaged}" if damaged else ""
         if hidden := pack.meta.get("hidden", 0):
-            left_out += f", hidden files left out: {hidden}"
-        print(f"{pack.folder}: {len(pack)} images{left_out}")
+            skipped += f", hidden files skipped: {hidden}"
+        print(f"{pack.folder}: {len(pack)} images{skipped}")
     return 0
 
 

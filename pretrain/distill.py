@@ -1,12 +1,12 @@
-"""Distil a pretrained encoder: a network of some ten MFLOP that sees the same slots.
+"""Distil a pretrained encoder into a student of about ten MFLOP per frame.
 
-    python pretrain/distill.py runs/eyes --out runs/fast-eyes
-    python pretrain/distill.py runs/eyes --data data/cars --out runs/fast-eyes
-    python pretrain/distill.py runs/eyes --out runs/fast-eyes --resume
+    python pretrain/distill.py runs/encoder --out runs/student
+    python pretrain/distill.py runs/encoder --data data/cars --out runs/student
+    python pretrain/distill.py runs/encoder --out runs/student --resume
 
-The teacher sees the images that it was trained on (or --data) once; the student then learns its
-posterior means and masks. The run's folder is an encoder like any other: wrappers, agents and
-world models take it. At the end report.json tells how close it comes, and how fast it is.
+The teacher encodes its training images (or --data) once; the student is trained to predict its
+posterior means and masks. The run directory is a valid encoder for wrappers, agents and world
+models. report.json contains the student's fidelity and speed.
 """
 
 import sys
@@ -22,7 +22,7 @@ from genesis_rl.training.program import run_and_report
 
 @report_stop("distill.py", "add --resume to resume")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train and report; return the exit status."""
+    """Train a student; return the exit status."""
 
     def train() -> dict[str, Any]:
         settings = tyro.conf.PositionalRequiredArgs[DistillConfig]

@@ -1,12 +1,12 @@
-"""Evaluate pretrained models: every score, beside what no model gets on the same images.
+"""Evaluate pretrained models and baselines without a model on the same images.
 
-    python pretrain/evaluate.py runs/eyes
-    python pretrain/evaluate.py runs/eyes-0 runs/eyes-1 runs/eyes-2 --out eyes.json
-    python pretrain/evaluate.py someone/eyes --data object_goal --out eyes.json --frechet none
+    python pretrain/evaluate.py runs/encoder
+    python pretrain/evaluate.py runs/encoder-0 runs/encoder-1 runs/encoder-2 --out scores.json
+    python pretrain/evaluate.py someone/encoder --data object_goal --out scores.json --frechet none
 
-Prints tables and writes JSON: to evaluation-SPLIT.json in each run's folder, or all into one file.
-Runs that differ in their seed only are summed up as mean and standard deviation. Segmentations are
-scored by the masks of posterior means; bounds are those of the model that scenes are sampled from.
+Prints tables and writes JSON, to evaluation-SPLIT.json in each run directory or to one file. Runs
+that differ only in their seed are averaged, with standard deviations. Segmentations are those of
+posterior means; likelihood bounds are those of the generative model.
 """
 
 import sys
@@ -18,13 +18,13 @@ from rich.console import Console
 from genesis_rl.evaluation import EvaluateConfig, evaluate, tables
 from genesis_rl.process import report_stop
 
-# Rows are wider than the terminal that a pipe is taken for.
+# Width of tables if the output is not a terminal.
 _PIPE_WIDTH = 160
 
 
 @report_stop("evaluate.py")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Evaluate and report; return the exit status."""
+    """Evaluate models; return the exit status."""
     try:
         settings = tyro.conf.PositionalRequiredArgs[EvaluateConfig]
         config = tyro.cli(settings, args=argv, description=__doc__)

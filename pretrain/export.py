@@ -1,12 +1,11 @@
-"""Write a pretrained model's encoder as an ONNX file, checked against PyTorch.
+"""Export a pretrained encoder to an ONNX file, verified against PyTorch.
 
-    python pretrain/export.py runs/eyes
-    python pretrain/export.py runs/eyes --out eyes.onnx
+    python pretrain/export.py runs/encoder
+    python pretrain/export.py runs/encoder --out encoder.onnx
 
-The file takes frames (B, 3, H, W) in [0, 1] and gives z_m, z_c and log_pi; the docstring of
-genesis_rl.export shows how to use it with onnxruntime alone. IODINE cannot be exported. Needs the
-extra: pip install "genesis_rl[onnx]". The exit status is 1 if the file would not compute what
-PyTorch does.
+The ONNX model maps frames (B, 3, H, W) in [0, 1] to z_m, z_c and log_pi; the docstring of
+genesis_rl.export shows its use with onnxruntime. IODINE cannot be exported. Requires the extra
+genesis_rl[onnx]. The exit status is 1 if the outputs differ from PyTorch's.
 """
 
 import sys
@@ -20,7 +19,7 @@ from genesis_rl.process import report_stop
 
 @report_stop("export.py")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Export; return the exit status."""
+    """Export an encoder; return the exit status."""
     try:
         settings = tyro.conf.PositionalRequiredArgs[ExportConfig]
         config = tyro.cli(settings, args=argv, description=__doc__)

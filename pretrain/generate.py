@@ -1,13 +1,12 @@
-"""Draw a data set to a folder, whole or in shards that many machines draw side by side.
+"""Generate a dataset, whole or in shards on several machines.
 
     python pretrain/generate.py multi_dsprites data/multi --num-images 1000000
     python pretrain/generate.py multi_dsprites data/multi --num-images 1000000 --shards 20 --shard 7
     python pretrain/generate.py multi_dsprites data/multi --join
     python pretrain/train.py --data data/multi
 
-Shards joined in order are the same bytes as the whole: an image depends on the options, the split
-and its number alone. What is there is not drawn again. docs/guides/scale.md has a cluster's job
-array.
+Joined shards equal the dataset generated whole: an image depends only on the options, the split and
+its index. Existing packs are kept. docs/guides/scale.md has an example of a job array.
 """
 
 import os
@@ -20,7 +19,7 @@ import tyro
 
 from genesis_rl.data.generated import (
     DEFAULT_SIZES,
-    generated,
+    generated_dataset,
     join_shards,
     write_shard,
     write_split,
@@ -31,41 +30,41 @@ from genesis_rl.process import report_stop
 
 @dataclass(frozen=True)
 class GenerateConfig:
-    """What to draw."""
+    """Settings of a generated dataset."""
 
     data: str
-    """name of the data set"""
+    """name of the dataset"""
     out: Path
-    """folder of the packs, one for each split"""
+    """folder of the packs, one per split"""
     options: str = "{}"
-    """options of the data set as JSON, e.g. '{"image_size": 32}'"""
+    """options of the dataset as JSON, e.g. '{"image_size": 32}'"""
     split: tuple[str, ...] = field(default=("train", "validation", "test"))
-    """splits to draw or join"""
+    """splits to generate or join"""
     num_images: int | None = None
-    """images of each split; None: 50,000 for training and 10,000 otherwise"""
+    """images per split; None: 50,000 for training and 10,000 otherwise"""
     shards: int = 1
-    """into how many parts a split is cut"""
+    """number of shards per split"""
     shard: int | None = None
-    """number of the part to draw, from 0; None: $SLURM_ARRAY_TASK_ID where there is one, and else
-    the whole"""
+    """index of the shard to generate, from 0; None: $SLURM_ARRAY_TASK_ID if set, otherwise the
+    whole split"""
     join: bool = False
-    """put the parts together that are there; draws nothing"""
+    """join existing shards; generates nothing"""
 
     def __post_init__(self) -> None:
-        """Check values."""
+        """Validate values."""
         for name in ("num_images", "shards"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; wanted at least 1.")
+                raise ValueError(f"{name} must be at least 1, got {value}.")
 
 
 @report_stop("generate.py", "the same command resumes")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Draw, or join; return the exit status."""
+    """Generate or join packs; return the exit status."""
     try:
         settings = tyro.conf.PositionalRequiredArgs[GenerateConfig]
         config = tyro.cli(settings, args=argv, description=__doc__)
-        data = generated(config.data, **parse_options(config.options))
+        data = generated_dataset(config.data, **parse_options(config.options))
         shard = config.shard
         if shard is None and config.shards > 1 and "SLURM_ARRAY_TASK_ID" in os.environ:
             shard = int(os.environ["SLURM_ARRAY_TASK_ID"])

@@ -1,14 +1,14 @@
-"""Probe frozen latents: what small networks can tell from them of scenes or of single objects.
+"""Probe frozen latents: train small networks to predict factors of scenes or objects.
 
     python pretrain/probe.py runs/towers
     python pretrain/probe.py runs/towers-0 runs/towers-1 --data my/shapestacks --out probes.json
-    python pretrain/probe.py runs/eyes --task properties --num-train 10000 --mlp.epochs 20
+    python pretrain/probe.py runs/encoder --task properties --num-train 10000 --mlp.epochs 20
 
-Trains MLPs on a training split's labelled images and scores them on the test split: for scenes of
-ShapeStacks their stability, height and view (table 1 of the paper), for data sets of known objects
-the position, size, colour and shape of each object from the slot that took it. Beside the models
-stand raw pixels, untrained encoders, the commonest answer and, where the data have it, the ground
-truth. Latents are inferred once and kept. Prints a table and writes JSON.
+Trains MLPs on labelled images of the training split and evaluates them on the test split: for
+ShapeStacks on the scene's stability, height and view (table 1 of the paper), for datasets with
+object labels on the position, size, colour and shape of each object from its slot. Baselines are
+raw pixels, untrained encoders, the most frequent class and, if available, the ground truth. Latents
+are cached. Prints a table and writes JSON.
 """
 
 import sys
@@ -20,13 +20,13 @@ from rich.console import Console
 from genesis_rl.probes import ProbeConfig, probe, table
 from genesis_rl.process import keep_freed_memory, report_stop
 
-# Rows are wider than the terminal that a pipe is taken for.
+# Width of the table if the output is not a terminal.
 _PIPE_WIDTH = 240
 
 
 @report_stop("probe.py")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Probe and report; return the exit status."""
+    """Train and evaluate probes; return the exit status."""
     try:
         settings = tyro.conf.PositionalRequiredArgs[ProbeConfig]
         config = tyro.cli(settings, args=argv, description=__doc__)

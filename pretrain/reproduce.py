@@ -1,11 +1,11 @@
-"""Score the models that come with the package again, and compare with the page of results.
+"""Evaluate the package's pretrained models again and compare with the published results.
 
-    python pretrain/reproduce.py                    # all of them: some ten minutes on a CPU
+    python pretrain/reproduce.py                    # all models, about ten minutes on a CPU
     python pretrain/reproduce.py sprites-fast
-    python pretrain/reproduce.py multi-dsprites multi-dsprites-sharp --out runs/again
+    python pretrain/reproduce.py multi-dsprites multi-dsprites-sharp --out runs/reproduced
 
-Each file of results/ on such a model is measured by the settings it was measured with. Exit status
-1 if a figure is further from the page's than --tolerance.
+Each file in results/ on such a model is reproduced with its settings. The exit status is 1 if a
+score differs from the published one by more than --tolerance.
 """
 
 import sys
@@ -25,23 +25,23 @@ _SHOWN = {"ari_fg": "ARI-FG", "msc": "mSC"}
 
 @dataclass(frozen=True)
 class ReproduceConfig:
-    """Which models, and what they are compared with."""
+    """Settings of a reproduction."""
 
     models: tyro.conf.Positional[tuple[str, ...]] = ()
-    """names of models that come with the package; none: all"""
+    """names of the package's pretrained models; none: all"""
     folder: Path = Path("results")
-    """what the page is made of"""
+    """folder of the published results"""
     out: Path = Path("runs/reproduced")
-    """the new files"""
+    """folder of the new results"""
     tolerance: float = TOLERANCE
-    """largest difference allowed: of scores in [0, 1] by so much, of others by this share"""
+    """largest difference: absolute for scores in [0, 1], relative for others"""
     device: str = "auto"
     """auto, cpu or cuda"""
 
 
 @report_stop("reproduce.py")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and compare; return the exit status."""
+    """Reproduce results; return the exit status."""
     config = tyro.cli(ReproduceConfig, args=argv, description=__doc__)
     missed = 0
     try:
@@ -51,19 +51,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             difference, name = largest_difference(claim.scores, again)
             missed += difference > config.tolerance
             shown = ", ".join(
-                f"{title} {format_score(again[key])} (page: {format_score(claim.scores.get(key))})"
+                f"{title} {format_score(again[key])} "
+                f"(published: {format_score(claim.scores.get(key))})"
                 for key, title in _SHOWN.items()
                 if key in again
             )
             print(
-                f"{how.runs[0]}, {how.num_images} of {how.data}, refined by {how.refine_steps} "
-                f"steps: {shown}; largest difference {difference:.1e} ({name})",
+                f"{how.models[0]}, {how.num_images} images of {how.data}, {how.refine_steps} "
+                f"refinement steps: {shown}; largest difference {difference:.1e} ({name})",
                 flush=True,
             )
     except (ValueError, OSError) as error:
         print(f"reproduce.py: {error}", file=sys.stderr)
         return 2
-    print(f"{len(found) - missed} of {len(found)} files as on the page, within {config.tolerance}.")
+    matching = len(found) - missed
+    print(f"{matching} of {len(found)} files match within a tolerance of {config.tolerance}.")
     return 1 if missed else 0
 
 

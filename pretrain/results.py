@@ -1,9 +1,9 @@
-"""Write the page of results from the files under results/.
+"""Generate the results page from the files in results/.
 
     python pretrain/results.py
     python pretrain/results.py --check
 
-The second writes nothing and fails if the page is not what the files say.
+With --check nothing is written and the exit status is 1 if the page is outdated.
 """
 
 import sys
@@ -19,19 +19,19 @@ from genesis_rl.results import page, write_page
 
 @dataclass(frozen=True)
 class ResultsConfig:
-    """From where to where."""
+    """Input and output of the results page."""
 
     folder: Path = Path("results")
-    """holds index.json and the files it names"""
+    """folder of index.json and the files listed there"""
     out: Path = Path("docs/results.md")
-    """the page"""
+    """output file"""
     check: bool = False
-    """only see whether the page is up to date; exit status 1 if not"""
+    """check only whether the page is up to date; exit status 1 if not"""
 
 
 @report_stop("results.py")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the page; return the exit status."""
+    """Generate or check the page; return the exit status."""
     config = tyro.cli(ResultsConfig, args=argv, description=__doc__)
     try:
         if not config.check:
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"results.py: {error}", file=sys.stderr)
         return 2
-    print(f"{config.out} is not what {config.folder} says: run results.py", file=sys.stderr)
+    print(f"{config.out} is outdated for {config.folder}: run results.py", file=sys.stderr)
     return 1
 
 

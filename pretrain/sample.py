@@ -1,11 +1,11 @@
-"""Draw figures of a pretrained model: scenes from its prior, decompositions, slots edited.
+"""Draw figures of a pretrained model: samples of its prior, decompositions, edits of slots.
 
-    python pretrain/sample.py runs/eyes
-    python pretrain/sample.py runs/eyes --figures scenes edits --num 4 --seed 1
-    python pretrain/sample.py someone/eyes --data object_goal --out figures
+    python pretrain/sample.py runs/encoder
+    python pretrain/sample.py runs/encoder --figures scenes edits --num 4 --seed 1
+    python pretrain/sample.py someone/encoder --data object_goal --out figures
 
-Writes PNG and GIF files and an index.html that shows them with captions, which name the figures of
-the paper that they correspond to.
+Writes PNG and GIF files and an index.html with captions, which contain the corresponding figures of
+the paper.
 """
 
 import sys
@@ -19,7 +19,7 @@ from genesis_rl.process import report_stop
 
 @report_stop("sample.py")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Draw; return the exit status."""
+    """Draw figures; return the exit status."""
     names = "\n".join(f"  {name}: {figure.title}" for name, figure in FIGURES.items())
     try:
         config = tyro.cli(

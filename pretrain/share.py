@@ -1,10 +1,11 @@
-"""Make a pretrained model ready for others: its files and a model card, in a folder or on the Hub.
+"""Share a pretrained model with a model card, in a folder or on the Hub.
 
     python pretrain/share.py runs/small --out shared/small
     python pretrain/share.py runs/small --push OWNER/NAME
 
-The card (README.md) is written from the run: data, settings, hardware, scores beside what no model
-gets, flaws. Scores are those of pretrain/evaluate.py if it was run, and else measured here.
+The card (README.md) is generated from the run: data, settings, hardware, scores with baselines,
+findings of the diagnostics. Scores are those of pretrain/evaluate.py if available, otherwise they
+are computed here.
 """
 
 import sys
@@ -18,7 +19,7 @@ from genesis_rl.sharing import ShareConfig, share
 
 @report_stop("share.py")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Share a run; return the exit status."""
+    """Share a model; return the exit status."""
     try:
         settings = tyro.conf.PositionalRequiredArgs[ShareConfig]
         config = tyro.cli(settings, args=argv, description=__doc__)

@@ -1,14 +1,14 @@
-r"""Train a world model on recorded steps: slots and an action to the next slots, reward and end.
+r"""Train a world model that predicts next slots, reward and termination from slots and an action.
 
     python envs/collect.py --env genesis_rl/ObjectGoal-v0 --out data/goal
-    python pretrain/train_world_model.py --encoder runs/eyes --data data/goal --out runs/world
-    python pretrain/train_world_model.py --encoder runs/eyes --data data/goal --out runs/world \
+    python pretrain/train_world_model.py --encoder runs/encoder --data data/goal --out runs/world
+    python pretrain/train_world_model.py --encoder runs/encoder --data data/goal --out runs/world \
         --resume
 
-The recording is encoded once and kept. The model is unrolled on its own predictions, and the one
-that does so best on held-out windows is kept in the folder's best/. At the end it is scored on the
-test split against copying the last state and, with --baseline mlp, against a network without slots:
-report.json, and pictures of imagined beside real rollouts.
+The recording is encoded once and cached. The model is unrolled on its own predictions; the best
+model on held-out windows is saved in best/. At the end it is evaluated on the test split, with the
+last state and, with --baseline mlp, a network without slots as baselines. The results are in
+report.json, with pictures of imagined and real rollouts.
 """
 
 import sys
@@ -25,7 +25,7 @@ from genesis_rl.world_model.program import train_world_model
 
 @report_stop("train_world_model.py", "add --resume to resume")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train and report; return the exit status."""
+    """Train a world model; return the exit status."""
     config = tyro.cli(WorldTrainConfig, args=argv, description=__doc__)
     if config.threads is not None:
         torch.set_num_threads(config.threads)

@@ -20,7 +20,7 @@ from genesis_rl.files import write_json
 from genesis_rl.frames import as_nhwc_uint8
 from genesis_rl.perception import SlotEncoder
 from genesis_rl.process import keep_freed_memory
-from genesis_rl.visualize import Picture, mosaic, overlay_masks, save_film
+from genesis_rl.visualize import Picture, mosaic, overlay_masks, save_animation
 
 RESULT = "evaluation.json"
 # Pictures for which the video stays on an episode's end.
@@ -276,7 +276,7 @@ def film(
     fps = int(venv.get_attr("metadata")[0].get("render_fps", 10))
     # Slower than the environment's own rate: episodes may last a few steps only.
     with _torch_seed(seed):
-        save_film(path, _pictures(venv, encoder, policy, episodes), fps=max(1, fps // 2))
+        save_animation(path, _pictures(venv, encoder, policy, episodes), fps=max(1, fps // 2))
 
 
 def _pictures(

@@ -1,4 +1,4 @@
-"""Data sets: generated, or converted from original files, once; kept as memory-mapped packs."""
+"""Datasets, generated or converted from original files and stored as memory-mapped packs."""
 
 import importlib
 import os
@@ -14,7 +14,7 @@ from genesis_rl.data.cache import (
     pack_folder,
     split_folder,
 )
-from genesis_rl.data.generated import DEFAULT_SIZES, GENERATED, generated
+from genesis_rl.data.generated import DEFAULT_SIZES, GENERATED, generated_dataset
 from genesis_rl.data.originals import ORIGINALS
 from genesis_rl.data.pack import Pack, PackWriter
 
@@ -35,26 +35,25 @@ def open_dataset(
     root: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> Pack:
-    """Open a split of a data set; what is missing is generated or converted first.
+    """Open a split of a dataset, generating or converting it first if it does not exist.
 
-    Packs are kept under the root in a folder named after a hash of everything that decides their
-    content. Two processes may ask for the same one at once.
+    Packs are stored under the root in a folder named after a hash of their settings. Concurrent
+    calls for the same pack are safe.
 
     Args:
-        name: one of `DATASETS`, or the path of a pack (or of a folder that holds one per split,
-            named after it).
+        name: one of `DATASETS`, or the path of a pack or of a folder with one pack per split.
         split: "train", "validation" or "test".
-        root: where packs are kept; $GENESIS_RL_DATA or ~/.cache/genesis_rl by default.
-        **options: the data set's own, see `DATASETS`.
+        root: folder of all packs; $GENESIS_RL_DATA or ~/.cache/genesis_rl by default.
+        **options: options of the dataset, see `DATASETS`.
 
     Returns:
         The pack.
 
     Raises:
-        ValueError: for an unknown name or split, an option's bad value, or a broken pack.
-        TypeError: for an option that the data set does not have.
-        OSError: if the pack cannot be written or original files are missing; says which files,
-            where to get them and where they go.
+        ValueError: for an unknown name or split, an invalid option, or a broken pack.
+        TypeError: for an unknown option.
+        OSError: if the pack cannot be written or original files are missing; the message lists
+            them with their source and destination.
 
     Example:
         >>> open_dataset("object_goal", "validation", num_images=500, image_size=32)
@@ -66,51 +65,50 @@ def open_dataset(
     if not folder.is_dir():
         if len(folder.parts) > 1 and not folder.is_absolute():
             raise ValueError(
-                f"data {str(name)!r} must be a pack, but {folder.absolute()} does not exist. A"
-                " relative path starts in the current folder: go to the folder in which it was"
-                " given, or give the whole path (--data)."
+                f"data must be a pack, got {str(name)!r}: {folder.absolute()} does not exist."
+                " Relative paths start in the current folder: change to the original folder, or"
+                " pass an absolute path (--data)."
             )
         raise ValueError(
-            f"unknown data set {str(name)!r}: use one of {', '.join(DATASETS)}"
-            " or the folder of a pack"
+            f"data must be one of {', '.join(DATASETS)} or the folder of a pack, got {str(name)!r}."
         )
     if options:
-        raise TypeError(f"a pack on disk takes no options, got {', '.join(options)}")
+        raise TypeError(f"options must be empty for a pack, got {', '.join(options)}.")
     return Pack.open(split_folder(folder, split))
 
 
-def _drawn(name: str) -> Callable[..., Pack]:
-    def open_drawn(
+def _opener(name: str) -> Callable[..., Pack]:
+    def open_generated(
         root: Path, split: str, *, num_images: int | None = None, **options: Any
     ) -> Pack:
-        data = generated(name, **options)
+        data = generated_dataset(name, **options)
         count = DEFAULT_SIZES[split] if num_images is None else num_images
         folder = pack_folder(root, name, split, data.meta(split, count))
         return open_or_make(folder, lambda path: data.write(path, split, 0, count))
 
-    return open_drawn
+    return open_generated
 
 
 def _open_towers(root: Path, split: str, **options: Any) -> Pack:
-    # The renderer builds on packs, so it is imported only when its images are asked for.
+    # Imported here because the renderer imports this package.
     module = importlib.import_module("genesis_rl.towers.dataset")
     pack: Pack = module.open_towers(root, split, **options)
     return pack
 
 
-#: Data sets by name:
+#: Datasets by name:
 #: "multi_dsprites", options num_images (50,000 for training, 10,000 otherwise) and those of
 #: `genesis_rl.data.multi_dsprites.MultiDSpritesConfig`;
 #: "object_goal", "object_interaction", "object_comparison" and "property_comparison", scenes of
-#: `genesis_rl/ObjectGoal-v0` and so on with the agent (and what it can move) anywhere it may stand;
+#: `genesis_rl/ObjectGoal-v0` etc. with the agent (and movable objects) at random positions;
 #: options num_images (50,000 for training, 10,000 otherwise), seed, and those of
-#: `genesis_rl.worlds.ObjectGoalWorld` and so on;
+#: `genesis_rl.worlds.ObjectGoalWorld` etc.;
 #: "sprite_scenes", the published pretraining scenes of the relational tasks; options num_images,
 #: seed, and those of `genesis_rl.data.sprite_scenes.FreeScenes`;
-#: "towers", ShapeStacks' towers rendered here, options `genesis_rl.towers.dataset.open_towers`;
-#: and those of `genesis_rl.data.originals.ORIGINALS`, which are read from original files.
+#: "towers", rendered towers as in ShapeStacks, options `genesis_rl.towers.dataset.open_towers`;
+#: and `genesis_rl.data.originals.ORIGINALS`, read from original files.
 DATASETS: dict[str, Callable[..., Pack]] = {
-    **{name: _drawn(name) for name in GENERATED},
+    **{name: _opener(name) for name in GENERATED},
     "towers": _open_towers,
     **ORIGINALS,
 }

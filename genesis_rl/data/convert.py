@@ -1,4 +1,4 @@
-"""Original data sets to packs: once, with a progress bar, going on after a kill."""
+"""Resumable conversion of original datasets to packs."""
 
 import json
 import os
@@ -13,18 +13,18 @@ from tqdm import tqdm
 
 from genesis_rl.data.cache import open_or_make
 from genesis_rl.data.pack import Pack
+from genesis_rl.data.records import DamagedRecord, Record, RecordReader
 from genesis_rl.data.resume import ResumablePackWriter
-from genesis_rl.data.sources import DamagedRecord, Record, Source
 from genesis_rl.frames import Preprocessing, Resize, as_nhwc_uint8, resize_labels
 
 OnDamage = Literal["raise", "skip"]
 
-_BATCH = 128  # records that are written at once
+_BATCH = 128  # records per write
 _CHECKPOINT_SECONDS = 10.0
 
 
 def convert(
-    source: Source,
+    reader: RecordReader,
     folder: str | os.PathLike[str],
     *,
     image_size: int,
@@ -32,52 +32,49 @@ def convert(
     num_images: int | None = None,
     on_damage: OnDamage = "raise",
 ) -> Pack:
-    """Write a split of an original data set as a pack, or open the pack if it is there already.
+    """Convert a split of an original dataset to a pack, or open the pack if it exists.
 
-    An interrupted conversion leaves a private folder, `.<name>.genesis_rl`, beside the folder; the
-    next one goes on with it. meta.json has the source's meta and, under "damaged", how many records
-    were left out, under "hidden", how many hidden files.
+    An interrupted conversion leaves a private folder, `.<name>.genesis_rl`, next to the pack's
+    folder and is resumed by the next call. meta.json contains the reader's meta, the number of
+    skipped records ("damaged") and of skipped hidden files ("hidden").
 
     Args:
-        source: what to read.
+        reader: reader of the split.
         folder: the pack's folder.
-        image_size: side of the images in pixels. Images shrink by averaging areas, masks take the
-            nearest pixel.
-        resize: how other shapes come to a square, see `genesis_rl.frames.Preprocessing`. With
+        image_size: side of the images in pixels. Images are downsampled by area averaging, masks by
+            nearest neighbour.
+        resize: conversion of other shapes to a square, see `genesis_rl.frames.Preprocessing`. With
             "stretch" and "none" all images must have one size.
-        num_images: at most this many, the first ones; None: all.
-        on_damage: "raise" stops at a record that cannot be read, "skip" leaves it out.
+        num_images: largest number of images, the first ones; None: all.
+        on_damage: "raise" stops at an unreadable record, "skip" skips it.
 
     Returns:
         The pack.
 
     Raises:
-        DamagedRecord: for a record that cannot be used, a ValueError that names file and record.
-        ValueError: for a bad argument, if no record could be read, or if the folder holds a pack of
-            something else or one from which damaged records were left out while ``on_damage`` is
-            "raise".
+        DamagedRecord: for an unreadable record; a ValueError with file and record.
+        ValueError: for an invalid argument, if no record could be read, or if the folder contains a
+            different pack, or one with skipped records while ``on_damage`` is "raise".
         OSError: if original files are missing or the pack cannot be written.
     """
     if on_damage not in get_args(OnDamage):
-        raise ValueError(f"on_damage is {on_damage!r}; wanted one of {get_args(OnDamage)}.")
+        raise ValueError(f"on_damage must be one of {get_args(OnDamage)}, got {on_damage!r}.")
     for name, value in (("image_size", image_size), ("num_images", num_images)):
         if value is not None and value < 1:
-            raise ValueError(f"{name} is {value}; wanted at least 1.")
-    Preprocessing(resize)  # checks it
+            raise ValueError(f"{name} must be at least 1, got {value}.")
+    Preprocessing(resize)  # validates it
     folder = Path(folder).expanduser()
-    # As it will be read: lists for tuples.
-    key = json.loads(json.dumps({**source.meta, "resize": resize, "limit": num_images}))
+    # As after reading: lists for tuples.
+    key = json.loads(json.dumps({**reader.meta, "resize": resize, "limit": num_images}))
 
     def write(path: Path) -> None:
-        _Conversion(source, image_size, resize, num_images, on_damage).run(path, key)
+        _Conversion(reader, image_size, resize, num_images, on_damage).run(path, key)
 
     pack = open_or_make(folder, write)
     found = {**{name: pack.meta.get(name) for name in key}, "image_size": pack.meta["image_size"]}
     for name, value in {**key, "image_size": [image_size, image_size]}.items():
         if found[name] != value:
-            raise ValueError(
-                f"{folder} holds another pack: its {name} is {found[name]!r}, wanted {value!r}"
-            )
+            raise ValueError(f"{name} of {folder} must be {value!r}, got {found[name]!r}.")
     _check_damage(pack.meta, on_damage, folder)
     return pack
 
@@ -86,23 +83,23 @@ def _check_damage(state: dict[str, Any], on_damage: OnDamage, folder: Path) -> N
     damaged = state.get("damaged", 0)
     if damaged and on_damage == "raise":
         raise ValueError(
-            f"{folder} was made without {damaged} damaged records: delete it and replace the"
-            ' original files, or accept it with on_damage="skip"'
+            f"{folder} was created with {damaged} damaged records skipped: delete it and replace"
+            ' the original files, or accept it with on_damage="skip"'
         )
 
 
 class _Conversion:
-    """One run from a source to a pack."""
+    """One conversion of a split."""
 
     def __init__(
         self,
-        source: Source,
+        reader: RecordReader,
         image_size: int,
         resize: Resize,
         num_images: int | None,
         on_damage: OnDamage,
     ) -> None:
-        self.source = source
+        self.reader = reader
         self.image_size = image_size
         self.preprocessing = Preprocessing(resize)
         self.num_images = num_images
@@ -110,9 +107,9 @@ class _Conversion:
 
     def run(self, folder: Path, key: dict[str, Any]) -> None:
         """Write the pack."""
-        masks, size = self.source.masks, self.image_size
+        masks, size = self.reader.masks, self.image_size
         writer = ResumablePackWriter(folder, None, size, masks=masks, meta=key)
-        total = min(len(self.source), self.num_images or len(self.source))
+        total = min(len(self.reader), self.num_images or len(self.reader))
         about = f"{key['dataset']}, {key['split']}"
         with writer, tqdm(total=total, desc=about, unit="img", disable=None) as bar:
             state = writer.state
@@ -122,7 +119,7 @@ class _Conversion:
             bar.update(writer.written)
             saved = time.monotonic()
             left = None if self.num_images is None else self.num_images - writer.written
-            records = islice(self._sound(state), left)
+            records = islice(self._valid(state), left)
             while batch := list(islice(records, _BATCH)):
                 self._write(writer, batch)
                 bar.update(len(batch))
@@ -131,37 +128,37 @@ class _Conversion:
                     saved = time.monotonic()
             if not writer.written:
                 raise ValueError(
-                    f"no image in {about} can be read, {state['damaged']} records are damaged"
+                    f"no image of {about} can be read, {state['damaged']} records are damaged"
                 )
             writer.meta["damaged"] = state["damaged"]
-            writer.meta["hidden"] = getattr(self.source, "hidden_files", 0)
+            writer.meta["hidden"] = getattr(self.reader, "hidden_files", 0)
 
-    def _sound(self, state: dict[str, Any]) -> Iterator[Record]:
-        """The records that can be used, counting those that cannot."""
-        for record in self.source.records(state["read"]):
-            sound = record if isinstance(record, DamagedRecord) else self._check(record, state)
+    def _valid(self, state: dict[str, Any]) -> Iterator[Record]:
+        """Yield the valid records and count the damaged ones."""
+        for record in self.reader.records(state["read"]):
+            checked = record if isinstance(record, DamagedRecord) else self._check(record, state)
             state["read"] += 1
-            if not isinstance(sound, DamagedRecord):
-                yield sound
+            if not isinstance(checked, DamagedRecord):
+                yield checked
             elif self.on_damage == "raise":
-                raise sound
+                raise checked
             else:
                 state["damaged"] += 1
 
     def _check(self, record: Record, state: dict[str, Any]) -> Record | DamagedRecord:
-        """The record, or what keeps it out of the pack."""
+        """Return the record, or its error."""
         height, width = record.image.shape[:2]
         how = self.preprocessing.resize
         first = state.setdefault("size", [height, width])
         if how in ("stretch", "none") and [height, width] != first:
             reason = (
                 f"{height} x {width} pixels, but the first image has {first[0]} x {first[1]};"
-                ' resize="crop" or "letterbox" takes images of different sizes'
+                ' resize="crop" and "letterbox" accept images of different sizes'
             )
             return DamagedRecord(record.name, reason)
         self.preprocessing.check(height, width, self.image_size)
         if record.mask is not None and record.mask.shape != (height, width):
-            reason = f"its mask has {record.mask.shape} pixels, its image {(height, width)}"
+            reason = f"its mask has shape {record.mask.shape}, its image {(height, width)}"
             return DamagedRecord(record.name, reason)
         return record
 

@@ -1,4 +1,4 @@
-"""Training images where the training happens: kept as uint8, handed out as float batches."""
+"""Batches of training images: stored as uint8 on the training device, returned as float."""
 
 from functools import lru_cache
 
@@ -9,19 +9,18 @@ from torch import Tensor
 
 from genesis_rl.data.pack import Pack
 
-# Share of a GPU's free memory, and bytes of RAM, that images may take; beyond, they stay mapped.
+# Largest share of a GPU's free memory, and of RAM in bytes; larger packs stay memory-mapped.
 _GPU_SHARE, _RAM_BYTES = 0.3, 8 << 30
 
 
 class ImageFeed:
     """Batches of a pack's images by index, on a device.
 
-    The whole pack is kept on the GPU or in RAM as uint8 if it fits, otherwise it stays mapped and
-    batches are read from it.
+    The pack is loaded to the GPU or RAM as uint8 if it fits; otherwise batches are read from disk.
     """
 
     def __init__(self, pack: Pack, device: torch.device) -> None:
-        """Take the images of a pack to ``device`` as far as they fit."""
+        """Load the images of a pack to ``device`` or RAM if they fit."""
         self.device = device
         self.num_images = len(pack)
         size = pack.images.nbytes
@@ -35,7 +34,7 @@ class ImageFeed:
             self._mapped = pack.images
 
     def __call__(self, indices: Tensor) -> Tensor:
-        """Images by index, int64 (B,): float (B, 3, H, W) in [0, 1], channels_last in memory."""
+        """Return images by index, int64 (B,): float (B, 3, H, W) in [0, 1], channels_last."""
         if self._mapped is not None:
             images = torch.from_numpy(self._mapped[indices.numpy()])
         else:
@@ -45,19 +44,18 @@ class ImageFeed:
 
 
 def batch_indices(step: int, batch_size: int, num_images: int, seed: int) -> Tensor:
-    """Indices of a step's batch: epoch after epoch in an order drawn from (seed, epoch).
+    """Return the indices of a step's batch, in a random order per (seed, epoch).
 
-    A pure function of its arguments, so that a resumed training sees what it would have seen.
+    A pure function, so that a resumed training gets the same batches.
 
     Args:
-        step: number of the step, from 0.
+        step: index of the step, from 0.
         batch_size: images per step, at most ``num_images``.
-        num_images: images in the data set.
-        seed: first key of the order.
+        num_images: images in the dataset.
+        seed: seed of the order.
 
     Returns:
-        int64, shape (batch_size,), on the CPU; the last images of an epoch that do not fill a batch
-        are left out of that epoch.
+        int64, shape (batch_size,), on the CPU; an incomplete last batch of an epoch is dropped.
     """
     per_epoch = num_images // batch_size
     epoch, place = divmod(step, per_epoch)
@@ -65,6 +63,6 @@ def batch_indices(step: int, batch_size: int, num_images: int, seed: int) -> Ten
     return torch.from_numpy(order[place * batch_size : (place + 1) * batch_size].copy())
 
 
-@lru_cache(maxsize=1)  # to draw a million images' order takes longer than many updates
+@lru_cache(maxsize=1)  # permuting a million images takes longer than many updates
 def _order(seed: int, epoch: int, num_images: int) -> npt.NDArray[np.int64]:
     return np.random.default_rng((seed, epoch)).permutation(num_images)

@@ -1,7 +1,7 @@
-"""Data sets that are drawn image by image, whole or in shards that other machines draw.
+"""Generated datasets, written whole or in shards on several machines.
 
-An image depends on the data set's options, the split and its own number alone, so shards of a
-split, made anywhere and joined in order, are the split.
+An image depends only on the dataset's options, the split and its index, so the shards of a split
+joined in order equal the split.
 """
 
 import json
@@ -34,26 +34,27 @@ _WORLDS: dict[str, type[SpriteWorld] | type[FreeScenes]] = {
     "property_comparison": PropertyComparisonWorld,
     "sprite_scenes": FreeScenes,
 }
-#: Their names.
+#: Names of the generated datasets.
 GENERATED = ("multi_dsprites", *_WORLDS)
-#: Images of a split by default.
+#: Default number of images by split.
 DEFAULT_SIZES = {"train": 50_000, "validation": 10_000, "test": 10_000}
 
 _CHUNK = 4096  # images copied at a time
-# What PackWriter itself says in meta.json.
-_OF_A_PACK = ("format", "num_images", "image_size", "masks", "factors")
+# Entries of meta.json that PackWriter adds.
+_PACK_ENTRIES = ("format", "num_images", "image_size", "masks", "factors")
 _SHARD = re.compile(r"shard-(\d+)-of-(\d+)")
 
 
 @dataclass(frozen=True)
-class Generated:
-    """A data set that is drawn from its options.
+class GeneratedDataset:
+    """A dataset generated from its options.
 
     Attributes:
-        name: of `GENERATED`.
-        meta: everything that decides the content of a split, as JSON data, by (split, images).
-        write: writes images ``first`` to ``first + count`` of a split as a pack, by (folder,
-            split, first, count).
+        name: one of `GENERATED`.
+        meta: function of (split, images); returns the settings that determine the content of a
+            split, as JSON data.
+        write: function of (folder, split, first, count); writes images ``first`` to
+            ``first + count`` of a split as a pack.
     """
 
     name: str
@@ -61,21 +62,21 @@ class Generated:
     write: Callable[[Path, str, int, int], None]
 
 
-def generated(name: str, **options: Any) -> Generated:
-    """Look up a data set by its name.
+def generated_dataset(name: str, **options: Any) -> GeneratedDataset:
+    """Return a generated dataset by name.
 
     Args:
-        name: of `GENERATED`.
-        **options: those of `genesis_rl.data.multi_dsprites.MultiDSpritesConfig`, or a seed and
-            those of the world whose scenes are drawn (`genesis_rl.worlds`, `FreeScenes`).
+        name: one of `GENERATED`.
+        **options: options of `genesis_rl.data.multi_dsprites.MultiDSpritesConfig`, or a seed and
+            options of the world (`genesis_rl.worlds`, `FreeScenes`).
 
     Raises:
-        ValueError: for an unknown name, or an option's bad value.
-        TypeError: for an option that the data set does not have.
+        ValueError: for an unknown name, or an invalid option.
+        TypeError: for an unknown option.
     """
     if name == "multi_dsprites":
         sprites = from_options(MultiDSpritesConfig, options)
-        return Generated(
+        return GeneratedDataset(
             name,
             lambda split, count: {**sprites.meta(split), "num_images": count},
             lambda folder, split, first, count: write_multi_dsprites(
@@ -83,14 +84,14 @@ def generated(name: str, **options: Any) -> Generated:
             ),
         )
     if name not in _WORLDS:
-        raise ValueError(f"data {name!r} is not drawn; wanted one of {', '.join(GENERATED)}.")
+        raise ValueError(f"data must be one of {', '.join(GENERATED)}, got {name!r}.")
     seed = options.pop("seed", 0)
     world = from_options(_WORLDS[name], options)
 
     def config(count: int) -> SpriteScenesConfig:
         return SpriteScenesConfig(world, count, seed)
 
-    return Generated(
+    return GeneratedDataset(
         name,
         lambda split, count: config(count).meta(split),
         lambda folder, split, first, count: write_sprite_scenes(
@@ -100,18 +101,20 @@ def generated(name: str, **options: Any) -> Generated:
 
 
 def shard_folder(out: str | os.PathLike[str], split: str, shard: int, shards: int) -> Path:
-    """Where a shard of a split lies, below the folder of the data set."""
+    """Return the folder of a shard of a split."""
     return Path(out) / "shards" / split / f"shard-{shard:05d}-of-{shards:05d}"
 
 
-def write_split(data: Generated, out: str | os.PathLike[str], split: str, count: int) -> Path:
-    """Draw a whole split as the pack ``out/split``, unless it is there.
+def write_split(
+    data: GeneratedDataset, out: str | os.PathLike[str], split: str, count: int
+) -> Path:
+    """Generate a split as the pack ``out/split`` if it does not exist.
 
     Returns:
         The pack's folder.
 
     Raises:
-        ValueError: if the folder holds other data.
+        ValueError: if the folder contains other data.
         OSError: if it cannot be written.
     """
     check_split(split)
@@ -122,64 +125,69 @@ def write_split(data: Generated, out: str | os.PathLike[str], split: str, count:
 
 
 def write_shard(
-    data: Generated, out: str | os.PathLike[str], split: str, count: int, shard: int, shards: int
+    data: GeneratedDataset,
+    out: str | os.PathLike[str],
+    split: str,
+    count: int,
+    shard: int,
+    shards: int,
 ) -> Path:
-    """Draw one of a split's shards, unless it is there.
+    """Generate one shard of a split if it does not exist.
 
     Args:
-        data: the data set.
-        out: folder of all of it.
+        data: the dataset.
+        out: folder of the dataset.
         split: "train", "validation" or "test".
         count: images of the whole split.
-        shard: number of the shard, from 0.
-        shards: how many there are.
+        shard: index of the shard, from 0.
+        shards: number of shards.
 
     Returns:
         The shard's folder.
 
     Raises:
-        ValueError: for a split, shard or number of images that cannot be, or if the folder holds
+        ValueError: for an invalid split, shard or number of images, or if the folder contains
             other data.
         OSError: if it cannot be written.
     """
     check_split(split)
     if not 0 <= shard < shards:
-        raise ValueError(f"shard is {shard}; wanted 0 to {shards - 1} (shards - 1).")
+        raise ValueError(f"shard must be in 0..{shards - 1}, got {shard}.")
     if count < shards:
-        raise ValueError(f"{count} images make no {shards} shards; wanted fewer shards.")
+        raise ValueError(f"shards must be at most the {count} images, got {shards}.")
     folder = shard_folder(out, split, shard, shards)
     first, end = (count * i // shards for i in (shard, shard + 1))
     pack = open_or_make(folder, lambda path: data.write(path, split, first, end - first))
     _check_same(pack, data.meta(split, end - first))
     if len(pack) != end - first:
         raise ValueError(
-            f"{folder} has {len(pack)} images; {count} images in {shards} shards make {end - first}"
-            " here. Choose another folder, or delete it."
+            f"{folder} must have {end - first} of {count} images in {shards} shards, got "
+            f"{len(pack)}. Choose another folder, or delete it."
         )
     return folder
 
 
-def _check_same(pack: Pack, wanted: dict[str, Any], *more: str) -> None:
-    """Refuse a pack that was drawn with other options, before it is taken for the wanted one."""
-    plain = json.loads(json.dumps(wanted))  # tuples become lists, as on disk
+def _check_same(pack: Pack, expected: dict[str, Any], *more: str) -> None:
+    """Raise for an existing pack that was generated with other options."""
+    plain = json.loads(json.dumps(expected))  # tuples become lists, as on disk
     for name, value in plain.items():
-        mine = pack.meta.get(name)
-        if (name not in _OF_A_PACK or name in more) and mine != value:
+        found = pack.meta.get(name)
+        if (name not in _PACK_ENTRIES or name in more) and found != value:
             raise ValueError(
-                f"{pack.folder} has {name} {mine!r}, not {value!r}: choose another folder, or "
-                "delete it."
+                f"{pack.folder} must have {name} {value!r}, got {found!r}. Choose another folder, "
+                "or delete it."
             )
 
 
 def join_shards(out: str | os.PathLike[str], split: str) -> Path:
-    """Put the shards of a split together, in order, as the pack ``out/split``.
+    """Join the shards of a split in order as the pack ``out/split``.
 
     Returns:
-        The pack's folder; the shards are left to be deleted by whoever made them.
+        The pack's folder; the shards are kept.
 
     Raises:
-        ValueError: if there are none, one is missing or broken, they are of different data or
-            sizes, or the folder holds another pack.
+        ValueError: if shards are missing, broken, or of different data or sizes, or the folder
+            contains another pack.
         OSError: if the pack cannot be written.
     """
     check_split(split)
@@ -188,21 +196,24 @@ def join_shards(out: str | os.PathLike[str], split: str) -> Path:
     counts = {int(match[2]) for name in found if (match := _SHARD.fullmatch(name))}
     if len(counts) != 1:
         known = ", ".join(map(str, sorted(counts))) or "none"
-        raise ValueError(f"{place} has shards of {known}; wanted all the shards of one number.")
+        raise ValueError(f"{place} must have the shards of one number of shards, got {known}.")
     (shards,) = counts
     folders = [shard_folder(out, split, i, shards) for i in range(shards)]
     missing = [folder.name for folder in folders if not folder.is_dir()]
     if missing:
-        raise ValueError(f"{place} lacks {len(missing)} of {shards} shards, first {missing[0]}.")
+        raise ValueError(
+            f"{place} must have {shards} shards, but {len(missing)} are missing, first "
+            f"{missing[0]}."
+        )
     packs = [Pack.open(folder) for folder in folders]
-    meta = {k: v for k, v in packs[0].meta.items() if k not in _OF_A_PACK}
+    meta = {k: v for k, v in packs[0].meta.items() if k not in _PACK_ENTRIES}
     total = sum(map(len, packs))
     for i, pack in enumerate(packs):
         _check_same(pack, meta)
         if len(pack) != total * (i + 1) // shards - total * i // shards:
             raise ValueError(
-                f"{pack.folder} has {len(pack)} images, which is no share of {total}: the shards "
-                "are of splits of different sizes."
+                f"{pack.folder} has {len(pack)} images, no valid share of {total}: the shards "
+                "belong to splits of different sizes."
             )
     joined = open_or_make(Path(out) / split, lambda path: _write(packs, path, total, meta))
     _check_same(joined, {**meta, "num_images": total}, "num_images")

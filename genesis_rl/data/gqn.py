@@ -1,7 +1,7 @@
-"""Rooms of the Generative Query Network (Eslami et al., Science 2018): `rooms_ring_camera`.
+"""Reader of `rooms_ring_camera` of the Generative Query Network (Eslami et al., Science 2018).
 
-Every record is a room seen from ten places on a ring, as JPEG files of 64 x 64 pixels, with the
-cameras. There are no masks. The GENESIS paper trains on one random view of every room.
+A record contains ten views of a room from cameras on a ring, as JPEG files of 64 x 64 pixels, and
+the camera poses. There are no masks. The GENESIS paper trains on one random view of every room.
 """
 
 from collections.abc import Iterator
@@ -13,14 +13,14 @@ import numpy as np
 
 from genesis_rl.data.cache import check_split
 from genesis_rl.data.media import decode_image
-from genesis_rl.data.sources import DamagedRecord, Record, missing
+from genesis_rl.data.records import DamagedRecord, Record, missing_files
 from genesis_rl.data.tfrecord import Payload, floats, parse_example, read_records, strings
 
 _NAME = "rooms_ring_camera"
 _ORIGIN = f"gs://gqn-dataset/{_NAME}"
 _VIEWS = 10
 _RECORDS = 5000  # per file
-# Folder, files in it, and the first and last of them: validation is cut from the training files.
+# Folder, number of its files, first and last file of the split; validation is part of training.
 _FILES = {
     "train": ("train", 2160, 1, 2124),
     "validation": ("train", 2160, 2125, 2160),
@@ -33,30 +33,30 @@ class GqnRooms:
     """Views of rooms, with the factor `camera_pose`: x, y, z, yaw and pitch."""
 
     folder: Path
-    """folder that holds `rooms_ring_camera`, as `gsutil -m cp -r` writes it, or its `train` and
+    """folder with `rooms_ring_camera`, as written by `gsutil -m cp -r`, or with `train` and
     `test`"""
     split: str
     """train (2,124 files of 5,000 rooms), validation (36) or test (240)"""
     frames: Literal["one", "all"] = "one"
     """one random view of every room, or all ten"""
     seed: int = 0
-    """first key of the random views; a room's view depends on (seed, file, room) alone"""
+    """seed of the random views; a room's view depends only on (seed, file, room)"""
     num_files: int | None = None
-    """only the first so many of the split's files; all take 250 GB"""
+    """number of the split's files to use, the first ones; None: all (250 GB)"""
 
     def __post_init__(self) -> None:
-        """Check values."""
+        """Validate values."""
         check_split(self.split)
         if self.frames not in ("one", "all"):
-            raise ValueError(f"frames is {self.frames!r}; wanted 'one' or 'all'.")
+            raise ValueError(f"frames must be 'one' or 'all', got {self.frames!r}.")
         if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}; wanted at least 0.")
+            raise ValueError(f"seed must be at least 0, got {self.seed}.")
         if self.num_files is not None and self.num_files < 1:
-            raise ValueError(f"num_files is {self.num_files}; wanted at least 1.")
+            raise ValueError(f"num_files must be at least 1, got {self.num_files}.")
 
     @property
     def meta(self) -> dict[str, Any]:
-        """What decides the content, see `genesis_rl.data.sources.Source`."""
+        """Settings that determine the content, see `genesis_rl.data.records.RecordReader`."""
         return {
             "dataset": "gqn",
             "split": self.split,
@@ -67,15 +67,15 @@ class GqnRooms:
 
     @property
     def masks(self) -> bool:
-        """None."""
+        """Whether the records have masks: no."""
         return False
 
     def __len__(self) -> int:
-        """Return the number of images if every file has its 5,000 rooms."""
+        """Return the number of images for 5,000 rooms per file."""
         return len(self._paths()) * _RECORDS * self._views
 
     def records(self, start: int = 0) -> Iterator[Record | DamagedRecord]:
-        """Read the views from number ``start`` on; a damaged room counts as all of its views.
+        """Yield the views from number ``start`` on; a damaged room counts as all of its views.
 
         Raises:
             FileNotFoundError: if files are missing.
@@ -84,9 +84,9 @@ class GqnRooms:
         lacking = [path for path in paths if not path.is_file()]
         if lacking:
             count = "" if len(lacking) == 1 else f" and {len(lacking) - 1:,} more files"
-            only = "" if self.num_files else " (or set num_files to take the first ones alone)"
+            only = "" if self.num_files else " (or set num_files to use only the first ones)"
             first = lacking[0]
-            raise missing(first, f"{_ORIGIN}/{first.parent.name}/{first.name}", count + only)
+            raise missing_files(first, f"{_ORIGIN}/{first.parent.name}/{first.name}", count + only)
         room, view = divmod(start, self._views)
         for payload in read_records(paths, room):
             for number in range(view, self._views):
@@ -120,7 +120,7 @@ class GqnRooms:
             cameras = floats(example, "cameras", (_VIEWS, 5))
             frames = strings(example, "frames")
             if len(frames) != _VIEWS:
-                raise ValueError(f"it has {len(frames)} frames, wanted {_VIEWS}")
+                raise ValueError(f"it must have {_VIEWS} frames, got {len(frames)}")
             image = decode_image(frames[number])
         except ValueError as error:
             return DamagedRecord(payload.name, error)

@@ -1,7 +1,7 @@
-"""HDF5 files that refer to nothing outside of themselves.
+"""Safe reading of untrusted HDF5 files.
 
-HDF5 reads whatever a file refers to: external links and virtual data sets name other HDF5 files,
-external storage any byte range of any file of the machine.
+HDF5 follows references: external links and virtual datasets read other HDF5 files, external storage
+reads any byte range of any file of the machine. Only self-contained files are opened here.
 """
 
 from collections.abc import Iterator
@@ -12,30 +12,30 @@ from typing import Any
 
 @contextmanager
 def open_hdf5(path: Path) -> Iterator[Any]:
-    """Open an HDF5 file for reading, after checking that it is self-contained.
+    """Open an HDF5 file for reading if it is self-contained.
 
     Args:
-        path: the file.
+        path: path of the file.
 
     Yields:
         The `h5py.File`.
 
     Raises:
-        ValueError: if the file refers to another one, naming the entry and what it refers to.
-        OSError: if it is no HDF5 file or cut short.
+        ValueError: if the file refers to another one; the message contains the entry.
+        OSError: if it is not an HDF5 file or is truncated.
     """
     import h5py
 
     with h5py.File(path, "r") as file:
         try:
             _check_links(path, file)
-        except (KeyError, RuntimeError) as error:  # what h5py raises for damage
+        except (KeyError, RuntimeError) as error:  # raised by h5py for damaged files
             raise OSError(f"its entries cannot be read ({error})") from error
         yield file
 
 
 def check_hdf5(path: Path) -> None:
-    """Check that an HDF5 file that another library will read is self-contained; errors as above."""
+    """Validate that an HDF5 file is self-contained; raises as `open_hdf5`."""
     with open_hdf5(path):
         pass
 
@@ -48,7 +48,7 @@ def _check_links(path: Path, file: Any) -> None:
     def check(name: bytes, info: Any) -> None:
         text = name.decode(errors="replace")
         if info.type == h5py.h5l.TYPE_SOFT:
-            return  # a soft link stays within the file, and what it names is checked by itself
+            return  # a soft link stays within the file, and its target is checked separately
         if info.type != h5py.h5l.TYPE_HARD:
             found.append(f"{text} (an external link)")
             return
@@ -56,11 +56,11 @@ def _check_links(path: Path, file: Any) -> None:
         if isinstance(item, h5py.Dataset) and item.external:
             found.append(f"{text} (stored in {item.external[0][0]})")
         elif isinstance(item, h5py.Dataset) and item.is_virtual:
-            found.append(f"{text} (a virtual data set)")
+            found.append(f"{text} (a virtual dataset)")
 
     file.id.links.visit(check, info=True)
     if found:
         raise ValueError(
-            f"{path} must hold its own data, got entries that refer to other files: "
-            f"{', '.join(found[:3])}; copy them into the file, for example by h5repack."
+            f"{path} must be self-contained, got entries that refer to other files: "
+            f"{', '.join(found[:3])}. Copy them into the file, for example with h5repack."
         )

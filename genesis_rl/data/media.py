@@ -1,4 +1,4 @@
-"""Folders of images and of videos: frames of a robot's camera, of a game, of anything."""
+"""Readers of folders of images and videos."""
 
 import io
 import os
@@ -15,51 +15,51 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from genesis_rl.data.cache import SPLITS, check_split
-from genesis_rl.data.sources import DamagedRecord, Record
+from genesis_rl.data.records import DamagedRecord, Record
 from genesis_rl.frames import as_nhwc_uint8
 
 IMAGE_TYPES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 VIDEO_TYPES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg")
 
-#: Where the splits begin and end when a folder has no subfolders of their names.
+#: Start and end of the splits, as shares, in folders without subfolders named after splits.
 SHARES = {"train": (0.0, 0.8), "validation": (0.8, 0.9), "test": (0.9, 1.0)}
 
 
-# Bytes of the largest files that are read: more than any that is meant.
+# Size limits of files in bytes.
 _LARGEST_IMAGE = 1 << 30
 _LARGEST_VIDEO = 1 << 40
 
 
 def read_image_file(path: Path) -> bytes:
-    """Read an image file, without waiting for a pipe or filling the memory.
+    """Read an image file.
 
     Raises:
         OSError: if it cannot be read.
-        ValueError: naming the file, if it is not a regular file, or larger than 1 GiB.
+        ValueError: if it is not a regular file, or larger than 1 GiB; contains the path.
     """
     _check_file(path, _LARGEST_IMAGE)
     return path.read_bytes()
 
 
 def _check_file(path: Path, largest: int) -> os.stat_result:
-    """Refuse pipes, devices and files that are too large before they are opened."""
+    """Raise for pipes, devices and too large files, without opening them."""
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
-        raise ValueError(f"{path} must be a regular file, got {stat.filemode(found.st_mode)}")
+        raise ValueError(f"{path} must be a regular file, got {stat.filemode(found.st_mode)}.")
     if found.st_size > largest:
-        raise ValueError(f"{path} must have at most {largest:,} bytes, got {found.st_size:,}")
+        raise ValueError(f"{path} must have at most {largest:,} bytes, got {found.st_size:,}.")
     return found
 
 
 def decode_image(data: bytes) -> npt.NDArray[np.uint8]:
-    """Decode an image file to (H, W, 3) uint8; see `genesis_rl.frames.pil_pixels` for its modes.
+    """Decode an image file to (H, W, 3) uint8; modes as `genesis_rl.frames.pil_pixels`.
 
     Raises:
-        ValueError: if the bytes are no image, a damaged one, or one whose white is unknown.
+        ValueError: if the bytes are not an image, or it is damaged or has an unknown white level.
     """
     try:
         with Image.open(io.BytesIO(data)) as file:
-            file.verify()  # the checksums of a PNG, which decoding alone does not look at
+            file.verify()  # the checksums of a PNG, which decoding ignores
         image = Image.open(io.BytesIO(data))
         ImageOps.exif_transpose(image, in_place=True)
         image.load()
@@ -71,27 +71,27 @@ def decode_image(data: bytes) -> npt.NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """The images in a folder and its subfolders, in the order of their names."""
+    """Images in a folder and its subfolders, sorted by name."""
 
     folder: Path
-    """folder of the images; if it has a subfolder named after the split, that one's alone.
-    Otherwise the first 80 % of the images are for training, the next 10 % for validation, the rest
-    for the test: in one piece, as neighbours may be frames of one scene"""
+    """folder of the images, with subfolders named after the splits. Without them, the first 80 % of
+    the images are for training, the next 10 % for validation, the rest for the test: contiguous, as
+    neighbours may be frames of one scene"""
     split: str
     """train, validation or test"""
 
     def __post_init__(self) -> None:
-        """Check the split."""
+        """Validate the split."""
         check_split(self.split)
 
     @property
     def meta(self) -> dict[str, Any]:
-        """What decides the content, see `genesis_rl.data.sources.Source`."""
+        """Settings that determine the content, see `genesis_rl.data.records.RecordReader`."""
         return {"dataset": "images", "split": self.split}
 
     @property
     def masks(self) -> bool:
-        """None."""
+        """Whether the records have masks: no."""
         return False
 
     def __len__(self) -> int:
@@ -100,11 +100,11 @@ class ImageFolder:
 
     @property
     def hidden_files(self) -> int:
-        """Number of images that are left out because they, or a folder of theirs, are hidden."""
+        """Number of skipped images: hidden, or in a hidden folder."""
         return _find(self.folder, self.split, IMAGE_TYPES).hidden
 
     def records(self, start: int = 0) -> Iterator[Record | DamagedRecord]:
-        """Read the images from number ``start`` on.
+        """Yield the images from number ``start`` on.
 
         Raises:
             FileNotFoundError: if there are none.
@@ -122,38 +122,37 @@ class ImageFolder:
 
 @dataclass(frozen=True)
 class VideoFolder:
-    """Frames of the videos in a folder and its subfolders, in the order of their names.
+    """Frames of the videos in a folder and its subfolders, sorted by name.
 
-    Factors: `video`, the number of the file, and `frame`, the place in it, both from 0.
+    Factors: `video`, index of the file, and `frame`, index of the frame in it, both from 0.
     """
 
     folder: Path
-    """folder of the videos; if it has a subfolder named after the split, that one's alone.
-    Otherwise the first 80 % of every video are for training, the next 10 % for validation, the rest
-    for the test"""
+    """folder of the videos, with subfolders named after the splits. Without them, the first 80 % of
+    every video are for training, the next 10 % for validation, the rest for the test"""
     split: str
     """train, validation or test"""
     every: int = 1
-    """take every n-th frame"""
+    """use every n-th frame"""
 
     def __post_init__(self) -> None:
-        """Check values."""
+        """Validate values."""
         check_split(self.split)
         if self.every < 1:
-            raise ValueError(f"every is {self.every}; wanted at least 1.")
+            raise ValueError(f"every must be at least 1, got {self.every}.")
 
     @property
     def meta(self) -> dict[str, Any]:
-        """What decides the content, see `genesis_rl.data.sources.Source`."""
+        """Settings that determine the content, see `genesis_rl.data.records.RecordReader`."""
         return {"dataset": "videos", "split": self.split, "every": self.every}
 
     @property
     def masks(self) -> bool:
-        """None."""
+        """Whether the records have masks: no."""
         return False
 
     def __len__(self) -> int:
-        """Return the number of frames as far as the files' headers give it."""
+        """Return the number of frames according to the files' headers."""
         paths, whole, _ = _find(self.folder, self.split, VIDEO_TYPES)
         counts = [_header_count(path) for path in paths]
         share = 1.0 if whole else SHARES[self.split][1] - SHARES[self.split][0]
@@ -161,14 +160,14 @@ class VideoFolder:
 
     @property
     def hidden_files(self) -> int:
-        """Number of videos that are left out because they, or a folder of theirs, are hidden."""
+        """Number of skipped videos: hidden, or in a hidden folder."""
         return _find(self.folder, self.split, VIDEO_TYPES).hidden
 
     def records(self, start: int = 0) -> Iterator[Record | DamagedRecord]:
-        """Read the frames from number ``start`` on.
+        """Yield the frames from number ``start`` on.
 
-        Every video is decoded once before to count its frames: headers give none, a wrong or an
-        estimated number.
+        Every video is decoded once before to count its frames, as the number in the header may be
+        missing, wrong or estimated.
 
         Raises:
             FileNotFoundError: if there are no videos.
@@ -182,7 +181,7 @@ class VideoFolder:
                 number += 1
 
     def _frames(self, video: int, path: Path, whole: bool) -> Iterator[Record | DamagedRecord]:
-        """The frames of one video that are the split's."""
+        """Yield the split's frames of one video."""
         try:
             found = _check_file(path, _LARGEST_VIDEO)
             count, damage = _count_frames(path, found.st_size, found.st_mtime_ns)
@@ -197,7 +196,8 @@ class VideoFolder:
         try:
             for frame in range(part.stop):
                 if not capture.grab():
-                    yield DamagedRecord(f"{path}, frame {frame}", f"it had {count} frames before")
+                    reason = f"it had {count} frames when counted"
+                    yield DamagedRecord(f"{path}, frame {frame}", reason)
                     return
                 if frame < part.start or (frame - part.start) % self.every:
                     continue
@@ -212,7 +212,7 @@ class VideoFolder:
 
 
 def _header_count(path: Path) -> int:
-    """The number of frames in a video's header, or what is estimated by it; 0 if there is none."""
+    """Return the number of frames in, or estimated from, a video's header; 0 if unknown."""
     try:
         _check_file(path, _LARGEST_VIDEO)
     except (OSError, ValueError):
@@ -222,15 +222,15 @@ def _header_count(path: Path) -> int:
 
 @cache
 def _count_frames(path: Path, size: int, changed: int) -> tuple[int, str]:
-    """Count the frames of a video by decoding them, once for all splits.
+    """Count the frames of a video by decoding them; cached for all splits.
 
     Args:
-        path: of the file.
-        size: of the file in bytes.
-        changed: time of its last change; these two tell another content.
+        path: path of the file.
+        size: size of the file in bytes, for the cache's key.
+        changed: time of its last change, for the cache's key.
 
     Returns:
-        The number of frames, and what tells that there should be more, if anything does.
+        The number of frames, and the evidence for missing ones or "".
     """
     capture = cv2.VideoCapture(str(path))
     try:
@@ -242,11 +242,11 @@ def _count_frames(path: Path, size: int, changed: int) -> tuple[int, str]:
             longest, last = max(longest, at - last), max(last, at)
     finally:
         capture.release()
-    # Few frames for the duration are no damage where the frame rate varies. An early end is: the
-    # last frame is shown for no longer than any other, with two frames' time for rounding.
+    # With a variable frame rate, few frames for the duration are no damage. An early end is: the
+    # last frame lasts no longer than the longest other one, plus two frames for rounding.
     if declared - 2 > count and rate > 0 and last + longest + 2 / rate < declared / rate:
         return count, (
-            f"the video ends, or cannot be decoded, after {count} frames, {last:.2f} s; its header"
+            f"the video ends or cannot be decoded after {count} frames, {last:.2f} s; its header"
             f" has {declared:.0f} frames, {declared / rate:.2f} s"
         )
     return count, ""
@@ -256,9 +256,9 @@ class _Found(NamedTuple):
     """The files of a split.
 
     Attributes:
-        paths: in order.
-        whole: whether all of them are the split's.
-        hidden: number of files that are left out because they, or a folder of theirs, are hidden.
+        paths: sorted paths.
+        whole: whether all of them belong to the split.
+        hidden: number of skipped files: hidden, or in a hidden folder.
     """
 
     paths: list[Path]
@@ -267,29 +267,29 @@ class _Found(NamedTuple):
 
 
 def _find(folder: Path, split: str, types: tuple[str, ...]) -> _Found:
-    """Files of these types in a folder and its subfolders, linked ones included."""
+    """Find files by suffix in a folder and its subfolders, linked ones included."""
     whole = any((folder / name).is_dir() for name in SPLITS)
     place = folder / split if whole else folder
     files = [(path, hidden) for path, hidden in _walk(place) if path.suffix.lower() in types]
     paths = sorted(path for path, hidden in files if not hidden)
     count = len(files) - len(paths)
     if not paths:
-        left_out = f" ({count} hidden ones are left out)" if count else ""
+        skipped = f" ({count} hidden files skipped)" if count else ""
         raise FileNotFoundError(
-            f"{place} has no files of the types {', '.join(types)}{left_out}: put yours there, or"
-            " name their folder (option source)"
+            f"{place} has no files of the types {', '.join(types)}{skipped}: copy files there, or"
+            " set source to their folder"
         )
     return _Found(paths, whole, count)
 
 
 def _walk(place: Path) -> Iterator[tuple[Path, bool]]:
-    """Files below a folder, and whether a name on the way begins with a dot.
+    """Yield the files below a folder, and whether their relative path has a hidden part.
 
-    Links to folders are followed, but every folder is read once: first by its own name, otherwise
-    by the first link to it.
+    Links to folders are followed, but every folder is visited once: by its own path if it has one
+    below ``place``, otherwise by the first link to it.
 
     Raises:
-        ValueError: for a link to a folder that contains ``place``.
+        ValueError: for a link to a parent of ``place``.
     """
     above = {_identity(folder) for folder in place.resolve().parents}
     seen: set[tuple[int, int]] = set()
@@ -300,12 +300,12 @@ def _walk(place: Path) -> Iterator[tuple[Path, bool]]:
         identity = _identity(folder)
         if identity in above:
             raise ValueError(
-                f"{folder} must not link to {folder.resolve()}, which contains {place}. Remove the"
-                " link, or name another folder (option source)."
+                f"{folder} must not link to {folder.resolve()}, a parent of {place}. Remove the"
+                " link, or set source to another folder."
             )
         if identity in seen:
             continue
-        if not hidden:  # else a link to it, which is not hidden, would be left out
+        if not hidden:  # otherwise a visible link to it would be skipped
             seen.add(identity)
         for path in sorted(folder.iterdir()):
             dotted = hidden or path.name.startswith(".")

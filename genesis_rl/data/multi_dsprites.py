@@ -3,11 +3,10 @@
 One to four sprites of dSprites (Matthey et al., 2017) on a plain background. Sprites and background
 take one of five equally spaced levels in each colour channel.
 
-Every labelled sprite can be seen in the masks: a scene in which a sprite is wholly covered by
-others is drawn again. Colours are independent by default, as in the paper, so a sprite may have
-the colour of the background (1 sprite in 125) or of a sprite that it overlaps: it is in the masks
-but cannot be seen in the image. `unique_colours`
-avoids that by giving the background and every sprite of an image different colours.
+Every labelled sprite is visible in the masks: scenes with a fully occluded sprite are rejected.
+Colours are independent by default, as in the paper. A sprite may therefore have the colour of the
+background (1 sprite in 125) or of a sprite it overlaps, and be visible in the masks but not in the
+image. `unique_colours` gives the background and all sprites of an image different colours.
 """
 
 import hashlib
@@ -34,7 +33,7 @@ LEVELS = np.rint(np.linspace(0, 255, 5)).astype(np.uint8)
 #: Values per factor in dSprites: shape, scale, orientation, column, row.
 GRID = (3, 6, 40, 32, 32)
 
-_FRAME = 64  # side of the dSprites frames, in which outlines are given
+_FRAME = 64  # side of the dSprites frames, the unit of the outlines
 _BATCH = 500
 _REDRAWS = 1000
 
@@ -44,33 +43,33 @@ class MultiDSpritesConfig:
     """Options of Multi-dSprites."""
 
     image_size: int = 64
-    """side of the images in pixels: 32, 64 or 128 (drawn), 32 or 64 (from the .npz)"""
+    """side of the images in pixels: 32, 64 or 128 (rendered), 32 or 64 (from the .npz)"""
     min_objects: int = 1
     """fewest sprites in an image"""
     max_objects: int = 4
     """most sprites in an image"""
     unique_colours: bool = False
-    """give the background and all sprites of an image different colours"""
+    """use different colours for the background and all sprites of an image"""
     seed: int = 0
-    """first key of the randomness; an image depends on (seed, split, index) alone"""
+    """seed of the images; an image depends only on (seed, split, index)"""
     dsprites_path: str | None = None
-    """the genuine dSprites .npz to cut the sprites from; drawn if None"""
+    """path of the dSprites .npz with the sprites; None: sprites are rendered"""
 
     def __post_init__(self) -> None:
-        """Check every option."""
+        """Validate every option."""
         sizes = (32, 64, 128) if self.dsprites_path is None else (32, 64)
         if self.image_size not in sizes:
-            raise ValueError(f"image_size must be one of {sizes}, got {self.image_size!r}")
+            raise ValueError(f"image_size must be one of {sizes}, got {self.image_size!r}.")
         if not 1 <= self.min_objects <= self.max_objects <= 10:
             raise ValueError(
-                "need 1 <= min_objects <= max_objects <= 10,"
-                f" got {self.min_objects} and {self.max_objects}"
+                "min_objects and max_objects must satisfy 1 <= min_objects <= max_objects <= 10,"
+                f" got {self.min_objects} and {self.max_objects}."
             )
         if self.seed < 0:
-            raise ValueError(f"seed must be >= 0, got {self.seed}")
+            raise ValueError(f"seed must be at least 0, got {self.seed}.")
 
     def meta(self, split: str) -> dict[str, Any]:
-        """Everything that decides the content of a split, as JSON data.
+        """Return the settings that determine the content of a split, as JSON data.
 
         Raises:
             ValueError: if the .npz cannot be read.
@@ -93,11 +92,11 @@ class Factors(NamedTuple):
     colours: npt.NDArray[np.int64]
 
 
-class DrawnSprites:
-    """Sprites drawn from the outlines; binary, as those of dSprites."""
+class RenderedSprites:
+    """Sprites rendered from outlines; binary, as in dSprites."""
 
     def __init__(self, image_size: int) -> None:
-        """Prepare for frames of `image_size` pixels."""
+        """Set the side of the frames in pixels."""
         self.grid = GRID
         self._size = image_size
 
@@ -106,8 +105,8 @@ class DrawnSprites:
 
         Args:
             classes: (5,) shape, scale, orientation, column, row.
-            out: (image_size, image_size), False; True where the sprite covers at least half of
-                the pixel.
+            out: (image_size, image_size), filled with False; set to True where the sprite covers
+                at least half of the pixel.
         """
         shape, scale, angle, column, row = factor_values(classes, self.grid)
         draw_dsprite(SHAPES[int(shape)], scale, angle, column, row, out)
@@ -122,9 +121,10 @@ def draw_dsprite(
         shape: "square", "ellipse" or "heart".
         scale: 0.5 to 1 in dSprites.
         angle: orientation in radians, counter-clockwise.
-        column: centre as a share of the frame, 0.25 to 0.75 in dSprites, to the right.
-        row: centre as a share of the frame, downwards.
-        out: (H, H), False; True where the sprite covers at least half of the pixel.
+        column: centre relative to the frame, 0.25 to 0.75 in dSprites, rightwards.
+        row: centre relative to the frame, downwards.
+        out: (H, H), filled with False; set to True where the sprite covers at least half of the
+            pixel.
     """
     size = len(out)
     outline, pixels = DSPRITES_OUTLINES[shape], scale * size / _FRAME
@@ -135,8 +135,8 @@ def draw_dsprite(
         outline, (2 * half, 2 * half), centre, scale=pixels, angle=angle, supersampling=4
     )
     low, high = (max(top, 0), max(left, 0)), (min(top + 2 * half, size), min(left + 2 * half, size))
-    seen = patch[low[0] - top : high[0] - top, low[1] - left : high[1] - left]
-    out[low[0] : high[0], low[1] : high[1]] = seen >= 128
+    inside = patch[low[0] - top : high[0] - top, low[1] - left : high[1] - left]
+    out[low[0] : high[0], low[1] : high[1]] = inside >= 128
 
 
 @lru_cache
@@ -144,18 +144,19 @@ def _radius(shape: str) -> float:
     return float(np.hypot(*DSPRITES_OUTLINES[shape].T).max())
 
 
-class GenuineSprites:
-    """Sprites cut from the data set's own .npz, kept in memory as bits (380 MB)."""
+class NpzSprites:
+    """Sprites from the dSprites .npz, stored in memory as bits (380 MB)."""
 
     def __init__(self, path: str, image_size: int) -> None:
         """Read the frames.
 
         Args:
-            path: the .npz, with `imgs` (N, 64, 64) uint8 of 0 and 1 and `latents_classes` (N, 6).
+            path: path of the .npz, with `imgs` (N, 64, 64) uint8 of 0 and 1 and `latents_classes`
+                (N, 6).
             image_size: 64, or 32 for every second pixel.
 
         Raises:
-            ValueError: if the file is not such an .npz, or not a whole grid of factors.
+            ValueError: if the file is not such an .npz, or has an incomplete grid of factors.
         """
         try:
             with np.load(path, allow_pickle=False) as file:
@@ -164,20 +165,20 @@ class GenuineSprites:
             self._bits = _read_bits(path, len(classes))
         except DAMAGE as error:
             raise ValueError(
-                f"{path} is not the .npz of dSprites ({error}): need imgs (N, 64, 64) uint8 and"
-                " latents_classes (N, 6) of a whole grid of factors"
+                f"{path} must be the .npz of dSprites, with imgs (N, 64, 64) uint8 and"
+                f" latents_classes (N, 6) of a complete grid of factors ({error})."
             ) from error
         self._step = _FRAME // image_size
 
     def mask(self, classes: npt.NDArray[np.int64], out: npt.NDArray[np.bool_]) -> None:
-        """Cut a sprite out; arguments as for `DrawnSprites.mask`."""
+        """Copy a sprite; arguments as for `RenderedSprites.mask`."""
         bits = self._bits[np.ravel_multi_index(tuple(classes), self.grid)]
         frame = np.unpackbits(bits).reshape(_FRAME, _FRAME)
         out[:] = frame[:: self._step, :: self._step]
 
 
 def _check_grid(classes: npt.NDArray[Any]) -> tuple[int, ...]:
-    """Return the values per factor after checking that the rows run through all of them."""
+    """Return the values per factor; raise if the rows are not the complete grid in order."""
     if classes.ndim != 2 or classes.shape[1] != 6 or not len(classes):
         raise ValueError(f"latents_classes has shape {classes.shape}")
     grid = tuple(int(n) for n in classes.max(axis=0)[1:] + 1)
@@ -190,7 +191,7 @@ def _check_grid(classes: npt.NDArray[Any]) -> tuple[int, ...]:
 
 
 def _read_bits(path: str, n: int) -> npt.NDArray[np.uint8]:
-    """Read `imgs` piece by piece as (n, 512) bits: whole, it takes 3 GB."""
+    """Read `imgs` in pieces as (n, 512) bits; unpacked, it has 3 GB."""
     bits = np.empty((n, _FRAME * _FRAME // 8), np.uint8)
     with zipfile.ZipFile(path) as archive, archive.open("imgs.npy") as file:
         version = np.lib.format.read_magic(file)
@@ -210,7 +211,7 @@ def _read_bits(path: str, n: int) -> npt.NDArray[np.uint8]:
 def factor_values(
     classes: npt.NDArray[np.int64], grid: tuple[int, ...] = GRID
 ) -> npt.NDArray[np.float64]:
-    """Turn grid indices into values.
+    """Convert grid indices to values.
 
     Args:
         classes: (..., 5) indices: shape, scale, orientation, column, row.
@@ -218,7 +219,7 @@ def factor_values(
 
     Returns:
         (..., 5): shape index; scale 0.5 to 1; orientation 0 to 2 pi; column and row of the centre
-        as shares of the frame from its top-left corner, 0.25 to 0.75.
+        relative to the frame from its top-left corner, 0.25 to 0.75.
     """
     steps = np.maximum(np.asarray(grid[1:]) - 1, 1)
     share = classes[..., 1:] / steps
@@ -241,11 +242,11 @@ def _draw_factors(
 def _draw_image(
     rng: np.random.Generator,
     config: MultiDSpritesConfig,
-    sprites: DrawnSprites | GenuineSprites,
+    sprites: RenderedSprites | NpzSprites,
     image: npt.NDArray[np.uint8],
     labels: npt.NDArray[np.uint8],
 ) -> Factors:
-    """Draw scenes until all sprites of one are visible; fills `image` and `labels`."""
+    """Sample scenes until all sprites are visible; fills `image` and `labels`."""
     for _ in range(_REDRAWS):
         factors = _draw_factors(rng, config, sprites.grid)
         labels[:] = 0
@@ -257,33 +258,36 @@ def _draw_image(
         if np.bincount(labels.ravel(), minlength=n + 1)[1:].all():
             np.take(LEVELS[factors.colours], labels, axis=0, out=image)
             return factors
-    raise ValueError(f"no scene of {n} sprites in {_REDRAWS} shows them all: use fewer sprites")
+    raise ValueError(
+        f"max_objects must allow scenes without fully occluded sprites, got none of {n} sprites in "
+        f"{_REDRAWS} tries. Use fewer sprites."
+    )
 
 
 def write_multi_dsprites(
     folder: Path, config: MultiDSpritesConfig, split: str, num_images: int, *, first: int = 0
 ) -> None:
-    """Write one split, or a shard of it, as a pack.
+    """Write a split, or a shard of it, as a pack.
 
-    Its factors, M being `max_objects` and rows beyond an image's count being 0: `count` (N,);
-    `shape` (N, M) index into `SHAPES`; `scale` (N, M); `angle` (N, M) in radians; `x`, `y` (N, M)
-    centres as shares of the frame, y up; `colour` (N, M, 3) and `background` (N, 3) in 0..255.
-    Sprite i of an image has label i + 1 in the masks.
+    Factors, with M = `max_objects` and zeros in unused rows: `count` (N,); `shape` (N, M) index
+    into `SHAPES`; `scale` (N, M); `angle` (N, M) in radians; `x`, `y` (N, M) centres relative to
+    the frame, y up; `colour` (N, M, 3) and `background` (N, 3) in 0..255. Sprite i of an image has
+    label i + 1 in the masks.
 
     Args:
         folder: destination.
         config: options.
         split: "train", "validation" or "test".
-        num_images: images to write.
-        first: number of the first one in the split.
+        num_images: number of images to write.
+        first: index of the first image in the split.
 
     Raises:
-        ValueError: for an unknown split, num_images below 1, or a file that is not dSprites.
+        ValueError: for an unknown split, num_images below 1, or an invalid .npz.
         OSError: if the folder cannot be written.
     """
     check_split(split)
     size, path = config.image_size, config.dsprites_path
-    sprites = DrawnSprites(size) if path is None else GenuineSprites(path, size)
+    sprites = RenderedSprites(size) if path is None else NpzSprites(path, size)
     key = (config.seed, *split.encode())
     bar = tqdm(total=num_images, desc=f"Multi-dSprites, {split}", unit="img", disable=None)
     with bar, PackWriter(folder, num_images, size, meta=config.meta(split)) as writer:
@@ -304,7 +308,7 @@ def write_multi_dsprites(
 def _stack(
     factors: list[Factors], max_objects: int, grid: tuple[int, ...]
 ) -> dict[str, npt.NDArray[Any]]:
-    """Arrays of one row per image, padded with zeros to `max_objects` sprites."""
+    """Return arrays of one row per image, padded with zeros to `max_objects` sprites."""
     n = len(factors)
     values = np.zeros((n, max_objects, 5), np.float32)
     colour = np.zeros((n, max_objects, 3), np.uint8)
@@ -329,4 +333,6 @@ def _sha256(path: str) -> str:
         with Path(path).expanduser().open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise ValueError(f"dsprites_path {path} cannot be read: {error.strerror}") from error
+        raise ValueError(
+            f"dsprites_path must be a readable file, got {path}: {error.strerror}."
+        ) from error

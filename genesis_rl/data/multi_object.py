@@ -1,12 +1,12 @@
-"""DeepMind's Multi-Object Datasets (Kabra et al., 2019): images, masks and factors of objects.
+"""Readers of DeepMind's Multi-Object Datasets (Kabra et al., 2019): images, masks and factors.
 
-Each is one gzip-compressed TFRecord file. Instance labels are 0 for the background, in Objects Room
-for sky, floor and the two parts of the wall, then 1, 2, ... for the objects in the file's order; an
-object covers those before it. Factors have one row per object, label 1 first, as in the file but
-for the names `colour` and `angle` and for `count`, the number of visible objects.
+Each dataset is one gzip-compressed TFRecord file. Instance labels are 0 for the background (in
+Objects Room sky, floor and the two parts of the wall), then 1, 2, ... for the objects in the file's
+order; later objects occlude earlier ones. Factors have one row per object, label 1 first, with the
+file's names except `colour` and `angle`, plus `count`, the number of visible objects.
 
 Splits are those of the GENESIS paper's code: the first 10,000 records are the test split, the next
-10,000 validation, the rest training. It takes 60,000 records of Multi-dSprites in all, which is
+10,000 validation, the rest training. The paper uses 60,000 records of Multi-dSprites, i.e.
 `num_images=40_000` for training.
 """
 
@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genesis_rl.data.cache import check_split
-from genesis_rl.data.sources import DamagedRecord, Record, missing
+from genesis_rl.data.records import DamagedRecord, Record, missing_files
 from genesis_rl.data.tfrecord import Example, Payload, floats, parse_example, pixels, read_records
 from genesis_rl.frames import as_nhwc_uint8
 
@@ -29,15 +29,15 @@ _RENAMED = {"color": "colour", "orientation": "angle"}
 
 
 class Format(NamedTuple):
-    """How a file is laid out.
+    """Layout of a file.
 
     Attributes:
-        file: its path in the bucket.
-        shape: of the images, (H, W, C).
+        file: path in the bucket.
+        shape: shape of the images, (H, W, C).
         entities: masks per image, background first.
-        backgrounds: how many of them are background.
-        records: how many the file has, for the progress bar.
-        floats: features of float32, with the values per entity.
+        backgrounds: number of background masks.
+        records: number of records, for the progress bar.
+        floats: features of float32, with the number of values per entity.
         codes: features of one byte per entity.
         entities_third: masks are (H, W, entities, 1), not (entities, H, W, 1).
         crop: side of the central square that is used.
@@ -63,30 +63,30 @@ class _MultiObject:
     split: str
     """train, validation or test"""
     variant: str = "train"
-    """which of the data set's files"""
+    """variant of the dataset"""
     held_out: int = 10_000
-    """records in the test split and in the validation split"""
+    """number of records in each of the test and validation splits"""
 
     _name: ClassVar[str]
     _formats: ClassVar[dict[str, Format]]
 
     def __post_init__(self) -> None:
-        """Check values."""
+        """Validate values."""
         check_split(self.split)
         if self.variant not in self._formats:
             raise ValueError(
-                f"variant is {self.variant!r}; wanted one of {', '.join(self._formats)}."
+                f"variant must be one of {', '.join(self._formats)}, got {self.variant!r}."
             )
         if self.held_out < 1:
-            raise ValueError(f"held_out is {self.held_out}; wanted at least 1.")
+            raise ValueError(f"held_out must be at least 1, got {self.held_out}.")
         if self._format.test_only and self.split != "test":
             raise ValueError(
-                f"split is {self.split!r}; variant {self.variant!r} has a test split only."
+                f"split must be 'test' for variant {self.variant!r}, got {self.split!r}."
             )
 
     @property
     def meta(self) -> dict[str, Any]:
-        """What decides the content, see `genesis_rl.data.sources.Source`."""
+        """Settings that determine the content, see `genesis_rl.data.records.RecordReader`."""
         return {
             "dataset": self._name,
             "split": self.split,
@@ -96,16 +96,16 @@ class _MultiObject:
 
     @property
     def masks(self) -> bool:
-        """All have."""
+        """Whether the records have masks: yes."""
         return True
 
     def __len__(self) -> int:
-        """Return the number of records that the file should have."""
+        """Return the expected number of records."""
         first, last = self._range
         return max(1, (self._format.records if last is None else last) - first)
 
     def records(self, start: int = 0) -> Iterator[Record | DamagedRecord]:
-        """Read the records from number ``start`` on.
+        """Yield the records from number ``start`` on.
 
         Raises:
             FileNotFoundError: if the file is missing.
@@ -114,7 +114,7 @@ class _MultiObject:
         places = [self.folder / file.name, self.folder / file]
         path = next((place for place in places if place.is_file()), None)
         if path is None:
-            raise missing(places[0], f"{_ORIGIN}/{file}")
+            raise missing_files(places[0], f"{_ORIGIN}/{file}")
         first, last = self._range
         left = None if last is None else max(0, last - first - start)
         for payload in islice(read_records([path], first + start), left):
@@ -169,7 +169,7 @@ class _MultiObject:
 
 
 def _centre(height: int, width: int, side: int | None) -> tuple[slice, slice]:
-    """The central square of an image, all of it without a side."""
+    """Return the slices of the central square of an image, or of the whole image."""
     if side is None:
         return slice(None), slice(None)
     top, left = (height - side) // 2, (width - side) // 2
@@ -211,7 +211,7 @@ def _room(file: str, entities: int, **options: Any) -> Format:
 
 @dataclass(frozen=True)
 class ObjectsRoom(_MultiObject):
-    """Objects Room: up to 3 objects in a room seen from within."""
+    """Objects Room: up to 3 objects in a room, indoor views."""
 
     variant: str = "train"
     """train, or the test sets empty_room, six_objects and identical_color"""

@@ -1,4 +1,4 @@
-"""HDF5 files of the object-centric library (Dittadi et al., ICML 2022, arXiv:2107.00637).
+"""Reader of the object-centric library's HDF5 files (Dittadi et al., ICML 2022, arXiv:2107.00637).
 
 A file `<name>-full.hdf5` has arrays of one row per image:
 
@@ -6,11 +6,10 @@ A file `<name>-full.hdf5` has arrays of one row per image:
 - `mask`: (N, H, W, 1) integers, the entity of every pixel, background first,
 - `num_actual_objects`: (N, 1), `visibility` and further features: (N, E, ...), E entities.
 
-Other arrays of numbers with a row per image become factors as they are, with `count` for
-num_actual_objects and `colour` for color; of those with a row per entity the rows of the background
-are left out, so that row i belongs to label i + 1. Entities above 255 are renumbered behind the
-rows, see `genesis_rl.frames.as_labels`. The `<name>-metadata.npy` beside it is a pickle
-and is never opened.
+Other numeric arrays with one row per image become factors, with num_actual_objects renamed to
+`count` and color to `colour`. Rows of the background are removed from arrays with one row per
+entity, so that row i belongs to label i + 1. Entities above 255 are renumbered, see
+`genesis_rl.frames.as_labels`. The file `<name>-metadata.npy` is a pickle and never opened.
 """
 
 from collections.abc import Iterator
@@ -25,16 +24,16 @@ import numpy.typing as npt
 
 from genesis_rl.data.cache import check_split
 from genesis_rl.data.hdf5 import open_hdf5
-from genesis_rl.data.sources import DamagedRecord, Record, missing
+from genesis_rl.data.records import DamagedRecord, Record, missing_files
 from genesis_rl.frames import as_labels, as_nhwc_uint8
 
 _ORIGIN = "https://data-download.compute.dtu.dk/multi_object_datasets"
-_BLOCK = 256  # rows read at once
-_LARGEST_ROW = 2**24  # bytes; of the library's files none takes a tenth
+_BLOCK = 256  # rows per read
+_LARGEST_ROW = 2**24  # bytes; rows of the library's files have less than a tenth
 _RENAMED = {"color": "colour", "num_actual_objects": "count"}
-_HELD_OUT = 5000  # images of validation and of the test, behind those of training
+_HELD_OUT = 5000  # images in each of validation and test, after the training images
 
-#: Files by data set, with the images that are for training and the entities of the background.
+#: Files by dataset, with the number of training images and of background entities.
 FILES = {
     "clevr": ("clevr_10", 90_000, 1),
     "clevrtex": ("clevrtex", 40_000, 1),
@@ -47,7 +46,7 @@ FILES = {
 
 @dataclass(frozen=True)
 class ObjectCentricHdf5:
-    """A data set of the object-centric library."""
+    """A dataset of the object-centric library."""
 
     folder: Path
     """folder of the files"""
@@ -56,20 +55,20 @@ class ObjectCentricHdf5:
     data: str = "clevr"
     """clevr, clevrtex, multidsprites, objects_room, shapestacks or tetrominoes"""
     num_train: int | None = None
-    """images for training, at the file's beginning; validation and test have 5,000 each behind.
-    None: 90,000 (CLEVRTEX 40,000)"""
+    """number of training images, followed in the file by 5,000 each for validation and test; None:
+    90,000 (CLEVRTEX 40,000)"""
 
     def __post_init__(self) -> None:
-        """Check values."""
+        """Validate values."""
         check_split(self.split)
         if self.data not in FILES:
-            raise ValueError(f"data is {self.data!r}; wanted one of {', '.join(FILES)}.")
+            raise ValueError(f"data must be one of {', '.join(FILES)}, got {self.data!r}.")
         if self.num_train is not None and self.num_train < 1:
-            raise ValueError(f"num_train is {self.num_train}; wanted at least 1.")
+            raise ValueError(f"num_train must be at least 1, got {self.num_train}.")
 
     @property
     def meta(self) -> dict[str, Any]:
-        """What decides the content, see `genesis_rl.data.sources.Source`."""
+        """Settings that determine the content, see `genesis_rl.data.records.RecordReader`."""
         return {
             "dataset": "object_centric_library",
             "split": self.split,
@@ -79,7 +78,7 @@ class ObjectCentricHdf5:
 
     @property
     def masks(self) -> bool:
-        """All have."""
+        """Whether the records have masks: yes."""
         return True
 
     def __len__(self) -> int:
@@ -87,7 +86,7 @@ class ObjectCentricHdf5:
         return len(self._range)
 
     def records(self, start: int = 0) -> Iterator[Record | DamagedRecord]:
-        """Read the images from number ``start`` on.
+        """Yield the images from number ``start`` on.
 
         Raises:
             FileNotFoundError: if the file is missing.
@@ -98,11 +97,11 @@ class ObjectCentricHdf5:
         name = f"{FILES[self.data][0]}-full.hdf5"
         path = self.folder / name
         if not path.is_file():
-            raise missing(path, f"{_ORIGIN}/{name}")
+            raise missing_files(path, f"{_ORIGIN}/{name}")
         with ExitStack() as stack:
             try:
                 file = stack.enter_context(open_hdf5(path))
-            except OSError as error:  # no HDF5, or cut short
+            except OSError as error:  # not HDF5, or truncated
                 yield DamagedRecord(str(path), error)
                 return
             try:
@@ -119,7 +118,7 @@ class ObjectCentricHdf5:
                     prod(array.shape[1:]) * array.dtype.itemsize for array in arrays.values()
                 )
                 if size > _LARGEST_ROW:
-                    raise TypeError(f"an image and its factors take {size:,} bytes")
+                    raise TypeError(f"an image and its factors have {size:,} bytes")
             except (OSError, RuntimeError, KeyError, TypeError) as error:
                 yield DamagedRecord(str(path), f"its arrays cannot be read ({error})")
                 return
@@ -140,7 +139,7 @@ class ObjectCentricHdf5:
             block = rows[first : first + _BLOCK]
             try:
                 values = _rows(arrays, block.start, block.stop)
-            except (OSError, RuntimeError):  # find out which row it is
+            except (OSError, RuntimeError):  # find the damaged row
                 for row in block:
                     yield self._try_row(path, arrays, row)
             else:
@@ -161,7 +160,7 @@ class ObjectCentricHdf5:
         name = f"{path}, record {row}"
         count = values["visibility"].shape[0] if "visibility" in values else 0
         try:
-            # One record alone cannot tell whether the white of floats is 255.
+            # The white level of float images cannot be inferred from one record.
             image = as_nhwc_uint8(values.pop("image"), layout="HWC", white=1)[0]
             height, width = image.shape[:2]
             ids = values.pop("mask").reshape(height, width)
@@ -185,5 +184,5 @@ def _rows(arrays: dict[str, Any], first: int, last: int) -> dict[str, npt.NDArra
 
 
 def _scalar(value: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Without a last axis of one value."""
+    """Remove a last axis of length 1."""
     return value[..., 0] if value.ndim and value.shape[-1] == 1 else value

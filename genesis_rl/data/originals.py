@@ -1,4 +1,4 @@
-"""Data sets that are read from their original files, converted to packs once."""
+"""Datasets read from original files and converted to packs."""
 
 import json
 from collections.abc import Callable
@@ -14,14 +14,14 @@ from genesis_rl.data.media import ImageFolder, VideoFolder
 from genesis_rl.data.multi_object import ClevrWithMasks, MultiDSprites, ObjectsRoom, Tetrominoes
 from genesis_rl.data.ocl_hdf5 import ObjectCentricHdf5
 from genesis_rl.data.pack import Pack
+from genesis_rl.data.records import RecordReader
 from genesis_rl.data.shapestacks import ShapeStacks
-from genesis_rl.data.sources import Source
 from genesis_rl.frames import Resize
 from genesis_rl.worlds import from_options
 
-#: Readers of original data sets by name, with the side of the images by default. A reader is a
-#: dataclass that is made of `folder`, `split` and its own options.
-READERS: dict[str, tuple[type[Source], int]] = {
+#: Readers of original datasets by name, with the default side of the images. A reader is a
+#: dataclass with the fields `folder`, `split` and its own options.
+READERS: dict[str, tuple[type[RecordReader], int]] = {
     "shapestacks": (ShapeStacks, 64),
     "gqn": (GqnRooms, 64),
     "multi_dsprites_dm": (MultiDSprites, 64),
@@ -47,33 +47,33 @@ def open_original(
     on_damage: OnDamage = "raise",
     **options: Any,
 ) -> Pack:
-    """Open a split of a data set, converting it first if its pack is not there.
+    """Open a split of a dataset, converting it first if its pack does not exist.
 
     Args:
         name: one of `READERS`.
-        root: folder of all data sets.
+        root: folder of all datasets.
         split: "train", "validation" or "test".
         source: folder of the original files; None: <root>/<name>/original.
-        out: folder of the pack; None: one below the root, named after everything that decides the
-            content.
-        image_size: side of the images in pixels; None: the data set's usual one.
-        resize: see `genesis_rl.data.convert.convert`, which also tells the errors.
-        num_images: at most this many, the first ones; None: all.
+        out: folder of the pack; None: a folder below the root named after a hash of the settings.
+        image_size: side of the images in pixels; None: the dataset's default.
+        resize: see `genesis_rl.data.convert.convert`.
+        num_images: largest number of images, the first ones; None: all.
         on_damage: "raise" or "skip".
-        **options: the reader's own.
+        **options: options of the reader.
 
     Raises:
-        TypeError: for an option that the reader does not have.
+        TypeError: for an unknown option.
+        ValueError, OSError: as `genesis_rl.data.convert.convert`.
     """
-    kind, usual_size = READERS[name]
-    size = usual_size if image_size is None else image_size
+    kind, default_size = READERS[name]
+    size = default_size if image_size is None else image_size
     place = None if source is None else Path(source).expanduser().resolve()
     folder = root / name / "original" if place is None else place
-    if hasattr(kind, "image_size"):  # a reader that resizes by the data set's own rule
+    if hasattr(kind, "image_size"):  # the reader resizes as its dataset prescribes
         options["image_size"] = size
     reader = from_options(kind, {"folder": folder, "split": split, **options})
     if out is None:
-        # The default place is not part of the key, so that the root may be moved.
+        # The default folder is not part of the key, so that the root can be moved.
         key = {**reader.meta, "source": place and str(place), "size": size}
         out = pack_folder(root, name, split, key | {"resize": resize, "limit": num_images})
     return convert(
@@ -81,50 +81,50 @@ def open_original(
     )
 
 
-#: Functions that open the data sets, for `genesis_rl.data.DATASETS`; options as `open_original`.
+#: Functions that open the datasets, with the options of `open_original`.
 ORIGINALS: dict[str, Callable[..., Pack]] = {name: partial(open_original, name) for name in READERS}
 
 
 @dataclass(frozen=True)
 class ConvertConfig:
-    """What to convert, and where to."""
+    """Settings of a conversion."""
 
     data: str
-    """name of the data set, as open_dataset takes it"""
+    """name of the dataset"""
     out: Path | None = None
-    """folder for the packs, one per split, which open_dataset and training take as data; None: in
-    the root, where open_dataset looks when it is asked for the same"""
+    """output folder with one pack per split, valid as `data` of open_dataset and training; None:
+    the cache of open_dataset"""
     source: Path | None = None
-    """folder of the original files; None: <root>/<data>/original, the root being $GENESIS_RL_DATA
-    or ~/.cache/genesis_rl"""
+    """folder of the original files; None: <root>/<data>/original with the root $GENESIS_RL_DATA or
+    ~/.cache/genesis_rl"""
     split: Literal["all", "train", "validation", "test"] = "all"
-    """which of the splits"""
+    """splits to convert"""
     image_size: int | None = None
-    """side of the images in pixels; None: the data set's usual one"""
+    """side of the images in pixels; None: the dataset's default"""
     resize: Resize = "stretch"
-    """how images that are no squares become squares; "crop" and "letterbox" take mixed sizes"""
+    """conversion to squares; "crop" and "letterbox" accept images of different sizes"""
     num_images: int | None = None
-    """at most this many images per split, the first ones"""
+    """largest number of images per split, the first ones; None: all"""
     skip_damaged: bool = False
-    """leave out records that cannot be read instead of stopping, and count them"""
+    """skip and count unreadable records instead of stopping"""
     data_options: str = "{}"
-    """the data set's own options as JSON, e.g. '{"variant": "six_objects"}'"""
+    """options of the dataset as JSON, e.g. '{"variant": "six_objects"}'"""
 
     def __post_init__(self) -> None:
-        """Check values; the others are checked where they are used."""
+        """Validate the dataset and its options; the other values are validated at their use."""
         if self.data not in READERS:
-            raise ValueError(f"data is {self.data!r}; wanted one of {', '.join(READERS)}.")
+            raise ValueError(f"data must be one of {', '.join(READERS)}, got {self.data!r}.")
         parse_options(self.data_options)
 
 
 def convert_splits(config: ConvertConfig) -> dict[str, Pack]:
-    """Convert the splits of a data set, those that are there already excepted.
+    """Convert the splits of a dataset that do not exist yet.
 
     Returns:
         The packs by split.
 
     Raises:
-        ValueError, TypeError, OSError: as `genesis_rl.data.convert.convert` and the reader do.
+        ValueError, TypeError, OSError: as `open_original`.
     """
     packs = {}
     options = parse_options(config.data_options)
@@ -145,15 +145,15 @@ def convert_splits(config: ConvertConfig) -> dict[str, Pack]:
 
 
 def parse_options(text: str) -> dict[str, Any]:
-    """Read a data set's options from JSON.
+    """Parse a dataset's options from JSON.
 
     Raises:
-        ValueError: if the text is no JSON object.
+        ValueError: if the text is not a JSON object.
     """
     try:
         options = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"data_options is {text!r}, which is not JSON: {error}") from error
+        raise ValueError(f"data_options must be JSON, got {text!r}: {error}.") from error
     if not isinstance(options, dict):
-        raise ValueError(f"data_options is {text!r}; wanted a JSON object.")
+        raise ValueError(f"data_options must be a JSON object, got {text!r}.")
     return cast("dict[str, Any]", options)

@@ -5,10 +5,10 @@ A pack is a folder with
 - `images.npy`: (N, H, W, 3) uint8,
 - `masks.npy`: (N, H, W) uint8 instance labels, 0 = background (optional),
 - `factors.npz`: arrays of N rows, the ground truth of every image (optional),
-- `meta.json`: what the pack is, written last.
+- `meta.json`: description of the pack, written last.
 
-It is written into a private folder beside its destination (see `genesis_rl.files`) and renamed
-when complete, so a folder of the right name is a whole pack.
+It is written into a private folder next to its destination (see `genesis_rl.files`) and renamed
+when complete, so a folder of the destination's name is a complete pack.
 """
 
 import errno
@@ -32,17 +32,17 @@ from genesis_rl.files import json_text, private_folder, read_json, replace_folde
 from genesis_rl.frames import Preprocessing, as_preprocessing
 
 _FORMAT = 1
-_LARGEST_ROW = 2**22  # bytes of an image's factors; real ones have a few hundred
+_LARGEST_ROW = 2**22  # bytes of an image's factors; typically a few hundred
 
-#: What numpy raises for an .npz that is cut short, overwritten or something else.
+#: Exceptions of numpy for a truncated, overwritten or invalid .npz.
 DAMAGE = (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error)
 
 
 class Pack:
-    """A data set on disk, mapped into memory read-only.
+    """A dataset on disk, memory-mapped read-only.
 
     Attributes:
-        folder: where it lies.
+        folder: the pack's folder.
         images: (N, H, W, 3) uint8, memory-mapped.
         masks: (N, H, W) uint8 instance labels, 0 = background, memory-mapped; None without masks.
         meta: the content of meta.json.
@@ -55,7 +55,7 @@ class Pack:
         masks: npt.NDArray[np.uint8] | None,
         meta: dict[str, Any],
     ) -> None:
-        """Use `Pack.open`, which checks the files."""
+        """Use `Pack.open`, which validates the files."""
         self.folder = folder
         self.images = images
         self.masks = masks
@@ -66,19 +66,19 @@ class Pack:
         return len(self.images)
 
     def __repr__(self) -> str:
-        """Describe the pack in one line."""
+        """Return a one-line description."""
         height, width = self.images.shape[1:3]
         masks = "with" if self.masks is not None else "without"
         return f"Pack({len(self)} images of {height}x{width}, {masks} masks, {self.folder})"
 
     @property
     def preprocessing(self) -> Preprocessing | None:
-        """How the images were brought to their size, as meta.json records it; None if unknown.
+        """Preprocessing of the images from meta.json; None if unknown.
 
         Raises:
-            ValueError: if meta.json records a resize that this version does not have.
+            ValueError: if meta.json contains an unknown resize.
         """
-        settings = self.meta.get("settings")  # older recordings have it among their settings
+        settings = self.meta.get("settings")  # location in older recordings
         older = settings.get("resize") if isinstance(settings, dict) else None
         resize = self.meta.get("resize", older)
         try:
@@ -87,29 +87,29 @@ class Pack:
             raise _broken(self.folder / "meta.json", str(error)) from error
 
     def check_preprocessing(self, preprocessing: Preprocessing, encoder: str) -> None:
-        """Warn if an encoder resizes frames in another way than these images were resized.
+        """Warn if an encoder resizes frames differently from these images.
 
         Args:
-            preprocessing: the encoder's.
+            preprocessing: the encoder's preprocessing.
             encoder: name of the encoder, for the message.
         """
         own = self.preprocessing
-        # Images that needed no resizing come through every way of resizing unchanged.
+        # Images of the right size are unchanged by any resize.
         if own is None or own.resize in ("none", preprocessing.resize):
             return
         warnings.warn(
-            f"{self.folder} was made with resize {own.resize!r}, but {encoder} resizes frames by"
-            f" {preprocessing.resize!r}: its slots of these images are not those of the frames"
-            " themselves. Use one resize for both.",
+            f"{self.folder} was created with resize {own.resize!r}, but {encoder} uses"
+            f" {preprocessing.resize!r}: slots of these images differ from slots of the original"
+            " frames. Use one resize for both.",
             stacklevel=3,
         )
 
     @property
     def factors(self) -> dict[str, npt.NDArray[Any]]:
-        """Ground truth by name, every array of N rows; empty if the pack has none.
+        """Ground truth by name, arrays of N rows; empty without factors.
 
         Raises:
-            ValueError: if factors.npz cannot be read or does not fit the images.
+            ValueError: if factors.npz cannot be read or has a wrong number of rows.
         """
         path = self.folder / "factors.npz"
         names = self.meta.get("factors", [])
@@ -128,32 +128,30 @@ class Pack:
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> "Pack":
-        """Open a pack and check its files against meta.json.
+        """Open a pack and validate its files against meta.json.
 
         Args:
             folder: the pack's folder.
 
         Returns:
-            The pack; images and masks are read from the disk when they are used.
+            The pack; images and masks are read from disk on access.
 
         Raises:
-            ValueError: if the folder is not a whole pack; names the file and what to do.
+            ValueError: if the folder is not a complete pack; the message contains the file.
         """
         folder = Path(folder).expanduser()
         meta_path = folder / "meta.json"
         if not meta_path.is_file():
             raise ValueError(
                 f"{folder} is not a pack: it has no meta.json, which is written last."
-                " Delete the folder if it is left over from an interrupted run"
+                " If it is the rest of an interrupted run, delete the folder"
             )
         try:
             meta = read_json(meta_path)
         except ValueError as error:
             raise _broken(meta_path, str(error)) from error
         if not isinstance(meta, dict) or meta.get("format") != _FORMAT:
-            raise ValueError(
-                f"{meta_path} is not of a pack that this version reads: need 'format': {_FORMAT}"
-            )
+            raise ValueError(f"{meta_path} must have 'format' {_FORMAT}, which this version reads.")
         try:
             n = int(meta["num_images"])
             height, width = (int(side) for side in meta["image_size"])
@@ -168,39 +166,39 @@ class Pack:
 
 
 def _check_unpacked(path: Path, num_images: int) -> None:
-    """Refuse an .npz that a small file blows up to more memory than factors ever take."""
+    """Raise for an .npz whose decompressed size exceeds that of valid factors."""
     with zipfile.ZipFile(path) as file:
         size = sum(entry.file_size for entry in file.infolist())
     if size > num_images * _LARGEST_ROW + 2**20:
-        raise ValueError(f"its arrays take {size:,} bytes for {num_images:,} images")
+        raise ValueError(f"its arrays have {size:,} bytes for {num_images:,} images")
 
 
 def _map(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    """Memory-map a .npy file of uint8 after checking its shape."""
-    if not path.is_file():  # a pipe would never end
-        raise _broken(path, "it is no regular file")
+    """Memory-map a .npy file of uint8 and validate its shape."""
+    if not path.is_file():  # reading a pipe would block
+        raise _broken(path, "not a regular file")
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise _broken(path, str(error)) from error
     if array.dtype != np.uint8 or array.shape != shape:
-        raise _broken(path, f"holds {array.dtype}{array.shape}, meta.json says uint8{shape}")
+        raise _broken(path, f"got {array.dtype}{array.shape}, meta.json has uint8{shape}")
     return np.asarray(array) if array.size == 0 else array
 
 
 def _broken(path: Path, reason: str) -> ValueError:
     return ValueError(
-        f"{path} is missing, cut short or damaged ({reason}):"
-        f" delete {path.parent} and make the data again"
+        f"{path} is missing, truncated or damaged ({reason}):"
+        f" delete {path.parent} and generate the data again"
     )
 
 
 class PackWriter:
-    """Write a pack, image by image or in batches; leaves nothing behind if it fails.
+    """Writer of a pack, image by image or in batches; removes all files if it fails.
 
     Attributes:
-        written: how many images were written so far.
-        meta: JSON data to keep in meta.json; may be changed until the end.
+        written: number of images written so far.
+        meta: JSON data to store in meta.json; can be changed until the end.
 
     Example:
         >>> with PackWriter("pack", num_images=2, image_size=8, masks=False) as writer:
@@ -216,23 +214,23 @@ class PackWriter:
         masks: bool = True,
         meta: Mapping[str, Any] | None = None,
     ) -> None:
-        """Plan a pack; nothing is written before the `with` block.
+        """Initialise the writer; nothing is written before the `with` block.
 
         Args:
-            folder: destination; must not exist, or be empty.
-            num_images: N, how many images will be written; None: as many as will come.
+            folder: destination; must be empty or not exist.
+            num_images: N, number of images; None: any number.
             image_size: (H, W), or one number for both.
-            masks: whether masks come with the images.
-            meta: JSON data to keep in meta.json.
+            masks: whether the pack has masks.
+            meta: JSON data to store in meta.json.
 
         Raises:
-            ValueError: for a destination that is in use, or sizes below 1.
+            ValueError: if the destination is not empty, or a size is below 1.
         """
         self.folder = Path(folder).expanduser()
         size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
         if (num_images is not None and num_images < 1) or len(size) != 2 or min(size) < 1:
             raise ValueError(
-                f"a pack needs num_images >= 1 and (H, W) >= 1, got {num_images} and {image_size}"
+                f"num_images and image_size must be at least 1, got {num_images} and {image_size}."
             )
         self._check_unused()
         self.num_images = num_images
@@ -247,14 +245,14 @@ class PackWriter:
 
     def _check_unused(self) -> None:
         if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
-            raise ValueError(f"{self.folder} exists and is not empty: choose another folder")
+            raise ValueError(f"{self.folder} must be empty or not exist; choose another folder.")
 
     def __enter__(self) -> Self:
         """Create the temporary folder.
 
         Raises:
             ValueError: if another process writes the pack.
-            OSError: if the folder cannot be made or the disk is too small; says which.
+            OSError: if the folder cannot be created or the disk has too little space.
         """
         parent = self.folder.parent
         needed = sum(prod(shape) for shape in self._shapes(self.num_images or 0).values())
@@ -262,10 +260,10 @@ class PackWriter:
             parent.mkdir(parents=True, exist_ok=True)
             free = shutil.disk_usage(parent).free
             if free < needed:
-                message = f"needs {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free"
+                message = f"{needed / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free"
                 raise OSError(errno.ENOSPC, message)
             place = self._private.enter_context(private_folder(self.folder))
-            self._check_unused()  # again: another process may have written it before
+            self._check_unused()  # again: another process may have written it meanwhile
             self._temporary = self._make_temporary(place)
             for name, shape in self._shapes(self.written).items():
                 path = self._temporary / name
@@ -282,12 +280,12 @@ class PackWriter:
         return self
 
     def _make_temporary(self, place: Path) -> Path:
-        """Make the folder, in the private one, that is renamed when the pack is complete."""
+        """Create the subfolder of the private folder that is renamed when the pack is complete."""
         (place / "new").mkdir()
         return place / "new"
 
     def _shapes(self, num_images: int) -> dict[str, tuple[int, ...]]:
-        """Shapes of the mapped files when they hold so many images."""
+        """Return the shapes of the memory-mapped files for a number of images."""
         shapes: dict[str, tuple[int, ...]] = {"images.npy": (num_images, *self.image_size, 3)}
         if self._with_masks:
             shapes["masks.npy"] = (num_images, *self.image_size)
@@ -307,22 +305,23 @@ class PackWriter:
             **factors: ground truth, n rows each; the same names in every call.
 
         Raises:
-            ValueError: for other shapes or types, or more images than planned.
+            ValueError: for wrong shapes or dtypes, or more images than ``num_images``.
             OSError: if the disk is full.
         """
         n = len(images)
         _check("images", images, (n, *self.image_size, 3))
         if (masks is not None) != self._with_masks:
-            raise ValueError(f"masks must {'' if self._with_masks else 'not '}be given")
+            kind = "an array" if self._with_masks else "None"
+            raise ValueError(f"masks must be {kind}: the pack has masks={self._with_masks}.")
         if masks is not None:
             _check("masks", masks, (n, *self.image_size))
         if self.num_images is not None and self.written + n > self.num_images:
-            raise ValueError(f"wrote {self.written + n} images, planned {self.num_images}")
+            raise ValueError(f"num_images must be {self.num_images}, got {self.written + n}.")
         if self.written and factors.keys() != self._factors.keys():
-            raise ValueError(f"factors {sorted(factors)} differ from {sorted(self._factors)}")
+            raise ValueError(f"factors must be {sorted(self._factors)}, got {sorted(factors)}.")
         for name, values in factors.items():
             if np.shape(values)[:1] != (n,):
-                raise ValueError(f"factor {name} needs {n} rows, got shape {np.shape(values)}")
+                raise ValueError(f"factor {name} must have {n} rows, got {np.shape(values)}.")
         try:
             self._files["images.npy"].write(np.ascontiguousarray(images).data)
             if masks is not None:
@@ -339,7 +338,7 @@ class PackWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Move the finished pack to its place, or remove what was written."""
+        """Rename the complete pack, or remove the written files after an error."""
         try:
             if kind is None:
                 self._finish()
@@ -350,7 +349,7 @@ class PackWriter:
 
     def _finish(self) -> None:
         if self.num_images is not None and self.written != self.num_images:
-            raise ValueError(f"wrote {self.written} images, planned {self.num_images}")
+            raise ValueError(f"num_images must be {self.num_images}, got {self.written}.")
         for name, shape in self._shapes(self.written).items():
             file = self._files[name]
             file.seek(0)
@@ -359,7 +358,7 @@ class PackWriter:
             os.fsync(file.fileno())
             file.close()
         if self._temporary is None:
-            raise RuntimeError("PackWriter is used as a context manager")
+            raise RuntimeError("PackWriter must be used as a context manager.")
         meta = {
             **self.meta,
             "format": _FORMAT,
@@ -380,21 +379,21 @@ class PackWriter:
         for file in self._files.values():
             file.close()
         self._temporary = None
-        self._private.close()  # removes it
+        self._private.close()  # removes the folder
 
     def _explain(self, error: OSError) -> OSError:
-        """Say which pack could not be written and what helps."""
+        """Return the error with the pack's folder and advice."""
         reason = error.strerror or str(error)
-        advice = "free some space or set GENESIS_RL_DATA to another folder"
+        advice = "free space or set GENESIS_RL_DATA to another folder"
         return type(error)(error.errno, f"cannot write {self.folder}: {reason}; {advice}")
 
 
 def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
-    """Write the head of a .npy file of uint8; it has one length for any number of rows."""
+    """Write the header of a .npy file of uint8; its length is the same for all numbers of rows."""
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)
 
 
 def _check(name: str, array: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> None:
     if array.dtype != np.uint8 or array.shape != shape:
-        raise ValueError(f"{name} must be uint8{shape}, got {array.dtype}{array.shape}")
+        raise ValueError(f"{name} must be uint8{shape}, got {array.dtype}{array.shape}.")

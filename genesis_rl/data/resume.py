@@ -1,4 +1,4 @@
-"""Packs that take long to write: a killed writer goes on where it was."""
+"""Resumable writer of packs."""
 
 import json
 import os
@@ -15,25 +15,25 @@ _JOURNAL = "journal.json"
 
 
 class ResumablePackWriter(PackWriter):
-    """Write a pack into the private folder beside its own, and keep that when interrupted.
+    """Write a pack into a private folder next to its destination, kept when interrupted.
 
-    A later writer of the same folder and the same meta goes on from the last checkpoint; with other
-    meta it starts over.
+    A later writer of the same folder with the same meta resumes from the last checkpoint; with
+    different meta it starts over.
 
     Attributes:
-        state: what the caller wants to know when it goes on, JSON data; kept at checkpoints.
+        state: the caller's state, JSON data; saved at checkpoints.
     """
 
     state: dict[str, Any]
 
     def checkpoint(self) -> None:
-        """Put everything written so far, and `state`, on the disk for good.
+        """Flush all data written so far, and `state`, to disk.
 
         Raises:
             OSError: if the disk is full.
         """
         if self._temporary is None:
-            raise RuntimeError("ResumablePackWriter is used as a context manager")
+            raise RuntimeError("ResumablePackWriter must be used as a context manager.")
         try:
             for file in self._files.values():
                 file.flush()
@@ -60,16 +60,16 @@ class ResumablePackWriter(PackWriter):
     def _make_temporary(self, place: Path) -> Path:
         folder = place / PARTIAL
         key = [self.meta, self.image_size, self._with_masks]
-        self._key = json.loads(json.dumps(key))  # as it will be read: lists for tuples
+        self._key = json.loads(json.dumps(key))  # as after reading: lists for tuples
         self.state = {}
-        self._parts = self._kept = 0  # of the factors: files, and chunks that are in them
+        self._parts = self._kept = 0  # files of factors, and chunks in them
         if not self._restore(folder):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
         return folder
 
     def _restore(self, folder: Path) -> bool:
-        """Take up what an interrupted writer left behind; False if that is of no use."""
+        """Restore the state of an interrupted writer; return whether that was possible."""
         try:
             journal = json.loads((folder / _JOURNAL).read_text(encoding="utf-8"))
             if journal["key"] != self._key:
@@ -91,8 +91,8 @@ class ResumablePackWriter(PackWriter):
     def _finish(self) -> None:
         if self._temporary is not None:
             for path in self._temporary.iterdir():
-                if path.is_dir():  # a killed writer's
+                if path.is_dir():  # left by a killed writer
                     shutil.rmtree(path)
-                elif path.name not in self._files:  # the journal, its parts
+                elif path.name not in self._files:  # the journal and its parts
                     path.unlink()
         super()._finish()

@@ -1,4 +1,4 @@
-"""ShapeStacks (Groth et al., ECCV 2018) from its original files, downloaded or rendered."""
+"""Reader of ShapeStacks (Groth et al., ECCV 2018), downloaded or rendered."""
 
 import json
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ from PIL import Image
 
 from genesis_rl.data.cache import check_split
 from genesis_rl.data.media import decode_image, read_image_file
+from genesis_rl.data.records import DamagedRecord, Record, missing_files
 from genesis_rl.data.shapestacks_files import (
     CROP,
     SIMULATION_FILE,
@@ -24,25 +25,24 @@ from genesis_rl.data.shapestacks_files import (
     decode_segmentation,
     read_split,
 )
-from genesis_rl.data.sources import DamagedRecord, Record, missing
 
 Maps = Literal["iseg", "vseg", "none"]
 
 _ORIGIN = "http://shapestacks-file.robots.ox.ac.uk/static/download/v1/shapestacks"
-_NAMED = 5  # missing scenarios that a message names
+_NAMED = 5  # missing scenarios listed in a message
 
 
 @dataclass(frozen=True)
 class ShapeStacks:
     """ShapeStacks in its original layout.
 
-    Images are cut to their central 196 of 224 pixels and shrunk bilinearly with antialiasing, maps
-    to the nearest pixel, as the official loader does. Scenarios come in the order of the split
-    file, the images of each in the order of the cameras.
+    As in the official loader, images are cropped to their central 196 of 224 pixels and
+    downsampled bilinearly with antialiasing, maps by nearest neighbour. Scenarios have the order of
+    the split file, images of a scenario the order of the cameras.
 
     Factors: `stable`, 1 if stable by construction; `height`, 2 to 6; `camera`, 1 to 16; and
-    `simulated_stable`, 1 if the tower stood in simulation, where the tree has
-    `meta/simulation.json`, as rendered ones have.
+    `simulated_stable`, 1 if the tower did not collapse in simulation, for rendered trees with
+    `meta/simulation.json`.
     """
 
     folder: Path
@@ -52,24 +52,24 @@ class ShapeStacks:
     subset: str = "default"
     """folder below splits: default, blocks_all or ccs_all"""
     maps: Maps = "iseg"
-    """labels: iseg, the number of the shape from the bottom; vseg, the part of the tower (1 stable,
-    2 violating, 3 the shape above it, 4 what is further above); none"""
+    """labels: iseg, the index of the shape from the bottom; vseg, the part of the tower (1 stable,
+    2 violating, 3 the shape above it, 4 all shapes further above); none"""
     image_size: int = 64
     """side of the images in pixels"""
 
     def __post_init__(self) -> None:
-        """Check values."""
+        """Validate values."""
         check_split(self.split)
         if self.maps not in get_args(Maps):
-            raise ValueError(f"maps is {self.maps!r}; wanted one of {get_args(Maps)}.")
+            raise ValueError(f"maps must be one of {get_args(Maps)}, got {self.maps!r}.")
         if Path(self.subset).name != self.subset or not self.subset:
-            raise ValueError(f"subset is {self.subset!r}; wanted the name of a folder in splits.")
+            raise ValueError(f"subset must be the name of a folder in splits, got {self.subset!r}.")
         if self.image_size < 1:
-            raise ValueError(f"image_size is {self.image_size}; wanted at least 1.")
+            raise ValueError(f"image_size must be at least 1, got {self.image_size}.")
 
     @property
     def meta(self) -> dict[str, Any]:
-        """What decides the content, see `genesis_rl.data.sources.Source`."""
+        """Settings that determine the content, see `genesis_rl.data.records.RecordReader`."""
         return {
             "dataset": "shapestacks",
             "split": self.split,
@@ -79,7 +79,7 @@ class ShapeStacks:
 
     @property
     def masks(self) -> bool:
-        """By option."""
+        """Whether the records have masks."""
         return self.maps != "none"
 
     def __len__(self) -> int:
@@ -87,13 +87,13 @@ class ShapeStacks:
         return sum(max(1, len(names)) for names in self._images.values())
 
     def records(self, start: int = 0) -> Iterator[Record | DamagedRecord]:
-        """Read the images from number ``start`` on.
+        """Yield the images from number ``start`` on.
 
-        A scenario of the list that has no images takes the place of one record.
+        A listed scenario without images counts as one damaged record.
 
         Raises:
             FileNotFoundError: if the list, all images or all maps are missing.
-            ValueError: if the list or the outcomes of the simulation cannot be read.
+            ValueError: if the list or the simulation results cannot be read.
         """
         if self.masks:
             self._require_maps()
@@ -108,7 +108,7 @@ class ShapeStacks:
 
     @cached_property
     def _images(self) -> dict[str, list[str]]:
-        """Names of the images of every scenario of the list."""
+        """Names of the images of every listed scenario."""
         path = self.folder / "splits" / self.subset / SPLIT_FILES[self.split]
         if not path.is_file():
             raise self._missing(path)
@@ -126,7 +126,7 @@ class ShapeStacks:
         return sorted(found, key=lambda name: (len(name), name))  # camera 10 after camera 9
 
     def _outcomes(self) -> dict[str, dict[str, Any]] | None:
-        """Outcomes of the simulation by scenario; None if the tree does not have them."""
+        """Return the simulation results by scenario; None if the tree has none."""
         path = self.folder / SIMULATION_FILE
         if not path.is_file():
             return None
@@ -143,7 +143,7 @@ class ShapeStacks:
         path = self.folder / "recordings" / scenario / name
         try:
             camera = View.parse(name).camera
-            image = _cut(decode_image(read_image_file(path)))
+            image = _crop(decode_image(read_image_file(path)))
             factors = _labels(scenario, outcomes) | {"camera": camera}
         except (OSError, ValueError) as error:
             return DamagedRecord(str(path), error)
@@ -159,14 +159,14 @@ class ShapeStacks:
                 raise ValueError(f"it has no {self.maps} map")
             path, data = source, read_image_file(source)
             raw = source.suffix == ".png"
-            labels = _cut(decode_segmentation(data, self.maps) if raw else decode_map(data))
+            labels = _crop(decode_segmentation(data, self.maps) if raw else decode_map(data))
         except (OSError, ValueError) as error:
             return DamagedRecord(str(path), error)
         nearest = np.arange(self.image_size) * CROP // self.image_size
         return Record(small, labels[nearest][:, nearest], factors, str(path))
 
     def _map(self, scenario: str, camera: int) -> Path | None:
-        """File of an image's labels: a map, or the segmentation image that maps are made from."""
+        """Return the file of an image's labels: a map, or the segmentation image of one."""
         for folder in (self.maps, "recordings"):
             for suffix in ("map", "png"):
                 name = str(View(self.maps, camera, suffix=suffix))
@@ -176,7 +176,7 @@ class ShapeStacks:
         return None
 
     def _require_maps(self) -> None:
-        """Refuse to begin without any map."""
+        """Raise if there are no maps."""
         scenario, names = next((s, names) for s, names in self._images.items() if names)
         folder = self.folder / self.maps
         if not folder.is_dir() and not any(
@@ -185,7 +185,7 @@ class ShapeStacks:
             raise self._missing(folder)
 
     def _absent(self, scenario: str) -> DamagedRecord:
-        """Name a scenario without images, and how many more there are."""
+        """Return the error of a scenario without images, listing further ones."""
         absent = [name for name, images in self._images.items() if not images]
         named = ", ".join(absent[:_NAMED])
         rest = f" and {len(absent) - _NAMED} more" if len(absent) > _NAMED else ""
@@ -194,16 +194,16 @@ class ShapeStacks:
         return DamagedRecord(str(self.folder / "recordings" / scenario), reason)
 
     def _missing(self, path: Path) -> FileNotFoundError:
-        return missing(
+        return missing_files(
             path,
             f"{_ORIGIN}-meta.tar.gz (lists), -rgb.tar.gz (images) and, unless maps is none,"
-            f" -{self.maps if self.masks else 'iseg'}.tar.gz (labels), all to be unpacked in"
-            f" {self.folder}, make your own with envs/render_shapestacks.py",
+            f" -{self.maps if self.masks else 'iseg'}.tar.gz (labels), unpack all in"
+            f" {self.folder}, render your own with envs/render_shapestacks.py",
         )
 
 
 def _labels(scenario: str, outcomes: dict[str, dict[str, Any]] | None) -> dict[str, int]:
-    """What the scenario's name tells, and the simulation."""
+    """Return the factors from the scenario's name and its simulation."""
     parsed = Scenario.parse(scenario)
     labels = {"stable": int(parsed.stable), "height": parsed.height}
     if outcomes is not None:
@@ -213,14 +213,14 @@ def _labels(scenario: str, outcomes: dict[str, dict[str, Any]] | None) -> dict[s
     return labels
 
 
-def _cut(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Cut the central part out of an image or of labels.
+def _crop(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Crop the central part of an image or of labels.
 
     Raises:
         ValueError: if they do not have the size of a recording.
     """
     if pixels.shape[:2] != (SIZE, SIZE):
         height, width = pixels.shape[:2]
-        raise ValueError(f"it has {height} x {width} pixels; wanted {SIZE} x {SIZE}")
+        raise ValueError(f"it must have {SIZE} x {SIZE} pixels, got {height} x {width}")
     first = (SIZE - CROP) // 2
     return pixels[first : first + CROP, first : first + CROP]

@@ -1,4 +1,4 @@
-"""Scenes of a sprite world, to pretrain an encoder on what an agent will see."""
+"""Datasets of sprite-world scenes, for pretraining the encoder of an agent."""
 
 from dataclasses import asdict, dataclass, replace
 from math import dist
@@ -14,15 +14,15 @@ from genesis_rl.data.pack import PackWriter
 from genesis_rl.sprites import Colour, Sprite, check_shapes, render, scales, several
 from genesis_rl.worlds import Scene, SpriteWorld, agent_of, check_frame, scatter, scene_state
 
-_BATCH = 256  # scenes drawn before they are written
-_TRIES = 64  # places drawn for the agent before it is left at its start
+_BATCH = 256  # scenes per write
+_TRIES = 64  # positions sampled for the agent before its start position is used
 
 
 @dataclass(frozen=True)
 class FreeScenes:
-    """The published pretraining scenes: objects of several sizes that may overlap, no agent.
+    """The published pretraining scenes: overlapping objects of several sizes, without an agent.
 
-    After Yoon et al. (ICML 2023, arXiv:2302.04419). Lengths are shares of the frame's width.
+    After Yoon et al. (ICML 2023, arXiv:2302.04419). Lengths are relative to the frame's width.
     """
 
     image_size: int = 64
@@ -34,33 +34,33 @@ class FreeScenes:
     shapes: tuple[str, ...] = ("square", "triangle", "star_4", "circle")
     """shapes of the objects"""
     object_scale: float | tuple[float, ...] = (0.15, 0.22)
-    """widths of the objects, drawn uniformly"""
+    """widths of the objects, sampled uniformly"""
     background: Colour | tuple[Colour, ...] = "black"
-    """colour of the background, or several to draw from in every scene"""
+    """colour of the background, or several to sample from for every scene"""
     centre_distance: float = 0.15
-    """least distance between two centres"""
+    """smallest distance between two centres"""
     wall_margin: float = 0.0
-    """least gap between an object and a wall"""
+    """smallest distance between an object and a wall"""
 
     def __post_init__(self) -> None:
-        """Check every option and that a scene can be placed."""
+        """Validate every option and sample a scene."""
         check_frame(self.image_size, self.num_objects)
         check_shapes(self.shapes)
         hidden = set(several(self.background)) & set(several(self.colours))
         if hidden:
-            raise ValueError(f"background {hidden} would hide the objects of that colour")
+            raise ValueError(f"background must not have colours of objects, got {hidden}.")
         if self.centre_distance < 0 or not 0 <= self.wall_margin < 0.5:
             raise ValueError(
-                "centre_distance must be >= 0 and wall_margin in [0, 0.5),"
-                f" got {self.centre_distance} and {self.wall_margin}"
+                "centre_distance must be at least 0 and wall_margin in [0, 0.5),"
+                f" got {self.centre_distance} and {self.wall_margin}."
             )
         self.sample(np.random.default_rng(0))
 
     def sample(self, rng: np.random.Generator) -> Scene:
-        """Draw a scene.
+        """Sample a scene.
 
         Raises:
-            ValueError: if the objects find no room.
+            ValueError: if the objects cannot be placed.
         """
         n = self.num_objects
         palette, backgrounds = several(self.colours), several(self.background)
@@ -82,20 +82,20 @@ class FreeScenes:
 
 
 def sample_scene(world: SpriteWorld | FreeScenes, rng: np.random.Generator) -> Scene:
-    """Draw a scene as it may look at any step of an episode.
+    """Sample a scene as of any step of an episode.
 
-    The objects are placed as at the start of an episode, or anywhere if the agent can move them;
-    the agent then stands anywhere inside the frame where it touches no object.
+    Objects are placed as at the start of an episode, or anywhere if the agent can move them. The
+    agent is placed anywhere inside the frame without touching an object.
 
     Args:
-        world: the world to draw from.
-        rng: source of randomness.
+        world: the world to sample from.
+        rng: random number generator.
 
     Returns:
         The scene.
 
     Raises:
-        ValueError: if the objects find no room.
+        ValueError: if the objects cannot be placed.
     """
     if isinstance(world, FreeScenes):
         return world.sample(rng)
@@ -105,11 +105,11 @@ def sample_scene(world: SpriteWorld | FreeScenes, rng: np.random.Generator) -> S
     for x, y in (radius + (1 - 2 * radius) * rng.random((_TRIES, 2))).tolist():
         if all(dist((x, y), (o.x, o.y)) >= agent.scale for o in scene.objects):
             return scene._replace(agent=replace(agent, x=x, y=y))
-    return scene  # a crowded world: the agent stays at its start, where it touches nothing
+    return scene  # too little space: the agent stays at its start position, which is free
 
 
 def scene_rng(seed: int, split: str, index: int) -> np.random.Generator:
-    """Randomness of one image, which depends on nothing but its arguments."""
+    """Return the random number generator of one image."""
     return np.random.default_rng((seed, SPLITS.index(split), index))
 
 
@@ -118,7 +118,7 @@ class SceneBatch(NamedTuple):
 
     Attributes:
         images: (n, H, W, 3) uint8.
-        masks: (n, H, W) uint8: 0 = background, then the objects in their order, then the agent.
+        masks: (n, H, W) uint8: 0 = background, then the objects in order, then the agent.
         state: (n, N, F) float32, see `genesis_rl.worlds.scene_state`.
     """
 
@@ -135,12 +135,12 @@ def render_scenes(
     split: str = "train",
     first: int = 0,
 ) -> SceneBatch:
-    """Draw scenes `first` to `first + num_images` of a world.
+    """Sample and render scenes `first` to `first + num_images` of a world.
 
     Args:
-        world: the world to draw from.
-        num_images: how many scenes.
-        seed: first key of the randomness; scene i depends on (seed, split, i) alone.
+        world: the world to sample from.
+        num_images: number of scenes.
+        seed: seed of the scenes; scene i depends only on (seed, split, i).
         split: "train", "validation" or "test".
         first: index of the first scene.
 
@@ -164,24 +164,24 @@ def render_scenes(
 
 @dataclass(frozen=True)
 class SpriteScenesConfig:
-    """A data set of scenes: a world, how many, and the seed."""
+    """Settings of a dataset of scenes."""
 
     world: SpriteWorld | FreeScenes
-    """the world to draw from"""
+    """the world to sample from"""
     num_images: int
     """scenes in the split"""
     seed: int = 0
-    """first key of the randomness"""
+    """seed of the scenes"""
 
     def __post_init__(self) -> None:
-        """Check the numbers."""
+        """Validate the numbers."""
         if self.num_images < 1:
-            raise ValueError(f"num_images must be >= 1, got {self.num_images}")
+            raise ValueError(f"num_images must be at least 1, got {self.num_images}.")
         if self.seed < 0:
-            raise ValueError(f"seed must be >= 0, got {self.seed}")
+            raise ValueError(f"seed must be at least 0, got {self.seed}.")
 
     def meta(self, split: str) -> dict[str, Any]:
-        """Everything that decides the content of a split, as JSON data."""
+        """Return the settings that determine the content of a split, as JSON data."""
         kind = type(self.world).__name__
         return {"dataset": "sprite_scenes", "split": split, "kind": kind, **asdict(self)}
 
@@ -189,13 +189,13 @@ class SpriteScenesConfig:
 def write_sprite_scenes(
     folder: Path, config: SpriteScenesConfig, split: str, *, first: int = 0
 ) -> None:
-    """Write one split, or a shard of it, as a pack, with the scenes' state as factor "state".
+    """Write a split, or a shard of it, as a pack with the scenes' state as factor "state".
 
     Args:
         folder: destination.
-        config: what to draw.
+        config: settings of the dataset.
         split: "train", "validation" or "test".
-        first: number of the first image in the split.
+        first: index of the first image in the split.
 
     Raises:
         ValueError: for an unknown split.

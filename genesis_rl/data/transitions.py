@@ -1,4 +1,4 @@
-"""Recorded steps of an environment: a pack whose images are the frames of whole episodes."""
+"""Recorded episodes of an environment: a pack whose images are the frames of whole episodes."""
 
 import os
 from collections.abc import Sequence
@@ -12,44 +12,44 @@ from genesis_rl.data.cache import SPLITS, check_split, split_folder
 from genesis_rl.data.pack import Pack, PackWriter
 from genesis_rl.files import new_folder
 
-#: Entry of a pack's meta.json that says that its images are whole episodes, in order.
+#: Entry of meta.json that marks a pack of whole episodes, in order.
 ACTION_SPACE = "action_space"
-#: Factors of such a pack beside the environment's own.
+#: Factors of such a pack in addition to the environment's own.
 COLUMNS = ("action", "reward", "terminated", "truncated", "first")
 
 
 class Transitions:
-    """The steps of episodes, one after the other, over memory-mapped frames.
+    """Transitions of consecutive episodes, with memory-mapped frames.
 
-    An episode of L steps has L + 1 frames: the one after its last action is there, too. All arrays
-    have a row for each of the N frames. Row t holds what was done at frame t and what came of it,
-    which led to frame t + 1; the row of an episode's last frame holds zeros. An episode that ends
-    neither terminated nor truncated was cut by the end of the recording.
+    An episode of L steps has L + 1 frames, including its final observation. All arrays have one row
+    per frame, N in all. Row t contains the action at frame t and the reward, terminated and
+    truncated of the step to frame t + 1; the row of an episode's last frame is zero. An episode
+    that is neither terminated nor truncated was cut by the end of the recording.
 
     Attributes:
-        pack: the frames, with masks where the environment gives them.
+        pack: the frames, with masks if the environment provides them.
         images: (N, H, W, 3) uint8, memory-mapped.
         actions: (N, ...) of the action space's shape and dtype; (N,) int64 for Discrete.
         rewards: (N,) float32.
         terminated: (N,) bool.
         truncated: (N,) bool.
-        first: (N,) bool, the frames that start episodes.
+        first: (N,) bool, first frames of episodes.
         episodes: (E, 2) int64, first and last frame of every episode.
-        states: (N, ...) float32 ground truth where the environment gives it, or None.
+        states: (N, ...) float32 ground truth if the environment provides it, or None.
         action_space: JSON data, for `genesis_rl.envs.spaces.space_from_json`.
     """
 
     def __init__(self, pack: Pack) -> None:
-        """Take the steps out of a pack.
+        """Read the transitions of a pack.
 
         Raises:
-            ValueError: if the pack holds images only, or its arrays contradict each other.
+            ValueError: if the pack contains images only, or inconsistent arrays.
         """
         missing = [name for name in COLUMNS if name not in pack.meta.get("factors", [])]
         if missing or ACTION_SPACE not in pack.meta:
             raise ValueError(
-                f"{pack.folder} holds images only, no steps of episodes: record them by"
-                " envs/collect.py without --unique"
+                f"{pack.folder} must contain episodes, got images only. Record episodes with"
+                " envs/collect.py without --unique."
             )
         factors = pack.factors
         self.pack = pack
@@ -66,18 +66,18 @@ class Transitions:
         inner = np.ones(len(pack), np.bool_)  # frames whose step cannot end an episode
         inner[self.episodes[:, 1] - 1] = False
         if not self.first[:1].all() or ((self.terminated | self.truncated) & inner).any():
-            raise ValueError(f"{pack.folder} is damaged: its episodes do not end where they should")
+            raise ValueError(f"{pack.folder} is damaged: inconsistent ends of episodes")
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str], split: str = "train") -> Self:
         """Open a recording.
 
         Args:
-            folder: of a pack, or one that holds a pack for each split.
+            folder: folder of a pack, or of one pack per split.
             split: "train", "validation" or "test".
 
         Raises:
-            ValueError: if the pack is missing, broken or holds images only.
+            ValueError: if the pack is missing, broken or contains images only.
         """
         check_split(split)
         return cls(Pack.open(split_folder(Path(folder).expanduser(), split)))
@@ -87,38 +87,38 @@ class Transitions:
         return len(self.first) - len(self.episodes)
 
     def sequences(self, length: int) -> npt.NDArray[np.int64]:
-        """List the frames of every window of so many steps within one episode.
+        """Return the frame indices of every window of ``length`` steps within one episode.
 
         Args:
             length: T, steps of a window, at least 1.
 
         Returns:
-            (M, T + 1) int64. Of a row r, the frames are `images[r]`, and `actions[r[:-1]]`,
-            `rewards[r[:-1]]` and so on lie between them. Empty if all episodes are shorter.
+            (M, T + 1) int64. A row r has the frames `images[r]` and, between them,
+            `actions[r[:-1]]`, `rewards[r[:-1]]` etc. Empty if all episodes are shorter.
 
         Raises:
-            ValueError: for a length below 1.
+            ValueError: if length is below 1.
         """
         if length < 1:
-            raise ValueError(f"length is {length}; wanted at least 1.")
+            raise ValueError(f"length must be at least 1, got {length}.")
         fits = [np.arange(first, last - length + 1) for first, last in self.episodes]
         starts = np.concatenate(fits).astype(np.int64)
         return starts[:, None] + np.arange(length + 1)
 
 
 def join(folders: Sequence[Path], out: Path) -> None:
-    """Write the episodes of several recordings as one, split by split.
+    """Join several recordings split by split.
 
-    What only some of them hold (states, masks) is left out. The meta.json is the first one's, with
-    all steps and episodes counted.
+    States and masks are kept only if all recordings have them. meta.json is the first recording's
+    with the total numbers of steps and episodes.
 
     Args:
-        folders: each holds a pack for each split; a split may be missing in some.
-        out: destination; appears when it is complete.
+        folders: recordings with one pack per split; splits may be missing in some.
+        out: destination, created when complete.
 
     Raises:
-        ValueError: if a pack is broken, or they differ in their actions or image sizes.
-        OSError: if they cannot be written.
+        ValueError: if a pack is broken, or action spaces or image sizes differ.
+        OSError: if the result cannot be written.
     """
     with new_folder(out) as temporary:
         for split in SPLITS:
@@ -132,13 +132,13 @@ def _join(parts: Sequence[Transitions], folder: Path) -> None:
     for part in parts:
         if part.action_space != parts[0].action_space:
             raise ValueError(
-                f"{part.pack.folder} has the actions {part.action_space}; wanted those of "
-                f"{first.folder}, {parts[0].action_space}."
+                f"action_space of {part.pack.folder} must be {parts[0].action_space}, as in "
+                f"{first.folder}, got {part.action_space}."
             )
     resizes = sorted({how.resize for part in parts if (how := part.pack.preprocessing)})
     if len(resizes) > 1:
         raise ValueError(
-            f"recordings of {folder.name} must be made with one resize, got {', '.join(resizes)}."
+            f"recordings of {folder.name} must have one resize, got {', '.join(resizes)}."
         )
     factors = [part.pack.factors for part in parts]
     names = set.intersection(*(set(columns) for columns in factors))

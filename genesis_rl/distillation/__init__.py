@@ -1,4 +1,4 @@
-"""Distillation: a small network that sees what a pretrained scene model sees, many times faster."""
+"""Distillation of a pretrained encoder into a small, fast student."""
 
 from genesis_rl.distillation.config import DistillConfig
 from genesis_rl.distillation.program import distill

@@ -1,4 +1,4 @@
-"""A student's model card, from the report of its distillation."""
+"""Model card of a student, from the report of its distillation."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from genesis_rl.training.folder import without_machine
 
 
 def public_report_settings(report: dict[str, Any]) -> dict[str, Any]:
-    """A distillation's settings without what they say about the machine."""
+    """Return a distillation's settings without machine-specific values."""
     return without_machine(report["settings"], ("teacher", "data"))
 
 
@@ -23,18 +23,18 @@ def student_card(
     title: str | None,
     license: str,
 ) -> str:
-    """Write the card.
+    """Build the card.
 
     Args:
-        report: the distillation's.
+        report: report of the distillation.
         loaded: the student.
         rounded: whether the weights are stored in bfloat16.
-        load_by: what genesis_rl.load takes; None: to be filled in.
-        title: the title; None: what it is.
-        license: of the weights.
+        load_by: name for genesis_rl.load; None: a placeholder.
+        title: title of the card; None: a default.
+        license: license of the weights.
 
     Returns:
-        Markdown with the front matter that the Hub reads.
+        Markdown with the Hub's front matter.
     """
     model: Any = loaded.model
     size, slots = model.config.image_size, model.config.num_slots
@@ -50,19 +50,18 @@ def student_card(
     flops = report["flops"]
     sections = (
         f"# {title}",
-        f"A network of {flops['student'] / 1e6:.0f} MFLOP that infers what {report['teacher']} "
-        f"({flops['teacher'] / 1e6:,.0f} MFLOP) infers: {slots} slots, their latents and coarse "
-        "masks. Decoders and prior are its teacher's. Distilled by genesis_rl.",
+        f"An encoder of {flops['student'] / 1e6:.0f} MFLOP per frame, distilled from "
+        f"{report['teacher']} ({flops['teacher'] / 1e6:,.0f} MFLOP) by genesis_rl. It infers "
+        f"{slots} slots, their latents and coarse masks. Decoders and prior are the teacher's.",
         f"## Use\n\n```python\nimport genesis_rl\n"
         f'model = genesis_rl.load("{name}")\n'
         f"slots = model.infer(images)  # (B, 3, {size}, {size}) in [0, 1] -> {slots} slots each\n"
         "```",
-        "## Fidelity\n\nOn held-out images; r2 is the share of the teacher's variance that it "
-        "explains."
-        + " The weights were rounded to bfloat16 after this." * rounded
+        "## Fidelity\n\nOn held-out images; r2 is the explained share of the teacher's variance."
+        + " The weights were rounded to bfloat16 afterwards." * rounded
         + "\n\n"
         + markdown(("score", "value"), _rows(report["fidelity"])),
-        f"## Speed\n\nMilliseconds for a batch on {report['hardware']}.\n\n"
+        f"## Speed\n\nMilliseconds per batch on {report['hardware']}.\n\n"
         + markdown(
             ("frames", "teacher", "student"),
             [
@@ -72,9 +71,9 @@ def student_card(
         ),
         f"## Training\n\n{report['steps']:,} updates in {report['minutes']:.1f} minutes, seed "
         f"{report['settings']['seed']}.",
-        f"## Limits\n\nFrames are brought to {size} x {size} px "
-        f"({loaded.preprocessing.resize}). It knows the images of its distillation only, and every "
-        "flaw of its teacher is its own. Not for anything that people's safety depends on.",
+        f"## Limits\n\nFrames are resized to {size} x {size} px ({loaded.preprocessing.resize}). "
+        "The student is trained on the images of its distillation only and reproduces the errors "
+        "of its teacher. Not for safety-critical use.",
     )
     return f"---\n{front}\n---\n\n" + "\n\n".join(sections) + "\n"
 

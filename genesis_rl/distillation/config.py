@@ -19,54 +19,53 @@ _POSITIVE = (
 
 @dataclass(frozen=True)
 class DistillConfig:
-    """Whose slots to learn, on which images, and how."""
+    """Settings of a distillation."""
 
     teacher: str
-    """the model to learn from: a run of pretrain/train.py, a folder of a saved model, a Hub id"""
+    """teacher: a run directory of pretrain/train.py, a folder of a pretrained model, or a Hub id"""
     data: str | None = None
-    """name of a data set, or the folder of a pack; None: what the teacher's run was trained on"""
+    """name of a dataset or folder of a pack; None: the training data of the teacher's run"""
     data_options: str = "{}"
-    """options of the data set as JSON"""
+    """options of the dataset as JSON"""
     num_images: int = 50_000
-    """images to learn from at most; the teacher sees each once, before the training"""
+    """largest number of training images; the teacher encodes each once before the training"""
     refine_steps: int = 0
-    """gradient steps on the teacher's latents of each image, before the student learns them: what
-    it learns is then better than what the teacher's encoder gives"""
+    """refinement steps on the teacher's latents before the training"""
     channels: tuple[int, ...] = (16, 32, 64, 64)
     """channels of the student's 3x3 convolutions"""
     halvings: int = 3
-    """how many of these, the first ones, have stride 2; with 2 the student costs three to four
-    times as much and sees what is half as large"""
+    """number of these, the first ones, with stride 2; 2 doubles the resolution of the masks and
+    costs three to four times as much"""
     context_size: int = 128
-    """width of what every place is told of the whole image"""
+    """width of the global context vector at every position"""
     slot_size: int = 128
-    """units of the hidden layer that makes each slot's latents"""
+    """hidden units of the head of each slot's latents"""
     mask_weight: float = 1.0
-    """weight of the masks in the loss, beside the latents' 1"""
+    """weight of the masks in the loss; the latents have weight 1"""
     steps: int = 20_000
-    """updates in all"""
+    """number of updates"""
     max_minutes: float | None = None
-    """end after this time even if steps remain; the schedule then runs over the time"""
+    """time limit of the training; the learning-rate schedule then depends on time"""
     batch_size: int = 64
     """images per update"""
     learning_rate: float = 2e-3
-    """Adam's largest step size; it rises over the first 100 updates and falls to 0 at the end"""
+    """peak learning rate of Adam; warm-up over 100 updates, decay to 0 at the end"""
     device: str = "auto"
     """auto, cpu or cuda"""
     threads: int | None = None
-    """CPU threads; None: PyTorch's choice"""
+    """CPU threads; None: PyTorch's default"""
     seed: int = 0
-    """of initial weights and the order of images"""
+    """seed of the initial weights and the order of images"""
     out: Path = Path("runs/student")
-    """the run's folder"""
+    """run directory"""
     resume: bool = False
-    """go on with the run in that folder"""
+    """resume the run in that directory"""
     log_every: int = 200
-    """updates between lines in the log"""
+    """updates between log rows"""
     eval_every: int = 1_000
     """updates between validations"""
     eval_images: int = 1_000
-    """held-out images scored"""
+    """number of held-out images"""
     save_every: int = 1_000
     """updates between checkpoints"""
     tensorboard: bool = True
@@ -75,17 +74,17 @@ class DistillConfig:
     """report to Weights & Biases"""
 
     def __post_init__(self) -> None:
-        """Check values."""
+        """Validate values."""
         check_integers(self, 1, *_POSITIVE)
         check_integers(self, 0, "refine_steps")
         check_limits(self)
         for name in ("learning_rate", "mask_weight"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; wanted a value > 0.")
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}.")
         for name in ("max_minutes", "threads"):
             value = getattr(self, name)
             if value is not None and not value > 0:
-                raise ValueError(f"{name} is {value}; wanted a value > 0.")
+                raise ValueError(f"{name} must be above 0, got {value}.")
         if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed is {self.seed}; wanted 0 to 2**63 - 1.")
+            raise ValueError(f"seed must be in 0..2**63 - 1, got {self.seed}.")
         parse_options(self.data_options)

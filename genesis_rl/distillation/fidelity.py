@@ -1,4 +1,4 @@
-"""How close a student's slots are to its teacher's, and how much sooner they are there."""
+"""Comparison of a student with its teacher: fidelity of the slots and latency."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,17 +16,17 @@ from genesis_rl.slots import SceneModel
 from genesis_rl.timing import medians
 from genesis_rl.training.validate import device_of, labelled_images
 
-#: Batch sizes whose latency is told.
+#: Batch sizes of the latency measurements.
 BATCHES = (1, 8, 32)
 _REPEATS, _WARMUP = 15, 3
 
 
-class Sight(NamedTuple):
-    """What a model sees in the first images of a pack.
+class EncodedImages(NamedTuple):
+    """A model's slots of the first images of a pack.
 
     Attributes:
         features: (n, K, D_m + D_c + 3), latents and mask geometry, float64.
-        scores: segmentation scores of each image by name, as far as there are true masks.
+        scores: segmentation scores of each image by name; empty without true masks.
     """
 
     features: Tensor
@@ -34,8 +34,8 @@ class Sight(NamedTuple):
 
 
 @torch.inference_mode()
-def see(model: SceneModel, pack: Pack, count: int, refine_steps: int = 0) -> Sight:
-    """Infer, and refine, the slots of the first images of a pack; the model is in eval mode."""
+def encode(model: SceneModel, pack: Pack, count: int, refine_steps: int = 0) -> EncodedImages:
+    """Infer and refine the slots of a pack's first images; the model must be in eval mode."""
     parts = []
     scores: dict[str, list[Tensor]] = {}
     for images, masks in labelled_images(pack, count, device_of(model)):
@@ -45,55 +45,58 @@ def see(model: SceneModel, pack: Pack, count: int, refine_steps: int = 0) -> Sig
             segmented = metrics.image_scores(masks, metrics.segment(sharp_masks(model, slots)))
             for name, values in segmented.items():
                 scores.setdefault(name, []).append(values)
-    return Sight(torch.cat(parts), {name: torch.cat(values) for name, values in scores.items()})
+    joined = {name: torch.cat(values) for name, values in scores.items()}
+    return EncodedImages(torch.cat(parts), joined)
 
 
-def fidelity(student: Sight, teacher: Sight, latent_sizes: tuple[int, int]) -> dict[str, float]:
-    """Compare what two models see in the same images.
+def fidelity(
+    student: EncodedImages, teacher: EncodedImages, latent_sizes: tuple[int, int]
+) -> dict[str, float]:
+    """Compare the slots of two models on the same images.
 
     Args:
-        student: what the student sees.
-        teacher: what its teacher sees.
+        student: the student's slots.
+        teacher: the teacher's slots.
         latent_sizes: (D_m, D_c).
 
     Returns:
-        ``r2_z_m``, ``r2_z_c``, ``r2_geometry`` (as far as there are such latents): the share of
-        the teacher's variance over images, all slots and dimensions together, that the student
-        explains, 1 at best (what differs between slots in every image explains nothing); ``r2``,
-        that of all latents, each in units of its standard deviation; and with true masks ``ari``,
-        ``msc`` and so on of both, the teacher's as ``teacher_...``.
+        ``r2_z_m``, ``r2_z_c`` (for existing latents), ``r2_geometry``: the explained share of the
+        teacher's variance over images, over all slots and dimensions, at most 1. Differences
+        between slots that are constant over images are excluded. ``r2``: the same of all latents,
+        each standardised. With true masks ``ari``, ``msc`` etc. of both, the teacher's as
+        ``teacher_...``.
     """
-    mine, theirs = student.features, teacher.features
+    predicted, target = student.features, teacher.features
     d_m, d_c = latent_sizes
     result, first = {}, 0
     for name, width in (("z_m", d_m), ("z_c", d_c), ("geometry", 3)):
         if width:
             part = slice(first, first + width)
-            result[f"r2_{name}"] = _explained(mine[..., part], theirs[..., part])
+            result[f"r2_{name}"] = _explained(predicted[..., part], target[..., part])
         first += width
-    mine, theirs = mine[..., : d_m + d_c], theirs[..., : d_m + d_c]
-    spread = theirs.flatten(0, 1).std(0).clamp_min(1e-6)
-    result["r2"] = _explained(mine / spread, theirs / spread)
+    predicted, target = predicted[..., : d_m + d_c], target[..., : d_m + d_c]
+    spread = target.flatten(0, 1).std(0).clamp_min(1e-6)
+    result["r2"] = _explained(predicted / spread, target / spread)
     return result | segmentation(student) | segmentation(teacher, "teacher_")
 
 
-def segmentation(sight: Sight, prefix: str = "") -> dict[str, float]:
-    """Averages of the segmentation scores by name, as far as there are true masks."""
-    averages = metrics.average(sight.scores)
+def segmentation(encoded: EncodedImages, prefix: str = "") -> dict[str, float]:
+    """Return the averages of the segmentation scores by name; empty without true masks."""
+    averages = metrics.average(encoded.scores)
     return {f"{prefix}{k}": v for k, v in averages.items() if not k.endswith("_images")}
 
 
-def _explained(mine: Tensor, theirs: Tensor) -> float:
-    rest = (mine - theirs).square().sum()
-    return float(1 - rest / (theirs - theirs.mean(0)).square().sum().clamp_min(1e-12))
+def _explained(predicted: Tensor, target: Tensor) -> float:
+    error = (predicted - target).square().sum()
+    return float(1 - error / (target - target.mean(0)).square().sum().clamp_min(1e-12))
 
 
 def speed(encoders: dict[str, SlotEncoder]) -> list[dict[str, Any]]:
-    """Medians of the time that encoders take for frames, in turns.
+    """Measure the median latency of encoders, alternating between them.
 
     Returns:
-        A row each for every batch size of `BATCHES`: ``batch``, and by name ``ms`` for the batch
-        (uint8 frames in, slots with mask geometry as an array out).
+        One row for every batch size of `BATCHES`: ``batch``, and ``ms`` per batch by name (from
+        uint8 frames to an array of slots with mask geometry).
     """
     rows = []
     rng = np.random.default_rng(0)

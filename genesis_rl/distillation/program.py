@@ -1,4 +1,4 @@
-"""One call from settings to a student, its fidelity and its speed."""
+"""Distillation program: training, evaluation and report."""
 
 import json
 from dataclasses import asdict, replace
@@ -10,7 +10,7 @@ from genesis_rl.checkpoint import Pretrained, fingerprint, load_pretrained, pick
 from genesis_rl.data import Pack, open_dataset
 from genesis_rl.data.originals import parse_options
 from genesis_rl.distillation.config import DistillConfig
-from genesis_rl.distillation.fidelity import fidelity, see, segmentation, speed
+from genesis_rl.distillation.fidelity import encode, fidelity, segmentation, speed
 from genesis_rl.distillation.training import DistillTrainer
 from genesis_rl.files import write_json
 from genesis_rl.models.distilled import Distilled, DistilledConfig
@@ -23,18 +23,17 @@ from genesis_rl.training.run import Run
 
 
 def distill(config: DistillConfig) -> dict[str, Any]:
-    """Train a student, score it on held-out images, and time it beside its teacher.
+    """Train a student, evaluate it on held-out images, and compare its speed with the teacher's.
 
-    The folder gets ``report.json`` beside the training's files; it is taken for an encoder, by its
-    ``best/``, wherever the teacher's is.
+    Writes ``report.json`` into the run directory, which is a valid encoder (its ``best/``).
 
     Returns:
-        What report.json holds: ``fidelity`` (see `fidelity.fidelity`; where the teacher's latents
-        were refined, its own are scored as ``encoder_...``), ``flops`` and ``speed`` of
-        both, settings, hardware and versions, and ``tables`` for the page of results.
+        The content of report.json: ``fidelity`` (see `fidelity.fidelity`; with refinement,
+        ``encoder_...`` are scores of the teacher's unrefined latents), ``flops`` and ``speed`` of
+        both, settings, hardware and versions, and ``tables`` for the results page.
 
     Raises:
-        ValueError: if teacher, data and settings do not fit each other or the run in the folder.
+        ValueError: if teacher, data, settings or an existing run do not match.
         NonFiniteError: if the training fails.
         StoppedError: after SIGINT or SIGTERM.
     """
@@ -45,14 +44,14 @@ def distill(config: DistillConfig) -> dict[str, Any]:
     teacher = load_pretrained(config.teacher, device=device)
     model = teacher.model
     if isinstance(model, Distilled):
-        raise ValueError(f"teacher {config.teacher} is a student itself; wanted its teacher.")
+        raise ValueError(f"teacher must not be a student, got {config.teacher}.")
     student = _student(config, teacher).to(device)
     packs = {split: _open(config, split) for split in ("train", "validation", "test")}
     for split, pack in packs.items():
         if pack.images.shape[1] != student.config.image_size:
             raise ValueError(
-                f"data has {split} images of {pack.images.shape[1]} px; the teacher takes "
-                f"{student.config.image_size} px."
+                f"data must have {split} images of {student.config.image_size} px, as the "
+                f"teacher, got {pack.images.shape[1]} px."
             )
         pack.check_preprocessing(teacher.preprocessing, f"teacher {config.teacher}")
     encoder = SlotEncoder(model, device=device, preprocessing=teacher.preprocessing)
@@ -60,16 +59,16 @@ def distill(config: DistillConfig) -> dict[str, Any]:
     trainer.run()
     if trainer.stopped:
         raise StoppedError(
-            f"stopped at step {trainer.step}; go on with --resume", trainer.stop_status
+            f"stopped at step {trainer.step}; resume with --resume", trainer.stop_status
         )
     best = SlotEncoder(trainer.folder.best, device=device)
     held_out = packs["test"]
-    seen = see(best.model, held_out, config.eval_images)
-    taught = see(encoder.model, held_out, config.eval_images, config.refine_steps)
-    scores = fidelity(seen, taught, student.latent_sizes)
+    predicted = encode(best.model, held_out, config.eval_images)
+    target = encode(encoder.model, held_out, config.eval_images, config.refine_steps)
+    scores = fidelity(predicted, target, student.latent_sizes)
     if config.refine_steps:
-        plain = see(encoder.model, held_out, config.eval_images)
-        scores |= segmentation(plain, "encoder_")
+        unrefined = encode(encoder.model, held_out, config.eval_images)
+        scores |= segmentation(unrefined, "encoder_")
     report: dict[str, Any] = {
         "teacher": teacher.metadata["model"],
         "teacher_fingerprint": encoder.fingerprint,
@@ -94,7 +93,7 @@ def distill(config: DistillConfig) -> dict[str, Any]:
 
 
 def _student(config: DistillConfig, teacher: Pretrained) -> Distilled:
-    """A fresh student around the teacher's weights."""
+    """Initialise a student with the teacher's weights inside."""
     model: Any = teacher.model
     torch.manual_seed(config.seed)
     student = Distilled(
@@ -113,14 +112,14 @@ def _student(config: DistillConfig, teacher: Pretrained) -> Distilled:
 
 
 def _open(config: DistillConfig, split: str) -> Pack:
-    """A split of the settings' data, or of the teacher's own."""
+    """Open a split of the settings' data, or of the teacher's training data."""
     if config.data is None:
         try:
             run = Run.open(config.teacher)
         except ValueError as error:
-            raise ValueError(f"{error} Name the images by data (--data).") from error
+            raise ValueError(f"{error} Set data (--data).") from error
         if parse_options(config.data_options):
-            raise ValueError("data_options go with data; without it the data are the teacher's.")
+            raise ValueError("data must be set with data_options, got None.")
         return replace(run.config, eval_images=config.eval_images).open_data(split)
     options = parse_options(config.data_options)
     if split != "train" and "num_images" in options:
@@ -129,14 +128,13 @@ def _open(config: DistillConfig, split: str) -> Pack:
 
 
 def tables(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """The figures as tables for the page of results: fidelity, segmentation, speed."""
+    """Format fidelity, segmentation and speed as tables for the results page."""
     scores = report["fidelity"]
     explained = {name: value for name, value in scores.items() if name.startswith("r2")}
-    laid_out = [
+    result = [
         {
-            "caption": "Share of the teacher's variance that the student explains on held-out "
-            "images: of the latents, of the masks' centroids and areas, and of all latents, each "
-            "in units of its standard deviation.",
+            "caption": "Explained share of the teacher's variance on held-out images: of the "
+            "latents, of the masks' centroids and areas, and of all latents, each standardised.",
             "head": [name.removeprefix("r2_") for name in explained],
             "rows": [[figure(value, 4) for value in explained.values()]],
         }
@@ -147,9 +145,9 @@ def tables(report: dict[str, Any]) -> list[dict[str, Any]]:
         if "encoder_msc" in scores:
             refined = f"teacher, refined by {report['settings']['refine_steps']} steps"
             who = {"teacher": "encoder_", refined: "teacher_", "student": ""}
-        laid_out.append(
+        result.append(
             {
-                "caption": "Segmentation of the same images, by the masks that latents decode to.",
+                "caption": "Segmentation of the same images by decoded masks.",
                 "head": ["", *names],
                 "rows": [
                     [label, *(figure(scores[prefix + name], 3) for name in names)]
@@ -157,12 +155,12 @@ def tables(report: dict[str, Any]) -> list[dict[str, Any]]:
                 ],
             }
         )
-    millions = {who: f"{count / 1e6:,.1f}" for who, count in report["flops"].items()}
-    laid_out.append(
+    mflop = {who: f"{count / 1e6:,.1f}" for who, count in report["flops"].items()}
+    result.append(
         {
             "caption": f"Milliseconds from frames to slots, {report['hardware']}; teacher "
-            f"{millions['teacher']} MFLOP a frame, student {millions['student']}.",
-            "head": ["frames", "teacher", "student", "times as fast"],
+            f"{mflop['teacher']} MFLOP per frame, student {mflop['student']}.",
+            "head": ["frames", "teacher", "student", "speedup"],
             "rows": [
                 [
                     str(row["batch"]),
@@ -173,4 +171,4 @@ def tables(report: dict[str, Any]) -> list[dict[str, Any]]:
             ],
         }
     )
-    return laid_out
+    return result

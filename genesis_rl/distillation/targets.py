@@ -1,4 +1,4 @@
-"""What a teacher sees in images: the latents, and the masks on the student's coarse map."""
+"""Training targets of a student: the teacher's latents and downsampled masks."""
 
 from typing import NamedTuple
 
@@ -12,42 +12,43 @@ from genesis_rl.refinement import refine
 from genesis_rl.slots import SceneModel
 
 _BATCH = 64
-# A latent that hardly varies is not blown up to count as much as the others.
-_LEAST_SPREAD = 0.05
+# Smallest standard deviation of a latent relative to the largest, so that nearly constant latents
+# are not amplified.
+_MIN_SPREAD = 0.05
 
 
 class Targets(NamedTuple):
     """A teacher's slots of n images, on its device.
 
     Attributes:
-        latents: (n, K, D) float32, the posterior's means, or what they were refined to.
-        masks: (n, K, s, s) float16, means of the masks over the squares of the student's map.
+        latents: (n, K, D) float32, posterior means, refined if set.
+        masks: (n, K, s, s) float16, masks averaged to the student's resolution.
     """
 
     latents: Tensor
     masks: Tensor
 
     def spread(self) -> Tensor:
-        """Standard deviation of every latent over images and slots, bounded below: (D,)."""
+        """Return the standard deviation of every latent over images and slots, clamped, (D,)."""
         spread = self.latents.flatten(0, 1).std(0)
-        return spread.clamp_min(_LEAST_SPREAD * float(spread.max()) + 1e-6)
+        return spread.clamp_min(_MIN_SPREAD * float(spread.max()) + 1e-6)
 
 
 @torch.inference_mode()
 def infer_targets(
     teacher: SceneModel, feed: ImageFeed, count: int, *, stride: int, refine_steps: int = 0
 ) -> Targets:
-    """Let a teacher see the first ``count`` images.
+    """Infer a teacher's slots of the first ``count`` images.
 
     Args:
-        teacher: in eval mode.
+        teacher: the teacher, in eval mode.
         feed: the images.
-        count: how many.
-        stride: side of the squares of pixels that share a mask's value.
-        refine_steps: gradient steps on its latents, see `genesis_rl.refinement`.
+        count: number of images.
+        stride: factor by which masks are downsampled.
+        refine_steps: refinement steps on the latents, see `genesis_rl.refinement`.
 
     Raises:
-        ValueError: if its latents are not finite.
+        ValueError: if latents are not finite.
     """
     latents, masks = [], []
     with tqdm(total=count, desc="teacher", unit="img", disable=None) as bar:
@@ -60,10 +61,10 @@ def infer_targets(
             bar.update(len(rows))
     targets = Targets(torch.cat(latents), torch.cat(masks))
     if not bool(targets.latents.isfinite().all()):
-        raise ValueError("the teacher's latents are not finite on some images; is it trained?")
+        raise ValueError("the teacher's latents must be finite, got NaN or infinity.")
     return targets
 
 
 def coarse(log_pi: Tensor, stride: int) -> Tensor:
-    """Means of masks (B, K, 1, S, S) over the squares of the student's map: (B, K, s, s)."""
+    """Average log masks (B, K, 1, S, S) as masks over squares of side ``stride``: (B, K, s, s)."""
     return F.avg_pool2d(log_pi[:, :, 0].exp(), stride)

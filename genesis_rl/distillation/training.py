@@ -1,4 +1,4 @@
-"""The training of a student: its updates, its report, its validation."""
+"""Training of a student."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from torch import Tensor
 from genesis_rl.data import Pack
 from genesis_rl.data.feed import ImageFeed, batch_indices
 from genesis_rl.distillation.config import DistillConfig
-from genesis_rl.distillation.fidelity import fidelity, see
+from genesis_rl.distillation.fidelity import encode, fidelity
 from genesis_rl.distillation.targets import infer_targets
 from genesis_rl.models.distilled import Distilled
 from genesis_rl.slots import SceneModel
@@ -24,7 +24,7 @@ _WARMUP = 100
 
 
 class DistillFolder(TrainingFolder):
-    """The folder of a distillation, which goes by the teacher, too."""
+    """The run directory of a distillation, identified also by the teacher."""
 
     identity = (
         *("teacher_fingerprint", "refine_steps", "data", "data_options", "num_images"),
@@ -32,22 +32,22 @@ class DistillFolder(TrainingFolder):
     )
 
     def __init__(self, config: DistillConfig, teacher: str) -> None:
-        """Look at the folder; see `TrainingFolder` for errors."""
+        """Open the directory; raises as `TrainingFolder`."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(config), default=str))
         super().__init__(
             config.out, {**plain, "teacher_fingerprint": teacher}, resume=config.resume
         )
 
     def _stored(self) -> dict[str, Any]:
-        # Runs of before these could be chosen do not say them.
+        # Defaults of settings that older runs lack.
         return {"halvings": 3, "refine_steps": 0} | super()._stored()
 
 
 class DistillTrainer(StepTrainer):
-    """One distillation in one folder.
+    """Trainer of one distillation.
 
-    The loss is the squared error of the latents, in units of their standard deviations, and the
-    cross-entropy of the masks over the coarse map, per place.
+    The loss is the squared error of the standardised latents plus the cross-entropy of the
+    downsampled masks per position.
     """
 
     terms = ("latents", "masks")
@@ -63,24 +63,27 @@ class DistillTrainer(StepTrainer):
         fingerprint: str,
         packs: Mapping[str, Pack],
     ) -> None:
-        """Let the teacher see the images, and take up the folder's last checkpoint to resume.
+        """Compute the teacher's targets, and load the last checkpoint to resume.
 
         Args:
             config: the settings.
-            model: the student with the teacher's weights in it.
-            teacher: what it learns from, in the form that infers fastest.
-            fingerprint: of the teacher.
-            packs: "train" and "validation".
+            model: the student, with the teacher's weights inside.
+            teacher: the teacher, optimised for inference.
+            fingerprint: fingerprint of the teacher.
+            packs: packs of the splits "train" and "validation".
 
         Raises:
-            ValueError: if the folder holds another run, or there are fewer images than a batch.
+            ValueError: if the directory contains another run, or there are fewer images than
+                batch_size.
         """
         folder = DistillFolder(config, fingerprint)
         device = next(model.parameters()).device
         self.held_out = packs["validation"]
         self.count = min(config.num_images, len(packs["train"]))
         if self.count < config.batch_size:
-            raise ValueError(f"{self.count} images; batch_size is {config.batch_size}.")
+            raise ValueError(
+                f"batch_size must be at most the {self.count} images, got {config.batch_size}."
+            )
         self.feed = ImageFeed(packs["train"], device)
         self.targets = infer_targets(
             teacher,
@@ -90,7 +93,7 @@ class DistillTrainer(StepTrainer):
             refine_steps=config.refine_steps,
         )
         self._spread = self.targets.spread()
-        self._taught = see(teacher, self.held_out, config.eval_images, config.refine_steps)
+        self._encoded = encode(teacher, self.held_out, config.eval_images, config.refine_steps)
         self.optimiser = torch.optim.Adam(
             model.student.parameters(), lr=config.learning_rate, fused=True
         )
@@ -121,8 +124,8 @@ class DistillTrainer(StepTrainer):
 
     def _validate(self) -> Validation:
         self.model.eval()
-        seen = see(self.model, self.held_out, self.config.eval_images)
-        scores = fidelity(seen, self._taught, self.model.latent_sizes)
-        drawn = {"decomposition": decomposition(self.model, self.held_out)}
+        encoded = encode(self.model, self.held_out, self.config.eval_images)
+        scores = fidelity(encoded, self._encoded, self.model.latent_sizes)
+        pictures = {"decomposition": decomposition(self.model, self.held_out)}
         self.model.train()
-        return Validation(scores, drawn, scores["r2"])
+        return Validation(scores, pictures, scores["r2"])

@@ -1,22 +1,22 @@
-"""Why slots do not bind: reads a pretraining run and says what is wrong, in words."""
+"""Diagnostics of a pretraining run: checks, findings and suggested flags."""
 
-from genesis_rl.doctor.diagnosis import CHECKS, Diagnosis, DoctorConfig, diagnose, examine
-from genesis_rl.doctor.evidence import Evidence, Sight, look
-from genesis_rl.doctor.findings import CannotTellError, Finding
-from genesis_rl.doctor.knobs import Knob
+from genesis_rl.doctor.diagnosis import CHECKS, Diagnosis, DoctorConfig, diagnose, run_checks
+from genesis_rl.doctor.findings import CheckSkippedError, Finding
+from genesis_rl.doctor.model_statistics import CheckInputs, ModelStatistics, compute_statistics
+from genesis_rl.doctor.suggestions import Suggestion
 from genesis_rl.doctor.thresholds import Thresholds
 
 __all__ = [
     "CHECKS",
-    "CannotTellError",
+    "CheckInputs",
+    "CheckSkippedError",
     "Diagnosis",
     "DoctorConfig",
-    "Evidence",
     "Finding",
-    "Knob",
-    "Sight",
+    "ModelStatistics",
+    "Suggestion",
     "Thresholds",
+    "compute_statistics",
     "diagnose",
-    "examine",
-    "look",
+    "run_checks",
 ]

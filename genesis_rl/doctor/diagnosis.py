@@ -1,21 +1,21 @@
-"""From a run to what is wrong with it, and how that is told."""
+"""The diagnosis of a run: all checks, their findings and the report."""
 
 import shlex
 import textwrap
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from genesis_rl.doctor import image_checks, log_checks
-from genesis_rl.doctor.evidence import Evidence, look
-from genesis_rl.doctor.findings import SEVERITIES, CannotTellError, Finding
+from genesis_rl.doctor.findings import SEVERITIES, CheckSkippedError, Finding
+from genesis_rl.doctor.model_statistics import CheckInputs, compute_statistics
 from genesis_rl.doctor.thresholds import Thresholds
 from genesis_rl.training import Run
 
-Check = Callable[[Evidence, Thresholds], Finding | None]
+Check = Callable[[CheckInputs, Thresholds], Finding | None]
 
-#: All checks by name; each gives findings of its name. Causes come before what follows from them.
+#: All checks by name, causes before their consequences. A check's finding has the check's name.
 CHECKS: dict[str, Check] = {
     check.__name__: check
     for check in (
@@ -24,9 +24,9 @@ CHECKS: dict[str, Check] = {
         log_checks.geco_goal_unreachable,
         log_checks.geco_goal_met_at_once,
         log_checks.geco_goal_never_met,
-        log_checks.geco_runaway,
+        log_checks.geco_beta_diverged,
         log_checks.kl_explodes,
-        log_checks.still_falling,
+        log_checks.not_converged,
         log_checks.overfitting,
         image_checks.reconstruction_not_learnt,
         image_checks.mask_posterior_collapse,
@@ -36,9 +36,9 @@ CHECKS: dict[str, Check] = {
         image_checks.soft_masks,
         image_checks.dead_slots,
         image_checks.objects_lost,
-        image_checks.painted_by_background,
+        image_checks.drawn_by_background,
         image_checks.objects_merged,
-        image_checks.encoder_lags,
+        image_checks.amortisation_gap,
         image_checks.no_better_than_grid,
         image_checks.no_better_than_palette,
         log_checks.unfinished,
@@ -49,46 +49,46 @@ _WIDTH = 100
 
 @dataclass(frozen=True)
 class DoctorConfig:
-    """What to examine, and how closely."""
+    """Settings of a diagnosis."""
 
     run: Path
-    """folder of a run of pretrain/train.py"""
+    """run directory of pretrain/train.py"""
     which: Literal["best", "last"] = "best"
-    """the model to look at, if there is one: else the other"""
+    """the model to check; the other one if it does not exist"""
     images: int = 256
-    """held-out images to look at; 0: read the log only"""
+    """number of held-out images; 0: check the log only"""
     split: Literal["validation", "test"] = "validation"
-    """the held-out images"""
+    """split of the held-out images"""
     device: str = "auto"
     """auto, cpu or cuda"""
     seed: int = 0
-    """of the posterior's noise"""
+    """seed of the posterior's noise"""
     json: bool = False
     """print JSON instead of text"""
-    limits: Thresholds = field(default_factory=Thresholds)
-    """from where on to speak"""
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    """thresholds of the checks"""
 
     def __post_init__(self) -> None:
-        """Check values."""
+        """Validate values."""
         if self.images < 0 or self.images == 1:
-            raise ValueError(f"images is {self.images}; wanted 0, or at least 2.")
+            raise ValueError(f"images must be 0 or at least 2, got {self.images}.")
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was found.
+    """Result of all checks.
 
     Attributes:
-        findings: what is wrong; what comes first may be the cause of the rest.
-        well: names of the checks that found nothing.
-        unknown: names of the checks that could not be made, with the reason.
-        about: the run in words.
+        findings: problems; the first may be the cause of the others.
+        passed: names of the checks without a finding.
+        skipped: names of the checks that could not run, with the reason.
+        summary: one-line description of the run.
     """
 
     findings: list[Finding]
-    well: list[str]
-    unknown: dict[str, str]
-    about: str = ""
+    passed: list[str]
+    skipped: dict[str, str]
+    summary: str = ""
 
     @property
     def healthy(self) -> bool:
@@ -96,83 +96,89 @@ class Diagnosis:
         return all(finding.severity == "note" for finding in self.findings)
 
     def as_json(self) -> dict[str, Any]:
-        """The diagnosis as JSON data."""
+        """Return JSON data."""
         return {
-            "about": self.about,
+            "summary": self.summary,
             "healthy": self.healthy,
             "findings": [finding.as_json() for finding in self.findings],
-            "well": self.well,
-            "unknown": self.unknown,
+            "passed": self.passed,
+            "skipped": self.skipped,
         }
 
     def __str__(self) -> str:
-        lines = [*textwrap.wrap(self.about, _WIDTH), ""]
+        lines = [*textwrap.wrap(self.summary, _WIDTH), ""]
         for finding in self.findings:
-            lines += _paragraph(f"{finding.severity:9}", f"{finding.name}: {finding.what}")
+            lines += _paragraph(f"{finding.severity:9}", f"{finding.name}: {finding.message}")
             lines += _paragraph(
-                " " * 11 + "saw  ",
-                f"{finding.quantity}: {finding.seen:.4g}; wanted {finding.wanted}",
+                " " * 11,
+                f"{finding.quantity}: {finding.value:.4g}, expected {finding.expected}",
             )
-            for knob in finding.knobs:
-                lines += _paragraph(" " * 11 + "try  ", f"{shlex.join(knob.flags)}  ({knob.why})")
+            for each in finding.suggestions:
+                lines += _paragraph(" " * 11 + "try ", f"{shlex.join(each.flags)}  ({each.reason})")
             lines.append("")
-        lines += _paragraph("all well ", ", ".join(self.well) or "nothing")
-        for reason in dict.fromkeys(self.unknown.values()):
-            names = ", ".join(name for name, why in self.unknown.items() if why == reason)
-            lines += _paragraph("unknown  ", f"{reason}: {names}")
+        lines += _paragraph("passed   ", ", ".join(self.passed) or "none")
+        for reason in dict.fromkeys(self.skipped.values()):
+            names = ", ".join(name for name, why in self.skipped.items() if why == reason)
+            lines += _paragraph("skipped  ", f"{reason}: {names}")
         if len(self.findings) > 1:
-            lines += ["", "Begin at the top: what comes first may be the cause of the rest."]
+            lines += ["", "Start with the first finding: it may be the cause of the others."]
         counts = {s: sum(f.severity == s for f in self.findings) for s in SEVERITIES}
-        told = ", ".join(f"{n} {s}{'s' * (n > 1)}" for s, n in counts.items() if n)
-        lines += ["", ("Healthy" if self.healthy else "Not healthy") + f": {told or 'no finding'}."]
-        return "\n".join(lines)
+        listed = ", ".join(f"{n} {s}{'s' * (n > 1)}" for s, n in counts.items() if n)
+        verdict = "Healthy" if self.healthy else "Not healthy"
+        return "\n".join([*lines, "", f"{verdict}: {listed or 'no findings'}."])
 
 
-def diagnose(evidence: Evidence, limits: Thresholds | None = None) -> Diagnosis:
-    """Make every check on the evidence."""
-    limits = limits or Thresholds()
+def run_checks(inputs: CheckInputs, thresholds: Thresholds | None = None) -> Diagnosis:
+    """Run every check."""
+    thresholds = thresholds or Thresholds()
     findings: list[Finding] = []
-    well: list[str] = []
-    unknown: dict[str, str] = {}
+    passed: list[str] = []
+    skipped: dict[str, str] = {}
     for name, check in CHECKS.items():
         try:
-            finding = check(evidence, limits)
-        except CannotTellError as reason:
-            unknown[name] = str(reason)
+            finding = check(inputs, thresholds)
+        except CheckSkippedError as reason:
+            skipped[name] = str(reason)
             continue
         if finding is None:
-            well.append(name)
+            passed.append(name)
         else:
             findings.append(finding)
-    return Diagnosis(findings, well, unknown)
+    return Diagnosis(findings, passed, skipped)
 
 
-def examine(config: DoctorConfig) -> Diagnosis:
-    """Read a run's log, look at its model on held-out images, and make every check.
+def diagnose(config: DoctorConfig) -> Diagnosis:
+    """Read a run's log, evaluate its model on held-out images, and run every check.
 
     Raises:
-        ValueError: if there is no run, a checkpoint is damaged, or the data cannot be had.
+        ValueError: if the run does not exist, a checkpoint is damaged, or the data is missing.
     """
     run = Run.open(config.run)
-    about = (
+    summary = (
         f"{run.folder}: {type(run.config.model).__name__.removesuffix('Config')}, step "
         f"{run.step:,}, {run.images_seen:,} images, {run.minutes:.1f} minutes"
     )
-    sight = None
-    # A training that broke off early may have left only one, or none.
+    statistics = None
+    # An interrupted training may have only one checkpoint, or none.
     which = config.which if config.which in run.checkpoints else next(iter(run.checkpoints), None)
     if config.images and which is not None:
         model, _, metadata = run.load(which, device=config.device)
         pack = run.config.open_data(config.split)
-        sight = look(model, pack, config.images, seed=config.seed, drawn=config.limits.drawn)
-        about += (
-            f"; {which}/ (step {metadata.get('step', '?')}) seen on {sight.num_images} "
+        statistics = compute_statistics(
+            model,
+            pack,
+            config.images,
+            seed=config.seed,
+            min_drawn_contrast=config.thresholds.min_drawn_contrast,
+        )
+        summary += (
+            f"; {which}/ (step {metadata.get('step', '?')}) on {statistics.num_images} "
             f"{config.split} images"
         )
     else:
-        about += "; the log alone" + (", for there is no checkpoint" if which is None else "")
-    found = diagnose(Evidence(run.config, run.updates, run.validations, sight), config.limits)
-    return Diagnosis(found.findings, found.well, found.unknown, about)
+        summary += "; log only" + (" (no checkpoint)" if which is None else "")
+    inputs = CheckInputs(run.config, run.updates, run.validations, statistics)
+    return replace(run_checks(inputs, config.thresholds), summary=summary)
 
 
 def _paragraph(head: str, text: str) -> list[str]:

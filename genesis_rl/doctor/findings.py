@@ -1,48 +1,49 @@
-"""What the doctor says."""
+"""Result of a check that failed or could not run."""
 
 import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from genesis_rl.doctor.knobs import Knob
+from genesis_rl.doctor.suggestions import Suggestion
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 
 
-class CannotTellError(Exception):
-    """Raised by a check that lacks what it would look at; the message says what."""
+class CheckSkippedError(Exception):
+    """Raised by a check that lacks an input; the message names it."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is wrong with a run.
+    """A problem of a run.
 
     Attributes:
-        name: what it is called, a word with underscores.
-        severity: "error": what comes out is useless; "warning": it is worse than it could be;
-            "note": worth knowing.
-        what: what is wrong, in words.
-        quantity: what was measured.
-        seen: its value.
-        wanted: the threshold with the direction, e.g. "at least 1.5".
-        knobs: what to change.
+        name: name of the check.
+        severity: "error": the model is useless; "warning": it is worse than it could be; "note":
+            for information.
+        message: the problem, in sentences.
+        quantity: name of the measured quantity.
+        value: its value.
+        expected: the threshold with its direction, e.g. "at least 1.5".
+        suggestions: settings to change.
     """
 
     name: str
     severity: Severity
-    what: str
+    message: str
     quantity: str
-    seen: float
-    wanted: str
-    knobs: tuple[Knob, ...] = ()
+    value: float
+    expected: str
+    suggestions: tuple[Suggestion, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """The finding as JSON data; knobs have their flags, numbers JSON lacks are strings."""
+        """Return JSON data; NaN and infinity become strings, suggestions contain their flags."""
         plain = dataclasses.asdict(self)
-        plain["seen"] = self.seen if math.isfinite(self.seen) else str(self.seen)
-        plain["knobs"] = [
-            {"flags": knob.flags, "setting": knob.setting, "why": knob.why} for knob in self.knobs
+        plain["value"] = self.value if math.isfinite(self.value) else str(self.value)
+        plain["suggestions"] = [
+            {"flags": each.flags, "setting": each.setting, "reason": each.reason}
+            for each in self.suggestions
         ]
         return plain

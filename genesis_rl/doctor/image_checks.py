@@ -1,352 +1,355 @@
-"""What held-out images show: checks of masks, components and latents."""
+"""Checks of a model's masks, components and latents on held-out images."""
 
 import math
 from typing import Literal
 
-from genesis_rl.doctor.evidence import REFINING_STEPS, Evidence, Sight
-from genesis_rl.doctor.findings import CannotTellError, Finding
-from genesis_rl.doctor.knobs import (
-    Knob,
-    cheaper_kl,
-    dearer_kl,
-    halve,
-    knobs,
+from genesis_rl.doctor.findings import CheckSkippedError, Finding
+from genesis_rl.doctor.model_statistics import REFINE_STEPS, CheckInputs, ModelStatistics
+from genesis_rl.doctor.suggestions import (
+    Suggestion,
+    applicable,
+    half_size,
+    higher_final_beta,
     longer,
+    lower_beta,
     number,
     smaller_sigma,
 )
 from genesis_rl.doctor.thresholds import Thresholds
 
-# Noise of the posterior that an encoder has been seen to learn below.
+# Standard deviation of the posterior below which encoders of own runs still learned.
 _NOISE = 0.05
 
 
-def one_slot(evidence: Evidence, limits: Thresholds) -> Finding | None:
-    """One slot explains everything."""
-    sight = _slots(evidence)
-    if sight.active_slots >= limits.min_active_slots:
+def one_slot(inputs: CheckInputs, thresholds: Thresholds) -> Finding | None:
+    """Check that more than one slot explains an image."""
+    stats = _slots(inputs)
+    if stats.active_slots >= thresholds.min_active_slots:
         return None
-    config = evidence.config
+    config = inputs.config
     return Finding(
         "one_slot",
         "error",
-        f"One slot explains everything: of {sight.num_slots} slots {sight.active_slots:.2f} have "
-        "at least 1 % of an image's pixels.",
+        f"One slot explains the whole image: {stats.active_slots:.2f} of {stats.num_slots} slots "
+        "cover at least 1 % of its pixels.",
         "slots with at least 1 % of the pixels, mean over images",
-        sight.active_slots,
-        f"at least {limits.min_active_slots:g}",
-        knobs(
+        stats.active_slots,
+        f"at least {thresholds.min_active_slots:g}",
+        applicable(
             config,
-            *cheaper_kl(config),
-            halve(config, "component_decoder_channels", "one component cannot draw everything"),
-            Knob("foreground_weight", "8", "small objects count more at first"),
-            Knob("model.mixture", "pixel", "a slot must explain a pixel's whole colour"),
+            *lower_beta(config),
+            half_size(config, "component_decoder_channels", "limits what one component can draw"),
+            Suggestion("foreground_weight", "8", "weights small objects more at first"),
+            Suggestion("model.mixture", "pixel", "a slot must explain a pixel's whole colour"),
         ),
     )
 
 
-def background_split(evidence: Evidence, limits: Thresholds) -> Finding | None:
-    """Several slots share the background."""
-    sight, config = _slots(evidence), evidence.config
-    if math.isnan(sight.background_share):
-        raise CannotTellError("the images have neither masks nor a common background colour")
-    if sight.background_share >= limits.min_background_share:
+def background_split(inputs: CheckInputs, thresholds: Thresholds) -> Finding | None:
+    """Check that one slot explains the background."""
+    stats, config = _slots(inputs), inputs.config
+    if math.isnan(stats.background_share):
+        raise CheckSkippedError("the images have neither masks nor a common background colour")
+    if stats.background_share >= thresholds.min_background_share:
         return None
-    source = "" if sight.background_masks else " (pixels of the median colour)"
+    source = "" if stats.background_masks else " (pixels of the median colour)"
     return Finding(
         "background_split",
         "warning",
-        f"Slots split the background{source}: the largest has {sight.background_share:.0%} of it. "
-        "What looks like objects may be territories.",
+        f"Slots split the background{source}: the largest covers {stats.background_share:.0%} of "
+        "it. Segments may be regions of the image, not objects.",
         "share of the background in its largest slot",
-        sight.background_share,
-        f"at least {limits.min_background_share:g}",
-        knobs(
+        stats.background_share,
+        f"at least {thresholds.min_background_share:g}",
+        applicable(
             config,
-            Knob("model.mask_logit_bias", "-4", "leaves the background to one slot early"),
-            *dearer_kl(config),
-            Knob("model.mixture", "pixel", "a slot must explain a pixel's whole colour"),
-            halve(config, "mask_latent_size", "masks that cannot follow every border"),
+            Suggestion("model.mask_logit_bias", "-4", "assigns the background to one slot early"),
+            *higher_final_beta(config),
+            Suggestion("model.mixture", "pixel", "a slot must explain a pixel's whole colour"),
+            half_size(config, "mask_latent_size", "limits the detail of masks"),
         ),
     )
 
 
-def soft_masks(evidence: Evidence, limits: Thresholds) -> Finding | None:
-    """Slots share pixels instead of taking them."""
-    sight = _slots(evidence)
-    if not sight.mask_entropy > limits.max_mask_entropy:
+def soft_masks(inputs: CheckInputs, thresholds: Thresholds) -> Finding | None:
+    """Check that pixels are assigned to single slots."""
+    stats = _slots(inputs)
+    if not stats.mask_entropy > thresholds.max_mask_entropy:
         return None
     return Finding(
         "soft_masks",
         "warning",
-        f"Slots share pixels: a pixel is spread over {sight.num_slots**sight.mask_entropy:.1f} of "
-        f"{sight.num_slots} slots.",
+        f"Slots share pixels: a pixel is spread over {stats.num_slots**stats.mask_entropy:.1f} of "
+        f"{stats.num_slots} slots.",
         "entropy of a pixel's mask probabilities / log K",
-        sight.mask_entropy,
-        f"at most {limits.max_mask_entropy:g}",
-        knobs(
-            evidence.config,
-            Knob("model.mixture", "pixel", "a slot must explain a pixel's whole colour"),
-            smaller_sigma(evidence.config, "makes a wrong component dearer"),
-            *cheaper_kl(evidence.config),
+        stats.mask_entropy,
+        f"at most {thresholds.max_mask_entropy:g}",
+        applicable(
+            inputs.config,
+            Suggestion("model.mixture", "pixel", "a slot must explain a pixel's whole colour"),
+            smaller_sigma(inputs.config, "penalises a wrong component more"),
+            *lower_beta(inputs.config),
         ),
     )
 
 
-def dead_slots(evidence: Evidence, limits: Thresholds) -> Finding | None:
-    """Slots that take nothing in any image."""
-    sight = _slots(evidence)
-    if not sight.dead_slots or sight.active_slots < limits.min_active_slots:
-        return None  # the latter is said by one_slot
-    alive = sight.num_slots - sight.dead_slots
-    lacking = alive < sight.num_segments  # never with NaN: how many are needed is not known
-    needed = "" if math.isnan(sight.num_segments) else f" of {sight.num_segments:.1f} segments"
+def dead_slots(inputs: CheckInputs, thresholds: Thresholds) -> Finding | None:
+    """Check that every slot is used in some image."""
+    stats = _slots(inputs)
+    if not stats.dead_slots or stats.active_slots < thresholds.min_active_slots:
+        return None  # the latter is reported by one_slot
+    alive = stats.num_slots - stats.dead_slots
+    lacking = alive < stats.num_segments  # False with NaN, without true masks
+    needed = "" if math.isnan(stats.num_segments) else f" of {stats.num_segments:.1f} segments"
     return Finding(
         "dead_slots",
         "warning" if lacking else "note",
-        f"Never used: {sight.dead_slots} of {sight.num_slots} slots, which take 1 % of the pixels "
-        f"in no image. {alive} are left for scenes{needed}"
-        + (", too few for one each." if lacking else "."),
-        "slots that are never used",
-        sight.dead_slots,
+        f"{stats.dead_slots} of {stats.num_slots} slots cover 1 % of the pixels in no image. "
+        f"{alive} remain for scenes{needed}" + (", too few for one each." if lacking else "."),
+        "unused slots",
+        stats.dead_slots,
         "0",
-        knobs(
-            evidence.config,
-            Knob("model.mask_logit_bound", "5", "leaves every slot a share of every pixel"),
-            *(cheaper_kl(evidence.config) if lacking else ()),
-            None if lacking else Knob("model.num_slots", str(alive), "as many as are used"),
+        applicable(
+            inputs.config,
+            Suggestion("model.mask_logit_bound", "5", "gives every slot a share of every pixel"),
+            *(lower_beta(inputs.config) if lacking else ()),
+            None if lacking else Suggestion("model.num_slots", str(alive), "the slots in use"),
         ),
     )
 
 
-def mask_posterior_collapse(evidence: Evidence, limits: Thresholds) -> Finding | None:
-    """The mask latents tell nothing about the image."""
-    return _collapse(evidence, limits, "m")
+def mask_posterior_collapse(inputs: CheckInputs, thresholds: Thresholds) -> Finding | None:
+    """Check that the mask latents depend on the image."""
+    return _collapse(inputs, thresholds, "m")
 
 
-def component_posterior_collapse(evidence: Evidence, limits: Thresholds) -> Finding | None:
-    """The component latents tell nothing about the image."""
-    return _collapse(evidence, limits, "c")
+def component_posterior_collapse(inputs: CheckInputs, thresholds: Thresholds) -> Finding | None:
+    """Check that the component latents depend on the image."""
+    return _collapse(inputs, thresholds, "c")
 
 
-def objects_lost(evidence: Evidence, limits: Thresholds) -> Finding | None:
-    """Objects in the background's slot that nothing draws."""
-    sight, config = _objects(evidence), evidence.config
-    if not sight.lost > limits.max_objects_lost:
+def objects_lost(inputs: CheckInputs, thresholds: Thresholds) -> Finding | None:
+    """Check that objects are reconstructed."""
+    stats, config = _objects(inputs), inputs.config
+    if not stats.lost > thresholds.max_objects_lost:
         return None
     return Finding(
         "objects_lost",
         "warning",
-        f"{sight.lost:.0%} of the objects lie in the background's slot, which draws background in "
-        "their place: the model does not see them.",
+        f"{stats.lost:.0%} of the objects are assigned to the background's slot and missing from "
+        "the reconstruction.",
         "share of objects in the background's slot, not drawn",
-        sight.lost,
-        f"at most {limits.max_objects_lost:g}",
-        knobs(
+        stats.lost,
+        f"at most {thresholds.max_objects_lost:g}",
+        applicable(
             config,
-            Knob("foreground_weight", "8", "small objects count more at first"),
-            smaller_sigma(config, "makes missing them dearer"),
-            *cheaper_kl(config),
+            Suggestion("foreground_weight", "8", "weights small objects more at first"),
+            smaller_sigma(config, "penalises missing objects more"),
+            *lower_beta(config),
         ),
     )
 
 
-def painted_by_background(evidence: Evidence, limits: Thresholds) -> Finding | None:
-    """Objects drawn by the component of the background's slot."""
-    sight, config = _objects(evidence), evidence.config
-    share = sight.lost_drawn + sight.taken_drawn
-    if not share > limits.max_objects_painted:
+def drawn_by_background(inputs: CheckInputs, thresholds: Thresholds) -> Finding | None:
+    """Check that the background's component draws no objects."""
+    stats, config = _objects(inputs), inputs.config
+    share = stats.lost_drawn + stats.taken_drawn
+    if not share > thresholds.max_background_drawn_objects:
         return None
     return Finding(
-        "painted_by_background",
+        "drawn_by_background",
         "warning",
-        f"The background's component draws {share:.0%} of the objects: {sight.lost_drawn:.0%} have "
-        f"no slot of their own, {sight.taken_drawn:.0%} have one that holds the mask only. Their "
-        "latents then lie in the background's slot.",
+        f"The background's component draws {share:.0%} of the objects: {stats.lost_drawn:.0%} have "
+        f"no slot of their own, {stats.taken_drawn:.0%} have one that contains the mask only. "
+        "Their appearance is encoded in the background's slot.",
         "share of objects drawn by the background's component",
         share,
-        f"at most {limits.max_objects_painted:g}",
-        knobs(
+        f"at most {thresholds.max_background_drawn_objects:g}",
+        applicable(
             config,
-            halve(config, "component_latent_size", "less room for objects in a component"),
-            halve(config, "component_decoder_channels", "one component cannot draw everything"),
-            *dearer_kl(config),
-            Knob("model.num_slots", str(config.model.num_slots + 1), "room for one more"),
+            half_size(config, "component_latent_size", "limits what one component can draw"),
+            half_size(config, "component_decoder_channels", "limits what one component can draw"),
+            *higher_final_beta(config),
+            Suggestion("model.num_slots", str(config.model.num_slots + 1), "one more slot"),
         ),
     )
 
 
-def objects_merged(evidence: Evidence, limits: Thresholds) -> Finding | None:
-    """Several objects share a slot."""
-    sight, config = _objects(evidence), evidence.config
-    same, other = sight.same_colour_shared, sight.other_colour_shared
+def objects_merged(inputs: CheckInputs, thresholds: Thresholds) -> Finding | None:
+    """Check that objects have slots of their own."""
+    stats, config = _objects(inputs), inputs.config
+    same, other = stats.same_colour_shared, stats.other_colour_shared
     pairs = {"pairs of one colour": same, "pairs of two colours": other}
     shares = {name: share for name, share in pairs.items() if not math.isnan(share)}
     if not shares:
-        raise CannotTellError("no image has two objects")
+        raise CheckSkippedError("no image has two objects")
     most = max(shares.values())
-    if not most > limits.max_objects_merged:
+    if not most > thresholds.max_merged_objects:
         return None
-    told = " and ".join(f"{share:.0%} of the {name}" for name, share in shares.items())
-    by_colour = same > limits.max_objects_merged and not other > same / 2
+    listed = " and ".join(f"{share:.0%} of the {name}" for name, share in shares.items())
+    by_colour = same > thresholds.max_merged_objects and not other > same / 2
     return Finding(
         "objects_merged",
         "warning",
-        f"Objects share slots: {told}." + (" It is the colour that binds." if by_colour else ""),
+        f"Objects share slots: {listed}." + (" The slots segment by colour." if by_colour else ""),
         "share of pairs of objects in one slot",
         most,
-        f"at most {limits.max_objects_merged:g}",
-        knobs(
+        f"at most {thresholds.max_merged_objects:g}",
+        applicable(
             config,
-            Knob("model.num_slots", str(config.model.num_slots + 1), "room for one more"),
-            halve(config, "mask_latent_size", "masks of one piece")
+            Suggestion("model.num_slots", str(config.model.num_slots + 1), "one more slot"),
+            half_size(config, "mask_latent_size", "favours connected masks")
             if by_colour
-            else halve(config, "component_decoder_channels", "components of one object"),
-            *dearer_kl(config),
+            else half_size(config, "component_decoder_channels", "favours single objects"),
+            *higher_final_beta(config),
         ),
     )
 
 
-def reconstruction_not_learnt(evidence: Evidence, limits: Thresholds) -> Finding | None:
-    """The reconstruction is no better than a picture that shows no objects."""
-    sight, config = _sight(evidence), evidence.config
-    for name, mse, severity, means in (
-        ("the mean of all images", sight.mse_mean_image, "error", "nothing is learnt"),
-        ("each image's median colour", sight.mse_flat, "warning", "only the background is"),
+def reconstruction_not_learnt(inputs: CheckInputs, thresholds: Thresholds) -> Finding | None:
+    """Check that the reconstruction is better than an image without objects."""
+    stats, config = _statistics(inputs), inputs.config
+    for name, mse, severity, meaning in (
+        ("the mean of all images", stats.mse_mean_image, "error", "nothing is learned"),
+        ("each image's median colour", stats.mse_flat, "warning", "only the background is learned"),
     ):
-        if not sight.mse < limits.max_relative_mse * mse:
+        if not stats.mse < thresholds.max_relative_mse * mse:
             chosen: Literal["error", "warning"] = "error" if severity == "error" else "warning"
             return Finding(
                 "reconstruction_not_learnt",
                 chosen,
-                f"The squared error is {sight.mse:.4f}, that of {name} {mse:.4f}: {means}.",
+                f"The squared error is {stats.mse:.4f}, that of {name} {mse:.4f}: {meaning}.",
                 f"squared error / that of {name}",
-                sight.mse / mse if mse else math.inf,
-                f"below {limits.max_relative_mse:g}",
-                knobs(
+                stats.mse / mse if mse else math.inf,
+                f"below {thresholds.max_relative_mse:g}",
+                applicable(
                     config,
-                    *cheaper_kl(config),
-                    Knob("learning_rate", "0.001", "with --warmup-steps 100: worked at 32 px"),
-                    Knob("foreground_weight", "8", "objects count more at first"),
+                    *lower_beta(config),
+                    Suggestion("learning_rate", "0.001", "with --warmup-steps 100, for 32 px"),
+                    Suggestion("foreground_weight", "8", "weights objects more at first"),
                 ),
             )
     return None
 
 
-def encoder_lags(evidence: Evidence, limits: Thresholds) -> Finding | None:
-    """Gradient steps find latents that fit the images much better than the encoder's."""
-    sight, config = _sight(evidence), evidence.config
-    if math.isnan(sight.mse_refined):
-        raise CannotTellError("the model's latents cannot be refined")
-    share = 1 - sight.mse_refined / sight.mse if sight.mse else 0.0
-    if not share > limits.max_encoder_gap:
+def amortisation_gap(inputs: CheckInputs, thresholds: Thresholds) -> Finding | None:
+    """Check that refinement of the encoder's latents reduces the error only a little."""
+    stats, config = _statistics(inputs), inputs.config
+    if math.isnan(stats.mse_refined):
+        raise CheckSkippedError("the model's latents cannot be refined")
+    share = 1 - stats.mse_refined / stats.mse if stats.mse else 0.0
+    if not share > thresholds.max_amortisation_gap:
         return None
     floor = getattr(config.model, "posterior_sigma_floor", 0.0)
-    lower = Knob(
+    lower = Suggestion(
         "model.posterior_sigma_floor",
         number(floor / 4),
-        "what differs less than the noise is not learned; once slots are apart, with --init",
+        "differences below the noise are not learned; once objects are separated, with --init",
     )
-    last = evidence.updates[-1:] or [{"step": config.steps}]
+    last = inputs.updates[-1:] or [{"step": config.steps}]
     return Finding(
-        "encoder_lags",
+        "amortisation_gap",
         "note",
-        f"The encoder lags behind its decoders: {REFINING_STEPS} gradient steps on the latents "
-        f"take away {share:.0%} of the squared error. SlotEncoder(..., refine_steps=3) makes some.",
-        "share of the squared error that refinement takes away",
+        f"The encoder limits the reconstruction: {REFINE_STEPS} gradient steps on the latents "
+        f"remove {share:.0%} of the squared error. SlotEncoder(..., refine_steps=3) refines them.",
+        "share of the squared error removed by refinement",
         share,
-        f"at most {limits.max_encoder_gap:g}",
-        knobs(config, lower if floor > _NOISE else None, *longer(config, last[0])),
+        f"at most {thresholds.max_amortisation_gap:g}",
+        applicable(config, lower if floor > _NOISE else None, *longer(config, last[0])),
     )
 
 
-def no_better_than_grid(evidence: Evidence, limits: Thresholds) -> Finding | None:
-    """The segmentation is no better than one that never saw the image."""
-    sight, config = _objects(evidence), evidence.config
-    name, blind = max(
-        ((name, sight.msc_baselines[name]) for name in ("one_slot", "fixed_grid")),
+def no_better_than_grid(inputs: CheckInputs, thresholds: Thresholds) -> Finding | None:
+    """Check that the segmentation is better than one independent of the image."""
+    stats, config = _objects(inputs), inputs.config
+    name, baseline = max(
+        ((name, stats.msc_baselines[name]) for name in ("one_slot", "fixed_grid")),
         key=lambda pair: pair[1],
     )
-    if math.isnan(sight.msc):
-        raise CannotTellError("no image has an object")
-    if sight.msc > blind + limits.grid_margin:
+    if math.isnan(stats.msc):
+        raise CheckSkippedError("no image has an object")
+    threshold = baseline + thresholds.grid_margin
+    if stats.msc > threshold:
         return None
     return Finding(
         "no_better_than_grid",
         "error",
-        f"The segmentation (mSC {sight.msc:.3f}) is no better than {name.replace('_', ' ')} for "
-        f"every image ({blind:.3f}). Its foreground ARI may look high all the same: a grid's does.",
+        f"The segmentation (mSC {stats.msc:.3f}) is no better than {name.replace('_', ' ')} for "
+        f"every image ({baseline:.3f}). A high foreground ARI does not contradict this: a grid "
+        "has one too.",
         "mSC",
-        sight.msc,
-        f"above {blind + limits.grid_margin:.3f}",
-        knobs(
+        stats.msc,
+        f"above {threshold:.3f}",
+        applicable(
             config,
-            *cheaper_kl(config),
-            Knob("model.mask_logit_bias", "-4", "leaves the background to one slot early"),
-            Knob("model.mixture", "pixel", "a slot must explain a pixel's whole colour"),
+            *lower_beta(config),
+            Suggestion("model.mask_logit_bias", "-4", "assigns the background to one slot early"),
+            Suggestion("model.mixture", "pixel", "a slot must explain a pixel's whole colour"),
         ),
     )
 
 
-def no_better_than_palette(evidence: Evidence, limits: Thresholds) -> Finding | None:
-    """Telling pixels apart by their exact colour segments better."""
-    sight = _objects(evidence)
-    palette = sight.msc_baselines["colour_palette"]
-    if not sight.msc <= palette:
+def no_better_than_palette(inputs: CheckInputs, thresholds: Thresholds) -> Finding | None:
+    """Check that the segmentation is better than one by exact colour."""
+    stats = _objects(inputs)
+    palette = stats.msc_baselines["colour_palette"]
+    if not stats.msc <= palette:
         return None
     return Finding(
         "no_better_than_palette",
         "note",
-        f"The segmentation (mSC {sight.msc:.3f}) is no better than each pixel's exact colour as "
-        f"its slot ({palette:.3f}). On flat sprites that is hard to beat; scores on such images "
-        "say little about objects.",
+        f"The segmentation (mSC {stats.msc:.3f}) is no better than one by exact colour "
+        f"({palette:.3f}), a strong baseline on uniformly coloured sprites. Scores on such images "
+        "do not measure object discovery.",
         "mSC",
-        sight.msc,
+        stats.msc,
         f"above {palette:.3f}",
     )
 
 
-def _collapse(evidence: Evidence, limits: Thresholds, kind: Literal["m", "c"]) -> Finding | None:
-    sight, config = _sight(evidence), evidence.config
+def _collapse(
+    inputs: CheckInputs, thresholds: Thresholds, kind: Literal["m", "c"]
+) -> Finding | None:
+    stats, config = _statistics(inputs), inputs.config
     word = "mask" if kind == "m" else "component"
-    if not sight.latent_sizes[kind == "c"]:
-        raise CannotTellError(f"the model has no {word} latents")
-    kl = sight.kl_m if kind == "m" else sight.kl_c
-    variance = sight.variance_m if kind == "m" else sight.variance_c
-    dead = variance < limits.min_variance
-    if not dead and kl >= limits.min_kl:
+    if not stats.latent_sizes[kind == "c"]:
+        raise CheckSkippedError(f"the model has no {word} latents")
+    kl = stats.kl_m if kind == "m" else stats.kl_c
+    variance = stats.variance_m if kind == "m" else stats.variance_c
+    dead = variance < thresholds.min_variance
+    if not dead and kl >= thresholds.min_kl:
         return None
-    lost = "where things are" if kind == "m" else "what things look like"
+    lost = "where objects are" if kind == "m" else "the appearance of objects"
     return Finding(
         f"{word}_posterior_collapse",
         "error",
-        f"z_{kind} tells nothing about {lost}: its KL is {kl:.2f} nats per image, and its most "
-        f"active dimension varies by {variance:.2g} over images (below {limits.min_variance:g} is "
-        "dead).",
+        f"z_{kind} does not encode {lost}: its KL is {kl:.2f} nats per image, and the variance of "
+        f"its most active dimension over images {variance:.2g} (inactive below "
+        f"{thresholds.min_variance:g}).",
         "largest variance of a posterior mean over images" if dead else "KL per image in nats",
         variance if dead else kl,
-        f"at least {limits.min_variance if dead else limits.min_kl:g}",
-        knobs(config, *cheaper_kl(config)),
+        f"at least {thresholds.min_variance if dead else thresholds.min_kl:g}",
+        applicable(config, *lower_beta(config)),
     )
 
 
-def _sight(evidence: Evidence) -> Sight:
-    if evidence.sight is None:
-        raise CannotTellError("the model was not looked at")
-    if not evidence.sight.finite:
-        raise CannotTellError("the model is not finite")
-    return evidence.sight
+def _statistics(inputs: CheckInputs) -> ModelStatistics:
+    if inputs.statistics is None:
+        raise CheckSkippedError("no model was evaluated")
+    if not inputs.statistics.finite:
+        raise CheckSkippedError("the model is not finite")
+    return inputs.statistics
 
 
-def _slots(evidence: Evidence) -> Sight:
-    sight = _sight(evidence)
-    if sight.num_slots < 2:
-        raise CannotTellError("the model has one slot")
-    return sight
+def _slots(inputs: CheckInputs) -> ModelStatistics:
+    stats = _statistics(inputs)
+    if stats.num_slots < 2:
+        raise CheckSkippedError("the model has one slot")
+    return stats
 
 
-def _objects(evidence: Evidence) -> Sight:
-    sight = _slots(evidence)
-    if math.isnan(sight.num_segments):
-        raise CannotTellError("the images have no true masks")
-    return sight
+def _objects(inputs: CheckInputs) -> ModelStatistics:
+    stats = _slots(inputs)
+    if math.isnan(stats.num_segments):
+        raise CheckSkippedError("the images have no true masks")
+    return stats

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from genesis_rl.alignment import SlotAligner
 from genesis_rl.data.media import decode_image, read_image_file
-from genesis_rl.metrics.scenes import judge
+from genesis_rl.metrics.scenes import evaluate_scenes
 from genesis_rl.metrics.segmentation import segment
 from genesis_rl.perception import SlotEncoder
 from genesis_rl.probes import SceneProbe
@@ -56,7 +56,7 @@ class NumberOfObjects:
 
     def __call__(self, scene: ComposedScene) -> float:
         """Count."""
-        found = int(judge(scene.image[None], segment(scene.log_pi[None])).objects[0])
+        found = int(evaluate_scenes(scene.image[None], segment(scene.log_pi[None])).objects[0])
         return float(found if self.number is None else found == self.number)
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from genesis_rl.envs.window import has_window
 from genesis_rl.frames import as_nhwc_uint8
-from genesis_rl.visualize import save_film
+from genesis_rl.visualize import save_animation
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def present(
     """
     if window is None:
         out.parent.mkdir(parents=True, exist_ok=True)
-        save_film(out, frames, fps=fps)
+        save_animation(out, frames, fps=fps)
         return
     for frame in frames:
         cv2.imshow(window, frame[..., ::-1])

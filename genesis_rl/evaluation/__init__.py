@@ -1,4 +1,4 @@
-"""Evaluation of pretraining runs: every score on one split, over seeds, as tables and JSON."""
+"""Evaluation of pretrained models: scores on one split, averaged over seeds, as JSON and tables."""
 
 from genesis_rl.evaluation.candidates import (
     Candidate,

@@ -1,4 +1,4 @@
-"""The models that measuring programs are asked for, with the data that they are measured on."""
+"""Models to evaluate, with the data to evaluate them on."""
 
 import dataclasses
 import json
@@ -14,13 +14,13 @@ from genesis_rl.training.run import Run
 
 
 class Candidate(NamedTuple):
-    """A model to measure.
+    """A model to evaluate.
 
     Attributes:
-        name: as it was asked for.
-        run: the run it is of; None for a model saved alone.
+        name: name passed by the user.
+        run: run of the model; None for a model without run.
         loaded: the model.
-        settings: those of the training, or as many as name the data.
+        settings: settings of the training; without run, defaults with the model and data.
     """
 
     name: str
@@ -37,23 +37,23 @@ def open_candidate(
     *,
     device: str,
 ) -> Candidate:
-    """Load a model and find its data.
+    """Load a model and its settings.
 
     Args:
-        name: a run of pretrain/train.py, the folder of a saved model, or a model's id on the Hub.
-        which: which model of a run.
-        data: name of a data set or folder of a pack; None: what the run was trained on.
-        data_options: options of that data set as JSON.
-        device: "auto" takes a GPU if there is one.
+        name: run directory of pretrain/train.py, folder of a pretrained model, or Hub id.
+        which: checkpoint of a run.
+        data: name of a dataset or folder of a pack; None: the run's training data.
+        data_options: options of that dataset as JSON.
+        device: "auto" selects a GPU if there is one.
 
     Raises:
-        ValueError: if nothing of the kind lies there, or it names no data.
+        ValueError: if there is no such model, or data is None for a model without run.
     """
     folder = Path(name).expanduser()
-    # A model saved alone has its config right there; a run has it in best/ and last/, and so has a
-    # student's, which is taken for a model saved alone.
-    alone = (folder / CONFIG).is_file() or has_setting(folder, "teacher_fingerprint")
-    is_run = folder.is_dir() and not alone
+    # A pretrained model has its config in the folder; a run has it in best/ and last/. The run of a
+    # student has it there too, and is treated as a pretrained model.
+    is_pretrained = (folder / CONFIG).is_file() or has_setting(folder, "teacher_fingerprint")
+    is_run = folder.is_dir() and not is_pretrained
     run = Run.open(folder) if is_run else None
     loaded = load_pretrained(name, device=device) if run is None else run.load(which, device=device)
     if data is not None:
@@ -61,31 +61,31 @@ def open_candidate(
     elif run is not None:
         chosen = run.config
     else:
-        raise ValueError(f"{name} is a model without a run; say with --data what to score it on.")
+        raise ValueError(f"data (--data) must be set for {name}, a model without run, got None.")
     return Candidate(name, run, loaded, chosen)
 
 
 def check_one_data_set(candidates: Sequence[Candidate]) -> None:
-    """Refuse to compare models on different data.
+    """Validate that all models have the same data.
 
     Raises:
-        ValueError: naming the first two that differ.
+        ValueError: if two differ.
     """
     first, *others = candidates
     for other in others:
         mine, theirs = _data_of(first), _data_of(other)
         if mine != theirs:
             raise ValueError(
-                f"{first.name} was trained on {mine[0]} {mine[1]}, {other.name} on {theirs[0]} "
-                f"{theirs[1]}; wanted runs of one data set, or one for all by --data."
+                f"data of {other.name} must be {mine[0]} {mine[1]}, as of {first.name}, got "
+                f"{theirs[0]} {theirs[1]}. Set --data to evaluate all on one dataset."
             )
 
 
 def open_data(candidate: Candidate, split: str, *, held_out: int = 1) -> Pack:
-    """Open a split as its settings say.
+    """Open a split of a candidate's data.
 
-    Where they say how many images there are, validation and test have at most ``held_out``. Warns
-    if the images were resized in another way than the model's frames are.
+    If the settings contain a number of images, validation and test have at most ``held_out``. Warns
+    if the images were resized differently from the model's frames.
     """
     chosen = dataclasses.replace(candidate.settings, eval_images=held_out, batch_size=1)
     pack = chosen.open_data(split)
@@ -94,7 +94,7 @@ def open_data(candidate: Candidate, split: str, *, held_out: int = 1) -> Pack:
 
 
 def open_split(candidate: Candidate, split: str, num_images: int) -> Pack:
-    """Open a split; of what is generated or converted on demand no more than a number of images."""
+    """Open a split with at most ``num_images`` images if it is generated or converted on demand."""
     options = json.loads(candidate.settings.data_options)
     if candidate.settings.data in DATASETS:
         options["num_images"] = num_images
@@ -103,7 +103,7 @@ def open_split(candidate: Candidate, split: str, num_images: int) -> Pack:
 
 
 def training_facts(candidate: Candidate, which: str) -> dict[str, Any] | None:
-    """What is known of the training, as JSON data; None for a model saved alone."""
+    """Return facts on the training, as JSON data; None for a model without run."""
     run, metadata = candidate.run, candidate.loaded.metadata
     if run is None:
         return None

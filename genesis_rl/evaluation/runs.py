@@ -1,4 +1,4 @@
-"""Runs scored on one split of their data, compared, and summed up over seeds."""
+"""Evaluation of models on one split of their data, aggregated over seeds."""
 
 import dataclasses
 import json
@@ -30,7 +30,7 @@ _CHOICES = {
     "which": ("best", "last"),
     "frechet": ("own", "inception", "none"),
 }
-# Settings that make another run of the same experiment.
+# Settings that may differ between the runs of one group.
 _INCIDENTAL = frozenset(
     "seed out resume device threads compile recompute".split()
     + "log_every save_every tensorboard wandb".split()
@@ -39,85 +39,87 @@ _INCIDENTAL = frozenset(
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Which runs to score, on what."""
+    """Settings of an evaluation."""
 
-    runs: tuple[str, ...]
-    """runs of pretrain/train.py, folders of saved models, or models' ids on the Hub"""
+    models: tuple[str, ...]
+    """run directories of pretrain/train.py, folders of pretrained models, or Hub ids"""
     split: Literal["train", "validation", "test"] = "test"
-    """which images"""
+    """split of the images"""
     num_images: int = 1000
-    """images scored, the first of the split; a pack on disk may have fewer"""
+    """number of images, the first of the split; packs on disk may have fewer"""
     seed: int = 0
-    """of the noise"""
+    """seed of the noise"""
     iw_samples: int = 8
-    """samples of the importance-weighted bound, and of the ELBO"""
+    """samples of the importance-weighted bound and the ELBO"""
     refine_steps: int = 0
-    """gradient steps on the latents that each encoder infers, before they are scored"""
+    """refinement steps on the inferred latents"""
     frechet: Literal["own", "inception", "none"] = "own"
-    """network for the Frechet distance of samples: one trained on the training split and kept with
-    it, which takes minutes once; the standard Inception network, which makes it the FID; or none.
-    Half of the images scored are compared to as many samples"""
+    """network for the Frechet distance of samples: own (trained on the training split and cached
+    with it, takes minutes), inception (the FID), or none; compares half of the images to as many
+    samples"""
     imagined: bool = False
-    """judge as many scenes from the prior, too: are their objects valid, how far are they from the
-    training images, all of which are read"""
+    """evaluate samples of the prior: validity of their objects and distance to all training
+    images"""
     inception_weights: Path | None = None
     """file of the Inception weights; None: downloaded"""
     which: Literal["best", "last"] = "best"
-    """which model of a run"""
+    """checkpoint of runs"""
     data: str | None = None
-    """name of a data set or folder of a pack; None: what the runs were trained on"""
+    """name of a dataset or folder of a pack; None: the runs' training data"""
     data_options: str = "{}"
-    """options of that data set as JSON"""
+    """options of that dataset as JSON"""
     out: Path | None = None
-    """JSON file of all figures; None: evaluation-SPLIT.json in each run's folder"""
+    """JSON file of all results; None: evaluation-SPLIT.json in each run directory"""
     device: str = "auto"
     """auto, cpu or cuda"""
 
     def __post_init__(self) -> None:
-        """Check values."""
-        if not self.runs:
-            raise ValueError("runs is empty; wanted at least one.")
-        doubled = sorted({run for run in self.runs if self.runs.count(run) > 1})
-        if doubled:
-            raise ValueError(f"runs has {', '.join(doubled)} more than once.")
+        """Validate values."""
+        if not self.models:
+            raise ValueError("models must contain at least one model, got none.")
+        repeated = sorted({model for model in self.models if self.models.count(model) > 1})
+        if repeated:
+            raise ValueError(f"models must be distinct, got {', '.join(repeated)} repeatedly.")
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(
-                    f"{name} is {getattr(self, name)!r}; wanted one of {', '.join(choices)}."
+                    f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}."
                 )
         if self.data is None and self.data_options != "{}":
-            raise ValueError("data_options are given without data; wanted both.")
+            raise ValueError("data must be set with data_options, got None.")
         if self.inception_weights is not None and self.frechet != "inception":
-            raise ValueError(f"inception_weights are given with frechet {self.frechet!r}.")
+            raise ValueError(
+                f"frechet must be 'inception' with inception_weights, got {self.frechet!r}."
+            )
         _ = self.scoring
 
     @property
     def scoring(self) -> ScoreConfig:
-        """The part that says how to score."""
+        """Settings of the scores."""
         return ScoreConfig(self.num_images, self.seed, self.iw_samples, self.refine_steps)
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
-    """Score runs and write the figures.
+    """Evaluate models and write the results.
 
     Args:
         config: the settings.
 
     Returns:
-        JSON data: ``runs``, a record of each: run, model, model_config, num_slots, data,
+        JSON data: ``runs``, one record per model: run, model, model_config, num_slots, data,
         data_options, split, num_images, seed, scores (see `score`), baselines (see
-        `genesis_rl.scoring.baselines`), training, versions; and ``groups`` of runs that differ in
-        their seed only: ``label``, ``runs``, and ``mean`` and ``std`` (of the sample, n - 1; None
-        for one run) of each score.
+        `genesis_rl.scoring.baselines`), training, versions; and ``groups`` of models that differ
+        only in their seed: ``label``, ``runs``, and ``mean`` and ``std`` (of the sample, n - 1;
+        None for one run) of each score.
 
     Raises:
-        ValueError: if a run or its data cannot be had, the runs are of different data, or there
-            are too few images for a Frechet distance.
+        ValueError: if a model or its data is missing, models have different data, or there are too
+            few images for a Frechet distance.
         OSError: if a file cannot be written.
     """
     candidates = [
         open_candidate(name, config.which, config.data, config.data_options, device=config.device)
-        for name in config.runs
+        for name in config.models
     ]
     targets = _targets(config, candidates)
     check_one_data_set(candidates)
@@ -131,12 +133,12 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
 
 
 def group(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Sum up records of runs that differ in their seed only; see `evaluate`."""
+    """Aggregate the records of models that differ only in their seed; see `evaluate`."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for record in records:
         training = record["training"] or {"config": {}}
         kept = {k: v for k, v in training["config"].items() if k not in _INCIDENTAL}
-        if kept.get("init"):  # in a chain of runs, that of the same seed: "runs/large-2" for seed 2
+        if kept.get("init"):  # the run of the same seed, e.g. "runs/large-2" for seed 2
             kept["init"] = str(kept["init"]).removesuffix(f"-{training['config'].get('seed')}")
         key = json.dumps([record["model"], record["model_config"], kept], sort_keys=True)
         groups.setdefault(key, []).append(record)
@@ -158,7 +160,7 @@ def _label(members: Sequence[dict[str, Any]], *, alone: bool) -> str:
 
 
 def _over_runs(members: Sequence[dict[str, Any]], reduce: Any) -> dict[str, float | None]:
-    """Reduce each score over runs; None where a run has none."""
+    """Reduce each score over runs; None if a run lacks it."""
     reduced: dict[str, float | None] = {}
     for name in members[0]["scores"]:
         values = [record["scores"][name] for record in members]
@@ -166,24 +168,24 @@ def _over_runs(members: Sequence[dict[str, Any]], reduce: Any) -> dict[str, floa
     return reduced
 
 
-# ---- what is scored ------------------------------------------------------------------------------
+# ---- scores --------------------------------------------------------------------------------------
 
 
 def _targets(config: EvaluateConfig, candidates: Sequence[Candidate]) -> list[Path]:
-    """The files to write: one for all, or one in each folder."""
+    """Return the files to write: one for all, or one in each folder."""
     if config.out is not None:
         return [config.out.expanduser()]
     folders = [Path(candidate.name).expanduser() for candidate in candidates]
     for folder in folders:
         if not folder.is_dir():
-            raise ValueError(f"{folder} is no folder to put figures in; wanted --out.")
+            raise ValueError(f"out (--out) must be set for {folder}, which is not a folder.")
     return [folder / f"evaluation-{config.split}.json" for folder in folders]
 
 
 def _scorers(
     config: EvaluateConfig, first: Candidate
 ) -> tuple[SampleScorer | None, SceneScorer | None]:
-    """What scores scenes from the prior: their Frechet distance, and what they show."""
+    """Return the scorers of prior samples: Frechet distance and validity."""
     pack = open_split(first, config.split, config.num_images)
     features = samples = scenes = None
     if config.frechet != "none":
@@ -199,10 +201,10 @@ def _sample_scorer(
 ) -> tuple[FeatureNetwork, SampleScorer]:
     num_images = min(config.num_images, len(pack)) // 2
     width = FactorFeatures.width if config.frechet == "own" else InceptionFeatures.width
-    if num_images <= width:  # said before a network is trained
+    if num_images <= width:  # raised before a network is trained
         raise ValueError(
-            f"num_images is {min(config.num_images, len(pack))}; the Frechet distance on {width} "
-            f"features wants at least {2 * (width + 1)}; choose more, or --frechet none."
+            f"num_images must be at least {2 * (width + 1)} for a Frechet distance of {width} "
+            f"features, got {min(config.num_images, len(pack))}. Use more, or --frechet none."
         )
     features: FeatureNetwork
     if config.frechet == "own":

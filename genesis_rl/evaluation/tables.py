@@ -1,4 +1,4 @@
-"""The figures of an evaluation as tables for the terminal."""
+"""Tables of an evaluation's results for the terminal."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -7,14 +7,14 @@ from rich.table import Table
 
 
 class Row(NamedTuple):
-    """A score: its key, what it is called, and which way is better, if any is."""
+    """A score: its key, its title, and whether "low" or "high" is better, or neither."""
 
     key: str
     name: str
     better: str = ""
 
 
-#: Rows by table. Scores of objects stand beside what no model gets on the same images.
+#: Rows by table.
 SECTIONS: dict[str, tuple[Row, ...]] = {
     "Images": (
         Row("mse", "MSE of the reconstruction", "low"),
@@ -64,20 +64,20 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
 
 
 def tables(result: Mapping[str, Any]) -> list[Table]:
-    """Lay out the figures of `evaluate`: a column for each group of runs, then the baselines.
+    """Format the results of `evaluate`: one column per group of runs, then the baselines.
 
-    A group of several runs is shown as mean and standard deviation. A fixed grid has as many cells
-    as the model has slots: it appears once for each number.
+    Groups of several runs have mean and standard deviation. The fixed grid, with one cell per slot,
+    has one column per number of slots.
 
     Args:
-        result: what `evaluate` returns.
+        result: result of `evaluate`.
 
     Returns:
-        One table per section that has a score.
+        One table per section with scores.
     """
     columns = [(group_title(group), group["mean"], group["std"]) for group in result["groups"]]
     reference = baseline_columns(result["runs"])
-    shown = []
+    result_tables = []
     for section, rows in SECTIONS.items():
         present = [row for row in rows if any(row.key in mean for _, mean, _ in columns)]
         if not present:
@@ -85,30 +85,30 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
         table = Table(title=section, title_justify="left")
         table.add_column("")
         table.add_column("better")
-        beside = [
+        baselines = [
             (name, scores)
             for name, scores in reference
             if any(row.key in scores for row in present)
         ]
-        for title in [*(title for title, _, _ in columns), *(name for name, _ in beside)]:
+        for title in [*(title for title, _, _ in columns), *(name for name, _ in baselines)]:
             table.add_column(title, justify="right")
         for row in present:
             cells = [format_score(mean.get(row.key), std.get(row.key)) for _, mean, std in columns]
-            cells += [format_score(scores.get(row.key)) for _, scores in beside]
+            cells += [format_score(scores.get(row.key)) for _, scores in baselines]
             table.add_row(row.name, row.better, *cells)
-        shown.append(table)
-    return shown
+        result_tables.append(table)
+    return result_tables
 
 
 def group_title(group: Mapping[str, Any]) -> str:
-    """Name a group of `evaluate`, with its number of runs if there are several."""
+    """Return the title of a group of `evaluate`, with its number of runs if above 1."""
     count = len(group["runs"])
     label: str = group["label"]
     return label if count == 1 else f"{label}, {count} runs"
 
 
 def baseline_columns(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any]]]:
-    """Each baseline once; those that depend on the number of slots once for each."""
+    """Return the baselines' titles and scores, once per number of slots if they depend on it."""
     slots = {record["num_slots"] for record in records}
     found: dict[str, Mapping[str, Any]] = {}
     for record in records:
@@ -121,10 +121,10 @@ def baseline_columns(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, Ma
 
 
 def format_score(value: float | None, deviation: float | None = None) -> str:
-    """Write a score, or mean ± standard deviation, with about four figures; "-" for None."""
+    """Format a score, or mean ± standard deviation, with about four digits; "-" for None."""
     if value is None:
         return "-"
-    # Four figures, but no exponents: nats are in the thousands, errors in the thousandths.
+    # Four digits without exponents: nats are in the thousands, errors in the thousandths.
     digits = max(0, min(5, 3 - len(str(int(abs(value)))) + 1)) if abs(value) >= 1 else 4
     text = f"{value:.{digits}f}"
     return text if deviation is None else f"{text} ± {deviation:.{digits}f}"

@@ -1,4 +1,4 @@
-"""A scene model's encoder to an ONNX file."""
+"""Export of a scene model's encoder to an ONNX file."""
 
 import copy
 import importlib
@@ -35,7 +35,7 @@ from genesis_rl.models.iodine import Iodine
 from genesis_rl.slots import SceneModel
 from genesis_rl.training.run import Run
 
-# The oldest that PyTorch's exporter writes by itself: most runtimes read it.
+# The oldest version that PyTorch's exporter writes without conversion; most runtimes read it.
 _OPSET = 18
 _ABOUT = """frames (B, 3, H, W), float32 in [0, 1], RGB, to the posterior's mean:
 z_m (B, K, D_m), z_c (B, K, D_c) and log_pi (B, K, 1, H, W)"""
@@ -43,30 +43,31 @@ z_m (B, K, D_m), z_c (B, K, D_c) and log_pi (B, K, 1, H, W)"""
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """What to export, and where to."""
+    """Settings of an export."""
 
-    run: str
-    """a run, a folder of save_pretrained, or a hub id"""
+    encoder: str
+    """run directory, folder of a pretrained model, or Hub id"""
     out: Path | None = None
-    """the file; None: encoder.onnx in the run's folder, or here for a hub id"""
+    """output file; None: encoder.onnx in the encoder's folder, or in the working directory for a
+    Hub id"""
     repeats: int = 15
-    """timed passes of each latency; 0: none"""
+    """timed passes per latency; 0: no timing"""
 
     def __post_init__(self) -> None:
-        """Check values."""
+        """Validate values."""
         if self.repeats < 0:
-            raise ValueError(f"repeats is {self.repeats}; wanted at least 0.")
+            raise ValueError(f"repeats must be at least 0, got {self.repeats}.")
 
 
 @dataclass(frozen=True)
 class Export:
-    """A file that was written and checked.
+    """A written and verified ONNX file.
 
     Attributes:
-        path: the file.
+        path: path of the file.
         deviations: largest `deviation` of each output from PyTorch.
-        latency: median milliseconds of a pass by runtime and batch size, one thread each; empty if
-            not timed.
+        latency: median milliseconds per pass by runtime and batch size, with one thread; empty
+            without timing.
     """
 
     path: Path
@@ -74,7 +75,7 @@ class Export:
     latency: dict[str, dict[int, float]]
 
     def __str__(self) -> str:
-        """The figures as text."""
+        """Return a summary."""
         parts = ", ".join(f"{name} {value:.1e}" for name, value in self.deviations.items())
         lines = [
             f"{self.path}: opset {_OPSET}, {self.path.stat().st_size / 1e6:.1f} MB",
@@ -82,28 +83,28 @@ class Export:
         ]
         if self.latency:
             batches = "".join(f"{f'batch {n}':>12}" for n in TIMED_BATCHES)
-            lines.append(f"{'ms a pass, 1 thread':20}{batches}")
+            lines.append(f"{'ms/pass, 1 thread':20}{batches}")
             for runtime, times in self.latency.items():
                 lines.append(f"{runtime:20}" + "".join(f"{ms:12.2f}" for ms in times.values()))
         return "\n".join(lines)
 
 
 def export(config: ExportConfig) -> Export:
-    """Export a saved model's encoder; check it on images of its run where they can be had.
+    """Export a pretrained encoder and verify it, on images of its run if they are available.
 
     Raises:
         ValueError, OSError, ParityError: as `export_encoder`; ValueError if there is no model.
     """
-    pretrained = load_pretrained(config.run, device="cpu")
+    pretrained = load_pretrained(config.encoder, device="cpu")
     out = config.out
     if out is None:
-        folder = Path(config.run).expanduser()
+        folder = Path(config.encoder).expanduser()
         out = (folder if folder.is_dir() else Path()) / "encoder.onnx"
     return export_encoder(
         pretrained.model,
         out,
         preprocessing=pretrained.preprocessing,
-        images=_own_images(config.run),
+        images=_run_images(config.encoder),
         repeats=config.repeats,
     )
 
@@ -116,16 +117,15 @@ def export_encoder(
     images: Images | None = None,
     repeats: int = 0,
 ) -> Export:
-    """Write a model's encoder as one ONNX file, all of it and checked, or nothing.
+    """Export a model's encoder as an ONNX file, written only if it passes verification.
 
     Args:
-        model: one of the classes in `checkpoint.CLASSES` but IODINE; it stays as it is.
-        path: the file; what lies there is replaced.
-        preprocessing: how frames come to the model's size, for the metadata; None: as the model
-            was loaded, and else stretched.
-        images: frames, (N, H, W, 3) uint8 of the model's size, to check on besides noise; None
-            renders some.
-        repeats: timed passes for the latency; 0 times nothing.
+        model: one of the classes in `checkpoint.CLASSES` except IODINE; not modified.
+        path: output file; an existing one is replaced.
+        preprocessing: preprocessing of frames, for the metadata; None: the model's, or stretch.
+        images: frames, (N, H, W, 3) uint8 of the model's size, for verification in addition to
+            noise; None: rendered images.
+        repeats: timed passes for the latency; 0: no timing.
 
     Raises:
         ValueError: if the model cannot be exported, ``genesis_rl[onnx]`` is not installed or
@@ -137,10 +137,10 @@ def export_encoder(
     onnx, onnxruntime = _extra("onnx"), _extra("onnxruntime")
     _extra("onnxscript")
     if Path(path).is_dir():
-        raise ValueError(f"out {path} is a folder; wanted the name of a file.")
+        raise ValueError(f"out must be the path of a file, got the folder {path}.")
     try:
         with new_file(path) as temporary:
-            temporary.touch()  # fails now, not after the work
+            temporary.touch()  # fails before the export if the file cannot be written
             own: Any = copy.deepcopy(model)
             reference = own.to("cpu", torch.float32).requires_grad_(False).eval()
             encoder = fold_batch_norm(copy.deepcopy(reference))
@@ -152,16 +152,16 @@ def export_encoder(
             deviations = compare(session, reference, check_batches(size, images))
             latency = measure_latency(session, encoder, size, repeats)
     except OSError as error:
-        raise OSError(f"out {path} cannot be written: {error}") from error
+        raise OSError(f"out must be writable, got {path}: {error}") from error
     return Export(Path(path), deviations, latency)
 
 
-def _own_images(run: str) -> Images | None:
-    """Some of a run's held-out images; None where there is no run or its data are gone."""
+def _run_images(run: str) -> Images | None:
+    """Return held-out images of a run; None without a run or its data."""
     try:
         config = Run.open(run).config
         options = json.loads(config.data_options)
-        if config.data in DATASETS:  # no more than that is made if they have to be made
+        if config.data in DATASETS:  # generate no more than needed
             options["num_images"] = max(CHECKED_BATCHES)
         pack = open_dataset(config.data, "validation", **options)
     except (ValueError, TypeError, OSError):
@@ -169,11 +169,11 @@ def _own_images(run: str) -> Images | None:
     return pack.images[: max(CHECKED_BATCHES)]
 
 
-# ---- writing -------------------------------------------------------------------------------------
+# ---- conversion ----------------------------------------------------------------------------------
 
 
 class _Encoder(nn.Module):
-    """The pass that is exported: frames to a plain tuple."""
+    """The exported module, with a plain tuple as output."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -185,16 +185,16 @@ class _Encoder(nn.Module):
 
 
 def _model_name(model: SceneModel) -> str:
-    """The model's name in CLASSES, if it can be exported."""
+    """Return the model's name in CLASSES; raise if it cannot be exported."""
     if isinstance(model, Iodine):
         raise ValueError(
-            "model is IODINE, which differentiates its bound at every step of the inference; ONNX "
-            f"has no gradients. Wanted one of {', '.join(m for m in CLASSES if m != 'iodine')}."
+            f"model must be one of {', '.join(m for m in CLASSES if m != 'iodine')}, got IODINE: "
+            "its inference requires gradients, which ONNX lacks."
         )
     for name, (_, model_class) in CLASSES.items():
         if type(model) is model_class:
             return name
-    raise ValueError(f"model is a {type(model).__name__}; wanted one of {', '.join(CLASSES)}.")
+    raise ValueError(f"model must be one of {', '.join(CLASSES)}, got {type(model).__name__}.")
 
 
 def _extra(name: str) -> Any:
@@ -203,16 +203,16 @@ def _extra(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise ValueError(
-            f'the export needs {name}, which is not installed: pip install "genesis_rl[onnx]"'
+            f'the export requires {name}, which is not installed: pip install "genesis_rl[onnx]"'
         ) from error
 
 
 def _to_onnx(encoder: nn.Module, model: SceneModel) -> Any:
-    """Trace the encoder for any batch size; an onnx.ModelProto."""
+    """Trace the encoder for any batch size and return an onnx.ModelProto."""
     size = model.config.image_size
     with _quiet(), torch.no_grad():
-        # strict: the other tracer runs the Python code, where len(z) fixes the batch size, and the
-        # exporter then writes a file for that batch size without a word.
+        # strict=False would run the Python code, where len(z) fixes the batch size, and export a
+        # model for that batch size without a warning.
         program = torch.export.export(
             _Encoder(encoder).eval(),
             (torch.zeros(2, 3, size, size),),
@@ -237,7 +237,7 @@ def _to_onnx(encoder: nn.Module, model: SceneModel) -> Any:
 
 
 def _log_sigmoid(x: Any) -> Any:
-    """-softplus(-x): the exporter's own translation, log(sigmoid(x)), underflows for x << 0."""
+    """Translate to -softplus(-x): the exporter's log(sigmoid(x)) underflows for x << 0."""
     op = importlib.import_module("onnxscript").opset18
     return op.Neg(op.Softplus(op.Neg(x)))
 
@@ -260,7 +260,7 @@ def _metadata(name: str, model: SceneModel, preprocessing: Preprocessing | None)
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's remarks on packages that are not needed here to itself."""
+    """Suppress the exporter's warnings on optional packages."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Whether an exported encoder computes what PyTorch computes, and how fast."""
+"""Comparison of an exported encoder with PyTorch: deviation and latency."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -13,7 +13,7 @@ from genesis_rl.data.sprite_scenes import FreeScenes, render_scenes
 from genesis_rl.frames import to_images
 from genesis_rl.timing import medians
 
-#: Largest difference from PyTorch that a file may show, see `deviation`.
+#: Largest allowed `deviation` from PyTorch.
 TOLERANCE = 1e-4
 OUTPUTS = ("z_m", "z_c", "log_pi")
 CHECKED_BATCHES = (1, 3, 16)
@@ -25,19 +25,19 @@ Infer = Callable[[Floats], Sequence[Floats]]
 
 
 class ParityError(RuntimeError):
-    """The exported encoder does not compute what PyTorch computes; no file was written."""
+    """Raised if the exported encoder's outputs differ from PyTorch's; no file was written."""
 
 
-def deviation(got: Floats, want: Floats) -> float:
-    """Largest difference, absolute where |want| <= 1 and relative to |want| above.
+def deviation(got: Floats, expected: Floats) -> float:
+    """Return the largest difference, relative to |expected| where that is above 1.
 
-    The log of a mask that is as good as 0 may be -100, where float32 itself is coarser than 1e-5.
+    The log of a mask near 0 may be -100, where the resolution of float32 is about 1e-5.
     """
-    return float(np.max(np.abs(got - want) / np.maximum(1, np.abs(want)), initial=0))
+    return float(np.max(np.abs(got - expected) / np.maximum(1, np.abs(expected)), initial=0))
 
 
 def open_session(onnxruntime: Any, path: Path) -> Infer:
-    """Read a file into onnxruntime; on the CPU, with one thread."""
+    """Load a file in onnxruntime, on the CPU with one thread."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -50,7 +50,7 @@ def open_session(onnxruntime: Any, path: Path) -> Infer:
 
 
 def check_batches(image_size: int, images: Images | None) -> Iterator[Floats]:
-    """Noise and frames in batches of several sizes."""
+    """Yield noise and frames in batches of several sizes."""
     if images is None:
         world = FreeScenes(image_size=image_size)
         images = render_scenes(world, max(CHECKED_BATCHES), split="validation").images
@@ -62,7 +62,7 @@ def check_batches(image_size: int, images: Images | None) -> Iterator[Floats]:
 
 
 def compare(session: Infer, model: Any, batches: Iterator[Floats]) -> dict[str, float]:
-    """Largest `deviation` of each output from what a model infers, over batches of frames.
+    """Return the largest `deviation` of each output from a model's, over batches of frames.
 
     Raises:
         ParityError: if one is above `TOLERANCE` or not finite.
@@ -75,8 +75,8 @@ def compare(session: Infer, model: Any, batches: Iterator[Floats]) -> dict[str, 
             value = deviation(got, getattr(slots, name).numpy())
             if not value <= TOLERANCE:  # NaN too
                 raise ParityError(
-                    f"{name} of onnxruntime deviates from PyTorch's by {value:.2g} in a batch of "
-                    f"{len(frames)}; wanted at most {TOLERANCE:g}. No file was written."
+                    f"deviation of {name} from PyTorch must be at most {TOLERANCE:g}, got "
+                    f"{value:.2g} in a batch of {len(frames)}. No file was written."
                 )
             worst[name] = max(worst[name], value)
     return worst
@@ -85,10 +85,10 @@ def compare(session: Infer, model: Any, batches: Iterator[Floats]) -> dict[str, 
 def measure_latency(
     session: Infer, encoder: Any, image_size: int, repeats: int
 ) -> dict[str, dict[int, float]]:
-    """Median milliseconds of a pass of PyTorch and onnxruntime, in turns, one thread each."""
+    """Measure median milliseconds per pass of PyTorch and onnxruntime, alternating, one thread."""
     if not repeats:
         return {}
-    encoder.to(memory_format=torch.channels_last)  # as SlotEncoder has it
+    encoder.to(memory_format=torch.channels_last)  # as in SlotEncoder
     result: dict[str, dict[int, float]] = {"PyTorch": {}, "onnxruntime": {}}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -1,9 +1,9 @@
-"""Figures of a trained model: the paper's, and what one does with slots."""
+"""Figures of a trained model: the paper's, traversals and edits of slots."""
 
-from genesis_rl.figures.catalogue import FIGURES, Figure, Material
+from genesis_rl.figures.catalogue import FIGURES, Figure, FigureInputs
 from genesis_rl.figures.draw import SampleConfig, draw
 from genesis_rl.figures.images import decomposition_steps, interpolation, reconstruction_rows
-from genesis_rl.figures.scenes import building, component_steps, scene_grid, temperature_sweep
+from genesis_rl.figures.scenes import component_steps, generation, scene_grid, temperature_sweep
 from genesis_rl.figures.slots import (
     PriorRange,
     prior_range,
@@ -15,13 +15,13 @@ from genesis_rl.figures.slots import (
 __all__ = [
     "FIGURES",
     "Figure",
-    "Material",
+    "FigureInputs",
     "PriorRange",
     "SampleConfig",
-    "building",
     "component_steps",
     "decomposition_steps",
     "draw",
+    "generation",
     "interpolation",
     "prior_range",
     "reconstruction_rows",

@@ -1,4 +1,4 @@
-"""Draw figures of a run into a folder."""
+"""Program that draws figures of a model into a folder."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from genesis_rl.checkpoint import load_pretrained, pick_device
 from genesis_rl.data import SPLITS
-from genesis_rl.figures.catalogue import FIGURES, Figure, Material
+from genesis_rl.figures.catalogue import FIGURES, Figure, FigureInputs
 from genesis_rl.report import Report
 from genesis_rl.slots import SceneModel
 from genesis_rl.training import PretrainConfig
@@ -21,59 +21,59 @@ _FPS = 12
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """Which figures to draw, of what."""
+    """Settings of the figures."""
 
-    run: str
-    """run of pretrain/train.py, folder of a saved model, or a model's id on the Hub"""
+    model: str
+    """run directory of pretrain/train.py, folder of a pretrained model, or Hub id"""
     figures: tuple[str, ...] = tuple(FIGURES)
     """names of figures, all by default"""
     num: int = 8
-    """images or scenes in a figure, at least 2; scenes shows eight times as many"""
+    """images or scenes per figure, at least 2; the figure "scenes" has eight times as many"""
     seed: int = 0
-    """of the choice of images and of the noise"""
+    """seed of the selection of images and of the noise"""
     temperature: float = 1.0
-    """factor on every standard deviation of the prior"""
+    """factor of every standard deviation of the prior"""
     split: str = "test"
-    """which images: train, validation or test"""
+    """split of the images: train, validation or test"""
     data: str | None = None
-    """name of a data set or folder of a pack; None: what the run was trained on"""
+    """name of a dataset or folder of a pack; None: the run's training data"""
     data_options: str = "{}"
-    """options of that data set as JSON"""
+    """options of that dataset as JSON"""
     out: Path | None = None
-    """folder of the figures; None: figures/ in the run's folder"""
+    """output folder; None: figures/ in the model's folder"""
     device: str = "auto"
     """auto, cpu or cuda"""
 
     def __post_init__(self) -> None:
-        """Check values."""
+        """Validate values."""
         if self.num < 2:
-            raise ValueError(f"num is {self.num}; wanted at least 2.")
+            raise ValueError(f"num must be at least 2, got {self.num}.")
         if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed is {self.seed}; wanted 0 to 2**63 - 1.")
+            raise ValueError(f"seed must be in 0..2**63 - 1, got {self.seed}.")
         if not 0 <= self.temperature < float("inf"):
-            raise ValueError(f"temperature is {self.temperature}; wanted a value >= 0.")
+            raise ValueError(f"temperature must be at least 0, got {self.temperature}.")
         if self.split not in SPLITS:
-            raise ValueError(f"split is {self.split!r}; wanted one of {', '.join(SPLITS)}.")
+            raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {self.split!r}.")
         if self.data is None and self.data_options != "{}":
-            raise ValueError("data_options are given without data; wanted both.")
+            raise ValueError("data must be set with data_options, got None.")
 
     @property
     def folder(self) -> Path:
-        """Where the figures go.
+        """Output folder.
 
         Raises:
-            ValueError: if ``out`` is not given and the run is not a folder.
+            ValueError: if ``out`` is None and the model is not a folder.
         """
         if self.out is not None:
             return self.out.expanduser()
-        run = Path(self.run).expanduser()
-        if not run.is_dir():
-            raise ValueError(f"run {self.run!r} is no folder to put figures in; wanted --out.")
-        return run / "figures"
+        model = Path(self.model).expanduser()
+        if not model.is_dir():
+            raise ValueError(f"out (--out) must be set for {self.model!r}, which is not a folder.")
+        return model / "figures"
 
 
 def draw(config: SampleConfig) -> list[Path]:
-    """Draw figures, each into a file of its name, and an index.html that shows them.
+    """Draw figures into files of their names, and write index.html.
 
     Args:
         config: the settings.
@@ -82,24 +82,24 @@ def draw(config: SampleConfig) -> list[Path]:
         The files, index.html last.
 
     Raises:
-        ValueError: if a figure is unknown, there is no such run, or its data cannot be had or are
-            fewer than asked for.
+        ValueError: if a figure or the model is unknown, or the data are missing or have fewer than
+            ``num`` images.
         OSError: if the folder cannot be written.
     """
     figures, folder = _chosen(config), config.folder
-    model, _, metadata = load_pretrained(config.run, device=config.device)
+    model, _, metadata = load_pretrained(config.model, device=config.device)
     needs_images = any(figure.needs_images for figure in figures.values())
     images = _images(config, model, config.num if needs_images else 0)
     images = images.to(pick_device(config.device))
-    material = Material(model, images, config.num, config.seed, config.temperature)
+    inputs = FigureInputs(model, images, config.num, config.seed, config.temperature)
     folder.mkdir(parents=True, exist_ok=True)
     page = Report(f"Figures of {metadata['model']}").text(
-        f"{config.run}, images of the {config.split} split, seed {config.seed}, temperature "
-        f"{config.temperature:g}. Figure numbers are those of Engelcke et al., GENESIS (ICLR 2020)."
+        f"{config.model}, images of the {config.split} split, seed {config.seed}, temperature "
+        f"{config.temperature:g}. Figure numbers refer to Engelcke et al., GENESIS (ICLR 2020)."
     )
     files = []
     for name, figure in figures.items():
-        files.append(_draw_one(name, material, folder))
+        files.append(_draw_one(name, inputs, folder))
         paper = f"Paper: {figure.paper}." if figure.paper else "Not in the paper."
         page.heading(figure.title)
         page.picture(files[-1].read_bytes(), f"{figure.caption} {paper}", pixels=False)
@@ -108,46 +108,48 @@ def draw(config: SampleConfig) -> list[Path]:
 
 
 def _chosen(config: SampleConfig) -> dict[str, Figure]:
-    """The figures asked for, in the catalogue's order, each once."""
+    """Return the selected figures, in the catalogue's order without repetition."""
     unknown = [name for name in config.figures if name not in FIGURES]
     if unknown or not config.figures:
-        what = f"figure {unknown[0]!r} is unknown" if unknown else "figures is empty"
-        raise ValueError(f"{what}; wanted some of {', '.join(FIGURES)}.")
+        got = repr(unknown[0]) if unknown else "none"
+        raise ValueError(f"figures must be some of {', '.join(FIGURES)}, got {got}.")
     return {name: figure for name, figure in FIGURES.items() if name in config.figures}
 
 
 @torch.inference_mode()
-def _draw_one(name: str, material: Material, folder: Path) -> Path:
-    drawn = FIGURES[name].draw(material)
-    if isinstance(drawn, list):
+def _draw_one(name: str, inputs: FigureInputs, folder: Path) -> Path:
+    result = FIGURES[name].draw(inputs)
+    if isinstance(result, list):
         path = folder / f"{name}.gif"
-        save_gif(path, drawn, fps=_FPS)
+        save_gif(path, result, fps=_FPS)
     else:
         path = folder / f"{name}.png"
-        save_png(path, drawn)
+        save_png(path, result)
     return path
 
 
 def _images(config: SampleConfig, model: SceneModel, count: int) -> Tensor:
-    """So many images of the data, drawn by the seed, in the data's order: (count, 3, H, W)."""
-    if not count:  # then no data need be at hand
+    """Select ``count`` random images of the data, in the data's order: (count, 3, H, W)."""
+    if not count:  # without opening the data
         side = model.config.image_size
         return torch.zeros(0, 3, side, side)
     pack = _settings(config, model).open_data(config.split)
     if count > len(pack):
-        raise ValueError(f"num is {count}; the {config.split} split has {len(pack)} images.")
+        raise ValueError(
+            f"num must be at most {len(pack)}, the images of the {config.split} split, got {count}."
+        )
     chosen = np.random.default_rng(config.seed).choice(len(pack), count, replace=False)
     images = torch.from_numpy(np.array(pack.images[np.sort(chosen)]))
     return images.permute(0, 3, 1, 2).float().div_(255)
 
 
 def _settings(config: SampleConfig, model: SceneModel) -> PretrainConfig:
-    """Settings that name the data."""
+    """Return settings with the data."""
     if config.data is not None:
         return PretrainConfig(
             model=model.config, data=config.data, data_options=config.data_options
         )
     try:
-        return Run.open(config.run).config
+        return Run.open(config.model).config
     except ValueError as error:
-        raise ValueError(f"{error} Say with --data what images to show.") from error
+        raise ValueError(f"{error} Set data (--data).") from error

@@ -1,4 +1,4 @@
-"""Figures of images taken apart and put together again (paper, figures 4 and 10 to 13)."""
+"""Figures of decomposed and reconstructed images (paper, figures 4 and 10 to 13)."""
 
 import numpy as np
 import numpy.typing as npt
@@ -17,24 +17,23 @@ from genesis_rl.visualize import (
     to_pictures,
 )
 
-_STEPS = 12  # frames from one image to the next
-_HOLD = 6  # frames for which an image stands
+_STEPS = 12  # frames between consecutive images
+_HOLD = 6  # repetitions of an image's frame
 
 
 def decomposition_steps(images: Tensor, decoded: Decoded) -> Picture:
-    """Show step by step how images are taken apart (paper, figures 4 and 10 to 13).
+    """Draw the steps of images' decompositions (paper, figures 4 and 10 to 13).
 
-    A block for each image. Left: the input, the reconstruction, the masks in the slots' colours
-    and the reconstruction's error. Right, a column for each step: the mask pi_k, the component
-    mu_x_k, the component where its mask is, pi_k * mu_x_k, and the scope that the steps before
-    leave to it, s_k = 1 - sum_{j < k} pi_j.
+    One block per image. Left: the input, the reconstruction, the masks in the slots' colours and
+    the reconstruction's error. Right, one column per step: the mask pi_k, the component mu_x_k, the
+    masked component pi_k * mu_x_k, and the scope s_k = 1 - sum_{j < k} pi_j.
 
     Args:
         images: the inputs, shape (B, 3, H, W), in [0, 1].
-        decoded: what the model makes of them, mu_x (B, K, 3, H, W) and log_pi (B, K, 1, H, W).
+        decoded: the reconstructions, mu_x (B, K, 3, H, W) and log_pi (B, K, 1, H, W).
     """
     pi, shares = shares_of(decoded)
-    scope = (1 - pi.cumsum(1) + pi).clamp(0, 1)  # with pi added back: the sum over j < k
+    scope = (1 - pi.cumsum(1) + pi).clamp(0, 1)  # pi added back: the sum over j < k
     image = shares.sum(1)
     whole = np.stack(
         [
@@ -64,11 +63,11 @@ def decomposition_steps(images: Tensor, decoded: Decoded) -> Picture:
 
 
 def reconstruction_rows(images: Tensor, decoded: Decoded) -> Picture:
-    """Show images, their reconstructions, the errors and the masks in the slots' colours.
+    """Draw images, their reconstructions, the errors and the masks in the slots' colours.
 
     Args:
         images: the inputs, shape (B, 3, H, W), in [0, 1].
-        decoded: what the model makes of them, mu_x (B, K, 3, H, W) and log_pi (B, K, 1, H, W).
+        decoded: the reconstructions, mu_x (B, K, 3, H, W) and log_pi (B, K, 1, H, W).
     """
     pi, shares = shares_of(decoded)
     image = shares.sum(1)
@@ -87,7 +86,7 @@ def reconstruction_rows(images: Tensor, decoded: Decoded) -> Picture:
 
 @torch.inference_mode()
 def interpolation(model: SceneModel, slots: Slots) -> list[Picture]:
-    """Film the way from scene to scene, and from the last back to the first, through the latents.
+    """Animate linear interpolations of latents from each scene to the next, cyclically.
 
     Args:
         model: the model, in eval mode.
@@ -98,22 +97,22 @@ def interpolation(model: SceneModel, slots: Slots) -> list[Picture]:
     """
     count = len(slots.z_m)
     after = select(slots, [*range(1, count), 0])
-    way = torch.linspace(0, 1, _STEPS + 1)[:-1]
+    weights = torch.linspace(0, 1, _STEPS + 1)[:-1]
     frames: list[Picture] = []
     for scene in range(count):
         start, end = (select(each, [scene] * _STEPS) for each in (slots, after))
-        decoded = model.decode(interpolate(start, end, way.to(slots.log_pi)))
+        decoded = model.decode(interpolate(start, end, weights.to(slots.log_pi)))
         masks = colour_masks(decoded.log_pi.squeeze(2).exp())
         cells = np.stack([to_pictures(decoded.image), masks], axis=1)
-        leg = [margin(_twins(cell)) for cell in cells]
-        frames += leg[:1] * _HOLD + leg[1:]
+        steps = [margin(_frame(cell)) for cell in cells]
+        frames += steps[:1] * _HOLD + steps[1:]
     return frames
 
 
-def _twins(cells: npt.NDArray[np.uint8]) -> Picture:
+def _frame(cells: npt.NDArray[np.uint8]) -> Picture:
     return sheet(cells[None], captions=["scene", "slots"], enlarge=2)
 
 
 def _error(images: Tensor, reconstruction: Tensor) -> Tensor:
-    """Absolute difference, three times as bright."""
+    """Return three times the absolute difference."""
     return 3 * (images - reconstruction).abs()

@@ -25,12 +25,12 @@ from genesis_rl.visualize import (
 )
 
 TEMPERATURES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
-_FADE = 6  # frames in which a component appears
-_HOLD = 12  # frames for which the finished scene stands
+_FADE = 6  # frames of a component's fade-in
+_HOLD = 12  # repetitions of the final frame
 
 
 def scene_grid(images: Tensor) -> Picture:
-    """Show scenes in rows of eight (paper, figures 6, 7 and 9).
+    """Draw scenes in rows of eight (paper, figures 6, 7 and 9).
 
     Args:
         images: the scenes, shape (B, 3, H, W), in [0, 1].
@@ -41,10 +41,10 @@ def scene_grid(images: Tensor) -> Picture:
 
 
 def component_steps(decoded: Decoded) -> Picture:
-    """Show how scenes are generated, one scene a row (paper, figures 3 and 8).
+    """Draw the generation steps of scenes, one scene per row (paper, figures 3 and 8).
 
-    First the final scene and its masks in the slots' colours, then the component of every step,
-    pi_k * mu_x_k, on a checkerboard where the mask leaves room.
+    The columns are the final scene, its masks in the slots' colours, and the masked component of
+    every step, pi_k * mu_x_k, over a checkerboard.
 
     Args:
         decoded: the scenes, mu_x (B, K, 3, H, W) and log_pi (B, K, 1, H, W).
@@ -64,13 +64,13 @@ def temperature_sweep(
     generator: torch.Generator,
     temperatures: Sequence[float] = TEMPERATURES,
 ) -> Picture:
-    """Show the same draws from the prior at several temperatures, one a row.
+    """Draw samples of the prior with the same noise at several temperatures, one per row.
 
     Args:
         model: the model, in eval mode.
-        count: number of scenes, one a column.
-        generator: of the noise, on the model's device; every row starts from its state.
-        temperatures: factors on every sigma of the prior; 0 is the prior's mean chain.
+        count: number of scenes, one per column.
+        generator: random number generator on the model's device; every row starts from its state.
+        temperatures: factors of every sigma of the prior; 0 is the prior's mean.
     """
     state = generator.get_state()
     rows = []
@@ -86,14 +86,14 @@ def temperature_sweep(
     )
 
 
-def building(decoded: Decoded) -> list[Picture]:
-    """Film how scenes are put together component by component (paper, figures 3 and 8).
+def generation(decoded: Decoded) -> list[Picture]:
+    """Animate the generation of scenes component by component (paper, figures 3 and 8).
 
     Args:
         decoded: the scenes, mu_x (B, K, 3, H, W) and log_pi (B, K, 1, H, W).
 
     Returns:
-        The frames: in each step pi_k * mu_x_k joins what is there.
+        The frames: each step fades in pi_k * mu_x_k.
     """
     pi, shares = shares_of(decoded)
     slots = pi.shape[1]
@@ -107,7 +107,7 @@ def building(decoded: Decoded) -> list[Picture]:
 
 
 def _frame(shares: Tensor, pi: Tensor, amount: Tensor, heading: str) -> Picture:
-    """One frame: how much of each slot, (K,), is there already."""
+    """Draw a frame with the opacity of each slot, (K,)."""
     weights = amount.to(pi).view(1, -1, 1, 1, 1)
     scenes = over_checkerboard((weights * shares).sum(1), (weights * pi).sum(1))
     cells = [sheet(scene[None, None]) for scene in scenes]

@@ -1,4 +1,4 @@
-"""Figures of single slots: swept through the prior, taken out, swapped, drawn anew."""
+"""Figures of single slots: traversals, removed, swapped and resampled slots."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -20,8 +20,8 @@ from genesis_rl.visualize import (
 )
 
 _RANGE_SCENES = 128
-_ROWS = 8  # latents shown in a traversal, over all slots; at least one of each
-_SWEEP = torch.linspace(-2, 2, 9)  # standard deviations of the prior
+_ROWS = 8  # latents in a traversal, over all slots; at least one per slot
+_SWEEP = torch.linspace(-2, 2, 9)  # in standard deviations of the prior
 
 
 class PriorRange(NamedTuple):
@@ -35,12 +35,12 @@ class PriorRange(NamedTuple):
 def prior_range(
     model: SceneModel, *, generator: torch.Generator, num_scenes: int = _RANGE_SCENES
 ) -> PriorRange:
-    """Estimate where the prior puts every latent, from scenes drawn from it.
+    """Estimate the prior's mean and standard deviation of every latent from samples.
 
     Args:
         model: the model, in eval mode.
-        generator: of the noise, on the model's device.
-        num_scenes: number of scenes, at least 2.
+        generator: random number generator on the model's device.
+        num_scenes: number of samples, at least 2.
     """
     features = model.sample(num_scenes, generator=generator).features
     return PriorRange(features.mean(0), features.std(0))
@@ -50,18 +50,18 @@ def prior_range(
 def strongest_latents(
     model: SceneModel, scene: Slots, low: Tensor, high: Tensor, count: int
 ) -> Tensor:
-    """Find the latents of each slot that change the image most.
+    """Find the latents of each slot with the largest effect on the image.
 
     Args:
         model: the model, in eval mode.
         scene: one scene, of K slots.
         low: values at one end of the latents' range, shape (K, D_m + D_c).
         high: values at the other end.
-        count: how many of each slot; no more than there are.
+        count: number of latents per slot, at most all.
 
     Returns:
-        Dimensions of ``Slots.features``, shape (K, count), strongest first: by the mean absolute
-        difference of the images at the two ends.
+        Dimensions of ``Slots.features``, shape (K, count), by decreasing mean absolute difference
+        of the images at both ends.
     """
     slots, width = low.shape
     effect = low.new_zeros(slots, width)
@@ -78,15 +78,15 @@ def strongest_latents(
 
 @torch.inference_mode()
 def traversal(model: SceneModel, scene: Slots, prior: PriorRange) -> Picture:
-    """Sweep single latents over the prior's range, the ones that matter most to each slot.
+    """Draw traversals of the latents with the largest effect in each slot.
 
-    A row for each latent: the slot as it is in the scene, then the scene with the latent at the
-    prior's mean minus two to plus two of its standard deviations.
+    One row per latent: the slot in the scene, then the scene with the latent from two standard
+    deviations below the prior's mean to two above.
 
     Args:
         model: the model, in eval mode.
         scene: one scene, of K slots.
-        prior: what to sweep over; see `prior_range`.
+        prior: range of the latents; see `prior_range`.
     """
     low, high = (prior.mean + end * prior.std for end in (_SWEEP[0], _SWEEP[-1]))
     per_slot = -(-_ROWS // len(low))
@@ -114,23 +114,23 @@ def traversal(model: SceneModel, scene: Slots, prior: PriorRange) -> Picture:
 
 @torch.inference_mode()
 def slot_edits(model: SceneModel, images: Tensor, prior_scenes: Slots) -> Picture:
-    """Show images with one slot removed, taken from another image, or drawn from the prior.
+    """Draw images with one slot removed, replaced from another image, or sampled from the prior.
 
-    A block for each image, a column for each slot k: the slot; the image without it, its pixels
-    given to the others; the image with slot k of the next image; the image with slot k of a scene
-    from the prior. Left of each row stands where it comes from.
+    One block per image, one column per slot k: the slot; the image without it, its pixels assigned
+    to the others; the image with slot k of the next image; the image with slot k of a scene from
+    the prior. The left column has the source of each row.
 
     Args:
         model: the model, in eval mode.
-        images: at least 2, shape (B, 3, H, W), in [0, 1]; the last takes from the first.
-        prior_scenes: as many scenes.
+        images: at least 2, shape (B, 3, H, W), in [0, 1]; the first follows the last.
+        prior_scenes: B scenes.
 
     Raises:
         ValueError: if there are fewer than 2 images.
     """
     count = len(images)
     if count < 2:
-        raise ValueError(f"images are {count}; wanted at least 2, to swap their slots.")
+        raise ValueError(f"images must be at least 2 to swap slots, got {count}.")
     slots = model.infer(images)
     after = [*range(1, count), 0]
     decoded = model.decode(slots)
@@ -153,7 +153,7 @@ def slot_edits(model: SceneModel, images: Tensor, prior_scenes: Slots) -> Pictur
 
 
 def _whole(decoded: Decoded) -> npt.NDArray[np.uint8]:
-    """The images, (B, H, W, 3); a checkerboard where the only slot is gone."""
+    """Draw images, (B, H, W, 3), with a checkerboard where the only slot is removed."""
     pi, shares = shares_of(decoded)
     return over_checkerboard(shares.sum(1), pi.sum(1))
 

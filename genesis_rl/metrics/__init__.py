@@ -1,4 +1,4 @@
-"""Scores of models: segmentation against the truth, bounds on the likelihood, samples."""
+"""Metrics: segmentation, object binding, likelihood bounds and sample quality."""
 
 from genesis_rl.metrics.binding import active_latents, active_slots, binding_scores, scene_scores
 from genesis_rl.metrics.bounds import Bounds, bits_per_dim, bounds, log_weights

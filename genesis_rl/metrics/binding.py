@@ -1,8 +1,8 @@
-"""Which object went to which slot: what segmentation scores sum over, one failure at a time.
+"""Scores of object binding: the assignment of objects to slots, by kind of failure.
 
 Label maps, images without foreground and averages are as in `genesis_rl.metrics.segmentation`.
-The *slot of an object* is the one that takes most of its pixels, the *background slot* that which
-takes most of the true background; the first slot wins a tie.
+The *slot of an object* is the slot with most of its pixels, the *background slot* the slot with
+most of the true background; the first slot wins a tie.
 """
 
 import math
@@ -24,13 +24,13 @@ from genesis_rl.slots import ElboTerms
 def binding_scores(
     true: Array, pred: Array, images: Array, *, tolerance: float = 0.05
 ) -> dict[str, Tensor]:
-    """Say for every image of a batch how its objects went to slots.
+    """Compute the binding scores of every image of a batch.
 
     Two objects have the same colour if no channel's medians over their true pixels differ by more
-    than the tolerance. The median is a flat object's own colour even if its border is blended.
+    than the tolerance. The median equals a flat object's colour even if its border is blended.
 
     Args:
-        true: true labels, integers, 0 = background, < 0 counts nowhere, shape (B, H, W).
+        true: true labels, integers, 0 = background, < 0 = ignored, shape (B, H, W).
         pred: predicted labels, integers >= 0, shape (B, H, W).
         images: uint8 in [0, 255] or float in [0, 1], shape (B, 3, H, W).
         tolerance: largest difference of equal colours, in [0, 1].
@@ -38,23 +38,23 @@ def binding_scores(
     Returns:
         Each of shape (B,), float64:
 
-        - ``objects_lost``: share of the objects whose slot is the background's; NaN where there is
-          no object or no background;
+        - ``objects_lost``: share of the objects assigned to the background's slot; NaN without
+          objects or background;
         - ``same_colour_shared``: share of the pairs of objects of the same colour that share a
           slot; NaN without such a pair;
-        - ``other_colour_shared``: the same of pairs of different colours. Only where it is much
-          lower is it the colour that binds.
+        - ``other_colour_shared``: the same of pairs of different colours. If it is much lower, the
+          slots bind by colour.
 
     Raises:
         TypeError: if the labels are not integers, in tensors or NumPy arrays.
-        ValueError: if shapes do not fit, or pred is negative somewhere.
+        ValueError: if a shape is wrong, or pred has negative values.
     """
     true, pred = check_labels(true, pred)
     images = as_tensor(images, "images", device=true.device)
     if images.shape != (len(true), 3, *true.shape[1:]):
         raise ValueError(
-            f"images has shape {tuple(images.shape)}; wanted {(len(true), 3, *true.shape[1:])}, "
-            "that of the labels"
+            f"images must have shape {(len(true), 3, *true.shape[1:])}, as the labels, got "
+            f"{tuple(images.shape)}."
         )
     parts = [
         _binding(*part, tolerance)
@@ -64,18 +64,18 @@ def binding_scores(
 
 
 def active_slots(pred: Array, *, min_share: float = 0.01) -> Tensor:
-    """Count the slots that take at least a share of the image's pixels.
+    """Count the slots with at least a share of the image's pixels.
 
     Args:
         pred: predicted labels as of `segment`, integers >= 0, shape (B, H, W).
-        min_share: least share of the pixels, in (0, 1]. Below 1 % lie the specks along outlines.
+        min_share: smallest share of the pixels, in (0, 1]. Artefacts at outlines are below 1 %.
 
     Returns:
         Shape (B,), float64, 0 to K.
 
     Raises:
         TypeError: if the labels are not integers, in tensors or NumPy arrays.
-        ValueError: if the shape is not (B, H, W), or pred is negative somewhere.
+        ValueError: if the shape is not (B, H, W), or pred has negative values.
     """
     _, pred = check_labels(pred, pred)
     areas = [overlaps(torch.zeros_like(part), part)[:, 0] for part in pred.split(CHUNK)]
@@ -84,15 +84,15 @@ def active_slots(pred: Array, *, min_share: float = 0.01) -> Tensor:
 
 
 def active_latents(terms: ElboTerms, *, min_kl: float = 1.0) -> Tensor:
-    """Count the slots whose latents tell something: whose KL is at least a number of nats.
+    """Count the slots with informative latents, i.e. a KL of at least ``min_kl`` nats.
 
-    Slots may be active in their latents alone (they repeat what another one shows) or in their
-    masks alone (their posterior has collapsed to the prior).
+    A slot may be active in its latents only (a duplicate of another slot) or in its mask only (its
+    posterior has collapsed to the prior).
 
     Args:
         terms: terms of the bound; both KLs of a slot are added.
-        min_kl: least KL in nats. One sample's estimate varies by about the square root of the
-            number of latents, so that terms averaged over samples are counted more exactly.
+        min_kl: smallest KL in nats. The standard deviation of a one-sample estimate is about the
+            square root of the number of latents; averages over samples are more accurate.
 
     Returns:
         Shape (B,), float64, 0 to K.
@@ -101,7 +101,7 @@ def active_latents(terms: ElboTerms, *, min_kl: float = 1.0) -> Tensor:
 
 
 def scene_scores(true: Array, pred: Array, images: Array) -> dict[str, Tensor]:
-    """Score every image of a batch by all that compares label maps.
+    """Compute all segmentation and binding scores of every image of a batch.
 
     Args:
         true: true labels, integers, shape (B, H, W).
@@ -113,7 +113,7 @@ def scene_scores(true: Array, pred: Array, images: Array) -> dict[str, Tensor]:
 
     Raises:
         TypeError: if the labels are not integers, in tensors or NumPy arrays.
-        ValueError: if shapes do not fit, or pred is negative somewhere.
+        ValueError: if a shape is wrong, or pred has negative values.
     """
     return image_scores(true, pred) | binding_scores(true, pred, images)
 
@@ -126,24 +126,24 @@ def _binding(true: Tensor, pred: Tensor, images: Tensor, tolerance: float) -> di
     lost_share = (lost.sum(dim=1) / exists.sum(dim=1)).double()  # 0 / 0 = NaN, as documented
 
     colours = _median_colours(true, images)[:, 1:]
-    apart = (colours.unsqueeze(1) - colours.unsqueeze(2)).abs().amax(dim=3)
-    alike = apart <= round(tolerance * 255)
+    distance = (colours.unsqueeze(1) - colours.unsqueeze(2)).abs().amax(dim=3)
+    same_colour = distance <= round(tolerance * 255)
     pairs = (exists.unsqueeze(1) & exists.unsqueeze(2)).triu(diagonal=1)
     shared = slots[:, 1:].unsqueeze(1) == slots[:, 1:].unsqueeze(2)
     return {
         "objects_lost": lost_share.where(areas[:, 0] > 0, math.nan),
-        "same_colour_shared": _share(shared, pairs & alike),
-        "other_colour_shared": _share(shared, pairs & ~alike),
+        "same_colour_shared": _share(shared, pairs & same_colour),
+        "other_colour_shared": _share(shared, pairs & ~same_colour),
     }
 
 
 def _share(shared: Tensor, pairs: Tensor) -> Tensor:
-    """Share of the pairs, both (B, objects, objects), that are shared; NaN without pairs."""
+    """Return the share of pairs that are shared, both (B, objects, objects); NaN without pairs."""
     return (shared & pairs).sum(dim=(1, 2)).double() / pairs.sum(dim=(1, 2))
 
 
 def _median_colours(true: Tensor, images: Tensor) -> Tensor:
-    """Lower median of each true segment's pixels, (B, segments, 3) in 0..255, from histograms."""
+    """Compute the lower median of each true segment, (B, segments, 3) in 0..255, by histograms."""
     if images.is_floating_point():
         images = (images.clamp(0, 1) * 255).round()
     labels = compact(true.long().clamp(min=0)).int()  # half of 64 bits is three times as fast

@@ -1,4 +1,4 @@
-"""The network behind `genesis_rl.metrics.features`, and its training."""
+"""The network of `genesis_rl.metrics.features` and its training."""
 
 import math
 from dataclasses import dataclass
@@ -24,48 +24,48 @@ from genesis_rl.metrics.targets import (
 
 WIDTH = 64
 _BATCH, _LEARNING_RATE, _WEIGHT_DECAY = 64, 3e-3, 1e-2
-_NOISE = 0.05  # standard deviation, at most, that is added to training images
-_HELD_OUT, _MAX_HELD_OUT = 0.1, 2000  # share of the pack, and images
-_LEAST_VARIANCE = 1e-3  # of what is regressed; below, it counts as constant
+_NOISE = 0.05  # largest standard deviation of the noise on training images
+_HELD_OUT, _MAX_HELD_OUT = 0.1, 2000  # share of the pack, and number of images
+_MIN_VARIANCE = 1e-3  # variance of a regression target below which it counts as constant
 
 
 @dataclass(frozen=True)
 class FactorConfig:
-    """What shapes a network, and what it was trained on."""
+    """Settings of a network and its training data."""
 
     image_size: tuple[int, int]
     """(H, W) of the images in pixels"""
     shapes: tuple[str, ...]
-    """shapes of the objects, one if they are not known"""
+    """shapes of the objects; one if unknown"""
     most_objects: int
-    """the largest number of objects in an image"""
+    """largest number of objects in an image"""
     data: str
-    """digest of the pack that it was trained on"""
+    """digest of the training pack"""
     steps: int = 1500
     """training steps of 64 images"""
     seed: int = 0
-    """of the initial weights, the batches and the noise"""
+    """seed of the initial weights, the batches and the noise"""
 
     def __post_init__(self) -> None:
-        """Check every value."""
+        """Validate every value."""
         if len(self.image_size) != 2 or min(self.image_size) < 4 * GRID:
             raise ValueError(
-                f"image_size is {self.image_size}; wanted (H, W) of at least {4 * GRID} px."
+                f"image_size must be (H, W) of at least {4 * GRID} px, got {self.image_size}."
             )
         if self.most_objects < 1:
-            raise ValueError("the masks show no object in any image; wanted some.")
+            raise ValueError("masks must contain objects, got background only.")
         if self.steps < 1:
-            raise ValueError(f"steps is {self.steps}; wanted >= 1.")
+            raise ValueError(f"steps must be at least 1, got {self.steps}.")
         if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}; wanted >= 0.")
+            raise ValueError(f"seed must be at least 0, got {self.seed}.")
 
 
-class Answers(NamedTuple):
-    """What the network says.
+class FactorPredictions(NamedTuple):
+    """Predictions of the network.
 
     Attributes:
-        objects: (B, most + 1) logits.
-        area, colour, background: as in `CellTargets`, less the mean and in standard deviations.
+        objects: (B, most_objects + 1) logits of the number of objects.
+        area, colour, background: as in `CellTargets`, standardised.
     """
 
     objects: Tensor
@@ -75,7 +75,7 @@ class Answers(NamedTuple):
 
 
 class FactorNetwork(nn.Module):
-    """Convolutions down to `GRID` x `GRID` cells, 64 features, linear answers."""
+    """Convolutions down to `GRID` x `GRID` cells, 64 features, linear heads."""
 
     def __init__(self, config: FactorConfig) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class FactorNetwork(nn.Module):
             layers += [nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after)]
             layers.append(nn.ReLU(inplace=True))
         self.convs = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(GRID))
-        # The norm without scale and shift gives every feature the same weight in a distance.
+        # Normalisation without scale and shift gives all features equal weight in a distance.
         self.features = nn.Sequential(
             nn.Flatten(),
             nn.Linear(channels[-1] * GRID**2, WIDTH, bias=False),
@@ -99,30 +99,31 @@ class FactorNetwork(nn.Module):
         self.answers = nn.Linear(WIDTH, sum(self._split))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map images (B, 3, H, W) to features (B, 64)."""
+        """Compute features (B, 64) of images (B, 3, H, W)."""
         features: Tensor = self.features(self.convs(x))
         return features
 
-    def answer(self, features: Tensor) -> Answers:
-        """Say what the features (B, 64) show."""
+    def predict(self, features: Tensor) -> FactorPredictions:
+        """Predict factors from features (B, 64)."""
         objects, area, colour, background = self.answers(features).split(self._split, dim=1)
-        cells = (GRID**2, -1)
-        return Answers(objects, area.unflatten(1, cells), colour.unflatten(1, cells), background)
+        area, colour = (part.unflatten(1, (GRID**2, -1)) for part in (area, colour))
+        return FactorPredictions(objects, area, colour, background)
 
 
-class Scenes:
-    """A pack's images with what is asked about them, on a device.
+class FactorDataset:
+    """A pack's images and targets, on a device.
 
     Attributes:
         shapes: names of the objects' shapes.
-        most_objects: the largest number of objects in an image.
-        num_images: in all.
-        num_training: images to train on; the ones after them are held out.
-        means, variances: of what is regressed, over at most 2,000 training images, by name.
+        most_objects: largest number of objects in an image.
+        num_images: number of images.
+        num_training: number of training images; the following ones are held out.
+        means, variances: statistics of the regression targets over at most 2,000 training images,
+            by name.
     """
 
     def __init__(self, pack: Pack, device: torch.device) -> None:
-        """Take a pack and find out what is known about it.
+        """Read the factors of a pack.
 
         Raises:
             ValueError: if it has no masks, or broken factors.
@@ -135,14 +136,15 @@ class Scenes:
         self.num_images = len(pack)
         self.num_training = len(pack) - max(1, min(_MAX_HELD_OUT, int(_HELD_OUT * len(pack))))
         _, cells, _ = self(np.arange(min(_MAX_HELD_OUT, self.num_training)))
-        self.means = {name: float(_mean(v, weight)) for name, v, weight in _asked(cells)}
+        targets = _regression_targets(cells)
+        self.means = {name: float(_mean(v, weight)) for name, v, weight in targets}
         self.variances = {
             name: float(_mean((v - self.means[name]).square(), weight))
-            for name, v, weight in _asked(cells)
+            for name, v, weight in targets
         }
 
     def __call__(self, rows: npt.NDArray[np.int64]) -> tuple[Tensor, CellTargets, Tensor]:
-        """Images (B, 3, H, W) in [0, 1], what is in their cells, and how many objects (B,)."""
+        """Return images (B, 3, H, W) in [0, 1], their targets and numbers of objects (B,)."""
         pixels, masks, shapes, counts = (
             torch.from_numpy(array[rows]).to(self.device)
             for array in (self._images, self._masks, self._shapes, self._counts)
@@ -151,8 +153,8 @@ class Scenes:
         return images, cell_targets(images, masks, shapes, len(self.shapes)), counts
 
 
-def _asked(cells: CellTargets) -> list[tuple[str, Tensor, Tensor]]:
-    """What is regressed: names, values and their weights."""
+def _regression_targets(cells: CellTargets) -> list[tuple[str, Tensor, Tensor]]:
+    """Return names, values and weights of the regression targets."""
     return [
         ("area", cells.area, torch.ones_like(cells.area)),
         ("colour", cells.colour, cells.area.sum(-1, keepdim=True)),
@@ -165,71 +167,73 @@ def _mean(values: Tensor, weight: Tensor) -> Tensor:
     return (values * weight).sum() / weight.sum().clamp_min(1e-6)
 
 
-def _unexplained(answers: Answers, cells: CellTargets, scenes: Scenes) -> dict[str, Tensor]:
-    """Share of the variance that the answers leave, by name."""
-    said = {"area": answers.area, "colour": answers.colour, "background": answers.background}
-    left = {}
-    for name, values, weight in _asked(cells):
-        unit = max(scenes.variances[name], _LEAST_VARIANCE) ** 0.5
-        left[name] = _mean((said[name] - (values - scenes.means[name]) / unit).square(), weight)
-    return left
+def _unexplained_variance(
+    predictions: FactorPredictions, cells: CellTargets, scenes: FactorDataset
+) -> dict[str, Tensor]:
+    """Return the unexplained share of the variance, by name."""
+    unexplained = {}
+    for name, values, weight in _regression_targets(cells):
+        unit = max(scenes.variances[name], _MIN_VARIANCE) ** 0.5
+        error = getattr(predictions, name) - (values - scenes.means[name]) / unit
+        unexplained[name] = _mean(error.square(), weight)
+    return unexplained
 
 
-def fit(network: FactorNetwork, scenes: Scenes) -> None:
-    """Train a network; it is left in training mode.
+def fit(network: FactorNetwork, scenes: FactorDataset) -> None:
+    """Train a network; it stays in training mode.
 
-    The loss is the cross entropy of the number of objects plus the shares of variance left in what
-    is regressed: terms of the same order.
+    The loss is the cross entropy of the number of objects plus the unexplained shares of the
+    regression targets' variance, which have the same order of magnitude.
     """
     config, device = network.config, scenes.device
     optimiser = torch.optim.AdamW(
         network.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: _share_of_rate(step / config.steps)
+        optimiser, lambda step: _rate_factor(step / config.steps)
     )
     generator = torch.Generator(device).manual_seed(config.seed)
     batch_size = min(_BATCH, scenes.num_training)
     network.train()
     for step in tqdm(range(config.steps), desc="features network", unit="step", disable=None):
         rows = batch_indices(step, batch_size, scenes.num_training, config.seed).numpy()
-        images, cells, counts = scenes(np.sort(rows))  # in the order of the disk
+        images, cells, counts = scenes(np.sort(rows))  # in disk order
         level = torch.rand(batch_size, 1, 1, 1, generator=generator, device=device)
         noise = torch.randn(images.shape, generator=generator, device=device)
-        # A GPU's tensor cores take bf16; a CPU is faster without.
+        # bfloat16 is faster on GPUs and slower on CPUs.
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             features = network(images + _NOISE * level * noise)
-        answers = network.answer(features.float())
-        left = _unexplained(answers, cells, scenes)
-        loss = F.cross_entropy(answers.objects, counts) + sum(left.values())
+        predictions = network.predict(features.float())
+        unexplained = _unexplained_variance(predictions, cells, scenes)
+        loss = F.cross_entropy(predictions.objects, counts) + sum(unexplained.values())
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         schedule.step()
 
 
-def _share_of_rate(progress: float) -> float:
-    """Learning rate after a share of the steps: up within a tenth, down along a cosine."""
+def _rate_factor(progress: float) -> float:
+    """Return the learning rate's factor: linear warm-up over a tenth, then cosine decay."""
     return min(1.0, 10 * progress + 0.01) * (1 + math.cos(math.pi * progress)) / 2
 
 
 @torch.inference_mode()
-def examine(network: FactorNetwork, scenes: Scenes) -> dict[str, float]:
-    """Score a network in eval mode on the held-out images; see `FactorFeatures.held_out`."""
-    said, true, numbers = [], [], []
+def evaluate(network: FactorNetwork, scenes: FactorDataset) -> dict[str, float]:
+    """Evaluate a network in eval mode on the held-out images; see `FactorFeatures.held_out`."""
+    predicted, true, numbers = [], [], []
     for first in range(scenes.num_training, scenes.num_images, _BATCH):
         images, cells, counts = scenes(np.arange(first, min(first + _BATCH, scenes.num_images)))
-        said.append(network.answer(network(images)))
+        predicted.append(network.predict(network(images)))
         true.append(cells)
         numbers.append(counts)
-    answers = Answers(*(torch.cat(parts) for parts in zip(*said, strict=True)))
+    predictions = FactorPredictions(*(torch.cat(parts) for parts in zip(*predicted, strict=True)))
     cells = CellTargets(*(torch.cat(parts) for parts in zip(*true, strict=True)))
-    right = answers.objects.argmax(-1) == torch.cat(numbers)
-    scores = {"objects_accuracy": float(right.float().mean())}
+    correct = predictions.objects.argmax(-1) == torch.cat(numbers)
+    scores = {"objects_accuracy": float(correct.float().mean())}
     if len(scenes.shapes) > 1:
-        right = answers.area.argmax(-1) == cells.area.argmax(-1)
-        scores["shape_accuracy"] = float(_mean(right.float(), cells.area.sum(-1)))
-    for name, left in _unexplained(answers, cells, scenes).items():
-        if scenes.variances[name] >= _LEAST_VARIANCE:
-            scores[f"{name}_r2"] = 1 - float(left)
+        correct = predictions.area.argmax(-1) == cells.area.argmax(-1)
+        scores["shape_accuracy"] = float(_mean(correct.float(), cells.area.sum(-1)))
+    for name, unexplained in _unexplained_variance(predictions, cells, scenes).items():
+        if scenes.variances[name] >= _MIN_VARIANCE:
+            scores[f"{name}_r2"] = 1 - float(unexplained)
     return scores

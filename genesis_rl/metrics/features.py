@@ -1,9 +1,9 @@
-"""A network that knows a data set's scenes, to measure distances between images by.
+"""A features network trained on a dataset, for distances between images.
 
-Trained on the spot to say what an image shows - how many objects, of which shapes, where, in which
-colours, before which background - its last features before the answers stand for the content of a
-scene. Models are ranked by a Frechet distance on them (`genesis_rl.metrics.frechet`), all by the
-very same network: see `FactorFeatures.cached`.
+The network is trained to predict the number, shapes, positions and colours of objects and the
+background's colour; its penultimate layer represents the content of a scene. Models are ranked by a
+Frechet distance of these features (`genesis_rl.metrics.frechet`), all with the same network: see
+`FactorFeatures.cached`.
 """
 
 import dataclasses
@@ -26,9 +26,9 @@ from genesis_rl.files import new_folder, private_folder, read_folder, read_json,
 from genesis_rl.metrics.factor_network import (
     WIDTH,
     FactorConfig,
+    FactorDataset,
     FactorNetwork,
-    Scenes,
-    examine,
+    evaluate,
     fit,
 )
 from genesis_rl.metrics.inputs import Array, as_tensor
@@ -37,26 +37,26 @@ from genesis_rl.weights import build
 
 _FORMAT, _KIND = 1, "factor_features"
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
-_LEAST_IMAGES = 100
-_DIGESTED = 64  # images that stand for all when a pack is told from another
+_MIN_IMAGES = 100
+_DIGESTED = 64  # images in a pack's digest
 
 
 class FactorFeatures:
-    """Images (B, 3, H, W), float in [0, 1], to 64 features of what they show.
+    """Network of images (B, 3, H, W), float in [0, 1], to 64 features of their content.
 
-    The features are what linear layers read the number of objects from, the area of objects of
-    each shape and their mean colour in the cells of a 4 x 4 grid, and the background's colour.
-    Over the training images each has a mean near 0 and a variance near 1, which gives distances a
-    scale: copies of one image are at about 64 or more. Training images get a little noise, which
-    makes the features blind to noise that nobody would see.
+    Linear layers predict from the features the number of objects, the area of objects of each
+    shape and their mean colour in the cells of a 4 x 4 grid, and the background's colour. Over the
+    training images each feature has a mean near 0 and a variance near 1, which gives distances a
+    scale: copies of one image have about 64 or more. Training images have a little noise, which
+    makes the features insensitive to invisible noise.
 
     Attributes:
         width: 64.
         config: see `FactorConfig`.
         held_out: scores on held-out images of the pack: ``objects_accuracy``, the share of images
-            with the right number of objects; ``shape_accuracy``, the share of the objects' area in
-            cells with the right shape, for packs whose shapes are known; ``area_r2``,
-            ``colour_r2``, ``background_r2``, the share of variance explained, where there is any.
+            with the correct number of objects; ``shape_accuracy``, the share of the objects' area
+            in cells with the correct shape, for packs with known shapes; ``area_r2``,
+            ``colour_r2``, ``background_r2``, the explained share of non-zero variance.
         fingerprint: SHA-256 over config and weights, hexadecimal.
     """
 
@@ -74,7 +74,7 @@ class FactorFeatures:
         """Compute features (B, 64), float32, on the network's device.
 
         Raises:
-            ValueError: for images of another size than the network's.
+            ValueError: for images of a different size from the network's.
         """
         images = as_tensor(images, "images")
         check_shape(images, (None, 3, *self.config.image_size), "images")
@@ -87,26 +87,26 @@ class FactorFeatures:
     def train(
         cls, pack: Pack, *, steps: int = 1500, seed: int = 0, device: str | torch.device = "auto"
     ) -> Self:
-        """Train a network; the last tenth, at most 2,000 images, is held out to be scored on.
+        """Train a network; the last tenth, at most 2,000 images, is held out for its scores.
 
-        By default it takes about a minute of one CPU core at 32 px, three at 64 px.
-        Equal arguments give equal weights on one machine's CPU with one number of threads.
+        The default training takes about one minute of one CPU core at 32 px, three at 64 px.
+        Deterministic on one machine's CPU with a fixed number of threads.
 
         Args:
             pack: the training split, with masks; at least 100 images.
             steps: training steps of 64 images.
-            seed: of the initial weights, the batches and the noise.
-            device: "auto" takes a GPU if there is one.
+            seed: seed of the initial weights, the batches and the noise.
+            device: "auto" selects a GPU if there is one.
 
         Raises:
             ValueError: if the pack has no masks or objects, or is too small.
         """
-        if len(pack) < _LEAST_IMAGES:
+        if len(pack) < _MIN_IMAGES:
             raise ValueError(
-                f"{pack.folder} has {len(pack)} images; wanted at least {_LEAST_IMAGES}."
+                f"pack must have at least {_MIN_IMAGES} images, got {len(pack)} in {pack.folder}."
             )
         chosen = pick_device(device)
-        scenes = Scenes(pack, chosen)
+        scenes = FactorDataset(pack, chosen)
         height, width = pack.images.shape[1:3]
         config = FactorConfig(
             image_size=(height, width),
@@ -123,7 +123,7 @@ class FactorFeatures:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         fit(network, scenes)
         network.eval()
-        return cls(network, examine(network, scenes))
+        return cls(network, evaluate(network, scenes))
 
     @classmethod
     def cached(
@@ -134,11 +134,11 @@ class FactorFeatures:
         seed: int = 0,
         device: str | torch.device = "auto",
     ) -> Self:
-        """Load the network that lies in the pack's folder, or `train` it and leave it there.
+        """Load the network cached in the pack's folder, or `train` and cache it.
 
-        It is kept by the pack's content, ``steps`` and ``seed``: leave these alone while models are
-        compared. Two processes may ask for the same one at once. Where the folder cannot be
-        written, the network is trained and not kept, with a warning.
+        The cache key is the pack's content, ``steps`` and ``seed``: keep these fixed to compare
+        models. Concurrent calls are safe. If the folder is not writable, the network is not cached
+        and a warning is issued.
         """
         name = f"features-{digest(pack)[:16]}-{steps}-{seed}"
         folder = pack.folder / name
@@ -151,14 +151,14 @@ class FactorFeatures:
             return cls.load(folder, device=device)
         except OSError as error:
             warnings.warn(
-                f"cannot keep the features network in {pack.folder}: {error}; save it yourself to"
-                " rank other models by the same one",
+                f"the features network cannot be cached in {pack.folder}: {error}; save it to"
+                " compare other models with the same network",
                 stacklevel=2,
             )
         return cls.train(pack, steps=steps, seed=seed, device=device)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write model.safetensors and config.json into a folder; what lies there is replaced."""
+        """Write model.safetensors and config.json into a folder, replacing its content."""
         state = {k: v.cpu().contiguous() for k, v in self._network.state_dict().items()}
         metadata = {
             "format": _FORMAT,
@@ -173,10 +173,10 @@ class FactorFeatures:
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], *, device: str | torch.device = "auto") -> Self:
-        """Load what `save` wrote.
+        """Load a saved network.
 
         Raises:
-            ValueError: if nothing of the kind lies there, or it is damaged.
+            ValueError: if the folder has no such network, or it is damaged.
         """
         network, held_out = read_folder(folder, cls._read)
         network.to(pick_device(device))
@@ -185,21 +185,23 @@ class FactorFeatures:
 
     @staticmethod
     def _read(folder: Path) -> tuple[FactorNetwork, dict[str, float]]:
-        """Read the network and its scores, to the CPU."""
+        """Read the network, on the CPU, and its scores."""
         metadata, config = _read_config(folder / _CONFIG)
         try:
             values: dict[str, Any] = {k: _tuples(v) for k, v in config.items()}
             factors = FactorConfig(**values)
             held_out = {str(name): float(value) for name, value in metadata["held_out"].items()}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(f"{folder / _CONFIG} does not fit this version: {error}") from error
+            raise ValueError(
+                f"{folder / _CONFIG} is not compatible with this version: {error}"
+            ) from error
         network = build(lambda: FactorNetwork(factors), folder)
         load_weights(network, folder)
         return network, held_out
 
 
 def digest(pack: Pack) -> str:
-    """SHA-256 over a pack's meta.json and some of its images and masks, hexadecimal."""
+    """Return the SHA-256 over a pack's meta.json and some images and masks, hexadecimal."""
     text = json.dumps(pack.meta, sort_keys=True)
     total = hashlib.sha256(text.encode())
     rows = np.unique(np.linspace(0, len(pack) - 1, _DIGESTED).astype(np.int64))
@@ -218,16 +220,16 @@ def _fingerprint(network: FactorNetwork) -> str:
 
 
 def _tuples(value: Any) -> Any:
-    """JSON has lists where the config has tuples."""
+    """Convert JSON lists to the config's tuples."""
     return tuple(value) if isinstance(value, list) else value
 
 
 def _read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The whole of config.json, and the network's part of it."""
+    """Return the content of config.json, and its network config."""
     metadata = read_json(path)
     if not isinstance(metadata, dict) or metadata.get("kind") != _KIND:
-        raise ValueError(f"{path} is not the config of a features network.")
+        raise ValueError(f"{path} must be the config of a features network.")
     config = metadata.get("config")
     if metadata.get("format") != _FORMAT or not isinstance(config, dict):
-        raise ValueError(f"{path} has format {metadata.get('format')!r}; wanted {_FORMAT}.")
+        raise ValueError(f"{path} must have format {_FORMAT}, got {metadata.get('format')!r}.")
     return metadata, config

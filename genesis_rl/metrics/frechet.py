@@ -1,10 +1,10 @@
 """Frechet distances between sets of images, on the features of a network.
 
-A set is summed up by the mean and covariance of its features, as if they were Gaussian (Heusel et
-al. 2017, arXiv:1706.08500). On the standard Inception network (`genesis_rl.metrics.inception`) the
-distance is the FID of the literature; on `genesis_rl.metrics.features` it ranks models where that
-network cannot be had. Numbers of different networks, or of different numbers of images, do not
-compare: the estimate is biased upwards by about 1 / num_images.
+A set is represented by the mean and covariance of its features, assumed Gaussian (Heusel et al.
+2017, arXiv:1706.08500). With the standard Inception network (`genesis_rl.metrics.inception`) the
+distance is the FID; `genesis_rl.metrics.features` ranks models where that network is unavailable.
+Distances with different networks or numbers of images are not comparable: the estimate is biased
+upwards by about 1 / num_images.
 """
 
 from collections.abc import Iterable, Iterator
@@ -24,7 +24,7 @@ _MAX_IMAGES = 10_000
 
 
 class FeatureNetwork(Protocol):
-    """Images (B, 3, H, W), float in [0, 1], to features (B, width), on any device."""
+    """Network of images (B, 3, H, W), float in [0, 1], to features (B, width), on any device."""
 
     @property
     def width(self) -> int:
@@ -32,21 +32,21 @@ class FeatureNetwork(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Identifies the network: distances compare only between equal ones."""
+        """Identifier of the network; distances are comparable only between equal ones."""
 
     def __call__(self, images: Tensor) -> Tensor:
         """Compute the features of images."""
 
 
 class FeatureStatistics:
-    """Number, mean and covariance of features, gathered batch by batch in float64 on the CPU.
+    """Running number, mean and covariance of features, in float64 on the CPU.
 
     Attributes:
         count: number of images so far.
     """
 
     def __init__(self) -> None:
-        """Start without images; the first batch sets the width."""
+        """Initialise without images; the first batch sets the width."""
         self.count = 0
         self._mean = torch.zeros(0, dtype=torch.float64)
         self._scatter = torch.zeros(0, 0, dtype=torch.float64)
@@ -54,24 +54,26 @@ class FeatureStatistics:
     def update(self, features: Array) -> None:
         """Add features, shape (B, D).
 
-        Two-pass within the batch, then Chan's merge of centred sums: nothing cancels when the mean
-        is far larger than the spread.
+        Two passes within the batch, then Chan's merge of centred sums: no cancellation if the mean
+        is much larger than the standard deviation.
 
         Raises:
-            ValueError: if they are not a finite matrix of the width of the ones before.
+            ValueError: if they are not a finite matrix of the same width as before.
         """
         features = as_tensor(features, "features")
         if features.ndim != 2 or features.shape[1] == 0:
-            raise ValueError(f"features have shape {tuple(features.shape)}; wanted (N, D).")
+            raise ValueError(f"features must have shape (N, D), got {tuple(features.shape)}.")
         batch = features.detach().to("cpu", torch.float64)
         broken = int((~batch.isfinite()).any(1).sum())
         if broken:
-            raise ValueError(f"the features of {broken} of {len(batch)} images are not finite.")
+            raise ValueError(
+                f"features must be finite, got NaN or infinity for {broken} of {len(batch)} images."
+            )
         if self.count == 0:
             self._mean = batch.new_zeros(batch.shape[1])
             self._scatter = batch.new_zeros(batch.shape[1], batch.shape[1])
         elif batch.shape[1] != len(self._mean):
-            raise ValueError(f"features have width {batch.shape[1]}; wanted {len(self._mean)}.")
+            raise ValueError(f"features must have width {len(self._mean)}, got {batch.shape[1]}.")
         if not len(batch):
             return
         total = self.count + len(batch)
@@ -84,17 +86,17 @@ class FeatureStatistics:
 
     @property
     def width(self) -> int:
-        """D, the number of features; 0 before the first batch."""
+        """Number of features D; 0 before the first batch."""
         return len(self._mean)
 
     @property
     def mean(self) -> Tensor:
-        """The mean, shape (D,), float64."""
+        """Mean, shape (D,), float64."""
         return self._mean
 
     @property
     def covariance(self) -> Tensor:
-        """The unbiased covariance, shape (D, D), float64; needs two images."""
+        """Unbiased covariance, shape (D, D), float64; requires two images."""
         return self._scatter / (self.count - 1)
 
 
@@ -102,12 +104,12 @@ def frechet_distance(
     real: Tensor | npt.ArrayLike | FeatureStatistics,
     generated: Tensor | npt.ArrayLike | FeatureStatistics,
 ) -> float:
-    """Squared Frechet (2-Wasserstein) distance between Gaussians fitted to two sets of features.
+    """Compute the squared Frechet (2-Wasserstein) distance of Gaussians fitted to two feature sets.
 
     ``|m_1 - m_2|^2 + tr(S_1) + tr(S_2) - 2 tr((S_1 S_2)^(1/2))``, in float64. The last trace is the
-    sum of the singular values of ``S_1^(1/2) S_2^(1/2)``: two symmetric eigendecompositions and
-    singular values are accurate for singular covariances (a feature that is always 0) too, where
-    the square root or the eigenvalues of the product, which is not symmetric, are not.
+    sum of the singular values of ``S_1^(1/2) S_2^(1/2)``. Two symmetric eigendecompositions and
+    singular values are accurate for singular covariances (a constant feature) too, unlike the
+    square root or the eigenvalues of the asymmetric product.
 
     Args:
         real: features of real images, shape (N, D), or their statistics.
@@ -117,23 +119,23 @@ def frechet_distance(
         The distance, >= 0, in squared units of the features.
 
     Raises:
-        ValueError: for other shapes, different widths, features that are not finite, or N or M that
-            does not exceed D: the covariance would miss directions and the distance mean nothing.
+        ValueError: for wrong shapes, different widths, features that are not finite, or N or M not
+            above D, for which the covariance is rank-deficient.
     """
     a, b = _statistics(real), _statistics(generated)
     if a.width != b.width:
         raise ValueError(
-            f"real features have width {a.width}, generated ones {b.width}; wanted equal widths."
+            f"generated must have features of width {a.width}, as real, got {b.width}."
         )
     for name, one in (("real", a), ("generated", b)):
         if one.count <= one.width:
             raise ValueError(
-                f"got {one.count} {name} images for {one.width} features;"
-                f" wanted at least {one.width + 1}."
+                f"{name} must have at least {one.width + 1} images for {one.width} features, got"
+                f" {one.count}."
             )
     values_a, vectors_a = torch.linalg.eigh(a.covariance)
     values_b, vectors_b = torch.linalg.eigh(b.covariance)
-    # Rounding leaves eigenvalues that are 0 slightly negative.
+    # Rounding can make zero eigenvalues slightly negative.
     root_a, root_b = values_a.clamp_min(0).sqrt(), values_b.clamp_min(0).sqrt()
     # S^(1/2) = V root V^T; the outer rotations do not change singular values.
     product = root_a[:, None] * (vectors_a.T @ vectors_b) * root_b
@@ -152,8 +154,8 @@ def _statistics(features: Tensor | npt.ArrayLike | FeatureStatistics) -> Feature
     return statistics
 
 
-def gather(features: FeatureNetwork, images: Iterable[Tensor]) -> FeatureStatistics:
-    """Sum up the features of batches of images (B, 3, H, W), float in [0, 1].
+def feature_statistics(features: FeatureNetwork, images: Iterable[Tensor]) -> FeatureStatistics:
+    """Compute the feature statistics of batches of images (B, 3, H, W), float in [0, 1].
 
     Raises:
         ValueError: if features are not finite.
@@ -167,29 +169,31 @@ def gather(features: FeatureNetwork, images: Iterable[Tensor]) -> FeatureStatist
 def score_samples(
     features: FeatureNetwork, real: Iterable[Tensor], generated: Iterable[Tensor]
 ) -> float:
-    """Frechet distance between two streams of images.
+    """Compute the Frechet distance between two streams of images.
 
     Args:
         features: the network.
         real: batches of images (B, 3, H, W), float in [0, 1].
-        generated: batches of other images of the same kind; see `sampled_images`.
+        generated: batches of generated images, same shape and range; see `sampled_images`.
 
     Returns:
         The distance, see `frechet_distance`.
 
     Raises:
-        ValueError: if one has fewer images than features, or features are not finite.
+        ValueError: if one stream has too few images, or features are not finite.
     """
-    return frechet_distance(gather(features, real), gather(features, generated))
+    return frechet_distance(
+        feature_statistics(features, real), feature_statistics(features, generated)
+    )
 
 
 def sampled_images(
     model: SceneModel, num_images: int, *, seed: int = 0, temperature: float = 1.0
 ) -> Iterator[Tensor]:
-    """The images of `sampled_scenes`, in batches (B, 3, H, W) on the model's device.
+    """Yield the images of `sampled_scenes`, in batches (B, 3, H, W) on the model's device.
 
-    An image is the mixture's mean, ``sum_k pi_k mu_x_k``, clipped to [0, 1]: no pixel noise is
-    drawn, so what is scored is the picture of the scene and not the width of the likelihood.
+    An image is the mixture's mean, ``sum_k pi_k mu_x_k``, clipped to [0, 1], without pixel noise,
+    so that the score does not depend on the width of the likelihood.
     """
     for scenes in sampled_scenes(model, num_images, seed=seed, temperature=temperature):
         yield scenes.image.clamp(0, 1)
@@ -199,19 +203,19 @@ def sampled_images(
 def sampled_scenes(
     model: SceneModel, num_images: int, *, seed: int = 0, temperature: float = 1.0
 ) -> Iterator[Decoded]:
-    """Novel scenes of a model in eval mode.
+    """Sample scenes from a model's prior, in eval mode.
 
     Args:
-        model: a scene model; its training mode is put back afterwards.
-        num_images: how many.
-        seed: of the noise; the scenes are a function of it, the model and the device.
-        temperature: scales the prior's sigma.
+        model: a scene model; its training mode is restored.
+        num_images: number of scenes.
+        seed: seed of the noise; determines the scenes for a model and device.
+        temperature: factor of the prior's sigma.
 
     Yields:
         Batches on the model's device.
     """
     if not isinstance(model, nn.Module):
-        raise TypeError(f"model is a {type(model).__name__}; wanted a torch module.")
+        raise TypeError(f"model must be a torch module, got {type(model).__name__}.")
     generator = torch.Generator(next(model.parameters()).device).manual_seed(seed)
     training = model.training
     for first in range(0, num_images, _BATCH):
@@ -219,15 +223,15 @@ def sampled_scenes(
         model.eval()
         slots = model.sample(count, generator=generator, temperature=temperature)
         decoded = model.decode(slots)
-        model.train(training)  # before others have their turn
+        model.train(training)  # before the consumer runs
         yield decoded
 
 
 class SampleScorer:
-    """Scores the samples of several models against the same real images by the same network.
+    """Scores samples of several models against the same real images with the same network.
 
-    The first n images of a pack are the real ones; the next n give the reference points. Every set
-    has n images, so all distances carry the same bias and compare.
+    The first n images of a pack are the real ones; the next n are for reference distances. Every
+    set has n images, so all distances have the same bias and are comparable.
 
     Attributes:
         num_images: n.
@@ -238,41 +242,40 @@ class SampleScorer:
 
         Args:
             features: the network.
-            pack: a split that the model, and the network, did not train on; its order should mean
-                nothing.
+            pack: a held-out split for both model and network, in random order.
             num_images: n; half of the pack by default, at most 10,000.
 
         Raises:
-            ValueError: if the pack has fewer than 2n images, or n does not exceed the width of the
+            ValueError: if the pack has fewer than 2n images, or n is not above the width of the
                 features.
         """
         n = min(len(pack) // 2, _MAX_IMAGES) if num_images is None else num_images
         if n <= features.width:
             raise ValueError(
-                f"num_images is {n} (the pack has {len(pack)}); {features.width} features want at"
-                f" least {features.width + 1} images in each half."
+                f"num_images must be at least {features.width + 1} for {features.width} features,"
+                f" got {n} (the pack has {len(pack)}, of which each half is used)."
             )
         if 2 * n > len(pack):
             raise ValueError(
-                f"num_images is {n}; wanted at most {len(pack) // 2}, half of the pack's"
-                f" {len(pack)}: the other half gives the reference points."
+                f"num_images must be at most {len(pack) // 2}, half of the pack's {len(pack)}, got"
+                f" {n}."
             )
         self.num_images = n
         self._features, self._pack = features, pack
         self._references: dict[str, float] | None = None
-        self._real = gather(features, pack_images(pack, 0, n))
+        self._real = feature_statistics(features, pack_images(pack, 0, n))
 
     def distance(self, images: Iterable[Tensor]) -> float:
-        """Frechet distance of other images, in batches (B, 3, H, W), to the real ones."""
-        return frechet_distance(self._real, gather(self._features, images))
+        """Compute the Frechet distance of images, in batches (B, 3, H, W), to the real ones."""
+        return frechet_distance(self._real, feature_statistics(self._features, images))
 
     def references(self) -> dict[str, float]:
-        """Distances of what is no model, for comparison.
+        """Return reference distances.
 
         Returns:
-            ``real``: other real images, the floor of what a perfect model could reach.
-            ``shuffled_pixels``: those with the pixels of each image in an order of its own: the
-            right colours without any shape. ``mean_image``: n times the real images' mean.
+            ``real``: other real images, the lower bound of a perfect model. ``shuffled_pixels``:
+            these with the pixels of each image shuffled. ``mean_image``: n times the mean of the
+            real images.
         """
         if self._references is None:
             n, generator = self.num_images, torch.Generator().manual_seed(0)
@@ -308,14 +311,14 @@ class SampleScorer:
         return pack_images(self._pack, self.num_images, self.num_images)
 
     def _repeated(self, image: Tensor) -> float:
-        """Score n copies of an image, shape (3, H, W); the network sees it once."""
+        """Score n copies of an image, shape (3, H, W)."""
         statistics = FeatureStatistics()
         statistics.update(self._features(image[None]).expand(self.num_images, -1))
         return frechet_distance(self._real, statistics)
 
 
 def pack_images(pack: Pack, first: int, count: int) -> Iterator[Tensor]:
-    """Images ``first`` to ``first + count`` of a pack in batches.
+    """Yield images ``first`` to ``first + count`` of a pack in batches.
 
     Yields:
         (B, 3, H, W), float in [0, 1], on the CPU, channels_last in memory.
@@ -326,13 +329,13 @@ def pack_images(pack: Pack, first: int, count: int) -> Iterator[Tensor]:
 
 
 def _mean_image(pack: Pack, count: int) -> Tensor:
-    """Mean of the first images of a pack, shape (3, H, W)."""
+    """Return the mean of the first images of a pack, shape (3, H, W)."""
     total = sum(batch.sum(0, dtype=torch.float64) for batch in pack_images(pack, 0, count))
     return torch.as_tensor(total / count, dtype=torch.float32)
 
 
 def _shuffle(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Put the pixels of each image into an order of its own."""
+    """Shuffle the pixels of each image."""
     pixels = images.flatten(2)
     order = torch.rand(len(images), 1, pixels.shape[2], generator=generator).argsort(-1)
     return pixels.gather(2, order.expand_as(pixels)).view_as(images)

@@ -1,7 +1,7 @@
-"""The standard Inception network of the FID, through torchmetrics and torch-fidelity.
+"""The standard Inception network of the FID, from torchmetrics and torch-fidelity.
 
-Both are imported when the network is asked for: torch-fidelity is the extra ``fid``, whose
-torchvision must match the installed torch.
+Both are imported lazily: torch-fidelity belongs to the extra ``fid``, whose torchvision must match
+the installed torch.
 """
 
 import hashlib
@@ -19,11 +19,11 @@ from genesis_rl.slots import check_shape
 WIDTH = 2048
 FILE = "weights-inception-2015-12-05-6726825d.pth"
 SOURCE = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{FILE}"
-_INSTEAD = "or use genesis_rl.metrics.features.FactorFeatures, which needs neither"
+_INSTEAD = "or use genesis_rl.metrics.features.FactorFeatures, which has no such requirements"
 
 
 class InceptionFeatures:
-    """Images (B, 3, H, W), float in [0, 1], to the 2048 features that the FID is defined on.
+    """The network of the FID: images (B, 3, H, W), float in [0, 1], to 2048 features.
 
     The network is that of torchmetrics' `FrechetInceptionDistance`, with the weights and the
     resizing (to 299 x 299 px, not antialiased) of the original implementation.
@@ -41,13 +41,13 @@ class InceptionFeatures:
         """Load the network.
 
         Args:
-            weights: path of weights-inception-2015-12-05-6726825d.pth; if None it is downloaded,
-                once, to PyTorch's cache.
-            device: "auto" takes a GPU if there is one.
+            weights: path of weights-inception-2015-12-05-6726825d.pth; None: downloaded to
+                PyTorch's cache.
+            device: "auto" selects a GPU if there is one.
 
         Raises:
-            ValueError: if torch-fidelity is missing or does not work, the weights are neither given
-                nor to be had, or the file holds something else.
+            ValueError: if torch-fidelity cannot be imported, the weights cannot be downloaded, or
+                the file contains something else.
         """
         self._device = pick_device(device)
         _check_installed()
@@ -69,8 +69,8 @@ class InceptionFeatures:
         images = as_tensor(images, "images")
         check_shape(images, (None, 3, None, None), "images")
         if not images.isfinite().all():
-            raise ValueError("images are not finite.")  # as uint8 they would pass for black
-        # Rounded, not cut off: k / 255 * 255 may come out below k.
+            raise ValueError("images must be finite.")  # NaN would become black as uint8
+        # Rounded, not truncated: k / 255 * 255 may be below k.
         pixels = images.to(self._device).mul(255).round().clamp(0, 255).to(torch.uint8)
         features: Tensor = self._network(pixels)
         return features
@@ -80,12 +80,12 @@ def _check_installed() -> None:
     try:
         importlib.import_module("torch_fidelity")
         importlib.import_module("torch_fidelity.feature_extractor_inceptionv3")
-    except Exception as error:  # a torchvision of another torch raises several kinds
+    except Exception as error:  # an incompatible torchvision raises various exceptions
         missing = isinstance(error, ModuleNotFoundError) and error.name == "torch_fidelity"
         problem = "is not installed" if missing else f"cannot be imported ({_line(error)})"
         raise ValueError(
-            f"the FID needs torch-fidelity, which {problem}: pip install 'genesis_rl[fid]' with the"
-            f" torchvision that belongs to torch {torch.__version__}, {_INSTEAD}."
+            f"the FID requires torch-fidelity, which {problem}: pip install 'genesis_rl[fid]' with"
+            f" the torchvision for torch {torch.__version__}, {_INSTEAD}."
         ) from error
 
 
@@ -95,11 +95,11 @@ def _download() -> Path:
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # The hash's start is the last part of the name.
+        # The last part of the name is the start of the hash.
         torch.hub.download_url_to_file(SOURCE, str(path), path.stem.rpartition("-")[2])
     except (OSError, RuntimeError) as error:
         raise ValueError(
-            f"the Inception weights cannot be downloaded ({_line(error)}): give the path of a copy"
+            f"the Inception weights cannot be downloaded ({_line(error)}): pass the path of a copy"
             f" of {SOURCE}, {_INSTEAD}."
         ) from error
     return path
@@ -107,7 +107,7 @@ def _download() -> Path:
 
 def _build(path: Path) -> nn.Module:
     try:
-        # torch-fidelity unpickles without limits: nothing reaches it that is not plain tensors.
+        # torch-fidelity unpickles without restrictions: load as plain tensors first.
         torch.load(path, map_location="cpu", weights_only=True)
         from torchmetrics.image.fid import FrechetInceptionDistance
 
@@ -116,14 +116,12 @@ def _build(path: Path) -> nn.Module:
         )
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {_line(error)}.") from error
-    except Exception as error:  # unpickling what is no pickle raises anything
-        raise ValueError(
-            f"{path} does not hold the Inception weights; wanted a copy of {SOURCE}."
-        ) from error
+    except Exception as error:  # unpickling an invalid file raises any exception
+        raise ValueError(f"weights must be a copy of {SOURCE}, got {path}.") from error
     network: nn.Module = metric.inception
     return network
 
 
 def _line(error: BaseException) -> str:
-    """The first line of what an error says."""
+    """Return the first line of an error's message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

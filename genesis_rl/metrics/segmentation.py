@@ -1,13 +1,12 @@
-"""Scores of a segmentation against the truth, and the scores that need no model.
+"""Segmentation scores against true masks, and segmentations without a model as baselines.
 
-Label maps are tensors or NumPy arrays (B, H, W) of any integer type. In the truth 0 is the
-background, 1, 2, ... are objects and negative labels mark pixels that count nowhere. All scores are
-per image, in float64, computed on the tensors' device from one table of overlaps; nothing loops
-over images.
+Label maps are tensors or NumPy arrays (B, H, W) of any integer type. In true labels 0 is the
+background, 1, 2, ... are objects and negative labels mark ignored pixels. All scores are per image,
+in float64, computed on the tensors' device from one table of overlaps, without loops over images.
 
-Images without foreground have no foreground score: they get NaN, are left out of averages, and
-are counted. (The released GENESIS code gives them 1 in the adjusted Rand index and 0 in the
-covering, so that empty images raise the one and lower the other.)
+Foreground scores of images without foreground are NaN and excluded from averages, which come with
+their number of images. (The released GENESIS code uses 1 for the adjusted Rand index and 0 for the
+covering of such images.)
 """
 
 import math
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from genesis_rl.metrics.inputs import Array, as_label_tensor, as_tensor, device_of
 
-#: Images taken at a time: bounds the memory, and on a CPU works in its cache (6 times faster).
+#: Images per chunk: bounds the memory, and fits into a CPU's cache (6 times faster).
 CHUNK = 64
 
 
@@ -27,7 +26,7 @@ class SegCover(NamedTuple):
     """Segmentation covering of the true segments by the predicted ones (paper, appendix C).
 
     Attributes:
-        mean: mSC, every true segment counting the same, shape (B,), in [0, 1] or NaN.
+        mean: mSC, true segments weighted equally, shape (B,), in [0, 1] or NaN.
         scaled: SC, true segments weighted by their pixels, shape (B,), in [0, 1] or NaN.
     """
 
@@ -36,10 +35,10 @@ class SegCover(NamedTuple):
 
 
 def segment(log_pi: Array) -> Tensor:
-    """Give each pixel to the slot with the largest mask.
+    """Assign each pixel to the slot with the largest mask.
 
     Args:
-        log_pi: log masks or masks, shape (B, K, 1, H, W); any monotone scale will do.
+        log_pi: log masks, masks or a monotone function of them, shape (B, K, 1, H, W).
 
     Returns:
         Labels 0..K-1, int64, shape (B, H, W); the first slot wins a tie.
@@ -51,67 +50,67 @@ def segment(log_pi: Array) -> Tensor:
     if log_pi.ndim != 5 or log_pi.shape[2] != 1:
         raise ValueError(f"log_pi must have shape (B, K, 1, H, W), got {tuple(log_pi.shape)}")
     if bool(log_pi.isnan().any()):
-        raise ValueError(
-            "log_pi must hold numbers, got NaN: masks that are not finite come from broken weights."
-        )
+        raise ValueError("log_pi must be finite, got NaN. Check the model's weights.")
     return log_pi.argmax(dim=1).squeeze(1)
 
 
 def ari(true: Array, pred: Array, *, foreground_only: bool = False) -> Tensor:
-    """Adjusted Rand index (Hubert and Arabie, 1985), shape (B,), float64, at most 1.
+    """Compute the adjusted Rand index (Hubert and Arabie, 1985).
 
     Args:
         true: true labels, integers, shape (B, H, W).
         pred: predicted labels, integers >= 0, shape (B, H, W).
-        foreground_only: compare only the pixels whose true label is above 0.
+        foreground_only: compare only pixels with a true label above 0.
 
     Returns:
-        1 for a perfect match up to names, about 0 for chance; NaN where no pixel is compared.
+        Shape (B,), float64: 1 for a perfect match up to permutation, about 0 for chance; NaN
+        without compared pixels.
 
     Raises:
         TypeError: if the labels are not integers, in tensors or NumPy arrays.
-        ValueError: if the shapes differ or are not (B, H, W), or pred is negative somewhere.
+        ValueError: if the shapes differ or are not (B, H, W), or pred has negative values.
     """
     table = overlaps(true, pred)
     return _ari(table[:, 1:] if foreground_only else table)
 
 
 def segmentation_covering(true: Array, pred: Array, *, foreground_only: bool = True) -> SegCover:
-    """Covering of the true segments by the best matching predicted ones (paper, eq. 11 and 12).
+    """Compute the covering of true segments by their best predicted ones (paper, eq. 11 and 12).
 
-    A predicted segment is taken whole, so an object that shares its slot with the background
-    scores low.
+    The overlap is relative to whole predicted segments, so objects that share a slot with the
+    background score low.
 
     Args:
         true: true labels, integers, shape (B, H, W).
         pred: predicted labels, integers >= 0, shape (B, H, W).
-        foreground_only: cover the objects alone; otherwise the background is one more segment.
+        foreground_only: cover objects only; otherwise the background is one more segment.
 
     Returns:
-        mSC and SC per image; NaN where there is no segment to cover.
+        mSC and SC per image; NaN without segments.
 
     Raises:
         TypeError: if the labels are not integers, in tensors or NumPy arrays.
-        ValueError: if the shapes differ or are not (B, H, W), or pred is negative somewhere.
+        ValueError: if the shapes differ or are not (B, H, W), or pred has negative values.
     """
     return _covering(overlaps(true, pred), first=1 if foreground_only else 0)
 
 
 def image_scores(true: Array, pred: Array) -> dict[str, Tensor]:
-    """Score every image of a batch.
+    """Compute the segmentation scores of every image of a batch.
 
     Args:
         true: true labels, integers, shape (B, H, W).
         pred: predicted labels, integers >= 0, shape (B, H, W).
 
     Returns:
-        ``ari`` of all pixels, ``ari_fg`` of the foreground, ``ari_fg_2plus`` the same where there
-        are at least two objects (with one object it only says whether one slot took it whole),
-        and the foreground's ``sc`` and ``msc``. Each of shape (B,), float64, NaN where undefined.
+        ``ari`` of all pixels, ``ari_fg`` of the foreground, ``ari_fg_2plus`` the same for images
+        with at least two objects (with one object it only measures whether one slot contains it
+        whole), and the foreground's ``sc`` and ``msc``. Each of shape (B,), float64, NaN where
+        undefined.
 
     Raises:
         TypeError: if the labels are not integers, in tensors or NumPy arrays.
-        ValueError: if the shapes differ or are not (B, H, W), or pred is negative somewhere.
+        ValueError: if the shapes differ or are not (B, H, W), or pred has negative values.
     """
     true, pred = check_labels(true, pred)
     parts = [
@@ -122,14 +121,14 @@ def image_scores(true: Array, pred: Array) -> dict[str, Tensor]:
 
 
 def average(scores: Mapping[str, Array]) -> dict[str, float]:
-    """Average each score over the images that have it.
+    """Average each score over the images for which it is defined.
 
     Args:
         scores: per-image scores as of `image_scores`, each of shape (B,), NaN where undefined.
 
     Returns:
-        For each name its mean (NaN if no image has it) and, under ``name_images``, the number of
-        images it was taken over.
+        For each name its mean (NaN without images) and, under ``name_images``, the number of
+        images averaged.
     """
     averages: dict[str, float] = {}
     for name, array in scores.items():
@@ -140,40 +139,42 @@ def average(scores: Mapping[str, Array]) -> dict[str, float]:
 
 
 def segmentation_scores(true: Array, pred: Array) -> dict[str, float]:
-    """Average the scores of `image_scores` over a batch; see there and `average`."""
+    """Return the `average` of `image_scores` over a batch."""
     return average(image_scores(true, pred))
 
 
 def one_slot(true: Array) -> Tensor:
-    """Put every pixel into one slot: labels 0 in the shape of true, (B, H, W)."""
+    """Assign every pixel to one slot: labels 0 in the shape of true, (B, H, W)."""
     return torch.zeros_like(as_tensor(true, "true"))
 
 
 def fixed_grid(num_slots: int, height: int, width: int, *, device: str | None = None) -> Tensor:
-    """Cut the frame into equal cells, one for each slot, whatever it shows.
+    """Divide the frame into equal cells, one per slot, independent of its content.
 
-    The cells stand in floor(sqrt(K)) rows of equal height; where K does not divide, the upper
-    rows hold one cell more.
+    The cells are in floor(sqrt(K)) rows of equal height; if K is not divisible, the upper rows have
+    one more cell.
 
     Args:
         num_slots: number of cells K, at least 1.
         height: height of the frame in pixels.
         width: width of the frame in pixels.
-        device: where to make the labels.
+        device: device of the labels.
 
     Returns:
         Labels 0..K-1, int64, shape (H, W).
 
     Raises:
-        ValueError: if num_slots is below 1 or the frame has no pixel for some cell.
+        ValueError: if num_slots is below 1 or the frame has fewer pixels than cells along a side.
     """
     if num_slots < 1:
-        raise ValueError(f"num_slots must be at least 1, got {num_slots}")
+        raise ValueError(f"num_slots must be at least 1, got {num_slots}.")
     num_rows = math.isqrt(num_slots)
     cells = torch.full((num_rows,), num_slots // num_rows, device=device)
     cells[: num_slots % num_rows] += 1
     if height < num_rows or width < int(cells[0]):
-        raise ValueError(f"a {height} x {width} frame has no room for {num_slots} cells")
+        raise ValueError(
+            f"num_slots must be at most the cells of a {height} x {width} frame, got {num_slots}."
+        )
     row = torch.arange(height, device=device) * num_rows // height
     column = torch.arange(width, device=device)
     before = cells.cumsum(0) - cells
@@ -181,35 +182,35 @@ def fixed_grid(num_slots: int, height: int, width: int, *, device: str | None = 
 
 
 def colour_palette(images: Array) -> Tensor:
-    """Make the true colour the slot: pixels of an image share a label iff they share a colour.
+    """Segment images by exact colour: pixels share a label if and only if they share a colour.
 
     Args:
         images: uint8 in [0, 255] or float in [0, 1] (rounded to 8 bit), shape (B, 3, H, W).
 
     Returns:
-        Labels from 0 without gaps in each image, int64, shape (B, H, W).
+        Consecutive labels from 0 in each image, int64, shape (B, H, W).
 
     Raises:
         ValueError: if the shape is not (B, 3, H, W).
     """
     images = as_tensor(images, "images")
     if images.ndim != 4 or images.shape[1] != 3:
-        raise ValueError(f"images must have shape (B, 3, H, W), got {tuple(images.shape)}")
+        raise ValueError(f"images must have shape (B, 3, H, W), got {tuple(images.shape)}.")
     return torch.cat([_number_colours(part) for part in images.split(CHUNK)])
 
 
 def baselines(images: Array, num_slots: int) -> dict[str, Tensor]:
-    """Segment images without any model; a score means something beside these only.
+    """Segment images without a model, as baselines for scores.
 
     Args:
         images: uint8 in [0, 255] or float in [0, 1], shape (B, 3, H, W).
-        num_slots: number of slots K that the grid may use.
+        num_slots: number of slots K of the grid.
 
     Returns:
         Labels, int64, shape (B, H, W), of ``one_slot``, ``fixed_grid`` and ``colour_palette``.
 
     Raises:
-        ValueError: if the shape is not (B, 3, H, W) or the grid does not fit into it.
+        ValueError: if the shape is not (B, 3, H, W) or the images are too small for the grid.
     """
     images = as_tensor(images, "images")
     palette = colour_palette(images)
@@ -227,15 +228,15 @@ def _number_colours(images: Tensor) -> Tensor:
         images = (images.clamp(0, 1) * 255).round()
     red, green, blue = images.int().flatten(2).unbind(dim=1)
     colours, order = ((red << 8 | green) << 8 | blue).sort(dim=1)  # (B, H*W)
-    number = (colours.diff(dim=1) != 0).cumsum(dim=1)  # the first colour's, 0, is left out
+    number = (colours.diff(dim=1) != 0).cumsum(dim=1)  # without the first colour's 0
     labels = torch.zeros_like(order).scatter(1, order[:, 1:], number)
     return labels.view(len(images), *images.shape[2:])
 
 
 def check_labels(true: Array, pred: Array) -> tuple[Tensor, Tensor]:
-    """Return both as tensors if they are label maps of one shape; see `ari` for the errors.
+    """Validate two label maps and return them as tensors; raises as `ari`.
 
-    An array comes to the device of the other argument.
+    An array is moved to the device of the other argument.
     """
     device = device_of(true, pred)
     true, pred = (
@@ -245,18 +246,15 @@ def check_labels(true: Array, pred: Array) -> tuple[Tensor, Tensor]:
     if true.ndim != 3 or true.shape != pred.shape or true.numel() == 0:
         raise ValueError(
             "true and pred must be label maps of one shape (B, H, W), "
-            f"got {tuple(true.shape)} and {tuple(pred.shape)}"
+            f"got {tuple(true.shape)} and {tuple(pred.shape)}."
         )
     if pred.min() < 0:
-        raise ValueError(f"pred must hold labels >= 0, got {int(pred.min())}")
+        raise ValueError(f"pred must be labels >= 0, got {int(pred.min())}.")
     return true, pred
 
 
 def compact(labels: Tensor) -> Tensor:
-    """Close the gaps between labels >= 0 where there are large ones, so that tables stay small.
-
-    0 remains 0.
-    """
+    """Renumber labels >= 0 without gaps if some are large, to keep tables small; 0 stays 0."""
     if labels.max() < 256:
         return labels
     with_zero = torch.cat([labels.new_zeros(1), labels.flatten()])
@@ -267,7 +265,7 @@ def compact(labels: Tensor) -> Tensor:
 def overlaps(true: Array, pred: Array) -> Tensor:
     """Count the pixels of each pair of labels: (B, true, pred), float64 (exact to 2**53).
 
-    Rows and columns are labels from 0, or their ranks where they are large; 0 remains 0.
+    Rows and columns are labels from 0, or their ranks if some are large; 0 stays 0.
     """
     true, pred = check_labels(true, pred)
     counted = true >= 0
@@ -295,7 +293,7 @@ def _table_scores(table: Tensor) -> dict[str, Tensor]:
 
 
 def _ari(table: Tensor) -> Tensor:
-    """Adjusted Rand index from overlaps (B, true, pred), by counting ordered pixel pairs."""
+    """Compute the adjusted Rand index from overlaps (B, true, pred) by ordered pixel pairs."""
     total = table.sum(dim=(1, 2))
     together_both = table.square().sum(dim=(1, 2))
     together_true = table.sum(dim=2).square().sum(dim=1)
@@ -308,18 +306,18 @@ def _ari(table: Tensor) -> Tensor:
     denominator = (both + only_true) * (only_true + neither) + (both + only_pred) * (
         only_pred + neither
     )
-    # Identical partitions score 1 even where every pixel is alone or all are together (0 / 0).
+    # Identical partitions score 1, also with one segment per pixel or only one segment (0 / 0).
     index = (numerator / denominator).where((only_true > 0) | (only_pred > 0), 1.0)
     return index.where(total > 0, math.nan)
 
 
 def _covering(table: Tensor, *, first: int) -> SegCover:
-    """Cover the true labels from first on, given the overlaps (B, true, pred)."""
+    """Compute the covering of the true labels from first on, from overlaps (B, true, pred)."""
     size_true = table.sum(dim=2, keepdim=True)
     union = size_true + table.sum(dim=1, keepdim=True) - table
     iou = (table / union.clamp(min=1))[:, first:].amax(dim=2)
     size = size_true[:, first:].squeeze(2)
-    # An empty sum over an empty image is 0 / 0 = NaN, as documented.
+    # 0 / 0 = NaN for empty images, as documented.
     return SegCover(
         mean=iou.sum(dim=1) / (size > 0).sum(dim=1),
         scaled=(iou * size).sum(dim=1) / size.sum(dim=1),

@@ -1,7 +1,6 @@
-"""What a pack knows about its scenes, in a form that a network can be asked for.
+"""Training targets of the features network from a pack's images, masks and factors.
 
-Everything but the shapes is read off the images and instance masks, so that any pack with masks
-will do.
+All targets except shapes come from images and instance masks, so any pack with masks is valid.
 """
 
 from typing import NamedTuple
@@ -18,18 +17,18 @@ from genesis_rl.sprites import OUTLINES
 from genesis_rl.worlds import STATE_COLUMNS
 
 GRID = 4  # cells per side
-_LABELS = 256  # that a mask can hold
+_LABELS = 256  # labels of a uint8 mask
 _CHUNK = 1024
 
 
 class CellTargets(NamedTuple):
-    """What is where and in which colour, on a grid of `GRID` x `GRID` cells, row by row.
+    """Areas and colours of objects on a grid of G = `GRID`^2 cells, in row-major order.
 
     Attributes:
-        area: (B, G, S) share of each cell that objects of each shape cover, in [0, 1].
-        colour: (B, G, 3) mean colour of the objects in it, in [0, 1]; 0 in cells without.
+        area: (B, G, S) share of each cell covered by objects of each shape, in [0, 1].
+        colour: (B, G, 3) mean colour of the objects in each cell, in [0, 1]; 0 without objects.
         background: (B, 3) mean colour of the background, in [0, 1].
-        background_area: (B,) share of the image that it takes, in [0, 1].
+        background_area: (B,) share of the image covered by the background, in [0, 1].
     """
 
     area: Tensor
@@ -39,13 +38,13 @@ class CellTargets(NamedTuple):
 
 
 def cell_targets(images: Tensor, masks: Tensor, shapes: Tensor, num_shapes: int) -> CellTargets:
-    """Sum up scenes.
+    """Compute the targets of scenes.
 
     Args:
         images: (B, 3, H, W), float in [0, 1].
         masks: (B, H, W) labels, 0 = background.
         shapes: (B, L) shape of label l, from 1; 0 for the background.
-        num_shapes: S.
+        num_shapes: number of shapes S.
     """
     kinds = shapes.long().gather(1, masks.long().flatten(1)).view_as(masks)
     layers = F.one_hot(kinds, num_shapes + 1).permute(0, 3, 1, 2).to(images.dtype)
@@ -62,20 +61,18 @@ def cell_targets(images: Tensor, masks: Tensor, shapes: Tensor, num_shapes: int)
 
 
 def require_masks(pack: Pack) -> npt.NDArray[np.uint8]:
-    """The masks of a pack, (N, H, W) uint8.
+    """Return the masks of a pack, (N, H, W) uint8.
 
     Raises:
         ValueError: if it has none.
     """
     if pack.masks is None:
-        raise ValueError(
-            f"{pack.folder} has no masks, which say what its images show; wanted a pack with masks."
-        )
+        raise ValueError(f"pack must have masks, got none in {pack.folder}.")
     return pack.masks
 
 
 def count_objects(pack: Pack) -> npt.NDArray[np.int64]:
-    """How many objects are to be seen in each image: labels but 0 in its mask, shape (N,).
+    """Count the visible objects of each image: non-zero labels in its mask, shape (N,).
 
     Raises:
         ValueError: if the pack has no masks.
@@ -84,18 +81,17 @@ def count_objects(pack: Pack) -> npt.NDArray[np.int64]:
     counts = np.empty(len(pack), np.int64)
     for first in range(0, len(pack), _CHUNK):
         labels = torch.from_numpy(masks[first : first + _CHUNK].astype(np.int64)).flatten(1)
-        seen = torch.zeros(len(labels), _LABELS, dtype=torch.bool).scatter_(1, labels, True)
-        counts[first : first + _CHUNK] = seen[:, 1:].sum(1).numpy()
+        exists = torch.zeros(len(labels), _LABELS, dtype=torch.bool).scatter_(1, labels, True)
+        counts[first : first + _CHUNK] = exists[:, 1:].sum(1).numpy()
     return counts
 
 
 def object_shapes(pack: Pack) -> tuple[tuple[str, ...], npt.NDArray[np.uint8]]:
-    """Which shape each label of each mask has, as far as the factors tell.
+    """Return the shape of each label of each mask.
 
     Returns:
-        Names of the S shapes, of which there is one, "object", for packs other than Multi-dSprites
-        and the sprite worlds; and (N, 256) numbers of the labels' shapes, from 1, or 0 for the
-        background.
+        Names of the S shapes, a single "object" for packs other than Multi-dSprites and the sprite
+        worlds; and (N, 256) indices of the labels' shapes, from 1, or 0 for the background.
 
     Raises:
         ValueError: if the factors are broken.

@@ -1,10 +1,16 @@
-"""Pictures, videos and curves of what a model sees.
+"""Pictures, animations and curves of decompositions.
 
-Pictures are uint8 arrays (rows, columns, 3), RGB. Files are written under a temporary name and
-renamed when complete.
+Pictures are uint8 arrays (rows, columns, 3), RGB. Files are written atomically.
 """
 
-from genesis_rl.visualize.files import curves, png_bytes, save_film, save_gif, save_mp4, save_png
+from genesis_rl.visualize.files import (
+    curves,
+    png_bytes,
+    save_animation,
+    save_gif,
+    save_mp4,
+    save_png,
+)
 from genesis_rl.visualize.grids import decomposition_grid, overlay_masks, sample_grid
 from genesis_rl.visualize.layout import Side, flow, join, margin, mosaic, text_picture
 from genesis_rl.visualize.pixels import (
@@ -31,7 +37,7 @@ __all__ = [
     "overlay_masks",
     "png_bytes",
     "sample_grid",
-    "save_film",
+    "save_animation",
     "save_gif",
     "save_mp4",
     "save_png",

@@ -1,4 +1,4 @@
-"""Pictures, videos and curves as files."""
+"""Files of pictures, animations and curves."""
 
 import io
 import os
@@ -19,11 +19,11 @@ Curve = tuple[Sequence[float], Sequence[float]]  # x, y
 def curves(
     panels: Mapping[str, Mapping[str, Curve]], *, xlabel: str = "step", height: float = 3.0
 ) -> bytes:
-    """Draw curves side by side.
+    """Plot curves in adjacent panels.
 
     Args:
-        panels: for each panel's title its lines: label to (x, y). Non-finite values leave gaps.
-        xlabel: what x is, in all panels.
+        panels: lines by panel title: label to (x, y). Non-finite values are gaps.
+        xlabel: label of the x axis in all panels.
         height: height of the figure in inches, at 100 dots per inch.
 
     Returns:
@@ -32,10 +32,10 @@ def curves(
     Raises:
         ValueError: if there is no panel.
     """
-    from matplotlib.figure import Figure  # slow to import, and only reports need it
+    from matplotlib.figure import Figure  # slow to import
 
     if not panels:
-        raise ValueError("panels must hold at least one panel, got none")
+        raise ValueError("panels must contain at least one panel, got none.")
     figure = Figure(figsize=(4 * height / 3 * len(panels), height), dpi=100, layout="constrained")
     for axes, (title, lines) in zip(
         figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
@@ -74,9 +74,9 @@ def save_gif(path: str | os.PathLike[str], frames: Iterable[Picture], *, fps: fl
 
 
 def save_mp4(path: str | os.PathLike[str], frames: Iterable[Picture], *, fps: float = 10) -> None:
-    """Write pictures of one size (H, W, 3) as a video that browsers play (H.264, yuv420p).
+    """Write pictures of one size (H, W, 3) as an MP4 video for browsers (H.264, yuv420p).
 
-    That format wants even sizes: an odd one repeats its last row or column.
+    The format requires even sizes: the last row or column of an odd one is repeated.
 
     Raises:
         ValueError: if there are no frames or their sizes differ.
@@ -92,8 +92,10 @@ def save_mp4(path: str | os.PathLike[str], frames: Iterable[Picture], *, fps: fl
                 )
 
 
-def save_film(path: str | os.PathLike[str], frames: Iterable[Picture], *, fps: float = 10) -> None:
-    """Write pictures of one size as a GIF where the path ends in .gif, and else as MP4.
+def save_animation(
+    path: str | os.PathLike[str], frames: Iterable[Picture], *, fps: float = 10
+) -> None:
+    """Write pictures of one size as a GIF if the path ends in .gif, otherwise as MP4.
 
     Raises:
         ValueError: if there are no frames or their sizes differ.
@@ -107,7 +109,7 @@ def _same_size(frames: Iterable[Picture]) -> Iterator[Picture]:
     for picture in frames:
         shape = shape or picture.shape
         if picture.shape != shape or picture.ndim != 3 or shape[2] != 3:
-            raise ValueError(f"frames must all be {shape} = (H, W, 3), got {picture.shape}")
+            raise ValueError(f"frames must all be {shape} = (H, W, 3), got {picture.shape}.")
         yield picture
     if shape is None:
-        raise ValueError("frames must hold at least one picture, got none")
+        raise ValueError("frames must contain at least one picture, got none.")

@@ -1,4 +1,4 @@
-"""Grids of what a model makes of images, and frames of videos."""
+"""Grids of decompositions and samples, and video frames with masks."""
 
 import cv2
 import numpy as np
@@ -14,17 +14,17 @@ from genesis_rl.visualize.pixels import Picture, as_floats, colour_masks, to_pic
 def decomposition_grid(
     images: Tensor, decoded: Decoded, *, max_rows: int = 8, scale: int = 1, captions: bool = True
 ) -> Picture:
-    """Show how a model takes images apart, one image a row (paper, figures 4 and 10 to 12).
+    """Draw decompositions of images, one image per row (paper, figures 4 and 10 to 12).
 
     The columns are the input, the reconstruction, the masks in the slots' colours, and for each
-    slot its mask pi_k and its share pi_k * mu_x_k of the reconstruction.
+    slot its mask pi_k and its masked component pi_k * mu_x_k.
 
     Args:
         images: the inputs, shape (B, 3, H, W), in [0, 1].
-        decoded: what the model makes of them, mu_x (B, K, 3, H, W) and log_pi (B, K, 1, H, W).
-        max_rows: show no more than the first so many images.
-        scale: whole factor by which every pixel is enlarged.
-        captions: whether to write above each column what it shows.
+        decoded: the reconstructions, mu_x (B, K, 3, H, W) and log_pi (B, K, 1, H, W).
+        max_rows: largest number of images, the first ones.
+        scale: integer factor of the pixels' size.
+        captions: whether to add column headings.
 
     Returns:
         A picture of 3 + 2 * K columns.
@@ -36,7 +36,7 @@ def decomposition_grid(
     if images.shape != (mu_x.shape[0], *mu_x.shape[2:]):
         raise ValueError(
             f"images must have the shape of the reconstruction, got {tuple(images.shape)} "
-            f"and mu_x {tuple(mu_x.shape)}"
+            f"and mu_x {tuple(mu_x.shape)}."
         )
     pi = log_pi.float().exp()
     shares = pi * mu_x
@@ -56,15 +56,15 @@ def decomposition_grid(
 def sample_grid(
     decoded: Decoded, *, max_rows: int = 8, scale: int = 1, captions: bool = True
 ) -> Picture:
-    """Show scenes component by component, one scene a row (paper, figures 3, 6, 8 and 9).
+    """Draw scenes and their components, one scene per row (paper, figures 3, 6, 8 and 9).
 
     The columns are the scene, the masks in the slots' colours, and each slot's pi_k * mu_x_k.
 
     Args:
         decoded: the scenes, mu_x (B, K, 3, H, W) and log_pi (B, K, 1, H, W).
-        max_rows: show no more than the first so many scenes.
-        scale: whole factor by which every pixel is enlarged.
-        captions: whether to write above each column what it shows.
+        max_rows: largest number of scenes, the first ones.
+        scale: integer factor of the pixels' size.
+        captions: whether to add column headings.
 
     Returns:
         A picture of 2 + K columns.
@@ -83,30 +83,30 @@ def sample_grid(
 def overlay_masks(
     frame: Picture, pi: Tensor | npt.ArrayLike, *, strength: float = 0.5, min_size: int = 128
 ) -> Picture:
-    """Put a frame, the frame tinted by slot, and what each slot sees side by side, for videos.
+    """Draw a frame, the frame tinted by slot, and each slot's masked frame in a row, for videos.
 
     Args:
-        frame: what the environment shows, shape (H, W, 3), uint8.
-        pi: the slots' masks on the whole frame, shape (K, h, w) or (K, 1, h, w), in [0, 1]; they
-            are resized to the frame.
-        strength: share of the slots' colours in the tinted frame, in [0, 1].
-        min_size: a frame less high is enlarged by a whole factor to at least this, in pixels.
+        frame: the environment's frame, shape (H, W, 3), uint8.
+        pi: the slots' masks on the whole frame, shape (K, h, w) or (K, 1, h, w), in [0, 1]; resized
+            to the frame.
+        strength: weight of the slots' colours in the tinted frame, in [0, 1].
+        min_size: smallest height in pixels; smaller frames are enlarged by an integer factor.
 
     Returns:
         A picture of 2 + K columns.
 
     Raises:
-        ValueError: if the frame or the masks have another shape or type.
+        ValueError: if the frame or the masks have a wrong shape or dtype.
     """
     if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
-        raise ValueError(f"frame must be uint8 (H, W, 3), got {frame.dtype} {frame.shape}")
+        raise ValueError(f"frame must be uint8 (H, W, 3), got {frame.dtype} {frame.shape}.")
     masks = as_floats(pi)
     masks = masks[:, 0] if masks.ndim == 4 and masks.shape[1] == 1 else masks
     if masks.ndim != 3:
-        raise ValueError(f"pi must have shape (K, h, w) or (K, 1, h, w), got {masks.shape}")
+        raise ValueError(f"pi must have shape (K, h, w) or (K, 1, h, w), got {masks.shape}.")
     height, width = frame.shape[:2]
     masks = np.stack([cv2.resize(mask, (width, height)) for mask in masks])
     tinted = np.round((1 - strength) * frame + strength * colour_masks(masks))
-    seen = np.round(masks[..., None] * frame)
-    cells = np.stack([frame, tinted, *seen]).astype(np.uint8)
+    masked = np.round(masks[..., None] * frame)
+    cells = np.stack([frame, tinted, *masked]).astype(np.uint8)
     return mosaic(cells[None], scale=-(-min_size // height), separator=2)

@@ -1,4 +1,4 @@
-"""Pictures on a white page: rows and columns with headings, blocks side by side, margins."""
+"""Layout of pictures on a white page: grids with headings, joined pictures, margins."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -12,10 +12,10 @@ from genesis_rl.visualize.pixels import Picture
 
 Side = Literal["left", "right"]
 
-_LINE = 128  # grey: stands out beside both the black and the white of masks
+_LINE = 128  # grey, visible next to black and white masks
 _PAPER = 255
-_TEXT_SIZES = range(13, 5, -1)  # pixels, the first that fits
-_PAD = 4  # pixels between a heading and what it stands at
+_TEXT_SIZES = range(13, 5, -1)  # pixels; the first that fits is used
+_PAD = 4  # pixels between a heading and its row or column
 
 
 def mosaic(
@@ -28,30 +28,30 @@ def mosaic(
     separator: int = 1,
     gap: int = 0,
 ) -> Picture:
-    """Lay pictures out in rows and columns.
+    """Arrange pictures in rows and columns.
 
     Args:
         cells: the pictures, shape (rows, columns, H, W, 3).
-        captions: a heading for each column, or none at all.
-        row_captions: a heading for each row, or none at all; a line break starts a new line.
-        row_side: where the rows' headings stand.
-        scale: whole factor by which every pixel is enlarged.
+        captions: one heading per column, or empty.
+        row_captions: one heading per row, or empty; may contain line breaks.
+        row_side: side of the rows' headings.
+        scale: integer factor of the pixels' size.
         separator: width in pixels of the grey lines between pictures.
-        gap: white pixels between pictures, each of which then has a frame of grey lines.
+        gap: white pixels between pictures; above 0, every picture has a grey frame.
 
     Returns:
         One picture, rows * H * scale high and columns * W * scale wide plus lines and captions.
 
     Raises:
-        ValueError: if cells has another shape or the captions are not one for each row or column.
+        ValueError: if cells has a wrong shape or the number of captions is wrong.
     """
     if cells.ndim != 5 or cells.shape[-1] != 3:
-        raise ValueError(f"cells must have shape (rows, columns, H, W, 3), got {cells.shape}")
+        raise ValueError(f"cells must have shape (rows, columns, H, W, 3), got {cells.shape}.")
     rows, columns, height, width = cells.shape[:4]
     if captions and len(captions) != columns:
-        raise ValueError(f"captions must be {columns}, one for each column, got {len(captions)}")
+        raise ValueError(f"captions must be {columns}, one for each column, got {len(captions)}.")
     if row_captions and len(row_captions) != rows:
-        raise ValueError(f"row_captions must be {rows}, one for each row, got {len(row_captions)}")
+        raise ValueError(f"row_captions must be {rows}, one for each row, got {len(row_captions)}.")
     cells = cells.repeat(scale, axis=2).repeat(scale, axis=3)
     space, shade = separator, _LINE
     if gap:
@@ -60,7 +60,7 @@ def mosaic(
         cells = np.pad(cells, pads, constant_values=_LINE)
         space, shade = gap, _PAPER
     height, width = cells.shape[2:4]
-    # Each cell brings the space above and on its left; the outermost are cut away.
+    # Each cell includes the space above and on its left; the outermost are cropped.
     picture = np.full((rows, columns, height + space, width + space, 3), shade, np.uint8)
     picture[:, :, space:, space:] = cells
     page: Picture = picture.swapaxes(1, 2).reshape(rows * (height + space), -1, 3)[space:, space:]
@@ -78,13 +78,13 @@ def mosaic(
 def join(
     pictures: Sequence[Picture], *, axis: Literal[0, 1] = 1, gap: int = 12, end: bool = False
 ) -> Picture:
-    """Put pictures below (axis 0) or beside (axis 1) each other, on white.
+    """Concatenate pictures vertically (axis 0) or horizontally (axis 1), on white.
 
     Args:
         pictures: at least one, of any sizes.
-        axis: 0 for below each other, 1 for beside each other.
-        gap: white pixels between two.
-        end: line up the bottoms (or right sides) of pictures of different sizes, not the tops.
+        axis: 0 for vertical, 1 for horizontal.
+        gap: white pixels between pictures.
+        end: align pictures of different sizes at the bottom (or right), not at the top (or left).
     """
     other = 1 - axis
     size = max(picture.shape[other] for picture in pictures)
@@ -99,15 +99,15 @@ def join(
 
 
 def flow(blocks: Sequence[Picture], *, max_width: int = 1680, gap: int = 28) -> Picture:
-    """Set blocks like words: from left to right as far as the width allows, then below.
+    """Arrange blocks in lines of limited width, from left to right.
 
     Args:
         blocks: at least one, of one size.
-        max_width: pixels in a line; a wider block has a line of its own.
+        max_width: largest width of a line in pixels; a wider block has its own line.
         gap: white pixels between blocks.
     """
     per_line = max(1, (max_width + gap) // (blocks[0].shape[1] + gap))
-    # Lines of equal length look better than a full one and a short one.
+    # Balance the lengths of lines.
     per_line = -(-len(blocks) // -(-len(blocks) // per_line))
     starts = range(0, len(blocks), per_line)
     lines = [join(blocks[start : start + per_line], gap=gap) for start in starts]
@@ -115,17 +115,17 @@ def flow(blocks: Sequence[Picture], *, max_width: int = 1680, gap: int = 28) -> 
 
 
 def margin(picture: Picture, width: int = 16) -> Picture:
-    """Surround a picture with white."""
+    """Add a white margin to a picture."""
     return np.pad(picture, ((width, width), (width, width), (0, 0)), constant_values=_PAPER)
 
 
 def text_picture(text: str, *, max_width: int | None = None, align: Side = "left") -> Picture:
-    """Draw one or more lines of black text on white, smaller where the width wants it.
+    """Draw one or more lines of black text on white, in a smaller font if needed.
 
     Args:
         text: the lines, separated by line breaks.
-        max_width: largest width in pixels; text that does not fit at any legible size is cut off.
-        align: where lines of different lengths begin or end.
+        max_width: largest width in pixels; text that does not fit at any size is cropped.
+        align: alignment of lines of different lengths.
 
     Returns:
         A picture as wide as its longest line.
@@ -149,12 +149,12 @@ def text_picture(text: str, *, max_width: int | None = None, align: Side = "left
 def _font(size: int) -> ImageFont.FreeTypeFont:
     font = ImageFont.load_default(size)
     if not isinstance(font, ImageFont.FreeTypeFont):
-        raise RuntimeError("Pillow is built without FreeType, which draws text.")
+        raise RuntimeError("Pillow must be built with FreeType to draw text.")
     return font
 
 
 def _above(page: Picture, captions: Sequence[str], lefts: Sequence[int], width: int) -> Picture:
-    """Put the columns' headings, centred, on top of a page."""
+    """Add the columns' headings, centred, on top of a page."""
     texts = [text_picture(caption, max_width=width) for caption in captions]
     height = max(text.shape[0] for text in texts)
     heading = np.full((height + _PAD, page.shape[1], 3), _PAPER, np.uint8)
@@ -165,7 +165,7 @@ def _above(page: Picture, captions: Sequence[str], lefts: Sequence[int], width: 
 
 
 def _beside(page: Picture, captions: Sequence[str], side: str, height: int, step: int) -> Picture:
-    """Put the headings of rows of some height, one every ``step`` pixels, beside a page."""
+    """Add the rows' headings, one every ``step`` pixels, at the side of a page."""
     align: Side = "right" if side == "left" else "left"
     texts = [text_picture(caption, align=align) for caption in captions]
     width = max(text.shape[1] for text in texts) + 2 * _PAD

@@ -1,4 +1,4 @@
-"""Tensors to pixels: images, masks in the slots' colours, the ground of what is transparent."""
+"""Conversion of images and masks to pictures, with slot colours and checkerboards."""
 
 import cv2
 import numpy as np
@@ -8,30 +8,30 @@ from torch import Tensor
 Picture = npt.NDArray[np.uint8]  # (rows, columns, 3), RGB
 Floats = npt.NDArray[np.float32]
 
-_LIGHT, _DARK = 0.96, 0.84  # of a checkerboard's squares
-_SQUARES = 16  # along its side
+_LIGHT, _DARK = 0.96, 0.84  # greys of a checkerboard's squares
+_SQUARES = 16  # squares per side
 
 
 def slot_colours(num_slots: int) -> npt.NDArray[np.uint8]:
-    """Colours that tell slots apart, shape (K, 3), RGB in [0, 255]; the first K of one sequence.
+    """Return distinct colours of slots, shape (K, 3), RGB in [0, 255].
 
-    Neighbours lie the golden angle apart on the circle of hues, so every prefix is spread evenly.
+    Consecutive hues differ by the golden angle, so every prefix is evenly distributed.
     """
     slot = np.arange(num_slots)
-    hue = 30 + slot * 180 * 0.381966  # OpenCV's circle has 180 steps
-    value = np.array([255, 200, 150])[slot // 8 % 3]  # another round of hues gets darker
+    hue = 30 + slot * 180 * 0.381966  # OpenCV's hues are in [0, 180)
+    value = np.array([255, 200, 150])[slot // 8 % 3]  # darker after every eight hues
     hsv = np.stack([hue % 180, np.full(num_slots, 200), value], axis=-1).astype(np.uint8)
     return as_uint8(cv2.cvtColor(hsv[None], cv2.COLOR_HSV2RGB)[0]) if num_slots else hsv
 
 
 def to_pictures(images: Tensor | npt.ArrayLike) -> npt.NDArray[np.uint8]:
-    """Turn float images (..., 3, H, W) in [0, 1] into uint8 pictures (..., H, W, 3), rounding."""
+    """Convert float images (..., 3, H, W) in [0, 1] to uint8 pictures (..., H, W, 3), rounded."""
     channels_last = np.moveaxis(as_floats(images), -3, -1)
     return np.round(channels_last.clip(0, 1) * 255).astype(np.uint8)
 
 
 def colour_masks(pi: Tensor | npt.ArrayLike) -> npt.NDArray[np.uint8]:
-    """Paint each slot's mask in its colour; where slots share a pixel the colours mix.
+    """Draw each slot's mask in its colour, blended where slots share a pixel.
 
     Args:
         pi: masks that sum to 1 over the slots, shape (..., K, H, W), in [0, 1].
@@ -44,7 +44,7 @@ def colour_masks(pi: Tensor | npt.ArrayLike) -> npt.NDArray[np.uint8]:
 
 
 def checkerboard(height: int, width: int) -> Floats:
-    """The ground that shows through what is transparent, shape (3, H, W), greys in [0, 1]."""
+    """Return a checkerboard for transparent areas, shape (3, H, W), greys in [0, 1]."""
     side = max(1, min(height, width) // _SQUARES)
     rows, columns = np.arange(height) // side, np.arange(width) // side
     grey = np.where((rows[:, None] + columns) % 2, _DARK, _LIGHT).astype(np.float32)
@@ -54,7 +54,7 @@ def checkerboard(height: int, width: int) -> Floats:
 def over_checkerboard(
     shares: Tensor | npt.ArrayLike, pi: Tensor | npt.ArrayLike
 ) -> npt.NDArray[np.uint8]:
-    """Draw parts of images so that what is empty differs from what is black.
+    """Draw masked images over a checkerboard, which distinguishes transparent from black.
 
     Args:
         shares: colours times masks, pi * mu_x, shape (..., 3, H, W), in [0, 1].
@@ -68,12 +68,12 @@ def over_checkerboard(
 
 
 def as_floats(values: Tensor | npt.ArrayLike) -> Floats:
-    """Tensors of any type and device, or arrays, as float32 arrays."""
+    """Convert tensors of any dtype and device, or arrays, to float32 arrays."""
     if isinstance(values, Tensor):
         values = values.detach().float().cpu().numpy()
     return np.asarray(values, dtype=np.float32)
 
 
 def as_uint8(picture: npt.ArrayLike) -> npt.NDArray[np.uint8]:
-    """Whole numbers in [0, 255] as bytes."""
+    """Convert integers in [0, 255] to uint8."""
     return np.asarray(picture).astype(np.uint8)

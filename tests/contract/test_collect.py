@@ -188,7 +188,7 @@ def test_unique_images_are_kept_once_over_all_splits(tmp_path: Path) -> None:
     images = np.concatenate([pack.images for pack in packs])
     assert len(np.unique(images.reshape(len(images), -1), axis=0)) == len(images) < 2500
     assert all(pack.factors.keys() == {"state"} for pack in packs)
-    with pytest.raises(ValueError, match="holds images only"):
+    with pytest.raises(ValueError, match="images only"):
         Transitions.open(config.out)
 
 

@@ -1,4 +1,4 @@
-"""pretrain/distill.py on a tiny teacher: learn, stop, resume, report; what takes the student."""
+"""pretrain/distill.py on a tiny teacher: training, stop, resume, report, uses of the student."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def data_root(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 
 def teacher(folder: Path) -> Path:
-    """Weights that make the slots depend on the frame, smoothly, which untrained ones hardly do."""
+    """Set weights with which the slots depend smoothly on the frame."""
     torch.manual_seed(0)
     config = GenesisConfig(
         image_size=32,
@@ -59,7 +59,7 @@ def teacher(folder: Path) -> Path:
                 parameter.mul_(2)
         for head in (model.first_posterior, model.posterior_head, model.mask_decoder.head):
             head.weight.mul_(8)
-        for _ in range(20):  # batch norm's averages leave their initial values
+        for _ in range(20):  # updates batch norm's running averages
             model.elbo(torch.rand(4, 3, 32, 32))
     save_pretrained(model.eval(), folder)
     return folder
@@ -180,7 +180,7 @@ def test_a_stopped_training_ends_where_another_would(run_program: Run, tmp_path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DistillTrainer, "_step", stop_at)
         status, _, errors = run_program(PROGRAM, str(eyes), *SCENES, *short, "--out", str(parts))
-    assert status == 143 and "go on with --resume" in errors
+    assert status == 143 and "resume with --resume" in errors
     status, _, errors = run_program(
         PROGRAM, str(eyes), *SCENES, *short, "--out", str(parts), "--resume"
     )
@@ -193,19 +193,19 @@ def test_a_stopped_training_ends_where_another_would(run_program: Run, tmp_path:
         assert torch.equal(value, theirs.student.state_dict()[name]), name
 
 
-def test_misuse_is_told(run_program: Run, tmp_path: Path) -> None:
+def test_misuse(run_program: Run, tmp_path: Path) -> None:
     eyes = teacher(tmp_path / "eyes")
     wrong = ("--data", "object_goal", "--data-options", json.dumps({**DATA, "image_size": 64}))
     for arguments, message in (
         ((str(tmp_path / "none"), *SCENES), "neither a folder nor a Hub id"),
         ((str(eyes),), "holds no run"),
-        ((str(eyes), *wrong), "images of 64 px; the teacher takes 32 px"),
+        ((str(eyes), *wrong), "images of 32 px, as the teacher, got 64 px"),
         (
             (str(eyes), *SCENES, "--channels", "4", "4"),
             "halvings is 3 with 2 channels; wanted 1 to as",
         ),
-        ((str(eyes), *SCENES, "--mask-weight", "0"), "mask_weight is 0.0; wanted a value > 0"),
-        ((str(eyes), *SCENES, "--batch-size", "1024"), "512 images; batch_size is 1024"),
+        ((str(eyes), *SCENES, "--mask-weight", "0"), "mask_weight must be"),
+        ((str(eyes), *SCENES, "--batch-size", "1024"), "batch_size must be at most the 512 images"),
     ):
         status, _, errors = run_program(
             PROGRAM, *arguments, "--out", str(tmp_path / "out"), "--device", "cpu"
@@ -214,7 +214,7 @@ def test_misuse_is_told(run_program: Run, tmp_path: Path) -> None:
 
 
 def test_students_of_other_models_draw_by_their_latents(tmp_path: Path) -> None:
-    """A MONet's masks come from the image; a student's scene is painted without it."""
+    """MONet's masks depend on the image; a student decodes without it."""
     from genesis_rl.models.distilled import DistilledConfig
 
     config = MonetConfig(image_size=32, num_slots=3, attention_channels=4)

@@ -1,4 +1,4 @@
-"""pretrain/evaluate.py on tiny runs: one, several of other seeds, saved models, misuse."""
+"""pretrain/evaluate.py on tiny runs: one run, several seeds, pretrained models, misuse."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def data(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def train(root: Path, run_program: Run) -> Callable[..., str]:
-    """A run of two steps, made once for each seed and number of objects."""
+    """Return a run of two steps, trained once per seed and number of objects."""
 
     def make(seed: int = 0, options: str = DATA) -> str:
         out = root / f"run-{seed}-{options.count('3}')}"
@@ -51,7 +51,7 @@ def read(path: Path | str, *parts: str) -> Any:
 
 
 def heads(shown: str) -> list[str]:
-    """The column heads of each table."""
+    """Return the column headings of each table."""
     lines = (part.split("┡")[0] for part in shown.split("┓")[1:])
     return [line.replace("┃", " ").strip() for line in lines]
 
@@ -145,7 +145,7 @@ def test_a_saved_model(train: Callable[..., str], run_program: Run, tmp_path: Pa
     save_pretrained(load(train(), device="cpu"), folder)
     flags = (str(folder), *FLAGS, "--frechet", "none")
     status, _, errors = run_program("pretrain/evaluate.py", *flags)
-    assert status == 2 and "model without a run; say with --data" in errors
+    assert status == 2 and "data (--data) must be" in errors
     more = ("--data", "object_goal", "--data-options", DATA)
     assert run_program("pretrain/evaluate.py", *flags, *more)[0] == 0
     record = read(folder, "evaluation-test.json")
@@ -157,12 +157,12 @@ def test_a_saved_model(train: Callable[..., str], run_program: Run, tmp_path: Pa
 def test_misuse(train: Callable[..., str], run_program: Run, tmp_path: Path) -> None:
     three = DATA.replace("2}", "3}")
     cases: list[tuple[tuple[str, ...], str]] = [
-        ((train(), train(0, three)), "wanted runs of one data set, or one for all by --data"),
+        ((train(), train(0, three)), "Set --data"),
         ((str(tmp_path),), "holds no run"),
-        ((train(),), "num_images is 6; the Frechet distance on 64 features wants at least 130"),
-        ((train(), "--frechet", "inception"), "on 2048 features wants at least 4098"),
+        ((train(),), "num_images must be at least 130"),
+        ((train(), "--frechet", "inception"), "num_images must be at least 4098"),
         ((train(), "--split", "all"), "invalid choice"),
-        ((train(), "--data", "nothing"), "unknown data set 'nothing'"),
+        ((train(), "--data", "nothing"), "got 'nothing'"),
         ((train(), "--data", "object_goal"), "images of 64 x 64 px; the model takes 32 x 32"),
         ((train(), "--frechet", "none", "--out", os.devnull + "/x"), os.devnull),
     ]

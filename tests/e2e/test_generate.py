@@ -1,4 +1,4 @@
-"""pretrain/generate.py: shards joined are the whole, byte for byte."""
+"""pretrain/generate.py: joined shards equal the whole dataset, byte for byte."""
 
 import json
 from collections.abc import Callable
@@ -55,7 +55,7 @@ def test_all_at_once_and_by_a_job_array(
     before = (parts / "shards" / "train" / "shard-00001-of-00002").stat().st_mtime_ns
     assert run_program(PROGRAM, *flags, str(parts), "--shards", "2")[0] == 0
     assert (parts / "shards" / "train" / "shard-00001-of-00002").stat().st_mtime_ns == before
-    for _ in range(2):  # what is there is not joined again
+    for _ in range(2):  # existing packs are not joined again
         status, _, errors = run_program(PROGRAM, *flags, str(parts), "--join")
         assert status == 0, errors
     for split in ("train", "validation", "test"):
@@ -67,11 +67,11 @@ def test_misuse(run_program: Run, tmp_path: Path) -> None:
     out = str(tmp_path / "out")
     quick = ("--options", json.dumps(OPTIONS["object_goal"]), "--num-images", "4")
     for arguments, message in (
-        (("clevr", out), "data 'clevr' is not drawn; wanted one of multi_dsprites, object_goal"),
-        (("object_goal", out, *quick, "--shards", "2", "--shard", "2"), "wanted 0 to 1"),
-        (("object_goal", out, *quick, "--shards", "5", "--shard", "0"), "make no 5 shards"),
-        (("object_goal", out, "--num-images", "0"), "num_images is 0; wanted at least 1"),
-        (("object_goal", out, "--join"), "has shards of none"),
+        (("clevr", out), "data must be one of"),
+        (("object_goal", out, *quick, "--shards", "2", "--shard", "2"), "shard must be"),
+        (("object_goal", out, *quick, "--shards", "5", "--shard", "0"), "shards must be"),
+        (("object_goal", out, "--num-images", "0"), "num_images must be"),
+        (("object_goal", out, "--join"), "got none"),
         (("object_goal", out, "--options", '{"size": 3}'), "unknown option 'size'"),
     ):
         status, _, errors = run_program(PROGRAM, *arguments)
@@ -79,10 +79,10 @@ def test_misuse(run_program: Run, tmp_path: Path) -> None:
     only = ("object_goal", out, *quick, "--split", "train", "--shards", "3", "--shard", "0")
     assert run_program(PROGRAM, *only)[0] == 0
     status, _, errors = run_program(PROGRAM, "object_goal", out, "--split", "train", "--join")
-    assert status == 2 and "lacks 2 of 3 shards, first shard-00001-of-00003" in errors
+    assert status == 2 and "2 are missing, first shard-00001-of-00003" in errors
 
 
-def test_what_is_there_must_be_what_is_wanted(run_program: Run, tmp_path: Path) -> None:
+def test_existing_packs_must_match(run_program: Run, tmp_path: Path) -> None:
     out = str(tmp_path / "out")
     options = OPTIONS["object_goal"]
     other = json.dumps({**options, "seed": 4})
@@ -94,10 +94,10 @@ def test_what_is_there_must_be_what_is_wanted(run_program: Run, tmp_path: Path) 
     mine = ("--options", json.dumps(options), "--shards", "2")
     assert draw(*mine, "--num-images", "8", "--shard", "0")[0] == 0
     status, errors = draw("--options", other, *mine[2:], "--num-images", "8", "--shard", "0")
-    assert status == 2 and "has seed 3, not 4: choose another folder" in errors
+    assert status == 2 and "must have seed 4, got 3" in errors
     status, errors = draw(*mine, "--num-images", "20", "--shard", "0")
-    assert status == 2 and "has 4 images; 20 images in 2 shards make 10 here" in errors
-    # Shards of splits of different sizes, side by side, are no split.
+    assert status == 2 and "must have 10 of 20 images in 2 shards, got 4" in errors
+    # Shards of splits of different sizes are not joined.
     assert draw(*mine, "--num-images", "20", "--shard", "1")[0] == 0
     status, errors = draw("--join")
-    assert status == 2 and "the shards are of splits of different sizes" in errors
+    assert status == 2 and "splits of different sizes" in errors

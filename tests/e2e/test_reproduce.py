@@ -1,4 +1,4 @@
-"""pretrain/reproduce.py: figures that hold, figures that do not, and what the real page claims."""
+"""pretrain/reproduce.py: matching and differing scores, and the published results."""
 
 import json
 from collections.abc import Callable
@@ -18,7 +18,7 @@ FILE = "fast-2.json"
 
 @pytest.fixture
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of results with one file on a model that comes along, and one on a run."""
+    """Return a results folder with a file on a model of the package and one on a run."""
     monkeypatch.setenv("GENESIS_RL_DATA", str(tmp_path / "data"))
     folder = tmp_path / "results"
     evaluate(
@@ -49,8 +49,8 @@ def flags(results: Path) -> tuple[str, ...]:
 def test_figures_that_hold(results: Path, run_program: Run) -> None:
     status, printed, errors = run_program("pretrain/reproduce.py", *flags(results))
     assert status == 0, errors
-    assert "sprites-fast, 6 of object_goal, refined by 2 steps: ARI-FG 0." in printed
-    assert "1 of 1 files as on the page" in printed
+    assert "sprites-fast, 6 images of object_goal, 2 refinement steps: ARI-FG 0." in printed
+    assert "1 of 1 files match" in printed
     first, again = (
         json.loads((folder / FILE).read_text())["runs"][0]
         for folder in (results, results.parent / "again")
@@ -69,7 +69,7 @@ def test_a_figure_that_does_not_hold_is_named(results: Path, run_program: Run) -
     status, printed, _ = run_program(
         "pretrain/reproduce.py", *flags(results), "--tolerance", "0.02"
     )
-    assert status == 0 and "1 of 1 files as on the page, within 0.02." in printed
+    assert status == 0 and "1 of 1 files match within a tolerance of 0.02." in printed
 
 
 def test_a_model_that_does_not_come_along_is_named(results: Path, run_program: Run) -> None:
@@ -94,5 +94,5 @@ def test_differences_are_relative_beyond_one() -> None:
 
 def test_the_page_has_figures_of_every_model_that_comes_along() -> None:
     found = claims(ROOT / "results")
-    assert {claim.config.runs[0] for claim in found} == set(shipped())
+    assert {claim.config.models[0] for claim in found} == set(shipped())
     assert len({claim.file for claim in found}) == len(found)

@@ -1,4 +1,4 @@
-"""pretrain/sample.py as a user runs it: on runs, on saved models, misused."""
+"""pretrain/sample.py on runs and pretrained models, and misuse."""
 
 import filecmp
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of a tiny model; 16 images of each split but the training's are held out."""
+    """Return a run of a tiny model with 16 images in each of validation and test."""
     out = tmp_path_factory.mktemp("runs") / "tiny"
     config = replace(PRESETS["smoke"].config, steps=2, out=out, threads=1, device="cpu")
     with pytest.MonkeyPatch.context() as patch:
@@ -38,7 +38,7 @@ def run(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def sample(data_root: Path, run_program: Program, monkeypatch: pytest.MonkeyPatch) -> Program:
-    """Run the program: its flags to status, output and errors."""
+    """Return a function that runs the program: flags to status, output and errors."""
     monkeypatch.setenv("GENESIS_RL_DATA", str(data_root))
     return lambda *flags: run_program("pretrain/sample.py", *map(str, flags), "--device", "cpu")
 
@@ -59,7 +59,7 @@ def test_all_figures_of_a_run(run: Path, sample: Program) -> None:
     status, printed, errors = sample(run, "--num", 2)
     assert status == 0, errors
     out = run / "figures"
-    films = {"building", "interpolation"}
+    films = {"generation", "interpolation"}
     expected = [f"{name}.{'gif' if name in films else 'png'}" for name in FIGURES]
     assert files(out) == sorted([*expected, "index.html"])
     assert str(out / "edits.png") in printed
@@ -96,9 +96,9 @@ def test_a_saved_model_without_a_run(
 ) -> None:
     folder = tmp_path / "model"
     save_pretrained(build_model(PRESETS[preset].config.model), folder)
-    status, _, errors = sample(folder, "--figures", "building", "components", "--num", 2)
-    assert status == 0, errors  # they show no images
-    assert files(folder / "figures") == ["building.gif", "components.png", "index.html"]
+    status, _, errors = sample(folder, "--figures", "generation", "components", "--num", 2)
+    assert status == 0, errors  # these figures have no images
+    assert files(folder / "figures") == ["components.png", "generation.gif", "index.html"]
     status, _, errors = sample(folder, "--figures", "edits", "--num", 2)
     assert status == 2 and "--data" in errors and "holds no run" in errors
     flags = ("--figures", "decompositions", "edits", "--data", pack, "--num", 3)
@@ -110,16 +110,16 @@ def test_a_saved_model_without_a_run(
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--figures", "edits", "me"), ["sample.py: figure 'me' is unknown; wanted", "components"]),
-        (("--figures",), ["sample.py: figures is empty; wanted some of scenes"]),
-        (("--num", "17"), ["sample.py: num is 17; the test split has 16 images."]),
-        (("--num", "1"), ["num is 1", "at least 2"]),
-        (("--seed", "-1"), ["seed is -1"]),
-        (("--temperature", "-0.5"), ["temperature is -0.5"]),
-        (("--temperature", "nan"), ["temperature is nan"]),
-        (("--split", "holdout"), ["split is 'holdout'", "validation"]),
+        (("--figures", "edits", "me"), ["sample.py: figures must be", "'me'"]),
+        (("--figures",), ["sample.py: figures must be"]),
+        (("--num", "17"), ["sample.py: num must be at most 16"]),
+        (("--num", "1"), ["num must be at least 2"]),
+        (("--seed", "-1"), ["seed must be"]),
+        (("--temperature", "-0.5"), ["temperature must be"]),
+        (("--temperature", "nan"), ["temperature must be"]),
+        (("--split", "holdout"), ["split must be", "validation"]),
         (("--data", "nowhere"), ["nowhere", "multi_dsprites"]),
-        (("--data-options", '{"num_images": 9}'), ["data_options", "without data"]),
+        (("--data-options", '{"num_images": 9}'), ["data must be", "data_options"]),
         (("--data", "object_goal", "--data-options", "[1"), ["data_options", "JSON"]),
         (
             ("--data", "object_goal", "--data-options", '{"image_size": 64, "num_images": 9}'),
@@ -149,7 +149,7 @@ def test_no_such_run(sample: Program, tmp_path: Path, capsys: pytest.CaptureFixt
     status, _, errors = sample(tmp_path / "nothing here", "--out", tmp_path / "out")
     assert status == 2 and "neither a folder nor a Hub id" in errors
     status, _, errors = sample(tmp_path / "nothing here")
-    assert status == 2 and "no folder to put figures in; wanted --out" in errors
+    assert status == 2 and "out (--out) must be set" in errors
     status, _, errors = sample(tmp_path)
     assert status == 2 and "holds no model" in errors
 

@@ -233,7 +233,7 @@ def test_misuse(given: tuple[str, ...], run_program: Run, tmp_path: Path) -> Non
     (mixed / "validation").rename(mixed / "gone")
     record(mixed / "validation", 3, 0, BOX)
     cases: list[tuple[tuple[str, ...], str]] = [
-        (("--data", str(images)), "holds images only, no steps of episodes"),
+        (("--data", str(images)), "images only"),
         (("--data", str(mixed)), "has the actions"),
         (("--data", str(tmp_path / "nowhere")), "nowhere"),
         (("--encoder", str(tmp_path / "pack")), "holds no model"),

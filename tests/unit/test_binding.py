@@ -1,4 +1,4 @@
-"""Objects and slots: hand-made images, each failure alone."""
+"""Binding scores on hand-made images, one failure at a time."""
 
 import math
 import time
@@ -21,7 +21,7 @@ def paint(true: Tensor) -> Tensor:
 
 
 def relabel(slots: list[int]) -> Tensor:
-    """Give the background and each object one slot."""
+    """Assign the background and each object to a slot."""
     return torch.tensor(slots)[TRUE]
 
 
@@ -129,13 +129,13 @@ def test_active_latents() -> None:
 
 def test_bad_input_is_named() -> None:
     images = paint(TRUE)
-    with pytest.raises(ValueError, match=r"images has shape \(1, 3, 3, 6\); wanted \(1, 3, 3, 7\)"):
+    with pytest.raises(ValueError, match=r"images must have shape \(1, 3, 3, 7\)"):
         metrics.binding_scores(TRUE, TRUE, images[..., :6])
-    with pytest.raises(TypeError, match=r"true must hold integer labels, got torch\.float32"):
+    with pytest.raises(TypeError, match=r"true must be integer labels, got torch\.float32"):
         metrics.binding_scores(TRUE.float(), TRUE, images)
     with pytest.raises(ValueError, match=r"got \(1, 3, 7\) and \(1, 3, 6\)"):
         metrics.binding_scores(TRUE, TRUE[..., :6], images)
-    with pytest.raises(ValueError, match="pred must hold labels >= 0, got -1"):
+    with pytest.raises(ValueError, match="pred must be labels >= 0"):
         metrics.active_slots(TRUE - 1)
     with pytest.raises(ValueError, match=r"one shape \(B, H, W\)"):
         metrics.active_slots(TRUE[0])
@@ -156,7 +156,7 @@ def test_scores_take_milliseconds_per_image() -> None:
     images = images.permute(0, 3, 1, 2)
     seconds = []
     for _ in range(3):
-        began = time.process_time()  # of all threads, whatever else the machine does
+        began = time.process_time()  # CPU time of all threads, independent of the machine's load
         assert len(metrics.scene_scores(true, pred, images)["msc"]) == many
         seconds.append(time.process_time() - began)
     # 10,000 images of 64 x 64 px within 10 seconds on one core.

@@ -1,4 +1,4 @@
-"""The doctor looks at models: a fake one with prescribed masks and components for each symptom."""
+"""Checks of models, on a fake model with prescribed masks and components."""
 
 import dataclasses
 import math
@@ -11,8 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from genesis_rl.data import Pack
-from genesis_rl.doctor import CHECKS, Evidence, Finding, Sight, Thresholds, diagnose, look
-from genesis_rl.doctor.evidence import painted
+from genesis_rl.doctor import (
+    CHECKS,
+    CheckInputs,
+    Finding,
+    ModelStatistics,
+    Thresholds,
+    compute_statistics,
+    run_checks,
+)
+from genesis_rl.doctor.model_statistics import background_drawn
 from genesis_rl.geco import GecoConfig
 from genesis_rl.metrics import fixed_grid
 from genesis_rl.models import GenesisConfig
@@ -25,7 +33,7 @@ CONFIG = PretrainConfig(model=GenesisConfig(image_size=32), geco=GecoConfig(beta
 
 
 def scenes(masks: bool = True) -> Pack:
-    """A red square (1) and two blue ones (2, 3) on grey, at other places in every image."""
+    """Return images of a red square (1) and two blue ones (2, 3) on grey, at varying positions."""
     labels = np.zeros((N, H, W), np.uint8)
     for i in range(N):
         labels[i, i : i + 4, 1:5] = 1
@@ -41,7 +49,7 @@ FLAT = torch.tensor(GREY)[:, None, None].expand(3, H, W) / 255
 
 
 class Fake(nn.Module):
-    """A scene model that sees what it is told: slots of pixels, components, latents and KLs."""
+    """A scene model with given slots of pixels, components, latents and KLs."""
 
     config: Any = None
 
@@ -80,23 +88,23 @@ class Fake(nn.Module):
 
 
 def painting(slots: Tensor, num_slots: int = K) -> Tensor:
-    """Components that show the image where the slot is, and grey elsewhere."""
+    """Return components equal to the image inside their slot and grey elsewhere."""
     shown = nn.functional.one_hot(slots, num_slots).movedim(3, 1).unsqueeze(2) > 0
     return torch.where(shown, IMAGES.unsqueeze(1), FLAT)
 
 
-def seen(model: Fake, masks: bool = True, **options: Any) -> Sight:
-    return look(model, scenes(masks), N, **options)  # type: ignore[arg-type]
+def stats_of(model: Fake, masks: bool = True, **options: Any) -> ModelStatistics:
+    return compute_statistics(model, scenes(masks), N, **options)  # type: ignore[arg-type]
 
 
-def found(name: str, sight: Sight, config: PretrainConfig = CONFIG, **limits: Any) -> Any:
-    finding = CHECKS[name](Evidence(config, [], [], sight), Thresholds(**limits))
+def found(name: str, stats: ModelStatistics, config: PretrainConfig = CONFIG, **limits: Any) -> Any:
+    finding = CHECKS[name](CheckInputs(config, [], [], stats), Thresholds(**limits))
     assert finding is None or (isinstance(finding, Finding) and finding.name == name)
     return finding
 
 
 def moved(pairs: dict[int, int]) -> Tensor:
-    """True labels as slots, some of them in another slot."""
+    """Return the true labels as slots, with some labels moved to another slot."""
     slots = LABELS.clone()
     for label, slot in pairs.items():
         slots[LABELS == label] = slot
@@ -106,18 +114,18 @@ def moved(pairs: dict[int, int]) -> Tensor:
 IMAGE_CHECKS = [
     *("reconstruction_not_learnt", "mask_posterior_collapse", "component_posterior_collapse"),
     *("one_slot", "background_split", "soft_masks", "dead_slots", "objects_lost"),
-    *("painted_by_background", "objects_merged", "no_better_than_grid", "no_better_than_palette"),
+    *("drawn_by_background", "objects_merged", "no_better_than_grid", "no_better_than_palette"),
 ]
 
 
-def test_a_model_that_sees_the_objects_is_well() -> None:
-    diagnosis = diagnose(Evidence(CONFIG, [], [], seen(Fake(moved({}), num_slots=4))))
+def test_a_correct_model_passes() -> None:
+    diagnosis = run_checks(CheckInputs(CONFIG, [], [], stats_of(Fake(moved({}), num_slots=4))))
     assert diagnosis.findings == [] and diagnosis.healthy
-    assert set(diagnosis.well) >= {"non_finite", *IMAGE_CHECKS}
+    assert set(diagnosis.passed) >= {"non_finite", *IMAGE_CHECKS}
 
 
-def test_what_is_seen() -> None:
-    sight = seen(Fake(moved({}), kl=(20.0, 10.0), spread=(0.5, 0.0)))
+def test_statistics() -> None:
+    stats = stats_of(Fake(moved({}), kl=(20.0, 10.0), spread=(0.5, 0.0)))
     objects = 48 / (H * W)
     flat = float((IMAGES - FLAT).square().mean())
     expected = {
@@ -146,57 +154,57 @@ def test_what_is_seen() -> None:
         "msc": 1.0,
     }
     for name, value in expected.items():
-        got = getattr(sight, name)
+        got = getattr(stats, name)
         assert got == (pytest.approx(value, abs=1e-4) if isinstance(value, float) else value), name
-    assert sight.msc_baselines["one_slot"] == pytest.approx(objects / 3)
-    assert sight.msc_baselines["colour_palette"] == pytest.approx((1 + 0.5 + 0.5) / 3)
+    assert stats.msc_baselines["one_slot"] == pytest.approx(objects / 3)
+    assert stats.msc_baselines["colour_palette"] == pytest.approx((1 + 0.5 + 0.5) / 3)
 
 
-def test_without_masks_less_is_seen() -> None:
-    sight = seen(Fake(moved({}), num_slots=4), masks=False)
-    assert not sight.background_masks and sight.background_share == pytest.approx(1, abs=1e-4)
+def test_statistics_without_masks() -> None:
+    stats = stats_of(Fake(moved({}), num_slots=4), masks=False)
+    assert not stats.background_masks and stats.background_share == pytest.approx(1, abs=1e-4)
     for name in ("num_segments", "lost", "lost_drawn", "taken_drawn", "msc", "same_colour_shared"):
-        assert math.isnan(getattr(sight, name)), name
-    assert sight.msc_baselines == {}
-    diagnosis = diagnose(Evidence(CONFIG, [], [], sight))
+        assert math.isnan(getattr(stats, name)), name
+    assert stats.msc_baselines == {}
+    diagnosis = run_checks(CheckInputs(CONFIG, [], [], stats))
     assert diagnosis.findings == []
-    unknown = {name for name, why in diagnosis.unknown.items() if "no true masks" in why}
-    assert unknown == {
-        *("objects_lost", "painted_by_background", "objects_merged"),
+    skipped = {name for name, why in diagnosis.skipped.items() if "no true masks" in why}
+    assert skipped == {
+        *("objects_lost", "drawn_by_background", "objects_merged"),
         *("no_better_than_grid", "no_better_than_palette"),
     }
 
 
-# ---- one symptom after the other -----------------------------------------------------------------
+# ---- one finding after the other -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("masks", [True, False])
 def test_one_slot_for_everything(masks: bool) -> None:
-    sight = seen(Fake(torch.full_like(LABELS, 2)), masks)
-    finding = found("one_slot", sight)
-    assert finding.severity == "error" and finding.seen == 1.0
-    assert found("dead_slots", sight) is None  # the same said twice
-    assert found("one_slot", sight, min_active_slots=1.0) is None
-    assert found("background_split", sight) is None
+    stats = stats_of(Fake(torch.full_like(LABELS, 2)), masks)
+    finding = found("one_slot", stats)
+    assert finding.severity == "error" and finding.value == 1.0
+    assert found("dead_slots", stats) is None  # reported by one_slot
+    assert found("one_slot", stats, min_active_slots=1.0) is None
+    assert found("background_split", stats) is None
     if masks:
-        assert found("no_better_than_grid", sight).severity == "error"
+        assert found("no_better_than_grid", stats).severity == "error"
 
 
 @pytest.mark.parametrize("masks", [True, False])
 def test_slots_that_split_the_background(masks: bool) -> None:
     slots = moved({})
     slots[:, 9:][LABELS[:, 9:] == 0] = 4  # the lowest quarter of the image
-    finding = found("background_split", seen(Fake(slots), masks))
+    finding = found("background_split", stats_of(Fake(slots), masks))
     assert finding.severity == "warning"
-    assert finding.seen == pytest.approx(1 - 3 * 18 / (H * W - 48) + _objects_below(), abs=1e-3)
-    assert ("median colour" in finding.what) != masks
+    assert finding.value == pytest.approx(1 - 3 * 18 / (H * W - 48) + _objects_below(), abs=1e-3)
+    assert ("median colour" in finding.message) != masks
     slots = moved({})
     slots[:, 11:][LABELS[:, 11:] == 0] = 4
-    assert found("background_split", seen(Fake(slots), masks)) is None
+    assert found("background_split", stats_of(Fake(slots), masks)) is None
 
 
 def _objects_below() -> float:
-    """Share of the background that the lowest quarter lacks because objects are there."""
+    """Return the share of the background in the lowest quarter that objects occlude."""
     return float((LABELS[:, 9:] > 0).double().sum((1, 2)).mean()) / (H * W - 48)
 
 
@@ -204,80 +212,82 @@ def test_backgrounds_of_many_colours_need_masks() -> None:
     pack = scenes(masks=False)
     noise = np.random.default_rng(0).integers(0, 256, pack.images.shape).astype(np.uint8)
     noisy = Pack(Path("noise"), noise, None, {})
-    sight = look(Fake(moved({})), noisy, N)  # type: ignore[arg-type]
-    assert math.isnan(sight.background_share)
-    unknown = diagnose(Evidence(CONFIG, [], [], sight)).unknown
-    assert "common background colour" in unknown["background_split"]
+    stats = compute_statistics(Fake(moved({})), noisy, N)  # type: ignore[arg-type]
+    assert math.isnan(stats.background_share)
+    skipped = run_checks(CheckInputs(CONFIG, [], [], stats)).skipped
+    assert "common background colour" in skipped["background_split"]
 
 
 def test_masks_that_share_pixels() -> None:
-    finding = found("soft_masks", seen(Fake(moved({}), soft=1 / K)))
-    assert finding.seen == pytest.approx(1) and "5.0 of 5 slots" in finding.what
-    assert found("soft_masks", seen(Fake(moved({}), soft=0.01))) is None
+    finding = found("soft_masks", stats_of(Fake(moved({}), soft=1 / K)))
+    assert finding.value == pytest.approx(1) and "5.0 of 5 slots" in finding.message
+    assert found("soft_masks", stats_of(Fake(moved({}), soft=0.01))) is None
 
 
-def test_objects_that_are_not_seen() -> None:
+def test_lost_objects() -> None:
     slots = moved({1: 0})
-    finding = found("objects_lost", seen(Fake(slots, painting(LABELS).clone())))
-    assert finding.seen == pytest.approx(1 / 3)
-    assert found("painted_by_background", seen(Fake(slots, painting(LABELS)))) is None
+    finding = found("objects_lost", stats_of(Fake(slots, painting(LABELS).clone())))
+    assert finding.value == pytest.approx(1 / 3)
+    assert found("drawn_by_background", stats_of(Fake(slots, painting(LABELS)))) is None
 
 
 @pytest.mark.parametrize("taken", [False, True])
-def test_objects_painted_by_the_background(taken: bool) -> None:
-    """Its slot may hold the mask or not: what it looks like is in the background's latents."""
+def test_objects_drawn_by_the_background(taken: bool) -> None:
+    """With and without a slot of their own, their appearance is encoded in the background's."""
     components = painting(moved({1: 0}))
-    sight = seen(Fake(moved({} if taken else {1: 0}), components))
-    assert (sight.taken_drawn, sight.lost_drawn) == pytest.approx(
+    stats = stats_of(Fake(moved({} if taken else {1: 0}), components))
+    assert (stats.taken_drawn, stats.lost_drawn) == pytest.approx(
         (1 / 3, 0.0) if taken else (0.0, 1 / 3)
     )
-    finding = found("painted_by_background", sight)
-    assert finding.seen == pytest.approx(1 / 3) and finding.severity == "warning"
-    assert found("objects_lost", sight) is None
-    assert found("painted_by_background", sight, max_objects_painted=0.34) is None
+    finding = found("drawn_by_background", stats)
+    assert finding.value == pytest.approx(1 / 3) and finding.severity == "warning"
+    assert found("objects_lost", stats) is None
+    assert found("drawn_by_background", stats, max_background_drawn_objects=0.34) is None
 
 
 def test_half_of_the_contrast_counts_as_drawn() -> None:
     slots = moved({1: 0})
     for share, lost in ((0.28, 1 / 3), (0.31, 0.0)):  # of the way: (1 - .3)^2 is about a half
         components = torch.lerp(painting(LABELS), painting(slots), share)
-        sight = seen(Fake(slots, components))
-        assert (sight.lost, sight.lost_drawn) == pytest.approx((lost, 1 / 3 - lost))
-    assert seen(Fake(slots, components), drawn=0.6).lost == pytest.approx(1 / 3)
+        stats = stats_of(Fake(slots, components))
+        assert (stats.lost, stats.lost_drawn) == pytest.approx((lost, 1 / 3 - lost))
+    assert stats_of(Fake(slots, components), min_drawn_contrast=0.6).lost == pytest.approx(1 / 3)
 
 
 def test_objects_without_contrast_or_background_do_not_count() -> None:
     images = IMAGES.clone()
     images[(LABELS == 1).unsqueeze(1).expand_as(images)] = GREY[0] / 255 + 0.05
-    shares = painted(images, LABELS, moved({}), painting(LABELS), 0.5)
+    shares = background_drawn(images, LABELS, moved({}), painting(LABELS), 0.5)
     for values in shares.values():
         assert values.tolist() == [0] * N
-    none = painted(images, LABELS.clamp_min(1), moved({}), painting(LABELS), 0.5)
+    none = background_drawn(images, LABELS.clamp_min(1), moved({}), painting(LABELS), 0.5)
     assert all(values.isnan().all() for values in none.values())
     uncounted = LABELS.where(LABELS != 3, -1)
-    lost = painted(IMAGES, uncounted, moved({1: 0, 3: 0}), painting(LABELS), 0.5)["lost"]
+    lost = background_drawn(IMAGES, uncounted, moved({1: 0, 3: 0}), painting(LABELS), 0.5)["lost"]
     assert lost.tolist() == [0.5] * N
 
 
 def test_objects_that_share_a_slot() -> None:
-    by_colour = found("objects_merged", seen(Fake(moved({3: 2}))))
-    assert by_colour.seen == 1 and "the colour that binds" in by_colour.what
-    assert "100% of the pairs of one colour and 0%" in by_colour.what
-    other = found("objects_merged", seen(Fake(moved({2: 1}))))
-    assert other.seen == 0.5 and "the colour that binds" not in other.what
+    by_colour = found("objects_merged", stats_of(Fake(moved({3: 2}))))
+    assert by_colour.value == 1 and "by colour" in by_colour.message
+    assert "100% of the pairs of one colour and 0%" in by_colour.message
+    other = found("objects_merged", stats_of(Fake(moved({2: 1}))))
+    assert other.value == 0.5 and "by colour" not in other.message
     pack = scenes()
     single = Pack(Path("one"), pack.images, (LABELS == 1).numpy().astype(np.uint8), {})
-    sight = look(Fake(moved({})), single, N)  # type: ignore[arg-type]
-    unknown = diagnose(Evidence(CONFIG, [], [], sight)).unknown
-    assert unknown["objects_merged"] == "no image has two objects"
+    stats = compute_statistics(Fake(moved({})), single, N)  # type: ignore[arg-type]
+    skipped = run_checks(CheckInputs(CONFIG, [], [], stats)).skipped
+    assert skipped["objects_merged"] == "no image has two objects"
 
 
 def test_reconstructions_without_objects() -> None:
-    assert found("reconstruction_not_learnt", seen(Fake(moved({}), painting(moved({}))))) is None
+    assert (
+        found("reconstruction_not_learnt", stats_of(Fake(moved({}), painting(moved({}))))) is None
+    )
     tinted = IMAGES.mean(0).expand(N, K, 3, H, W)
-    mean = found("reconstruction_not_learnt", seen(Fake(moved({}), tinted)))
-    assert mean.severity == "error" and mean.seen == pytest.approx(1)
-    assert "the mean of all images" in mean.what
+    mean = found("reconstruction_not_learnt", stats_of(Fake(moved({}), tinted)))
+    assert mean.severity == "error" and mean.value == pytest.approx(1)
+    assert "the mean of all images" in mean.message
 
 
 def test_reconstructions_of_the_background_only() -> None:
@@ -288,62 +298,62 @@ def test_reconstructions_of_the_background_only() -> None:
     two = Pack(Path("two"), images, pack.masks, {})
     tensor = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
     medians = tensor.flatten(2).median(2).values[:, None, :, None, None]
-    sight = look(Fake(moved({}), medians.expand(N, K, 3, H, W)), two, N)  # type: ignore[arg-type]
-    finding = found("reconstruction_not_learnt", sight)
-    assert finding.severity == "warning" and "median colour" in finding.what
-    assert finding.seen == pytest.approx(1)
+    stats = compute_statistics(Fake(moved({}), medians.expand(N, K, 3, H, W)), two, N)  # type: ignore[arg-type]
+    finding = found("reconstruction_not_learnt", stats)
+    assert finding.severity == "warning" and "median colour" in finding.message
+    assert finding.value == pytest.approx(1)
 
 
-def test_segmentations_that_a_grid_equals() -> None:
+def test_segmentations_equal_to_a_grid() -> None:
     grid = fixed_grid(K, H, W).expand(N, H, W)
-    sight = seen(Fake(grid, IMAGES.unsqueeze(1).expand(N, K, 3, H, W)))
-    finding = found("no_better_than_grid", sight)
-    assert finding.seen == pytest.approx(sight.msc_baselines["fixed_grid"])
-    assert finding.severity == "error" and "fixed grid" in finding.what
-    better = dataclasses.replace(sight, msc=sight.msc + 0.021)
+    stats = stats_of(Fake(grid, IMAGES.unsqueeze(1).expand(N, K, 3, H, W)))
+    finding = found("no_better_than_grid", stats)
+    assert finding.value == pytest.approx(stats.msc_baselines["fixed_grid"])
+    assert finding.severity == "error" and "fixed grid" in finding.message
+    better = dataclasses.replace(stats, msc=stats.msc + 0.021)
     assert found("no_better_than_grid", better) is None
     assert found("no_better_than_palette", better).severity == "note"
-    empty = dataclasses.replace(sight, msc=math.nan)
-    unknown = diagnose(Evidence(CONFIG, [], [], empty)).unknown
-    assert unknown["no_better_than_grid"] == "no image has an object"
+    empty = dataclasses.replace(stats, msc=math.nan)
+    skipped = run_checks(CheckInputs(CONFIG, [], [], empty)).skipped
+    assert skipped["no_better_than_grid"] == "no image has an object"
 
 
 @pytest.mark.parametrize("broken", ["weight", "output"])
 def test_models_that_are_not_finite(broken: str) -> None:
     kl = (math.nan, 1.0) if broken == "output" else (2.0, 2.0)
     model = Fake(moved({}), kl=kl, weight=math.inf if broken == "weight" else 0.0)
-    sight = seen(model)
-    assert not sight.finite
-    assert found("non_finite", sight).severity == "error"
-    diagnosis = diagnose(Evidence(CONFIG, [], [], sight))
+    stats = stats_of(model)
+    assert not stats.finite
+    assert found("non_finite", stats).severity == "error"
+    diagnosis = run_checks(CheckInputs(CONFIG, [], [], stats))
     assert [finding.name for finding in diagnosis.findings] == ["non_finite"]
     for name in IMAGE_CHECKS:
-        assert diagnosis.unknown[name] == "the model is not finite"
+        assert diagnosis.skipped[name] == "the model is not finite"
 
 
-def test_a_model_of_one_slot_has_no_slots_to_judge() -> None:
+def test_checks_of_slots_skip_models_of_one_slot() -> None:
     whole = Fake(torch.zeros_like(LABELS), num_slots=1, latent_sizes=(0, 4), soft=0.0)
-    diagnosis = diagnose(Evidence(CONFIG, [], [], seen(whole)))
+    diagnosis = run_checks(CheckInputs(CONFIG, [], [], stats_of(whole)))
     assert diagnosis.findings == []
-    assert diagnosis.unknown["one_slot"] == diagnosis.unknown["objects_lost"]
-    assert diagnosis.unknown["one_slot"] == "the model has one slot"
-    assert {"reconstruction_not_learnt", "component_posterior_collapse"} <= {*diagnosis.well}
+    assert diagnosis.skipped["one_slot"] == diagnosis.skipped["objects_lost"]
+    assert diagnosis.skipped["one_slot"] == "the model has one slot"
+    assert {"reconstruction_not_learnt", "component_posterior_collapse"} <= {*diagnosis.passed}
 
 
-def test_two_images_are_the_least() -> None:
-    assert look(Fake(moved({})), scenes(), 2).num_images == 2  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="images is 1; wanted at least 2"):
-        look(Fake(moved({})), scenes(), 1)  # type: ignore[arg-type]
+def test_at_least_two_images() -> None:
+    assert compute_statistics(Fake(moved({})), scenes(), 2).num_images == 2  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="num_images must be at least 2"):
+        compute_statistics(Fake(moved({})), scenes(), 1)  # type: ignore[arg-type]
 
 
 def test_batches_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = seen(Fake(torch.zeros_like(LABELS), painting(LABELS)))
-    # The fake answers with its first images, so each batch must begin with the same ones.
+    whole = stats_of(Fake(torch.zeros_like(LABELS), painting(LABELS)))
+    # The fake returns its first images, so each batch must start with the same ones.
     pack = scenes()
     masks = pack.masks
     assert masks is not None
     twice = Pack(Path(), np.tile(pack.images, (2, 1, 1, 1)), np.tile(masks, (2, 1, 1)), {})
     monkeypatch.setattr("genesis_rl.training.validate._BATCH", N)
-    sight = look(Fake(torch.zeros_like(LABELS), painting(LABELS)), twice, 2 * N)  # type: ignore[arg-type]
+    stats = compute_statistics(Fake(torch.zeros_like(LABELS), painting(LABELS)), twice, 2 * N)  # type: ignore[arg-type]
     for name in ("mse", "active_slots", "lost", "msc", "mse_mean_image", "background_share"):
-        assert getattr(sight, name) == pytest.approx(getattr(whole, name)), name
+        assert getattr(stats, name) == pytest.approx(getattr(whole, name)), name

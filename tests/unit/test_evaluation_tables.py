@@ -1,4 +1,4 @@
-"""Records of runs summed up and laid out, without any model."""
+"""Aggregation and tables of evaluation records."""
 
 import math
 from typing import Any
@@ -100,16 +100,16 @@ def test_cells(value: float | None, cell: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"runs": ()}, "runs is empty"),
-        ({"runs": ("a", "b", "a")}, "runs has a more than once"),
-        ({"split": "all"}, "split is 'all'; wanted one of train, validation, test"),
-        ({"which": "worst"}, "which is 'worst'; wanted one of best, last"),
-        ({"frechet": "fid"}, "frechet is 'fid'; wanted one of own, inception, none"),
+        ({"models": ()}, "models must"),
+        ({"models": ("a", "b", "a")}, "models must"),
+        ({"split": "all"}, "split must be"),
+        ({"which": "worst"}, "which must be"),
+        ({"frechet": "fid"}, "frechet must be"),
         ({"num_images": 0}, "num_images is 0"),
-        ({"data_options": '{"a": 1}'}, "data_options are given without data"),
-        ({"inception_weights": "w.pth"}, "inception_weights are given with frechet 'own'"),
+        ({"data_options": '{"a": 1}'}, "data must be"),
+        ({"inception_weights": "w.pth"}, "frechet must be"),
     ],
 )
 def test_bad_settings_are_named(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        EvaluateConfig(**{"runs": ("a",), **change})
+        EvaluateConfig(**{"models": ("a",), **change})

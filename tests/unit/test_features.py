@@ -1,4 +1,4 @@
-"""The features network: what it is asked, its training, keeping it, and ranking by it."""
+"""The features network: targets, training, caching and ranking."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ H, W = 16, 24
 
 
 def boxes(n: int, seed: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Images (n, H, W, 3) of one to three boxes before a plain background, and their masks."""
+    """Return images (n, H, W, 3) of one to three boxes on a uniform background, and their masks."""
     rng = np.random.default_rng(seed)
     images = np.empty((n, H, W, 3), np.uint8)
     masks = np.zeros((n, H, W), np.uint8)
@@ -177,12 +177,12 @@ def _edit(change: dict[str, Any]) -> Callable[[Path], object]:
     [
         (shutil.rmtree, "config.json cannot be read"),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json cannot be read"),
-        (lambda folder: (folder / "config.json").write_text("[]"), "not the config of a features"),
-        (_edit({"kind": "model"}), "not the config of a features network"),
-        (_edit({"format": 2}), "has format 2; wanted 1"),
-        (_edit({"steps": 0}), "does not fit this version: steps is 0; wanted >= 1"),
-        (_edit({"seed": "x"}), "does not fit this version"),
-        (_edit({"held_out": None}), "does not fit this version"),
+        (lambda folder: (folder / "config.json").write_text("[]"), "must be the config"),
+        (_edit({"kind": "model"}), "must be the config"),
+        (_edit({"format": 2}), "must have format 1"),
+        (_edit({"steps": 0}), "steps must be"),
+        (_edit({"seed": "x"}), "not compatible"),
+        (_edit({"held_out": None}), "not compatible"),
         (_edit({"most_objects": 4}), "config.json wants"),
         (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors is missing"),
         (lambda folder: (folder / "model.safetensors").write_text(""), "is damaged"),
@@ -203,9 +203,9 @@ def test_a_kept_network_is_the_next_ones(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(FactorFeatures, "train", None)
     second = FactorFeatures.cached(Pack.open(pack.folder), steps=1, device="cpu")
     assert second.fingerprint == first.fingerprint
-    with pytest.raises(TypeError):  # of other arguments: it would have to be trained
+    with pytest.raises(TypeError):  # different arguments require training
         FactorFeatures.cached(pack, steps=2, device="cpu")
-    Pack.open(pack.folder)  # still whole
+    Pack.open(pack.folder)  # still complete
 
 
 def test_where_nothing_can_be_kept_a_warning_says_so(
@@ -217,7 +217,7 @@ def test_where_nothing_can_be_kept_a_warning_says_so(
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("filelock.FileLock.acquire", refuse)
-    with pytest.warns(UserWarning, match="cannot keep the features network in .*Permission denied"):
+    with pytest.warns(UserWarning, match="cannot be cached in .*Permission denied"):
         network = FactorFeatures.cached(pack, steps=1, device="cpu")
     assert network(images()).shape == (2, 64)
     assert not list(pack.folder.glob("*features-*"))
@@ -229,23 +229,23 @@ def test_other_packs_have_other_digests(tmp_path: Path, pack: Pack) -> None:
 
 
 def test_packs_that_tell_too_little_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"has no masks, .*; wanted a pack with masks"):
+    with pytest.raises(ValueError, match=r"must have masks"):
         FactorFeatures.train(write(tmp_path / "bare", masks=False))
-    with pytest.raises(ValueError, match="has 99 images; wanted at least 100"):
+    with pytest.raises(ValueError, match="at least 100 images, got 99"):
         FactorFeatures.train(write(tmp_path / "small", 99))
     with PackWriter(tmp_path / "empty", 100, (H, W)) as writer:
         writer.write(np.zeros((100, H, W, 3), np.uint8), np.zeros((100, H, W), np.uint8))
-    with pytest.raises(ValueError, match="masks show no object in any image"):
+    with pytest.raises(ValueError, match="masks must contain objects"):
         FactorFeatures.train(Pack.open(tmp_path / "empty"))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image_size": (15, 32)}, r"image_size is \(15, 32\); wanted .* at least 16 px"),
-        ({"steps": 0}, "steps is 0; wanted >= 1"),
-        ({"seed": -1}, "seed is -1; wanted >= 0"),
-        ({"most_objects": 0}, "the masks show no object"),
+        ({"image_size": (15, 32)}, r"image_size must be .* at least 16 px"),
+        ({"steps": 0}, "steps must be"),
+        ({"seed": -1}, "seed must be"),
+        ({"most_objects": 0}, "masks must contain objects"),
     ],
 )
 def test_bad_options_are_refused(change: dict[str, Any], message: str) -> None:

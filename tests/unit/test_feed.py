@@ -36,7 +36,7 @@ def test_indices_are_a_function_of_step_and_seed() -> None:
         a, b = (batch_indices(step, 4, 100, seed=5) for _ in range(2))
         assert torch.equal(a, b)
         assert a.shape == (4,) and a.dtype == torch.int64
-        torch.manual_seed(step)  # the global generator has no part
+        torch.manual_seed(step)  # independent of the global generator
         np.random.seed(step)
         assert torch.equal(batch_indices(step, 4, 100, seed=5), a)
         assert not torch.equal(batch_indices(step, 4, 100, seed=6), a)
@@ -64,7 +64,7 @@ def test_an_epochs_order_is_drawn_once() -> None:
     feed._order.cache_clear()
     for step in range(200):
         batch_indices(step, 4, 400, seed=0)
-    assert feed._order.cache_info().misses == 2  # drawing it for every step would starve training
+    assert feed._order.cache_info().misses == 2  # one permutation per epoch
 
 
 def test_one_batch_may_be_the_whole_epoch() -> None:

@@ -1,4 +1,4 @@
-"""Figures: what stands where, for every model, the same each time."""
+"""Figures: layout for every model, determinism."""
 
 import dataclasses
 from typing import Any
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from genesis_rl import figures, visualize
 from genesis_rl.editing import drop_slot, replace_slot, select
-from genesis_rl.figures import FIGURES, Material
+from genesis_rl.figures import FIGURES, FigureInputs
 from genesis_rl.models import MODELS, build_model
 from genesis_rl.slots import Decoded, SceneModel
 
@@ -22,7 +22,7 @@ Cells = npt.NDArray[np.uint8]
 
 
 def small(name: str, **changes: Any) -> Any:
-    """A model with few channels; sizes that all configs have in common are distinct."""
+    """Build a model with few channels; sizes common to all configs are distinct."""
     config_class = MODELS[name][0]
     values: dict[str, Any] = {}
     for field in dataclasses.fields(config_class):
@@ -47,8 +47,8 @@ def images(count: int = 2) -> Tensor:
     return torch.rand(count, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
 
 
-def material(model: Any, num: int = 2, *, seed: int = 0, temperature: float = 1.0) -> Material:
-    return Material(model, images(num), num, seed, temperature)
+def inputs(model: Any, num: int = 2, *, seed: int = 0, temperature: float = 1.0) -> FigureInputs:
+    return FigureInputs(model, images(num), num, seed, temperature)
 
 
 def scene(batch: int, num_slots: int) -> Decoded:
@@ -59,7 +59,7 @@ def scene(batch: int, num_slots: int) -> Decoded:
 
 
 def cells(picture: Cells, top: int, left: int, rows: int, columns: int) -> Cells:
-    """The pictures that a page holds from a corner on, shrunk to their own size."""
+    """Crop the pictures of a page from a corner on and scale them to their original size."""
     found = [
         [
             picture[y + EDGE : y + CELL - EDGE : SCALE, x + EDGE : x + CELL - EDGE : SCALE]
@@ -71,7 +71,7 @@ def cells(picture: Cells, top: int, left: int, rows: int, columns: int) -> Cells
 
 
 def find(picture: Cells) -> tuple[int, int]:
-    """The first row and column of a page whose pixels are a frame's grey over a cell's length."""
+    """Find the first row and column of a cell's grey frame in a page."""
     grey = (picture == 128).all(-1)
     for y, row in enumerate(grey):
         runs = np.convolve(row, np.ones(CELL, int), "valid")
@@ -81,34 +81,34 @@ def find(picture: Cells) -> tuple[int, int]:
 
 
 @torch.inference_mode()
-def drawn(name: str, what: Material) -> Cells:
+def drawn(name: str, what: FigureInputs) -> Cells:
     return np.array(FIGURES[name].draw(what))
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_figure_of_every_model(name: str) -> None:
-    what = material(small(name))
+    what = inputs(small(name))
     without_images = dataclasses.replace(what, images=what.images[:0])
     for figure in FIGURES:
         once = drawn(figure, what)
         assert once.dtype == np.uint8 and once.shape[-1] == 3
-        assert once.ndim == (4 if figure in ("building", "interpolation") else 3)
+        assert once.ndim == (4 if figure in ("generation", "interpolation") else 3)
         again = drawn(figure, what if FIGURES[figure].needs_images else without_images)
         assert np.array_equal(once, again), f"{figure} is not the same again"
 
 
 def test_the_seed_and_the_temperature_change_scenes() -> None:
     model = small("genesis")
-    once = drawn("components", material(model))
-    assert not np.array_equal(once, drawn("components", material(model, seed=1)))
-    assert not np.array_equal(once, drawn("components", material(model, temperature=0.5)))
-    cold = drawn("scenes", material(model, temperature=0.0))
+    once = drawn("components", inputs(model))
+    assert not np.array_equal(once, drawn("components", inputs(model, seed=1)))
+    assert not np.array_equal(once, drawn("components", inputs(model, temperature=0.5)))
+    cold = drawn("scenes", inputs(model, temperature=0.0))
     found = cells(cold, MARGIN, MARGIN, 2, 8)
     assert (found == found[0, 0]).all()
 
 
 def test_scenes_begin_with_those_of_the_other_figures() -> None:
-    what = material(small("genesis"), 3)
+    what = inputs(small("genesis"), 3)
     picture = drawn("scenes", what)
     assert picture.shape[:2] == (2 * MARGIN + 3 * STEP - GAP, 2 * MARGIN + 8 * STEP - GAP)
     with torch.inference_mode():
@@ -179,7 +179,7 @@ def test_temperatures_share_their_draws() -> None:
 
 def test_building_ends_with_the_scene() -> None:
     decoded = scene(2, 3)
-    frames = figures.building(decoded)
+    frames = figures.generation(decoded)
     pi = decoded.log_pi.exp()
     shares = pi * decoded.mu_x
     for frame, there in ((0, 0), (6, 1), (12, 2), (18, 3), (-1, 3)):
@@ -207,7 +207,7 @@ def test_interpolation_passes_the_images_and_returns() -> None:
 
 
 class Paintbox(torch.nn.Module):
-    """A scene model of which one latent of each slot matters: it is the slot's red."""
+    """A scene model with one effective latent per slot: the slot's red."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -281,7 +281,7 @@ def test_slot_edits(name: str) -> None:
         for row, donor in zip((2, 3), donors, strict=True):
             edited = visualize.to_pictures(model.decode(replace_slot(slots, k, donor)).image)[0]
             assert np.abs(found[row, k] - edited).max() <= 1
-    with pytest.raises(ValueError, match="images are 1; wanted at least 2"):
+    with pytest.raises(ValueError, match="images must be at least 2"):
         figures.slot_edits(model, x[:1], prior)
 
 
@@ -290,7 +290,7 @@ def test_captions_name_the_papers_figures() -> None:
     assert papers == {
         "scenes": "Figures 6, 7 and 9",
         "components": "Figures 3 and 8",
-        "building": "Figures 3 and 8, as a film",
+        "generation": "Figures 3 and 8, animated",
         "decompositions": "Figures 4 and 10 to 13",
     }
     assert all(figure.title and figure.caption for figure in FIGURES.values())

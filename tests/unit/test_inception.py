@@ -1,4 +1,4 @@
-"""The standard Inception network: what is said where it cannot be had, and its use where it can."""
+"""The standard Inception network: errors if unavailable, and its features."""
 
 import subprocess
 import sys
@@ -57,7 +57,7 @@ for bad in (images[0], torch.full((1, 3, 4, 4), torch.nan)):
 
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make torch-fidelity look installed, as far as this library looks."""
+    """Make torch-fidelity importable."""
     for name in ("torch_fidelity", "torch_fidelity.feature_extractor_inceptionv3"):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
 
@@ -93,7 +93,7 @@ def test_offline_the_file_to_get_is_named(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
-    with pytest.raises(ValueError, match=r"no route to host.*give the path of a copy of") as info:
+    with pytest.raises(ValueError, match=r"no route to host.*pass the path of a copy of") as info:
         InceptionFeatures(device="cpu")
     assert SOURCE in str(info.value) and "\n" not in str(info.value)
     assert asked == [(SOURCE, str(tmp_path / "checkpoints" / FILE), "6726825d")]
@@ -104,10 +104,10 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"none\.pth cannot be read: .*No such file"):
         InceptionFeatures(tmp_path / "none.pth", device="cpu")
     (tmp_path / "text.pth").write_text("hello")
-    with pytest.raises(ValueError, match=r"text\.pth does not hold the Inception weights; wanted"):
+    with pytest.raises(ValueError, match=r"weights must be .*text\.pth"):
         InceptionFeatures(tmp_path / "text.pth", device="cpu")
     torch.save(torch.nn.Linear(1, 1), tmp_path / "object.pth")  # more than tensors: not unpickled
-    with pytest.raises(ValueError, match=r"object\.pth does not hold the Inception weights"):
+    with pytest.raises(ValueError, match=r"weights must be .*object\.pth"):
         InceptionFeatures(tmp_path / "object.pth", device="cpu")
 
 

@@ -1,4 +1,4 @@
-"""Pictures on a page: headings, frames, blocks."""
+"""Layout of pages: headings, frames, blocks."""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,4 +1,4 @@
-"""Validity of drawn scenes, distances between images, and the scores made of them."""
+"""Validity of sampled scenes, distances between images, and their scores."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from genesis_rl.data import Pack, open_dataset
 from genesis_rl.metrics.imagined import SceneScorer, nearest, spread
-from genesis_rl.metrics.scenes import SceneCriteria, judge
+from genesis_rl.metrics.scenes import SceneCriteria, evaluate_scenes
 from genesis_rl.slots import Decoded, Slots
 
 SIDE = 32
@@ -22,7 +22,7 @@ OTHER = (slice(20, 26), slice(18, 28))
 
 
 def scene(*parts: Part) -> tuple[Tensor, Tensor]:
-    """A grey frame (1, 3, H, W) with coloured parts, and segments (1, H, W), one per part."""
+    """Return a grey frame (1, 3, H, W) with coloured parts, and one segment per part."""
     image = np.full((SIDE, SIDE, 3), 0.5, np.float32)
     labels = np.zeros((SIDE, SIDE), np.int64)
     for number, (place, colour) in enumerate(parts, 1):
@@ -31,7 +31,7 @@ def scene(*parts: Part) -> tuple[Tensor, Tensor]:
 
 
 def verdict(image: Tensor, labels: Tensor) -> tuple[int, bool, bool, bool]:
-    found = judge(image, labels)
+    found = evaluate_scenes(image, labels)
     colour, whole, inside = (bool(column[0]) for column in found[1:])
     return int(found.objects[0]), colour, whole, inside
 
@@ -80,18 +80,18 @@ def test_objects_cut_by_the_border() -> None:
 def test_a_batch_is_its_scenes_and_numbers_have_a_range() -> None:
     cases = [scene(), scene((BOX, RED)), scene((BOX, RED), (OTHER, GREEN))]
     images, labels = (torch.cat(column) for column in zip(*cases, strict=True))
-    found = judge(images, labels)
+    found = evaluate_scenes(images, labels)
     assert found.objects.tolist() == [0, 1, 2]
     assert found.valid((1, 2)).tolist() == [False, True, True]
     assert found.valid((0, 1)).tolist() == [True, True, False]
 
 
 def test_bad_arguments() -> None:
-    with pytest.raises(ValueError, match="solidity is 2"):
+    with pytest.raises(ValueError, match="solidity must be"):
         SceneCriteria(solidity=2)
     image, labels = scene()
     with pytest.raises(ValueError, match="labels has shape"):
-        judge(image, labels[:, :5])
+        evaluate_scenes(image, labels[:, :5])
 
 
 def test_nearest_and_spread() -> None:
@@ -105,7 +105,7 @@ def test_nearest_and_spread() -> None:
 
 
 class Copies(nn.Module):
-    """A sampler that returns a pack's images with its masks, in order, and infers those."""
+    """A scene model that samples and infers a pack's images and masks, in order."""
 
     def __init__(self, pack: Pack, num_slots: int = 6) -> None:
         super().__init__()
@@ -180,15 +180,15 @@ def test_models_of_one_slot_show_no_objects(packs: tuple[Pack, Pack]) -> None:
 
 
 def test_packs_must_fit(packs: tuple[Pack, Pack], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="num_images is 1; wanted at least 2"):
+    with pytest.raises(ValueError, match="num_images must be"):
         SceneScorer(*packs, 1)
     small = open_dataset("object_goal", "test", root=tmp_path, num_images=4, image_size=16)
-    with pytest.raises(ValueError, match="wanted equal sizes"):
+    with pytest.raises(ValueError, match="held_out must have images of shape"):
         SceneScorer(packs[0], small, 4)
 
 
 class Means:
-    """Mean colours of a 4 x 4 grid as features."""
+    """Features: mean colours of a 4 x 4 grid."""
 
     width, fingerprint = 48, "means"
 

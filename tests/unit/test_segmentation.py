@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from genesis_rl import metrics
-from genesis_rl.metrics.scenes import judge
+from genesis_rl.metrics.scenes import evaluate_scenes
 
 # From the authors' released code; the kinds of its 20 images are in its array `kind`.
 REFERENCE = Path(__file__).parents[1] / "fixtures" / "metrics_reference.npz"
@@ -36,7 +36,7 @@ def expect(
     theirs_there: float,
     tol: float,
 ) -> None:
-    """Ours equals theirs, except that we leave out what they give a constant."""
+    """Compare with the reference, which has a constant for undefined scores."""
     assert ours.dtype == torch.float64
     assert ours.isnan().nonzero().flatten().tolist() == left_out
     assert (theirs[left_out] == theirs_there).all()
@@ -103,7 +103,7 @@ def test_ari_by_hand() -> None:
 
 def test_edge_images() -> None:
     true = torch.zeros(4, 3, 5, dtype=torch.int64)
-    true[1] = -1  # nothing counts
+    true[1] = -1  # all ignored
     true[2, 0, 0] = 1  # one foreground pixel
     true[3] = 1  # foreground only
     pred = torch.zeros_like(true)
@@ -178,7 +178,7 @@ def test_fixed_grid() -> None:
         )
     with pytest.raises(ValueError, match="num_slots must be at least 1, got 0"):
         metrics.fixed_grid(0, 4, 4)
-    with pytest.raises(ValueError, match="2 x 2 frame has no room for 7 cells"):
+    with pytest.raises(ValueError, match="num_slots must be at most"):
         metrics.fixed_grid(7, 2, 2)
 
 
@@ -212,15 +212,15 @@ def test_baselines_score_what_no_model_gets() -> None:
 
 def test_bad_labels_are_named() -> None:
     true = torch.zeros(2, 4, 6, dtype=torch.int64)
-    with pytest.raises(TypeError, match=r"pred must hold integer labels, got torch\.float32"):
+    with pytest.raises(TypeError, match=r"pred must be integer labels, got torch\.float32"):
         metrics.ari(true, true.float())
-    with pytest.raises(TypeError, match=r"true must hold integer labels, got torch\.bool"):
+    with pytest.raises(TypeError, match=r"true must be integer labels, got torch\.bool"):
         metrics.segmentation_covering(true.bool(), true)
     with pytest.raises(ValueError, match=r"got \(2, 4, 6\) and \(2, 6, 4\)"):
         metrics.image_scores(true, true.mT)
     with pytest.raises(ValueError, match=r"one shape \(B, H, W\)"):
         metrics.ari(true[0], true[0])
-    with pytest.raises(ValueError, match="pred must hold labels >= 0, got -1"):
+    with pytest.raises(ValueError, match="pred must be labels >= 0, got -1"):
         metrics.ari(true, true - 1)
     with pytest.raises(ValueError, match=r"log_pi must have shape .* got \(2, 4, 6\)"):
         metrics.segment(true)
@@ -232,7 +232,7 @@ INTEGERS = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "in
 
 
 def two(kind: str, true: npt.NDArray[Any], pred: npt.NDArray[Any]) -> tuple[Any, Any]:
-    """Both as arrays, as tensors, or one of each."""
+    """Return both as arrays, as tensors, or one of each."""
     if kind == "arrays":
         return true, pred
     if kind == "mixed":
@@ -285,7 +285,7 @@ def test_images_masks_and_weights_may_be_arrays() -> None:
     )
     assert metrics.average({"a": np.array([1.0, np.nan])}) == {"a": 1.0, "a_images": 1}
     labels = rng.integers(0, 3, (2, 4, 6))
-    assert judge(images / 255, labels).objects.shape == (2,)
+    assert evaluate_scenes(images / 255, labels).objects.shape == (2,)
 
 
 def test_what_is_no_array_is_named() -> None:
@@ -294,11 +294,11 @@ def test_what_is_no_array_is_named() -> None:
         metrics.ari(true.tolist(), true)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"pred must be a tensor or a NumPy array .* got object"):
         metrics.ari(true, true.astype(object))
-    with pytest.raises(TypeError, match=r"pred must hold integer labels, got torch\.float64"):
+    with pytest.raises(TypeError, match=r"pred must be integer labels, got torch\.float64"):
         metrics.image_scores(true, true.astype(float))
-    with pytest.raises(ValueError, match=r"true must hold labels below 2\*\*63"):
+    with pytest.raises(ValueError, match=r"true must be labels below 2\*\*63"):
         metrics.ari(true.astype(np.uint64) + np.uint64(2**63), true)
-    with pytest.raises(ValueError, match="pred must hold labels >= 0, got -1"):
+    with pytest.raises(ValueError, match="pred must be labels >= 0, got -1"):
         metrics.active_slots(true - 1)
     with pytest.raises(TypeError, match=r"images must be a tensor or a NumPy array .* got str"):
         metrics.colour_palette("images")  # type: ignore[arg-type]
@@ -309,5 +309,5 @@ def test_masks_with_nan_are_no_segmentation() -> None:
     log_pi[0, 1] = -math.inf
     assert metrics.segment(log_pi).shape == (2, 4, 4)
     log_pi[1, 2, 0, 3, 3] = math.nan
-    with pytest.raises(ValueError, match="log_pi must hold numbers, got NaN"):
+    with pytest.raises(ValueError, match="log_pi must be finite"):
         metrics.segment(log_pi)

@@ -204,7 +204,7 @@ def test_free_scenes_follow_the_published_ones() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"background": "blue"}, "would hide"),
+        ({"background": "blue"}, "background must"),
         ({"centre_distance": -1}, "centre_distance"),
         ({"wall_margin": 0.5}, "wall_margin"),
         ({"centre_distance": 0.9}, "found no room"),
@@ -237,7 +237,7 @@ def test_scenes_depend_on_seed_split_and_index_alone() -> None:
     np.testing.assert_array_equal(render_scenes(world, 2, first=3).images, images[3:5])
     for options in ({"seed": 1}, {"split": "validation"}, {"split": "test"}):
         assert (render_scenes(world, 6, **options).images != images).any()
-    with pytest.raises(ValueError, match="unknown split"):
+    with pytest.raises(ValueError, match="split must be"):
         render_scenes(world, 1, split="dev")
 
 

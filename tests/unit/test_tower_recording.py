@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from genesis_rl.data import Pack, open_dataset
+from genesis_rl.data.records import Record
 from genesis_rl.data.shapestacks import ShapeStacks
-from genesis_rl.data.sources import Record
 from genesis_rl.towers import TowerRenderer, read_world, record, require_gl, simulate, tree
 from genesis_rl.towers.gl import load_mujoco
 from genesis_rl.towers.plan import Plan, RenderConfig, split_of

@@ -1,4 +1,4 @@
-"""Recorded steps as a view of a pack."""
+"""Recorded episodes as a view of a pack."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ DISCRETE = {"type": "Discrete", "dtype": "int64", "n": 5, "start": 0}
 
 
 def columns() -> dict[str, Any]:
-    """Frame t of episode e shows 10 e + t; the action there is its number + 100."""
+    """Write episodes; frame t of episode e has the value 10 e + t, its action its index + 100."""
     numbers = np.concatenate([10 * e + np.arange(n + 1) for e, n in enumerate(LENGTHS)])
     first = numbers % 10 == 0
     last = np.append(first[1:], True)
@@ -64,7 +64,7 @@ def test_sequences_stay_within_episodes(tmp_path: Path, length: int) -> None:
 def test_no_episode_is_long_enough(tmp_path: Path) -> None:
     steps = Transitions.open(write(tmp_path / "pack"))
     assert steps.sequences(5).shape == (0, 6)
-    with pytest.raises(ValueError, match="length is 0"):
+    with pytest.raises(ValueError, match="length must be"):
         steps.sequences(0)
 
 
@@ -73,18 +73,18 @@ def test_splits(tmp_path: Path) -> None:
         write(tmp_path / "data" / split, split=split)
     assert Transitions.open(tmp_path / "data", "test").pack.meta["split"] == "test"
     assert open_dataset(tmp_path / "data", "train").meta["split"] == "train"
-    with pytest.raises(ValueError, match="no split 'validation', only train, test"):
+    with pytest.raises(ValueError, match="split must be one of train, test"):
         Transitions.open(tmp_path / "data", "validation")
-    with pytest.raises(ValueError, match="no split 'validation'"):
+    with pytest.raises(ValueError, match="split must be"):
         open_dataset(tmp_path / "data", "validation")
-    with pytest.raises(ValueError, match="unknown split 'dev'"):
+    with pytest.raises(ValueError, match="split must be"):
         Transitions.open(tmp_path / "data", "dev")
 
 
 def test_images_are_no_steps(tmp_path: Path) -> None:
     with PackWriter(tmp_path / "pack", 2, 4, masks=False) as writer:
         writer.write(np.zeros((2, 4, 4, 3), np.uint8), state=np.zeros((2, 3)))
-    with pytest.raises(ValueError, match="holds images only, no steps"):
+    with pytest.raises(ValueError, match="images only"):
         Transitions.open(tmp_path / "pack")
 
 
@@ -124,6 +124,6 @@ def test_recordings_are_joined_split_by_split(tmp_path: Path) -> None:
 def test_other_actions_are_not_joined(tmp_path: Path) -> None:
     write(tmp_path / "one" / "train")
     write(tmp_path / "two" / "train", action_space=DISCRETE | {"n": 9})
-    with pytest.raises(ValueError, match="two/train has the actions"):
+    with pytest.raises(ValueError, match=r"action_space of .*two/train must be"):
         join([tmp_path / "one", tmp_path / "two"], tmp_path / "all")
     assert not (tmp_path / "all").exists()

@@ -1,4 +1,4 @@
-"""Pictures with exact small expectations, and files that read back."""
+"""Pictures compared with exact values, and files read back."""
 
 import io
 from pathlib import Path
@@ -25,7 +25,7 @@ def scene(batch: int = B, *, num_slots: int = K) -> tuple[torch.Tensor, Decoded]
 def cell(
     picture: npt.NDArray[np.uint8], row: int, column: int, top: int = 0
 ) -> npt.NDArray[np.uint8]:
-    """The pixels of a mosaic's cell, given lines of one pixel."""
+    """Return the pixels of a mosaic's cell with lines of one pixel."""
     y, x = top + row * (H + 1), column * (W + 1)
     return picture[y : y + H, x : x + W]
 
@@ -223,5 +223,5 @@ def test_curves() -> None:
     assert picture.shape[0] == 200
     assert picture.shape[1] > 500
     assert len(np.unique(picture.reshape(-1, picture.shape[2]), axis=0)) > 10
-    with pytest.raises(ValueError, match="panels must hold at least one panel"):
+    with pytest.raises(ValueError, match="panels must contain"):
         visualize.curves({})

@@ -1,4 +1,4 @@
-"""TFRecord files written byte by byte, from the format's description alone."""
+"""TFRecord files written byte by byte, from the format's specification only."""
 
 import gzip
 import struct
@@ -38,7 +38,7 @@ def delimited(field: int, data: bytes) -> bytes:
 
 
 def encode(**features: Feature) -> bytes:
-    """A `tf.train.Example` with lists of strings and of (packed) floats."""
+    """Build a `tf.train.Example` with lists of strings and of (packed) floats."""
     entries = b""
     for name, values in features.items():
         if values and isinstance(values[0], bytes):
@@ -76,5 +76,5 @@ def write_records() -> Callable[..., Path]:
 
 @pytest.fixture
 def single_bytes() -> Callable[[np.ndarray], list[bytes]]:
-    """An array as Multi-Object Datasets keep it: one string per byte."""
+    """Serialise an array as in Multi-Object Datasets: one string per byte."""
     return lambda array: [bytes([value]) for value in array.ravel().tolist()]

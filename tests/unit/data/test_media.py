@@ -16,7 +16,7 @@ from PIL import Image
 
 from genesis_rl.data import Pack, open_dataset
 from genesis_rl.data.media import VideoFolder, decode_image
-from genesis_rl.data.sources import DamagedRecord
+from genesis_rl.data.records import DamagedRecord
 
 U8 = npt.NDArray[np.uint8]
 RED = np.tile(np.array([200, 30, 10], np.uint8), (8, 8, 1))
@@ -175,7 +175,7 @@ def test_tiffs_of_twelve_bits_or_white_as_zero_are_refused() -> None:
         decode_image(file.getvalue())
 
 
-# ---- what a folder contains ----------------------------------------------------------------------
+# ---- content of folders --------------------------------------------------------------------------
 
 
 def test_hidden_files_are_left_out_and_counted(
@@ -193,9 +193,9 @@ def test_hidden_files_are_left_out_and_counted(
     convert = runpy.run_path(str(Path(__file__).parents[3] / "pretrain" / "convert.py"))["main"]
     flags = ["--split", "train", "--out", str(tmp_path / "out"), "--image-size", "8"]
     assert convert(["images", "--source", str(tmp_path / "data"), *flags]) == 0
-    assert "2 images, hidden files left out: 4" in capsys.readouterr().out
+    assert "2 images, hidden files skipped: 4" in capsys.readouterr().out
     save(tmp_path / "other" / "data" / "train" / ".a.png", 9)
-    with pytest.raises(FileNotFoundError, match=r"\(1 hidden ones are left out\)"):
+    with pytest.raises(FileNotFoundError, match="1 hidden"):
         opened("images", tmp_path / "other")
 
 
@@ -204,7 +204,7 @@ def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
     save(data / "b" / "1.png", 1)
     save(tmp_path / "elsewhere" / "2.png", 2)
     save(tmp_path / "elsewhere" / "deep" / "3.png", 3)
-    (data / "a").symlink_to(data / "b")  # has its own name
+    (data / "a").symlink_to(data / "b")  # also reachable by its own path
     (data / "c").symlink_to(tmp_path / "elsewhere")
     (data / "d").symlink_to(tmp_path / "elsewhere")
     (data / "b" / "loop").symlink_to(data)
@@ -216,7 +216,7 @@ def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
 def test_a_link_to_a_folder_above_is_refused(tmp_path: Path) -> None:
     save(tmp_path / "data" / "train" / "1.png", 1)
     (tmp_path / "data" / "train" / "up").symlink_to(tmp_path / "data")
-    with pytest.raises(ValueError, match=r"train/up must not link to .*data, which contains"):
+    with pytest.raises(ValueError, match="train/up must not link to"):
         opened("images", tmp_path)
 
 
@@ -234,7 +234,7 @@ def test_what_is_no_file_is_refused_before_it_is_opened(
         path.symlink_to("/dev/zero")
     else:
         with path.open("wb") as file:
-            file.truncate((1 << 40) + 1)  # takes no space
+            file.truncate((1 << 40) + 1)  # sparse
     message = "must have at most" if kind == "huge" else "must be a regular file, got"
     with pytest.raises(DamagedRecord, match=rf"train/a\{suffix} is damaged: .*{message}"):
         opened(name, tmp_path)
@@ -244,7 +244,7 @@ def test_what_is_no_file_is_refused_before_it_is_opened(
 
 
 def film(path: Path, first: int, count: int = 20, codec: str = "MJPG") -> Path:
-    """A video whose frame i is all first + 8 i, and about that after coding."""
+    """Write a video whose frame i has the constant value first + 8 i, up to coding errors."""
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 10, (48, 32))
     for n in range(count):
@@ -272,7 +272,7 @@ def test_every_nth_frame(tmp_path: Path) -> None:
     pack = opened("videos", tmp_path, every=6)
     assert pack.factors["frame"].tolist() == [0, 6, 12, 18]
     np.testing.assert_allclose(values(pack), [0, 48, 96, 144], atol=6)
-    with pytest.raises(ValueError, match="every is 0; wanted at least 1"):
+    with pytest.raises(ValueError, match="every must be"):
         opened("videos", tmp_path, every=0)
 
 
@@ -290,9 +290,7 @@ def test_damaged_videos_are_named_and_counted(tmp_path: Path) -> None:
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size * 3 // 4])
     (tmp_path / "data" / "train" / "b.mp4").write_bytes(b"no video")
     film(tmp_path / "data" / "train" / "c.avi", 50)
-    with pytest.raises(
-        DamagedRecord, match=r"a\.avi, frame \d+ is damaged: the video ends, or can"
-    ):
+    with pytest.raises(DamagedRecord, match=r"a\.avi, frame \d+ is damaged: the video ends or can"):
         opened("videos", tmp_path)
     pack = opened("videos", tmp_path, on_damage="skip")
     assert pack.meta["damaged"] == 2
@@ -303,7 +301,7 @@ def test_damaged_videos_are_named_and_counted(tmp_path: Path) -> None:
 
 
 def ffmpeg(*arguments: str | Path, rate: int = 25, count: int = 40) -> bytes:
-    """Encode a moving test picture of some frames; return what is written to a pipe."""
+    """Encode a moving test picture; return the output of a pipe."""
     source = f"testsrc=size=48x32:rate={rate}:duration={count / rate}"
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-f", "lavfi", "-i", source]
     return subprocess.run([*command, *arguments], check=True, capture_output=True).stdout

@@ -1,4 +1,4 @@
-"""The reader of ShapeStacks on small trees written here, and on the genuine example."""
+"""The reader of ShapeStacks on small written trees and the original example."""
 
 import json
 import shutil
@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from PIL import Image
 
 from genesis_rl.data import open_dataset
+from genesis_rl.data.records import DamagedRecord, Record
 from genesis_rl.data.shapestacks import ShapeStacks
 from genesis_rl.data.shapestacks_files import label_map, write_split
-from genesis_rl.data.sources import DamagedRecord, Record
 
 GENUINE = Path(__file__).parents[4] / "shared" / "reference" / "shapestacks_example"
 STABLE = "env_blocks-easy-h=2-vcom=0-vpsf=0-v=1"
@@ -26,20 +26,20 @@ Image8 = npt.NDArray[np.uint8]
 
 
 def picture(seed: int) -> Image8:
-    """A smooth coloured image."""
+    """Return a smooth coloured image."""
     small = np.random.default_rng(seed).integers(0, 256, (14, 14, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(small).resize((224, 224), Image.Resampling.BICUBIC))
 
 
 def labels(camera: int, height: int) -> Image8:
-    """Instance labels: bands of rows and columns of all labels."""
+    """Return instance labels: bands of rows and columns of all labels."""
     rows, columns = np.mgrid[:224, :224]
     return np.asarray((rows // 9 + columns // (7 + camera)) % (height + 1), np.uint8)
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tree of two scenarios with three views each, one list without a newline at the end."""
+    """Write a tree of two scenarios with three views each; one list lacks its last newline."""
     root = tmp_path_factory.mktemp("shapestacks")
     for number, name in enumerate((STABLE, FALLING)):
         recordings, maps = root / "recordings" / name, root / "iseg" / name
@@ -49,7 +49,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
             image = picture(16 * number + camera)
             file = f"rgb-w={number}-f=2-l=1-c=unique-cam_{camera}-mono-0.png"
             Image.fromarray(image).save(recordings / file)
-            # As the data set's own maps were written.
+            # As the dataset's own maps were written.
             plt.imsave(
                 maps / f"iseg-w=0-f=0-l=0-c=original-cam_{camera}-mono-0.map",
                 labels(camera, 2 + 4 * number),
@@ -69,7 +69,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tree(written: Path, tmp_path: Path) -> Path:
-    """A copy of the tree, to be harmed."""
+    """Return a copy of the tree that tests may damage."""
     return Path(shutil.copytree(written, tmp_path / "tree"))
 
 
@@ -154,7 +154,7 @@ def test_a_missing_download_says_what_to_fetch(tmp_path: Path) -> None:
         "-rgb.tar.gz",
         "-iseg.tar.gz",
         "envs/render_shapestacks.py",
-        "option source",
+        "set source",
     ):
         assert words in str(error.value)
 
@@ -236,8 +236,8 @@ def test_other_sizes_and_values_are_named(tree: Path) -> None:
     (tree / "iseg" / STABLE / str(label_map(10))).unlink()
     messages = damaged(ShapeStacks(tree, "validation"))
     assert len(messages) == 3
-    assert "200 x 224 pixels; wanted 224 x 224" in messages[0]
-    assert "no multiples of 32" in messages[1]
+    assert "224 x 224 pixels, got 200 x 224" in messages[0]
+    assert "multiples of 32" in messages[1]
     assert "it has no iseg map" in messages[2]
 
 
@@ -258,10 +258,10 @@ def test_simulated_labels_come_from_a_rendered_tree(tree: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"split": "eval"}, "unknown split 'eval'"),
-        ({"maps": "depth"}, "maps is 'depth'"),
-        ({"subset": "../other"}, "subset is '../other'"),
-        ({"image_size": 0}, "image_size is 0"),
+        ({"split": "eval"}, "split must be"),
+        ({"maps": "depth"}, "maps must be"),
+        ({"subset": "../other"}, "subset must be"),
+        ({"image_size": 0}, "image_size must be"),
     ],
 )
 def test_bad_options_are_named(options: dict[str, object], message: str) -> None:
