@@ -37,6 +37,7 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         Row("objects_lost", "share of objects lost to the background", "low"),
         Row("same_colour_shared", "share of pairs of one colour in one slot", "low"),
         Row("other_colour_shared", "share of pairs of two colours in one slot", "low"),
+        Row("twins_shared", "share of touching pairs of one hue in one slot", "low"),
     ),
     "Objects, by responsibilities p(k | x, z)": (
         Row("posterior_ari", "ARI, all pixels, by responsibilities", "high"),

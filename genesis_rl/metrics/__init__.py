@@ -1,6 +1,12 @@
 """Metrics: segmentation, object binding, likelihood bounds and sample quality."""
 
-from genesis_rl.metrics.binding import active_latents, active_slots, binding_scores, scene_scores
+from genesis_rl.metrics.binding import (
+    active_latents,
+    active_slots,
+    binding_scores,
+    scene_scores,
+    twins_shared,
+)
 from genesis_rl.metrics.bounds import Bounds, bits_per_dim, bounds, log_weights
 from genesis_rl.metrics.segmentation import (
     SegCover,
@@ -36,4 +42,5 @@ __all__ = [
     "segment",
     "segmentation_covering",
     "segmentation_scores",
+    "twins_shared",
 ]

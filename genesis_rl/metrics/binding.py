@@ -8,6 +8,7 @@ most of the true background; the first slot wins a tie.
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from genesis_rl.metrics.inputs import Array, as_tensor
@@ -49,18 +50,36 @@ def binding_scores(
         TypeError: if the labels are not integers, in tensors or NumPy arrays.
         ValueError: if a shape is wrong, or pred has negative values.
     """
-    true, pred = check_labels(true, pred)
-    images = as_tensor(images, "images", device=true.device)
-    if images.shape != (len(true), 3, *true.shape[1:]):
-        raise ValueError(
-            f"images must have shape {(len(true), 3, *true.shape[1:])}, as the labels, got "
-            f"{tuple(images.shape)}."
-        )
+    true, pred, images = _check_scenes(true, pred, images)
     parts = [
         _binding(*part, tolerance)
         for part in zip(true.split(CHUNK), pred.split(CHUNK), images.split(CHUNK), strict=True)
     ]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def twins_shared(true: Array, pred: Array, images: Array, *, hue_tolerance: float = 0.2) -> Tensor:
+    """Compute the share of pairs of touching objects of one hue that share a slot.
+
+    Objects touch if pixels of both are neighbours in a row or a column. The hue is the median
+    colour scaled to length one, so that differently lit objects of one colour have one hue.
+
+    Args:
+        true: true labels, integers, 0 = background, < 0 = ignored, shape (B, H, W).
+        pred: predicted labels, integers >= 0, shape (B, H, W).
+        images: uint8 in [0, 255] or float in [0, 1], shape (B, 3, H, W).
+        hue_tolerance: largest distance of equal hues, in [0, sqrt(2)].
+
+    Returns:
+        Shape (B,), float64; NaN without such a pair.
+
+    Raises:
+        TypeError: if the labels are not integers, in tensors or NumPy arrays.
+        ValueError: if a shape is wrong, or pred has negative values.
+    """
+    true, pred, images = _check_scenes(true, pred, images)
+    parts = zip(true.split(CHUNK), pred.split(CHUNK), images.split(CHUNK), strict=True)
+    return torch.cat([_twins(*part, hue_tolerance) for part in parts])
 
 
 def active_slots(pred: Array, *, min_share: float = 0.01) -> Tensor:
@@ -109,13 +128,25 @@ def scene_scores(true: Array, pred: Array, images: Array) -> dict[str, Tensor]:
         images: uint8 in [0, 255] or float in [0, 1], shape (B, 3, H, W).
 
     Returns:
-        The scores of `image_scores` and of `binding_scores`, each of shape (B,).
+        The scores of `image_scores`, `binding_scores` and `twins_shared`, each of shape (B,).
 
     Raises:
         TypeError: if the labels are not integers, in tensors or NumPy arrays.
         ValueError: if a shape is wrong, or pred has negative values.
     """
-    return image_scores(true, pred) | binding_scores(true, pred, images)
+    twins = {"twins_shared": twins_shared(true, pred, images)}
+    return image_scores(true, pred) | binding_scores(true, pred, images) | twins
+
+
+def _check_scenes(true: Array, pred: Array, images: Array) -> tuple[Tensor, Tensor, Tensor]:
+    true, pred = check_labels(true, pred)
+    images = as_tensor(images, "images", device=true.device)
+    if images.shape != (len(true), 3, *true.shape[1:]):
+        raise ValueError(
+            f"images must have shape {(len(true), 3, *true.shape[1:])}, as the labels, got "
+            f"{tuple(images.shape)}."
+        )
+    return true, pred, images
 
 
 def _binding(true: Tensor, pred: Tensor, images: Tensor, tolerance: float) -> dict[str, Tensor]:
@@ -135,6 +166,24 @@ def _binding(true: Tensor, pred: Tensor, images: Tensor, tolerance: float) -> di
         "same_colour_shared": _share(shared, pairs & same_colour),
         "other_colour_shared": _share(shared, pairs & ~same_colour),
     }
+
+
+def _twins(true: Tensor, pred: Tensor, images: Tensor, tolerance: float) -> Tensor:
+    table = overlaps(true, pred)
+    slots = table.argmax(dim=2)
+    hues = F.normalize(_median_colours(true, images).double(), dim=2)
+    one_hue = torch.cdist(hues, hues) <= tolerance
+    touch = torch.zeros_like(one_hue)
+    labels = compact(true.long().clamp(min=0))
+    image = torch.arange(len(labels), device=labels.device)[:, None, None]
+    for first, second in (
+        (labels[:, 1:], labels[:, :-1]),
+        (labels[:, :, 1:], labels[:, :, :-1]),
+    ):
+        touch[image, torch.minimum(first, second), torch.maximum(first, second)] = True
+    touch[:, 0] = False
+    touch.diagonal(dim1=1, dim2=2)[:] = False
+    return _share(slots.unsqueeze(1) == slots.unsqueeze(2), touch & one_hue)
 
 
 def _share(shared: Tensor, pairs: Tensor) -> Tensor:

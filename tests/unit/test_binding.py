@@ -48,6 +48,29 @@ def test_by_hand(slots: list[int], expected: tuple[float, float, float]) -> None
     assert scores(TRUE, relabel(slots)) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("slots", "expected"),
+    [
+        ([0, 1, 2, 3, 4], 0.0),
+        ([0, 1, 1, 3, 4], 0.0),  # these two do not touch
+        ([0, 1, 2, 1, 4], 0.5),  # one of the two touching pairs of one hue
+        ([0, 1, 2, 3, 2], 0.0),  # red and blue
+        ([0, 1, 1, 1, 1], 1.0),
+    ],
+)
+def test_twins_by_hand(slots: list[int], expected: float) -> None:
+    pred = relabel(slots)
+    assert metrics.twins_shared(TRUE, pred, paint(TRUE)).tolist() == [expected]
+    dark = (paint(TRUE) * torch.tensor([[1.0] * 7, [0.4] * 7, [1.0] * 7])).to(torch.uint8)
+    assert metrics.twins_shared(TRUE, pred, dark).tolist() == [expected]
+
+
+def test_objects_apart_are_no_twins() -> None:
+    true = TRUE.clone()
+    true[true == 3] = 0
+    assert metrics.twins_shared(true, true, paint(true)).isnan().all()
+
+
 def test_the_tolerance_decides_what_is_the_same_colour() -> None:
     pred = relabel([0, 1, 2, 1, 4])  # red with nearly red
     assert scores(TRUE, pred) == (0.0, 0.0, 0.2)

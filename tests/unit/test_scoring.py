@@ -46,6 +46,7 @@ OBJECTS = SEGMENTATION | {
     "objects_lost",
     "same_colour_shared",
     "other_colour_shared",
+    "twins_shared",
 }
 
 
