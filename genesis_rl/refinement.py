@@ -14,10 +14,12 @@ from genesis_rl.slots import SceneModel, Slots
 # Adam's. So few steps want short memories; and with an epsilon of a nat per unit a latent that the
 # image hardly depends on stays where it is, instead of following the sign of a rounding error.
 _BETAS, _EPS = (0.5, 0.9), 1.0
+#: Step size of models that set none.
+STEP_SIZE = 0.1
 
 
 def refine(
-    model: SceneModel, x: Tensor, slots: Slots, steps: int, *, step_size: float = 0.1
+    model: SceneModel, x: Tensor, slots: Slots, steps: int, *, step_size: float | None = None
 ) -> Slots:
     """Move latents so that their image becomes more likely: Adam on -log p(x | z_m, z_c).
 
@@ -31,7 +33,8 @@ def refine(
         x: images, (B, 3, H, W) in [0, 1].
         slots: of these images, as ``model.infer`` gives them.
         steps: updates; 0 gives the slots back.
-        step_size: how far a latent moves in a step, at most about.
+        step_size: about the largest change of a latent in a step; None: the model's
+            ``refine_step_size``.
 
     Returns:
         Slots with the masks that they decode to, without gradients. (A MONet's masks are no
@@ -42,8 +45,10 @@ def refine(
         TypeError: if the model has no ``nll``, as models of other packages may not.
     """
     check_integer("steps", steps, 0)
+    if step_size is None:
+        step_size = float(getattr(model, "refine_step_size", STEP_SIZE))
     if not step_size > 0:
-        raise ValueError(f"step_size is {step_size}; wanted a value > 0.")
+        raise ValueError(f"step_size must be greater than 0, got {step_size}.")
     if not steps:
         return slots
     nll_of = getattr(model, "nll", None)  # beyond the protocol

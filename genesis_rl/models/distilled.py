@@ -17,6 +17,7 @@ from genesis_rl.checks import check_limits
 from genesis_rl.models import MODELS, build_model
 from genesis_rl.models.base import BaseModel, LstmState, Noise, at_least_float32, check_channels
 from genesis_rl.models.prior import NextSlot
+from genesis_rl.refinement import STEP_SIZE
 from genesis_rl.slots import Decoded, ElboTerms, Slots
 from genesis_rl.weights import as_tuple
 
@@ -169,6 +170,11 @@ class Distilled(BaseModel):
     def log_responsibilities(self, x: Tensor, decoded: Decoded) -> Tensor:
         """Log p(k | x, z) under the teacher; see `BaseModel.log_responsibilities`."""
         return self.teacher.log_responsibilities(x, decoded)
+
+    @property
+    def refine_step_size(self) -> float:
+        """The teacher's step size of `genesis_rl.refinement`."""
+        return float(getattr(self.teacher, "refine_step_size", STEP_SIZE))
 
     def redraw_masks(self, slots: Slots) -> Slots:
         """The same slots, with the masks that the teacher draws from their latents alone."""

@@ -98,11 +98,13 @@ class GenesisS(StepwiseModel):
         background_only: score the background alone, the pixels of objects being outliers.
         likelihood_stride: score every n-th row and column in training, at a random offset; a
             factor makes up for the rest. For local decoders.
+        refine_step_size: step size of `genesis_rl.refinement`.
     """
 
     recompute: bool = False
     background_only: bool = False
     likelihood_stride: int = 1
+    refine_step_size: float = 0.1
 
     model_name = "genesis_s"
     config_class = GenesisSConfig
@@ -121,6 +123,7 @@ class GenesisS(StepwiseModel):
         self.mask_decoder: GatedDecoder | BroadcastDecoder | LocalDecoder
         if config.mask_decoder == "local":
             self.mask_decoder = LocalDecoder(width, config.local_decoder_size)
+            self.refine_step_size = 0.03  # positions and edges: .1 is a third of a block
         elif config.mask_decoder == "broadcast":
             self.mask_decoder = BroadcastDecoder(
                 width, config.image_size, config.mask_broadcast_channels, 1

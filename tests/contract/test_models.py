@@ -16,7 +16,7 @@ from genesis_rl.frames import Preprocessing
 from genesis_rl.models import MODELS, build_model
 from genesis_rl.models.base import Noise
 from genesis_rl.models.genesis import GenesisS
-from genesis_rl.refinement import refine
+from genesis_rl.refinement import STEP_SIZE, refine
 from genesis_rl.slots import SceneModel, Slots
 
 NAMES = list(MODELS)
@@ -450,6 +450,17 @@ def test_no_latent_moves_further_than_the_steps(model: Any) -> None:
     assert 0 < moved.max() <= 0.02 * 1.02
 
 
+def test_the_step_is_the_models(model: Any) -> None:
+    x = images(2)
+    with torch.no_grad():
+        slots = model.infer(x)
+    size = getattr(model, "refine_step_size", STEP_SIZE)
+    own, given = refine(model, x, slots, 1), refine(model, x, slots, 1, step_size=size)
+    assert torch.equal(own.features, given.features)
+    if getattr(model.config, "mask_decoder", None) == "local":
+        assert size < STEP_SIZE
+
+
 def test_no_step_gives_the_slots_back(model: Any) -> None:
     with torch.no_grad():
         slots = model.infer(images(2))
@@ -478,12 +489,12 @@ class Bare:
         (
             lambda m, x, s: refine(m, x, s, 1, step_size=0),
             ValueError,
-            "step_size is 0; wanted a value > 0",
+            "step_size must be",
         ),
         (
             lambda m, x, s: refine(m, x, s, 1, step_size=math.nan),
             ValueError,
-            "step_size is nan; wanted a value > 0",
+            "step_size must be",
         ),
         (
             lambda m, x, s: refine(cast("Any", Bare()), x, s, 1),
