@@ -40,7 +40,8 @@ class GenesisSConfig:
     """a spatial broadcast decoder (the paper's), or one "flat" colour for the whole component: then
     masks have to draw every edge, and no component can paint what should be another slot's;
     "flat_objects" is flat for all slots but the last, to which stick-breaking leaves the
-    background: a broadcast decoder paints that, for plain objects before whatever there is"""
+    background: a broadcast decoder paints that, for plain objects before whatever there is;
+    "shaded" is flat times a shading that a local mask decoder draws"""
     component_decoder_channels: int = 32
     """channels of the components' decoder"""
     sigma_x: float = 0.7
@@ -62,9 +63,10 @@ class GenesisSConfig:
     """decode the K-th slot's mask although it is never used: in training its activations then take
     part in the decoder's batch statistics, as in the authors' code"""
     mask_decoder: MaskDecoder = "deconvolution"
-    """the paper's gated transposed convolutions, or a spatial "broadcast" decoder as the components
+    """the paper's gated transposed convolutions; a spatial "broadcast" decoder as the components
     have: its first layer adds a linear map of z_m to one of the coordinates, so that a position in
-    z_m moves a mask smoothly, wherever it is"""
+    z_m moves a mask smoothly; or "local": a convex polygon at a position and of a size that z_m
+    contains, at any resolution, with either posterior"""
     mask_broadcast_channels: int = 32
     """channels of a broadcast mask decoder; decoder_channels then go unused"""
     prior: Prior = "autoregressive"
