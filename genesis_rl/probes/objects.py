@@ -117,6 +117,9 @@ class ObjectStudy:
         """Each object cut out by its true mask, which comes along: (objects, 4 side side)."""
         return {s: self._cut_out(s, side) for s in self._samples}
 
+    def masks(self) -> None:
+        """Nothing: ``pixels`` shows every object by its true mask."""
+
     def state(self) -> dict[str, Tensor]:
         """The answers themselves, (objects, F): what a probe makes of features that have it all."""
         return {

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from genesis_rl.blocks import coordinate_map
 from genesis_rl.data import Pack
 from genesis_rl.probes.heads import Question, standardise
 from genesis_rl.probes.latents import Latents, Sample
@@ -80,6 +81,52 @@ class SceneStudy:
                 for split, factors in self._factors.items()
             }
         )
+
+    def masks(self) -> dict[str, Tensor] | None:
+        """Moments of the true masks, (n, F), standardised; None if the packs have none.
+
+        What perfect masks contain of a scene without its depth and shading.
+        """
+        if any(sample.pack.masks is None for sample in self._samples.values()):
+            return None
+        moments = {split: mask_moments(sample) for split, sample in self._samples.items()}
+        count = max(found.shape[1] for found in moments.values())
+        return standardise(
+            {
+                split: F.pad(found, (0, 0, 0, count - found.shape[1])).flatten(1)
+                for split, found in moments.items()
+            }
+        )
+
+
+def mask_moments(sample: Sample) -> Tensor:
+    """Moments of every object's true mask, (n, L, 7) float32, objects from the top down.
+
+    Presence, mean row and column, standard deviations of both, their covariance, and the root of
+    the area, in halves of the image's side; all 0 where there is no object.
+    """
+    pack, rows = sample
+    if pack.masks is None:
+        raise ValueError(f"{pack.folder} must have masks, got none.")
+    parts = []
+    for first in range(0, len(rows), _CHUNK):
+        labels = torch.from_numpy(pack.masks[rows[first : first + _CHUNK]]).long()
+        owned = F.one_hot(labels.flatten(1))[:, :, 1:].transpose(1, 2).float()
+        row, col = coordinate_map(labels.shape[1])[0].flatten(1)
+        terms = torch.stack([torch.ones_like(row), row, col, row * row, col * col, row * col], 1)
+        total = owned @ terms
+        area = total[..., :1]
+        mean = total / area.clamp_min(1)
+        centre, square, product = mean[..., 1:3], mean[..., 3:5], mean[..., 5:]
+        spread = (square - centre.square()).clamp_min(0).sqrt()
+        shared = product - centre.prod(2, keepdim=True)
+        size = (4 * area / labels[0].numel()).sqrt()
+        present = (area > 0).float()
+        found = torch.cat([present, centre, spread, shared, size], 2) * present
+        order = torch.where(area > 0, centre[..., :1], torch.inf).argsort(1)
+        parts.append(found.gather(1, order.expand_as(found)))
+    count = max(part.shape[1] for part in parts)
+    return torch.cat([F.pad(part, (0, 0, 0, count - part.shape[1])) for part in parts])
 
 
 def small_images(sample: Sample, side: int) -> Tensor:

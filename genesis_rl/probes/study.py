@@ -58,6 +58,9 @@ class Study(Protocol):
     def state(self) -> dict[str, Tensor] | None:
         """Ground truth, if there is any."""
 
+    def masks(self) -> dict[str, Tensor] | None:
+        """Moments of the true masks, if there are any."""
+
 
 def probe(config: ProbeConfig) -> dict[str, Any]:
     """Train probes on frozen latents, score them on the test split and write the figures.
@@ -73,8 +76,9 @@ def probe(config: ProbeConfig) -> dict[str, Any]:
         Wilson's, of the test answers as if independent), ``seeds`` with each training's score and
         epoch, training; ``groups`` of runs that differ in their seed only, see `group`;
         ``baselines``, records with a name instead of a run: ``majority`` (the commonest class, the
-        mean), ``pixels N x N``, ``random MODEL`` (untrained encoders of the runs' configs), and
-        ``state`` if the data have it; ``config``, ``hardware``, ``versions``.
+        mean), ``pixels N x N``, ``random MODEL`` (untrained encoders of the runs' configs),
+        ``true masks`` (their moments, of scenes) and ``state``, if the data have them; ``config``,
+        ``hardware``, ``versions``.
 
     Raises:
         ValueError: if a run or its data cannot be had, runs are of different data, the data do
@@ -183,9 +187,9 @@ def _baselines(
             name = f"random {candidate.loaded.metadata['model']}"
             model = _untrained(trained, config)
             records.append({"name": name, **_model_scores(config, study, samples, model, name)})
-    state = study.state()
-    if state is not None:
-        records.append({"name": "state", **_scores(config, study, state, "state")})
+    for name, truth in (("true masks", study.masks()), ("state", study.state())):
+        if truth is not None:
+            records.append({"name": name, **_scores(config, study, truth, name)})
     return records
 
 

@@ -104,7 +104,7 @@ def test_tasks_of_scenes(packs: Path, data_root: Path, run_program: Run, tmp_pat
     assert result["questions"]["height"] == {"classes": [2, 3, 4, 5, 6], "test": 200}
     assert result["questions"]["view"]["classes"] == list(range(1, 17))
     baselines = {record["name"]: record for record in result["baselines"]}
-    assert list(baselines) == ["majority", "pixels 16 x 16", "random bd_vae"]
+    assert list(baselines) == ["majority", "pixels 16 x 16", "random bd_vae", "true masks"]
     pixels = baselines["pixels 16 x 16"]
     assert pixels["width"] == 768
     assert pixels["scores"]["height"] > 0.9 and pixels["scores"]["view"] > 0.9
@@ -149,7 +149,8 @@ def test_several_models_reach_the_page_of_results(run_program: Run, tmp_path: Pa
     assert list(result["questions"]) == ["view", "height"]
     assert result["num_images"] == {"train": 128, "validation": 16, "test": 16}
     names = [record["name"] for record in result["baselines"]]
-    assert names == ["majority", "pixels 8 x 8", *(f"random {name}" for name in SMALL)]
+    untrained = [f"random {name}" for name in SMALL]
+    assert names == ["majority", "pixels 8 x 8", *untrained, "true masks"]
     index = [{"title": "Towers", "probes": out.name}]
     (out.parent / "index.json").write_text(json.dumps(index))
     lines = page(out.parent).splitlines()
@@ -246,7 +247,7 @@ def test_misuse(packs: Path, run_program: Run, tmp_path: Path) -> None:
     on_small = ("--data", str(small), *QUICK)
     cases: list[tuple[tuple[str, ...], str]] = [
         ((str(tmp_path), *on_packs), "holds no run of pretrain/train.py"),
-        ((model,), "is a model without a run; say with --data"),
+        ((model,), "--data"),
         ((model, model, *on_packs), "more than once"),
         ((model, str(packs), *on_packs), "wanted --out, one file for all"),
         ((model, *on_packs, "--task", "properties"), "no factors of objects"),

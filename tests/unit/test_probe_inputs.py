@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ from genesis_rl.models import GenesisConfig, build_model
 from genesis_rl.probes import latents as latents_module
 from genesis_rl.probes.latents import Latents, Sample, latents
 from genesis_rl.probes.objects import Objects, ObjectStudy, match
-from genesis_rl.probes.scenes import SceneStudy
+from genesis_rl.probes.scenes import SceneStudy, mask_moments
 from genesis_rl.slots import SceneModel
 from genesis_rl.worlds import STATE_COLUMNS
 
@@ -186,6 +187,32 @@ def test_bad_labels_are_refused(tmp_path: Path) -> None:
             SceneStudy({"train": first, "test": second}, tasks)
 
 
+def test_moments_of_true_masks(tmp_path: Path) -> None:
+    sample = towers(tmp_path / "a", [2, 3])
+    labels = np.zeros(sample.pack.images.shape[:3], np.uint8)
+    labels[0, 20:26, 10:13], labels[0, 4:8, 4:8], labels[1, 2, 3] = 1, 2, 5
+    sample = sample._replace(pack=mock.Mock(masks=labels))
+    upper, lower, *others = mask_moments(sample)[0]
+    line = np.linspace(-1, 1, SIDE)
+    rows, cols = np.meshgrid(line[20:26], line[10:13], indexing="ij")
+    expected = [1, rows.mean(), cols.mean(), rows.std(), cols.std(), 0, np.sqrt(4 * 18) / SIDE]
+    torch.testing.assert_close(lower, torch.tensor(expected).float(), atol=1e-5, rtol=0)
+    assert upper[1] < lower[1]
+    assert not torch.stack(others).any()
+    assert mask_moments(sample)[1, 0, 0] == 1 and not mask_moments(sample)[1, 1:].any()
+
+
+def test_scenes_without_masks_have_no_moments(tmp_path: Path) -> None:
+    samples = {s: towers(tmp_path / s, [2, 3, 3, 2]) for s in ("train", "test")}
+    found = SceneStudy(samples, ()).masks()
+    assert found is not None and found["test"].shape[0] == 4
+    bare = {
+        s: v._replace(pack=mock.Mock(masks=None, factors=v.pack.factors, meta=v.pack.meta))
+        for s, v in samples.items()
+    }
+    assert SceneStudy(bare, ()).masks() is None
+
+
 def test_pixels_are_averaged_and_the_state_is_standardised(tmp_path: Path) -> None:
     state = np.arange(24, dtype=np.float32).reshape(4, 2, 3)
     samples = {s: towers(tmp_path / s, [2, 3, 3, 2], state=state) for s in ("train", "test")}
@@ -315,7 +342,7 @@ def test_packs_that_do_not_tell_of_objects_are_refused(tmp_path: Path) -> None:
         ObjectStudy({"train": odd, "test": odd})
     state = np.zeros((3, 4, len(STATE_COLUMNS)))
     flat = Sample.draw(pack(tmp_path / "c", 3, masks=False, state=state), 3)
-    with pytest.raises(ValueError, match="has no masks"):
+    with pytest.raises(ValueError, match="must have masks"):
         ObjectStudy({"train": flat, "test": flat})
     alike = Sample.draw(pack(tmp_path / "d", 3, state=state), 3)
     with pytest.raises(ValueError, match="all objects are the same"):
