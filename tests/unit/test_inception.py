@@ -140,5 +140,5 @@ def test_torchmetrics_runs_the_network_that_torch_fidelity_defines(tmp_path: Pat
     assert rest == "64 False"
     assert bad == [
         "images has shape (3, 4, 6); wanted (any, 3, any, any).",
-        "images are not finite.",
+        "images must be finite.",
     ]
