@@ -195,7 +195,7 @@ def test_what_names_no_resize(value: Any, tiny: Genesis) -> None:
 def test_evaluation_on_images_of_another_resize_is_a_warning(boxed: Path, pack: Pack) -> None:
     mark(pack, resize="crop")
     candidate = open_candidate(str(boxed), "best", str(pack.folder), "{}", device="cpu")
-    with pytest.warns(UserWarning, match="made with resize 'crop'.* by 'letterbox'"):
+    with pytest.warns(UserWarning, match="created with resize 'crop'.* uses 'letterbox'"):
         open_data(candidate, "test")
 
 
@@ -213,7 +213,7 @@ def test_a_recording_of_another_resize_than_the_encoders_is_a_warning(
 ) -> None:
     recorded = Transitions.open(record(tmp_path / "recording", "crop"))
     encoder = SlotEncoder(boxed, device="cpu")
-    with pytest.warns(UserWarning, match="made with resize 'crop'"):
+    with pytest.warns(UserWarning, match="created with resize 'crop'"):
         encode(recorded, encoder, align=False, cache=tmp_path / "cache")
 
 
@@ -232,7 +232,7 @@ def test_a_student_resizes_as_its_teacher(boxed: Path, pack: Pack, tmp_path: Pat
         tensorboard=False,
         out=tmp_path / "student",
     )
-    with pytest.warns(UserWarning, match="made with resize 'crop'.*teacher .* by 'letterbox'"):
+    with pytest.warns(UserWarning, match="created with resize 'crop'.*teacher .* uses 'letterbox'"):
         report = distill(config)
     loaded = load_pretrained(tmp_path / "student", device="cpu")
     assert loaded.preprocessing == BOX
