@@ -23,7 +23,7 @@ WorldModelLike = str | os.PathLike[str] | WorldModel
 _RESET_INFO = {"uncertainty": 0.0, "uncertain": False, "non_finite": False}
 
 
-class ImaginedScenes:
+class ImaginationCore:
     """Shared implementation of the single and the batched imagined environment.
 
     Attributes:
@@ -156,7 +156,7 @@ class ImaginationEnv(gym.Env[Any, Any]):
         ... )  # doctest: +SKIP
     """
 
-    metadata: dict[str, Any] = ImaginedScenes.metadata
+    metadata: dict[str, Any] = ImaginationCore.metadata
 
     def __init__(
         self,
@@ -186,7 +186,7 @@ class ImaginationEnv(gym.Env[Any, Any]):
             ValueError: for an invalid value, models that do not match, or an encoder without a
                 prior.
         """
-        self._imagined = ImaginedScenes(
+        self._imagined = ImaginationCore(
             encoder, world_model, layout, mask_geometry, device, render_mode, options
         )
         self.render_mode = render_mode

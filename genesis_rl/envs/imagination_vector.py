@@ -10,7 +10,7 @@ from gymnasium.utils.seeding import np_random
 from gymnasium.vector import AutoresetMode
 
 from genesis_rl.envs.batched import BatchedVectorEnv, StepResult, check_count
-from genesis_rl.envs.imagination import ImaginedScenes, WorldModelLike
+from genesis_rl.envs.imagination import ImaginationCore, WorldModelLike
 from genesis_rl.envs.slot_obs import ObsLayout
 from genesis_rl.imagination import Dream
 from genesis_rl.perception import EncoderLike
@@ -56,7 +56,7 @@ class ImaginationVectorEnv(BatchedVectorEnv):
             TypeError, ValueError: as `ImaginationEnv`; also for an invalid number or mode.
         """
         check_count("num_envs", num_envs)
-        self._imagined = ImaginedScenes(
+        self._imagined = ImaginationCore(
             encoder, world_model, layout, mask_geometry, device, render_mode, options, num_envs
         )
         super().__init__(self._imagined, num_envs, autoreset_mode)

@@ -73,7 +73,7 @@ def make_rendering(env_id: str, options: dict[str, Any]) -> gym.Env[Any, Any]:
     try:
         return gym.make(env_id, render_mode="rgb_array", **options)
     except (gym.error.Error, ModuleNotFoundError, TypeError) as error:
-        raise ValueError(f"env {env_id!r} cannot be created: {error}") from error
+        raise ValueError(f"env {env_id!r} cannot be made: {error}") from error
 
 
 def random_frames(

@@ -92,7 +92,7 @@ def test_the_same_seed_gives_the_same_data(tmp_path: Path, encoder_path: str) ->
 
 def test_greedy_and_sticky_actions(tmp_path: Path, encoder_path: str) -> None:
     agent = save(tmp_path / "agent", encoder_path)
-    greedy = record(tmp_path, agent, "greedy", greedy=True)
+    greedy = record(tmp_path, agent, "greedy", deterministic=True)
     drawn = record(tmp_path, agent, "drawn")
     sticky = record(tmp_path, agent, "sticky", sticky=0.9)
 

@@ -237,7 +237,7 @@ AGENTS: dict[str, tuple[Callable[[Place], Any], str]] = {
     ),
     "model outside": (
         agent(env=COMPOSE, env_options={"encoder": "SECRET", "reward": "objects"}),
-        "trust_remote_code.*model",
+        "trust_remote_code.*encoder",
     ),
     "model of the Hub": (
         agent(env=COMPOSE, env_options={"encoder": "some/one", "reward": "objects"}),
