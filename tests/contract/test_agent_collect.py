@@ -34,7 +34,7 @@ def save(folder: Path, encoder_path: str, **changes: Any) -> str:
 
 
 def record(tmp_path: Path, agent: str, name: str = "data", **changes: Any) -> Transitions:
-    given = {"steps": 60, "num_envs": 2, "vec": "dummy", "validation": 0, "test": 0}
+    given = {"steps": 60, "n_envs": 2, "vec": "dummy", "validation": 0, "test": 0}
     config = CollectConfig(agent=agent, out=tmp_path / name, image_size=32, **{**given, **changes})
     assert collect_with_agent(config)["train"].steps == 60
     return Transitions.open(config.out)

@@ -389,7 +389,7 @@ def test_an_environment_without_a_state_is_named(env: str) -> None:
 
 
 def test_pixels_need_frames() -> None:
-    with pytest.raises(ValueError, match=r"not an image.*render"):
+    with pytest.raises(ValueError, match=r"must be an image.*render"):
         made(settings("pixels", {}, env="CartPole-v1", env_options="{}"))
 
 
