@@ -127,7 +127,7 @@ def load_agent(
     """Rebuild environments, encoder and policy from an agent's folder.
 
     Nothing that agent.json names is imported, called or read unless it is registered with
-    Gymnasium or with this package, or ``trust_remote_code`` is set: see docs/security.md.
+    Gymnasium or with this package, or ``trust_remote_code`` is set: see docs/guides/security.md.
 
     Args:
         folder: of `save_agent`, or of a run of agents/train.py, whose best agent is taken.
