@@ -106,7 +106,7 @@ def test_greedy_and_sticky_actions(tmp_path: Path, encoder_path: str) -> None:
 
 def test_frames_are_those_of_the_environment(tmp_path: Path, encoder_path: str) -> None:
     agent = save(tmp_path / "agent", encoder_path)
-    data = record(tmp_path, agent, num_envs=1, seed=5)
+    data = record(tmp_path, agent, n_envs=1, seed=5)
     env = gym.make("Pixel-v0").unwrapped
     first, last = data.episodes[0]
     # The first episode of the first environment, found again by its seed.

@@ -546,7 +546,7 @@ def test_the_callers_own_options_need_no_consent(place: Place) -> None:
     edit(place.agent / "agent.json", "config", env_options='{"textures": "/etc"}')
     with pytest.raises(ValueError, match="trust_remote_code"):
         load_agent(place.agent)
-    with pytest.raises(ValueError, match="unknown option 'textures'"):  # it was passed on
+    with pytest.raises(ValueError, match="'textures'"):  # it was passed on
         load_agent(place.agent, env_options={"textures": "/etc"})
 
 

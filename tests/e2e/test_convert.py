@@ -77,7 +77,7 @@ def test_misuse_is_told_in_a_line(
         (("cats",), "data is 'cats'; wanted one of shapestacks, gqn, multi_dsprites_dm"),
         (("gqn", "--data-options", "{"), "data_options is '{', which is not JSON"),
         (("gqn", "--data-options", "[]"), "data_options is '[]'; wanted a JSON object"),
-        (("gqn", "--data-options", '{"views": 2}'), "unknown option 'views': GqnRooms takes"),
+        (("gqn", "--data-options", '{"views": 2}'), "got 'views'"),
         (("gqn", "--num-images", "0"), "num_images is 0; wanted at least 1"),
     ):
         status, _, errors = run_program(PROGRAM, *flags)
