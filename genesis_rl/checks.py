@@ -32,6 +32,7 @@ LARGEST = {
     "prior_scenes": 2**20,
     "candidates": 2**16,
     "num_envs": 2**16,
+    "n_envs": 2**16,
     "num_dreams": 2**16,
 }
 #: Largest number of parameters of a model.

@@ -18,7 +18,7 @@ from genesis_rl.agents.encoders import load_encoder, make_encoder
 from genesis_rl.agents.stack import build_ppo, make_vec_env, step_seconds
 from genesis_rl.checkpoint import pick_device
 from genesis_rl.checks import check_integers
-from genesis_rl.envs.imagination_speed import dream_speeds
+from genesis_rl.envs.imagination_speed import imagination_speeds
 from genesis_rl.perception import SlotEncoder
 from genesis_rl.process import hardware, keep_freed_memory, versions
 
@@ -74,8 +74,8 @@ def measure(config: SpeedConfig) -> dict[str, Any]:
         JSON data: ``speed`` (a row each: label, num_envs, steps_per_second, and the share of the
         time of each of `PARTS`), ``memory`` (a row for each label: shape, dtype and bytes of an
         observation in a rollout buffer, and of a transition's two in a replay buffer),
-        ``imagination`` (a row for each number of environments, see `DreamSpeed`; without a world
-        model none), ``tables`` laid out for the page of results, and where it was measured.
+        ``imagination`` (a row for each number of environments, see `ImaginationSpeed`; without a
+        world model none), ``tables`` laid out for the page of results, and where it was measured.
 
     Raises:
         ValueError: if an environment or an encoder cannot be made.
@@ -175,8 +175,8 @@ def _weigh(rollout: RolloutBuffer, venv: VecEnv) -> dict[str, Any]:
 def _imagine(config: SpeedConfig, encoder: SlotEncoder) -> list[dict[str, Any]]:
     """Step imagined environments, and the real ones for as long."""
     agent = config.agent
-    speeds = dream_speeds(
-        {"model": encoder, "world_model": config.world_model},
+    speeds = imagination_speeds(
+        {"encoder": encoder, "world_model": config.world_model},
         config.num_envs,
         env=agent.env,
         env_options=agent.options,
@@ -224,6 +224,7 @@ def _memory_table(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _imagined_table(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    columns = ("imagined", "real_frames", "real_slots")
     return {
         "caption": (
             "Steps per second of processor time, under random actions: imagined environments, "
@@ -231,7 +232,10 @@ def _imagined_table(rows: list[dict[str, Any]]) -> dict[str, Any]:
         ),
         "head": ["environments", "imagined", "real, frames", "real, slots"],
         "rows": [
-            [f"{row['num_envs']:,}", *(f"{row[key]:,.0f}" for key in ("dream", "frames", "slots"))]
+            [
+                f"{row['num_envs']:,}",
+                *(f"{row[column]:,.0f}" for column in columns),
+            ]
             for row in rows
         ],
     }

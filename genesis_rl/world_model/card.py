@@ -52,7 +52,7 @@ def card(
         f"{form.num_slots} slots of {form.num_features} features and an action to the next slots, "
         f"the reward and whether the episode ends. {weights:,} weights, by genesis_rl.",
         f"## Use\n\n```python\nimport gymnasium as gym\n\nimport genesis_rl\n\n"
-        f'env = gym.make(\n    "genesis_rl/Imagination-v0", model="{settings["encoder"]}", '
+        f'env = gym.make(\n    "genesis_rl/Imagination-v0", encoder="{settings["encoder"]}", '
         f'world_model="{load_by or "FOLDER"}"\n)\n```\n\n'
         f"It knows the slots of one encoder alone, `{settings['encoder']}`, whose fingerprint is "
         f"{form.encoder_fingerprint[:12]}.",

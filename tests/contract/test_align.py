@@ -167,5 +167,5 @@ def test_align_wants_to_know_when_episodes_start(pixel_env: MakeEnv, encoder: Sl
     envs: Any = SyncVectorEnv([pixel_env] * 2)
     envs.metadata = {}
     GenesisVectorObs(envs, encoder)
-    with pytest.raises(ValueError, match=r'metadata\["autoreset_mode"\] of env is None'):
+    with pytest.raises(ValueError, match="autoreset_mode"):
         GenesisVectorObs(envs, encoder, align=True)

@@ -133,7 +133,7 @@ def box(*shape: int) -> spaces.Box:
         (box(32, 32, 1), "takes RGB frames of 32 x 32"),
         (box(32, 32), "wanted one RGB frame"),
         (spaces.Dict(image=box(32, 32, 3)), "wanted one RGB frame"),
-        (spaces.Box(-1, 1, (5,)), "not an image"),
+        (spaces.Box(-1, 1, (5,)), "must be an image"),
     ],
 )
 def test_other_observations_are_refused(

@@ -70,7 +70,7 @@ def _record(config: DreamConfig, folder: Path, number: int) -> None:
             steps=config.collect_steps,
             image_size=first.meta["image_size"][0],
             resize=how.resize,
-            num_envs=config.num_envs,
+            n_envs=config.num_envs,
             vec=config.vec,
             seed=(config.seed + number * 1_000_003) % 2**31,
             trust_remote_code=True,  # its settings are those of the command line

@@ -171,5 +171,5 @@ def test_other_records_are_named(
 def test_bad_options(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         open_gqn(tmp_path, **options)
-    with pytest.raises(TypeError, match="unknown option 'views': GqnRooms takes folder, split"):
+    with pytest.raises(TypeError, match=r"GqnRooms.*'views'"):
         open_gqn(tmp_path, views=3)
