@@ -13,7 +13,7 @@ from torch import Tensor
 
 from genesis_rl import visualize
 from genesis_rl.envs.slot_obs import ObsLayout, SlotObsCodec, SlotObsOptions
-from genesis_rl.imagination import Dream, DreamOptions, DreamStep
+from genesis_rl.imagination import ImaginationOptions, ImaginedScenes, ImaginedStep
 from genesis_rl.perception import EncoderLike, as_encoder
 from genesis_rl.world_model import ActionSpec, WorldModel
 
@@ -50,7 +50,7 @@ class Imagined:
         """Load the models; arguments and errors as for `ImaginationEnv`."""
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ValueError(f"render_mode is {render_mode!r}; wanted 'rgb_array' or None.")
-        chosen = DreamOptions(**options)
+        chosen = ImaginationOptions(**options)
         encoder = as_encoder(model, device=device)
         if isinstance(world_model, WorldModel):
             world = world_model.to(encoder.device).eval()
@@ -64,7 +64,7 @@ class Imagined:
             )
         geometry = world.mask_geometry if mask_geometry is None else mask_geometry
         self.render_mode = render_mode
-        self.dream = Dream(encoder, world, chosen, num_envs=num_envs)
+        self.dream = ImaginedScenes(encoder, world, chosen, n_envs=num_envs)
         self._codec = SlotObsCodec(
             encoder, spaces.Dict(), SlotObsOptions(layout, geometry), rendered=True
         )
@@ -85,10 +85,10 @@ class Imagined:
             slots = torch.as_tensor(np.asarray(slots, np.float32))
         self.dream.reset(rows, slots)
 
-    def advance(self, indices: list[int], actions: npt.NDArray[Any]) -> DreamStep:
+    def advance(self, indices: list[int], actions: npt.NDArray[Any]) -> ImaginedStep:
         """Move some environments; the result is on the host."""
         moved = self.dream.step(self._rows(indices), torch.from_numpy(actions).to(self._device))
-        return DreamStep(*(part.cpu() for part in moved))
+        return ImaginedStep(*(part.cpu() for part in moved))
 
     def checked(self, actions: Any, num_envs: int) -> npt.NDArray[Any]:
         """Return actions as an array (N, ...) of what the world model takes.
@@ -176,7 +176,7 @@ class ImaginationEnv(gym.Env[Any, Any]):
             mask_geometry: observe each slot's mask geometry; None: if the world model knows it.
             device: where both models run; "auto" is CUDA if there is one.
             render_mode: "rgb_array" or None.
-            **options: how scenes start, go on and end: see `DreamOptions`.
+            **options: how scenes start, go on and end: see `ImaginationOptions`.
 
         Raises:
             TypeError: for an unknown option, or a model of no known kind.
@@ -192,7 +192,7 @@ class ImaginationEnv(gym.Env[Any, Any]):
         self._seeded = self._ready = False
 
     @property
-    def dream(self) -> Dream:
+    def dream(self) -> ImaginedScenes:
         """The engine."""
         return self._imagined.dream
 

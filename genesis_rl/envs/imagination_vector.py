@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode
 from genesis_rl.envs.batched import BatchedVectorEnv, Outcome, check_count
 from genesis_rl.envs.imagination import Imagined, WorldModelLike
 from genesis_rl.envs.slot_obs import ObsLayout
-from genesis_rl.imagination import Dream
+from genesis_rl.imagination import ImaginedScenes
 from genesis_rl.perception import EncoderLike
 
 
@@ -50,7 +50,7 @@ class ImaginationVectorEnv(BatchedVectorEnv):
             mask_geometry: observe each slot's mask geometry; None: if the world model knows it.
             device: where both models run; "auto" is CUDA if there is one.
             render_mode: "rgb_array" or None.
-            **options: how scenes start, go on and end: see `DreamOptions`.
+            **options: how scenes start, go on and end: see `ImaginationOptions`.
 
         Raises:
             TypeError, ValueError: as `ImaginationEnv`; also for a bad number or mode.
@@ -68,7 +68,7 @@ class ImaginationVectorEnv(BatchedVectorEnv):
         }
 
     @property
-    def dream(self) -> Dream:
+    def dream(self) -> ImaginedScenes:
         """The engine."""
         return self._imagined.dream
 

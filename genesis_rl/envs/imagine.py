@@ -161,12 +161,12 @@ def make_real(config: ImagineConfig, dream: ImaginationEnv) -> gym.Env[Any, Any]
     """
     env = make_env(str(config.env), config.real_options, config.wrappers)
     check_actions(dream.action_space, env.action_space, str(config.env))
-    form = dream.dream.world.form
+    slot_spec = dream.dream.world.slot_spec
     return GenesisObs(
         env,
         dream.dream.encoder,
-        mask_geometry=form.mask_geometry,
-        align=form.aligned,
+        mask_geometry=slot_spec.mask_geometry,
+        align=slot_spec.aligned,
         render=config.render,
         info_keys=("frame",),
     )

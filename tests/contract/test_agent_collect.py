@@ -21,7 +21,7 @@ from genesis_rl.perception import SlotEncoder
 
 def save(folder: Path, encoder_path: str, **changes: Any) -> str:
     """An agent with fresh weights."""
-    options: dict[str, Any] = {"env": "Pixel-v0", "vec": "dummy", "num_envs": 2} | changes
+    options: dict[str, Any] = {"env": "Pixel-v0", "vec": "dummy", "n_envs": 2} | changes
     pretrained = None
     if "obs" not in options:
         pretrained = load_pretrained(encoder_path, device="cpu")

