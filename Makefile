@@ -6,8 +6,9 @@ ENCODER ?= sprites-fast
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DOCS_STAMP := $(VENV)/.installed-docs
 
-.PHONY: help install demo test test-lowest check lint types format clean
+.PHONY: help install demo test test-lowest check lint types format docs docs-serve clean
 
 help:
 	@echo "make demo     pretrain, train an agent on object latents, write runs/demo/report.html"
@@ -18,6 +19,8 @@ help:
 	@echo "make types    mypy --strict"
 	@echo "make check    lint, types and tests"
 	@echo "make format   let ruff rewrite the files"
+	@echo "make docs     build the documentation into build/site; fails at a broken link or reference"
+	@echo "make docs-serve  show it at http://127.0.0.1:8000 and follow changes"
 	@echo "make install  make $(VENV) with PYTHON=$(PYTHON) and install into it"
 	@echo "make clean    remove $(VENV), caches and build folders (runs/ stays)"
 
@@ -60,6 +63,16 @@ check: lint types test
 format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[docs]'
+	@touch $@
+
+docs: $(DOCS_STAMP)
+	$(BIN)/mkdocs build --strict
+
+docs-serve: $(DOCS_STAMP)
+	$(BIN)/mkdocs serve
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -59,14 +59,16 @@ _YOUNGER_DEFAULTS = (
 # Younger than the first students, whose fingerprints hold all fields of their teacher's config.
 _YOUNGEST_DEFAULTS = {
     "posterior_passes": 1,
+    "prior_components": 1,
     "background": "none",
     "background_channels": (16, 32, 48, 64),
     "background_size": 256,
     "foreground_threshold": 0.08,
     "posterior": "lstm",
     "object_size": 0.32,
+    "slot_order": "top_down",
     "attention_channels": 32,
-    "glimpse_size": 64,
+    "window_size": 64,
     "local_decoder_size": 64,
 }
 

@@ -22,6 +22,7 @@ LARGEST = {
     "heads": 256,
     "ensemble": 256,
     "posterior_passes": 64,
+    "prior_components": 64,
     "num_iterations": 100,
     "refine_steps": 1000,
     "iw_samples": 10_000,

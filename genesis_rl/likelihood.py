@@ -28,9 +28,60 @@ class Gaussian(NamedTuple):
         return -(0.5 * scaled.square() + self.sigma.log() + _HALF_LOG_2PI).sum(-1)
 
 
+class GaussianMixture(NamedTuple):
+    """A mixture of C diagonal normal distributions.
+
+    Attributes:
+        log_weight: logarithms of the weights, (..., C).
+        mu: means, (..., C, D).
+        sigma: standard deviations, (..., C, D).
+    """
+
+    log_weight: Tensor
+    mu: Tensor
+    sigma: Tensor
+
+    def draw(self, eps: Tensor) -> Tensor:
+        """Sample of the mixture for standard normal noise (..., D).
+
+        The first dimension's noise selects the component; its rank within the selected component's
+        share is the noise of that dimension.
+        """
+        if not eps.shape[-1]:
+            return eps
+        weight = self.log_weight.exp()
+        upper = weight.cumsum(-1)
+        rank = torch.special.ndtr(eps[..., :1])
+        index = (rank > upper[..., :-1]).sum(-1, keepdim=True)
+        weight, upper = weight.gather(-1, index), upper.gather(-1, index)
+        within = ((rank - upper + weight) / weight).clamp(1e-6, 1 - 1e-6)
+        first = torch.where(weight < 1 - 1e-6, torch.special.ndtri(within), eps[..., :1])
+        eps = torch.cat([first, eps[..., 1:]], -1)
+        mu, sigma = (
+            v.take_along_dim(index[..., None], -2).squeeze(-2) for v in (self.mu, self.sigma)
+        )
+        return mu + sigma * eps
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log density in nats, summed over the last dimension."""
+        each = Gaussian(self.mu, self.sigma).log_prob(z[..., None, :])
+        return torch.logsumexp(self.log_weight + each, -1)
+
+
+Prior = Gaussian | GaussianMixture
+
+
 def standard_normal(like: Tensor) -> Gaussian:
     """N(0, I) of a tensor's shape."""
     return Gaussian(torch.zeros_like(like), torch.ones_like(like))
+
+
+def standard_mixture(like: Tensor, num_components: int) -> GaussianMixture:
+    """N(0, I) of a tensor's shape (..., D) as a mixture whose first component has all weight."""
+    weight = like.new_full((*like.shape[:-1], num_components), -1e9)
+    weight[..., 0] = 0
+    mu = like.new_zeros(*weight.shape, like.shape[-1])
+    return GaussianMixture(weight, mu, torch.ones_like(mu))
 
 
 def concatenate(first: Gaussian, rest: Gaussian) -> Gaussian:
@@ -39,7 +90,7 @@ def concatenate(first: Gaussian, rest: Gaussian) -> Gaussian:
     return Gaussian(mu, sigma)
 
 
-def kl_monte_carlo(z: Tensor, q: Gaussian, p: Gaussian) -> Tensor:
+def kl_monte_carlo(z: Tensor, q: Gaussian, p: Prior) -> Tensor:
     """Single-sample estimate log q(z) - log p(z) of KL(q || p), summed over the last dimension.
 
     The authors' code uses this estimator, not the closed form; it may be negative.

@@ -185,12 +185,12 @@ _LARGE_SPRITES = PretrainConfig(
 )
 
 
-def _task_scenes(centre_distance: float) -> str:
-    """Options of the relational tasks' published scenes, their objects so far apart at least."""
+def _task_scenes(centre_distance: float, image_size: int = 32, num_images: int = 200_000) -> str:
+    """Options of the relational tasks' published scenes with a least distance of centres."""
     return json.dumps(
         {
-            "image_size": 32,
-            "num_images": 200_000,
+            "image_size": image_size,
+            "num_images": num_images,
             "centre_distance": centre_distance,
             "wall_margin": 0.02,
         }
@@ -233,22 +233,25 @@ _FLAT_MULTI_DSPRITES = replace(
 
 # Scenes of compact objects before a background that can be predicted from the frame: the background
 # is learned first, then frozen, and slots attend to what differs from it.
+_OBJECTS = GenesisConfig(
+    num_slots=9,
+    mask_latent_size=16,
+    component_latent_size=8,
+    background="predicted",
+    posterior="attention",
+    posterior_passes=2,
+    prior_components=8,
+    mask_decoder="local",
+    component_decoder="shaded",
+    sigma_x=0.12,
+    mixture="pixel",
+    posterior_sigma_floor=0.01,
+    posterior_sigma_bias=-2.0,
+    prior_lstm_size=128,
+    prior_mlp_size=128,
+)
 _SCENES = PretrainConfig(
-    model=GenesisConfig(
-        num_slots=9,
-        mask_latent_size=16,
-        component_latent_size=8,
-        background="predicted",
-        posterior="attention",
-        mask_decoder="local",
-        component_decoder="shaded",
-        sigma_x=0.12,
-        mixture="pixel",
-        posterior_sigma_floor=0.01,
-        posterior_sigma_bias=-2.0,
-        prior_lstm_size=128,
-        prior_mlp_size=128,
-    ),
+    model=_OBJECTS,
     data="towers",
     data_options=json.dumps({"image_size": 64, "scenarios": 1600}),
     trains="objects",
@@ -269,6 +272,7 @@ _SCENES = PretrainConfig(
     save_every=200,
     out=Path("runs/towers"),
 )
+_MANY_TOWERS = json.dumps({"image_size": 64, "scenarios": 4500})
 _BACKGROUND = replace(
     _SCENES,
     trains="background",
@@ -282,6 +286,12 @@ _BACKGROUND = replace(
     likelihood_stride=1,
     eval_every=1_000,
 )
+
+_MULTI_DSPRITES_64: dict[str, Any] = {
+    "model": replace(_OBJECTS, num_slots=6, object_size=0.43),
+    "data": "multi_dsprites",
+    "data_options": json.dumps({"image_size": 64}),
+}
 
 
 def _small_preset(model: str) -> str:
@@ -400,15 +410,39 @@ PRESETS: dict[str, Preset] = {
         (_BACKGROUND,),
     ),
     "towers-long": Preset(
-        "the same for four hours",
+        "the same with 50,000 images of 3,150 towers: one and a half hours",
         replace(
             _SCENES,
-            steps=60_000,
-            eval_every=5_000,
+            data_options=_MANY_TOWERS,
+            steps=24_000,
+            eval_every=4_000,
             save_every=1_000,
             out=Path("runs/towers-long"),
         ),
-        (replace(_BACKGROUND, steps=12_000, warmup_steps=2_000, eval_every=4_000),),
+        (
+            replace(
+                _BACKGROUND,
+                data_options=_MANY_TOWERS,
+                steps=12_000,
+                warmup_steps=2_000,
+                eval_every=4_000,
+            ),
+        ),
+    ),
+    "sprites-64": Preset(
+        "the relational tasks' scenes, 64 px, before a static background: ten minutes on a CPU",
+        replace(
+            _SCENES,
+            model=replace(_OBJECTS, background="static", num_slots=8, object_size=0.3),
+            data="sprite_scenes",
+            data_options=_task_scenes(0.16, image_size=64, num_images=40_000),
+            out=Path("runs/sprites-64"),
+        ),
+    ),
+    "multi-dsprites-64": Preset(
+        "Multi-dSprites, 64 px, background first: a quarter of an hour on a CPU",
+        replace(_SCENES, **_MULTI_DSPRITES_64, out=Path("runs/multi-dsprites-64")),
+        (replace(_BACKGROUND, **_MULTI_DSPRITES_64),),
     ),
     "smoke": Preset(
         "a few steps of a tiny model, to see that everything works",

@@ -6,7 +6,8 @@
     python pretrain/train.py --data data/multi
 
 Shards joined in order are the same bytes as the whole: an image depends on the options, the split
-and its number alone. What is there is not drawn again. docs/scale.md has a cluster's job array.
+and its number alone. What is there is not drawn again. docs/guides/scale.md has a cluster's job
+array.
 """
 
 import os

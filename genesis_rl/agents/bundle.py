@@ -128,7 +128,7 @@ def load_agent(
     """Rebuild environments, encoder and policy from an agent's folder.
 
     Names in agent.json are imported, called or read only if they are registered with Gymnasium or
-    this package, or if ``trust_remote_code`` is set: see docs/security.md.
+    this package, or if ``trust_remote_code`` is set: see docs/guides/security.md.
 
     Args:
         folder: of `save_agent`, or run directory of agents/train.py, whose best agent is loaded.

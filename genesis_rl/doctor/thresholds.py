@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields
 class Thresholds:
     """Limits of the checks.
 
-    "Own runs" are the project's trainings on sprite scenes at 32 and 64 px (docs/demo.md has some):
-    leads from few seeds, not laws, which is why they can be changed.
+    "Own runs" are the project's trainings on sprite scenes at 32 and 64 px (docs/notes/demo.md has
+    some): leads from few seeds, not laws, which is why they can be changed.
     """
 
     min_active_slots: float = 1.5

@@ -1,6 +1,6 @@
 """Posterior that attends: seeds found on the image, expectation-maximisation over its pixels."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,9 +20,13 @@ _BANDWIDTH = 0.5
 _LEAST_AREA = 0.03
 # Objects lie at least so many errors of the votes apart, and this part of a typical size.
 _VOTE_ERRORS, _LEAST_UNIT = 4.0, 0.35
-# A glimpse's side in samples, and half of it in standard deviations of the slot's pixels.
-_GLIMPSE, _REACH = 16, 3.0
+# A window's side in samples, and half of it in standard deviations of the slot's pixels.
+_WINDOW, _REACH = 16, 3.0
 _EPS = 1e-6
+
+
+#: Which slots come first, and so, by stick-breaking, in front.
+SlotOrder = Literal["top_down", "bottom_up"]
 
 
 class Seeds(NamedTuple):
@@ -38,18 +42,20 @@ class Seeds(NamedTuple):
 
 
 @torch.no_grad()
-def find_seeds(point: Tensor, gate: Tensor, num_slots: int, least_mass: float) -> Seeds:
+def find_seeds(
+    point: Tensor, gate: Tensor, num_slots: int, least_mass: float, order: SlotOrder = "top_down"
+) -> Seeds:
     """Choose starting points among the foreground's pixels, the farthest first.
 
     Each seed is moved by one step of mean shift. What lies within a distance of one belongs to it,
-    so that slots beyond the number of objects stay empty. Seeds are sorted by their first
-    coordinate, the largest first: from the bottom of the image to its top.
+    so that slots beyond the number of objects stay empty.
 
     Args:
         point: of N pixels, (B, N, F), scaled so that different objects are at least one apart.
         gate: probability that a pixel shows an object, (B, N).
         num_slots: the most seeds.
         least_mass: smallest weight of the pixels around a seed, in pixels.
+        order: of the seeds by their first coordinate, the row.
     """
     norm = point.square().sum(2)
 
@@ -76,8 +82,9 @@ def find_seeds(point: Tensor, gate: Tensor, num_slots: int, least_mass: float) -
         nearest = torch.minimum(nearest, covered) if len(seeds) > 1 else covered
     seed, there = torch.stack(seeds, 1), torch.stack(present, 1)
     # topk, since ONNX has no stable sort.
-    order = torch.where(there, seed[..., 0], -torch.inf).topk(num_slots, dim=1).indices
-    return Seeds(seed.gather(1, order[..., None].expand_as(seed)), there.gather(1, order))
+    key = -seed[..., 0] if order == "top_down" else seed[..., 0]
+    rank = torch.where(there, key, -torch.inf).topk(num_slots, dim=1).indices
+    return Seeds(seed.gather(1, rank[..., None].expand_as(seed)), there.gather(1, rank))
 
 
 class Statistics(NamedTuple):
@@ -111,7 +118,14 @@ class SlotAttention(nn.Module):
 
     positions: Tensor
 
-    def __init__(self, image_size: int, channels: int, num_slots: int, object_size: float) -> None:
+    def __init__(
+        self,
+        image_size: int,
+        channels: int,
+        num_slots: int,
+        object_size: float,
+        order: SlotOrder = "top_down",
+    ) -> None:
         """Build with pixels that vote for themselves.
 
         Args:
@@ -119,9 +133,10 @@ class SlotAttention(nn.Module):
             channels: of the convolutions.
             num_slots: slots for objects.
             object_size: typical side of an object, in halves of the frame's side.
+            order: of the slots by the rows of their seeds.
         """
         super().__init__()
-        self.num_slots, self.object_size = num_slots, object_size
+        self.num_slots, self.object_size, self.order = num_slots, object_size, order
         layers: list[nn.Module] = [nn.Conv2d(2, channels, 5, _STRIDE, padding=2), nn.ELU()]
         for dilation in (1, 2, 4):
             layers += [
@@ -165,7 +180,7 @@ class SlotAttention(nn.Module):
         pixel_mass = 4 / gate.shape[1]  # of a frame of area 4
         least_mass = _LEAST_AREA * self.object_size**2 / pixel_mass
         point = torch.cat([vote / scale, hue / _HUE_UNIT], 2)
-        seeds = find_seeds(point, gate, self.num_slots, least_mass)
+        seeds = find_seeds(point, gate, self.num_slots, least_mass, self.order)
         place, tint = point[..., :2], hue
         centre, mean_tint = seeds.point[..., :2], seeds.point[..., 2:] * _HUE_UNIT
         variance = torch.full_like(centre[..., :1], 0.25)
@@ -212,85 +227,149 @@ class SlotAttention(nn.Module):
         )
 
 
-class Glimpse(nn.Module):
-    """A closer look at every slot: features of a window that its pixels' position and spread set.
+class Windows(NamedTuple):
+    """A window on each slot, which its pixels' position and spread set.
 
-    The window shows the image, its gate, and what this slot and the others take of it.
+    Attributes:
+        points: rows and columns of the samples, (B, K, S, S, 2) in [-1, 1].
+        image: (B, K, 3, S, S) in [0, 1].
+        gate: probability that a sample shows an object, (B, K, 1, S, S).
+        taken: share of this slot and of all others, (B, K, 2, S, S).
     """
 
-    grid: Tensor
+    points: Tensor
+    image: Tensor
+    gate: Tensor
+    taken: Tensor
 
-    def __init__(self, size: int) -> None:
-        """Take the width of the features."""
-        super().__init__()
-        self.net = nn.Sequential(
-            nn.Conv2d(6, 16, 3, 2, padding=1),
-            nn.ELU(),
-            nn.Conv2d(16, 32, 3, 2, padding=1),
-            nn.ELU(),
-            nn.Flatten(),
-            nn.Linear(32 * (_GLIMPSE // 4) ** 2, size),
-            nn.ELU(),
-        )
-        grid = _REACH * coordinate_map(_GLIMPSE)[0].permute(1, 2, 0)
-        self.register_buffer("grid", grid.contiguous(), persistent=False)
 
-    def forward(self, x: Tensor, gate: Tensor, found: Statistics) -> Tensor:
-        """Features (B, K, size) of images (B, 3, H, W), gates (B, 1, H, W) and slots."""
-        seen = torch.cat([x, gate], 1)
-        num_slots = found.position.shape[1]
-        with torch.no_grad():
-            place = found.position[:, :, None, None] + found.spread[..., None, None] * self.grid
-            place = place.flip(-1)  # to columns and rows
-            crop = F.grid_sample(seen, place.flatten(1, 2), align_corners=True)
-            crop = crop.unflatten(2, (num_slots, _GLIMPSE)).transpose(1, 2).flatten(0, 1)
-            rest = found.taken.sum(1, keepdim=True) - found.taken
-            both = torch.stack([found.taken, rest], 2).flatten(0, 1)
-            # Centres of the squares lie half a square inside the corners that -1 and 1 mean.
-            inside = (x.shape[-1] - 1) / (x.shape[-1] - _STRIDE)
-            both = F.grid_sample(both, inside * place.flatten(0, 1), align_corners=True)
-        features: Tensor = self.net(torch.cat([crop, both], 1)).unflatten(0, (-1, num_slots))
-        return features
+@torch.no_grad()
+def open_windows(x: Tensor, gate: Tensor, found: Statistics) -> Windows:
+    """Sample images (B, 3, H, W), gates (B, 1, H, W) and slots' shares in the slots' windows."""
+    batch, num_slots = found.position.shape[:2]
+    grid = _REACH * coordinate_map(_WINDOW)[0].permute(1, 2, 0).to(x)
+    points = found.position[:, :, None, None] + found.spread[..., None, None] * grid
+    place = points.flip(-1)  # to columns and rows
+    seen = F.grid_sample(torch.cat([x, gate], 1), place.flatten(1, 2), align_corners=True)
+    seen = seen.unflatten(2, (num_slots, _WINDOW)).transpose(1, 2)
+    rest = found.taken.sum(1, keepdim=True) - found.taken
+    both = torch.stack([found.taken, rest], 2).flatten(0, 1)
+    # Centres of the squares lie half a square inside the corners that -1 and 1 mean.
+    inside = (x.shape[-1] - 1) / (x.shape[-1] - _STRIDE)
+    taken = F.grid_sample(both, inside * place.flatten(0, 1), align_corners=True)
+    return Windows(points, seen[:, :, :3], seen[:, :, 3:], taken.unflatten(0, (batch, num_slots)))
 
 
 class AttentionPosterior(nn.Module):
-    """q(z_m, z_c | x) of object slots from their pixels' statistics and a glimpse of each.
+    """q(z_m, z_c | x) of object slots from their pixels' statistics and a window on each.
 
     The first four mask latents are position, size and presence: a statistic each, and a bounded
-    correction. The first three component latents start from the mean colour.
+    correction. The first three component latents start from the mean colour. With more than one
+    pass, the mask and the shading that the latents decode to are compared with the window, and all
+    latents corrected: iterative amortised inference (Marino et al. 2018).
     """
 
     def __init__(
         self,
         attention: SlotAttention,
-        glimpse_size: int,
+        feature_size: int,
         mask_latent_size: int,
         component_latent_size: int,
+        num_passes: int,
     ) -> None:
-        """Take the attention, the width of a glimpse's features, D_m >= 4 and D_c >= 3 (or 0)."""
+        """Build with corrections near zero.
+
+        Args:
+            attention: finds the slots' pixels.
+            feature_size: width of a window's features.
+            mask_latent_size: D_m, at least 4.
+            component_latent_size: D_c, at least 3, or 0.
+            num_passes: passes over the windows.
+        """
         super().__init__()
         self.attention = attention
-        self.glimpse = Glimpse(glimpse_size)
+        self.num_passes = num_passes
         self.sizes = (mask_latent_size, component_latent_size)
-        self.hidden = nn.Linear(glimpse_size + 2 + 1 + 1 + 3, 64)
-        self.head = nn.Linear(64, 2 * sum(self.sizes))
+        out = 2 * sum(self.sizes)
+        # Image, gate, shares; later also the mask and what the shaded colour leaves of the image.
+        self.window = _window_network(6, feature_size)
+        self.head = _head(feature_size + 7, out)
+        if num_passes > 1:
+            self.next_window = _window_network(10, feature_size)
+            self.next_head = _head(feature_size + 7 + out, out)
+            with torch.no_grad():
+                self.next_head[-1].get_parameter("weight").mul_(0.1)
 
-    def forward(self, x: Tensor, gate: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Infer raw parameters of z_m (B, K, 2 D_m) and z_c (B, K, 2 D_c); the votes' loss (B,)."""
+    def forward(self, x: Tensor, gate: Tensor, decoder: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
+        """Infer the posterior's parameters.
+
+        Args:
+            x: images, (B, 3, H, W) in [0, 1].
+            gate: probability that a pixel shows an object, (B, 1, H, W).
+            decoder: of masks and shading, a `LocalDecoder` if there is more than one pass.
+
+        Returns:
+            Raw parameters of z_m (B, K, 2 D_m) and z_c (B, K, 2 D_c), and the votes' loss (B,).
+        """
         found = self.attention(x, gate)
-        features = at_least_float32(self.glimpse(x, gate, found))
-        d_m, d_c = self.sizes
+        windows = open_windows(x, gate, found)
+        seen = torch.cat([windows.image, windows.gate, windows.taken], 2)
+        features = at_least_float32(self.window(seen.flatten(0, 1))).unflatten(0, seen.shape[:2])
+        scaled = (found.spread / 0.1).log()
+        described = torch.cat([found.position, scaled, found.log_mass, found.colour], 2)
         with torch.autocast(x.device.type, enabled=False):
-            scaled = (found.spread / 0.1).log()
-            read = [features, found.position, scaled, found.log_mass, found.colour]
-            raw = self.head(F.elu(self.hidden(torch.cat(read, 2))))
-            mu_m, sigma_m, mu_c, sigma_c = raw.split([d_m, d_m, d_c, d_c], 2)
-            place = found.position + 0.1 * torch.tanh(mu_m[..., :2])
-            size = scaled + torch.tanh(mu_m[..., 2:3])
-            presence = torch.tanh(found.log_mass + 2.3) + mu_m[..., 3:4]
-            # Where an object is, is known better than the rest.
-            sigma_m = torch.cat([sigma_m[..., :4] - 2, sigma_m[..., 4:]], 2)
-            raw_m = torch.cat([place, size, presence, mu_m[..., 4:], sigma_m], 2)
-            if d_c:
-                mu_c = torch.cat([2 * found.colour - 1 + mu_c[..., :3], mu_c[..., 3:]], 2)
-            return raw_m, torch.cat([mu_c, sigma_c], 2), found.vote_loss
+            raw = self.head(torch.cat([features, described], 2))
+        for _ in range(self.num_passes - 1):
+            more = torch.cat([seen, self._compare(windows, found, raw, decoder)], 2)
+            features = at_least_float32(self.next_window(more.flatten(0, 1)))
+            features = features.unflatten(0, seen.shape[:2])
+            with torch.autocast(x.device.type, enabled=False):
+                raw = raw + self.next_head(torch.cat([features, described, raw], 2))
+        return *self._anchor(raw, found), found.vote_loss
+
+    @torch.no_grad()
+    def _compare(
+        self, windows: Windows, found: Statistics, raw: Tensor, decoder: nn.Module
+    ) -> Tensor:
+        """Masks and remainders of the image in the windows, (B, K, 4, S, S).
+
+        They are evidence as the image is: no gradient goes through them.
+        """
+        z_m = self._anchor(raw, found)[0][..., : self.sizes[0]]
+        logit, shade = (
+            v.unflatten(2, windows.points.shape[2:4])[:, :, None]
+            for v in decoder(z_m, windows.points.flatten(2, 3))
+        )
+        colour = found.colour[..., None, None]
+        return torch.cat([torch.sigmoid(logit), windows.image - colour * shade], 2)
+
+    def _anchor(self, raw: Tensor, found: Statistics) -> tuple[Tensor, Tensor]:
+        """Raw parameters of z_m (B, K, 2 D_m) and z_c (B, K, 2 D_c) around the statistics."""
+        d_m, d_c = self.sizes
+        mu_m, sigma_m, mu_c, sigma_c = raw.split([d_m, d_m, d_c, d_c], 2)
+        place = found.position + 0.1 * torch.tanh(mu_m[..., :2])
+        size = (found.spread / 0.1).log() + torch.tanh(mu_m[..., 2:3])
+        presence = torch.tanh(found.log_mass + 2.3) + mu_m[..., 3:4]
+        # Where an object is, is known better than the rest.
+        sigma_m = torch.cat([sigma_m[..., :4] - 2, sigma_m[..., 4:]], 2)
+        raw_m = torch.cat([place, size, presence, mu_m[..., 4:], sigma_m], 2)
+        if d_c:
+            mu_c = torch.cat([2 * found.colour - 1 + mu_c[..., :3], mu_c[..., 3:]], 2)
+        return raw_m, torch.cat([mu_c, sigma_c], 2)
+
+
+def _window_network(in_channels: int, feature_size: int) -> nn.Sequential:
+    """Network from windows (B, C, S, S) to features (B, feature_size)."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, 16, 3, 2, padding=1),
+        nn.ELU(),
+        nn.Conv2d(16, 32, 3, 2, padding=1),
+        nn.ELU(),
+        nn.Flatten(),
+        nn.Linear(32 * (_WINDOW // 4) ** 2, feature_size),
+        nn.ELU(),
+    )
+
+
+def _head(in_features: int, out_features: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(in_features, 64), nn.ELU(), nn.Linear(64, out_features))

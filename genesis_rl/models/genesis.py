@@ -8,6 +8,7 @@ By option the first slot is a background with a network of its own, and the othe
 what differs from it (`genesis_rl.models.background`, `attention`, `local`).
 """
 
+import warnings
 from typing import NamedTuple
 
 import torch
@@ -26,6 +27,7 @@ from genesis_rl.blocks import (
 )
 from genesis_rl.likelihood import (
     Gaussian,
+    Prior,
     concatenate,
     kl_monte_carlo,
     standard_normal,
@@ -50,9 +52,15 @@ from genesis_rl.models.local import LocalDecoder
 from genesis_rl.models.prior import (
     NextSlot,
     StepwiseModel,
+    join_priors,
     learned_prior,
+    prior_size,
+    spread_components,
 )
 from genesis_rl.slots import Decoded, ElboTerms, Slots
+
+# Share of pixels that differ from a static background at which the camera seems to move.
+_MOST = 0.5
 
 
 class Latents(NamedTuple):
@@ -74,9 +82,9 @@ class Inference(NamedTuple):
 
     slots: Slots
     q_m: Gaussian
-    p_m: Gaussian
+    p_m: Prior
     q_c: Gaussian
-    p_c: Gaussian
+    p_c: Prior
 
 
 class GenesisS(StepwiseModel):
@@ -123,7 +131,11 @@ class GenesisS(StepwiseModel):
             bias = self.mask_decoder.head.get_parameter("bias")
             nn.init.constant_(bias, config.mask_logit_bias)
         self.prior_lstm = nn.LSTMCell(width, config.prior_lstm_size)
-        self.prior_head = nn.Linear(config.prior_lstm_size, 2 * width)
+        self.prior_components = config.prior_components
+        self.prior_head = nn.Linear(
+            config.prior_lstm_size, prior_size(width, config.prior_components)
+        )
+        spread_components(self.prior_head, config.prior_components)
         self._build_components()
         points = coordinate_map(config.image_size)[0].permute(1, 2, 0)
         self.register_buffer("points", points, persistent=False)
@@ -160,8 +172,11 @@ class GenesisS(StepwiseModel):
             config.attention_channels,
             config.num_slots - 1,
             config.object_size,
+            config.slot_order,
         )
-        self.attention = AttentionPosterior(attention, config.glimpse_size, *self.latent_sizes)
+        self.attention = AttentionPosterior(
+            attention, config.window_size, *self.latent_sizes, config.posterior_passes
+        )
 
     def _build_components(self) -> None:
         self._build_component_decoders(self.config.mask_latent_size)
@@ -186,9 +201,25 @@ class GenesisS(StepwiseModel):
         return self.config.background != "none"
 
     def fit_background(self, images: Tensor) -> None:
-        """Initialise the background from images (N, 3, H, W), if there is one."""
-        if self.has_background:
-            self.background.fit(images)
+        """Initialise the background from images (N, 3, H, W), if there is one.
+
+        Warns:
+            UserWarning: if a static background differs from most of the pixels: the camera moves.
+        """
+        if not self.has_background:
+            return
+        self.background.fit(images)
+        if isinstance(self.background, StaticBackground):
+            behind = self.background.image.expand_as(images)
+            gate = foreground_gate(images, behind, self.config.foreground_threshold)
+            share = float(gate.mean())
+            if share > _MOST:
+                warnings.warn(
+                    f"model.background is 'static', but {share:.0%} of the pixels differ from the "
+                    "images' median, so the camera seems to move; 'predicted' infers a background "
+                    "for each image.",
+                    stacklevel=2,
+                )
 
     def decode(self, slots: Slots) -> Decoded:
         """Decode slots to components and masks; ``slots.log_pi`` is decoded anew from z_m."""
@@ -204,7 +235,7 @@ class GenesisS(StepwiseModel):
         z_m = p_m.draw(noise.m)
         p_c = self._component_prior(z_m[:, None])
         if self.has_background and previous is None:
-            p_c = standard_normal(p_c.mu)
+            p_c = self._standard_prior(z_m.new_zeros(len(z_m), 1, self.latent_sizes[1]))
         z_c = p_c.draw(noise.c[:, None])
         log_p = p_m.log_prob(z_m) + p_c.log_prob(z_c)[:, 0]
         return NextSlot(z_m, z_c[:, 0], log_p, state)
@@ -293,7 +324,7 @@ class GenesisS(StepwiseModel):
             background = self.background.decode(q_b.mu[:, 0])
             gate = foreground_gate(x, background, self.config.foreground_threshold)
         if self.config.posterior == "attention":
-            raw_m, raw_c, vote_loss = self.attention(x, gate)
+            raw_m, raw_c, vote_loss = self.attention(x, gate, self.mask_decoder)
             q_m = concatenate(first_m, self._posterior(raw_m))
             q_c = concatenate(first_c, self._posterior(raw_c))
             z_m, z_c = q_m.draw(eps_m), q_c.draw(eps_c)
@@ -306,13 +337,12 @@ class GenesisS(StepwiseModel):
         q_c = concatenate(first_c, rest_c)
         return Latents(z_m, q_c.draw(eps_c), q_m, q_c, log_pi)
 
-    def _priors(self, z_m: Tensor) -> tuple[Gaussian, Gaussian]:
+    def _priors(self, z_m: Tensor) -> tuple[Prior, Prior]:
         """p(z_m) and p(z_c | z_m) at given latents; a background's are standard normal."""
-        p_c = self._component_prior(z_m)
-        if self.has_background:
-            rest = Gaussian(p_c.mu[:, 1:], p_c.sigma[:, 1:])
-            p_c = concatenate(standard_normal(p_c.mu[:, :1]), rest)
-        return self._mask_prior(z_m), p_c
+        if not self.has_background:
+            return self._mask_prior(z_m), self._component_prior(z_m)
+        first = self._standard_prior(z_m.new_zeros(len(z_m), 1, self.latent_sizes[1]))
+        return self._mask_prior(z_m), join_priors(first, self._component_prior(z_m[:, 1:]))
 
     def _background_posterior(self, x: Tensor) -> Gaussian:
         """q(z_b | x), (B, 1, D_m + D_c)."""
@@ -374,7 +404,7 @@ class GenesisS(StepwiseModel):
         found = self._render(z_m, z_c, log_pi)
         return slot_maps(x, found.log_pi.exp(), self.log_responsibilities(x, found).exp())
 
-    def _mask_prior(self, z_m: Tensor) -> Gaussian:
+    def _mask_prior(self, z_m: Tensor) -> Prior:
         """The prior's parameters at given latents (B, K, D_m)."""
         return self._prior_of(z_m)
 
@@ -382,12 +412,20 @@ class GenesisS(StepwiseModel):
 
     def _decode_masks(self, z_m: Tensor) -> Tensor:
         """All masks in parallel, then stick-breaking: (B, K, D_m) to log_pi (B, K, 1, H, W)."""
+        if isinstance(self.mask_decoder, LocalDecoder):
+            points = self.points.flatten(0, 1)
+            logits = self.mask_decoder.masks(self._masked_slots(z_m), points)
+            return self._share_out(logits.unflatten(2, (1, *self.points.shape[:2])))
         return self._share_out(self._decode_logits(z_m, None)[0])
+
+    def _masked_slots(self, z_m: Tensor) -> Tensor:
+        """The mask latents of the K - 1 slots that have a mask of their own."""
+        return z_m[:, 1:] if self.has_background else z_m[:, : self.config.num_slots - 1]
 
     def _decode_logits(self, z_m: Tensor, offset: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Mask logits of K - 1 slots, (B, K - 1, 1, h, w), and what shades their colours."""
         last = self.config.num_slots - 1
-        objects = z_m[:, 1:] if self.has_background else z_m[:, :last]
+        objects = self._masked_slots(z_m)
         if isinstance(self.mask_decoder, LocalDecoder):
             points = self.points if offset is None else self._offset_points(offset)
             flat, shade = self.mask_decoder(objects, points.flatten(-3, -2))
@@ -476,10 +514,9 @@ class GenesisS(StepwiseModel):
         empty = no_latents(log_pi)
         return empty, Gaussian(empty, empty)
 
-    def _component_prior(self, z_m: Tensor) -> Gaussian:
+    def _component_prior(self, z_m: Tensor) -> Prior:
         """p(z_c_k | z_m_k); of width 0 here."""
-        empty = no_latents(z_m)
-        return Gaussian(empty, empty)
+        return self._standard_prior(no_latents(z_m))
 
     def _appearance(self, z_m: Tensor, z_c: Tensor) -> Tensor:
         """The latents that components are decoded from."""
@@ -513,12 +550,14 @@ class Genesis(GenesisS):
             )
         self._build_component_decoders(d_c)
         width = config.prior_mlp_size
+        last = nn.Linear(width, prior_size(d_c, config.prior_components))
+        spread_components(last, config.prior_components)
         self.component_prior = nn.Sequential(
             nn.Linear(d_m, width),
             nn.ELU(),
             nn.Linear(width, width),
             nn.ELU(),
-            nn.Linear(width, 2 * d_c),
+            last,
         )
 
     @property
@@ -533,10 +572,10 @@ class Genesis(GenesisS):
         q_c = self._posterior(raw.unflatten(0, log_pi.shape[:2]))
         return q_c.draw(eps), q_c
 
-    def _component_prior(self, z_m: Tensor) -> Gaussian:
+    def _component_prior(self, z_m: Tensor) -> Prior:
         with torch.autocast(z_m.device.type, enabled=False):
             raw: Tensor = self.component_prior(z_m)
-            return learned_prior(raw)
+            return learned_prior(raw, self.prior_components)
 
     def _appearance(self, z_m: Tensor, z_c: Tensor) -> Tensor:
         return z_c

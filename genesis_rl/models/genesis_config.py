@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from genesis_rl.likelihood import Mixture
+from genesis_rl.models.attention import SlotOrder
 from genesis_rl.models.base import check_channels, check_counts, check_positive, check_shared
 from genesis_rl.models.local import GEOMETRY
 
@@ -70,6 +71,10 @@ class GenesisSConfig:
     """of the mask latents: each slot given those before (the paper's), or "independent", the
     ablation: each slot has a learned Gaussian of its own, by the same network blind to the slots
     before, so that nothing is lost but how slots depend on each other"""
+    prior_components: int = 1
+    """Gaussians in the prior of each slot's mask latents and of its component latents: 1 is the
+    paper's; a mixture can say that a slot is either empty or an object, and which of a few colours
+    an object has"""
     posterior_passes: int = 1
     """looks that the posterior takes at an image: 1 is the paper's; 2 or more decode what the look
     before has found, and correct every slot's z_m from the image beside its mask and its
@@ -90,10 +95,14 @@ class GenesisSConfig:
     the pixels that differ from the background, which it needs"""
     object_size: float = 0.32
     """typical side of an object in halves of the frame's side, for the attention"""
+    slot_order: SlotOrder = "top_down"
+    """order of the slots of an attention by the rows of their objects. The first is in front, by
+    stick-breaking: the upper block of a tower seen from above; "bottom_up" suits objects on a
+    table, where those below are nearer"""
     attention_channels: int = 32
     """channels of the convolutions by which pixels vote for the centre of their object"""
-    glimpse_size: int = 64
-    """width of the features of the attention's closer look at each slot"""
+    window_size: int = 64
+    """width of the features that the attention computes from a window on each slot"""
     local_decoder_size: int = 64
     """units of the hidden layer of a local mask decoder"""
 
@@ -104,7 +113,7 @@ class GenesisSConfig:
             self, "mask_latent_size", "feature_size", "posterior_lstm_size", "prior_lstm_size"
         )
         check_counts(self, "component_decoder_channels", "mask_broadcast_channels")
-        check_counts(self, "posterior_passes")
+        check_counts(self, "posterior_passes", "prior_components")
         check_channels(self, "encoder_channels", 5)
         check_channels(self, "decoder_channels", 5)
         if not math.isfinite(self.posterior_sigma_bias):
@@ -119,6 +128,7 @@ class GenesisSConfig:
             ("component_decoder", ComponentDecoder),
             ("background", Background),
             ("posterior", Posterior),
+            ("slot_order", SlotOrder),
         ):
             if getattr(self, name) not in get_args(choices):
                 raise ValueError(
@@ -130,7 +140,7 @@ class GenesisSConfig:
         """Check the options of backgrounds, attention and local decoders, and their combination."""
         check_channels(self, "background_channels")
         check_counts(
-            self, "background_size", "attention_channels", "glimpse_size", "local_decoder_size"
+            self, "background_size", "attention_channels", "window_size", "local_decoder_size"
         )
         check_positive(self, "foreground_threshold", "object_size")
         if self.posterior == "attention" and self.background == "none":
@@ -138,10 +148,14 @@ class GenesisSConfig:
                 "background must be 'predicted' or 'static' with posterior='attention', got "
                 "'none': the attention is over what differs from the background."
             )
-        if self.posterior == "attention" and self.posterior_passes > 1:
+        if (
+            self.posterior == "attention"
+            and self.posterior_passes > 1
+            and self.mask_decoder != "local"
+        ):
             raise ValueError(
-                f"posterior_passes must be 1 with posterior='attention', got "
-                f"{self.posterior_passes}."
+                "posterior_passes must be 1 with posterior='attention' unless mask_decoder is "
+                f"'local', got {self.posterior_passes}."
             )
         if self.background != "none" and self.component_decoder == "flat_objects":
             raise ValueError(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from genesis_rl.blocks import UNet, conv_norm, coordinate_map
-from genesis_rl.likelihood import Gaussian, Mixture, categorical_kl, kl_monte_carlo
+from genesis_rl.likelihood import Gaussian, Mixture, Prior, categorical_kl, kl_monte_carlo
 from genesis_rl.models.base import (
     LstmState,
     Noise,
@@ -82,7 +82,7 @@ class GenesisV2Inference(NamedTuple):
 
     slots: Slots
     q: Gaussian
-    p: Gaussian
+    p: Prior
 
 
 class PixelEmbedding(nn.Module):
@@ -244,7 +244,7 @@ class GenesisV2(StepwiseModel):
         z_c = self._prior_sample(noise.c)
         return Slots(noise.m, z_c, self._decode_latents(z_c).log_pi)
 
-    def _prior(self, z_c: Tensor) -> Gaussian:
+    def _prior(self, z_c: Tensor) -> Prior:
         """The prior's parameters at given latents (B, K, D_c)."""
         return self._prior_of(z_c)
 

@@ -50,23 +50,39 @@ class LocalDecoder(nn.Module):
 
         Args:
             z: mask latents, (B, K, D_m).
-            points: rows and columns in [-1, 1], (N, 2) or for each image (B, N, 2).
+            points: rows and columns in [-1, 1], (N, 2), for each image (B, N, 2) or for each slot
+                (B, K, N, 2).
 
         Returns:
             Mask logits (B, K, N), in [-8, 8], and the factor of colours (B, K, N).
         """
         with torch.autocast(z.device.type, enabled=False):
-            z = at_least_float32(z)
-            place, size, presence = z[..., None, :2], z[..., 2:3].exp() * _SIZE, z[..., 3:4]
-            points = points if points.ndim == 3 else points[None]
-            u = ((points[:, None] - place) / size[..., None, :]).clamp(-_REACH, _REACH)
-            drawn = self.head(F.elu(self.hidden(z[..., GEOMETRY:])))
-            edges, faces = drawn.split([3 * _EDGES, 6 * _FACES], 2)
-            edges, faces = edges.unflatten(2, (_EDGES, 3)), faces.unflatten(2, (_FACES, 6))
-            inside = _EDGE_SLOPE * (edges[..., None, :, 2] - u @ edges[..., :2].transpose(2, 3))
-            shape = -torch.logsumexp(-inside, -1)
-            logit = -torch.logaddexp(-shape, -6 * presence)
-            u = F.pad(u, (0, 1), value=1.0)
-            weight = (_FACE_SLOPE * (u @ faces[..., :3].transpose(2, 3))).softmax(-1)
-            tone = (weight * (u @ faces[..., 3:].transpose(2, 3))).sum(-1)
-            return _BOUND * torch.tanh(logit / _BOUND), torch.exp(_SHADE * torch.tanh(tone))
+            u, edges, faces = self._draw(at_least_float32(z), points)
+            # Planes by points, (B, K, J, N): sums over planes are over whole rows of memory.
+            weight = (_FACE_SLOPE * (faces[..., :3] @ u)).softmax(2)
+            tone = (weight * (faces[..., 3:] @ u)).sum(2)
+            return self._logits(z, u, edges), torch.exp(_SHADE * torch.tanh(tone))
+
+    def masks(self, z: Tensor, points: Tensor) -> Tensor:
+        """Decode mask logits alone; arguments and shape as those of ``forward``."""
+        with torch.autocast(z.device.type, enabled=False):
+            u, edges, _ = self._draw(at_least_float32(z), points)
+            return self._logits(z, u, edges)
+
+    def _draw(self, z: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Points (row, column, 1) of each slot (B, K, 3, N), its edges and its faces."""
+        place, size = z[..., None, :2], z[..., 2:3].exp() * _SIZE
+        if points.ndim == 3:
+            points = points[:, None]
+        u = ((points - place) / size[..., None, :]).clamp(-_REACH, _REACH)
+        drawn = self.head(F.elu(self.hidden(z[..., GEOMETRY:])))
+        edges, faces = drawn.split([3 * _EDGES, 6 * _FACES], 2)
+        u = F.pad(u, (0, 1), value=1.0).transpose(2, 3)
+        return u, edges.unflatten(2, (_EDGES, 3)), faces.unflatten(2, (_FACES, 6))
+
+    def _logits(self, z: Tensor, u: Tensor, edges: Tensor) -> Tensor:
+        """Mask logits (B, K, N) of points in a slot's coordinates."""
+        normal, distance = edges.split([2, 1], 3)
+        outside = _EDGE_SLOPE * (torch.cat([normal, -distance], 3) @ u)
+        logit = -torch.logaddexp(torch.logsumexp(outside, 2), -6 * z[..., 3:4])
+        return _BOUND * torch.tanh(logit / _BOUND)

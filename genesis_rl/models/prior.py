@@ -1,11 +1,19 @@
 """Learned priors that draw a scene slot by slot; the same steps score, sample and build."""
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genesis_rl.likelihood import Gaussian
+from genesis_rl.likelihood import (
+    Gaussian,
+    GaussianMixture,
+    Prior,
+    standard_mixture,
+    standard_normal,
+)
 from genesis_rl.models.base import BaseModel, LstmState, Noise
 
 
@@ -61,15 +69,17 @@ class StepwiseModel(BaseModel):
         prior_head: its state to the next slot's distribution.
         conditional: False has the LSTM read zeros in the place of latents, so that slots are
             independent; all else stays, each slot's own distribution too.
+        prior_components: Gaussians in a learned prior; 1 is the paper's.
     """
 
     prior_lstm: nn.LSTMCell
     prior_head: nn.Linear
     conditional: bool = True
+    prior_components: int = 1
 
     def _prior_step(
         self, z_prev: Tensor | None, state: LstmState | None, like: Tensor
-    ) -> tuple[Gaussian, LstmState | None]:
+    ) -> tuple[Prior, LstmState | None]:
         """p(z_k | z_<k), for scoring and for sampling alike.
 
         Args:
@@ -82,13 +92,19 @@ class StepwiseModel(BaseModel):
             The slot's prior and the LSTM's state.
         """
         if z_prev is None:
-            return Gaussian(torch.zeros_like(like), torch.ones_like(like)), None
+            return self._standard_prior(like), None
         state = self.prior_lstm(z_prev if self.conditional else torch.zeros_like(z_prev), state)
-        return learned_prior(self.prior_head(state[0])), state
+        return learned_prior(self.prior_head(state[0]), self.prior_components), state
 
-    def _prior_of(self, z: Tensor) -> Gaussian:
+    def _standard_prior(self, like: Tensor) -> Prior:
+        """N(0, I) of a tensor's shape, of the learned priors' class."""
+        if self.prior_components == 1:
+            return standard_normal(like)
+        return standard_mixture(like, self.prior_components)
+
+    def _prior_of(self, z: Tensor) -> Prior:
         """The prior's parameters at given latents (B, K, D)."""
-        steps: list[Gaussian] = []
+        steps: list[Prior] = []
         state: LstmState | None = None
         z_prev = None
         with torch.autocast(z.device.type, enabled=False):
@@ -96,7 +112,7 @@ class StepwiseModel(BaseModel):
                 step, state = self._prior_step(z_prev, state, z_k)
                 steps.append(step)
                 z_prev = z_k
-        return stack_gaussians(steps)
+        return _joined(steps, torch.stack)
 
     def _prior_sample(self, eps: Tensor) -> Tensor:
         """Ancestral sampling with the steps that training scores with, from noise (B, K, D)."""
@@ -109,16 +125,38 @@ class StepwiseModel(BaseModel):
         return torch.stack(z, 1)
 
 
-def learned_prior(raw: Tensor) -> Gaussian:
-    """Learned prior: bounded mean tanh(raw), sigma = sigmoid(raw + 4) + 1e-4.
+def prior_size(latent_size: int, num_components: int) -> int:
+    """Number of outputs that `learned_prior` takes."""
+    return 2 * latent_size if num_components == 1 else (2 * latent_size + 1) * num_components
+
+
+def learned_prior(raw: Tensor, num_components: int = 1) -> Prior:
+    """Learned prior: mean tanh(raw), sigma = sigmoid(raw + 4) + 1e-4; or a mixture.
 
     The authors' released code of GENESIS leaves the tanh out when sampling, and so samples from
-    another prior than it trained; here both go through this function.
+    another prior than it trained; here both go through this function. Components of a mixture have
+    unbounded means and sigma = softplus(raw) + 0.01.
     """
-    mu, sigma = raw.chunk(2, -1)
-    return Gaussian(torch.tanh(mu), torch.sigmoid(sigma + 4.0) + 1e-4)
+    if num_components == 1:
+        mu, sigma = raw.chunk(2, -1)
+        return Gaussian(torch.tanh(mu), torch.sigmoid(sigma + 4.0) + 1e-4)
+    weight, rest = raw.tensor_split([num_components], -1)
+    mu, sigma = rest.unflatten(-1, (num_components, -1)).chunk(2, -1)
+    return GaussianMixture(weight.log_softmax(-1), mu, F.softplus(sigma) + 0.01)
 
 
-def stack_gaussians(steps: list[Gaussian]) -> Gaussian:
-    """Put the distributions of K slots side by side: (B, D) each to (B, K, D)."""
-    return Gaussian(torch.stack([s.mu for s in steps], 1), torch.stack([s.sigma for s in steps], 1))
+def spread_components(head: nn.Linear, num_components: int) -> None:
+    """Initialise the last layer of a mixture so that its means differ: N(0, .5^2)."""
+    if num_components > 1:
+        mu = head.bias.detach()[num_components:].unflatten(0, (num_components, -1)).chunk(2, 1)[0]
+        nn.init.normal_(mu, std=0.5)
+
+
+def join_priors(first: Prior, rest: Prior) -> Prior:
+    """Join the distributions of slots, of one class: (B, J, ...) and (B, K, ...)."""
+    return _joined([first, rest], torch.cat)
+
+
+def _joined(priors: list[Prior], join: Callable[[list[Tensor], int], Tensor]) -> Prior:
+    """Join each field of distributions along the slots' dimension."""
+    return type(priors[0])(*(join(list(field), 1) for field in zip(*priors, strict=True)))

@@ -43,6 +43,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = (
             ("predicted background", "background", "predicted"),
             ("static background", "background", "static"),
             ("local masks", "mask_decoder", "local"),
+            ("mixture prior", "prior_components", 3),
         )
     }
     | {
@@ -55,6 +56,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = (
                 "component_decoder": "shaded",
                 "mixture": "pixel",
                 "sigma_x": 0.12,
+                "prior_components": 2,
+                "posterior_passes": 1 + (background == "predicted"),
             },
         )
         for name in ("genesis", "genesis_s")

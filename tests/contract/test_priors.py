@@ -57,10 +57,18 @@ def built(model: Any, eps: Noise) -> tuple[Tensor, Tensor]:
     return torch.stack(z, 1), torch.stack(log_p, 1)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        *((name, {}) for name in SMALL),
+        ("genesis", {"prior_components": 3}),
+        ("genesis_s", {"prior_components": 2, "background": "static"}),
+        ("genesis", {"prior_components": 2, "background": "static"}),
+    ],
+)
 @torch.no_grad()
-def test_slot_by_slot_is_sampling(name: str) -> None:
-    model = build(name)
+def test_slot_by_slot_is_sampling(name: str, changes: dict[str, Any]) -> None:
+    model = build(name, **changes)
     assert issubclass(type(model), SceneBuilder)
     eps = noise(model, 3)
     scenes, log_p = built(model, eps)
@@ -70,8 +78,8 @@ def test_slot_by_slot_is_sampling(name: str) -> None:
     if name == "genesis_v2":
         expected = model._prior(sampled.z_c).log_prob(sampled.z_c)
     else:
-        expected = model._mask_prior(sampled.z_m).log_prob(sampled.z_m)
-        expected = expected + model._component_prior(sampled.z_m).log_prob(sampled.z_c)
+        p_m, p_c = model._priors(sampled.z_m)
+        expected = p_m.log_prob(sampled.z_m) + p_c.log_prob(sampled.z_c)
     torch.testing.assert_close(log_p, expected)
 
 

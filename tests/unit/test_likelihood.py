@@ -7,6 +7,7 @@ import torch
 
 from genesis_rl.likelihood import (
     Gaussian,
+    GaussianMixture,
     Mixture,
     categorical_kl,
     joint_log_prob,
@@ -15,6 +16,8 @@ from genesis_rl.likelihood import (
     leave_one_out_logsumexp,
     log_responsibilities,
     mixture_nll,
+    standard_mixture,
+    standard_normal,
     stick_breaking,
 )
 
@@ -181,3 +184,50 @@ def test_a_pixel_is_of_the_slot_that_has_its_colour() -> None:
     assert p[1] == pytest.approx(0.1 / (0.1 + 0.9 * math.exp(-1 / 0.18)))
     blurred = log_responsibilities(x, mu_x, log_pi, 100.0).exp().flatten()
     assert blurred[0] == pytest.approx(0.9, abs=1e-4)  # no colour tells anything: the masks stay
+
+
+def mixture() -> GaussianMixture:
+    weight = torch.tensor([0.2, 0.5, 0.3])
+    mu = torch.tensor([[-2.0, 0.5], [0.0, 1.0], [3.0, -1.0]])
+    sigma = torch.tensor([[0.3, 0.2], [0.5, 0.4], [0.2, 1.0]])
+    return GaussianMixture(weight.log(), mu, sigma)
+
+
+def test_a_mixtures_density_is_that_of_its_components() -> None:
+    found = mixture().log_prob(torch.tensor([[0.1, 0.9], [3.0, 0.0]]))
+    expected = [
+        math.log(
+            sum(
+                w * math.exp(float(Gaussian(m, s).log_prob(torch.tensor(z))))
+                for w, m, s in zip((0.2, 0.5, 0.3), mixture().mu, mixture().sigma, strict=True)
+            )
+        )
+        for z in ([0.1, 0.9], [3.0, 0.0])
+    ]
+    torch.testing.assert_close(found, torch.tensor(expected))
+
+
+def test_a_mixtures_samples_have_its_moments() -> None:
+    generator = torch.Generator().manual_seed(0)
+    count = 200_000
+    one = mixture()
+    many = GaussianMixture(*(v.expand(count, *v.shape) for v in one))
+    z = many.draw(torch.randn(count, 2, generator=generator))
+    weight = one.log_weight.exp()[:, None]
+    mean = (weight * one.mu).sum(0)
+    second = torch.einsum("c,ci,cj->ij", weight[:, 0], one.mu, one.mu)
+    cov = second + torch.diag((weight * one.sigma.square()).sum(0)) - torch.outer(mean, mean)
+    torch.testing.assert_close(z.mean(0), mean, atol=0.02, rtol=0)
+    torch.testing.assert_close(z.T.cov(), cov, atol=0.03, rtol=0)
+    nearest = torch.cdist(z, one.mu).argmin(1)
+    share = torch.bincount(nearest[(z[:, 0] < -1) | (z[:, 0] > 2)], minlength=3) / count
+    assert share[[0, 2]].tolist() == pytest.approx([0.2, 0.3], abs=0.01)
+
+
+def test_a_mixture_with_one_weight_is_that_component() -> None:
+    z = torch.randn(5, 4)
+    expected = standard_normal(z).log_prob(z)
+    torch.testing.assert_close(standard_mixture(z, 3).log_prob(z), expected)
+    eps = 5 * torch.randn(100, 4)  # far from the middle too, as at a high temperature
+    assert torch.equal(standard_mixture(eps, 3).draw(eps), eps)
+    assert standard_mixture(z[:, :0], 2).draw(z[:, :0]).shape == (5, 0)
