@@ -35,7 +35,7 @@ def main() -> None:
     episode = frames("ShapeStacks", 4, height=4, hover_offset=0.1, reach=0.1, render_size=160)
     captions = ["reset", *(f"step {i}" for i in range(1, len(episode)))]
     save_png(FOLDER / "shapestacks.png", mosaic(np.stack(episode)[None], captions=captions))
-    episode = frames("Compose", 1, model="multi-dsprites-sharp", reward="objects")
+    episode = frames("Compose", 1, encoder="multi-dsprites-sharp", reward="objects")
     captions = ["reset", *(f"step {i}" for i in range(1, len(episode)))]
     save_png(FOLDER / "compose.png", mosaic(np.stack(episode)[None], captions=captions, scale=4))
 

@@ -1,4 +1,4 @@
-r"""Record frames and steps of an environment, to pretrain on and to learn its dynamics from.
+r"""Record frames and steps of an environment, for pretraining and world models.
 
     python envs/collect.py --env CarRacing-v3 --out data/cars
     python envs/collect.py --env minigrid:MiniGrid-FourRooms-v0 --out data/rooms \
@@ -6,7 +6,7 @@ r"""Record frames and steps of an environment, to pretrain on and to learn its d
     python envs/collect.py --agent runs/agent --steps 50000 --out data/skilled
     python pretrain/train.py --preset multi-dsprites-small --data data/cars
 
-A random policy acts unless there is an agent. The folder holds a pack for each split, by episodes.
+The policy is random without --agent. The folder contains a pack per split, by episodes.
 """
 
 import sys
@@ -17,12 +17,12 @@ import tyro
 import genesis_rl  # noqa: F401 (registers the environment ids)
 from genesis_rl.envs.collect import CollectConfig, collect
 from genesis_rl.envs.minari_data import check_new, collect_minari, write_minari
-from genesis_rl.envs.recorder import Recorded
+from genesis_rl.envs.recorder import SplitCounts
 from genesis_rl.process import report_stop
 
 
-def record_all(config: CollectConfig) -> dict[str, Recorded]:
-    """Record from where the settings say, and to Minari if they do."""
+def record_all(config: CollectConfig) -> dict[str, SplitCounts]:
+    """Record the source of the settings, optionally also as a Minari dataset."""
     if config.minari is not None:
         check_new(config.minari)
     recorded = record(config)
@@ -31,8 +31,8 @@ def record_all(config: CollectConfig) -> dict[str, Recorded]:
     return recorded
 
 
-def record(config: CollectConfig) -> dict[str, Recorded]:
-    """Record from where the settings say."""
+def record(config: CollectConfig) -> dict[str, SplitCounts]:
+    """Record the source of the settings."""
     if config.from_minari is not None:
         return collect_minari(config)
     if config.agent is not None:
@@ -45,14 +45,14 @@ def record(config: CollectConfig) -> dict[str, Recorded]:
 
 @report_stop("collect.py", "nothing was written")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Record; return the exit status."""
+    """Run the program; return the exit status."""
     try:
         config = tyro.cli(CollectConfig, args=argv, description=__doc__)
         recorded = record_all(config)
         for split, (images, steps, episodes) in recorded.items():
             print(f"{config.out / split}: {images} images, {steps} steps, {episodes} episodes")
         for split in config.shares.keys() - recorded.keys():
-            print(f"no episode was left for {split}: record more steps, or more num_envs")
+            print(f"{split} is empty: too few episodes. Increase --steps or --n-envs.")
     except (ValueError, TypeError, OSError) as error:
         print(f"collect.py: {error}", file=sys.stderr)
         return 2

@@ -1,4 +1,4 @@
-"""Measure the relational tasks: success of a scripted and a random policy, steps a second.
+"""Measure success of a scripted and a random policy on the relational tasks, and steps/s.
 
 python envs/measure_tasks.py
 python envs/measure_tasks.py --tasks ObjectGoal --options num_objects 6 --episodes 200
@@ -17,14 +17,14 @@ from genesis_rl.process import report_stop
 
 
 def rate(successes: int, episodes: int) -> str:
-    """Format a success rate with its 95 % interval."""
+    """Format a success rate with its 95 % confidence interval."""
     low, high = wilson_interval(successes, episodes)
     return f"{successes / episodes:.3f} ({low:.3f} to {high:.3f})"
 
 
 @report_stop("measure_tasks.py")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure; return the exit status."""
+    """Run the program; return the exit status."""
     try:
         config = tyro.cli(TasksConfig, args=argv, description=__doc__)
         options = read_options(config.options)
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     print(
         "| task | scripted: success | steps | random: success | steps"
-        f" | steps/s, 1 env | {config.num_envs} batched | {config.num_envs} in SyncVectorEnv |"
+        f" | steps/s, 1 env | {config.n_envs} batched | {config.n_envs} in SyncVectorEnv |"
     )
     print("|---|---|---|---|---|---|---|---|")
     for task, m in zip(config.tasks, measured, strict=True):

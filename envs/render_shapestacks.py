@@ -1,13 +1,13 @@
-"""Render towers of blocks like ShapeStacks': images, instance labels, stability labels.
+"""Render block towers in the style of ShapeStacks: images, instance masks, stability labels.
 
     python envs/render_shapestacks.py --out data/towers --scenarios 1000
     python envs/render_shapestacks.py --out packs/towers --scenarios 5000 --pack
     python envs/render_shapestacks.py --out data/towers --scenarios 20000 --first 500 --count 500
     python envs/render_shapestacks.py --out data/again --mjcf ShapeStacks/mjcf
 
-Writes ShapeStacks' original layout, which `open_dataset("shapestacks", source=...)` and other
-readers of it take, or packs for training. The same command again goes on where it was interrupted.
-The second-last command is a job of an array: the last one to end writes the lists of the splits.
+Writes the original layout of ShapeStacks, for `open_dataset("shapestacks", source=...)` and other
+readers, or packs for training. The same command resumes an interrupted run. The third command is
+one job of an array: the last job to finish writes the lists of the splits.
 """
 
 import sys
@@ -25,7 +25,7 @@ from genesis_rl.towers.tree import record_tree
 
 @report_stop("render_shapestacks.py", "the same command resumes")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Render and report; return the exit status."""
+    """Run the program; return the exit status."""
     try:
         config = tyro.cli(RenderConfig, args=argv, description=__doc__)
         require_gl()
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def report_packs(config: RenderConfig) -> dict[str, Agreement]:
-    """Render packs and print what they hold."""
+    """Render packs and print their sizes."""
     packs, agreement = record_packs(config)
     for pack in packs.values():
         print(f"{pack.folder}: {len(pack)} images")
@@ -47,7 +47,7 @@ def report_packs(config: RenderConfig) -> dict[str, Agreement]:
 
 
 def report_tree(config: RenderConfig) -> dict[str, Agreement]:
-    """Render a tree, or a part of it, and print what it holds."""
+    """Render the original layout, or a part of it, and print its size."""
     report = record_tree(config)
     print(f"{config.out}: {report.complete} of {report.scenarios} scenarios")
     return report.agreement

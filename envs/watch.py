@@ -1,4 +1,4 @@
-"""Watch an environment under a random policy, as a film or in a window.
+"""Render an environment under a random policy to a video file or a window.
 
 python envs/watch.py
 python envs/watch.py --options num_objects 3 object_scale 0.25 --out runs/watch.mp4
@@ -14,16 +14,16 @@ import genesis_rl  # noqa: F401 (registers the environment ids)
 from genesis_rl.envs.watch import (
     WatchConfig,
     make_rendering,
-    present,
     random_frames,
     read_options,
+    save_or_show,
 )
 from genesis_rl.process import report_stop
 
 
 @report_stop("watch.py")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Watch; return the exit status."""
+    """Run the program; return the exit status."""
     try:
         config = tyro.cli(WatchConfig, args=argv, description=__doc__)
         env = make_rendering(config.env, read_options(config.options))
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             env, episodes=config.episodes, max_steps=config.max_steps, seed=config.seed
         )
         title = "watch" if config.window else None
-        present(frames, out=config.out, fps=config.fps, window=title)
+        save_or_show(frames, out=config.out, fps=config.fps, window=title)
         if not config.window:
             print(config.out)
         env.close()

@@ -18,7 +18,7 @@ from genesis_rl.agents.encoders import load_encoder, make_encoder
 from genesis_rl.agents.stack import build_ppo, make_vec_env, step_seconds
 from genesis_rl.checkpoint import pick_device
 from genesis_rl.checks import check_integers
-from genesis_rl.envs.imagination_speed import dream_speeds
+from genesis_rl.envs.imagination_speed import imagination_speeds
 from genesis_rl.perception import SlotEncoder
 from genesis_rl.process import hardware, keep_freed_memory, versions
 
@@ -74,8 +74,8 @@ def measure(config: SpeedConfig) -> dict[str, Any]:
         JSON data: ``speed`` (rows of label, n_envs, steps_per_second and the ``shares`` of `PARTS`
         in the time), ``memory`` (a row per label: shape, dtype and bytes of an observation in the
         rollout buffer, and of the two of a transition in the replay buffer), ``imagination`` (a row
-        per number of environments, see `DreamSpeed`; empty without a world model), ``tables`` for
-        the results page, and hardware, versions and settings.
+        per number of environments, see `ImaginationSpeed`; empty without a world model), ``tables``
+        for the results page, and hardware, versions and settings.
 
     Raises:
         ValueError: if an environment or an encoder cannot be created.
@@ -175,8 +175,8 @@ def _memory(rollout: RolloutBuffer, venv: VecEnv) -> dict[str, Any]:
 def _time_imagination(config: SpeedConfig, encoder: SlotEncoder) -> list[dict[str, Any]]:
     """Measure the throughput of imagined and real environments."""
     agent = config.agent
-    speeds = dream_speeds(
-        {"model": encoder, "world_model": config.world_model},
+    speeds = imagination_speeds(
+        {"encoder": encoder, "world_model": config.world_model},
         config.n_envs,
         env=agent.env,
         env_options=agent.options,
@@ -223,6 +223,7 @@ def _memory_table(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _imagined_table(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    columns = ("imagined", "real_frames", "real_slots")
     return {
         "caption": (
             "Steps per second of CPU time with random actions: imagined environments, whose "
@@ -231,7 +232,10 @@ def _imagined_table(rows: list[dict[str, Any]]) -> dict[str, Any]:
         ),
         "head": ["environments", "imagined", "real, frames", "real, slots"],
         "rows": [
-            [f"{row['num_envs']:,}", *(f"{row[key]:,.0f}" for key in ("dream", "frames", "slots"))]
+            [
+                f"{row['num_envs']:,}",
+                *(f"{row[column]:,.0f}" for column in columns),
+            ]
             for row in rows
         ],
     }

@@ -9,10 +9,16 @@ from stable_baselines3.common.vec_env import unwrap_vec_wrapper
 from genesis_rl.agents.bundle import Agent, load_agent
 from genesis_rl.agents.frames import VecFrames
 from genesis_rl.envs.collect import CollectConfig, repeat_some
-from genesis_rl.envs.recorder import Recorded, Recorder, Shot, recording, take_shot
+from genesis_rl.envs.recorder import (
+    EpisodeRecorder,
+    FrameRecord,
+    SplitCounts,
+    make_record,
+    recording,
+)
 
 
-def collect_with_agent(config: CollectConfig) -> dict[str, Recorded]:
+def collect_with_agent(config: CollectConfig) -> dict[str, SplitCounts]:
     """Record an agent in its environment.
 
     Args:
@@ -27,7 +33,7 @@ def collect_with_agent(config: CollectConfig) -> dict[str, Recorded]:
     """
     agent = load_agent(
         str(config.agent),
-        n_envs=config.num_envs,
+        n_envs=config.n_envs,
         vec=config.vec,
         env_options=config.options,
         info_keys=("frame",),
@@ -52,7 +58,7 @@ def collect_with_agent(config: CollectConfig) -> dict[str, Recorded]:
             return _run(agent, recorder, config)
 
 
-def _run(agent: Agent, recorder: Recorder, config: CollectConfig) -> dict[str, Recorded]:
+def _run(agent: Agent, recorder: EpisodeRecorder, config: CollectConfig) -> dict[str, SplitCounts]:
     """Step the environments until the recorder is full."""
     model, venv = agent.model, agent.venv
     rng = np.random.default_rng(config.seed)
@@ -62,7 +68,7 @@ def _run(agent: Agent, recorder: Recorder, config: CollectConfig) -> dict[str, R
     while True:
         for i in np.flatnonzero(first).tolist():
             recorder.begin(i, _shot(venv.reset_infos[i], config))
-        chosen, _ = model.predict(observations, deterministic=config.greedy)
+        chosen, _ = model.predict(observations, deterministic=config.deterministic)
         actions = repeat_some(chosen, actions, first, config.sticky, rng)
         observations, rewards, first, infos = venv.step(actions)
         for i, info in enumerate(infos):
@@ -73,7 +79,7 @@ def _run(agent: Agent, recorder: Recorder, config: CollectConfig) -> dict[str, R
             return recorder.close()
 
 
-def _shot(info: dict[str, Any], config: CollectConfig) -> Shot:
-    return take_shot(
+def _shot(info: dict[str, Any], config: CollectConfig) -> FrameRecord:
+    return make_record(
         info["frame"], info, image_size=config.image_size, preprocessing=config.preprocessing
     )

@@ -12,7 +12,14 @@ from tqdm import tqdm
 from genesis_rl.data.cache import SPLITS, check_split
 from genesis_rl.data.pack import PackWriter
 from genesis_rl.sprites import Colour, Sprite, check_shapes, render, scales, several
-from genesis_rl.worlds import Scene, SpriteWorld, agent_of, check_frame, scatter, scene_state
+from genesis_rl.worlds import (
+    Scene,
+    SpriteWorld,
+    check_scene_size,
+    get_agent,
+    sample_positions,
+    scene_state,
+)
 
 _BATCH = 256  # scenes drawn before they are written
 _TRIES = 64  # places drawn for the agent before it is left at its start
@@ -44,7 +51,7 @@ class FreeScenes:
 
     def __post_init__(self) -> None:
         """Check every option and that a scene can be placed."""
-        check_frame(self.image_size, self.num_objects)
+        check_scene_size(self.image_size, self.num_objects)
         check_shapes(self.shapes)
         hidden = set(several(self.background)) & set(several(self.colours))
         if hidden:
@@ -68,7 +75,7 @@ class FreeScenes:
         colour = rng.integers(len(palette), size=n).tolist()
         shape = rng.integers(len(self.shapes), size=n).tolist()
         sizes = [choices[i] for i in rng.integers(len(choices), size=n).tolist()]
-        places = scatter(
+        places = sample_positions(
             rng,
             [size / 2 for size in sizes],
             wall_margin=self.wall_margin,
@@ -99,8 +106,8 @@ def sample_scene(world: SpriteWorld | FreeScenes, rng: np.random.Generator) -> S
     """
     if isinstance(world, FreeScenes):
         return world.sample(rng)
-    scene = world.sample(rng, midway=True)
-    agent = agent_of(scene)
+    scene = world.sample(rng, free_placement=True)
+    agent = get_agent(scene)
     radius = agent.scale / 2
     for x, y in (radius + (1 - 2 * radius) * rng.random((_TRIES, 2))).tolist():
         if all(dist((x, y), (o.x, o.y)) >= agent.scale for o in scene.objects):

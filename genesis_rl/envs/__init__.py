@@ -7,9 +7,9 @@ TASKS = ("ObjectGoal", "ObjectInteraction", "ObjectComparison", "PropertyCompari
 
 
 def register_envs() -> None:
-    """Register the environment ids; importing `genesis_rl` calls it.
+    """Register the environment ids; called on import of `genesis_rl`.
 
-    The entry points are strings, so nothing is imported before an environment is made.
+    Entry points are strings: `gymnasium.make` imports the environment's module.
     """
     for name in TASKS:
         if f"genesis_rl/{name}-v0" not in gym.registry:

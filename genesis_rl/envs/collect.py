@@ -1,4 +1,4 @@
-"""Record any Gymnasium environment: frames, actions, rewards and ends, as packs."""
+"""Recording of Gymnasium environments: frames, actions, rewards and ends as packs."""
 
 import importlib.metadata
 import multiprocessing
@@ -18,126 +18,134 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from genesis_rl.checks import check_integers, check_limits
 from genesis_rl.envs.frame_source import find_frames
 from genesis_rl.envs.make import check_wrappers, make_env, parse_options
-from genesis_rl.envs.recorder import Recorded, Recorder, Shot, check_form, recording, take_shot
+from genesis_rl.envs.recorder import (
+    EpisodeRecorder,
+    FrameRecord,
+    SplitCounts,
+    check_shapes,
+    make_record,
+    recording,
+)
 from genesis_rl.envs.rendering import RenderedObs
 from genesis_rl.frames import LAYOUTS, Layout, Preprocessing, Resize
 from genesis_rl.process import ignore_interrupts, versions
 
 Vec = Literal["subproc", "dummy"]
-# What has no meaning for frames from elsewhere.
+# Fields that do not apply to a source of frames.
 _UNUSED = {
-    "env": ("greedy", "trust_remote_code"),
-    "agent": ("wrappers", "obs_key", "frame_layout", "render"),
-    "from_minari": ("env_options", "wrappers", "render", "greedy", "sticky", "minari"),
+    "env": ("deterministic", "trust_remote_code"),
+    "agent": ("wrappers", "image_key", "frame_layout", "render"),
+    "from_minari": ("env_options", "wrappers", "render", "deterministic", "sticky", "minari"),
 }
-#: From frames (n, S, S, 3) uint8 and the environments where an episode starts with them, (n,) bool,
-#: to a batch of actions.
+#: Maps frames (n, S, S, 3) uint8, and which of them start an episode, (n,) bool, to a batch of
+#: actions.
 Policy = Callable[[npt.NDArray[np.uint8], npt.NDArray[np.bool_]], Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CollectConfig:
-    """What to record, and how.
-
-    Frames come from one of env, agent and from_minari.
-    """
+    """Settings of a recording; exactly one of env, agent and from_minari is the source."""
 
     env: str | None = None
     """id of a registered environment; module:id imports the module first"""
     agent: str | None = None
-    """folder of an agent, which acts in its own environment in place of the random policy"""
+    """folder of an agent, recorded in its own environment; None: random policy"""
     from_minari: str | None = None
-    """id of a local Minari dataset whose observations hold frames"""
+    """id of a local Minari dataset with frames in its observations"""
     out: Path
-    """folder of the packs, one for each split"""
+    """output folder, with a pack per split"""
     steps: int = 20_000
-    """steps to record, over all environments"""
+    """number of steps to record, over all environments"""
     env_options: str = "{}"
-    """options of the environment as JSON, e.g. '{"max_episode_steps": 200}'; with agent, changes
-    to its own"""
+    """options of the environment as JSON, e.g. '{"max_episode_steps": 200}'; with agent, these
+    override its own"""
     wrappers: tuple[str, ...] = ()
-    """module:Class of wrappers around the environment, from the inside out"""
-    obs_key: str | None = None
-    """entry of a Dict observation that holds the frame, or its path in nested Dicts, e.g.
-    camera/rgb; None: found"""
+    """wrappers of the environment, module:Class, innermost first"""
+    image_key: str | None = None
+    """entry of a Dict observation with the image, or its path in nested Dicts, e.g. camera/rgb;
+    None: inferred from the space"""
     frame_layout: Layout = "auto"
-    """axes of a frame, e.g. HWC; auto: told from its shape"""
+    """axis order of a frame, e.g. HWC; auto: inferred from its shape"""
     render: bool = False
-    """take the frames from rendering: for environments that observe none"""
+    """use rendered frames, for environments without image observations"""
     image_size: int = 64
     """side of the recorded images in pixels"""
     resize: Resize = "stretch"
-    """how other frames come to it: stretch, letterbox (black borders), crop (the central square) or
+    """resizing of other frames: stretch, letterbox (black borders), crop (central square) or
     none"""
-    greedy: bool = False
-    """let the agent take its most likely actions, in place of drawing them"""
+    deterministic: bool = False
+    """use the agent's deterministic actions instead of sampled ones"""
     sticky: float = 0.0
-    """probability to repeat the action before"""
+    """probability of repeating the previous action"""
     unique: bool = False
-    """keep images only, equal ones once, and no steps: smaller, for pretraining alone"""
+    """record distinct images only, without steps: smaller, for pretraining alone"""
     validation: float = 0.1
-    """share of the episodes that is held out for validation"""
+    """fraction of the episodes held out for validation"""
     test: float = 0.1
-    """share of the episodes that is held out for the test"""
-    num_envs: int = 8
-    """environments side by side"""
+    """fraction of the episodes held out for the test"""
+    n_envs: int = 8
+    """number of parallel environments"""
     vec: Vec = "subproc"
-    """each environment in its own process, or all in this one"""
+    """subproc: one process per environment; dummy: all in this process"""
     seed: int = 0
-    """of the environments and of what is drawn"""
+    """seed of the environments and the actions"""
     minari: str | None = None
-    """also write the steps as a local Minari dataset of this id, e.g. cars/random-v0"""
+    """id of a local Minari dataset to also write the steps to, e.g. cars/random-v0"""
     trust_remote_code: bool = False
-    """import the modules and read the paths that the settings of agent or from_minari name"""
+    """allow importing modules and reading paths named in the settings of agent or from_minari"""
 
     def __post_init__(self) -> None:
-        """Check every field."""
+        """Validate every field."""
         sources = [name for name in _UNUSED if getattr(self, name) is not None]
         if len(sources) != 1:
-            raise ValueError(f"wanted one of {', '.join(_UNUSED)} to say where frames come from.")
+            raise ValueError(f"exactly one of {', '.join(_UNUSED)} must be set, got {sources}.")
         for entry in fields(self):
-            if entry.name in _UNUSED[sources[0]] and getattr(self, entry.name) != entry.default:
-                raise ValueError(f"{entry.name} has no meaning with {sources[0]}; wanted without.")
-        check_integers(self, 1, "steps", "image_size", "num_envs")
+            value = getattr(self, entry.name)
+            if entry.name in _UNUSED[sources[0]] and value != entry.default:
+                raise ValueError(f"{entry.name} must not be set with {sources[0]}, got {value!r}.")
+        check_integers(self, 1, "steps", "image_size", "n_envs")
         check_limits(self)
         for name in ("sticky", "validation", "test"):
             if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; wanted a value in [0, 1).")
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}.")
         if not self.shares["train"] > 0:
-            raise ValueError("validation and test leave nothing to train on; wanted a sum below 1.")
+            raise ValueError(
+                "validation and test must have a sum below 1, got"
+                f" {self.validation} and {self.test}."
+            )
         if not 0 <= self.seed < 2**31:
-            raise ValueError(f"seed is {self.seed}; wanted a value in 0..2**31 - 1.")
+            raise ValueError(f"seed must be in 0..2**31 - 1, got {self.seed}.")
         if self.frame_layout not in LAYOUTS:
-            raise ValueError(f"frame_layout is {self.frame_layout!r}; wanted one of {LAYOUTS}.")
+            raise ValueError(f"frame_layout must be one of {LAYOUTS}, got {self.frame_layout!r}.")
         if self.vec not in get_args(Vec):
-            raise ValueError(f"vec is {self.vec!r}; wanted one of {get_args(Vec)}.")
+            raise ValueError(f"vec must be one of {get_args(Vec)}, got {self.vec!r}.")
         if self.unique and self.minari is not None:
-            raise ValueError("unique keeps no steps, which minari needs; wanted one of them.")
+            raise ValueError("unique must be False with minari, which records steps, got True.")
         _ = self.options
         _ = self.preprocessing
         check_wrappers(self.wrappers)
 
     @property
     def options(self) -> dict[str, Any]:
-        """The environment's options."""
+        """Options of the environment."""
         return parse_options(self.env_options)
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """How frames come to their size."""
+        """Resizing of the frames."""
         return Preprocessing(self.resize)
 
     @property
     def shares(self) -> dict[str, float]:
-        """Shares of the episodes by split, without those that get none."""
+        """Fractions of the episodes by split, without empty splits."""
         held_out = {"validation": self.validation, "test": self.test}
         shares = {"train": 1 - sum(held_out.values()), **held_out}
         return {split: share for split, share in shares.items() if share > 0 or split == "train"}
 
     def meta(self, **more: Any) -> dict[str, Any]:
-        """What meta.json says of a recording: the settings, versions, and what is added."""
-        aside = ("out", "trust_remote_code")
-        settings = {name: value for name, value in asdict(self).items() if name not in aside}
+        """Return the metadata of a recording: settings, versions and further entries."""
+        omitted = ("out", "trust_remote_code")
+        settings = {name: value for name, value in asdict(self).items() if name not in omitted}
         return {
             "dataset": "recording",
             "resize": self.resize,
@@ -148,8 +156,8 @@ class CollectConfig:
 
 
 @dataclass(frozen=True)
-class ShotMaker:
-    """Makes one environment that observes what is recorded; plain data, for any process."""
+class RecordingEnvMaker:
+    """Picklable factory of one environment with frame records as observations."""
 
     config: CollectConfig
 
@@ -157,7 +165,7 @@ class ShotMaker:
         """Make the environment.
 
         Raises:
-            ValueError: if it cannot be made or shows no frames.
+            ValueError: if it cannot be created or has no frames.
         """
         if multiprocessing.parent_process() is not None:
             cv2.setNumThreads(1)
@@ -165,81 +173,81 @@ class ShotMaker:
         config = self.config
         assert config.env is not None  # noqa: S101
         if not config.render:
-            return ShotObs(make_env(config.env, config.options, config.wrappers), config)
+            return FrameRecordObs(make_env(config.env, config.options, config.wrappers), config)
         options = {**config.options, "render_mode": "rgb_array"}
-        return ShotObs(RenderedObs(make_env(config.env, options, config.wrappers)), config)
+        env = RenderedObs(make_env(config.env, options, config.wrappers))
+        return FrameRecordObs(env, config)
 
 
-class ShotObs(gym.Wrapper[Any, Any, Any, Any]):
-    """Observes shots, which are small, in place of frames and infos of any size."""
+class FrameRecordObs(gym.Wrapper[Any, Any, Any, Any]):
+    """Replaces observations and infos by frame records of fixed shapes."""
 
     def __init__(self, env: gym.Env[Any, Any], config: CollectConfig) -> None:
-        """Find the frames, and look at a first one to learn what the infos hold.
+        """Find the frames, and reset once to infer the observation space.
 
         Raises:
-            ValueError: if there are no frames of a size that can be taken.
+            ValueError: if there are no frames of a valid size.
         """
         super().__init__(env)
         self._source = find_frames(
-            env.observation_space, key=config.obs_key, layout=config.frame_layout
+            env.observation_space, key=config.image_key, layout=config.frame_layout
         )
         config.preprocessing.check(*self._source.size, config.image_size)
-        self._form: dict[str, Any] = {
+        self._format: dict[str, Any] = {
             "layout": self._source.layout,
             "white": self._source.white,
             "image_size": config.image_size,
             "preprocessing": config.preprocessing,
         }
         self._shapes: dict[str, tuple[int, ...]] = {}
-        shot = self.reset()[0]
-        self._shapes = {name: value.shape for name, value in shot.items()}
+        record = self.reset()[0]
+        self._shapes = {name: value.shape for name, value in record.items()}
         self.observation_space = gym.spaces.Dict(
             {
                 name: gym.spaces.Box(0, 255, value.shape, np.uint8)
                 if value.dtype == np.uint8
                 else gym.spaces.Box(-np.inf, np.inf, value.shape, np.float32)
-                for name, value in shot.items()
+                for name, value in record.items()
             }
         )
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Shot, dict[str, Any]]:
+    ) -> tuple[FrameRecord, dict[str, Any]]:
         """Reset the environment."""
         observation, info = self.env.reset(seed=seed, options=options)
-        return self._shoot(observation, info), {}
+        return self._record(observation, info), {}
 
-    def step(self, action: Any) -> tuple[Shot, Any, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[FrameRecord, Any, bool, bool, dict[str, Any]]:
         """Step the environment."""
         observation, reward, terminated, truncated, info = self.env.step(action)
-        return self._shoot(observation, info), reward, terminated, truncated, {}
+        return self._record(observation, info), reward, terminated, truncated, {}
 
-    def _shoot(self, observation: Any, info: Mapping[str, Any]) -> Shot:
-        frame = self._source.frames(observation)
-        shot = take_shot(frame, info, **self._form)
+    def _record(self, observation: Any, info: Mapping[str, Any]) -> FrameRecord:
+        record = make_record(self._source.frames(observation), info, **self._format)
         if self._shapes:
-            check_form(shot, self._shapes)
-        return shot
+            check_shapes(record, self._shapes)
+        return record
 
 
-def collect(config: CollectConfig, policy: Policy | None = None) -> dict[str, Recorded]:
+def collect(config: CollectConfig, policy: Policy | None = None) -> dict[str, SplitCounts]:
     """Record an environment.
 
-    The same settings give the same packs, if the environment and the policy are deterministic.
+    Equal settings give equal packs, if the environment and the policy are reproducible.
 
     Args:
         config: the settings, with ``env``.
-        policy: what acts; None draws actions evenly.
+        policy: the policy; None: uniform random actions.
 
     Returns:
-        What each split holds. With few episodes, validation or test may be missing.
+        Counts per split. With few episodes, validation or test may be missing.
 
     Raises:
-        ValueError: if the environment cannot be made or recorded, or the folder is in use.
+        ValueError: if the environment cannot be created or recorded, or the folder is in use.
         StoppedError: after SIGINT or SIGTERM.
     """
     if config.env is None:
-        raise ValueError("env is None; wanted the id of an environment.")
+        raise ValueError("env must be the id of an environment, got None.")
     with closing(_make_vector(config)) as envs:
         meta = config.meta(policy="random" if policy is None else "given")
         meta["versions"] |= _env_versions(config.env)
@@ -256,75 +264,75 @@ def collect(config: CollectConfig, policy: Policy | None = None) -> dict[str, Re
 
 
 def _make_vector(config: CollectConfig) -> AsyncVectorEnv | SyncVectorEnv:
-    makers = [ShotMaker(config)] * config.num_envs
+    makers = [RecordingEnvMaker(config)] * config.n_envs
     mode = AutoresetMode.DISABLED
-    if config.vec == "dummy" or config.num_envs == 1:
+    if config.vec == "dummy" or config.n_envs == 1:
         return SyncVectorEnv(makers, autoreset_mode=mode)
-    # Forked processes would share what this one has made of OpenGL.
+    # Forked processes would share the OpenGL state of this one.
     context = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     multiprocessing.set_forkserver_preload([__name__])
     try:
         return AsyncVectorEnv(makers, context=context, autoreset_mode=mode)
     except (EOFError, ConnectionError) as error:
         raise ValueError(
-            f"env {config.env!r} can be made in this process, but not in one of its own; wanted"
-            " module:id, with the module that registers it, such as"
-            " genesis_rl:genesis_rl/ObjectGoal-v0, or vec dummy."
+            f"env must be registered in worker processes, got {config.env!r}. Use module:id with"
+            " the module that registers it, such as genesis_rl:genesis_rl/ObjectGoal-v0, or"
+            " vec dummy."
         ) from error
 
 
 def _run(
     envs: AsyncVectorEnv | SyncVectorEnv,
     policy: Policy | None,
-    recorder: Recorder,
+    recorder: EpisodeRecorder,
     config: CollectConfig,
-) -> dict[str, Recorded]:
-    """Step until enough is recorded."""
+) -> dict[str, SplitCounts]:
+    """Step the environments until all steps are recorded."""
     n = envs.num_envs
     rng = np.random.default_rng(config.seed)
     seeds: list[int | None] = rng.integers(2**31, size=n).tolist()
     envs.action_space.seed(config.seed)
     first = np.ones(n, np.bool_)
-    shots, _ = envs.reset(seed=seeds)
+    records, _ = envs.reset(seed=seeds)
     actions: Any = None
     while True:
         for i in np.flatnonzero(first).tolist():
-            recorder.begin(i, _row(shots, i))
-        drawn = envs.action_space.sample() if policy is None else policy(shots["image"], first)
-        actions = repeat_some(drawn, actions, first, config.sticky, rng)
-        shots, rewards, terminated, truncated, _ = envs.step(actions)
+            recorder.begin(i, _row(records, i))
+        chosen = envs.action_space.sample() if policy is None else policy(records["image"], first)
+        actions = repeat_some(chosen, actions, first, config.sticky, rng)
+        records, rewards, terminated, truncated, _ = envs.step(actions)
         for i in range(n):
             end = terminated[i], truncated[i]
-            recorder.step(i, actions[i], rewards[i], *end, _row(shots, i))
+            recorder.step(i, actions[i], rewards[i], *end, _row(records, i))
         if not recorder.left:
             return recorder.close()
         first = np.logical_or(terminated, truncated)
         if first.any():
-            shots, _ = envs.reset(options={"reset_mask": first})
+            records, _ = envs.reset(options={"reset_mask": first})
 
 
 def repeat_some(
     actions: npt.NDArray[Any],
-    before: npt.NDArray[Any] | None,
+    previous: npt.NDArray[Any] | None,
     first: npt.NDArray[np.bool_],
     sticky: float,
     rng: np.random.Generator,
 ) -> npt.NDArray[Any]:
-    """Replace some actions of a batch by those before, but not at the start of an episode."""
-    if before is None or not sticky:
+    """Replace random actions of a batch by the previous ones, except at the start of an episode."""
+    if previous is None or not sticky:
         return actions
     repeated = (rng.random(len(first)) < sticky) & ~first
     shape = len(first), *[1] * (actions.ndim - 1)
-    return np.where(repeated.reshape(shape), before, actions)
+    return np.where(repeated.reshape(shape), previous, actions)
 
 
-def _row(shots: Mapping[str, npt.NDArray[Any]], index: int) -> Shot:
-    return {name: value[index] for name, value in shots.items()}
+def _row(records: Mapping[str, npt.NDArray[Any]], index: int) -> FrameRecord:
+    return {name: value[index] for name, value in records.items()}
 
 
 def _env_versions(env_id: str) -> dict[str, str]:
-    """Versions of what decides the frames: Gymnasium, the environment's package and MuJoCo."""
-    entry = gym.spec(env_id.rpartition(":")[2]).entry_point  # module: was imported by then
+    """Return the versions of Gymnasium, the environment's package and MuJoCo."""
+    entry = gym.spec(env_id.rpartition(":")[2]).entry_point  # module: is imported by now
     module = entry.partition(":")[0] if isinstance(entry, str) else getattr(entry, "__module__", "")
     packages = importlib.metadata.packages_distributions().get(module.split(".")[0], [])
     names = {"gymnasium", *packages, *({"mujoco"} & sys.modules.keys())}

@@ -1,4 +1,4 @@
-"""The prior as a builder: scenes that an agent composes slot by slot."""
+"""Scene composition environment: an agent builds a scene from the prior, slot by slot."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, cast, get_args
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from genesis_rl import visualize
 from genesis_rl.checks import LARGEST, check_range
-from genesis_rl.envs.compose_rewards import ComposedScene, SceneReward, evaluate, find_reward
+from genesis_rl.envs.compose_rewards import ComposedScene, SceneReward, evaluate_reward, find_reward
 from genesis_rl.models.base import LstmState, Noise
 from genesis_rl.models.prior import NextSlot, SceneBuilder
 from genesis_rl.perception import EncoderLike, as_encoder
@@ -22,31 +22,32 @@ Observation = dict[str, npt.NDArray[Any]]
 
 
 class ComposeEnv(gym.Env[Any, Any]):
-    """A scene that grows by one slot a step, each drawn from p(z_k | z_<k); K steps an episode.
+    """Composition of a scene from slots sampled from p(z_k | z_<k), one per step; K steps.
 
-    Actions: with control "choose" the number of a candidate, Discrete(M); with "steer" the noise
-    that the next slot is drawn with, Box(-bound, bound, (D_m + D_c,), float32): 0 is the mode of
-    the mask latents and, given them, of the component latents.
+    Actions: with control "choose" the index of a candidate, Discrete(M); with "steer" the noise
+    of the next sample, Box(-bound, bound, (D_m + D_c,), float32): 0 is the mode of the mask
+    latents and, given them, of the component latents.
 
-    Observations: a Dict of float32 arrays: ``slots`` (K, D_m + D_c), those so far, the others 0;
-    ``placed`` (K,), 1 for those so far; with "choose" ``candidates`` (M, D_m + D_c) for the next,
-    0 when none is left. By option ``image`` (S, S, 3) uint8, what `render` draws.
+    Observations: a Dict of float32 arrays: ``slots`` (K, D_m + D_c), 0 for slots not placed yet;
+    ``placed`` (K,), 1 for placed slots; with "choose" ``candidates`` (M, D_m + D_c) for the next
+    slot, 0 after the last one. With image=True also ``image`` (S, S, 3) uint8, as `render`.
 
-    Rewards: 0, and at the end what the reward function says of the scene.
+    Rewards: the reward function's value of the finished scene, 0 before.
 
-    Info: ``log_p_step``, the log density under the prior, given those before, of the slot just
-    placed, in nats, and ``log_p``, that of all so far. It is that of the prior as it was trained,
-    whatever the temperature is.
+    Termination: after K steps.
 
-    The scene so far is drawn over a checkerboard where no slot has taken a pixel yet; the last slot
-    takes all that is left. In GENESIS-V2 slots compete for pixels, and those so far share all.
+    Info: ``log_p_step``, the log density of the last slot under the prior, given the slots before
+    it, in nats, and ``log_p``, their sum. Both are at temperature 1.
 
-    The same seed gives the same candidates, bit for bit on a CPU.
+    Frames show a checkerboard where no slot covers a pixel yet; the last slot covers the rest. In
+    GENESIS-V2 slots compete for pixels, and the placed slots cover the whole frame.
+
+    Equal seeds give equal candidates, bit for bit on a CPU.
 
     Example:
         >>> env = gym.make(
         ...     "genesis_rl/Compose-v0",
-        ...     model="runs/eyes",
+        ...     encoder="sprites-fast",
         ...     reward="objects",
         ...     reward_options={"number": 3},
         ... )  # doctest: +SKIP
@@ -59,7 +60,7 @@ class ComposeEnv(gym.Env[Any, Any]):
 
     def __init__(
         self,
-        model: EncoderLike,
+        encoder: EncoderLike,
         reward: str | SceneReward,
         *,
         reward_options: Mapping[str, Any] | None = None,
@@ -71,44 +72,42 @@ class ComposeEnv(gym.Env[Any, Any]):
         device: str = "auto",
         render_mode: str | None = None,
     ) -> None:
-        """Load the model and find the reward.
+        """Load the encoder and the reward.
 
         Args:
-            model: scene model with an autoregressive prior: path, hub id, or a SlotEncoder (also
-                its ``spec``).
-            reward: what a finished scene is worth: a callable that takes a `ComposedScene`;
-                "objects", "goal" or "probe"; or "module:name"; see `find_reward`.
-            reward_options: its options: ``number`` of objects, ``goal`` image, folder ``probe``
-                and its ``answer``.
+            encoder: model with an autoregressive prior: path, hub id, or a SlotEncoder (also its
+                ``spec``).
+            reward: reward of a finished scene: a callable of a `ComposedScene`; "objects", "goal"
+                or "probe"; or "module:name"; see `find_reward`.
+            reward_options: options of the reward: ``number`` of objects, ``goal`` image, or
+                ``probe`` folder and ``answer``.
             control: "choose" among candidates, or "steer" the noise.
             candidates: M, at least 2.
-            bound: largest size of a steered noise, in the prior's standard deviations.
-            temperature: factor on the noise, chosen or steered.
-            image: observe the frame so far, too.
-            device: where the model runs; "auto" is CUDA if there is one.
+            bound: maximum absolute noise with "steer", in standard deviations of the prior.
+            temperature: factor on the noise.
+            image: add the frame to the observations.
+            device: device of the model; "auto" is CUDA if available.
             render_mode: "rgb_array" or None.
 
         Raises:
-            TypeError: if the model or the reward is of no known kind.
-            ValueError: for another bad value, or a model without such a prior.
+            TypeError: for an encoder or a reward of another type.
+            ValueError: for an invalid value, or a model without an autoregressive prior.
         """
         if control not in get_args(Control):
-            raise ValueError(f"control is {control!r}; wanted one of {get_args(Control)}.")
-        if control == "choose" and candidates < 2:
-            raise ValueError(f"candidates is {candidates}; wanted at least 2 to choose from.")
+            raise ValueError(f"control must be one of {get_args(Control)}, got {control!r}.")
         if control == "choose":
             check_range("candidates", candidates, 2, LARGEST["candidates"])
         for name, value in (("bound", bound), ("temperature", temperature)):
             if not (value > 0 and np.isfinite(value)):
-                raise ValueError(f"{name} is {value}; wanted a finite value > 0.")
+                raise ValueError(f"{name} must be finite and > 0, got {value}.")
         if render_mode not in (None, *self.metadata["render_modes"]):
-            raise ValueError(f"render_mode is {render_mode!r}; wanted 'rgb_array' or None.")
+            raise ValueError(f"render_mode must be 'rgb_array' or None, got {render_mode!r}.")
         self._reward = find_reward(reward, reward_options)
-        self.encoder = as_encoder(model, device=device)
+        self.encoder = as_encoder(encoder, device=device)
         if not self.encoder.has_prior:
             raise ValueError(
-                f"model is a {self.encoder.name}, which draws no slot given those before; wanted a "
-                "model with such a prior: genesis, genesis_s or genesis_v2."
+                "encoder must have an autoregressive prior (genesis, genesis_s, genesis_v2), got "
+                f"{self.encoder.name}."
             )
         self._builder = cast("SceneBuilder", self.encoder.model)
         self.control, self.temperature, self._image = control, temperature, image
@@ -130,52 +129,52 @@ class ComposeEnv(gym.Env[Any, Any]):
         if image:
             parts["image"] = spaces.Box(0, 255, (side, side, 3), np.uint8)
         self.observation_space = spaces.Dict(parts)
-        self._placed = k  # as at the end of an episode: there is none yet
+        self._placed = k  # as after an episode's end: step() needs a reset
         self._slots = torch.zeros(k, width, device=self.encoder.device)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Start with an empty scene.
+        """Reset to an empty scene.
 
         Args:
-            seed: restarts the randomness.
+            seed: seed of the random generator.
             options: not used.
 
         Raises:
-            ValueError: if the model's latents are not finite: the weights are broken.
+            ValueError: if the model samples latents that are not finite.
         """
         super().reset(seed=seed, options=options)
         self._placed, self._log_p = 0, 0.0
         self._state: LstmState | None = None
         self._slots = torch.zeros_like(self._slots)
-        self._draw_candidates()
+        self._sample_candidates()
         return self._observe(), {"log_p": 0.0, "log_p_step": 0.0}
 
     def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Place the next slot.
 
         Raises:
-            ValueError: for an action of another space, or a reward that is no finite number.
+            ValueError: for an action outside the action space, or a reward that is not finite.
             RuntimeError: before the first reset, and after the last slot.
         """
         if self._placed == len(self._slots):
             raise RuntimeError("call reset() first")
-        drawn, row = self._act(action)
-        log_p = float(drawn.log_p[row])
-        self._slots[self._placed] = torch.cat([drawn.z_m[row], drawn.z_c[row]])
-        self._state, self._log_p = drawn.state, self._log_p + log_p
+        samples, row = self._select(action)
+        log_p = float(samples.log_p[row])
+        self._slots[self._placed] = torch.cat([samples.z_m[row], samples.z_c[row]])
+        self._state, self._log_p = samples.state, self._log_p + log_p
         self._placed += 1
-        ends = self._placed == len(self._slots)
-        if not ends:
-            self._draw_candidates()
-        reward = evaluate(self._reward, self.scene) if ends else 0.0
+        terminated = self._placed == len(self._slots)
+        if not terminated:
+            self._sample_candidates()
+        reward = evaluate_reward(self._reward, self.scene) if terminated else 0.0
         info = {"log_p": self._log_p, "log_p_step": log_p}
-        return self._observe(), reward, ends, False, info
+        return self._observe(), reward, terminated, False, info
 
     @property
     def scene(self) -> ComposedScene:
-        """The scene, slots yet to come 0."""
+        """The scene; slots not placed yet are 0."""
         decoded = self.encoder.decode(self._slots[None])
         image = decoded.image[0].clamp(0, 1)
         return ComposedScene(
@@ -183,14 +182,14 @@ class ComposeEnv(gym.Env[Any, Any]):
         )
 
     def render(self) -> npt.NDArray[np.uint8] | None:
-        """Draw the scene so far, (S, S, 3), S the model's image size."""
+        """Render the placed slots, (S, S, 3); S is the model's image size."""
         if self.render_mode is None:
-            gym.logger.warn("render() draws nothing: pass render_mode='rgb_array' to gym.make")
+            gym.logger.warn("render() returns None without render_mode='rgb_array'")
             return None
         return self._draw()
 
-    def _act(self, action: Any) -> tuple[NextSlot, int]:
-        """The slots that an action may stand for, and which of them it means."""
+    def _select(self, action: Any) -> tuple[NextSlot, int]:
+        """Return samples of the next slot, and the row that the action selects."""
         space, given = self.action_space, np.asarray(action)
         if isinstance(space, spaces.Discrete):
             if given.dtype.kind in "iu" and given.shape == () and 0 <= given < space.n:
@@ -199,25 +198,23 @@ class ComposeEnv(gym.Env[Any, Any]):
             noise = given.astype(np.float32)
             if space.contains(noise):
                 return self._next(noise[None]), 0
-        raise ValueError(f"action must be of {space}, got {action!r}")
+        raise ValueError(f"action must be in {space}, got {action!r}.")
 
-    def _draw_candidates(self) -> None:
+    def _sample_candidates(self) -> None:
         if isinstance(self.action_space, spaces.Discrete):
             shape = (int(self.action_space.n), self._slots.shape[1])
             self._candidates = self._next(self.np_random.standard_normal(shape, np.float32))
 
     @torch.inference_mode()
     def _next(self, noise: npt.NDArray[np.float32]) -> NextSlot:
-        """Draw slots for the next place with given noise, (N, D_m + D_c)."""
+        """Sample the next slot by given noise, (N, D_m + D_c)."""
         eps = torch.from_numpy(noise * np.float32(self.temperature)).to(self.encoder.device)
         previous = self._slots[self._placed - 1][None] if self._placed else None
         d_m = self.encoder.latent_sizes[0]
-        drawn = self._builder.next_slot(Noise(eps[:, :d_m], eps[:, d_m:]), previous, self._state)
-        if not bool(drawn.log_p.isfinite().all()):
-            raise ValueError(
-                "the model's latents are not finite; wanted weights of a sound training."
-            )
-        return drawn
+        samples = self._builder.next_slot(Noise(eps[:, :d_m], eps[:, d_m:]), previous, self._state)
+        if not bool(samples.log_p.isfinite().all()):
+            raise ValueError("encoder must sample finite latents, got NaN or infinity.")
+        return samples
 
     def _observe(self) -> Observation:
         placed = np.arange(len(self._slots)) < self._placed
@@ -226,9 +223,9 @@ class ComposeEnv(gym.Env[Any, Any]):
             "placed": placed.astype(np.float32),
         }
         if self.control == "choose":
-            ended = bool(placed.all())
+            done = bool(placed.all())
             both = torch.cat([self._candidates.z_m, self._candidates.z_c], 1)
-            observation["candidates"] = _host(torch.zeros_like(both) if ended else both)
+            observation["candidates"] = _host(torch.zeros_like(both) if done else both)
         if self._image:
             observation["image"] = self._draw()
         return observation
@@ -236,13 +233,13 @@ class ComposeEnv(gym.Env[Any, Any]):
     def _draw(self) -> npt.NDArray[np.uint8]:
         scene, count = self.encoder.decode(self._slots[None]), self._placed
         log_pi, colours = scene.log_pi[0, :count], scene.mu_x[0, :count]
-        if not self.encoder.latent_sizes[0]:  # masks compete: of those that are there
+        if not self.encoder.latent_sizes[0]:  # competing masks: normalise over the placed slots
             log_pi = log_pi.log_softmax(0)
         pi = log_pi.exp()
         return visualize.over_checkerboard((pi * colours).sum(0), pi.sum(0).clamp(0, 1))
 
 
 def _host(values: Tensor) -> npt.NDArray[np.float32]:
-    """A copy on the host."""
+    """Return a copy on the CPU."""
     array: npt.NDArray[np.float32] = values.cpu().numpy().copy()
     return array

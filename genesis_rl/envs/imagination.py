@@ -1,4 +1,4 @@
-"""Environments made of a model's own scenes."""
+"""Imagined environment: rollouts of a world model in the slots of an encoder."""
 
 import os
 from collections.abc import Mapping
@@ -19,17 +19,17 @@ from genesis_rl.world_model import ActionSpec, WorldModel
 
 WorldModelLike = str | os.PathLike[str] | WorldModel
 
-# What a step tells in the info, before there was any.
-_AT_START = {"uncertainty": 0.0, "uncertain": False, "non_finite": False}
+# Info entries of a step, at reset.
+_RESET_INFO = {"uncertainty": 0.0, "uncertain": False, "non_finite": False}
 
 
-class Imagined:
-    """What the single environment and the batched one share: a dream, seen as Gymnasium sees it.
+class ImaginationCore:
+    """Shared implementation of the single and the batched imagined environment.
 
     Attributes:
-        dream: the engine.
-        observation_space: of one environment, as `GenesisObs` has it.
-        action_space: of one environment, as it was recorded.
+        engine: the batched rollouts.
+        observation_space: of one environment, as in `GenesisObs`.
+        action_space: of one environment, as in the world model's training data.
         metadata: of one environment.
         render_mode: "rgb_array" or None.
     """
@@ -38,7 +38,7 @@ class Imagined:
 
     def __init__(
         self,
-        model: EncoderLike,
+        encoder: EncoderLike,
         world_model: WorldModelLike,
         layout: ObsLayout,
         mask_geometry: bool | None,
@@ -49,52 +49,54 @@ class Imagined:
     ) -> None:
         """Load the models; arguments and errors as for `ImaginationEnv`."""
         if render_mode not in (None, *self.metadata["render_modes"]):
-            raise ValueError(f"render_mode is {render_mode!r}; wanted 'rgb_array' or None.")
-        chosen = ImaginationOptions(**options)
-        encoder = as_encoder(model, device=device)
+            raise ValueError(f"render_mode must be 'rgb_array' or None, got {render_mode!r}.")
+        rollout_options = ImaginationOptions(**options)
+        slot_encoder = as_encoder(encoder, device=device)
         if isinstance(world_model, WorldModel):
-            world = world_model.to(encoder.device).eval()
+            world = world_model.to(slot_encoder.device).eval()
         else:
             world = WorldModel.from_pretrained(
-                world_model, encoder_fingerprint=encoder.fingerprint, device=encoder.device
+                world_model,
+                encoder_fingerprint=slot_encoder.fingerprint,
+                device=slot_encoder.device,
             )
         if mask_geometry and not world.mask_geometry:
             raise ValueError(
-                "mask_geometry is True, but the world model was trained without; wanted None."
+                "mask_geometry must be None or False for a world model without it, got True."
             )
         geometry = world.mask_geometry if mask_geometry is None else mask_geometry
         self.render_mode = render_mode
-        self.dream = ImaginedScenes(encoder, world, chosen, n_envs=num_envs)
+        self.engine = ImaginedScenes(slot_encoder, world, rollout_options, n_envs=num_envs)
         self._codec = SlotObsCodec(
-            encoder, spaces.Dict(), SlotObsOptions(layout, geometry), rendered=True
+            slot_encoder, spaces.Dict(), SlotObsOptions(layout, geometry), rendered=True
         )
         self.observation_space = self._codec.space
         self.action_space = action_space(world.action_spec)
 
     def start(self, indices: list[int], seeds: list[int | None], options: dict[str, Any]) -> None:
-        """Seed and reset some environments; options "slots": see `ImaginationEnv.reset`."""
+        """Seed and reset the environments `indices`; options as in `ImaginationEnv.reset`."""
         unknown = options.keys() - {"slots"}
         if unknown:
-            raise ValueError(f"options has {sorted(unknown)}; wanted 'slots' or nothing.")
+            raise ValueError(f"options must have no keys but 'slots', got {sorted(unknown)}.")
         rows = self._rows(indices)
-        fresh = [(i, seed) for i, seed in zip(indices, seeds, strict=True) if seed is not None]
-        if fresh:
-            self.dream.seed(self._rows([i for i, _ in fresh]), [seed for _, seed in fresh])
+        seeded = [(i, seed) for i, seed in zip(indices, seeds, strict=True) if seed is not None]
+        if seeded:
+            self.engine.seed(self._rows([i for i, _ in seeded]), [seed for _, seed in seeded])
         slots = options.get("slots")
         if slots is not None:
             slots = torch.as_tensor(np.asarray(slots, np.float32))
-        self.dream.reset(rows, slots)
+        self.engine.reset(rows, slots)
 
     def advance(self, indices: list[int], actions: npt.NDArray[Any]) -> ImaginedStep:
-        """Move some environments; the result is on the host."""
-        moved = self.dream.step(self._rows(indices), torch.from_numpy(actions).to(self._device))
-        return ImaginedStep(*(part.cpu() for part in moved))
+        """Step the environments `indices`; the result is on the CPU."""
+        result = self.engine.step(self._rows(indices), torch.from_numpy(actions).to(self._device))
+        return ImaginedStep(*(part.cpu() for part in result))
 
-    def checked(self, actions: Any, num_envs: int) -> npt.NDArray[Any]:
-        """Return actions as an array (N, ...) of what the world model takes.
+    def check_actions(self, actions: Any, num_envs: int) -> npt.NDArray[Any]:
+        """Return actions (N, ...) in the dtype of the world model's input.
 
         Raises:
-            ValueError: for actions of another space.
+            ValueError: for actions outside the action space.
         """
         space, given = self.action_space, np.asarray(actions)
         shape = (num_envs, *(space.shape or ()))
@@ -103,62 +105,62 @@ class Imagined:
         if given.shape == shape and isinstance(space, spaces.Discrete) and given.dtype.kind in "iu":
             if bool(((given >= space.start) & (given < space.start + space.n)).all()):
                 return given.astype(np.int64)
-        raise ValueError(f"actions must be {num_envs} of {space}, got {actions!r}")
+        raise ValueError(f"actions must be {num_envs} of {space}, got {actions!r}.")
 
     def observe(self, indices: Any) -> Any:
-        """Return observations of environments, batched, in new arrays."""
-        features = self.dream.features[self._rows(indices)]
+        """Return the observations of the environments `indices`, batched, in new arrays."""
+        features = self.engine.features[self._rows(indices)]
         return self._codec.arrange(features.cpu().numpy())
 
     def draw(self) -> list[npt.NDArray[np.uint8]]:
-        """Decode all scenes to frames (S, S, 3), S the model's image size."""
-        return list(visualize.to_pictures(self.dream.encoder.decode(self.dream.features).image))
+        """Decode all scenes to frames (S, S, 3); S is the encoder's image size."""
+        return list(visualize.to_pictures(self.engine.encoder.decode(self.engine.features).image))
 
     def from_prior(self) -> npt.NDArray[np.bool_]:
-        """Tell which episodes started in scenes from the prior, (N,)."""
-        flags: npt.NDArray[np.bool_] = self.dream.from_prior.cpu().numpy()
+        """Return whether each episode started in a scene from the prior, (N,)."""
+        flags: npt.NDArray[np.bool_] = self.engine.from_prior.cpu().numpy()
         return flags
 
     @property
     def _device(self) -> torch.device:
-        return self.dream.device
+        return self.engine.device
 
     def _rows(self, indices: Any) -> Tensor:
         return torch.as_tensor(list(indices), dtype=torch.int64, device=self._device)
 
 
 class ImaginationEnv(gym.Env[Any, Any]):
-    """Scenes that a scene model imagines and a world model sets in motion.
+    """Imagined rollouts: first scenes from the encoder's prior, dynamics from a world model.
 
-    Actions: those of the recording that the world model was trained on.
+    Actions: those of the world model's training data.
 
-    Observations: slots, exactly as `GenesisObs` gives them with the same ``layout`` and
-    ``mask_geometry``, so that a policy moves between the two unchanged. A world model that was
-    trained on aligned slots (the default) keeps every object in its slot: policies that remember
-    or stack observations then want ``GenesisObs(..., align=True)`` in the real environment.
+    Observations: slots in the form of `GenesisObs` with the same ``layout`` and ``mask_geometry``,
+    so a policy transfers between the two. A world model trained on aligned slots (the default)
+    keeps every object in its slot: for policies with memory or stacked observations, use
+    ``GenesisObs(..., align=True)`` in the real environment.
 
-    Rewards: the expected one, less ``uncertainty_penalty`` times the uncertainty.
+    Rewards: the expected reward, minus ``uncertainty_penalty`` times the uncertainty.
 
-    Episodes are cut after ``horizon`` steps and, by option, when the world model is too uncertain.
-    A prediction that is not finite cuts the episode too; the scene then stays as it was.
+    Truncation: after ``horizon`` steps, at an uncertainty above ``max_uncertainty``, and at a
+    non-finite prediction (the scene then stays unchanged).
 
     Info: ``from_prior`` (whether the episode started in a scene from the prior), ``uncertainty``,
-    ``uncertain`` (the reason of a cut), ``non_finite`` (the reason of a cut).
+    ``uncertain`` and ``non_finite`` (reasons of a truncation).
 
-    The same seed gives the same dream, bit for bit on a CPU. Scenes from the prior are whatever
-    the scene model takes for usual ones: some lack what a task is about.
+    Equal seeds give equal rollouts, bit for bit on a CPU. The prior is not conditioned on the
+    task: some of its scenes may lack, for example, the target object.
 
     Example:
         >>> env = gym.make(
-        ...     "genesis_rl/Imagination-v0", model="runs/eyes", world_model="runs/world"
+        ...     "genesis_rl/Imagination-v0", encoder="sprites-fast", world_model="object-comparison"
         ... )  # doctest: +SKIP
     """
 
-    metadata: dict[str, Any] = Imagined.metadata
+    metadata: dict[str, Any] = ImaginationCore.metadata
 
     def __init__(
         self,
-        model: EncoderLike,
+        encoder: EncoderLike,
         world_model: WorldModelLike,
         *,
         layout: ObsLayout = "set",
@@ -170,21 +172,22 @@ class ImaginationEnv(gym.Env[Any, Any]):
         """Load the models.
 
         Args:
-            model: scene model: path, hub id, or a SlotEncoder (also its ``spec``).
-            world_model: folder of a world model, or one in memory, trained on its slots.
+            encoder: path, hub id, or a SlotEncoder (also its ``spec``).
+            world_model: path, hub id or WorldModel, trained on the encoder's slots.
             layout: "set" (K, D), "flat" (K * D,), or "dict" with z_m, z_c (and geometry).
-            mask_geometry: observe each slot's mask geometry; None: if the world model knows it.
-            device: where both models run; "auto" is CUDA if there is one.
+            mask_geometry: whether observations contain each slot's mask geometry; None: whether
+                the world model was trained with it.
+            device: device of both models; "auto" is CUDA if available.
             render_mode: "rgb_array" or None.
-            **options: how scenes start, go on and end: see `ImaginationOptions`.
+            **options: initial scenes, dynamics and truncation, see `ImaginationOptions`.
 
         Raises:
-            TypeError: for an unknown option, or a model of no known kind.
-            ValueError: for a bad value, models that do not fit each other, or a scene model
-                without a prior to start from.
+            TypeError: for an unknown option, or an encoder of another type.
+            ValueError: for an invalid value, models that do not match, or an encoder without a
+                prior.
         """
-        self._imagined = Imagined(
-            model, world_model, layout, mask_geometry, device, render_mode, options
+        self._imagined = ImaginationCore(
+            encoder, world_model, layout, mask_geometry, device, render_mode, options
         )
         self.render_mode = render_mode
         self.observation_space = self._imagined.observation_space
@@ -192,9 +195,9 @@ class ImaginationEnv(gym.Env[Any, Any]):
         self._seeded = self._ready = False
 
     @property
-    def dream(self) -> ImaginedScenes:
-        """The engine."""
-        return self._imagined.dream
+    def engine(self) -> ImaginedScenes:
+        """The rollouts."""
+        return self._imagined.engine
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -202,12 +205,12 @@ class ImaginationEnv(gym.Env[Any, Any]):
         """Start an episode.
 
         Args:
-            seed: restarts the randomness.
-            options: "slots", (K, D) as the world model knows them, start there: for example those
-                of a real frame.
+            seed: seed of the rollouts.
+            options: "slots", (K, D) as in the world model's input: the initial scene, for example
+                the slots of a real frame.
 
         Raises:
-            ValueError: for other options, or slots of another form.
+            ValueError: for other options, or slots of another shape.
         """
         super().reset(seed=seed)
         if seed is None and not self._seeded:
@@ -217,26 +220,27 @@ class ImaginationEnv(gym.Env[Any, Any]):
         if "slots" in given:
             given["slots"] = np.asarray(given["slots"])[None]
         self._imagined.start([0], [seed], given)
-        return self._observe(), self._info(_AT_START)
+        return self._observe(), self._info(_RESET_INFO)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Imagine a step.
+        """Predict one step.
 
         Raises:
-            ValueError: for an action of another space.
+            ValueError: for an action outside the action space.
             RuntimeError: before the first reset.
         """
         if not self._ready:
             raise RuntimeError("call reset() first")
-        moved = self._imagined.advance([0], self._imagined.checked(np.asarray(action)[None], 1))
-        ends = bool(moved.terminated), bool(moved.truncated)
-        info = self._info({name: getattr(moved, name).item() for name in _AT_START})
-        return self._observe(), float(moved.reward), *ends, info
+        actions = self._imagined.check_actions(np.asarray(action)[None], 1)
+        result = self._imagined.advance([0], actions)
+        ends = bool(result.terminated), bool(result.truncated)
+        info = self._info({name: getattr(result, name).item() for name in _RESET_INFO})
+        return self._observe(), float(result.reward), *ends, info
 
     def render(self) -> npt.NDArray[np.uint8] | None:
-        """Decode the scene to a frame (S, S, 3), S the model's image size."""
+        """Decode the scene to a frame (S, S, 3); S is the encoder's image size."""
         if self.render_mode is None:
-            gym.logger.warn("render() draws nothing: pass render_mode='rgb_array' to gym.make")
+            gym.logger.warn("render() returns None without render_mode='rgb_array'")
             return None
         return self._imagined.draw()[0]
 
@@ -249,7 +253,7 @@ class ImaginationEnv(gym.Env[Any, Any]):
 
 
 def action_space(spec: ActionSpec) -> spaces.Space[Any]:
-    """Return a world model's actions as Gymnasium's space."""
+    """Return the action space of a world model."""
     if spec.kind == "discrete":
         return spaces.Discrete(spec.n, start=spec.start)
     low, high = (np.asarray(side, np.float32) for side in (spec.low, spec.high))

@@ -1,4 +1,4 @@
-"""How fast imagined environments step, beside the real one."""
+"""Steps per second of imagined environments and of the real one."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -12,64 +12,64 @@ from genesis_rl.envs.measure import steps_per_second
 from genesis_rl.envs.obs import GenesisVectorObs
 
 
-class DreamSpeed(NamedTuple):
-    """Steps per second of processor time, all environments together.
+class ImaginationSpeed(NamedTuple):
+    """Steps per second of CPU time, over all environments.
 
     Attributes:
-        num_envs: environments side by side.
-        dream: imagined ones.
-        frames: real ones, drawing their frames; None without a real environment.
-        slots: real ones, their frames encoded to slots, which is what a dream gives.
+        num_envs: number of parallel environments.
+        imagined: imagined environments, with slots as observations.
+        real_frames: real environments with frames as observations; None without one.
+        real_slots: real environments with frames encoded to slots; None without one.
     """
 
     num_envs: int
-    dream: float
-    frames: float | None = None
-    slots: float | None = None
+    imagined: float
+    real_frames: float | None = None
+    real_slots: float | None = None
 
 
-def dream_speeds(
-    dream: Mapping[str, Any],
+def imagination_speeds(
+    imagination: Mapping[str, Any],
     counts: tuple[int, ...] = (1, 64, 1024),
     *,
     env: str | None = None,
     env_options: Mapping[str, Any] | None = None,
     steps: int = 256,
     repeats: int = 3,
-) -> Iterator[DreamSpeed]:
-    """Measure under random actions, resets included.
+) -> Iterator[ImaginationSpeed]:
+    """Measure steps per second under random actions, resets included.
 
     Args:
-        dream: options of `ImaginationVectorEnv`, models included.
+        imagination: arguments of `ImaginationVectorEnv`, with the models.
         counts: numbers of environments.
-        env: id of the real environment; None: only dreams.
-        env_options: its options.
-        steps: of all environments together in one repeat, at least.
-        repeats: the best one counts.
+        env: id of the real environment; None: imagined environments only.
+        env_options: options of the real environment.
+        steps: minimum number of steps per repeat, over all environments.
+        repeats: number of repeats; the fastest one is reported.
 
     Yields:
-        A measurement for each of the counts.
+        One measurement per count.
 
     Raises:
-        ValueError, TypeError: if an environment cannot be made.
+        ValueError, TypeError: if an environment cannot be created.
     """
     length: dict[str, Any] = {"steps": steps, "repeats": repeats}
     mode = AutoresetMode.SAME_STEP
     for count in counts:
-        envs = ImaginationVectorEnv(num_envs=count, autoreset_mode=mode, **dream)
-        speed = DreamSpeed(count, steps_per_second(envs, **length))
+        envs = ImaginationVectorEnv(num_envs=count, autoreset_mode=mode, **imagination)
+        speed = ImaginationSpeed(count, steps_per_second(envs, **length))
         if env is not None:
             with closing(_real(env, count, dict(env_options or {}))) as real:
                 frames = steps_per_second(real, **length)
-                geometry = envs.dream.world.mask_geometry
-                encoded = GenesisVectorObs(real, envs.dream.encoder, mask_geometry=geometry)
+                geometry = envs.engine.world.mask_geometry
+                encoded = GenesisVectorObs(real, envs.engine.encoder, mask_geometry=geometry)
                 slots = steps_per_second(encoded, **length)
-            speed = speed._replace(frames=frames, slots=slots)
+            speed = speed._replace(real_frames=frames, real_slots=slots)
         yield speed
 
 
 def _real(env: str, count: int, options: dict[str, Any]) -> gym.vector.VectorEnv[Any, Any, Any]:
-    """Make real environments, in one batch where they can be."""
+    """Make real environments, batched if the environment has a vector entry point."""
     mode = AutoresetMode.SAME_STEP
     if gym.spec(env).vector_entry_point is not None:
         return gym.make_vec(env, count, autoreset_mode=mode, **options)

@@ -1,4 +1,4 @@
-"""Watch dreams, alone or beside reality."""
+"""Videos of imagined rollouts, alone or next to the real environment."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -21,65 +21,66 @@ from genesis_rl.frames import to_images
 from genesis_rl.visualize.pixels import Picture
 
 _ID = "genesis_rl/Imagination-v0"
-_CELL = 96  # least side of a picture in the film, pixels
-_LINE = 18  # height of a line of text, pixels
+_CELL = 96  # minimum side of an image in the video, in pixels
+_LINE = 18  # height of a text line, in pixels
 
 
 @dataclass(frozen=True)
 class ImagineConfig:
-    """What to watch, and where to."""
+    """Models, environments and output of a video."""
 
-    model: str
-    """the scene model: a run of pretrain/train.py, a folder of a saved model, a Hub id"""
+    encoder: str
+    """encoder: a run directory of pretrain/train.py, a pretrained model or a Hub id"""
     world_model: str
-    """the world model: a run of pretrain/train_world_model.py"""
+    """world model: a run directory of pretrain/train_world_model.py, a pretrained model or a Hub
+    id"""
     options: dict[str, str] = field(default_factory=dict)
     """options of genesis_rl/Imagination-v0, as name value pairs, e.g. temperature 0.7 horizon 50"""
     env: str | None = None
-    """id of the real environment, shown above the dream, which then starts from its first frame
-    and takes the same actions; None: dreams alone"""
+    """id of the real environment, shown above the imagined rollout, which starts from its first
+    frame and takes the same actions; None: imagined rollouts only"""
     env_options: str = "{}"
     """options of the real environment as JSON"""
     wrappers: tuple[str, ...] = ()
-    """module:Class of wrappers around it, from the inside out"""
+    """wrappers of the real environment, module:Class, innermost first"""
     render: bool = False
-    """take its frames from rendering: for environments that observe none"""
+    """use rendered frames, for real environments without image observations"""
     out: Path = Path("runs/imagine.gif")
-    """film to write, .gif or .mp4"""
+    """video file to write, .gif or .mp4"""
     window: bool = False
-    """show a window instead of writing a file"""
+    """show the video in a window instead of writing a file"""
     steps: int = 100
-    """steps to watch; with speed, the least of one repeat, over all environments"""
+    """number of steps; with speed, minimum steps per repeat over all environments"""
     sticky: float = 0.7
-    """probability to repeat the action before; actions are random"""
+    """probability of repeating the previous action; actions are random"""
     fps: float = 10.0
-    """steps per second of the film"""
+    """steps per second of the video"""
     device: str = "auto"
     """auto, cpu or cuda"""
     seed: int = 0
-    """seed of environments and actions"""
+    """seed of the environments and the actions"""
     speed: tuple[int, ...] = ()
-    """measure steps per second of so many environments, e.g. 1 64 1024, and write no film"""
+    """measure steps per second with these numbers of environments, e.g. 1 64 1024; no video"""
 
     def __post_init__(self) -> None:
-        """Check every field."""
+        """Validate every field."""
         if self.steps < 1:
-            raise ValueError(f"steps is {self.steps}; wanted at least 1.")
+            raise ValueError(f"steps must be >= 1, got {self.steps}.")
         if not 0 <= self.sticky < 1:
-            raise ValueError(f"sticky is {self.sticky}; wanted a value in [0, 1).")
+            raise ValueError(f"sticky must be in [0, 1), got {self.sticky}.")
         if not self.fps > 0:
-            raise ValueError(f"fps is {self.fps}; wanted a value above 0.")
+            raise ValueError(f"fps must be > 0, got {self.fps}.")
         if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}; wanted a value >= 0.")
+            raise ValueError(f"seed must be >= 0, got {self.seed}.")
         for count in self.speed:
             if count < 1:
-                raise ValueError(f"speed has {count}; wanted numbers of at least 1.")
+                raise ValueError(f"speed must be numbers >= 1, got {count}.")
         if self.out.suffix not in (".gif", ".mp4"):
-            raise ValueError(f"out is {self.out}; wanted a file that ends in .gif or .mp4.")
+            raise ValueError(f"out must end in .gif or .mp4, got {self.out}.")
         if self.window and not has_window():
             raise ValueError(
-                "window: this OpenCV is built without windows (opencv-python-headless); install"
-                " opencv-python in its place, or write a file."
+                "window must be False with an OpenCV without windows (opencv-python-headless), got"
+                " True. Install opencv-python instead, or write a file."
             )
         check_wrappers(self.wrappers)
         _ = self.real_options
@@ -92,31 +93,32 @@ class ImagineConfig:
         )
 
     @property
-    def dream_options(self) -> dict[str, Any]:
-        """Options of the imagined environment, models included.
+    def imagination_options(self) -> dict[str, Any]:
+        """Arguments of the imagined environment, with the models.
 
         Raises:
-            ValueError: if they are not flat slots, as films show them.
+            ValueError: for options that have a flag or that the video fixes.
         """
         options = read_options(self.options)
-        taken = {"model", "world_model", "device", "layout", "mask_geometry", "render_mode"}
-        if taken & options.keys():
-            raise ValueError(f"options has {sorted(taken & options.keys())}; wanted without.")
+        taken = {"encoder", "world_model", "device", "layout", "mask_geometry", "render_mode"}
+        found = sorted(taken & options.keys())
+        if found:
+            raise ValueError(f"options must not contain any of {sorted(taken)}, got {found}.")
         return {
-            "model": self.model,
+            "encoder": self.encoder,
             "world_model": self.world_model,
             "device": self.device,
             **options,
         }
 
 
-class Moment(NamedTuple):
-    """An environment at one step.
+class Snapshot(NamedTuple):
+    """One environment at one step.
 
     Attributes:
         slots: (K, D).
-        frame: what it shows, uint8 (H, W, 3); None: what the slots decode to.
-        text: what else there is to say.
+        frame: uint8 (H, W, 3); None: the frame decoded from the slots.
+        text: caption.
     """
 
     slots: npt.NDArray[np.float32]
@@ -124,47 +126,47 @@ class Moment(NamedTuple):
     text: str
 
 
-def film(config: ImagineConfig) -> Iterator[Picture]:
-    """Yield pictures of a dream, or of reality above a dream: scene, slots and what is in each.
+def video_frames(config: ImagineConfig) -> Iterator[Picture]:
+    """Yield video frames with a row per environment: scene, masks and the content of each slot.
 
     Raises:
-        ValueError: if an environment cannot be made, the models do not fit each other or reality's
-            actions are not the dream's.
+        ValueError: if an environment cannot be created, the models do not match, or the action
+            spaces differ.
         TypeError: for an unknown option.
     """
-    dream = make_dream(config)
+    imagined = make_imagined(config)
     rng = np.random.default_rng(config.seed)
-    dream.action_space.seed(config.seed)
+    imagined.action_space.seed(config.seed)
     if config.env is None:
-        moments = _dreams(dream, config, rng)
+        snapshots = _imagined_rollouts(imagined, config, rng)
     else:
-        moments = _both(dream, make_real(config, dream), config, rng)
-    return (_draw(dream, row) for row in moments)
+        snapshots = _paired_rollouts(imagined, make_real(config, imagined), config, rng)
+    return (_render(imagined, rows) for rows in snapshots)
 
 
-def make_dream(config: ImagineConfig) -> ImaginationEnv:
+def make_imagined(config: ImagineConfig) -> ImaginationEnv:
     """Make the imagined environment.
 
     Raises:
         ValueError, TypeError: see `ImaginationEnv`.
     """
-    made: Any = gym.make(_ID, **config.dream_options).unwrapped
-    dream: ImaginationEnv = made
-    return dream
+    made: Any = gym.make(_ID, **config.imagination_options).unwrapped
+    env: ImaginationEnv = made
+    return env
 
 
-def make_real(config: ImagineConfig, dream: ImaginationEnv) -> gym.Env[Any, Any]:
-    """Make the real environment, seen as the dream is.
+def make_real(config: ImagineConfig, imagined: ImaginationEnv) -> gym.Env[Any, Any]:
+    """Make the real environment, with observations in the form of the imagined one.
 
     Raises:
-        ValueError: if it cannot be made, shows no frames, or has other actions than the dream.
+        ValueError: if it cannot be created, has no frames, or another action space.
     """
     env = make_env(str(config.env), config.real_options, config.wrappers)
-    check_actions(dream.action_space, env.action_space, str(config.env))
-    slot_spec = dream.dream.world.slot_spec
+    check_actions(imagined.action_space, env.action_space, str(config.env))
+    slot_spec = imagined.engine.world.slot_spec
     return GenesisObs(
         env,
-        dream.dream.encoder,
+        imagined.engine.encoder,
         mask_geometry=slot_spec.mask_geometry,
         align=slot_spec.aligned,
         render=config.render,
@@ -172,102 +174,104 @@ def make_real(config: ImagineConfig, dream: ImaginationEnv) -> gym.Env[Any, Any]
     )
 
 
-def check_actions(dreamt: gym.Space[Any], real: gym.Space[Any], env: str) -> None:
-    """Refuse an environment whose actions are not those that the world model takes.
+def check_actions(imagined: gym.Space[Any], real: gym.Space[Any], env: str) -> None:
+    """Check that the real environment has the action space of the world model.
 
     Raises:
         ValueError: naming both.
     """
-    both_boxes = isinstance(dreamt, gym.spaces.Box) and isinstance(real, gym.spaces.Box)
-    same = dreamt == real
-    if both_boxes and dreamt.shape == real.shape:
-        bounds = ((dreamt.low, real.low), (dreamt.high, real.high))  # type: ignore[attr-defined]
+    both_boxes = isinstance(imagined, gym.spaces.Box) and isinstance(real, gym.spaces.Box)
+    same = imagined == real
+    if both_boxes and imagined.shape == real.shape:
+        bounds = ((imagined.low, real.low), (imagined.high, real.high))  # type: ignore[attr-defined]
         same = all(np.allclose(a, b) for a, b in bounds)
     if not same:
         raise ValueError(
-            f"the actions of {env} are {real}, but the world model takes {dreamt}; wanted the"
-            " environment that it was trained on."
+            f"env must have the action space of the world model, {imagined}, got {env} with {real}."
+            " Use the environment that the world model was trained on."
         )
 
 
-def _dreams(
-    dream: ImaginationEnv, config: ImagineConfig, rng: np.random.Generator
-) -> Iterator[list[Moment]]:
-    """One episode after the other, until there were enough steps."""
-    slots, info = dream.reset(seed=config.seed)
-    text, over, action = _started(info), False, None
+def _imagined_rollouts(
+    env: ImaginationEnv, config: ImagineConfig, rng: np.random.Generator
+) -> Iterator[list[Snapshot]]:
+    """Yield episode after episode, for the given number of steps."""
+    slots, info = env.reset(seed=config.seed)
+    text, done, action = _reset_caption(info), False, None
     for t in range(config.steps + 1):
-        yield [Moment(slots, None, f"step {t}: {text}")]
-        if over:
-            slots, info = dream.reset()
-            text, over, action = _started(info), False, None
+        yield [Snapshot(slots, None, f"step {t}: {text}")]
+        if done:
+            slots, info = env.reset()
+            text, done, action = _reset_caption(info), False, None
             continue
-        action = _next(dream, action, config.sticky, rng)
-        slots, reward, end, cut, info = dream.step(action)
-        text, over = _told(reward, end, cut, info), end or cut
+        action = _next_action(env, action, config.sticky, rng)
+        slots, reward, terminated, truncated, info = env.step(action)
+        text = _step_caption(reward, terminated, truncated, info)
+        done = terminated or truncated
 
 
-def _both(
-    dream: ImaginationEnv,
+def _paired_rollouts(
+    imagined: ImaginationEnv,
     real: gym.Env[Any, Any],
     config: ImagineConfig,
     rng: np.random.Generator,
-) -> Iterator[list[Moment]]:
-    """Reality and the dream from each of its first frames; it leads, and the dream may end."""
+) -> Iterator[list[Snapshot]]:
+    """Yield real episodes and a rollout from the first frame of each, which may end earlier."""
     with closing(real):
         seed: int | None = config.seed
-        begin = True
+        done = True
         for t in range(config.steps + 1):
-            if begin:
-                seen, info = real.reset(seed=seed)
-                dreamt, _ = dream.reset(seed=seed, options={"slots": seen})
-                seed, begin, over, action = None, False, False, None
-                texts = ["starts", "starts from its first frame"]
+            if done:
+                slots, info = real.reset(seed=seed)
+                predicted, _ = imagined.reset(seed=seed, options={"slots": slots})
+                seed, done, predicted_done, action = None, False, False, None
+                texts = ["reset", "reset to the first real frame"]
             else:
-                action = _next(dream, action, config.sticky, rng)
-                seen, earned, end, cut, info = real.step(action)
-                texts[0], begin = _told(float(earned), end, cut, {}), end or cut
-                if over:
+                action = _next_action(imagined, action, config.sticky, rng)
+                slots, reward, end, cut, info = real.step(action)
+                texts[0], done = _step_caption(float(reward), end, cut, {}), end or cut
+                if predicted_done:
                     texts[1] = "has ended"
                 else:
-                    dreamt, reward, end, cut, told = dream.step(action)
-                    texts[1], over = _told(reward, end, cut, told), end or cut
+                    predicted, reward, end, cut, extra = imagined.step(action)
+                    texts[1] = _step_caption(reward, end, cut, extra)
+                    predicted_done = end or cut
             yield [
-                Moment(seen, info["frame"], f"step {t}, reality: {texts[0]}"),
-                Moment(dreamt, None, f"dream: {texts[1]}"),
+                Snapshot(slots, info["frame"], f"step {t}, real: {texts[0]}"),
+                Snapshot(predicted, None, f"imagined: {texts[1]}"),
             ]
 
 
-def _next(dream: ImaginationEnv, action: Any, sticky: float, rng: np.random.Generator) -> Any:
+def _next_action(env: ImaginationEnv, action: Any, sticky: float, rng: np.random.Generator) -> Any:
     if action is not None and rng.random() < sticky:
         return action
-    return dream.action_space.sample()
+    return env.action_space.sample()
 
 
-def _started(info: dict[str, Any]) -> str:
-    return f"starts in a scene from {'the prior' if info['from_prior'] else 'data'}"
+def _reset_caption(info: dict[str, Any]) -> str:
+    return f"reset to a scene from {'the prior' if info['from_prior'] else 'data'}"
 
 
-def _told(reward: float, terminated: bool, truncated: bool, info: Mapping[str, Any]) -> str:
+def _step_caption(reward: float, terminated: bool, truncated: bool, info: Mapping[str, Any]) -> str:
     words = [f"reward {reward:.2f}"]
     if "uncertainty" in info:
         words.append(f"uncertainty {info['uncertainty']:.2f}")
     words += [name.replace("_", "-") for name in ("uncertain", "non_finite") if info.get(name)]
-    words += ["ends"] if terminated else ["is cut"] if truncated else []
+    words += ["terminated"] if terminated else ["truncated"] if truncated else []
     return ", ".join(words)
 
 
-def _draw(dream: ImaginationEnv, moments: list[Moment]) -> Picture:
-    """A row for each moment: the scene, its slots' masks, and what is in each; text below."""
-    encoder = dream.dream.encoder
-    decoded = encoder.decode(torch.from_numpy(np.stack([moment.slots for moment in moments])))
+def _render(env: ImaginationEnv, snapshots: list[Snapshot]) -> Picture:
+    """Render a row per snapshot: scene, masks and the content of each slot; captions below."""
+    encoder = env.engine.encoder
+    decoded = encoder.decode(torch.from_numpy(np.stack([one.slots for one in snapshots])))
     pi = decoded.log_pi.exp()
     scenes = visualize.to_pictures(decoded.image)
     size = encoder.image_size
-    for row, moment in enumerate(moments):
-        if moment.frame is not None:
+    for row, snapshot in enumerate(snapshots):
+        if snapshot.frame is not None:
             fitted = to_images(
-                moment.frame, image_size=size, layout="HWC", preprocessing=encoder.preprocessing
+                snapshot.frame, image_size=size, layout="HWC", preprocessing=encoder.preprocessing
             )
             scenes[row] = visualize.to_pictures(fitted)[0]
     whole = np.stack([scenes, visualize.colour_masks(pi.squeeze(2))], axis=1)
@@ -275,11 +279,11 @@ def _draw(dream: ImaginationEnv, moments: list[Moment]) -> Picture:
     page = visualize.mosaic(
         cells,
         captions=["scene", "slots", *(f"slot {k}" for k in range(1, encoder.num_slots + 1))],
-        row_captions=["reality", "dream"][-len(moments) :],
+        row_captions=["real", "imagined"][-len(snapshots) :],
         scale=-(-_CELL // size),
     )
-    lines = np.full((_LINE * len(moments), page.shape[1], 3), 255, np.uint8)
-    for row, moment in enumerate(moments):
-        text = visualize.text_picture(moment.text, max_width=page.shape[1])[:_LINE]
+    lines = np.full((_LINE * len(snapshots), page.shape[1], 3), 255, np.uint8)
+    for row, snapshot in enumerate(snapshots):
+        text = visualize.text_picture(snapshot.text, max_width=page.shape[1])[:_LINE]
         lines[row * _LINE : row * _LINE + text.shape[0], : text.shape[1]] = text
     return np.concatenate([page, lines])

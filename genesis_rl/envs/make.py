@@ -1,4 +1,4 @@
-"""Environments by id, options and wrappers, as command lines name them."""
+"""Construction of environments from id, options and wrappers of a command line."""
 
 import json
 import os
@@ -12,36 +12,39 @@ from typing import Any, cast
 
 import gymnasium as gym
 
-# Packages that register environments; importing them is safe where they are installed.
+# Packages that register environments; safe to import if installed.
 _KNOWN_PACKAGES = ("ale_py", "gymnasium", "gymnasium_robotics", "minigrid", "miniworld")
 _INSTALLED = ("site-packages", "dist-packages")
-# A string that is neither a path nor the name of a module or of something within one.
+# A string that is neither a path nor the name of a module or its attribute.
 _WORD = re.compile(r"[\w -]*")
 
 
 def parse_options(text: str) -> dict[str, Any]:
-    """Read an environment's options.
+    """Parse the options of an environment.
 
     Args:
         text: a JSON object.
 
     Raises:
-        ValueError: if it is none, or names what has a flag of its own.
+        ValueError: if it is not a JSON object, or contains options with their own flag.
     """
     try:
         options = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"env_options is {text!r}, which is not JSON: {error}") from error
+        raise ValueError(f"env_options must be JSON, got {text!r}: {error}.") from error
     if not isinstance(options, dict):
-        raise ValueError(f"env_options is {text!r}; wanted a JSON object.")
+        raise ValueError(f"env_options must be a JSON object, got {text!r}.")
     taken = {"id", "render_mode"} & options.keys()
     if taken:
-        raise ValueError(f"env_options has {sorted(taken)}; wanted the flags env and render.")
+        raise ValueError(
+            "env_options must not contain id or render_mode (use the flags env and render), got"
+            f" {text!r}."
+        )
     return cast("dict[str, Any]", options)
 
 
 def check_wrappers(wrappers: Sequence[str]) -> None:
-    """Refuse names of another form than module:Class.
+    """Check that wrappers have the form module:Class.
 
     Raises:
         ValueError: naming the wrapper.
@@ -49,30 +52,30 @@ def check_wrappers(wrappers: Sequence[str]) -> None:
     for name in wrappers:
         if not all(name.partition(":")):
             raise ValueError(
-                f"wrappers has {name!r}; wanted module:Class, e.g."
-                " minigrid.wrappers:RGBImgPartialObsWrapper."
+                "wrappers must be module:Class, e.g. minigrid.wrappers:RGBImgPartialObsWrapper,"
+                f" got {name!r}."
             )
 
 
 def check_imports(
     env_id: str, options: Mapping[str, Any], wrappers: Sequence[str], *, source: Path
 ) -> str:
-    """Check that an environment described by a file needs no code and no file that it names.
+    """Check that an environment described by a file imports and reads nothing untrusted.
 
-    Accepted without consent: ids registered with Gymnasium in this process, modules and wrappers of
-    a few well-known installed packages, and options of numbers and plain words.
+    Accepted: ids registered with Gymnasium in this process, modules and wrappers of a few
+    well-known installed packages, and options that are numbers and plain words.
 
     Args:
         env_id: id of the environment.
-        options: for `gymnasium.make`.
-        wrappers: module:Class of wrappers.
+        options: options for `gymnasium.make`.
+        wrappers: wrappers, module:Class.
         source: the file, for the message.
 
     Returns:
-        The id to make, without a module that need not be imported.
+        The id, without a module that is imported already.
 
     Raises:
-        ValueError: listing what would be imported or read.
+        ValueError: listing the modules and files that would be imported or read.
     """
     module, _, name = env_id.rpartition(":")
     refused = []
@@ -89,7 +92,7 @@ def check_imports(
     ]
     if refused:
         raise ValueError(
-            f"trust_remote_code must be True to import or read what {source} names, got False: "
+            f"trust_remote_code must be True to import or read the names in {source}, got False: "
             f"{', '.join(refused)}. Read the file; if you trust its author, pass "
             "trust_remote_code=True (--trust-remote-code on the command line)."
         )
@@ -97,7 +100,7 @@ def check_imports(
 
 
 def _is_known(package: str) -> bool:
-    """Whether a well-known package is installed; one of the same name may lie in this folder."""
+    """Whether a module is a well-known installed package, not one of that name in this folder."""
     if package not in _KNOWN_PACKAGES:
         return False
     spec = find_spec(package)
@@ -113,22 +116,22 @@ def _is_known_wrapper(wrapper: str) -> bool:
 
 
 def _is_here(text: str) -> bool:
-    """Whether a plain word is also the name of a file, a folder or a module in this folder."""
+    """Whether a word is also the name of a file, folder or module in this folder."""
     return bool(text) and any(os.path.lexists(text + suffix) for suffix in ("", ".py"))
 
 
 def _strings(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the strings of JSON data and the names of its entries, with the place of each."""
-    left: list[tuple[str, Any]] = [("", dict(options))]
-    while left:  # no recursion: the data may be nested deeply
-        place, value = left.pop()
+    """Yield the path and value of every string and key in JSON data."""
+    stack: list[tuple[str, Any]] = [("", dict(options))]
+    while stack:  # no recursion: the data may be deeply nested
+        place, value = stack.pop()
         if isinstance(value, str):
             yield place, value
         elif isinstance(value, dict):
             yield from ((place, name) for name in value if not _WORD.fullmatch(name))
-            left += [(f"{place}.{name}".lstrip("."), entry) for name, entry in value.items()]
+            stack += [(f"{place}.{name}".lstrip("."), entry) for name, entry in value.items()]
         elif isinstance(value, list):
-            left += [(place, entry) for entry in value]
+            stack += [(place, entry) for entry in value]
 
 
 def make_env(
@@ -137,19 +140,19 @@ def make_env(
     """Make an environment.
 
     Args:
-        env_id: of a registered environment; module:id imports the module first.
-        options: for `gymnasium.make`.
-        wrappers: module:Class of wrappers that take the environment alone, from the inside out.
+        env_id: id of a registered environment; module:id imports the module first.
+        options: options for `gymnasium.make`.
+        wrappers: module:Class of wrappers with the environment as only argument, innermost first.
 
     Raises:
-        ValueError: if it cannot be made; says why.
+        ValueError: if the environment cannot be created; contains the reason.
     """
     try:
         env: gym.Env[Any, Any] = gym.make(env_id, **options)
         for name in wrappers:
             module, _, attribute = name.partition(":")
             env = getattr(import_module(module), attribute)(env)
-    except Exception as error:  # whatever the environment's own code raises
+    except Exception as error:  # any error of the environment's own code
         reason = " ".join(str(error).split())
         raise ValueError(
             f"env {env_id!r} cannot be made: {type(error).__name__}: {reason}"

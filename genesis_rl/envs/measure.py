@@ -1,4 +1,4 @@
-"""What a relational task takes: success by plan and by chance, and processor time."""
+"""Success rates of the scripted and the random policy on the relational tasks, and speed."""
 
 from dataclasses import dataclass, field
 from time import process_time
@@ -7,45 +7,45 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 
 from genesis_rl.envs import TASKS
-from genesis_rl.envs.scripted import play, random_player, scripted_player
+from genesis_rl.envs.scripted import random_policy, run_episodes, scripted_policy
 
 
 @dataclass(frozen=True)
 class TasksConfig:
-    """Which tasks to measure, and how long."""
+    """Settings of the measurement."""
 
     tasks: tuple[str, ...] = TASKS
-    """names of tasks"""
+    """names of the tasks"""
     options: dict[str, str] = field(default_factory=dict)
-    """options of the environments, as name value pairs; values are read as JSON where they are"""
+    """options of the environments, as name value pairs; values are parsed as JSON if possible"""
     episodes: int = 1000
-    """episodes of each policy in each task"""
-    num_envs: int = 64
-    """environments in the measurement of batched steps"""
+    """episodes per policy and task"""
+    n_envs: int = 64
+    """number of environments in the batched measurement"""
     seed: int = 0
-    """seed of the first episode; the next ones count up"""
+    """seed of the first episode; episode i has seed + i"""
 
     def __post_init__(self) -> None:
-        """Check every field."""
+        """Validate every field."""
         for task in self.tasks:
             if task not in TASKS:
-                raise ValueError(f"unknown task {task!r}: use one of {', '.join(TASKS)}")
-        for name in ("episodes", "num_envs"):
+                raise ValueError(f"tasks must be among {', '.join(TASKS)}, got {task!r}.")
+        for name in ("episodes", "n_envs"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}.")
 
 
 class Measurement(NamedTuple):
-    """What was measured of one task.
+    """Results of one task. Speeds are total environment steps per second, with frames.
 
     Attributes:
-        scripted: episodes that the scripted policy solved.
+        scripted: successful episodes of the scripted policy.
         scripted_steps: mean length of its episodes.
-        random: episodes that the random policy solved.
+        random: successful episodes of the random policy.
         random_steps: mean length of its episodes.
-        single_speed: steps a second of one environment in a SyncVectorEnv, frames drawn.
-        batched_speed: steps a second of the batched environments, all together, frames drawn.
-        sync_speed: steps a second of as many in Gymnasium's SyncVectorEnv.
+        single_speed: one environment in a SyncVectorEnv.
+        batched_speed: the batched vector environment.
+        sync_speed: the same number of environments in Gymnasium's SyncVectorEnv.
     """
 
     scripted: int
@@ -61,27 +61,27 @@ def measure(task: str, config: TasksConfig, options: dict[str, Any]) -> Measurem
     """Measure one task.
 
     Args:
-        task: its name.
-        config: how long.
-        options: of its environment.
+        task: name of the task.
+        config: settings of the measurement.
+        options: options of the environment.
 
     Raises:
-        ValueError: for an option's bad value.
+        ValueError: for an invalid value of an option.
         TypeError: for an unknown option.
     """
     id_ = f"genesis_rl/{task}-v0"
-    # The policies need no observation, and the state is the cheaper one.
+    # The policies ignore the observation; the state is cheaper than the frame.
     env: Any = gym.make(id_, disable_env_checker=True, **{**options, "observation": "state"})
     scripted, random = (
-        play(env, player, config.episodes, seed=config.seed)
-        for player in (scripted_player, random_player)
+        run_episodes(env, policy, config.episodes, seed=config.seed)
+        for policy in (scripted_policy, random_policy)
     )
     speeds = (
         steps_per_second(gym.make_vec(id_, n, vectorization_mode=mode, **options))
         for n, mode in (
             (1, "sync"),
-            (config.num_envs, "vector_entry_point"),
-            (config.num_envs, "sync"),
+            (config.n_envs, "vector_entry_point"),
+            (config.n_envs, "sync"),
         )
     )
     return Measurement(*scripted, *random, *speeds)
@@ -90,14 +90,12 @@ def measure(task: str, config: TasksConfig, options: dict[str, Any]) -> Measurem
 def steps_per_second(
     envs: gym.vector.VectorEnv[Any, Any, Any], *, steps: int = 2000, repeats: int = 3
 ) -> float:
-    """Measure the environment steps in a second of processor time, under random actions.
-
-    Resets are included, waiting for a busy machine is not.
+    """Measure environment steps per second of CPU time under random actions, resets included.
 
     Args:
-        envs: the environments, which reset themselves.
-        steps: of all environments together in one repeat, at least.
-        repeats: the best one counts.
+        envs: vector environment with autoreset.
+        steps: minimum number of steps per repeat, over all environments.
+        repeats: number of repeats; the fastest one is returned.
     """
     envs.action_space.seed(0)
     best = 0.0

@@ -1,4 +1,4 @@
-"""Minari data sets: read as a source of frames and steps, and written from recordings."""
+"""Conversion between recordings and Minari datasets."""
 
 import os
 import shutil
@@ -15,26 +15,26 @@ from genesis_rl.data.hdf5 import check_hdf5
 from genesis_rl.data.transitions import Transitions
 from genesis_rl.envs.collect import CollectConfig
 from genesis_rl.envs.frame_source import find_frames
-from genesis_rl.envs.recorder import Recorded, recording, take_shot
+from genesis_rl.envs.recorder import SplitCounts, make_record, recording
 from genesis_rl.envs.spaces import space_from_json
 from genesis_rl.files import new_folder, read_json
 
-_ROOT = "MINARI_DATASETS_PATH"  # where Minari keeps its data sets, ~/.minari/datasets without
+_ROOT = "MINARI_DATASETS_PATH"  # Minari's root; default: ~/.minari/datasets
 
 
 def _import_minari() -> Any:
     try:
         import minari
     except ImportError as error:
-        raise ValueError(f"Minari is not installed ({error}): pip install minari h5py") from error
+        raise ValueError(f"Minari is not installed ({error}): pip install minari h5py.") from error
     return minari
 
 
-def _place(dataset_id: str) -> Path:
-    """Where Minari keeps a data set.
+def _dataset_path(dataset_id: str) -> Path:
+    """Return the folder of a dataset.
 
     Raises:
-        ValueError: for an id that is none.
+        ValueError: for a malformed id.
     """
     minari = _import_minari()
     minari.dataset.minari_dataset.parse_dataset_id(dataset_id)
@@ -42,29 +42,32 @@ def _place(dataset_id: str) -> Path:
     return Path(root) / dataset_id
 
 
-def collect_minari(config: CollectConfig) -> dict[str, Recorded]:
-    """Turn a local Minari data set whose observations hold frames into packs.
+def collect_minari(config: CollectConfig) -> dict[str, SplitCounts]:
+    """Convert a local Minari dataset with frames in its observations to packs.
 
     Args:
-        config: the settings, with ``from_minari``; at most ``steps`` steps are taken.
+        config: the settings, with ``from_minari``; at most ``steps`` steps are converted.
+
+    Returns:
+        Counts per split.
 
     Raises:
-        ValueError: if there is no such data set, it holds no frames, an episode is incomplete, or
-            the folder is in use.
+        ValueError: if the dataset does not exist, has no frames or an incomplete episode, or the
+            folder is in use.
         StoppedError: after SIGINT or SIGTERM.
     """
     dataset_id = str(config.from_minari)
-    place = _place(dataset_id)
-    if not place.is_dir():
+    path = _dataset_path(dataset_id)
+    if not path.is_dir():
         raise ValueError(
-            f"there is no Minari data set at {place}: fetch it by 'minari download {dataset_id}',"
-            f" or set {_ROOT}"
+            f"from_minari must be a local dataset, got {dataset_id!r}, which is not at {path}. Run"
+            f" 'minari download {dataset_id}', or set {_ROOT}."
         )
     minari = _import_minari()
-    _check_contained(place / "data", config.trust_remote_code)
+    _check_contained(path / "data", config.trust_remote_code)
     dataset = minari.load_dataset(dataset_id)
     space = dataset.observation_space
-    source = find_frames(space, key=config.obs_key, layout=config.frame_layout)
+    source = find_frames(space, key=config.image_key, layout=config.frame_layout)
     config.preprocessing.check(*source.size, config.image_size)
     with recording(
         config.out,
@@ -78,8 +81,8 @@ def collect_minari(config: CollectConfig) -> dict[str, Recorded]:
         for episode in dataset.iterate_episodes():
             frames = source.frames(episode.observations)
             _check_lengths(dataset_id, episode, len(frames))
-            shots = (
-                take_shot(
+            records = (
+                make_record(
                     frame,
                     {},
                     layout=source.layout,
@@ -89,10 +92,10 @@ def collect_minari(config: CollectConfig) -> dict[str, Recorded]:
                 )
                 for frame in frames
             )
-            recorder.begin(0, next(shots))
+            recorder.begin(0, next(records))
             steps = (episode.actions, episode.rewards, episode.terminations, episode.truncations)
-            for action, reward, terminated, truncated, shot in zip(*steps, shots, strict=True):
-                recorder.step(0, action, reward, terminated, truncated, shot)
+            for action, reward, terminated, truncated, record in zip(*steps, records, strict=True):
+                recorder.step(0, action, reward, terminated, truncated, record)
             recorder.cut(0)
             if not recorder.left:
                 break
@@ -100,72 +103,76 @@ def collect_minari(config: CollectConfig) -> dict[str, Recorded]:
 
 
 def _check_contained(folder: Path, trust_remote_code: bool) -> None:
-    """Refuse data that refer to other files, and metadata without the spaces.
+    """Check that the data refer to no other files and the metadata contain the spaces.
 
-    Minari makes the environment of the metadata's env_spec to ask it for missing spaces; the
-    spec's entry point may be any function.
+    For missing spaces, Minari would create the environment of the metadata's env_spec, whose entry
+    point may be any function.
     """
     for path in sorted(folder.glob("*.hdf5")):
         check_hdf5(path)
     metadata = read_json(folder / "metadata.json")
     if not isinstance(metadata, dict):
-        raise ValueError(f"{folder / 'metadata.json'} must hold an object, got {metadata!r}.")
+        raise ValueError(f"{folder / 'metadata.json'} must be a JSON object, got {metadata!r}.")
     spaces = [metadata.get(name) for name in ("observation_space", "action_space")]
     if not trust_remote_code and not all(isinstance(space, str) for space in spaces):
         raise ValueError(
-            f"trust_remote_code must be True to make the environment of {folder / 'metadata.json'}"
-            f", which lacks its spaces, got False; its env_spec is {metadata.get('env_spec')!r}. "
-            "Read it; if you trust its author, pass trust_remote_code=True (--trust-remote-code on "
-            "the command line)."
+            "trust_remote_code must be True to create the environment of"
+            f" {folder / 'metadata.json'}, which lacks its spaces, got False; its env_spec is"
+            f" {metadata.get('env_spec')!r}. Read it; if you trust its author, pass"
+            " trust_remote_code=True (--trust-remote-code on the command line)."
         )
 
 
 def _check_lengths(dataset_id: str, episode: Any, num_observations: int) -> None:
-    """Raise ValueError unless an episode of T steps has T + 1 observations."""
+    """Check that an episode of T steps has T + 1 observations.
+
+    Raises:
+        ValueError: otherwise.
+    """
     steps = ("actions", "rewards", "terminations", "truncations")
     lengths = {name: len(getattr(episode, name)) for name in steps}
     if set(lengths.values()) != {num_observations - 1}:
         counts = ", ".join(f"{count} {name}" for name, count in lengths.items())
         raise ValueError(
-            f"episode {episode.id} of Minari data set {dataset_id!r} must have one observation"
-            f" more than steps, got {num_observations} observations, {counts}. Delete it or write"
-            " the data set again."
+            f"episode {episode.id} of Minari dataset {dataset_id!r} must have one observation more"
+            f" than steps, got {num_observations} observations, {counts}. Delete it or write the"
+            " dataset again."
         )
 
 
 def check_new(dataset_id: str) -> None:
-    """Refuse an id that is none, or is taken.
+    """Check that an id is well-formed and not in use.
 
     Raises:
-        ValueError: saying which.
+        ValueError: otherwise.
     """
-    place = _place(dataset_id)
-    if place.exists():
-        raise ValueError(f"there is a Minari data set at {place} already: choose another id")
+    path = _dataset_path(dataset_id)
+    if path.exists():
+        raise ValueError(f"minari must be the id of a new dataset, got {dataset_id!r} at {path}.")
 
 
 def write_minari(folder: Path, splits: Sequence[str], dataset_id: str) -> Path:
-    """Write the episodes of a recording's splits, one after the other, as a Minari data set.
+    """Write the episodes of a recording's splits to one Minari dataset.
 
     Args:
-        folder: of the recording.
-        splits: that it has.
-        dataset_id: of the new data set, (namespace/)name-vN.
+        folder: folder of the recording.
+        splits: its splits, written in this order.
+        dataset_id: id of the new dataset, (namespace/)name-vN.
 
     Returns:
-        Its folder, which appears when it is complete.
+        Folder of the dataset, created when complete.
 
     Raises:
-        ValueError: for an id that is none or is taken.
+        ValueError: for an id that is malformed or in use.
     """
     check_new(dataset_id)
     minari = _import_minari()
     recordings = [Transitions.open(folder, split) for split in splits]
     meta = recordings[0].pack.meta
-    place = _place(dataset_id)
-    with new_folder(place) as temporary:
+    path = _dataset_path(dataset_id)
+    with new_folder(path) as temporary:
         with _minari_root(temporary), warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # it asks for authors and links
+            warnings.simplefilter("ignore", UserWarning)  # about missing authors and links
             minari.create_dataset_from_buffers(
                 dataset_id,
                 _episodes(recordings),
@@ -180,12 +187,12 @@ def write_minari(folder: Path, splits: Sequence[str], dataset_id: str) -> Path:
     namespace = minari.dataset.minari_dataset.parse_dataset_id(dataset_id)[0]
     if namespace is not None and namespace not in minari.namespace.list_local_namespaces():
         minari.namespace.create_namespace(namespace)
-    return place
+    return path
 
 
 @contextmanager
 def _minari_root(folder: Path) -> Iterator[None]:
-    """Let Minari keep its data sets elsewhere for a while."""
+    """Set Minari's root within the context."""
     before = os.environ.get(_ROOT)
     os.environ[_ROOT] = str(folder)
     try:
@@ -203,7 +210,9 @@ def _episodes(recordings: Sequence[Transitions]) -> Iterator[Any]:
     for steps in recordings:
         for first, last in steps.episodes.tolist():
             truncated = steps.truncated[first:last].copy()
-            truncated[-1] |= not steps.terminated[last - 1]  # every episode of Minari's ends
+            truncated[-1] |= not steps.terminated[
+                last - 1
+            ]  # Minari requires an end of every episode
             yield EpisodeBuffer(
                 observations=np.asarray(steps.images[first : last + 1]),
                 actions=steps.actions[first:last],

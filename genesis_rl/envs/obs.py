@@ -1,4 +1,4 @@
-"""Gymnasium wrappers that give an agent object slots instead of pixels."""
+"""Gymnasium wrappers that replace image observations by object slots."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, SupportsFloat
@@ -16,21 +16,21 @@ from genesis_rl.perception import EncoderLike, as_encoder
 
 if TYPE_CHECKING:
     _VectorWrapper = VectorWrapper[Any, Any, Any, Any, Any]
-else:  # before Gymnasium 1.4 it takes no type arguments
+else:  # not generic before Gymnasium 1.4
     _VectorWrapper = VectorWrapper
 
 
 class GenesisObs(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
-    """Replaces an environment's frames by the object slots that a scene model infers from them.
+    """Replaces an environment's image observations by object slots.
 
-    The slots are the posterior's mean: the same frame always gives the same observation. The
-    observation is a float32 Box, unbounded, of shape (K, D) with D = D_m + D_c (+ 3), or as
-    ``layout`` says; Stable-Baselines3's ``check_env`` calls the shape (K, D) unconventional, which
-    is no error: its MlpPolicy flattens it, and a features extractor for sets uses it.
+    The slots are the posterior mean: equal frames give equal observations. Observations are an
+    unbounded float32 Box of shape (K, D) with D = D_m + D_c (+ 3), or in another ``layout``.
+    Stable-Baselines3's ``check_env`` warns about the shape (K, D); MlpPolicy flattens it, and
+    features extractors for sets use it.
 
-    ``gym.make(env.spec)`` rebuilds a wrapped environment if the encoder came from a path or a hub
-    id. For many environments, one encoder in the parent process (GenesisVectorObs, VecGenesisObs)
-    is faster than one in each. Stack or normalise observations after this wrapper, not before.
+    ``gym.make(env.spec)`` rebuilds a wrapped environment if the encoder is a path or a hub id. For
+    many environments, one encoder in the parent process (GenesisVectorObs, VecGenesisObs) is
+    faster than one per environment. Stack or normalise observations after this wrapper, not before.
 
     Example:
         >>> env = GenesisObs(gym.make("CarRacing-v3"), "runs/encoder")  # doctest: +SKIP
@@ -44,7 +44,7 @@ class GenesisObs(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
         encoder: EncoderLike,
         layout: ObsLayout = "set",
         mask_geometry: bool = False,
-        key: str | None = None,
+        image_key: str | None = None,
         keep: Sequence[str] = (),
         frame_layout: Layout = "auto",
         device: str = "auto",
@@ -55,28 +55,30 @@ class GenesisObs(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
         """Wrap an environment.
 
         Args:
-            env: environment whose observations are, or hold, frames.
-            encoder: path of a saved model, hub id, or a SlotEncoder (also its ``spec``).
+            env: environment with image observations, or with an image in a Dict.
+            encoder: path, hub id, or a SlotEncoder (also its ``spec``).
             layout: "set" (K, D), "flat" (K * D,), or "dict" with z_m, z_c (and geometry).
             mask_geometry: append each slot's mask centroid (row, column, in [-1, 1]) and area.
-            key: entry of a Dict observation that holds the frame, or its path in nested Dicts, such
-                as "camera/rgb"; None finds it.
-            keep: entries of a Dict observation to pass through beside the slots.
-            frame_layout: axes of a frame, such as "HWC"; "auto" tells them from the space.
-            device: where to load the encoder; "auto" is CUDA if there is one.
-            info_keys: "frame" (uint8, (H, W, 3)) and "masks" (float32, (K, S, S)) to put in the
+            image_key: entry of a Dict observation with the image, or its path in nested Dicts,
+                such as "camera/rgb"; None infers it from the space.
+            keep: entries of a Dict observation to keep besides the slots.
+            frame_layout: axis order of a frame, such as "HWC"; "auto" infers it from the space.
+            device: device of the encoder; "auto" is CUDA if available.
+            info_keys: "frame" (uint8, (H, W, 3)) and "masks" (float32, (K, S, S)), added to the
                 info of every step.
-            render: take the frames from ``env.render()`` (render_mode "rgb_array"), for an
-                environment whose observations hold none.
+            render: use rendered frames (render_mode "rgb_array"), for environments without image
+                observations.
             align: keep every object in its slot within an episode (see SlotAligner), for policies
-                that stack or remember observations.
+                with memory or stacked observations.
 
         Raises:
-            TypeError, ValueError: if the observations hold no frames that the encoder can take,
-                or an argument is not as described.
-            RuntimeError: if a forked worker asks for CUDA.
+            TypeError, ValueError: for observations without frames valid for the encoder, or an
+                invalid argument.
+            RuntimeError: for CUDA in a forked worker.
         """
-        options = SlotObsOptions(layout, mask_geometry, key, keep, frame_layout, info_keys, align)
+        options = SlotObsOptions(
+            layout, mask_geometry, image_key, keep, frame_layout, info_keys, align
+        )
         self.slot_encoder = as_encoder(encoder, device=device)
         RecordConstructorArgs.__init__(
             self, encoder=self.slot_encoder.spec, **options.as_kwargs(), render=render
@@ -84,7 +86,7 @@ class GenesisObs(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
         gym.ObservationWrapper.__init__(self, env)
         if render and env.render_mode != "rgb_array":
             raise ValueError(
-                f"render=True, but render_mode is {env.render_mode!r}; wanted "
+                f"render_mode must be 'rgb_array' with render=True, got {env.render_mode!r}. Use "
                 'gym.make(..., render_mode="rgb_array").'
             )
         self._render_frames = render
@@ -109,7 +111,7 @@ class GenesisObs(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
         return slots, reward, terminated, truncated, {**info, **extra}
 
     def observation(self, observation: Any) -> Any:
-        """Encode one observation of the wrapped environment, out of sequence: it is not aligned."""
+        """Encode one observation of the wrapped environment, without alignment."""
         return self._encode(observation, first=None)[0]
 
     def _encode(self, observation: Any, first: bool | None) -> tuple[Any, Info]:
@@ -119,10 +121,10 @@ class GenesisObs(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
 
 
 class GenesisVectorObs(_VectorWrapper):
-    """Replaces the frames of a vector environment by object slots, in one pass for all of them.
+    """Replaces the image observations of a vector environment by object slots, in one batch.
 
-    The same as GenesisObs in each environment, in all three autoreset modes; ``final_obs`` is
-    encoded too, in the same pass, and the info entries of final frames are in ``final_info``.
+    Equal to GenesisObs in each environment, in all three autoreset modes; ``final_obs`` is encoded
+    in the same batch, and the info entries of final frames are in ``final_info``.
 
     Example:
         >>> envs = gym.make_vec("CarRacing-v3", num_envs=8)  # doctest: +SKIP
@@ -135,7 +137,7 @@ class GenesisVectorObs(_VectorWrapper):
         encoder: EncoderLike,
         layout: ObsLayout = "set",
         mask_geometry: bool = False,
-        key: str | None = None,
+        image_key: str | None = None,
         keep: Sequence[str] = (),
         frame_layout: Layout = "auto",
         device: str = "auto",
@@ -145,25 +147,27 @@ class GenesisVectorObs(_VectorWrapper):
         """Wrap a vector environment.
 
         Args:
-            env: vector environment whose observations are, or hold, frames.
-            encoder: path of a saved model, hub id, or a SlotEncoder (also its ``spec``).
+            env: vector environment with image observations, or with an image in a Dict.
+            encoder: path, hub id, or a SlotEncoder (also its ``spec``).
             layout: "set" (K, D), "flat" (K * D,), or "dict" with z_m, z_c (and geometry).
             mask_geometry: append each slot's mask centroid (row, column, in [-1, 1]) and area.
-            key: entry of a Dict observation that holds the frame, or its path in nested Dicts, such
-                as "camera/rgb"; None finds it.
-            keep: entries of a Dict observation to pass through beside the slots.
-            frame_layout: axes of one frame of one environment; "auto" tells them from the space.
-            device: where to load the encoder; "auto" is CUDA if there is one.
-            info_keys: "frame" (uint8, (N, H, W, 3)) and "masks" (float32, (N, K, S, S)) to put in
+            image_key: entry of a Dict observation with the image, or its path in nested Dicts,
+                such as "camera/rgb"; None infers it from the space.
+            keep: entries of a Dict observation to keep besides the slots.
+            frame_layout: axis order of a single frame; "auto" infers it from the space.
+            device: device of the encoder; "auto" is CUDA if available.
+            info_keys: "frame" (uint8, (N, H, W, 3)) and "masks" (float32, (N, K, S, S)), added to
                 the infos of every step.
             align: keep every object in its slot within an episode (see SlotAligner), for policies
-                that stack or remember observations.
+                with memory or stacked observations.
 
         Raises:
-            TypeError, ValueError: if the observations hold no frames that the encoder can take,
-                or an argument is not as described.
+            TypeError, ValueError: for observations without frames valid for the encoder, or an
+                invalid argument.
         """
-        options = SlotObsOptions(layout, mask_geometry, key, keep, frame_layout, info_keys, align)
+        options = SlotObsOptions(
+            layout, mask_geometry, image_key, keep, frame_layout, info_keys, align
+        )
         super().__init__(env)
         self.slot_encoder = as_encoder(encoder, device=device)
         self._slot_codec = SlotObsCodec(
@@ -175,20 +179,20 @@ class GenesisVectorObs(_VectorWrapper):
         self._autoreset = env.metadata.get("autoreset_mode")
         if align and self._autoreset not in list(AutoresetMode):
             raise ValueError(
-                f'metadata["autoreset_mode"] of env is {self._autoreset!r}; align wants an '
-                "AutoresetMode, to know which observations start episodes."
+                f'env.metadata["autoreset_mode"] must be an AutoresetMode with align, got '
+                f"{self._autoreset!r}."
             )
-        self._begins_next = np.zeros(env.num_envs, np.bool_)
+        self._reset_next = np.zeros(env.num_envs, np.bool_)
 
     def reset(
         self, *, seed: Any = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Reset the environments, or those of ``options["reset_mask"]``, and encode all frames."""
-        # The environment takes the mask out of the options.
+        # The environment removes the mask from the options.
         mask = None if options is None else options.get("reset_mask")
         observations, infos = self.env.reset(seed=seed, options=options)
         rows = np.ones(self.num_envs, np.bool_) if mask is None else np.asarray(mask, np.bool_)
-        self._begins_next[rows] = False
+        self._reset_next[rows] = False
         encoded = self._slot_codec.encode_step(observations, {}, first=rows)
         return encoded.observation, _with_entries(infos, encoded.info, rows)
 
@@ -200,25 +204,25 @@ class GenesisVectorObs(_VectorWrapper):
         if "final_obs" in infos:
             ended = np.asarray(infos.get("_final_obs", done))
             final = {i: _unbatch(infos["final_obs"], i) for i in np.flatnonzero(ended).tolist()}
-        encoded = self._slot_codec.encode_step(observations, final, self._begun(done))
+        encoded = self._slot_codec.encode_step(observations, final, self._first(done))
         rows = np.ones(self.num_envs, np.bool_)
         infos = _with_entries(infos, encoded.info, rows)
         if "final_obs" in infos:
             infos |= self._final_infos(infos, encoded.final)
         return encoded.observation, rewards, terminated, truncated, infos
 
-    def _begun(self, done: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-        """Tell where the observations of a step that ended episodes start new ones."""
+    def _first(self, done: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Return which observations of a step are the first of an episode."""
         if self._autoreset == AutoresetMode.SAME_STEP:
             return done
-        begun = self._begins_next
-        self._begins_next = done & (self._autoreset == AutoresetMode.NEXT_STEP)
-        return begun
+        first = self._reset_next
+        self._reset_next = done & (self._autoreset == AutoresetMode.NEXT_STEP)
+        return first
 
     def _final_infos(
         self, infos: dict[str, Any], final: dict[int, tuple[Any, Info]]
     ) -> dict[str, Any]:
-        """Final observations, as Gymnasium lays them out: objects, None where no episode ended."""
+        """Return final observations and infos in Gymnasium's format, None for running episodes."""
         final_obs = np.full(self.num_envs, None, dtype=object)
         rows = np.zeros(self.num_envs, np.bool_)
         entries: Info = {}
@@ -237,16 +241,16 @@ class GenesisVectorObs(_VectorWrapper):
 def _with_entries(
     infos: dict[str, Any], entries: Info, rows: npt.NDArray[np.bool_]
 ) -> dict[str, Any]:
-    """Add entries to the infos of a vector environment, with the masks of the rows that are set."""
-    marked: dict[str, Any] = {}
+    """Add entries to the infos of a vector environment, with masks of the valid rows."""
+    added: dict[str, Any] = {}
     for name, value in entries.items():
-        shown = rows.reshape(-1, *[1] * (value.ndim - 1))
-        marked |= {name: np.where(shown, value, np.zeros_like(value)), f"_{name}": rows.copy()}
-    return {**infos, **marked}
+        mask = rows.reshape(-1, *[1] * (value.ndim - 1))
+        added |= {name: np.where(mask, value, np.zeros_like(value)), f"_{name}": rows.copy()}
+    return {**infos, **added}
 
 
 def _unbatch(observations: Any, index: int) -> Any:
-    """Take one environment's observation out of an array of objects, a batch or a dict of them."""
+    """Return one environment's observation from an object array, a batch or a dict of these."""
     if isinstance(observations, Mapping):
         entries = observations.items()
         return {name: _unbatch(value, index) for name, value in entries if name[:1] != "_"}

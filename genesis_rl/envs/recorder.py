@@ -1,4 +1,4 @@
-"""Episodes to packs, one for each split."""
+"""Recorder of episodes, with a pack per split."""
 
 import hashlib
 import os
@@ -20,12 +20,12 @@ from genesis_rl.files import new_folder
 from genesis_rl.frames import Layout, Preprocessing, White, as_nhwc_uint8, resize_labels
 from genesis_rl.process import StoppedError, StopSignal
 
-#: A frame as it is recorded: "image" (S, S, 3) uint8, and where the environment gives them "mask"
-#: (S, S) uint8 and "state" float32.
-Shot = dict[str, npt.NDArray[Any]]
+#: A recorded frame: "image" (S, S, 3) uint8, and with ground truth "mask" (S, S) uint8 and "state"
+#: float32.
+FrameRecord = dict[str, npt.NDArray[Any]]
 
 
-def take_shot(
+def make_record(
     frame: Any,
     info: Mapping[str, Any],
     *,
@@ -33,19 +33,20 @@ def take_shot(
     white: White = 255,
     image_size: int,
     preprocessing: Preprocessing,
-) -> Shot:
-    """Bring a frame and the ground truth of its info to the form in which they are recorded.
+) -> FrameRecord:
+    """Convert a frame and the ground truth of its info to a record.
 
     Args:
-        frame: of one environment.
-        info: may have "true_masks", integer labels (H, W) with 0 = background, and "true_state".
-        layout: axes of the frame.
-        white: what white is in it.
+        frame: frame of one environment.
+        info: info, optionally with "true_masks", integer labels (H, W) with 0 = background, and
+            "true_state".
+        layout: axis order of the frame.
+        white: value of white in the frame.
         image_size: S.
-        preprocessing: how the frame comes to that size.
+        preprocessing: resizing of the frame.
 
     Raises:
-        ValueError: if they are not what they should be.
+        ValueError: for an invalid frame or mask.
     """
     images = as_nhwc_uint8(
         np.asarray(frame)[None],
@@ -54,51 +55,51 @@ def take_shot(
         image_size=image_size,
         preprocessing=preprocessing,
     )
-    shot: Shot = {"image": images[0]}
+    record: FrameRecord = {"image": images[0]}
     if "true_masks" in info:
         labels = np.asarray(info["true_masks"])
         if labels.ndim != 2 or labels.dtype.kind not in "iub" or not labels.size:
             raise ValueError(
-                f"info true_masks is {labels.dtype}{labels.shape}; wanted labels (H, W), 0 to 255."
+                "info true_masks must be integer labels (H, W) from 0 to 255, got "
+                f"{labels.dtype}{labels.shape}."
             )
         if labels.min() < 0 or labels.max() > 255:
-            # Numbers of its own for each frame would not follow an object.
+            # Renumbering per frame would not keep the label of an object.
             raise ValueError(
                 f"info true_masks must have labels from 0 to 255, got {labels.min()} to "
                 f"{labels.max()}. Number the objects from 1 and give every other pixel 0."
             )
-        shot["mask"] = resize_labels(labels.astype(np.uint8), image_size, preprocessing)
+        record["mask"] = resize_labels(labels.astype(np.uint8), image_size, preprocessing)
     if "true_state" in info:
-        shot["state"] = np.asarray(info["true_state"], np.float32)
-    return shot
+        record["state"] = np.asarray(info["true_state"], np.float32)
+    return record
 
 
-def check_form(shot: Shot, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Refuse a shot of another form than the first one.
+def check_shapes(record: FrameRecord, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Check that a record has the entries and shapes of the first one.
 
     Args:
-        shot: of any time.
-        shapes: of the first shot.
+        record: the record.
+        shapes: shapes of the first record.
 
     Raises:
-        ValueError: if ground truth comes and goes or changes its shape.
+        ValueError: if they differ.
     """
-    found = {name: value.shape for name, value in shot.items()}
+    found = {name: value.shape for name, value in record.items()}
     if found != shapes:
         raise ValueError(
-            f"the environment gave {found}, but {dict(shapes)} at first; wanted frames and entries"
-            " true_masks and true_state of the info that keep their shapes, and are always there"
-            " or never."
+            "frames, and true_masks and true_state in the info, must keep the entries and shapes"
+            f" of the first frame, {dict(shapes)}, got {found}."
         )
 
 
-class Recorded(NamedTuple):
-    """What a split holds.
+class SplitCounts(NamedTuple):
+    """Size of a recorded split.
 
     Attributes:
-        images: how many.
-        steps: how many; 0 for images only.
-        episodes: how many.
+        images: number of images.
+        steps: number of steps; 0 for images only.
+        episodes: number of episodes.
     """
 
     images: int
@@ -107,32 +108,34 @@ class Recorded(NamedTuple):
 
 
 def assign_splits(shares: Mapping[str, float]) -> Iterator[str]:
-    """Splits of the episodes in the order in which they start.
+    """Yield the splits of the episodes, in the order in which the episodes start.
 
-    An episode's split is thus not a matter of its length. The first ones go to one split each, all
-    others to the split that lags most behind its share.
+    An episode's split is therefore independent of its length. The first episodes go to one split
+    each, all others to the split that is furthest below its share.
     """
-    given = dict.fromkeys(shares, 0)
+    counts = dict.fromkeys(shares, 0)
     for number in count(1):
-        split = max(given, key=lambda name: (not given[name], shares[name] * number - given[name]))
-        given[split] += 1
+        split = max(
+            counts, key=lambda name: (not counts[name], shares[name] * number - counts[name])
+        )
+        counts[split] += 1
         yield split
 
 
 @dataclass
 class _Episode:
     split: str
-    shots: list[Shot]
+    records: list[FrameRecord]
     actions: list[npt.NDArray[Any]] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     ends: list[tuple[bool, bool]] = field(default_factory=list)
 
 
-class Recorder:
-    """Takes the steps of environments side by side and writes every episode when it ends.
+class EpisodeRecorder:
+    """Collects the steps of parallel environments and writes every episode when it ends.
 
     Attributes:
-        left: how many steps are still wanted.
+        left: number of steps left to record.
     """
 
     def __init__(
@@ -147,7 +150,7 @@ class Recorder:
         bar: "tqdm[Any]",
         stop: StopSignal,
     ) -> None:
-        """Plan packs; see `recording`."""
+        """Create a recorder; see `recording`."""
         self.left = num_steps
         self._folder, self._meta, self._bar, self._stop = folder, dict(meta), bar, stop
         self._space = action_space
@@ -159,16 +162,16 @@ class Recorder:
         self._stack = ExitStack()
         self._seen: set[bytes] | None = set() if unique else None
 
-    def begin(self, env: int, shot: Shot) -> None:
+    def begin(self, env: int, record: FrameRecord) -> None:
         """Start an episode of an environment with its first frame.
 
         Raises:
-            ValueError: if the shot is of another form than the first one.
+            ValueError: if the record has other shapes than the first one.
         """
         if not self._shapes:
-            self._shapes = {name: value.shape for name, value in shot.items()}
-        check_form(shot, self._shapes)
-        self._open[env] = _Episode(next(self._splits), [shot])
+            self._shapes = {name: value.shape for name, value in record.items()}
+        check_shapes(record, self._shapes)
+        self._open[env] = _Episode(next(self._splits), [record])
 
     def step(
         self,
@@ -177,21 +180,21 @@ class Recorder:
         reward: float,
         terminated: bool,
         truncated: bool,
-        shot: Shot,
+        record: FrameRecord,
     ) -> None:
-        """Add a step of an environment and the frame it led to; does nothing if no more is wanted.
+        """Add a step of an environment and its next frame; ignored once all steps are recorded.
 
         Raises:
             StoppedError: after SIGINT or SIGTERM.
-            ValueError: if the shot is of another form than the first one.
+            ValueError: if the record has other shapes than the first one.
         """
         if self._stop.received:
             raise StoppedError("stopped, nothing was written", self._stop.status)
         if not self.left:
             return
         episode = self._open[env]
-        check_form(shot, self._shapes)
-        episode.shots.append(shot)
+        check_shapes(record, self._shapes)
+        episode.records.append(record)
         episode.actions.append(np.asarray(action, self._space.dtype))
         episode.rewards.append(float(reward))
         episode.ends.append((bool(terminated), bool(truncated)))
@@ -201,38 +204,38 @@ class Recorder:
             self._write(self._open.pop(env))
 
     def cut(self, env: int) -> None:
-        """Write the episode of an environment as far as it is there; nothing if it is over."""
+        """Write the unfinished episode of an environment, if there is one."""
         episode = self._open.pop(env, None)
         if episode is not None and episode.actions:
             self._write(episode)
 
-    def close(self) -> dict[str, Recorded]:
-        """Write the episodes that are not over, and finish the packs.
+    def close(self) -> dict[str, SplitCounts]:
+        """Write unfinished episodes and complete the packs.
 
         Raises:
-            ValueError: if there are no steps.
+            ValueError: if no step was recorded.
         """
         for env in sorted(self._open):
             self.cut(env)
         if not self._writers:
-            raise ValueError("nothing was recorded")
+            raise ValueError("a recording must have at least one step, got 0.")
         recorded = {}
         for split, writer in self._writers.items():
             steps, episodes = writer.meta["steps"], writer.meta["episodes"]
-            recorded[split] = Recorded(writer.written, steps, episodes)
+            recorded[split] = SplitCounts(writer.written, steps, episodes)
         self._stack.close()
         return recorded
 
     def abandon(self, error: BaseException) -> None:
-        """Remove what was written."""
+        """Remove the incomplete packs."""
         self._stack.__exit__(type(error), error, error.__traceback__)
 
     def _write(self, episode: _Episode) -> None:
-        shots = episode.shots
-        rows = self._new(shots)
+        records = episode.records
+        rows = self._new_rows(records)
         if not rows:
             return
-        arrays = {name: np.stack([shots[row][name] for row in rows]) for name in shots[0]}
+        arrays = {name: np.stack([records[row][name] for row in rows]) for name in records[0]}
         images, masks = arrays.pop("image"), arrays.pop("mask", None)
         if self._seen is None:
             arrays |= self._columns(episode)
@@ -242,7 +245,7 @@ class Recorder:
         writer.meta["steps"] += len(episode.actions) if self._seen is None else 0
 
     def _columns(self, episode: _Episode) -> dict[str, npt.NDArray[Any]]:
-        """The steps, and a row of zeros for the last frame."""
+        """Return the columns of the steps, with a row of zeros for the last frame."""
         actions = np.stack([*episode.actions, np.zeros_like(episode.actions[0])])
         ends = np.array([*episode.ends, (False, False)])
         first = np.zeros(len(actions), np.bool_)
@@ -255,13 +258,13 @@ class Recorder:
             "first": first,
         }
 
-    def _new(self, shots: list[Shot]) -> list[int]:
-        """The frames to be kept: all, or those that no split has yet."""
+    def _new_rows(self, records: list[FrameRecord]) -> list[int]:
+        """Return the rows to write: all, or with `unique` those in no split yet."""
         if self._seen is None:
-            return list(range(len(shots)))
+            return list(range(len(records)))
         rows = []
-        for row, shot in enumerate(shots):
-            digest = hashlib.blake2b(shot["image"].tobytes(), digest_size=16).digest()
+        for row, record in enumerate(records):
+            digest = hashlib.blake2b(record["image"].tobytes(), digest_size=16).digest()
             if digest not in self._seen:
                 self._seen.add(digest)
                 rows.append(row)
@@ -285,31 +288,31 @@ def recording(
     unique: bool = False,
     meta: Mapping[str, Any] | None = None,
     about: str = "",
-) -> Iterator[Recorder]:
-    """Record into a folder with a pack for each split; it appears when the block succeeds.
+) -> Iterator[EpisodeRecorder]:
+    """Record into a folder with a pack per split, created when the block succeeds.
 
     Args:
-        folder: destination; must not exist, or be empty.
-        action_space: of one environment.
-        num_steps: how many steps to record, over all environments.
-        shares: of the episodes, by split.
-        unique: keep images only, equal ones once over all splits.
+        folder: output folder; must not exist, or be empty.
+        action_space: action space of one environment.
+        num_steps: number of steps to record, over all environments.
+        shares: fractions of the episodes, by split.
+        unique: record distinct images only, over all splits.
         meta: JSON data for the packs' meta.json.
-        about: what the progress bar says.
+        about: label of the progress bar.
 
     Yields:
         The recorder; call its `close` at the end.
 
     Raises:
-        ValueError: for a folder that is not empty or that another process writes, or actions that
-            cannot be recorded.
+        ValueError: for a folder that is not empty or that another process writes to, or an action
+            space that cannot be recorded.
     """
     target = Path(folder).expanduser()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(f"{target} exists and is not empty: choose another folder")
+        raise ValueError(f"out must be a new or empty folder, got {target}.")
     bar = tqdm(total=num_steps, desc=about, unit="step", disable=None)
     with StopSignal() as stop, bar, new_folder(target, argument="out") as temporary:
-        recorder = Recorder(
+        recorder = EpisodeRecorder(
             temporary,
             action_space,
             num_steps=num_steps,

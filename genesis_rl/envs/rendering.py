@@ -1,4 +1,4 @@
-"""Rendered frames that show what they should."""
+"""Rendered frames as observations, with a workaround for MuJoCo's OpenGL contexts."""
 
 from typing import Any
 
@@ -14,28 +14,30 @@ def render_frame(env: gym.Env[Any, Any]) -> npt.NDArray[Any]:
         (H, W, 3).
 
     Raises:
-        TypeError: if it renders no array of integers: the white of floats would be unknown.
+        TypeError: if it renders anything but an integer array (the range of floats is unknown).
     """
-    # Gymnasium's MuJoCo environments draw black frames, and say nothing, once another one of the
-    # process was closed, which leaves no OpenGL context current.
+    # Closing a MuJoCo environment leaves no OpenGL context current: others of the process then
+    # render black frames, without an error.
     viewer: Any = getattr(getattr(env.unwrapped, "mujoco_renderer", None), "viewer", None)
     if hasattr(viewer, "make_context_current"):
         viewer.make_context_current()
     frame = env.render()
     if not isinstance(frame, np.ndarray) or frame.dtype.kind not in "iu":
         got = frame.dtype if isinstance(frame, np.ndarray) else type(frame).__name__
-        raise TypeError(f"render() gave {got}; wanted an (H, W, 3) array of integers in 0..255.")
+        raise TypeError(
+            f"render() must return an (H, W, 3) array of integers in 0..255, got {got}."
+        )
     return frame
 
 
 class RenderedObs(gym.Wrapper[Any, Any, Any, Any]):
-    """Observes the rendered frame, and nothing else.
+    """Replaces observations by rendered frames.
 
-    As `gymnasium.wrappers.AddRenderObservation` with render_only, by `render_frame`.
+    Like `gymnasium.wrappers.AddRenderObservation` with render_only, but with `render_frame`.
     """
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
-        """Reset and render once, to learn the frames' size.
+        """Reset and render once, for the size of the frames.
 
         Raises:
             ValueError: if it cannot be rendered.
@@ -47,7 +49,7 @@ class RenderedObs(gym.Wrapper[Any, Any, Any, Any]):
             reason = " ".join(str(error).split())
             raise ValueError(
                 f"{env} cannot be rendered: {type(error).__name__}: {reason}. Without a display,"
-                " MuJoCo needs MUJOCO_GL=egl (or osmesa) in the process's environment."
+                " MuJoCo needs the environment variable MUJOCO_GL=egl (or osmesa)."
             ) from error
         self.observation_space = gym.spaces.Box(0, 255, shape, np.uint8)
 

@@ -1,4 +1,4 @@
-"""The relational tasks played by plan and at random: what is possible, and what is chance."""
+"""Planning and random policies for the relational tasks: upper bound and chance level."""
 
 from collections.abc import Callable, Iterable, Iterator
 from heapq import heappop, heappush
@@ -9,116 +9,116 @@ import gymnasium as gym
 import numpy as np
 
 from genesis_rl.envs.sprites import SpriteEnv
-from genesis_rl.worlds import Scene, agent_of
+from genesis_rl.worlds import Scene, get_agent
 
-_GREED = 3.0  # weight of the way that is left, where objects can be moved and scenes abound
+_HEURISTIC_WEIGHT = 3.0  # of weighted A*, used where objects can be moved
 
 
-class _Trail(NamedTuple):
-    """The actions that led to a scene, the last one first."""
+class _Node(NamedTuple):
+    """An action of a plan, linked to the actions before it."""
 
-    before: "_Trail | None"
+    parent: "_Node | None"
     action: int
 
 
 def plan(env: SpriteEnv, max_steps: int = 100) -> list[int] | None:
-    """Find actions that solve the task from an environment's current scene.
+    """Search for actions that solve the task from an environment's current scene.
 
-    A search through the scenes that the environment's own rules lead to: breadth first, so that
-    the plan is a shortest one; where objects can be moved, weighted A* (Pohl, 1970), which finds
-    one that is a few per cent longer in a fraction of the time.
+    The search simulates the environment: breadth first, which returns a shortest plan; where
+    objects can be moved, weighted A* (Pohl, 1970), whose plans are a few per cent longer in a
+    fraction of the time.
 
     Args:
-        env: the environment, without wrappers; it stays as it is.
-        max_steps: length of the longest plan to look for.
+        env: the environment, without wrappers; it is not changed.
+        max_steps: maximum length of the plan.
 
     Returns:
-        The actions, or None if none within `max_steps` solve the task.
+        The actions, or None if no plan within `max_steps` solves the task.
 
     Raises:
         RuntimeError: before the environment's first reset.
     """
-    greed = _GREED if env.world.objects_move else 0.0
-    number = count()  # of scenes that promise the same, the first found is the first looked at
-    queue: list[tuple[float, int, int, Scene, _Trail | None]] = [
+    weight = _HEURISTIC_WEIGHT if env.world.objects_move else 0.0
+    number = count()  # breaks ties: first in, first out
+    queue: list[tuple[float, int, int, Scene, _Node | None]] = [
         (0.0, next(number), 0, env.scene, None)
     ]
-    seen = {_places(env.scene)}
+    visited = {_positions(env.scene)}
     while queue:
-        _, _, steps, scene, trail = heappop(queue)
+        _, _, steps, scene, node = heappop(queue)
         if steps == max_steps:
             continue
         for action in range(len(env.MOVES)):
-            result, step = env.advance(scene, action), _Trail(trail, action)
+            result, child = env.advance(scene, action), _Node(node, action)
             if result.success:
-                return list(_actions(step))[::-1]
-            places = _places(result.scene)
-            if result.terminated or places in seen:
+                return list(_actions(child))[::-1]
+            positions = _positions(result.scene)
+            if result.terminated or positions in visited:
                 continue
-            seen.add(places)
-            left = greed * env.world.remaining(result.scene) / env.step_size
-            heappush(queue, (steps + 1 + left, next(number), steps + 1, result.scene, step))
+            visited.add(positions)
+            estimate = weight * env.world.remaining_distance(result.scene) / env.step_size
+            heappush(queue, (steps + 1 + estimate, next(number), steps + 1, result.scene, child))
     return None
 
 
-def _places(scene: Scene) -> tuple[float, ...]:
-    """Where the agent and the objects are, to a millionth, which steps cannot resolve."""
-    sprites = (agent_of(scene), *scene.objects)
+def _positions(scene: Scene) -> tuple[float, ...]:
+    """Positions of the agent and the objects, rounded to 6 digits, far below a step."""
+    sprites = (get_agent(scene), *scene.objects)
     return tuple(round(value, 6) for sprite in sprites for value in (sprite.x, sprite.y))
 
 
-def _actions(trail: _Trail | None) -> Iterator[int]:
-    while trail is not None:
-        yield trail.action
-        trail = trail.before
+def _actions(node: _Node | None) -> Iterator[int]:
+    while node is not None:
+        yield node.action
+        node = node.parent
 
 
-#: Chooses an episode's actions, given the environment just reset and a source of randomness.
-Player = Callable[[gym.Env[Any, Any], np.random.Generator], Iterable[int]]
+#: Maps an environment just reset, and a random generator, to the actions of an episode.
+EpisodePolicy = Callable[[gym.Env[Any, Any], np.random.Generator], Iterable[int]]
 
 
-def scripted_player(env: gym.Env[Any, Any], rng: np.random.Generator) -> Iterable[int]:
-    """Play by plan, and upwards if there is none.
+def scripted_policy(env: gym.Env[Any, Any], rng: np.random.Generator) -> Iterable[int]:
+    """Return the actions of a plan; without one, repeat the action "up".
 
     Raises:
-        TypeError: for an environment that is no relational task.
+        TypeError: for an environment other than a relational task.
     """
     task = env.unwrapped
     if not isinstance(task, SpriteEnv):
-        raise TypeError(f"the scripted policy plays relational tasks, got {task}")
+        raise TypeError(f"env must be a relational task, got {task}.")
     return plan(task) or repeat(0)
 
 
-def random_player(env: gym.Env[Any, Any], rng: np.random.Generator) -> Iterable[int]:
-    """Draw every action evenly."""
+def random_policy(env: gym.Env[Any, Any], rng: np.random.Generator) -> Iterable[int]:
+    """Sample actions uniformly."""
     actions = int(env.action_space.n)  # type: ignore[attr-defined]
     return (int(rng.integers(actions)) for _ in repeat(None))
 
 
-def play(
-    env: gym.Env[Any, Any], player: Player, episodes: int, *, seed: int = 0
+def run_episodes(
+    env: gym.Env[Any, Any], policy: EpisodePolicy, episodes: int, *, seed: int = 0
 ) -> tuple[int, float]:
-    """Play episodes, the first of which starts from `seed`, the next from `seed + 1` and so on.
+    """Run episodes, seeded by `seed`, `seed + 1` and so on.
 
     Args:
-        env: an environment that cuts its episodes and reports `is_success`.
-        player: who chooses the actions.
-        episodes: how many, at least 1.
-        seed: of the episodes and of the player's chance.
+        env: an environment with a time limit and `is_success` in its info.
+        policy: the policy.
+        episodes: number of episodes, at least 1.
+        seed: seed of the first episode and of the policy.
 
     Returns:
-        How many succeeded, and their mean length in steps, failures included.
+        Number of successes, and mean length of all episodes in steps.
 
     Raises:
         ValueError: if `episodes` is not at least 1.
     """
     if episodes < 1:
-        raise ValueError(f"episodes must be >= 1, got {episodes}")
+        raise ValueError(f"episodes must be >= 1, got {episodes}.")
     rng = np.random.default_rng(seed)
     successes = steps = 0
     for episode in range(episodes):
         env.reset(seed=seed + episode)
-        for action in player(env, rng):
+        for action in policy(env, rng):
             _, _, terminated, truncated, info = env.step(action)
             steps += 1
             if terminated or truncated:

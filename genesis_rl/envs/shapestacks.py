@@ -1,6 +1,6 @@
-"""A stacking world: choose where the next block goes, and physics decides.
+"""Block stacking environment with physics, rendered as ShapeStacks.
 
-Blocks, room, lights and cameras are those of ShapeStacks (Groth et al., ECCV 2018).
+Blocks, room, lights and cameras follow ShapeStacks (Groth et al., ECCV 2018).
 """
 
 from dataclasses import replace
@@ -26,45 +26,45 @@ from genesis_rl.towers import (
     shuffled_colours,
 )
 
-#: Columns of the ground-truth state; a row per block, zeros for blocks that are still to come.
+#: Columns of the ground-truth state; a row per block, zeros for blocks not in the scene yet.
 STATE_COLUMNS = (
     *("x", "y", "z"),  # centre in metres
     *("qw", "qx", "qy", "qz"),  # rotation as a quaternion
     *("size_x", "size_y", "size_z"),  # half sizes in metres, in the block's own axes
     *KINDS,  # one of them is 1
     *("red", "green", "blue"),  # 0 to 1
-    "next",  # 1 for the block that hovers above the tower
+    "next",  # 1 for the next block, above the tower
 )
 
-_ROOM = 10.0  # metres: the room is twice as wide; a block that rolls out is at its wall
-_CLEARANCE = 0.4  # metres between the tower and the block that hovers above it
+_ROOM = 10.0  # half width of the room in metres; positions are clipped to it
+_CLEARANCE = 0.4  # metres between the tower and the next block
 _TIME_STEP = 0.003
 
 
 class ShapeStacksEnv(WindowEnv[npt.NDArray[np.float32]]):
-    """Stack blocks on the one that stands in the room, each onto the tower below it.
+    """Stacking of blocks, one per step, on a tower that starts as a single block.
 
-    The next block hovers above the tower, beside its axis by up to `hover_offset` in x and y, and
-    is in the picture. The action moves it, and then it is let go. Blocks that carry others are
-    cuboids or standing cylinders; in the family "ccs" the last one is of any kind.
+    The next block is shown above the tower, displaced from its axis by up to `hover_offset` in x
+    and y. The action moves and releases it. Blocks that carry others are cuboids or upright
+    cylinders; in the family "ccs" the top block is of any kind.
 
-    Actions: Box(-1, 1, (3,), float32): how far the block moves in x and y, times `reach`, and by
-    how many half turns it is turned about the vertical axis. Values outside are cut off.
+    Actions: Box(-1, 1, (3,), float32): displacement of the block in x and y, times `reach`, and
+    its rotation about the vertical axis in half turns. Values are clipped to the bounds.
 
-    Observations: the frame of one of the 16 cameras, Box(0, 255, (image_size, image_size, 3),
-    uint8). By option the ground-truth state instead, Box(-10, 10, (height, 17), float32), which
-    needs no OpenGL: a row per block, from the bottom to the top, with the STATE_COLUMNS of
-    `genesis_rl.envs.shapestacks`.
+    Observations: the frame of one of 16 cameras, Box(0, 255, (image_size, image_size, 3), uint8);
+    with observation="state" the ground-truth state, Box(-10, 10, (height, 17), float32), which
+    needs no OpenGL: a row per block, from bottom to top, with the columns `STATE_COLUMNS`.
 
-    Rewards: 1 / (height - 1) for every block after which the tower stands, so 1 for a whole
-    episode; with `sparse_reward`, 1 with the last block and 0 before. A tower stands if no block
-    has sunk by 0.2 m within `settle_time`.
+    Rewards: 1 / (height - 1) for every block after which the tower is stable, 1 in total; with
+    `sparse_reward` 1 for the complete tower and 0 before. A tower is stable if no block sinks by
+    0.2 m within `settle_time`.
 
-    Episodes end when all blocks are placed, or when the tower has collapsed.
+    Termination: when all blocks are placed, or the tower has collapsed.
 
-    Info: `is_success` (all are placed and stand) and `blocks_standing` (with the first one; 0 after
-    a collapse). By option `true_state`, see observations, and `true_masks`, (image_size,
-    image_size) uint8: 0 = background, i + 1 = row i of the state.
+    Info: `is_success` (all blocks are placed and stable) and `blocks_standing` (including the
+    first; 0 after a collapse); with `state_in_info` `true_state`, see observations; with
+    `masks_in_info` `true_masks`, (image_size, image_size) uint8: 0 = background, i + 1 = row i of
+    the state.
 
     Example:
         >>> import gymnasium as gym, genesis_rl
@@ -84,7 +84,7 @@ class ShapeStacksEnv(WindowEnv[npt.NDArray[np.float32]]):
         camera: int = 13,
         hover_offset: float = 0.5,
         reach: float = 1.0,
-        look: tuple[int, int, int] | None = None,
+        appearance: tuple[int, int, int] | None = None,
         settle_time: float = 1.5,
         sparse_reward: bool = False,
         image_size: int = 64,
@@ -98,49 +98,51 @@ class ShapeStacksEnv(WindowEnv[npt.NDArray[np.float32]]):
         """Create the environment.
 
         Args:
-            height: blocks of a whole tower, 2 to 6, with the one that stands there at first.
+            height: blocks of a complete tower, 2 to 6, including the first one.
             family: "blocks" (cuboids) or "ccs" (cuboids, cylinders, spheres).
-            camera: 1 to 16; 13 to 16 look down by 45 degrees, the others by 15.
-            hover_offset: how far from the tower's axis the next block may hover, in metres and each
-                of x and y; with 0, the action says where on the tower it goes.
-            reach: how far an action of 1 moves the block, in metres.
-            look: indices of the wall's and the floor's texture (0..5) and of the light that casts
-                shadows (0..4); drawn for every episode if None.
-            settle_time: for how long, in seconds, physics acts after each block; less if all rest.
-            sparse_reward: reward nothing but a whole tower.
+            camera: 1 to 16; 13 to 16 have a pitch of 45 degrees, the others of 15.
+            hover_offset: maximum displacement of the next block from the tower's axis in x and y,
+                in metres; with 0, the action is its position on the tower.
+            reach: displacement of the block by an action of 1, in metres.
+            appearance: indices of the wall's and the floor's texture (0..5) and of the light that
+                casts shadows (0..4); None: sampled for every episode.
+            settle_time: maximum simulated time after each block, in seconds.
+            sparse_reward: whether only a complete tower is rewarded.
             image_size: side of the frames in pixels.
             observation: "image", or "state" for the ground truth.
-            state_in_info: put the ground-truth state into `info["true_state"]`.
-            masks_in_info: put the instance masks into `info["true_masks"]`.
-            textures: folder of one's own textures, see `genesis_rl.towers.texture_files`.
-            render_mode: "rgb_array", "human" (a window, if OpenCV has one) or None.
+            state_in_info: add the ground-truth state as `info["true_state"]`.
+            masks_in_info: add the instance masks as `info["true_masks"]`.
+            textures: folder of custom textures, see `genesis_rl.towers.texture_files`.
+            render_mode: "rgb_array", "human" (needs an OpenCV with windows) or None.
             render_size: side of the rendered frame in pixels.
 
         Raises:
-            ValueError: for a bad value.
+            ValueError: for an invalid value.
         """
         if height not in HEIGHTS:
-            raise ValueError(f"height must be 2 to 6 blocks, got {height!r}")
+            raise ValueError(f"height must be in 2..6, got {height!r}.")
         if family not in FAMILIES:
-            raise ValueError(f"family must be one of {FAMILIES}, got {family!r}")
+            raise ValueError(f"family must be one of {FAMILIES}, got {family!r}.")
         if camera not in range(1, len(CAMERAS) + 1):
-            raise ValueError(f"camera must be in 1..{len(CAMERAS)}, got {camera!r}")
+            raise ValueError(f"camera must be in 1..{len(CAMERAS)}, got {camera!r}.")
         if not 0 <= hover_offset <= 2:
-            raise ValueError(f"hover_offset must be in 0..2 metres, got {hover_offset!r}")
+            raise ValueError(f"hover_offset must be in 0..2 metres, got {hover_offset!r}.")
         if not 0 < reach <= 2:
-            raise ValueError(f"reach must be in (0, 2] metres, got {reach!r}")
+            raise ValueError(f"reach must be in (0, 2] metres, got {reach!r}.")
         if not 0.3 <= settle_time <= 60:
-            raise ValueError(f"settle_time must be in 0.3..60 seconds, got {settle_time!r}")
-        if look is not None and len(look) != 3:
-            raise ValueError(f"look must be three indices (wall, floor, light), got {look!r}")
+            raise ValueError(f"settle_time must be in 0.3..60 seconds, got {settle_time!r}.")
+        if appearance is not None and len(appearance) != 3:
+            raise ValueError(
+                f"appearance must be three indices (wall, floor, light), got {appearance!r}."
+            )
         for name, size in (("image_size", image_size), ("render_size", render_size)):
             if not isinstance(size, int) or not 8 <= size <= 1024:
-                raise ValueError(f"{name} must be an integer in 8..1024, got {size!r}")
+                raise ValueError(f"{name} must be an integer in 8..1024, got {size!r}.")
         super().__init__(observation=observation, render_mode=render_mode, render_size=render_size)
         self.height = height
         self.family = family
         self.hover_offset = hover_offset
-        self.look = None if look is None else Look(*look)
+        self.appearance = None if appearance is None else Look(*appearance)
         self.camera = camera
         self.reach = reach
         self.settle_steps = round(settle_time / _TIME_STEP)
@@ -156,13 +158,13 @@ class ShapeStacksEnv(WindowEnv[npt.NDArray[np.float32]]):
             else gym.spaces.Box(-_ROOM, _ROOM, (height, len(STATE_COLUMNS)), np.float32)
         )
         self._pile: Pile | None = None
-        self._waiting: list[Shape] = []  # the first is the one that hovers
-        self._look = Look()
+        self._waiting: list[Shape] = []  # the first is the next block
+        self._appearance = Look()
         self._renderers: dict[int, TowerRenderer] = {}
 
     @property
     def pile(self) -> Pile:
-        """The blocks that are placed.
+        """The placed blocks.
 
         Raises:
             RuntimeError: before the first reset.
@@ -174,18 +176,18 @@ class ShapeStacksEnv(WindowEnv[npt.NDArray[np.float32]]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Draw blocks, and put the first one somewhere near the middle of the room.
+        """Sample the blocks, and place the first one near the centre of the room.
 
         Args:
-            seed: restarts the randomness, as Gymnasium says.
+            seed: seed of the random generator, as in Gymnasium.
             options: not used.
 
         Returns:
             The observation and the info.
 
         Raises:
-            RuntimeError: if frames are wanted and there is no OpenGL; the message names packages.
-            ValueError: for a broken texture.
+            RuntimeError: if frames are rendered without OpenGL; the message lists packages.
+            ValueError: for an unreadable texture.
         """
         super().reset(seed=seed, options=options)
         blocks = [
@@ -195,20 +197,20 @@ class ShapeStacksEnv(WindowEnv[npt.NDArray[np.float32]]):
             for number, colour in enumerate(shuffled_colours(self.np_random)[: self.height], 1)
         ]
         x, y = self.np_random.uniform(-1, 1, 2)
-        self._look = self.look or sample_look(self.np_random)
+        self._appearance = self.appearance or sample_look(self.np_random)
         self._pile = Pile(replace(blocks[0], position=(float(x), float(y), 0.0)))
         self._waiting = blocks[1:]
-        self._hover()
+        self._place_next()
         observation, info = self._observe(success=False)
         if self.render_mode == "human":
             self.render()
         return observation, info
 
     def step(self, action: npt.ArrayLike) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Move the block that hovers, turn it, and let it go.
+        """Move, rotate and release the next block.
 
         Args:
-            action: (3,), see the class.
+            action: (3,), displacement in x and y and rotation, see the class.
 
         Returns:
             Observation, reward, terminated, truncated (always False) and info.
@@ -219,31 +221,31 @@ class ShapeStacksEnv(WindowEnv[npt.NDArray[np.float32]]):
         """
         pile = self.pile
         if not self._waiting:
-            raise RuntimeError("the episode is over: call reset()")
+            raise RuntimeError("the episode has ended: call reset()")
         moves = np.asarray(action, float)
         if moves.shape != (3,) or not np.isfinite(moves).all():
-            raise ValueError(f"action must be three finite numbers, got {action!r}")
+            raise ValueError(f"action must be three finite numbers, got {action!r}.")
         dx, dy, turns = np.clip(moves, -1, 1)
         block = self._waiting.pop(0)
         x, y, z = block.position
-        place = (x + float(dx) * self.reach, y + float(dy) * self.reach, z)
-        pile.put(replace(block, position=place, yaw=block.yaw + 180 * float(turns)))
-        stands = pile.settle(self.settle_steps)
-        success = stands and not self._waiting
-        if not stands:
+        position = (x + float(dx) * self.reach, y + float(dy) * self.reach, z)
+        pile.put(replace(block, position=position, yaw=block.yaw + 180 * float(turns)))
+        stable = pile.settle(self.settle_steps)
+        success = stable and not self._waiting
+        if not stable:
             self._waiting = []
-        self._hover()
+        self._place_next()
         if self.sparse_reward:
             reward = float(success)
         else:
-            reward = stands / (self.height - 1)
+            reward = stable / (self.height - 1)
         observation, info = self._observe(success=success)
         if self.render_mode == "human":
             self.render()
         return observation, reward, not self._waiting, False, info
 
     def draw(self, size: int) -> npt.NDArray[np.uint8]:
-        """Draw the current scene: (size, size, 3) uint8."""
+        """Render the current scene: (size, size, 3) uint8."""
         return self._draw(size)[0]
 
     def close(self) -> None:
@@ -253,8 +255,8 @@ class ShapeStacksEnv(WindowEnv[npt.NDArray[np.float32]]):
         self._renderers = {}
         super().close()
 
-    def _hover(self) -> None:
-        """Let the next block hover above the tower."""
+    def _place_next(self) -> None:
+        """Place the next block above the tower."""
         if not self._waiting:
             return
         block = self._waiting[0]
@@ -265,7 +267,7 @@ class ShapeStacksEnv(WindowEnv[npt.NDArray[np.float32]]):
         self._waiting[0] = replace(block, position=(float(x), float(y), z))
 
     def _visible(self) -> list[tuple[Shape, Pose]]:
-        """All blocks in the picture, from the bottom to the top; the one that hovers is last."""
+        """Return the blocks in the frame, from bottom to top; the next block is last."""
         placed = list(zip(self.pile.shapes, self.pile.poses, strict=True))
         return placed + [(block, Pose.of(block)) for block in self._waiting[:1]]
 
@@ -289,7 +291,7 @@ class ShapeStacksEnv(WindowEnv[npt.NDArray[np.float32]]):
             self._renderers[size] = TowerRenderer(size, textures=self.textures)
         renderer = self._renderers[size]
         visible = self._visible()
-        renderer.load([shape for shape, _ in visible], self._look)
+        renderer.load([shape for shape, _ in visible], self._appearance)
         for number, (_, pose) in enumerate(visible, start=1):
             renderer.move(number, pose.position, pose.rotation)
         return renderer.render(self.camera)

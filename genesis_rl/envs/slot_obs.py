@@ -1,4 +1,4 @@
-"""Observations as object slots: the options, spaces and encoding that all wrappers share."""
+"""Slot observations: options, spaces and encoding shared by all wrappers."""
 
 import copy
 import dataclasses
@@ -19,58 +19,56 @@ from genesis_rl.perception import SlotEncoder, slot_features
 ObsLayout = Literal["set", "flat", "dict"]
 InfoKey = Literal["frame", "masks"]
 Info = dict[str, npt.NDArray[Any]]
-#: Entry of an environment's metadata: the settings of its slot wrappers, outermost first. Metadata
-#: can be read of every environment, also of one in another process.
+#: Entry of an environment's metadata with the settings of its slot wrappers, outermost first.
+#: Metadata are accessible in every environment, including those of other processes.
 SLOT_SETTINGS = "genesis_rl.slots"
 
 
 @dataclass(frozen=True)
 class SlotObsOptions:
-    """How slots become observations.
+    """Options of slot observations.
 
     Attributes:
-        layout: "set" is one array (K, D), "flat" the same as (K * D,), "dict" has z_m (K, D_m)
-            and z_c (K, D_c) as far as the model has them, and geometry (K, 3) with
-            ``mask_geometry``.
-        mask_geometry: append each slot's mask centroid (row, column, in [-1, 1]) and area share.
-        key: entry of a Dict observation that holds the frame, or its path in nested Dicts, such as
-            "camera/rgb"; None finds it.
-        keep: entries of a Dict observation that are passed through; the result is then a Dict,
-            with the slots under "slots" ("set" and "flat").
-        frame_layout: axes of one frame, "auto" to tell them from the space.
-        info_keys: what to put in the info: "frame", uint8 (H, W, 3), as the environment shows it;
-            "masks", float32 (K, S, S), the mixing probabilities at the model's image size S.
-        align: keep every object in its slot within an episode: the slots, and the masks in the
-            info, come in the order that fits those of the frame before best (see SlotAligner).
+        layout: "set" (K, D), "flat" (K * D,), or "dict" with z_m (K, D_m) and z_c (K, D_c), if
+            the model has them, and geometry (K, 3) with ``mask_geometry``.
+        mask_geometry: append each slot's mask centroid (row, column, in [-1, 1]) and relative
+            area.
+        image_key: entry of a Dict observation with the image, or its path in nested Dicts, such
+            as "camera/rgb"; None infers it from the space.
+        keep: entries of a Dict observation to keep; observations are then a Dict, with the slots
+            under "slots" ("set" and "flat").
+        frame_layout: axis order of one frame; "auto" infers it from the space.
+        info_keys: entries to add to the info: "frame", uint8 (H, W, 3), at its original size;
+            "masks", float32 (K, S, S), mixing probabilities at the model's image size S.
+        align: keep every object in its slot within an episode: reorder slots and masks to match
+            those of the previous frame (see SlotAligner).
     """
 
     layout: ObsLayout = "set"
     mask_geometry: bool = False
-    key: str | None = None
+    image_key: str | None = None
     keep: Sequence[str] = ()
     frame_layout: Layout = "auto"
     info_keys: Sequence[InfoKey] = ()
     align: bool = False
 
     def __post_init__(self) -> None:
-        """Check what can be checked without a space."""
+        """Validate the options, as far as possible without a space."""
         if self.layout not in get_args(ObsLayout):
-            raise ValueError(f"layout is {self.layout!r}; wanted one of {get_args(ObsLayout)}.")
+            raise ValueError(f"layout must be one of {get_args(ObsLayout)}, got {self.layout!r}.")
         for name in ("keep", "info_keys"):
             value = getattr(self, name)
             if isinstance(value, str):
-                raise TypeError(f"{name} is the string {value!r}; wanted a sequence of strings.")
+                raise TypeError(f"{name} must be a sequence of strings, got the string {value!r}.")
             if not isinstance(value, Iterable) or not all(isinstance(v, str) for v in value):
                 raise TypeError(f"{name} must be a sequence of strings, got {value!r}.")
             object.__setattr__(self, name, tuple(value))
         for info_key in self.info_keys:
             if info_key not in get_args(InfoKey):
-                raise ValueError(
-                    f"info_keys has {info_key!r}; wanted entries of {get_args(InfoKey)}."
-                )
+                raise ValueError(f"info_keys must be among {get_args(InfoKey)}, got {info_key!r}.")
 
     def as_kwargs(self) -> dict[str, Any]:
-        """The options as plain data that a wrapper's constructor takes (JSON knows no tuples)."""
+        """Return the options as keyword arguments of a wrapper, in JSON types."""
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return {
             name: list(value) if isinstance(value, tuple) else value
@@ -79,12 +77,12 @@ class SlotObsOptions:
 
 
 class EncodedStep(NamedTuple):
-    """A batch of observations and the final ones of episodes that ended, encoded in one pass.
+    """Encoded observations of a step, including final observations of ended episodes.
 
     Attributes:
-        observation: of all environments, batched.
-        info: what ``info_keys`` asked for, batched.
-        final: environment's index to its final observation and info.
+        observation: observations of all environments, batched.
+        info: entries of ``info_keys``, batched.
+        final: final observation and info, by index of the environment.
     """
 
     observation: Any
@@ -93,12 +91,12 @@ class EncodedStep(NamedTuple):
 
 
 class SlotObsCodec:
-    """Turns observations of one space into slots, as the options say.
+    """Encodes observations of one space to slot observations.
 
     Attributes:
         encoder: the SlotEncoder.
-        source: where the frames are; None if they are handed in (rendered).
-        space: observation space of one environment after encoding.
+        source: location of the frames; None for rendered frames.
+        space: space of one encoded observation.
     """
 
     def __init__(
@@ -113,24 +111,26 @@ class SlotObsCodec:
         """Find the frames and build the space.
 
         Args:
-            encoder: makes slots of frames.
-            space: of one environment's observations; it is not changed.
-            options: how slots become observations.
-            rendered: frames come from ``render`` as (H, W, 3) bytes, not from the observation.
-            num_envs: how many environments are encoded side by side.
+            encoder: the encoder.
+            space: observation space of one environment; not changed.
+            options: options of the slot observations.
+            rendered: frames are rendered, (H, W, 3) uint8, and passed to `encode`.
+            num_envs: number of parallel environments.
 
         Raises:
-            ValueError: if the space holds no frames the encoder can take, or ``keep`` names
-                anything that cannot be kept.
+            ValueError: if the space has no frames valid for the encoder, or for an invalid
+                ``keep``.
         """
         self.encoder = encoder
         self.options = options
         self.source: FrameSource | None = None
         if rendered:
-            if options.key is not None:
-                raise ValueError(f"key is {options.key!r} with render=True; wanted no key.")
+            if options.image_key is not None:
+                raise ValueError(
+                    f"image_key must be None with render=True, got {options.image_key!r}."
+                )
         else:
-            self.source = find_frames(space, key=options.key, layout=options.frame_layout)
+            self.source = find_frames(space, key=options.image_key, layout=options.frame_layout)
             encoder.preprocessing.check(*self.source.size, encoder.image_size)
         kept = self._kept_spaces(space)
         slots = self._slot_spaces()
@@ -152,7 +152,7 @@ class SlotObsCodec:
         if self.options.layout == "flat":
             return {"slots": _unbounded(k * (d_m + d_c + extra))}
         parts = {"z_m": d_m, "z_c": d_c, "geometry": extra}
-        # A latent that the model does not have would be an empty Box, which agents cannot take.
+        # Latents of width 0 are omitted: agents cannot process an empty Box.
         return {name: _unbounded(k, width) for name, width in parts.items() if width}
 
     def _kept_spaces(self, space: spaces.Space[Any]) -> dict[str, spaces.Space[Any]]:
@@ -161,28 +161,24 @@ class SlotObsCodec:
             return {}
         if not isinstance(space, spaces.Dict):
             raise ValueError(
-                f"keep is {keep}, but the observation is {space}; wanted a Dict observation "
-                "(gymnasium.wrappers.AddRenderObservation(env, render_only=False) makes one)."
+                f"keep must be empty for the observation {space}, which is not a Dict, got {keep}. "
+                "gymnasium.wrappers.AddRenderObservation(env, render_only=False) returns a Dict."
             )
         missing = [name for name in keep if name not in space.spaces]
         if missing:
-            raise ValueError(
-                f"keep has {missing}; wanted entries of the observation: {list(space.spaces)}."
-            )
+            raise ValueError(f"keep must be among {list(space.spaces)}, got {missing}.")
         if self.source is not None and self.source.key in keep:
             raise ValueError(
-                f"keep has {self.source.key!r}, the entry that is encoded; wanted other entries. "
-                'The frame goes to the info by info_keys=("frame",).'
+                f"keep must not contain the encoded entry, got {self.source.key!r}. For the frame "
+                'in the info, use info_keys=("frame",).'
             )
         taken = [name for name in keep if name in self._slot_spaces()]
         if taken:
-            raise ValueError(
-                f"keep has {taken}, names the slots take in the result; wanted other names."
-            )
+            raise ValueError(f"keep must not contain names of slot entries, got {taken}.")
         return {name: copy.deepcopy(space[name]) for name in keep}
 
     def batched_space(self, space: spaces.Space[Any], num_envs: int) -> spaces.Space[Any]:
-        """The observation space of ``num_envs`` environments; kept entries as in ``space``."""
+        """Return the space of ``num_envs`` observations, with the kept entries of ``space``."""
         if not self._dict:
             return batch_space(self.space, num_envs)
         slots = {name: batch_space(box, num_envs) for name, box in self._slot_spaces().items()}
@@ -191,7 +187,7 @@ class SlotObsCodec:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What decides the slots, as plain data: encoder and options, without those of the info."""
+        """Encoder and options as plain data, without those of the info."""
         options = self.options.as_kwargs()
         del options["info_keys"]
         encoder = self.encoder
@@ -210,9 +206,9 @@ class SlotObsCodec:
         return {**before, SLOT_SETTINGS: [self.settings, *before.get(SLOT_SETTINGS, ())]}
 
     def frames(self, observation: Any) -> Any:
-        """Take the frames out of an observation, or out of a batch of them."""
+        """Return the frames of an observation, or of a batch."""
         if self.source is None:
-            raise ValueError("frames are rendered; wanted them to be handed to encode.")
+            raise ValueError("frame must be passed to encode with rendered=True, got None.")
         return self.source.frames(observation)
 
     def encode(
@@ -221,13 +217,12 @@ class SlotObsCodec:
         """Encode one observation.
 
         Args:
-            observation: of one environment.
-            frame: the rendered frame where the codec was made with ``rendered``.
-            first: whether an episode starts with it, for ``align``; None for an observation out of
-                sequence, whose slots are not aligned.
+            observation: observation of one environment.
+            frame: the rendered frame, with ``rendered``.
+            first: whether it is the first of an episode, for ``align``; None: not aligned.
 
         Returns:
-            The new observation, in ``space``, and what ``info_keys`` asked for.
+            The encoded observation, in ``space``, and the entries of ``info_keys``.
         """
         batch = np.asarray(self.frames(observation) if frame is None else frame)[None]
         features, info = self._infer(batch)
@@ -238,12 +233,12 @@ class SlotObsCodec:
     def encode_step(
         self, observations: Any, final: Mapping[int, Any], first: npt.NDArray[np.bool_]
     ) -> EncodedStep:
-        """Encode a batch of observations and the final ones of ended episodes in one pass.
+        """Encode the observations and final observations of a step in one batch.
 
         Args:
-            observations: of all N environments, batched.
-            final: environment's index to its unbatched final observation.
-            first: (N,), the environments where an episode starts with this observation.
+            observations: observations of all N environments, batched.
+            final: unbatched final observations, by index of the environment.
+            first: (N,), whether an observation is the first of an episode.
         """
         frames = np.asarray(self.frames(observations))
         n = len(frames)
@@ -252,7 +247,7 @@ class SlotObsCodec:
             frames = np.concatenate([frames, last.astype(frames.dtype)])
         features, whole = self._infer(frames)
         info, tail = ({k: v[part] for k, v in whole.items()} for part in np.s_[:n, n:])
-        # Final observations end the episodes whose successors the others start.
+        # Final observations precede the first observations of the next episodes.
         ended = np.fromiter(final, np.intp, len(final))
         self._align(features[n:], tail, ended, np.zeros(len(final), np.bool_))
         self._align(features[:n], info, np.arange(n), first)
@@ -266,16 +261,16 @@ class SlotObsCodec:
         return EncodedStep(self.arrange(features[:n], observations), info, ends)
 
     def _infer(self, frames: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float32], Info]:
-        """Encode frames (B, ...) to features (B, K, D) and the entries of the info.
+        """Encode frames (B, ...) to features (B, K, D) and info entries.
 
-        With ``align`` the features end with the mask geometry, asked for or not.
+        With ``align``, the features always include the mask geometry.
         """
         layout: Layout = "HWC" if self.source is None else self.source.layout
         white: White = 255 if self.source is None else self.source.white
         slots = self.encoder(frames, layout, white=white)
         info: Info = {}
         if "frame" in self.options.info_keys:
-            # A copy: the environment may draw its next frame into the same memory.
+            # A copy: the environment may reuse the memory for its next frame.
             info["frame"] = as_nhwc_uint8(frames, layout=layout, white=white).copy()
         if "masks" in self.options.info_keys:
             info["masks"] = self.encoder.masks(slots)
@@ -289,7 +284,7 @@ class SlotObsCodec:
         envs: Indices,
         first: npt.NDArray[np.bool_],
     ) -> None:
-        """Bring features (B, K, D) and masks, in place, to their slots' order, if so asked."""
+        """With ``align``, reorder features (B, K, D) and masks in place."""
         if self._aligner is None:
             return
         order = self._aligner.follow(features, envs, first)
@@ -298,9 +293,9 @@ class SlotObsCodec:
             info["masks"][:] = np.take_along_axis(info["masks"], order[..., None, None], axis=1)
 
     def arrange(self, features: npt.NDArray[np.float32], observation: Any = None) -> Any:
-        """Lay out features (..., K, D) as the space says and add what is kept of an observation.
+        """Return features (..., K, D) in the layout of the space, with the kept entries.
 
-        Features that end with the mask geometry lose it unless the options ask for it.
+        Without ``mask_geometry``, a geometry in the features is dropped.
         """
         d_m, d_c = self.encoder.latent_sizes
         if not self.options.mask_geometry:
@@ -324,5 +319,5 @@ def _unbounded(*shape: int) -> spaces.Box:
 
 def _entry(space: spaces.Space[Any], name: str) -> spaces.Space[Any]:
     if not isinstance(space, spaces.Dict):
-        raise TypeError(f"the batched observation space is {space}; wanted a Dict.")
+        raise TypeError(f"the batched observation space must be a Dict, got {space}.")
     return space[name]

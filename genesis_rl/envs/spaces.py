@@ -1,4 +1,4 @@
-"""Action spaces as JSON data, to be kept beside recorded actions."""
+"""Conversion of action spaces to and from JSON data."""
 
 from math import inf
 from typing import Any
@@ -11,7 +11,7 @@ Space = spaces.Space[Any]
 
 
 def space_to_json(space: Space) -> dict[str, Any]:
-    """Describe a Box, Discrete, MultiDiscrete or MultiBinary space.
+    """Return a Box, Discrete, MultiDiscrete or MultiBinary space as JSON data.
 
     Raises:
         ValueError: for any other space.
@@ -30,15 +30,15 @@ def space_to_json(space: Space) -> dict[str, Any]:
             "high": _finite(space.high),
         }
     raise ValueError(
-        f"the actions are {space}; wanted a Box, Discrete, MultiDiscrete or MultiBinary space."
+        f"action_space must be Box, Discrete, MultiDiscrete or MultiBinary, got {space}."
     )
 
 
 def space_from_json(data: dict[str, Any]) -> Space:
-    """Rebuild a space of `space_to_json`.
+    """Return the space described by data of `space_to_json`.
 
     Raises:
-        ValueError: if the data describe none.
+        ValueError: for invalid data.
     """
     try:
         kind, dtype = data["type"], np.dtype(data["dtype"])
@@ -56,10 +56,12 @@ def space_from_json(data: dict[str, Any]) -> Space:
             box: Space = spaces.Box(bounds[0], bounds[1], dtype=dtype.type)
             return box
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"{data} describes no action space: {error!r}") from error
-    raise ValueError(f"{data} describes no action space of a known type")
+        raise ValueError(
+            f"action_space must be data of space_to_json, got {data}: {error!r}."
+        ) from error
+    raise ValueError(f"action_space must be of a known type, got {data}.")
 
 
 def _finite(bounds: npt.NDArray[Any]) -> list[float | None]:
-    """Values of an array in a row; None where there is no bound, for which JSON has no number."""
+    """Return the flattened values; None for infinity, which JSON cannot represent."""
     return [value if np.isfinite(value) else None for value in bounds.ravel().tolist()]

@@ -1,4 +1,4 @@
-"""Relational tasks in worlds of sprites: the agent, a disc, moves among objects.
+"""The relational tasks as Gymnasium environments: an agent, a disc, moves among sprites.
 
 The rules follow Yoon et al. (ICML 2023, arXiv:2302.04419).
 """
@@ -25,8 +25,8 @@ from genesis_rl.worlds import (
 )
 
 
-class Advance(NamedTuple):
-    """What one action leads to."""
+class SceneStep(NamedTuple):
+    """Next scene, reward, success and termination of one action."""
 
     scene: Scene
     reward: float
@@ -37,24 +37,23 @@ class Advance(NamedTuple):
 class SpriteEnv(WindowEnv[np.int64]):
     """Base of the tasks in which an agent, a disc, moves among sprites.
 
-    A task says which world it plays in: a `SpriteWorld` with rules of its own.
+    A subclass defines `World`, the `SpriteWorld` with the rules of the task.
 
-    Actions: Discrete(4), in order up, left, down, right by `step_size`; the agent stays inside
-    the frame.
+    Actions: Discrete(4): up, left, down, right by `step_size`; the agent stays inside the frame.
 
-    Observations: the frame, Box(0, 255, (image_size, image_size, 3), uint8). By option the
-    ground-truth state instead, Box(0, 1, (N, F), float32), see `genesis_rl.worlds.scene_state`;
-    then no frame is drawn, which is most of a step's time.
+    Observations: the frame, Box(0, 255, (image_size, image_size, 3), uint8); with
+    observation="state" the ground-truth state, Box(0, 1, (N, F), float32), see
+    `genesis_rl.worlds.scene_state`. Without frames a step is several times faster.
 
-    Rewards: 1 for success, else 0; with `dense_reward` also +0.01 for a step that brings the agent
-    nearer to the target and -0.01 for one that takes it farther away (in Object Interaction: the
-    agent to the target and the target to its goal, the two distances added).
+    Rewards: 1 for success, else 0; with `dense_reward` also +0.01 for a step that reduces the
+    distance from agent to target and -0.01 for one that increases it (in Object Interaction: the
+    sum of the distances from agent to target and from target to marker).
 
-    Episodes made by `gym.make` are cut after 100 steps.
+    Truncation: after 100 steps in environments made by `gym.make`.
 
-    Info: `is_success` after every step. By option `true_state`, (N, F) float32, see
-    `genesis_rl.worlds.scene_state`, and `true_masks`, (image_size, image_size) uint8: 0 =
-    background, i + 1 = row i of the state; the agent is the last row.
+    Info: `is_success` after every step; with `state_in_info` `true_state`, (N, F) float32, see
+    `genesis_rl.worlds.scene_state`; with `masks_in_info` `true_masks`, (image_size, image_size)
+    uint8: 0 = background, i + 1 = row i of the state; the agent is the last row.
     """
 
     #: The world of the task.
@@ -85,26 +84,25 @@ class SpriteEnv(WindowEnv[np.int64]):
         """Create the environment.
 
         Args:
-            step_size: how far the agent moves in a step, as a share of the frame's width.
-            dense_reward: also reward moving nearer to the target.
+            step_size: distance that the agent moves in a step, as a fraction of the frame's width.
+            dense_reward: also reward a smaller distance to the target.
             observation: "image", or "state" for the ground truth.
-            state_in_info: put the ground-truth state into `info["true_state"]`.
-            masks_in_info: put the instance masks into `info["true_masks"]`.
-            render_mode: "rgb_array", "human" (a window, if OpenCV has one) or None.
-            render_size: side of the rendered frame in pixels; it is drawn at that size, not
-                enlarged.
+            state_in_info: add the ground-truth state as `info["true_state"]`.
+            masks_in_info: add the instance masks as `info["true_masks"]`.
+            render_mode: "rgb_array", "human" (needs an OpenCV with windows) or None.
+            render_size: side of the rendered frame in pixels; rendered at this size, not upscaled.
             **world: options of the task's world, see `genesis_rl.worlds`: image_size, num_objects,
                 colours, shapes, object_scale, agent_scale, background, random_start, held_out and
                 more.
 
         Raises:
-            ValueError: for a bad value, or a world in which the objects find no room.
+            ValueError: for an invalid value, or objects that do not fit into the frame.
             TypeError: for an unknown option.
         """
         if not 0 < step_size < 1:
-            raise ValueError(f"step_size must be in (0, 1), got {step_size}")
+            raise ValueError(f"step_size must be in (0, 1), got {step_size}.")
         if not isinstance(render_size, int) or not 8 <= render_size <= 4096:
-            raise ValueError(f"render_size must be an integer in 8..4096, got {render_size!r}")
+            raise ValueError(f"render_size must be an integer in 8..4096, got {render_size!r}.")
         super().__init__(observation=observation, render_mode=render_mode, render_size=render_size)
         self.world = from_options(self.World, world)
         self.step_size = step_size
@@ -132,23 +130,23 @@ class SpriteEnv(WindowEnv[np.int64]):
 
     @property
     def world_options(self) -> dict[str, Any]:
-        """The world's options as plain data, for example for `open_dataset("object_goal", ...)`."""
+        """Options of the world as plain data, e.g. for `open_dataset("object_goal", **options)`."""
         return asdict(self.world)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Draw a new scene.
+        """Sample a new scene.
 
         Args:
-            seed: restarts the randomness, as Gymnasium says.
+            seed: seed of the random generator, as in Gymnasium.
             options: not used.
 
         Returns:
             The observation and the info.
 
         Raises:
-            ValueError: if the objects find no room.
+            ValueError: if the objects do not fit into the frame.
         """
         super().reset(seed=seed, options=options)
         self._scene = self.world.sample(self.np_random)
@@ -163,15 +161,15 @@ class SpriteEnv(WindowEnv[np.int64]):
             action: 0 = up, 1 = left, 2 = down, 3 = right.
 
         Returns:
-            Observation, reward, terminated, truncated (always False: the registration's time limit
-            cuts episodes) and info.
+            Observation, reward, terminated, truncated (always False: the registered time limit
+            truncates) and info.
 
         Raises:
             ValueError: for any other action.
             RuntimeError: before the first reset.
         """
         if not self.action_space.contains(action):
-            raise ValueError(f"action must be an integer in 0..3, got {action!r}")
+            raise ValueError(f"action must be an integer in 0..3, got {action!r}.")
         self._scene, reward, success, terminated = self.advance(self.scene, int(action))
         observation, info = self._observe(success=success)
         if self.render_mode == "human":
@@ -179,23 +177,23 @@ class SpriteEnv(WindowEnv[np.int64]):
         return observation, reward, terminated, False, info
 
     def draw(self, size: int) -> npt.NDArray[np.uint8]:
-        """Draw the current scene: (size, size, 3) uint8.
+        """Render the current scene: (size, size, 3) uint8.
 
         Raises:
             RuntimeError: before the first reset.
         """
         return render(self.scene.sprites, size, self.scene.background)
 
-    def advance(self, scene: Scene, action: int) -> Advance:
-        """Return what an action leads to; the environment itself stays as it is."""
+    def advance(self, scene: Scene, action: int) -> SceneStep:
+        """Compute one step from a scene, without changing the environment's own scene."""
         x, y = self.MOVES[action]
         moved = self.world.move(scene, (x * self.step_size, y * self.step_size))
-        success, ended = self.world.outcome(moved)
+        success, ended = self.world.evaluate(moved)
         reward = float(success)
         if self.dense_reward and not success:
-            nearer = self.world.remaining(scene) - self.world.remaining(moved)
+            nearer = self.world.remaining_distance(scene) - self.world.remaining_distance(moved)
             reward += 0.01 * float(np.sign(nearer))
-        return Advance(moved, reward, success, ended)
+        return SceneStep(moved, reward, success, ended)
 
     def _observe(self, *, success: bool) -> tuple[Observation, dict[str, Any]]:
         scene, size = self._scene, self.world.image_size
@@ -214,8 +212,8 @@ class SpriteEnv(WindowEnv[np.int64]):
 class ObjectGoalEnv(SpriteEnv):
     """Object Goal: touch the target, by default a blue square, and nothing else.
 
-    Touching the target ends the episode with success, touching another object without. Options
-    of the world: `genesis_rl.worlds.ObjectGoalWorld`; the rest as in `SpriteEnv`.
+    Touching any object terminates the episode. Options of the world:
+    `genesis_rl.worlds.ObjectGoalWorld`; everything else as in `SpriteEnv`.
 
     Example:
         >>> import gymnasium as gym, genesis_rl
@@ -228,29 +226,29 @@ class ObjectGoalEnv(SpriteEnv):
 class ObjectInteractionEnv(SpriteEnv):
     """Object Interaction: push the blue square onto its marker in the bottom-left corner.
 
-    Pushing the target there ends the episode with success, pushing another object there without.
-    The state's last row but one is the marker. Options of the world:
-    `genesis_rl.worlds.ObjectInteractionWorld`; the rest as in `SpriteEnv`.
+    Any object on the marker terminates the episode. The second-to-last row of the state is the
+    marker. Options of the world: `genesis_rl.worlds.ObjectInteractionWorld`; everything else as in
+    `SpriteEnv`.
     """
 
     World = ObjectInteractionWorld
 
 
 class ObjectComparisonEnv(SpriteEnv):
-    """Object Comparison: touch the object that differs from the others, which look alike.
+    """Object Comparison: touch the object that differs from the others, which are identical.
 
-    Touching it ends the episode with success, touching another object without. Options of the
-    world: `genesis_rl.worlds.ObjectComparisonWorld`; the rest as in `SpriteEnv`.
+    Touching any object terminates the episode. Options of the world:
+    `genesis_rl.worlds.ObjectComparisonWorld`; everything else as in `SpriteEnv`.
     """
 
     World = ObjectComparisonWorld
 
 
 class PropertyComparisonEnv(SpriteEnv):
-    """Property Comparison: touch the object that alone has its value of one property.
+    """Property Comparison: touch the only object with its value of one property.
 
-    Touching it ends the episode with success, touching another object without. Options of the
-    world: `genesis_rl.worlds.PropertyComparisonWorld`; the rest as in `SpriteEnv`.
+    Touching any object terminates the episode. Options of the world:
+    `genesis_rl.worlds.PropertyComparisonWorld`; everything else as in `SpriteEnv`.
     """
 
     World = PropertyComparisonWorld

@@ -1,4 +1,4 @@
-"""Watch an environment under a random policy."""
+"""Videos of an environment under a random policy."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,43 +18,43 @@ from genesis_rl.visualize import save_film
 
 @dataclass(frozen=True)
 class WatchConfig:
-    """What to watch, and where to."""
+    """Environment and output of a video."""
 
     env: str = "genesis_rl/ObjectGoal-v0"
-    """id of any registered environment that renders; module:id imports the module first"""
+    """id of a registered environment with rendering; module:id imports the module first"""
     options: dict[str, str] = field(default_factory=dict)
-    """options of the environment, as name value pairs; values are read as JSON where they are"""
+    """options of the environment, as name value pairs; values are parsed as JSON if possible"""
     out: Path = Path("runs/watch.gif")
-    """picture sequence to write, .gif or .mp4"""
+    """video file to write, .gif or .mp4"""
     window: bool = False
-    """show a window instead of writing a file"""
+    """show the video in a window instead of writing a file"""
     episodes: int = 5
-    """episodes to watch"""
+    """number of episodes"""
     max_steps: int = 500
-    """steps after which to stop in any case"""
+    """maximum number of steps in total"""
     fps: float = 10.0
-    """steps per second of the film"""
+    """steps per second of the video"""
     seed: int = 0
     """seed of the environment and the policy"""
 
     def __post_init__(self) -> None:
-        """Check every field."""
+        """Validate every field."""
         for name in ("episodes", "max_steps"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}.")
         if not self.fps > 0:
-            raise ValueError(f"fps must be above 0, got {self.fps}")
+            raise ValueError(f"fps must be > 0, got {self.fps}.")
         if self.out.suffix not in (".gif", ".mp4"):
-            raise ValueError(f"out must end in .gif or .mp4, got {self.out}")
+            raise ValueError(f"out must end in .gif or .mp4, got {self.out}.")
         if self.window and not has_window():
             raise ValueError(
-                "window: this OpenCV is built without windows (opencv-python-headless); install"
-                " opencv-python in its place, or write a file"
+                "window must be False with an OpenCV without windows (opencv-python-headless), got"
+                " True. Install opencv-python instead, or write a file."
             )
 
 
 def read_options(options: Mapping[str, str]) -> dict[str, Any]:
-    """Read options from a command line: JSON where it is, for example numbers; text elsewhere."""
+    """Parse command-line options: values that are JSON as JSON, others as strings."""
     read: dict[str, Any] = {}
     for name, value in options.items():
         try:
@@ -65,15 +65,15 @@ def read_options(options: Mapping[str, str]) -> dict[str, Any]:
 
 
 def make_rendering(env_id: str, options: dict[str, Any]) -> gym.Env[Any, Any]:
-    """Make an environment that renders RGB frames.
+    """Make an environment with render_mode "rgb_array".
 
     Raises:
-        ValueError: for an unknown id or options that it does not take.
+        ValueError: for an unknown id or unknown options.
     """
     try:
         return gym.make(env_id, render_mode="rgb_array", **options)
     except (gym.error.Error, ModuleNotFoundError, TypeError) as error:
-        raise ValueError(f"cannot make environment {env_id!r}: {error}") from error
+        raise ValueError(f"env {env_id!r} cannot be made: {error}") from error
 
 
 def random_frames(
@@ -82,16 +82,16 @@ def random_frames(
     """Yield the rendered frame after every reset and step of a random policy.
 
     Args:
-        env: an environment made with render_mode="rgb_array".
-        episodes: episodes to run.
-        max_steps: steps after which to stop in any case.
+        env: environment with render_mode="rgb_array".
+        episodes: number of episodes.
+        max_steps: maximum number of steps in total.
         seed: seed of the first reset and of the actions.
 
     Yields:
         (H, W, 3) uint8 frames.
 
     Raises:
-        ValueError: if the environment renders something else.
+        ValueError: if the environment does not render (H, W, 3) integer frames.
     """
     env.action_space.seed(seed)
     env.reset(seed=seed)
@@ -107,16 +107,16 @@ def random_frames(
             yield _frame(env)
 
 
-def present(
+def save_or_show(
     frames: Iterable[npt.NDArray[np.uint8]], *, out: Path, fps: float, window: str | None = None
 ) -> None:
-    """Write frames of one size (H, W, 3) as a film, or show them.
+    """Write frames of one size (H, W, 3) to a video file, or show them in a window.
 
     Args:
-        frames: the film.
-        out: the file, .gif or .mp4; its folder is made if missing.
+        frames: frames of the video.
+        out: output file, .gif or .mp4; its folder is created if missing.
         fps: frames per second.
-        window: title of a window to show them in, until a key is pressed; then nothing is written.
+        window: title of a window to show the frames in until a key is pressed; no file is written.
 
     Raises:
         ValueError: if there are no frames or their sizes differ.
@@ -136,8 +136,8 @@ def _frame(env: gym.Env[Any, Any]) -> npt.NDArray[np.uint8]:
     frame: Any = env.render()
     if not isinstance(frame, np.ndarray) or frame.ndim != 3 or frame.shape[-1] != 3:
         shape = getattr(frame, "shape", type(frame).__name__)
-        raise ValueError(f"render() must give an (H, W, 3) frame, got {shape}")
+        raise ValueError(f"render() must return an (H, W, 3) frame, got {shape}.")
     if frame.dtype.kind not in "iu":
-        raise ValueError(f"render() must give integers in 0..255, got {frame.dtype}")
+        raise ValueError(f"render() must return integers in 0..255, got {frame.dtype}.")
     image: npt.NDArray[np.uint8] = as_nhwc_uint8(frame, layout="HWC")[0]
     return image

@@ -1,4 +1,4 @@
-"""Environments that draw their frames themselves: render modes, and the window of "human"."""
+"""Base environment with the render modes "rgb_array" and "human" (an OpenCV window)."""
 
 from typing import Any, Literal, TypeVar, get_args
 
@@ -14,20 +14,20 @@ ObservationKind = Literal["image", "state"]
 
 
 def has_window() -> bool:
-    """Tell whether this OpenCV was built with a window toolkit."""
+    """Return whether the installed OpenCV was built with a window toolkit."""
     lines = [line.split() for line in cv2.getBuildInformation().splitlines()]
     return any(words[0] == "GUI:" and words[1:] != ["NONE"] for words in lines if words)
 
 
-#: What `render_mode` may be here, beside None.
+#: Valid values of `render_mode`, besides None.
 RENDER_MODES = ["rgb_array", *(["human"] if has_window() else [])]
 
 
 class WindowEnv(gym.Env[Observation, ActType]):
-    """Base of environments that observe a picture or a state, and show what they draw.
+    """Base of environments with image or state observations and their own renderer.
 
-    A subclass overrides `draw`, names `render_fps` in its metadata, and calls `render` after each
-    reset and step if the mode is "human".
+    A subclass overrides `draw`, defines `render_fps` in its metadata, and calls `render` after
+    each reset and step if the render mode is "human".
     """
 
     metadata: dict[str, Any] = {"render_modes": RENDER_MODES}  # noqa: RUF012 (as gym.Env has it)
@@ -35,39 +35,42 @@ class WindowEnv(gym.Env[Observation, ActType]):
     def __init__(
         self, *, observation: ObservationKind, render_mode: str | None, render_size: int
     ) -> None:
-        """Take the options that such environments share.
+        """Validate and store the options.
 
         Args:
             observation: "image", or "state" for the ground truth.
-            render_mode: "rgb_array", "human" (a window, if OpenCV has one) or None.
+            render_mode: "rgb_array", "human" (needs an OpenCV with windows) or None.
             render_size: side of the rendered frame in pixels.
 
         Raises:
-            ValueError: for an unknown observation, or a mode that is not available.
+            ValueError: for an unknown observation, or an unavailable render mode.
         """
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             hint = (
-                ": this OpenCV is built without windows (opencv-python-headless); install"
-                " opencv-python in its place, or use 'rgb_array'"
+                " The installed OpenCV has no windows (opencv-python-headless): install"
+                " opencv-python instead, or use 'rgb_array'."
                 if render_mode == "human"
-                else f": use one of {', '.join(self.metadata['render_modes'])} or None"
+                else ""
             )
-            raise ValueError(f"render_mode {render_mode!r} is not available{hint}")
+            raise ValueError(
+                f"render_mode must be one of {', '.join(self.metadata['render_modes'])} or None,"
+                f" got {render_mode!r}.{hint}"
+            )
         if observation not in get_args(ObservationKind):
-            raise ValueError(f"observation must be 'image' or 'state', got {observation!r}")
+            raise ValueError(f"observation must be 'image' or 'state', got {observation!r}.")
         self.observation = observation
         self.render_mode = render_mode
         self.render_size = render_size
         self._window: str | None = None
 
     def draw(self, size: int) -> npt.NDArray[np.uint8]:
-        """Draw the current scene: (size, size, 3) uint8."""
+        """Render the current scene: (size, size, 3) uint8."""
         raise NotImplementedError
 
     def render(self) -> npt.NDArray[np.uint8] | None:
-        """Draw the scene at `render_size`: returned, or shown in a window."""
+        """Render the scene at `render_size`, to an array or, in mode "human", to a window."""
         if self.render_mode is None:
-            gym.logger.warn("render() draws nothing: pass render_mode='rgb_array' to gym.make")
+            gym.logger.warn("render() returns None without render_mode='rgb_array'")
             return None
         frame = self.draw(self.render_size)
         if self.render_mode == "rgb_array":

@@ -53,7 +53,7 @@ def card(
         f"{spec.num_features} features and an action. {weights:,} parameters; trained with "
         "genesis_rl.",
         f"## Use\n\n```python\nimport gymnasium as gym\n\nimport genesis_rl\n\n"
-        f'env = gym.make(\n    "genesis_rl/Imagination-v0", model="{settings["encoder"]}", '
+        f'env = gym.make(\n    "genesis_rl/Imagination-v0", encoder="{settings["encoder"]}", '
         f'world_model="{load_by or "FOLDER"}"\n)\n```\n\n'
         f"It requires the slots of its encoder, `{settings['encoder']}`, with the fingerprint "
         f"{spec.encoder_fingerprint[:12]}.",

@@ -1,23 +1,22 @@
-"""Worlds of sprites: what may stand in a scene and where, and the rules of the tasks in it.
+"""Sprite worlds: scene distributions, transition rules and success conditions of the tasks.
 
-A world is plain data plus the rule that draws a scene from it, moves its agent and judges the
-result. The environments and the scene sampler that feeds pretraining share it, so an encoder sees
-in training what the agent sees later. The rules follow the relational tasks of Yoon et al. (ICML
-2023, arXiv:2302.04419).
+A world is a config dataclass with methods to sample a scene, move the agent and evaluate the task.
+The environments and the pretraining data share it, so the encoder is trained on the distribution
+of frames that the agent observes. The rules follow Yoon et al. (ICML 2023, arXiv:2302.04419).
 """
 
 from genesis_rl.worlds.batch import BatchRenderer
 from genesis_rl.worlds.scenes import (
     STATE_COLUMNS,
-    Look,
+    Appearance,
     Scene,
-    agent_of,
-    check_frame,
+    check_scene_size,
+    distance,
     from_options,
-    gap,
-    scatter,
+    get_agent,
+    sample_positions,
     scene_state,
-    touched,
+    touched_object,
 )
 from genesis_rl.worlds.tasks import (
     ObjectComparisonWorld,
@@ -25,24 +24,24 @@ from genesis_rl.worlds.tasks import (
     ObjectInteractionWorld,
     PropertyComparisonWorld,
 )
-from genesis_rl.worlds.world import Outcome, SpriteWorld
+from genesis_rl.worlds.world import SpriteWorld, TaskStatus
 
 __all__ = [
     "STATE_COLUMNS",
+    "Appearance",
     "BatchRenderer",
-    "Look",
     "ObjectComparisonWorld",
     "ObjectGoalWorld",
     "ObjectInteractionWorld",
-    "Outcome",
     "PropertyComparisonWorld",
     "Scene",
     "SpriteWorld",
-    "agent_of",
-    "check_frame",
+    "TaskStatus",
+    "check_scene_size",
+    "distance",
     "from_options",
-    "gap",
-    "scatter",
+    "get_agent",
+    "sample_positions",
     "scene_state",
-    "touched",
+    "touched_object",
 ]

@@ -1,4 +1,4 @@
-"""Draw many scenes at once."""
+"""Batched rendering of sprite scenes."""
 
 from collections.abc import Sequence
 
@@ -7,49 +7,49 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from genesis_rl.sprites import Sprite, render, stamp
-from genesis_rl.worlds.scenes import Scene, agent_of
+from genesis_rl.worlds.scenes import Scene, get_agent
 
-_MARGIN = 3  # pixels by which the stamp of a sprite inside the frame may reach out of it, at most
+_MARGIN = 3  # maximum pixels by which the stamp of a sprite in the frame extends beyond it
 
 
 class BatchRenderer:
-    """Draws the scenes of many environments, to the same pixels as `genesis_rl.sprites.render`.
+    """Renders the scenes of many environments, pixel for pixel as `genesis_rl.sprites.render`.
 
-    The frame without the agent is kept until a scene's objects change, so that mostly only the
-    agents have to be drawn, and those all at once.
+    The frame without the agent is cached until the objects of a scene change, so most calls draw
+    the agents alone, in one vectorised operation.
     """
 
     def __init__(self, num_scenes: int, size: int) -> None:
-        """Make room.
+        """Allocate the frames.
 
         Args:
-            num_scenes: how many scenes to keep.
+            num_scenes: number of cached scenes.
             size: side of the frames in pixels.
         """
         side = size + 2 * _MARGIN
         self._canvases = np.empty((num_scenes, side, side, 3), np.uint8)
         self._inside = slice(_MARGIN, -_MARGIN)
-        self._shown: list[list[Sprite] | None] = [None] * num_scenes
+        self._cached: list[list[Sprite] | None] = [None] * num_scenes
         self._size = size
 
     def draw(self, scenes: Sequence[Scene], indices: Sequence[int]) -> npt.NDArray[np.uint8]:
-        """Draw scenes whose agents have one scale and are inside the frame.
+        """Render scenes whose agents share one scale and are inside the frame.
 
         Args:
             scenes: n scenes.
-            indices: the place of each among those that are kept, in 0..num_scenes - 1.
+            indices: cache index of each scene, in 0..num_scenes - 1.
 
         Returns:
             (n, size, size, 3) uint8, a new array.
         """
         for i, scene in zip(indices, scenes, strict=True):
-            # A scene's lists never change, so the same list shows the same objects.
-            if self._shown[i] is not scene.objects:
-                still = scene._replace(agent=None).sprites
+            # The lists of a scene are never modified: the same list is the same objects.
+            if self._cached[i] is not scene.objects:
+                static = scene._replace(agent=None).sprites
                 image = self._canvases[i, self._inside, self._inside]
-                render(still, self._size, scene.background, image=image)
-                self._shown[i] = scene.objects
-        agents = [agent_of(scene) for scene in scenes]
+                render(static, self._size, scene.background, image=image)
+                self._cached[i] = scene.objects
+        agents = [get_agent(scene) for scene in scenes]
         stamps = [stamp(agent, self._size) for agent in agents]
         alpha = np.stack([one.alpha for one in stamps])
         corners = np.array([(one.top, one.left) for one in stamps]) + _MARGIN
@@ -62,7 +62,7 @@ class BatchRenderer:
         blend = colours[:, None, None] - below
         blend *= alpha
         blend += below
-        blend += 0.5  # the assignment truncates
+        blend += 0.5  # round: the assignment to uint8 truncates
         windows[places] = blend
         frames = self._canvases[indices, self._inside, self._inside]
         windows[places] = below

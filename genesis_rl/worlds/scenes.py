@@ -1,4 +1,4 @@
-"""Scenes of sprites: what they hold, their ground truth, and how sprites find their places."""
+"""Sprite scenes: data classes, ground-truth state and rejection sampling of positions."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -10,14 +10,14 @@ import numpy.typing as npt
 
 from genesis_rl.sprites import OUTLINES, RGB, Sprite
 
-_TRIES = 200  # candidate positions for one object before the whole scene is started again
-_RESTARTS = 500  # scenes started before the world is called impossible
+_TRIES = 200  # candidate positions of one object before the scene is restarted
+_RESTARTS = 500  # scene restarts before the sampling fails
 
 T = TypeVar("T")
 
 
-class Look(NamedTuple):
-    """Colour (RGB in 0..255), shape and scale (width as a share of the frame's) of a sprite."""
+class Appearance(NamedTuple):
+    """Colour (RGB in 0..255), shape and scale (width as a fraction of the frame) of a sprite."""
 
     colour: RGB
     shape: str
@@ -25,15 +25,15 @@ class Look(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """One scene. No list of it is ever changed: a step makes a new scene.
+    """One scene, immutable: a step returns a new scene.
 
     Attributes:
-        objects: every sprite but the goal's marker and the agent, in painter's order.
-        agent: the agent's sprite, drawn last, or None in a world without one.
+        objects: the sprites without the goal marker and the agent, in painter's order.
+        agent: the agent's sprite, drawn last; None in a world without an agent.
         background: RGB in 0..255.
-        target: index into `objects` of the one the task asks for, or None.
-        goal: the marker of the place where the target has to go, drawn over the objects, or None
-            in a task without one.
+        target: index of the task's target in `objects`, or None.
+        goal: marker of the target's destination, drawn over the objects; None in a task without
+            one.
     """
 
     objects: list[Sprite]
@@ -49,50 +49,47 @@ class Scene(NamedTuple):
         return [*self.objects, *above]
 
 
-def gap(a: Sprite, b: Sprite) -> float:
-    """Distance between the centres of two sprites, as a share of the frame's width."""
+def distance(a: Sprite, b: Sprite) -> float:
+    """Return the distance between two sprites' centres, as a fraction of the frame's width."""
     return hypot(a.x - b.x, a.y - b.y)
 
 
-def touched(scene: Scene) -> int | None:
-    """Return the index of the object that the agent touches, the nearest one if there are several.
+def touched_object(scene: Scene) -> int | None:
+    """Return the index of the nearest object that the agent touches, or None.
 
-    A touch: the distance between the centres is below the agent's scale.
+    The agent touches an object if the distance between their centres is below the agent's scale.
 
     Raises:
         ValueError: if the scene has no agent.
     """
-    agent = agent_of(scene)
-    distances = [gap(agent, sprite) for sprite in scene.objects]
+    agent = get_agent(scene)
+    distances = [distance(agent, sprite) for sprite in scene.objects]
     nearest = min(range(len(distances)), key=distances.__getitem__)
     return nearest if distances[nearest] < agent.scale else None
 
 
-def agent_of(scene: Scene) -> Sprite:
+def get_agent(scene: Scene) -> Sprite:
     """Return the agent's sprite.
 
     Raises:
         ValueError: if the scene has no agent.
     """
     if scene.agent is None:
-        raise ValueError("this world has no agent")
+        raise ValueError("scene must have an agent, got agent None.")
     return scene.agent
 
 
-#: Meaning of the columns of `scene_state`.
+#: Columns of `scene_state`.
 STATE_COLUMNS = ("x", "y", "scale", "red", "green", "blue", "is_agent", *OUTLINES)
 
 
 def scene_state(scene: Scene) -> npt.NDArray[np.float32]:
-    """Ground truth of a scene as vectors.
-
-    Args:
-        scene: the scene.
+    """Return the ground-truth state of a scene.
 
     Returns:
-        (N, F) float32, one row per sprite in painter's order (so row i is label i + 1 of the
-        masks, and the agent is last). Columns as in `STATE_COLUMNS`: position and scale as shares
-        of the frame, colour in [0, 1], 1 for the agent, and the shape as one-hot.
+        (N, F) float32, one row per sprite in painter's order: row i has label i + 1 in the masks,
+        and the agent is the last row. Columns as in `STATE_COLUMNS`: position and scale as
+        fractions of the frame, colour in [0, 1], 1 for the agent, and the shape as one-hot.
     """
     shapes = list(OUTLINES)
     state = np.zeros((len(scene.sprites), len(STATE_COLUMNS)), np.float32)
@@ -109,16 +106,18 @@ def from_options(cls: type[T], options: dict[str, Any]) -> T:
     """Build a config dataclass from keyword options.
 
     Raises:
-        TypeError: naming an option that the class does not have, and those that it has.
+        TypeError: for an unknown option; the message lists the known ones.
     """
     known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
     unknown = [name for name in options if name not in known]
     if unknown:
-        raise TypeError(f"unknown option {unknown[0]!r}: {cls.__name__} takes {', '.join(known)}")
+        raise TypeError(
+            f"options of {cls.__name__} must be among {', '.join(known)}, got {unknown[0]!r}."
+        )
     return cls(**options)
 
 
-def scatter(
+def sample_positions(
     rng: np.random.Generator,
     radii: Sequence[float],
     *,
@@ -126,35 +125,35 @@ def scatter(
     spacing: Sequence[Sequence[float]],
     fixed: Sequence[tuple[float, float]] = (),
 ) -> list[tuple[float, float]]:
-    """Place centres one by one, uniformly where they are allowed, by rejection sampling.
+    """Sample the centres of objects one by one, uniformly, by rejection sampling.
 
-    A centre that finds no place in 200 tries starts the whole scene again.
+    The whole scene is restarted if 200 candidates of one centre are rejected.
 
     Args:
-        rng: source of the positions.
-        radii: radius of every object to place, as a share of the frame.
-        wall_margin: least gap between an object and every wall.
-        spacing: `spacing[i][j]` is the least distance between the centre of object i and point j,
-            where the points are `fixed` followed by the objects.
-        fixed: positions that are already taken.
+        rng: random generator.
+        radii: radius of every object, as a fraction of the frame.
+        wall_margin: minimum gap between an object and every wall.
+        spacing: `spacing[i][j]` is the minimum distance between the centre of object i and point
+            j, where the points are `fixed` followed by the objects.
+        fixed: occupied positions.
 
     Returns:
-        One (x, y) for every radius.
+        One (x, y) per radius.
 
     Raises:
-        ValueError: if the objects do not fit, or find no place in 500 scenes.
+        ValueError: if the objects do not fit, or 500 restarts fail.
     """
     lows = [radius + wall_margin for radius in radii]
     if any(low > 0.5 for low in lows):
         raise ValueError(
-            f"an object of scale {2 * max(radii):g} with a wall margin of {wall_margin:g} does not"
-            " fit into the frame: use smaller objects or a smaller margin"
+            f"object_scale must leave room for a wall_margin of {wall_margin:g}, got"
+            f" {2 * max(radii):g}. Use smaller objects or a smaller margin."
         )
     for _ in range(_RESTARTS):
         points = list(fixed)
         for low, limits in zip(lows, spacing, strict=True):
             width = 1 - 2 * low
-            # In blocks, because one call of the generator costs as much as testing ten points.
+            # In blocks: one call of the generator costs as much as testing ten points.
             for block in (16, _TRIES - 16):
                 place = _first_free((low + width * rng.random((block, 2))).tolist(), points, limits)
                 if place:
@@ -165,8 +164,8 @@ def scatter(
         else:
             return points[len(fixed) :]
     raise ValueError(
-        f"found no room for {len(radii)} objects of scale {2 * max(radii):g}: use fewer or smaller"
-        " objects, or smaller margins"
+        f"num_objects must fit into the frame, got {len(radii)} of scale {2 * max(radii):g}. Use"
+        " fewer or smaller objects, or smaller margins."
     )
 
 
@@ -175,7 +174,7 @@ def _first_free(
     points: Sequence[tuple[float, float]],
     limits: Sequence[float],
 ) -> tuple[float, float] | None:
-    """First candidate that keeps its distance from every point."""
+    """Return the first candidate at the minimum distance from every point, or None."""
     for x, y in candidates:
         for (u, v), limit in zip(points, limits, strict=False):
             if hypot(x - u, y - v) < limit:
@@ -185,13 +184,13 @@ def _first_free(
     return None
 
 
-def check_frame(image_size: int, num_objects: int) -> None:
-    """Refuse an image size or a number of objects that makes no scene.
+def check_scene_size(image_size: int, num_objects: int) -> None:
+    """Validate the image size and the number of objects.
 
     Raises:
         ValueError: naming the argument.
     """
     if not isinstance(image_size, int) or not 8 <= image_size <= 1024:
-        raise ValueError(f"image_size must be an integer in 8..1024, got {image_size!r}")
+        raise ValueError(f"image_size must be an integer in 8..1024, got {image_size!r}.")
     if not isinstance(num_objects, int) or not 1 <= num_objects <= 254:
-        raise ValueError(f"num_objects must be an integer in 1..254, got {num_objects!r}")
+        raise ValueError(f"num_objects must be an integer in 1..254, got {num_objects!r}.")

@@ -1,6 +1,6 @@
-"""The four relational tasks: how their objects look, and what solves them.
+"""Worlds of the four relational tasks: object appearances and success conditions.
 
-After Yoon et al. (ICML 2023, arXiv:2302.04419).
+Follows Yoon et al. (ICML 2023, arXiv:2302.04419).
 """
 
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from genesis_rl.sprites import RGB, Colour, Sprite, check_shapes, rgb
-from genesis_rl.worlds.scenes import Look, Scene, agent_of, gap
-from genesis_rl.worlds.world import Outcome, SpriteWorld, shifted
+from genesis_rl.worlds.scenes import Appearance, Scene, distance, get_agent
+from genesis_rl.worlds.world import SpriteWorld, TaskStatus, shifted
 
-_SLACK = 1e-6  # sprites this much closer than touching do not overlap: positions are sums of steps
+_TOLERANCE = 1e-6  # overlap below this is rounding error: positions are sums of steps
 
 
 @dataclass(frozen=True)
 class ObjectGoalWorld(SpriteWorld):
-    """Object Goal: exactly one object is the target; the others look any other way."""
+    """Object Goal: exactly one object has the target's colour and shape."""
 
     target_colour: Colour = "blue"
     """colour of the target"""
@@ -26,28 +26,29 @@ class ObjectGoalWorld(SpriteWorld):
     """shape of the target"""
 
     def __post_init__(self) -> None:
-        """Check the target against the world's colours and shapes."""
+        """Validate the target against the colours and shapes of the world."""
         check_shapes([self.target_shape])
         if rgb(self.target_colour) not in self.palette:
             raise ValueError(
-                f"target_colour {self.target_colour!r} must be one of the objects' colours"
-                f" {self.colours} (and not the agent's if unique_colours)"
+                f"target_colour must be in colours {self.colours} (and, with unique_colours, not"
+                f" agent_colour), got {self.target_colour!r}."
             )
-        others = {(c, s) for c in self.palette for s in self.shapes} - {self.target_look}
+        others = {(c, s) for c in self.palette for s in self.shapes} - {self.target_appearance}
         if self.num_objects > 1 and not others:
             raise ValueError(
-                f"{type(self).__name__} needs a second colour or shape for the other objects"
+                f"colours and shapes must have a combination for the other objects, got"
+                f" {self.colours} and {self.shapes}."
             )
         super().__post_init__()
 
     @cached_property
-    def target_look(self) -> tuple[RGB, str]:
+    def target_appearance(self) -> tuple[RGB, str]:
         """Colour and shape of the target."""
         return rgb(self.target_colour), self.target_shape
 
-    def looks(self, rng: np.random.Generator) -> tuple[list[Look], int | None]:
-        """One target among other looks, at a random index so that its place tells nothing."""
-        target = self.target_look
+    def sample_appearances(self, rng: np.random.Generator) -> tuple[list[Appearance], int | None]:
+        """Sample the target, at a random index, and objects of other appearances."""
+        target = self.target_appearance
         if self.unique_colours:
             rest = [c for c in self.palette if c != target[0]]
             chosen = rng.permutation(len(rest))[: self.num_objects - 1]
@@ -55,21 +56,21 @@ class ObjectGoalWorld(SpriteWorld):
             pairs = [(rest[c], self.shapes[s]) for c, s in zip(chosen, kinds, strict=True)]
         else:
             others = [(c, s) for c in self.palette for s in self.shapes]
-            others = [look for look in others if look != target]
+            others = [pair for pair in others if pair != target]
             chosen = rng.integers(max(len(others), 1), size=self.num_objects - 1)
             pairs = [others[i] for i in chosen]
         index = int(rng.integers(self.num_objects))
         pairs.insert(index, target)
-        return self.with_sizes(pairs, rng), index
+        return self.with_scales(pairs, rng), index
 
 
 @dataclass(frozen=True)
 class ObjectInteractionWorld(ObjectGoalWorld):
-    """Object Interaction: push the target onto the goal's marker in the bottom-left corner.
+    """Object Interaction: push the target onto the goal marker in the bottom-left corner.
 
-    The marker is drawn like the target, its centre one radius from both walls. An object is there
-    when it is nearer than the sum of the two radii: the target solves the task, another object
-    ends the episode.
+    The marker has the target's appearance; its centre is one radius from both walls. An object is
+    on the marker if their distance is below the sum of their radii. The target on the marker
+    solves the task; another object on it ends the episode.
     """
 
     objects_move: ClassVar[bool] = True
@@ -80,21 +81,21 @@ class ObjectInteractionWorld(ObjectGoalWorld):
 
     @property
     def num_sprites(self) -> int:
-        """Sprites in a scene: the objects, the goal's marker and the agent."""
+        """Number of sprites in a scene: the objects, the goal marker and the agent."""
         return self.num_objects + 2
 
-    def goal(self, target: Look) -> Sprite | None:
-        """Return the marker of the place where the target has to go."""
+    def goal(self, target: Appearance) -> Sprite | None:
+        """Return the marker of the target's destination."""
         radius = target.scale / 2
         return Sprite(target.shape, target.colour, target.scale, radius, radius)
 
     def move(self, scene: Scene, shift: tuple[float, float]) -> Scene:
-        """Return the scene after the agent has moved by (dx, dy) and pushed what is in its way.
+        """Return the scene after a move of the agent by (dx, dy) that pushes objects.
 
-        The agent and the objects that it would run into move as one: as far as the first of them
-        can go inside the frame, and not at all if one of them would run into another object.
+        The agent and the objects it collides with move as one body: as far as all of them stay
+        inside the frame, and not at all if one of them would collide with another object.
         """
-        agent = agent_of(scene)
+        agent = get_agent(scene)
         ahead = shifted(agent, shift)
         pushed = {i for i, sprite in enumerate(scene.objects) if _overlap(ahead, sprite)}
         if not pushed:
@@ -106,94 +107,99 @@ class ObjectInteractionWorld(ObjectGoalWorld):
             shifted(sprite, shift) if i in pushed else sprite
             for i, sprite in enumerate(scene.objects)
         ]
-        still = [sprite for i, sprite in enumerate(scene.objects) if i not in pushed]
-        if any(_overlap(objects[i], other) for i in pushed for other in still):
+        static = [sprite for i, sprite in enumerate(scene.objects) if i not in pushed]
+        if any(_overlap(objects[i], other) for i in pushed for other in static):
             return scene
         return scene._replace(objects=objects, agent=shifted(agent, shift))
 
-    def outcome(self, scene: Scene) -> Outcome:
-        """Judge a scene: an object on the marker ends the episode, the target with success."""
-        goal = _goal_of(scene)
-        there = [i for i, sprite in enumerate(scene.objects) if _overlap(sprite, goal)]
-        return Outcome(scene.target in there, bool(there))
+    def evaluate(self, scene: Scene) -> TaskStatus:
+        """Return success for the target on the marker, and the end for any object on it."""
+        goal = _get_goal(scene)
+        arrived = [i for i, sprite in enumerate(scene.objects) if _overlap(sprite, goal)]
+        return TaskStatus(scene.target in arrived, bool(arrived))
 
-    def remaining(self, scene: Scene) -> float:
-        """Return the way from the agent to the target plus that from the target to the marker."""
+    def remaining_distance(self, scene: Scene) -> float:
+        """Return the distance from agent to target plus that from target to marker."""
         if scene.target is None:
             return 0.0
-        return super().remaining(scene) + gap(scene.objects[scene.target], _goal_of(scene))
+        to_goal = distance(scene.objects[scene.target], _get_goal(scene))
+        return super().remaining_distance(scene) + to_goal
 
 
 def _overlap(a: Sprite, b: Sprite) -> bool:
-    """Tell whether two sprites are nearer than the sum of their radii."""
-    return gap(a, b) < (a.scale + b.scale) / 2 - _SLACK
+    """Whether the distance of two sprites is below the sum of their radii."""
+    return distance(a, b) < (a.scale + b.scale) / 2 - _TOLERANCE
 
 
-def _goal_of(scene: Scene) -> Sprite:
+def _get_goal(scene: Scene) -> Sprite:
     if scene.goal is None:
-        raise ValueError("this scene has no goal")
+        raise ValueError("scene must have a goal, got goal None.")
     return scene.goal
 
 
 @dataclass(frozen=True)
 class ObjectComparisonWorld(SpriteWorld):
-    """Object Comparison: one object differs from the rest, which look alike, in one property.
+    """Object Comparison: one object differs from the others, which are identical, in one property.
 
-    The properties are those of colour, shape and scale of which the world has several. The target
-    is the odd one out.
+    The properties are those of colour, shape and scale with several values in the world. The
+    target is the object that differs.
     """
 
     colours: tuple[Colour, ...] = ("blue", "green")
     shapes: tuple[str, ...] = ("square", "triangle")
 
     def __post_init__(self) -> None:
-        """Check that one object can be told from the rest."""
+        """Validate the options of a comparison."""
         if self.unique_colours:
-            raise ValueError("unique_colours would make every object of a comparison the odd one")
+            raise ValueError("unique_colours must be False in a comparison, got True.")
         if self.num_objects < 3:
-            raise ValueError(f"a comparison needs num_objects >= 3, got {self.num_objects}")
+            raise ValueError(f"num_objects must be >= 3 in a comparison, got {self.num_objects}.")
         if all(len(values) < 2 for values in self._properties):
-            raise ValueError("a comparison needs several colours, shapes or scales to tell apart")
+            raise ValueError(
+                "colours, shapes or object_scale must have several values in a comparison, got one"
+                f" each: {self.colours}, {self.shapes}, {self.object_scale}."
+            )
         super().__post_init__()
 
     @cached_property
     def _properties(self) -> list[list[Any]]:
-        """Values of colour, shape and scale, in the order of `Look`."""
-        return [list(dict.fromkeys(v)) for v in (self.palette, self.shapes, self.sizes)]
+        """Values of colour, shape and scale, in the order of `Appearance`."""
+        return [list(dict.fromkeys(v)) for v in (self.palette, self.shapes, self.object_scales)]
 
-    def looks(self, rng: np.random.Generator) -> tuple[list[Look], int | None]:
-        """One odd object at a random index so that its place tells nothing."""
-        odd = int(rng.choice([i for i, v in enumerate(self._properties) if len(v) > 1]))
+    def sample_appearances(self, rng: np.random.Generator) -> tuple[list[Appearance], int | None]:
+        """Sample the objects, with the target at a random index."""
+        property_ = int(rng.choice([i for i, v in enumerate(self._properties) if len(v) > 1]))
         target = int(rng.integers(self.num_objects))
         columns = []
         for i, values in enumerate(self._properties):
-            if i == odd:
+            if i == property_:
                 unique = values[rng.integers(len(values))]
-                column = self.shared(rng, [v for v in values if v != unique], self.num_objects - 1)
+                column = self.sample_shared(
+                    rng, [v for v in values if v != unique], self.num_objects - 1
+                )
                 column.insert(target, unique)
             else:
-                column = self.shared(rng, values, self.num_objects)
+                column = self.sample_shared(rng, values, self.num_objects)
             columns.append(column)
-        return [Look(*look) for look in zip(*columns, strict=True)], target
+        return [Appearance(*row) for row in zip(*columns, strict=True)], target
 
-    def shared(self, rng: np.random.Generator, values: list[Any], count: int) -> list[Any]:
-        """Draw one property of `count` objects, none of which may stand out by it: one value."""
+    def sample_shared(self, rng: np.random.Generator, values: list[Any], count: int) -> list[Any]:
+        """Sample one value that `count` objects share."""
         return [values[rng.integers(len(values))]] * count
 
 
 @dataclass(frozen=True)
 class PropertyComparisonWorld(ObjectComparisonWorld):
-    """Property Comparison: one object alone has its value of one property.
+    """Property Comparison: the target is the only object with its value of one property.
 
-    Every other value in the scene, of that property and of the others, is shared by two objects
-    or more.
+    Two or more objects share every other value in the scene, of that property and of the others.
     """
 
-    def shared(self, rng: np.random.Generator, values: list[Any], count: int) -> list[Any]:
-        """Draw one property of `count` objects, none of which may stand out by it.
+    def sample_shared(self, rng: np.random.Generator, values: list[Any], count: int) -> list[Any]:
+        """Sample one property of `count` objects so that at least two share every value.
 
-        As published: a random value goes to a random number (two or more) of the objects, in
-        random order, until all have one; a last single object joins the group before it.
+        As published: random values are assigned to groups of random size (two or more), in random
+        order, until every object has one; a last single object joins the group before it.
         """
         column: list[Any] = []
         while len(column) < count:

@@ -34,7 +34,7 @@ def save(folder: Path, encoder_path: str, **changes: Any) -> str:
 
 
 def record(tmp_path: Path, agent: str, name: str = "data", **changes: Any) -> Transitions:
-    given = {"steps": 60, "num_envs": 2, "vec": "dummy", "validation": 0, "test": 0}
+    given = {"steps": 60, "n_envs": 2, "vec": "dummy", "validation": 0, "test": 0}
     config = CollectConfig(agent=agent, out=tmp_path / name, image_size=32, **{**given, **changes})
     assert collect_with_agent(config)["train"].steps == 60
     return Transitions.open(config.out)
@@ -90,9 +90,9 @@ def test_the_same_seed_gives_the_same_data(tmp_path: Path, encoder_path: str) ->
     assert len(other.images) != len(one.images) or (other.images != one.images).any()
 
 
-def test_greedy_and_sticky_actions(tmp_path: Path, encoder_path: str) -> None:
+def test_deterministic_and_sticky_actions(tmp_path: Path, encoder_path: str) -> None:
     agent = save(tmp_path / "agent", encoder_path)
-    greedy = record(tmp_path, agent, "greedy", greedy=True)
+    greedy = record(tmp_path, agent, "greedy", deterministic=True)
     drawn = record(tmp_path, agent, "drawn")
     sticky = record(tmp_path, agent, "sticky", sticky=0.9)
 
@@ -106,7 +106,7 @@ def test_greedy_and_sticky_actions(tmp_path: Path, encoder_path: str) -> None:
 
 def test_frames_are_those_of_the_environment(tmp_path: Path, encoder_path: str) -> None:
     agent = save(tmp_path / "agent", encoder_path)
-    data = record(tmp_path, agent, num_envs=1, seed=5)
+    data = record(tmp_path, agent, n_envs=1, seed=5)
     env = gym.make("Pixel-v0").unwrapped
     first, last = data.episodes[0]
     # The first episode of the first environment, found again by its seed.

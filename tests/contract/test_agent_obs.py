@@ -257,7 +257,7 @@ def nested_env(pixel_env: Callable[..., gym.Env[Any, Any]]) -> Iterator[str]:
 def test_a_path_leads_to_nested_frames(obs: Any, encoders: dict[str, str], nested_env: str) -> None:
     config = settings(obs, encoders, env=nested_env, env_options="{}")
     want = settings(obs, encoders, env="Pixel-v0", env_options='{"size": [40, 40]}')
-    with pytest.raises(ValueError, match=r"camera/rgb: Box.*key="):
+    with pytest.raises(ValueError, match=r"camera/rgb: Box.*image_key"):
         made(config, seed=0)
     with (
         closing(made(replace(config, image_key="camera/rgb"), seed=0)) as venv,
@@ -391,7 +391,7 @@ def test_an_environment_without_a_state_is_named(env: str) -> None:
 
 
 def test_pixels_need_frames() -> None:
-    with pytest.raises(ValueError, match=r"not an image.*render"):
+    with pytest.raises(ValueError, match=r"must be an image.*render"):
         made(settings("pixels", {}, env="CartPole-v1", env_options="{}"))
 
 

@@ -1,4 +1,4 @@
-"""Imagined environments: Gymnasium's contract, a batch against single ones, a policy's move."""
+"""Imagined environments: Gymnasium's contract, batched against single ones, policy transfer."""
 
 import json
 import warnings
@@ -40,12 +40,12 @@ def make_world(folder: Path, encoder: SlotEncoder, spec: ActionSpec, *, geometry
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory, tiny_genesis: Genesis) -> dict[str, str]:
-    """Folders of a scene model and of world models."""
+    """Folders of an encoder and of world models."""
     root = tmp_path_factory.mktemp("models")
-    save_pretrained(tiny_genesis, root / "eyes")
-    encoder = SlotEncoder(root / "eyes", device="cpu")
+    save_pretrained(tiny_genesis, root / "encoder")
+    encoder = SlotEncoder(root / "encoder", device="cpu")
     return {
-        "eyes": str(root / "eyes"),
+        "encoder": str(root / "encoder"),
         "moves": make_world(root / "moves", encoder, MOVES, geometry=True),
         "pushes": make_world(root / "pushes", encoder, PUSHES, geometry=True),
         "bare": make_world(root / "bare", encoder, MOVES, geometry=False),
@@ -53,12 +53,14 @@ def models(tmp_path_factory: pytest.TempPathFactory, tiny_genesis: Genesis) -> d
 
 
 def single(models: dict[str, str], world: str = "moves", **options: Any) -> Any:
-    return gym.make(ID, model=models["eyes"], world_model=models[world], device="cpu", **options)
+    return gym.make(
+        ID, encoder=models["encoder"], world_model=models[world], device="cpu", **options
+    )
 
 
 def batched(models: dict[str, str], n: int, mode: str = "NextStep", **options: Any) -> Any:
     options = {"world_model": models[options.pop("world", "moves")], "device": "cpu"} | options
-    return gym.make_vec(ID, n, model=models["eyes"], autoreset_mode=mode, **options)
+    return gym.make_vec(ID, n, encoder=models["encoder"], autoreset_mode=mode, **options)
 
 
 @pytest.mark.parametrize("layout", ["set", "flat", "dict"])
@@ -84,7 +86,7 @@ def test_spaces_are_those_of_the_real_environment(
     env = single(models, world, layout=layout, mask_geometry=geometry)
     real = GenesisObs(
         gym.make("genesis_rl/ObjectGoal-v0"),
-        models["eyes"],
+        models["encoder"],
         layout=layout,
         mask_geometry=world == "moves" and geometry is None,
         device="cpu",
@@ -94,22 +96,22 @@ def test_spaces_are_those_of_the_real_environment(
     assert env.observation_space.contains(env.reset(seed=0)[0])
 
 
-def test_a_policy_moves_between_dream_and_reality(models: dict[str, str]) -> None:
+def test_a_policy_transfers_between_imagined_and_real(models: dict[str, str]) -> None:
     venv = VecMonitor(GymVecEnv(batched(models, 4, "SameStep", horizon=6)))
     policy = PPO("MlpPolicy", venv, n_steps=8, batch_size=16, n_epochs=1, device="cpu", seed=0)
     policy.learn(64)
     assert len(policy.ep_info_buffer or []) > 2
     real = GenesisObs(
-        gym.make("genesis_rl/ObjectGoal-v0"), models["eyes"], mask_geometry=True, device="cpu"
+        gym.make("genesis_rl/ObjectGoal-v0"), models["encoder"], mask_geometry=True, device="cpu"
     )
     check_for_correct_spaces(real, policy.observation_space, policy.action_space)
     observation, _ = real.reset(seed=0)
     action, _ = policy.predict(observation)
     real.step(action)
-    # A real frame's slots are where a dream may start, and observed as they are.
-    dream = single(models)
-    assert np.array_equal(dream.reset(options={"slots": observation})[0], observation)
-    assert dream.reset(seed=0)[1]["from_prior"] is True
+    # The slots of a real frame are a valid initial scene, and its observation.
+    imagined = single(models)
+    assert np.array_equal(imagined.reset(options={"slots": observation})[0], observation)
+    assert imagined.reset(seed=0)[1]["from_prior"] is True
 
 
 def check_same(ours: Any, theirs: Any) -> None:
@@ -158,8 +160,8 @@ def test_steps_equal_those_of_single_environments(
     check_same(ours.reset(seed=[1, None, 2, 3]), theirs.reset(seed=[1, None, 2, 3]))
 
 
-def test_the_same_seed_gives_the_same_dream(models: dict[str, str]) -> None:
-    def dream() -> list[Any]:
+def test_equal_seeds_give_equal_rollouts(models: dict[str, str]) -> None:
+    def rollout() -> list[Any]:
         env = single(models)
         seen = [env.reset(seed=11)[0]]
         for _ in range(20):
@@ -169,11 +171,11 @@ def test_the_same_seed_gives_the_same_dream(models: dict[str, str]) -> None:
                 seen.append(env.reset()[0])
         return seen
 
-    for a, b in zip(dream(), dream(), strict=True):
+    for a, b in zip(rollout(), rollout(), strict=True):
         assert np.array_equal(a, b)
 
 
-def test_unseeded_environments_dream_of_different_scenes(models: dict[str, str]) -> None:
+def test_unseeded_environments_start_in_different_scenes(models: dict[str, str]) -> None:
     envs = batched(models, 3)
     first = envs.reset()[0]
     assert len(np.unique(first, axis=0)) == 3
@@ -225,11 +227,11 @@ def test_dict_observations_serve_stable_baselines(models: dict[str, str]) -> Non
         ({"horizon": 0}, ValueError, "horizon"),
         ({"render_mode": "human"}, ValueError, "render_mode"),
         ({"layout": "list"}, ValueError, "layout"),
-        ({"world_model": "nowhere"}, ValueError, "world_model .*nowhere"),
+        ({"world_model": "nowhere"}, ValueError, "nowhere"),
         ({"start": "data", "data": "nowhere"}, ValueError, "nowhere"),
         ({"horizons": 1}, TypeError, "horizons"),
-        ({"world": "bare", "mask_geometry": True}, ValueError, "was trained without"),
-        ({"n": 0}, ValueError, "num_envs must be an integer >= 1"),
+        ({"world": "bare", "mask_geometry": True}, ValueError, "mask_geometry"),
+        ({"n": 0}, ValueError, "num_envs"),
     ],
 )
 def test_bad_options_are_refused(
@@ -251,9 +253,9 @@ def test_actions_of_other_spaces_are_refused(
     with pytest.raises(RuntimeError, match="reset"):
         env.step(env.action_space.sample())
     env.reset(seed=0)
-    with pytest.raises(ValueError, match="actions must be 1 of"):
+    with pytest.raises(ValueError, match="actions"):
         env.step(action)
-    with pytest.raises(ValueError, match=r"options has \['scene'\]"):
+    with pytest.raises(ValueError, match="options"):
         env.reset(options={"scene": 1})
 
 
@@ -266,8 +268,8 @@ def test_no_number_of_an_action_is_no_number_of_a_scene(models: dict[str, str]) 
 
 
 def test_a_stranger_s_world_model_is_refused(models: dict[str, str], tmp_path: Path) -> None:
-    encoder = SlotEncoder(models["eyes"], device="cpu")
+    encoder = SlotEncoder(models["encoder"], device="cpu")
     encoder.fingerprint = "0" * 64
     folder = make_world(tmp_path, encoder, MOVES, geometry=True)
     with pytest.raises(ValueError, match="encoder"):
-        gym.make(ID, model=models["eyes"], world_model=folder, device="cpu")
+        gym.make(ID, encoder=models["encoder"], world_model=folder, device="cpu")

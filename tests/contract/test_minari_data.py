@@ -25,7 +25,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def record(out: Path, **changes: Any) -> list[str]:
-    given = {"env": "genesis_rl/ObjectGoal-v0", "steps": 150, "num_envs": 2, "vec": "dummy"}
+    given = {"env": "genesis_rl/ObjectGoal-v0", "steps": 150, "n_envs": 2, "vec": "dummy"}
     config = CollectConfig(out=out, image_size=32, **{**given, **changes})
     return list((collect if config.env else collect_minari)(config))
 
@@ -74,7 +74,7 @@ def test_an_incomplete_episode_is_named(tmp_path: Path, root: Path, entry: str) 
         values = file["episode_1"][entry][:-1]
         del file["episode_1"][entry]
         file["episode_1"][entry] = values
-    with pytest.raises(ValueError, match=r"episode 1 .*'goal-v0' must have one .* got \d+ obs.*"):
+    with pytest.raises(ValueError, match=r"episode 1 .*'goal-v0'"):
         record(tmp_path / "back", env=None, from_minari="goal-v0")
     assert not (tmp_path / "back").exists()
 
@@ -83,7 +83,7 @@ def test_ids_that_cannot_be(tmp_path: Path, root: Path) -> None:
     with pytest.raises(ValueError, match="Malformed dataset ID"):
         check_new("no version")
     write_minari(tmp_path / "data", record(tmp_path / "data"), "goal-v0")
-    with pytest.raises(ValueError, match="choose another id"):
+    with pytest.raises(ValueError, match="minari"):
         check_new("goal-v0")
     with pytest.raises(ValueError, match="minari download cars/none-v0"):
         record(tmp_path / "more", env=None, from_minari="cars/none-v0")
@@ -100,7 +100,7 @@ def test_a_failed_writing_leaves_nothing(
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:minari")
-def test_states_hold_no_frames(tmp_path: Path) -> None:
+def test_datasets_without_frames_are_refused(tmp_path: Path) -> None:
     buffer = minari.data_collector.EpisodeBuffer(
         observations=np.zeros((4, 2)), actions=np.zeros(3), rewards=[0.0] * 3
     )
@@ -110,7 +110,7 @@ def test_states_hold_no_frames(tmp_path: Path) -> None:
     minari.create_dataset_from_buffers(
         "states-v0", [buffer], observation_space=spaces[0], action_space=spaces[1]
     )
-    with pytest.raises(ValueError, match="not an image"):
+    with pytest.raises(ValueError, match="the observation"):
         record(tmp_path / "data", env=None, from_minari="states-v0")
     assert not (tmp_path / "data").exists()
 

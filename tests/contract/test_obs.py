@@ -1,6 +1,7 @@
 """GenesisObs: what it takes, what it gives, what it refuses."""
 
 import json
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -189,11 +190,11 @@ def nested(env: gym.Env[Any, Any], path: str = "sensors/camera/rgb") -> gym.Env[
 def test_a_path_leads_to_nested_frames(
     pixel_env: MakeEnv, encoder: Any, assert_same: AssertSame
 ) -> None:
-    env: Any = GenesisObs(nested(pixel_env()), encoder, key="sensors/camera/rgb")
+    env: Any = GenesisObs(nested(pixel_env()), encoder, image_key="sensors/camera/rgb")
     assert_same(rollout(env, 5), rollout(GenesisObs(pixel_env(), encoder), 5))
     # An entry may have such a name itself.
     flat = pixel_env(entry="camera/rgb")
-    env = GenesisObs(flat, encoder, key="camera/rgb", keep=["goal"])
+    env = GenesisObs(flat, encoder, image_key="camera/rgb", keep=["goal"])
     assert env.observation_space.contains(env.reset(seed=0)[0])
 
 
@@ -203,7 +204,9 @@ def test_a_path_leads_to_nested_frames_of_vector_environments(
 ) -> None:
     path = "sensors/camera/rgb"
     makers = [lambda: nested(pixel_env())] * 2
-    envs: Any = GenesisVectorObs(SyncVectorEnv(makers, autoreset_mode=mode), encoder, key=path)
+    envs: Any = GenesisVectorObs(
+        SyncVectorEnv(makers, autoreset_mode=mode), encoder, image_key=path
+    )
     want: Any = GenesisVectorObs(SyncVectorEnv([pixel_env] * 2, autoreset_mode=mode), encoder)
     np.testing.assert_allclose(envs.reset(seed=3)[0], want.reset(seed=3)[0], atol=1e-6)
     for _ in range(6):
@@ -249,10 +252,10 @@ def test_rendered_floats_are_refused(state_env: MakeEnv, encoder: Any) -> None:
     inner = state_env("rgb_array")
     env: Any = GenesisObs(inner, encoder, render=True)
     inner.render = lambda: np.ones((24, 40, 3), np.float32)
-    with pytest.raises(TypeError, match=r"render\(\) gave float32; wanted .* integers in 0\.\.255"):
+    with pytest.raises(TypeError, match=r"render\(\).*float32"):
         env.reset(seed=0)
     env = random_frames(inner, episodes=1, max_steps=1)
-    with pytest.raises(ValueError, match=r"render\(\) must give integers in 0\.\.255, got float32"):
+    with pytest.raises(ValueError, match=r"render\(\).*float32"):
         next(env)
 
 
@@ -279,41 +282,41 @@ NESTED = spaces.Dict(camera=spaces.Dict(rgb=box(24, 40, 3)), goal=box(2))
 @pytest.mark.parametrize(
     ("space", "options", "message"),
     [
-        (box(4, dtype=np.float32), {}, "not an image.*AddRenderObservation"),
-        (spaces.Discrete(5), {}, "wanted a Box of pixels.*AddRenderObservation"),
-        (spaces.Tuple([box(24, 40, 3)]), {}, "wanted a Box of pixels"),
+        (box(4, dtype=np.float32), {}, "the observation.*AddRenderObservation"),
+        (spaces.Discrete(5), {}, "the observation.*AddRenderObservation"),
+        (spaces.Tuple([box(24, 40, 3)]), {}, "the observation"),
         (box(7, 7, 3), {}, "symbolic grid.*RGBImgObsWrapper"),
         (spaces.Dict(GRID), {}, "symbolic grid.*RGBImgObsWrapper"),
-        (spaces.Dict(GRID), {"key": "image"}, "symbolic grid"),
+        (spaces.Dict(GRID), {"image_key": "image"}, "symbolic grid"),
         (spaces.Dict({**GRID, "image": box(25, 25, 3)}), {}, "symbolic grid"),
-        (box(24, 40, 3), {"key": "image"}, "wanted no key"),
-        (spaces.Dict(image=box(24, 40, 3)), {"key": "rgb"}, "'rgb'; wanted an entry.*image: Box"),
-        (spaces.Dict(image=box(24, 40, 3), rgb=box(24, 40, 3)), {}, "image, rgb all hold pixels"),
-        (spaces.Dict(left=box(24, 40, 3), right=box(24, 40, 3)), {}, "left, right all hold"),
-        (spaces.Dict(a=box(3), b=spaces.Discrete(2)), {}, "no entry.*a: Box.*b: Discrete"),
+        (box(24, 40, 3), {"image_key": "image"}, "image_key"),
+        (spaces.Dict(image=box(24, 40, 3)), {"image_key": "rgb"}, "image_key.*image: Box"),
+        (spaces.Dict(image=box(24, 40, 3), rgb=box(24, 40, 3)), {}, "image_key.*image, rgb"),
+        (spaces.Dict(left=box(24, 40, 3), right=box(24, 40, 3)), {}, "image_key.*left, right"),
+        (spaces.Dict(a=box(3), b=spaces.Discrete(2)), {}, "a: Box.*b: Discrete"),
         (box(4, 84, 84), {}, 'frame_layout="SHW"'),
         (box(84, 84, 4), {}, 'frame_layout="HWS"'),
-        (box(84, 84, 12), {}, "frame_layout="),
-        (box(24, 40, 3), {"frame_layout": "CHW"}, "24 channels"),
+        (box(84, 84, 12), {}, "frame_layout"),
+        (box(24, 40, 3), {"frame_layout": "CHW"}, "channels, got 24"),
         (box(24, 40, 3), {"frame_layout": "HW"}, "2 axes"),
-        (box(24, 40, 3), {"frame_layout": "HCW"}, "frame_layout is 'HCW'"),
-        (box(24, 40, 3, low=-np.inf, high=np.inf, dtype=np.float32), {}, r"wanted pixels in 0\.\."),
+        (box(24, 40, 3), {"frame_layout": "HCW"}, "frame_layout"),
+        (box(24, 40, 3, low=-np.inf, high=np.inf, dtype=np.float32), {}, "the observation"),
         (box(24, 40, 3, low=-1, high=1, dtype=np.float32), {}, "from -1 to 1"),
         (box(24, 40, 3, high=1, dtype=np.uint8), {}, "from 0 to 1"),
-        (box(24, 40, 3, high=1, dtype=np.bool_), {}, "wanted pixels"),
+        (box(24, 40, 3, high=1, dtype=np.bool_), {}, "the observation"),
         (box(24, 40, 3, high=1000, dtype=np.int32), {}, "from 0 to 1000"),
-        (box(24, 40, 3, high=10), {}, "from 0 to 10; wanted pixels"),
-        (box(24, 40, 3, high=10, dtype=np.float32), {}, "from 0 to 10; wanted pixels"),
-        (box(24, 40, 3, high=0.5, dtype=np.float32), {}, "from 0 to 0.5; wanted pixels"),
-        (NESTED, {"key": "camera/depth"}, "camera/rgb: Box.*goal: Box"),
-        (NESTED, {"key": "camera"}, "entry 'camera' is Dict"),
-        (NESTED, {}, "camera/rgb: Box.* One in nested Dicts has to be named by its path, key="),
-        (box(24, 40, 3), {"keep": ["goal"]}, "wanted a Dict"),
-        (spaces.Dict(image=box(24, 40, 3)), {"keep": ["goal"]}, r"\['goal'\].*\['image'\]"),
+        (box(24, 40, 3, high=10), {}, "from 0 to 10"),
+        (box(24, 40, 3, high=10, dtype=np.float32), {}, "from 0 to 10"),
+        (box(24, 40, 3, high=0.5, dtype=np.float32), {}, "from 0 to 0.5"),
+        (NESTED, {"image_key": "camera/depth"}, "camera/rgb: Box.*goal: Box"),
+        (NESTED, {"image_key": "camera"}, "entry 'camera'.*Dict"),
+        (NESTED, {}, "camera/rgb: Box.*image_key"),
+        (box(24, 40, 3), {"keep": ["goal"]}, "keep"),
+        (spaces.Dict(image=box(24, 40, 3)), {"keep": ["goal"]}, "keep"),
         (spaces.Dict(image=box(24, 40, 3)), {"keep": ["image"]}, "info_keys"),
-        (spaces.Dict(image=box(24, 40, 3), slots=box(2)), {"keep": ["slots"]}, "other names"),
-        (box(24, 40, 3), {"layout": "list"}, "layout is 'list'"),
-        (box(24, 40, 3), {"info_keys": ["mask"]}, "info_keys has 'mask'"),
+        (spaces.Dict(image=box(24, 40, 3), slots=box(2)), {"keep": ["slots"]}, "keep"),
+        (box(24, 40, 3), {"layout": "list"}, "layout"),
+        (box(24, 40, 3), {"info_keys": ["mask"]}, "info_keys"),
         (box(24, 40, 3), {"render": True}, 'render_mode="rgb_array"'),
         (box(24, 40, 3), {"device": "tpu"}, "tpu"),
     ],
@@ -326,18 +329,18 @@ def test_bad_spaces_and_options(
 
 
 def test_strings_are_no_sequences_of_names(encoder: Any) -> None:
-    with pytest.raises(TypeError, match="keep is the string 'goal'"):
+    with pytest.raises(TypeError, match="keep"):
         GenesisObs(SpaceEnv(box(24, 40, 3)), encoder, keep="goal")
     for value in (5, ["goal", 5]):
-        with pytest.raises(TypeError, match=r"keep must be a sequence of strings, got (5|\['goal)"):
+        with pytest.raises(TypeError, match="keep"):
             SlotObsOptions(keep=value)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="info_keys is the string 'frame'"):
+    with pytest.raises(TypeError, match="info_keys"):
         GenesisObs(SpaceEnv(box(24, 40, 3)), encoder, info_keys="frame")  # type: ignore[arg-type]
 
 
 def test_a_size_the_model_cannot_take(pixel_env: MakeEnv, tiny_genesis: Genesis) -> None:
     encoder = SlotEncoder(tiny_genesis, preprocessing=Preprocessing("none"), device="cpu")
-    with pytest.raises(ValueError, match="24 x 40 pixels, but the model takes 32 x 32"):
+    with pytest.raises(ValueError, match="24 x 40"):
         GenesisObs(pixel_env(), encoder)
     GenesisObs(pixel_env(size=(32, 32)), encoder).reset(seed=0)
 
@@ -357,7 +360,7 @@ def test_frames_must_be_as_their_space(
     env: Any = GenesisObs(pixel_env(values=values), encoder)
     env.reset(seed=0)
     env.unwrapped._observation = lambda: frame
-    with pytest.raises(ValueError, match=r"the observation must be as its space Box.*, got uint8"):
+    with pytest.raises(ValueError, match=r"the observation.*uint8"):
         env.step(0)
 
 
@@ -366,20 +369,20 @@ def test_broken_frames(pixel_env: MakeEnv, encoder: Any, value: float) -> None:
     env: Any = GenesisObs(pixel_env(values="unit"), encoder)
     env.reset(seed=0)
     env.unwrapped._observation = lambda: np.full((24, 40, 3), value, np.float32)
-    with pytest.raises(ValueError, match="NaN" if np.isnan(value) else r"wanted \[0, 1\]"):
+    with pytest.raises(ValueError, match="NaN" if np.isnan(value) else r"\[0, 1\]"):
         env.step(0)
 
 
 def test_an_encoder_that_is_none(pixel_env: MakeEnv, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="holds no model"):
+    with pytest.raises(ValueError, match=re.escape(str(tmp_path))):
         GenesisObs(pixel_env(), tmp_path)
-    with pytest.raises(TypeError, match="model is int; wanted a path"):
+    with pytest.raises(TypeError, match="int"):
         GenesisObs(pixel_env(), 3)  # type: ignore[arg-type]
 
 
 def test_a_device_beside_a_loaded_encoder(pixel_env: MakeEnv, encoder: Any) -> None:
     GenesisObs(pixel_env(), encoder, device="cpu")
-    with pytest.raises(ValueError, match=r"meta.*encoder given is on cpu"):
+    with pytest.raises(ValueError, match="meta"):
         GenesisObs(pixel_env(), encoder, device="meta")
 
 
@@ -431,7 +434,7 @@ def test_make_rebuilds_from_the_spec(
         encoder,
         layout="dict",
         mask_geometry=True,
-        key="rgb",
+        image_key="rgb",
         keep=("goal",),
         info_keys=("masks",),
     )
@@ -449,7 +452,7 @@ def test_make_rebuilds_from_the_spec(
 
 def test_rebuilding_needs_a_path(tiny_genesis: Genesis) -> None:
     env: Any = GenesisObs(gym.make("Pixel-v0"), SlotEncoder(tiny_genesis, device="cpu"))
-    with pytest.raises(TypeError, match="wrap it with the path of a saved model"):
+    with pytest.raises(TypeError, match="path"):
         gym.make(env.spec)
 
 

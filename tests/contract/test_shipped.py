@@ -129,7 +129,7 @@ def test_wrappers_show_the_masks_that_a_students_latents_decode_to() -> None:
 @pytest.mark.smoke
 def test_imagination_with_shipped_models() -> None:
     env = gym.make(
-        "genesis_rl/Imagination-v0", model="sprites-fast", world_model="object-comparison"
+        "genesis_rl/Imagination-v0", encoder="sprites-fast", world_model="object-comparison"
     )
     real = genesis_rl.GenesisObs(
         gym.make("genesis_rl/ObjectComparison-v0"), "sprites-fast", mask_geometry=True
@@ -141,7 +141,7 @@ def test_imagination_with_shipped_models() -> None:
     assert np.isfinite(after).all() and not np.array_equal(after, first)
     assert math.isfinite(float(reward)) and isinstance(terminated, bool)
     with pytest.raises(ValueError, match="encoder"):
-        gym.make("genesis_rl/Imagination-v0", model="sprites", world_model="object-comparison")
+        gym.make("genesis_rl/Imagination-v0", encoder="sprites", world_model="object-comparison")
     card = (FOLDER / "world_models" / "object-comparison" / "README.md").read_text()
     assert 'world_model="object-comparison"' in card
     assert not re.search(r"/(home|root|tmp|work)/", card)

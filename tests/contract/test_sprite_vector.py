@@ -156,11 +156,11 @@ def test_slots_equal_those_of_single_environments(encoder: SlotEncoder, mode: st
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"num_envs": 0}, ValueError, "num_envs must be"),
-        ({"max_episode_steps": -1}, ValueError, "max_episode_steps must be"),
+        ({"num_envs": 0}, ValueError, "num_envs"),
+        ({"max_episode_steps": -1}, ValueError, "max_episode_steps"),
         ({"autoreset_mode": "never"}, ValueError, "never"),
-        ({"render_mode": "human"}, ValueError, "one environment"),
-        ({"targets": 1}, TypeError, "unknown option 'targets'"),
+        ({"render_mode": "human"}, ValueError, "render_mode"),
+        ({"targets": 1}, TypeError, "targets"),
     ],
 )
 def test_bad_options_are_refused(
@@ -174,20 +174,20 @@ def test_bad_calls_are_refused() -> None:
     envs = batched("ObjectGoal", 2, "Disabled", max_episode_steps=1)
     with pytest.raises(RuntimeError, match="reset"):
         envs.step(np.zeros(2, int))
-    with pytest.raises(ValueError, match="seed must have 2 entries"):
+    with pytest.raises(ValueError, match="seed"):
         envs.reset(seed=[1])
     for mask, error in (([True, False], TypeError), (np.zeros(2, bool), ValueError)):
-        with pytest.raises(error, match="reset_mask must"):
+        with pytest.raises(error, match="reset_mask"):
             envs.reset(options={"reset_mask": mask})
     with pytest.raises(RuntimeError, match="reset"):
         envs.reset(options={"reset_mask": np.array([True, False])})
     envs.reset(seed=0)
     bad: Any
     for bad in (np.zeros(3, int), np.array([0, 4]), np.zeros(2), np.array([0, -1])):
-        with pytest.raises(ValueError, match="actions must be 2 integers"):
+        with pytest.raises(ValueError, match="actions"):
             envs.step(bad)
     envs.step(np.zeros(2, int))
-    with pytest.raises(RuntimeError, match=r"environments \[0, 1\] have ended"):
+    with pytest.raises(RuntimeError, match=r"\[0, 1\]"):
         envs.step(np.zeros(2, int))
 
 

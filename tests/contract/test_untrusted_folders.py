@@ -171,7 +171,7 @@ def agent(**changes: Any) -> Callable[[Place], Any]:
 
 COMPOSE, IMAGINE = "genesis_rl/Compose-v0", "genesis_rl/Imagination-v0"
 TOUCH = {"args": ["touch", "TRACE"]}
-POPEN = {"model": "sprites-fast", "reward": "subprocess:Popen", "reward_options": TOUCH}
+POPEN = {"encoder": "sprites-fast", "reward": "subprocess:Popen", "reward_options": TOUCH}
 
 
 def unpickled_policy(place: Place) -> Any:
@@ -225,7 +225,7 @@ AGENTS: dict[str, tuple[Callable[[Place], Any], str]] = {
         "trust_remote_code.*reward 'subprocess:Popen'",
     ),
     "reward imports": (
-        agent(env=COMPOSE, env_options={"model": "sprites-fast", "reward": "canary:pay"}),
+        agent(env=COMPOSE, env_options={"encoder": "sprites-fast", "reward": "canary:pay"}),
         "trust_remote_code.*canary:pay",
     ),
     "reward reads": (
@@ -236,15 +236,15 @@ AGENTS: dict[str, tuple[Callable[[Place], Any], str]] = {
         "trust_remote_code.*image.png",
     ),
     "model outside": (
-        agent(env=COMPOSE, env_options={"model": "SECRET", "reward": "objects"}),
-        "trust_remote_code.*model",
+        agent(env=COMPOSE, env_options={"encoder": "SECRET", "reward": "objects"}),
+        "trust_remote_code.*encoder",
     ),
     "model of the Hub": (
-        agent(env=COMPOSE, env_options={"model": "some/one", "reward": "objects"}),
+        agent(env=COMPOSE, env_options={"encoder": "some/one", "reward": "objects"}),
         "trust_remote_code.*some/one",
     ),
     "data outside": (
-        agent(env=IMAGINE, env_options={"model": "sprites-fast", "data": "../secret"}),
+        agent(env=IMAGINE, env_options={"encoder": "sprites-fast", "data": "../secret"}),
         "trust_remote_code.*data",
     ),
     "textures outside": (
@@ -337,7 +337,9 @@ def world(part: str, **changes: Any) -> Callable[[Place], Any]:
 def swapped_latents(place: Place) -> Any:
     sizes = list(reversed(place.encoder.latent_sizes))
     edit(place.world / "config.json", "slot_spec", latent_sizes=sizes)
-    return gym.make(IMAGINE, model=place.encoder, world_model=place.world, disable_env_checker=True)
+    return gym.make(
+        IMAGINE, encoder=place.encoder, world_model=place.world, disable_env_checker=True
+    )
 
 
 def infinite_reward(place: Place) -> Any:
@@ -555,9 +557,9 @@ def test_what_arguments_ask_for_is_bounded(place: Place) -> None:
     with pytest.raises(ValueError, match="refine_steps must be from"):
         SlotEncoder(place.model, device="cpu", refine_steps=HUGE)
     with pytest.raises(ValueError, match="candidates must be from"):
-        gym.make(COMPOSE, model=place.encoder, reward="objects", candidates=HUGE)
+        gym.make(COMPOSE, encoder=place.encoder, reward="objects", candidates=HUGE)
     with pytest.raises(ValueError, match="num_envs must be from"):
-        gym.make_vec(IMAGINE, HUGE, model=place.encoder, world_model=str(place.world))
+        gym.make_vec(IMAGINE, HUGE, encoder=place.encoder, world_model=str(place.world))
     for options in ({"uncertainty_penalty": float("inf")}, {"prior_scenes": HUGE}):
         with pytest.raises(ValueError, match=f"{next(iter(options))}"):
             ImaginationOptions(**options)

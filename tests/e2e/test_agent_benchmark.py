@@ -51,7 +51,7 @@ def test_imagined_environments_are_timed_beside_real_ones(run_program: Run, tmp_
     assert "Steps per second of processor time" in output
     (row,) = json.loads((tmp_path / "speed.json").read_text())["imagination"]
     assert row["num_envs"] == 2
-    assert row["dream"] > 0 and row["frames"] > row["slots"] > 0
+    assert row["imagined"] > 0 and row["real_frames"] > row["real_slots"] > 0
 
 
 @pytest.mark.parametrize(

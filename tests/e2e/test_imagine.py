@@ -1,4 +1,4 @@
-"""envs/imagine.py as a user runs it: films of dreams, alone and below reality; speed; bad input."""
+"""envs/imagine.py as a user runs it: videos with and without a real environment, speed, errors."""
 
 import subprocess
 import sys
@@ -17,13 +17,13 @@ from genesis_rl.world_model import ActionSpec, SlotSpec, WorldModel, WorldModelC
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., tuple[int, str, str]]
-# Of a page of K + 2 = 5 pictures of 96 pixels: a row for each scene, a line of text for each.
+# A frame has K + 2 = 5 columns of 96 pixels, and a row of images and a line of text per scene.
 ROW, LINE = 96, 18
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Flags that name a scene model and a world model."""
+    """Flags of an encoder and a world model."""
     root = tmp_path_factory.mktemp("models")
     torch.manual_seed(0)
     config = GenesisConfig(
@@ -42,16 +42,17 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.mul_(3)  # latents that show in the decoded frames
-    save_pretrained(model, root / "eyes")
-    encoder = SlotEncoder(root / "eyes", device="cpu")
+    save_pretrained(model, root / "encoder")
+    encoder = SlotEncoder(root / "encoder", device="cpu")
     slot_spec = SlotSpec(encoder.fingerprint, 3, encoder.latent_sizes, mask_geometry=True)
     shape = WorldModelConfig(width=8, layers=1, ensemble=2)
     WorldModel(shape, ActionSpec("discrete", n=4), slot_spec).save_pretrained(root / "world")
-    return ["--model", str(root / "eyes"), "--device", "cpu", "--world-model", str(root / "world")]
+    world = str(root / "world")
+    return ["--encoder", str(root / "encoder"), "--device", "cpu", "--world-model", world]
 
 
 def test_runs_as_a_program(models: list[str], tmp_path: Path) -> None:
-    out = tmp_path / "new" / "dream.mp4"
+    out = tmp_path / "new" / "video.mp4"
     command = [sys.executable, str(ROOT / "envs" / "imagine.py"), *models, "--steps", "2"]
     run = subprocess.run(
         [*command, "--out", str(out)], capture_output=True, text=True, check=False, timeout=120
@@ -60,7 +61,7 @@ def test_runs_as_a_program(models: list[str], tmp_path: Path) -> None:
     assert run.stdout.strip() == str(out) and out.stat().st_size > 0
 
 
-def test_the_dream_starts_where_reality_does(
+def test_the_rollout_starts_from_the_real_frame(
     models: list[str], tmp_path: Path, run_program: Run
 ) -> None:
     out = tmp_path / "both.gif"
@@ -70,13 +71,15 @@ def test_the_dream_starts_where_reality_does(
     frames = imageio.v3.imread(out, index=None)
     assert len(frames) == 5
     heading = frames.shape[1] - 2 * ROW - 1 - 2 * LINE
-    real, dream = (frames[:, top : top + ROW, -3 * ROW :] for top in (heading, heading + ROW + 1))
-    # The slots at the start are the same; the untrained model then goes another way.
-    assert np.abs(real[0].astype(int) - dream[0]).max() < 40
-    assert np.abs(real[4].astype(int) - dream[4]).max() > 40
+    real, imagined = (
+        frames[:, top : top + ROW, -3 * ROW :] for top in (heading, heading + ROW + 1)
+    )
+    # The initial slots are equal; the untrained model then diverges.
+    assert np.abs(real[0].astype(int) - imagined[0]).max() < 40
+    assert np.abs(real[4].astype(int) - imagined[4]).max() > 40
 
 
-def test_dreams_alone_follow_one_another(
+def test_imagined_episodes_follow_one_another(
     models: list[str], tmp_path: Path, run_program: Run
 ) -> None:
     out = tmp_path / "alone.gif"
@@ -88,31 +91,31 @@ def test_dreams_alone_follow_one_another(
     assert np.abs(first - second).max() > 40
 
 
-def test_speed_is_told_beside_reality(models: list[str], run_program: Run) -> None:
+def test_speed_is_compared_with_the_real_environment(models: list[str], run_program: Run) -> None:
     flags = ["--env", "genesis_rl/ObjectGoal-v0", "--speed", "1", "16", "--steps", "32"]
     status, out, _ = run_program("envs/imagine.py", *models, *flags)
     assert status == 0
     words = out.replace(",", "").split()[-8:]
     assert [words[0], words[4]] == ["1", "16"]
-    dream, frames, slots = (float(words[at]) for at in (5, 6, 7))
+    imagined, frames, slots = (float(words[at]) for at in (5, 6, 7))
     assert frames > slots > 0
-    assert dream > float(words[1])  # a batch is faster than as many single ones
+    assert imagined > float(words[1])  # a batch is faster than single environments
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--options", "temperature", "0"], "temperature is 0; wanted a value > 0"),
-        (["--options", "horizon", "0"], "horizon is 0"),
-        (["--options", "start", "data"], "start is 'data' with data None"),
-        (["--options", "layout", "flat"], "options has ['layout']; wanted without"),
+        (["--options", "temperature", "0"], "temperature"),
+        (["--options", "horizon", "0"], "horizon"),
+        (["--options", "start", "data"], "start"),
+        (["--options", "layout", "flat"], "layout"),
         (["--options", "cats", "1"], "cats"),
-        (["--world-model", "nowhere"], "nowhere holds no world model"),
+        (["--world-model", "nowhere"], "nowhere"),
         (["--env", "genesis_rl/Nothing-v0"], "genesis_rl/Nothing-v0"),
-        (["--env", "CartPole-v1"], "the actions of CartPole-v1 are Discrete(2)"),
-        (["--steps", "0"], "steps is 0"),
-        (["--speed", "0"], "speed has 0"),
-        (["--out", "film.avi"], "wanted a file that ends in .gif or .mp4"),
+        (["--env", "CartPole-v1"], "Discrete(2)"),
+        (["--steps", "0"], "steps"),
+        (["--speed", "0"], "speed"),
+        (["--out", "film.avi"], "out must"),
     ],
 )
 def test_bad_input_is_one_message(

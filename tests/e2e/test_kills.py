@@ -86,7 +86,7 @@ AGENTS = [
     *("--agent.env-options", '{"image_size": 32, "max_episode_steps": 10}'),
 ]
 COLLECT = [
-    *("--env", "genesis_rl/ObjectGoal-v0", "--vec", "dummy", "--num-envs", "2"),
+    *("--env", "genesis_rl/ObjectGoal-v0", "--vec", "dummy", "--n-envs", "2"),
     *("--steps", "1000", "--image-size", "32", "--out", "run"),
 ]
 RENDER = [

@@ -74,7 +74,7 @@ def registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 def data(tmp_path: Path) -> Path:
     """Random steps of the carousel."""
     out = tmp_path / "data"
-    settings: dict[str, Any] = {"env": ENV, "num_envs": 4, "vec": "dummy", "image_size": 32}
+    settings: dict[str, Any] = {"env": ENV, "n_envs": 4, "vec": "dummy", "image_size": 32}
     collect(CollectConfig(out=out, steps=480, **settings))
     return out
 

@@ -72,7 +72,7 @@ def _record(config: ImaginationConfig, folder: Path, number: int) -> None:
             steps=config.collect_steps,
             image_size=first.meta["image_size"][0],
             resize=preprocessing.resize,
-            num_envs=config.n_envs,
+            n_envs=config.n_envs,
             vec=config.vec,
             seed=(config.seed + number * 1_000_003) % 2**31,
             trust_remote_code=True,  # the settings come from the command line

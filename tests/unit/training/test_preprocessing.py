@@ -82,7 +82,7 @@ class Wide(gym.Env[Any, Any]):
 
 
 def record(folder: Path, resize: Any) -> Path:
-    settings: dict[str, Any] = {"image_size": 32, "steps": 24, "num_envs": 1, "vec": "dummy"}
+    settings: dict[str, Any] = {"image_size": 32, "steps": 24, "n_envs": 1, "vec": "dummy"}
     gym.register("Wide-v0", lambda **options: Wide())
     try:
         collect(CollectConfig(env="Wide-v0", out=folder, resize=resize, **settings))
