@@ -1,4 +1,4 @@
-"""Agents on disk: what comes back acts as what was saved, and what is damaged is named."""
+"""Saving and loading agents: equal actions after loading, and errors of damaged folders."""
 
 import json
 import shutil
@@ -41,7 +41,7 @@ def settings(encoder_path: str, **changes: Any) -> AgentConfig:
 
 
 def rollout(model: PPO, venv: Any) -> tuple[list[Any], list[Any]]:
-    """Observations over some steps with episodes' ends, and logits and values for them."""
+    """Return observations of steps with episode ends, and their logits and values."""
     venv.seed(5)
     seen, thought = [venv.reset()], []
     for step in range(STEPS):
@@ -56,7 +56,7 @@ def rollout(model: PPO, venv: Any) -> tuple[list[Any], list[Any]]:
 
 @pytest.fixture
 def saved(encoder_path: str, pretrained: Pretrained, tmp_path: Path) -> Path:
-    """An agent's folder, its policy with fresh weights."""
+    """Folder of an agent with initial weights."""
     config = settings(encoder_path)
     encoder = SlotEncoder(pretrained.model, device="cpu")
     with closing(make_vec_env(config, encoder)) as venv:
@@ -65,7 +65,7 @@ def saved(encoder_path: str, pretrained: Pretrained, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("extractor", ["transformer", "mlp"])
-def test_a_loaded_agent_sees_and_acts_the_same(
+def test_a_loaded_agent_has_equal_observations_and_actions(
     extractor: Any, encoder_path: str, pretrained: Pretrained, tmp_path: Path
 ) -> None:
     config = settings(
@@ -106,7 +106,7 @@ def test_a_loaded_agent_sees_and_acts_the_same(
     assert loaded.metadata["versions"]["torch"] == torch.__version__
 
 
-def test_a_loaded_agent_can_go_on_learning(saved: Path) -> None:
+def test_a_loaded_agent_can_be_trained(saved: Path) -> None:
     loaded = load_agent(saved, n_envs=2, encoder_device="cpu")
     with closing(loaded.venv):
         loaded.model.n_epochs = 1
@@ -132,7 +132,7 @@ def test_every_weight_is_saved_once(saved: Path) -> None:
     assert not [name for name in names if name.startswith(("pi_", "vf_"))]
 
 
-def test_preprocessing_travels_with_the_agent(
+def test_preprocessing_is_saved_with_the_agent(
     tiny_genesis: Any, encoder_path: str, tmp_path: Path
 ) -> None:
     how = Preprocessing("letterbox")
@@ -152,7 +152,7 @@ def test_the_folder_of_a_run_gives_its_best_agent(saved: Path, tmp_path: Path) -
     run = tmp_path / "run"
     shutil.copytree(saved, run / "last")
     edit(run / "last" / "agent.json", steps=20)
-    private = run / ".best.genesis_rl"  # as a kill in the middle of saving leaves it
+    private = run / ".best.genesis_rl"  # as left by a kill during saving
     shutil.copytree(saved, private / "old")
     (private / "owner.json").write_text('{"made_by": "genesis_rl"}')
     edit(private / "old" / "agent.json", steps=10)
@@ -162,7 +162,7 @@ def test_the_folder_of_a_run_gives_its_best_agent(saved: Path, tmp_path: Path) -
     assert (private / "old").is_dir() and not (run / "best").exists()
 
 
-def test_loading_an_agent_leaves_a_neighbour_alone(saved: Path, tmp_path: Path) -> None:
+def test_loading_an_agent_keeps_other_folders(saved: Path, tmp_path: Path) -> None:
     shutil.copytree(saved, tmp_path / "runs" / "agent.old")
     with pytest.raises(ValueError, match="folder must exist"):
         load_agent(tmp_path / "runs" / "agent")
@@ -245,7 +245,7 @@ def test_damage_is_named(damage: str, saved: Path) -> None:
         load_agent(saved)
 
 
-def test_saving_that_fails_leaves_the_old_agent(
+def test_a_failed_save_keeps_the_old_agent(
     saved: Path, encoder_path: str, pretrained: Pretrained
 ) -> None:
     before = (saved / "agent.json").read_bytes()
@@ -256,7 +256,7 @@ def test_saving_that_fails_leaves_the_old_agent(
     assert [path.name for path in saved.parent.iterdir()] == ["agent"]
 
 
-def test_settings_survive_json(encoder_path: str) -> None:
+def test_settings_as_json(encoder_path: str) -> None:
     config = settings(encoder_path, max_minutes=2.5, policy=PolicyConfig("mlp"))
     assert AgentConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
     with pytest.raises(ValueError, match="config"):

@@ -1,4 +1,4 @@
-"""Recording what agents do in their own environments."""
+"""Recording of agents in their environments."""
 
 from contextlib import closing
 from pathlib import Path
@@ -20,7 +20,7 @@ from genesis_rl.perception import SlotEncoder
 
 
 def save(folder: Path, encoder_path: str, **changes: Any) -> str:
-    """An agent with fresh weights."""
+    """Agent with initial weights."""
     options: dict[str, Any] = {"env": "Pixel-v0", "vec": "dummy", "n_envs": 2} | changes
     pretrained = None
     if "obs" not in options:
@@ -45,7 +45,7 @@ def test_frames_belong_to_actions_and_ends(tmp_path: Path, encoder_path: str) ->
     assert data.pack.meta["policy"] == "agent" and data.pack.meta["settings"]["env"] == "Pixel-v0"
     assert data.pack.meta["agent"]["encoder_fingerprint"]
     assert len(set(data.actions[data.sequences(1)[:, 0]].tolist())) > 1
-    # The environment pays the action's number; its episodes of even length are cut, others end.
+    # The reward is the action; episodes of even length are truncated, others terminated.
     np.testing.assert_array_equal(data.rewards, data.actions)
     for first, last in data.episodes:
         ended = data.terminated[last - 1], data.truncated[last - 1]

@@ -1,4 +1,4 @@
-"""What agents see: slots, states, pixels, feature maps, random encoders; saved, loaded, refused."""
+"""Observations of agents: slots, states, pixels, feature maps, random encoders; saving, errors."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -56,7 +56,7 @@ SHAPES = {
 
 @pytest.fixture(scope="module")
 def encoders(encoder_path: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """An encoder for every obs that takes one."""
+    """Encoders by obs."""
     folder = tmp_path_factory.mktemp("encoders")
     torch.manual_seed(0)
     tiny = {
@@ -94,7 +94,7 @@ def made(config: AgentConfig, **options: Any) -> Any:
 
 
 def rollout(model: Any, venv: Any) -> list[Any]:
-    """Observations, terminal ones, and what the policy makes of them."""
+    """Return observations, terminal observations and the policy's outputs."""
     venv.seed(5)
     seen = [venv.reset()]
     for step in range(12):
@@ -109,7 +109,7 @@ def rollout(model: Any, venv: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("obs", get_args(Obs))
-def test_agents_of_every_kind_come_back(
+def test_saved_agents_of_every_observation(
     obs: str, encoders: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("genesis_rl.agents.stack._SCALE_FRAMES", 16)
@@ -133,7 +133,7 @@ def test_agents_of_every_kind_come_back(
     assert (tmp_path / "video.mp4").stat().st_size > 500
 
 
-def test_an_encoder_that_learns_comes_back_as_it_has_become(
+def test_a_trained_encoder_is_saved(
     encoders: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("genesis_rl.agents.stack._SCALE_FRAMES", 16)
@@ -172,12 +172,12 @@ def test_every_policy_takes_every_set(obs: str, extractor: Any) -> None:
         assert model.predict(venv.reset())[0].shape == (2,)
 
 
-def test_the_settings_know_every_extractor() -> None:
+def test_settings_have_every_extractor() -> None:
     annotation = PolicyConfig.__dataclass_fields__["extractor"].type
     assert get_args(annotation) == tuple(EXTRACTORS)
 
 
-def test_the_state_is_the_truth_and_nothing_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_state_is_not_rendered(monkeypatch: pytest.MonkeyPatch) -> None:
     env = gym.make("genesis_rl/ObjectGoal-v0", state_in_info=True, **WORLD)
     env.reset(seed=4)
     truth = env.step(1)[4]["true_state"]
@@ -202,7 +202,7 @@ def test_a_vector_is_the_state_of_an_environment_that_observes_one() -> None:
     [{}, {"layout": "CHW"}, {"values": "unit"}, {"entry": "image"}],
     ids=["HWC", "CHW", "floats", "entry"],
 )
-def test_pixels_are_the_frames_whatever_their_form(
+def test_pixels_of_all_axis_orders_and_ranges(
     options: dict[str, Any], pixel_env: Callable[..., gym.Env[Any, Any]]
 ) -> None:
     raw = pixel_env(size=(40, 40))
@@ -233,7 +233,7 @@ def test_pixels_are_the_frames_whatever_their_form(
 
 
 class NestedEnv(gym.ObservationWrapper[Any, Any, Any]):
-    """The observation of an environment as an entry of nested Dicts."""
+    """Nests the observation in Dicts."""
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         super().__init__(env)
@@ -278,7 +278,7 @@ def test_a_path_leads_to_a_nested_state(nested_env: str) -> None:
 
 
 class NestedVecEnv(VecEnvWrapper):
-    """A vector environment of nested Dicts, which those of Stable-Baselines3 are not."""
+    """Vector environment of nested Dicts, which Stable-Baselines3 does not support."""
 
     def __init__(self, venv: VecEnv) -> None:
         space = spaces.Dict(camera=spaces.Dict(rgb=venv.observation_space))
@@ -317,7 +317,7 @@ def test_a_path_leads_to_nested_frames_of_a_vector_environment(
     assert ends
 
 
-def test_cells_of_a_feature_map_know_their_places() -> None:
+def test_cells_of_a_feature_map_have_positions() -> None:
     torch.manual_seed(0)
     space = spaces.Box(0, 255, (3, 64, 64), np.uint8)
     extractor = FeatureMapExtractor(space, EXTRACTORS["deep_sets"], features_dim=8, width=16)
@@ -417,7 +417,7 @@ def test_another_environment_than_the_agents_is_named(saved: Path) -> None:
         load_agent(saved)
 
 
-def test_agents_of_before_there_was_a_choice_load(encoder_path: str, tmp_path: Path) -> None:
+def test_agents_without_newer_settings_load(encoder_path: str, tmp_path: Path) -> None:
     config = settings("encoder", {"encoder": encoder_path})
     with closing(made(config)) as venv:
         save_agent(tmp_path / "agent", build_ppo(config, venv), config, load_encoder(config))

@@ -1,4 +1,4 @@
-"""Settings and environments of agents: frames from where they are, what does not fit is named."""
+"""Settings and environments of agents: sources of frames, and errors of invalid settings."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -26,7 +26,7 @@ def settings(encoder_path: str, **changes: Any) -> AgentConfig:
 
 
 class Symbols(gym.Env[Any, Any]):
-    """Observations that are no frames, or actions that PPO cannot take."""
+    """Environment with symbolic observations, or actions that PPO does not support."""
 
     def __init__(self, pixels: bool = False, fails: bool = False) -> None:
         if fails:
@@ -74,7 +74,7 @@ def test_environments_that_do_not_fit_are_named(
         make_vec_env(config, encoder)
 
 
-def test_an_environment_that_only_this_process_knows(
+def test_an_environment_registered_in_this_process_only(
     encoder_path: str, encoder: SlotEncoder, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(
@@ -108,13 +108,13 @@ def test_module_and_id_name_an_environment(encoder_path: str, encoder: SlotEncod
     ],
     ids=["rendered", "entry found", "entry named", "layout named"],
 )
-def test_frames_come_from_where_the_settings_say(
+def test_sources_of_frames(
     changes: dict[str, Any], encoder_path: str, encoder: SlotEncoder
 ) -> None:
     with closing(make_vec_env(settings(encoder_path), encoder, seed=9)) as venv:
         plain = np.asarray(venv.reset())
     with closing(make_vec_env(settings(encoder_path, **changes), encoder, seed=9)) as venv:
-        # The same world is drawn, whichever way its frames come.
+        # The frames are equal for every source.
         np.testing.assert_allclose(np.asarray(venv.reset()), plain, atol=1e-5, rtol=0)
 
 

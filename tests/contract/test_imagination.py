@@ -259,7 +259,7 @@ def test_actions_of_other_spaces_are_refused(
         env.reset(options={"scene": 1})
 
 
-def test_no_number_of_an_action_is_no_number_of_a_scene(models: dict[str, str]) -> None:
+def test_an_action_of_nan_keeps_the_scene_finite(models: dict[str, str]) -> None:
     env = single(models, "pushes")
     before, _ = env.reset(seed=0)
     after, reward, terminated, truncated, info = env.unwrapped.step(np.full(2, np.nan))
@@ -267,7 +267,7 @@ def test_no_number_of_an_action_is_no_number_of_a_scene(models: dict[str, str]) 
     assert np.array_equal(before, after)
 
 
-def test_a_stranger_s_world_model_is_refused(models: dict[str, str], tmp_path: Path) -> None:
+def test_another_encoder_is_refused(models: dict[str, str], tmp_path: Path) -> None:
     encoder = SlotEncoder(models["encoder"], device="cpu")
     encoder.fingerprint = "0" * 64
     folder = make_world(tmp_path, encoder, MOVES, geometry=True)

@@ -1,4 +1,4 @@
-"""agents/benchmark.py: shares that add up, bytes by hand, bad flags."""
+"""agents/benchmark.py: sum of shares, bytes by hand, invalid flags."""
 
 import json
 from collections.abc import Callable
@@ -34,12 +34,12 @@ def test_shares_add_up_and_bytes_are_those_of_the_arrays(tmp_path: Path, run_pro
     assert memory["pixels"]["rollout_bytes"] == 3 * 40 * 40  # a byte for each value
     assert memory["state"]["shape"] == [3, 11]
     assert memory["state"]["rollout_bytes"] == 3 * 11 * 4
-    # Three slots of 8 + 4 latents and three figures of the mask, before and after.
+    # Three slots of 8 + 4 latents and 3 of mask geometry, before and after.
     assert memory["random-smoke"]["replay_bytes"] == 2 * 3 * 15 * 4
     assert [len(table["rows"]) for table in result["tables"]] == [6, 3]
 
 
-def test_imagined_environments_are_timed_beside_real_ones(run_program: Run, tmp_path: Path) -> None:
+def test_imagined_and_real_environments_are_timed(run_program: Run, tmp_path: Path) -> None:
     flags = ("--transitions", "16", "--rollouts", "1", "--agent.vec", "dummy", "--n-envs", "2")
     status, output, errors = run_program(
         *("agents/benchmark.py", *flags, "--obs", "genesis=sprites-fast"),

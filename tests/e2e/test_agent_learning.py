@@ -1,4 +1,4 @@
-"""Training an agent in this process: it learns, repeats itself, ends in time and in trouble."""
+"""Training of an agent: learning, repeatability, time limit, errors."""
 
 import json
 import time
@@ -22,7 +22,7 @@ from genesis_rl.slots import Slots
 
 
 class FindQuadrant(gym.Env[Any, Any]):
-    """One quadrant of the frame is bright; its number is the right action, four times."""
+    """One quadrant of the frame is bright; its index is the correct action, in four steps."""
 
     metadata: dict[str, Any] = {"render_modes": [], "render_fps": 5}  # noqa: RUF012
 
@@ -82,7 +82,7 @@ def quadrant_config(encoder: Path, **changes: Any) -> AgentConfig:
 
 
 @pytest.mark.parametrize("extractor", ["transformer", "mlp"])
-def test_ppo_learns_what_the_slots_show(extractor: Any, quadrants: Path) -> None:
+def test_ppo_learns_from_slots(extractor: Any, quadrants: Path) -> None:
     config = quadrant_config(quadrants, policy=PolicyConfig(extractor, width=32))
     figures = AgentTrainer(config).run()
     assert figures["success_rate"] >= 0.8
@@ -103,7 +103,7 @@ def test_ppo_learns_what_the_slots_show(extractor: Any, quadrants: Path) -> None
     assert not (config.out / "video.mp4").exists()
 
 
-def test_the_time_limit_ends_a_training_cleanly(quadrants: Path) -> None:
+def test_the_time_limit_ends_a_training(quadrants: Path) -> None:
     config = quadrant_config(quadrants, total_timesteps=10**7, max_minutes=2 / 60)
     began = time.monotonic()
     trainer = AgentTrainer(config)
@@ -149,14 +149,14 @@ def test_one_encoder_pass_for_each_new_frame(
     assert sum(sizes) == 8 * 65 + 8 * 16
 
 
-def test_an_environment_that_breaks_is_told(quadrants: Path) -> None:
+def test_an_environment_process_that_ends(quadrants: Path) -> None:
     config = quadrant_config(quadrants, env_options='{"breaks_at": 300}')
     with pytest.raises(TrainingError, match="an environment's process ended at step"):
         AgentTrainer(config).run()
     assert (config.out / "last" / "agent.json").is_file()
 
 
-def test_numbers_that_are_none_are_told_and_not_saved(quadrants: Path) -> None:
+def test_weights_that_are_not_finite_are_not_saved(quadrants: Path) -> None:
     trainer = AgentTrainer(quadrant_config(quadrants))
     policy: Any = trainer.model.policy
     with torch.no_grad():

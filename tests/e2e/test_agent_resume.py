@@ -1,4 +1,4 @@
-"""Resuming agents/train.py: the state that is restored, kills at any time, what is refused."""
+"""Resuming agents/train.py: restored state, kills at any time, errors."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from genesis_rl.agents.learning import AgentTrainer
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., tuple[int, str, str]]
 WORLD = json.dumps({"image_size": 32, "num_objects": 2, "max_episode_steps": 10})
-STEPS = 64  # of a rollout
+STEPS = 64  # per rollout
 
 
 def settings(out: Path, **changes: Any) -> AgentConfig:
@@ -49,14 +49,14 @@ def steps(out: Path) -> list[float]:
 
 @pytest.fixture(scope="module")
 def half(tmp_path_factory: pytest.TempPathFactory) -> AgentTrainer:
-    """A run of four rollouts, ended."""
+    """A completed run of four rollouts."""
     trainer = AgentTrainer(settings(tmp_path_factory.mktemp("runs") / "half"))
     trainer.run()
     return trainer
 
 
 def copy(run: AgentTrainer, folder: Path, **changes: Any) -> AgentConfig:
-    """A copy of a run's folder, and its settings with changes."""
+    """Copy a run directory, and return its settings with changes."""
     shutil.copytree(run.config.out, folder / "run")
     return replace(run.config, out=folder / "run", **changes)
 
@@ -90,7 +90,7 @@ def test_the_training_state_is_restored(half: AgentTrainer, tmp_path: Path) -> N
     again.close()
 
 
-def test_a_longer_run_goes_on(half: AgentTrainer, tmp_path: Path) -> None:
+def test_a_longer_run_is_resumed(half: AgentTrainer, tmp_path: Path) -> None:
     config = copy(half, tmp_path, total_timesteps=7 * STEPS)
     trainer = AgentTrainer(config, resume=True)
     trainer.run()
@@ -106,7 +106,7 @@ def test_a_longer_run_goes_on(half: AgentTrainer, tmp_path: Path) -> None:
     assert trainer.metrics["best"]["mean_return"] >= half.metrics["best"]["mean_return"]
 
 
-def test_resuming_is_repeatable_and_sees_new_episodes(half: AgentTrainer, tmp_path: Path) -> None:
+def test_resuming_is_repeatable_and_starts_new_episodes(half: AgentTrainer, tmp_path: Path) -> None:
     states: list[Any] = []
     starts: list[Any] = []
     for name in ("a", "b"):
@@ -124,9 +124,7 @@ def test_resuming_is_repeatable_and_sees_new_episodes(half: AgentTrainer, tmp_pa
     assert not (starts[0] == starts[1]).all()
 
 
-def test_a_finished_run_is_left_as_it_is(
-    half: AgentTrainer, tmp_path: Path, run_program: Run
-) -> None:
+def test_a_completed_run_is_unchanged(half: AgentTrainer, tmp_path: Path, run_program: Run) -> None:
     config = copy(half, tmp_path)
     before = {path: path.stat().st_mtime_ns for path in config.out.rglob("*")}
     status, output, errors = run_program("agents/train.py", *flags(config.out, "--resume"))
@@ -136,7 +134,7 @@ def test_a_finished_run_is_left_as_it_is(
     assert {path: path.stat().st_mtime_ns for path in config.out.rglob("*")} == before
 
 
-def test_the_time_limit_is_of_all_sessions(half: AgentTrainer, tmp_path: Path) -> None:
+def test_the_time_limit_includes_earlier_sessions(half: AgentTrainer, tmp_path: Path) -> None:
     minutes = half.seconds / 2 / 60
     config = copy(half, tmp_path, total_timesteps=10**6, max_minutes=minutes)
     trainer = AgentTrainer(config, resume=True)
@@ -145,7 +143,7 @@ def test_the_time_limit_is_of_all_sessions(half: AgentTrainer, tmp_path: Path) -
     assert steps(config.out) == steps(half.config.out)
 
 
-def test_a_run_killed_before_its_first_save_starts_anew(tmp_path: Path, run_program: Run) -> None:
+def test_a_run_killed_before_its_first_save_starts_at_0(tmp_path: Path, run_program: Run) -> None:
     out = tmp_path / "run"
     out.mkdir()
     (out / log.FILE).write_text('{"step": 64, "time": 1, "time/fps": 9}\n{"step": 1')
@@ -244,7 +242,7 @@ def flags(out: Path, *more: str) -> list[str]:
 
 
 def kill_at(condition: Callable[[], bool], *arguments: str) -> None:
-    """Start a training and kill it as soon as a condition holds."""
+    """Start a training and kill it when a condition is true."""
     command = [sys.executable, str(ROOT / "agents" / "train.py"), *arguments]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 150
@@ -255,7 +253,7 @@ def kill_at(condition: Callable[[], bool], *arguments: str) -> None:
         process.kill()
 
 
-def test_killed_again_and_again_it_reaches_the_end(tmp_path: Path, run_program: Run) -> None:
+def test_a_run_killed_repeatedly_is_completed(tmp_path: Path, run_program: Run) -> None:
     out, endless = tmp_path / "run", ("--resume", "--total-timesteps", "1000000")
     kill_at((out / log.FILE).exists, *flags(out, *endless))  # before or in the first rollout
     kill_at((out / "last" / "training.pt").exists, *flags(out, *endless))

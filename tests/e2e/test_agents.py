@@ -1,4 +1,4 @@
-"""agents/train.py and agents/evaluate.py as users run them: to the end, stopped, misused."""
+"""agents/train.py and agents/evaluate.py as programs: results, signals, invalid flags."""
 
 import json
 import os
@@ -84,7 +84,7 @@ def trained(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.smoke
-def test_training_leaves_two_agents_and_a_log(trained: Path) -> None:
+def test_training_saves_two_agents_and_a_log(trained: Path) -> None:
     assert sorted(path.name for path in trained.iterdir()) == ["best", "last", "metrics.jsonl"]
     settings = json.loads((trained / "best" / "agent.json").read_text())
     assert settings["steps"] == 256
@@ -136,10 +136,10 @@ def test_evaluating_the_agent_alone_elsewhere(
     [
         (signal.SIGTERM, 143, False),
         (signal.SIGTERM, 143, True),
-        (signal.SIGINT, 130, True),  # as a terminal sends it
+        (signal.SIGINT, 130, True),  # as sent by a terminal
     ],
 )
-def test_a_signal_saves_before_leaving(
+def test_a_signal_saves_a_checkpoint(
     encoder: Path, tmp_path: Path, stop: signal.Signals, status: int, whole_group: bool
 ) -> None:
     out = tmp_path / "run"
@@ -199,7 +199,7 @@ def test_a_run_is_not_overwritten(trained: Path, encoder: Path, run_program: Run
     assert (trained / "best" / "agent.json").read_bytes() == before
 
 
-def test_evaluating_nothing_ends_with_status_2(tmp_path: Path, run_program: Run) -> None:
+def test_evaluating_an_empty_folder_ends_with_status_2(tmp_path: Path, run_program: Run) -> None:
     status, _, errors = run_program("agents/evaluate.py", str(tmp_path))
     assert status == 2
     assert errors.startswith("evaluate.py: folder must contain agent.json")

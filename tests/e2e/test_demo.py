@@ -1,4 +1,4 @@
-"""The demonstration in a few seconds: everything it promises is written, nothing is lost."""
+"""The demonstration in a few seconds: report, earlier results, signals, invalid flags."""
 
 import json
 import os
@@ -19,7 +19,7 @@ FLAGS = ("--pretrain-minutes", "0.05", "--agent-minutes", "0.05", "--train-scene
 MORE = ("--test-scenes", "16", "--episodes", "4", "--threads", "1")
 
 
-def test_the_report_holds_it_all(
+def test_the_report_is_complete(
     tmp_path: Path, run_program: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GENESIS_RL_DATA", str(tmp_path / "data"))
@@ -46,7 +46,7 @@ def test_the_report_holds_it_all(
     assert f"{figures['encoder']['GENESIS']['ari']:.3f}" in html
 
 
-def test_with_an_encoder_at_hand_only_an_agent_is_trained(
+def test_with_an_encoder_only_an_agent_is_trained(
     tmp_path: Path, run_program: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GENESIS_RL_DATA", str(tmp_path / "data"))
@@ -87,7 +87,7 @@ def test_a_signal_ends_the_demonstration(
         return begin(self, *args)
 
     monkeypatch.setattr(home, method, stopped)
-    # A stop after the time is up would be an ordinary end.
+    # Long time limits, so that the signal arrives before them.
     minutes = {
         "--pretrain-minutes": "9" if stage == "pretraining" else "0.1",
         "--agent-minutes": "9",
@@ -101,6 +101,6 @@ def test_a_signal_ends_the_demonstration(
     ).exists()
 
 
-def test_misuse(run_program: Any, tmp_path: Path) -> None:
+def test_invalid_flags(run_program: Any, tmp_path: Path) -> None:
     status, _, errors = run_program("agents/demo.py", "--pretrain-minutes", "0")
     assert status == 2 and "pretrain_minutes" in errors

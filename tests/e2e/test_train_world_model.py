@@ -1,4 +1,4 @@
-"""pretrain/train_world_model.py on a tiny recording: train, stop, resume, report, misuse."""
+"""pretrain/train_world_model.py on a tiny recording: training, resuming, report, errors."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def data_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def record(folder: Path, episodes: int, seed: int, space: dict[str, Any]) -> None:
-    """A white square that is pushed left or right until it is at a wall; the right one pays."""
+    """A white square moves left or right until it reaches a wall; the right wall has a reward."""
     rng = np.random.default_rng(seed)
     with PackWriter(folder, None, SIDE, masks=False, meta={"action_space": space}) as writer:
         for _ in range(episodes):
@@ -111,7 +111,7 @@ def test_from_a_recording_to_a_report(
     assert set(rows[0]["latent_error"]) == {"world model", "mlp", "copy"}
     assert set(rows[0]["psnr"]) == {"world model", "mlp", "copy", "encoded"}
     assert rows[0]["windows"] >= rows[1]["windows"] >= rows[2]["windows"] > 0
-    # All of the 16 windows have a first step, and of copies it costs about a step's change.
+    # All of the 16 windows have a first step, where the error of copied slots is about 1.
     assert rows[0]["windows"] == 16 and rows[0]["latent_error"]["copy"] > 0
     assert 0 < rows[0]["psnr"]["encoded"] < 100
     doubt = rows[0]["uncertainty"]["world model"]
@@ -137,7 +137,7 @@ def test_from_a_recording_to_a_report(
     assert (out / "tensorboard").is_dir()
 
 
-def test_a_run_is_made_ready_for_others(
+def test_a_run_is_exported_for_sharing(
     given: tuple[str, ...], run_program: Run, tmp_path: Path
 ) -> None:
     out, shared = tmp_path / "world", tmp_path / "shared"
@@ -182,7 +182,7 @@ def test_boxes_and_slots_without_geometry(run_program: Run, tmp_path: Path) -> N
 
 @pytest.fixture
 def stop_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
-    """Have SIGINT come before an update."""
+    """Send SIGINT before an update."""
     update = WorldTrainer._update
 
     def arm(step: int) -> None:
@@ -197,7 +197,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
     monkeypatch.undo()
 
 
-def test_a_stopped_training_ends_as_an_unbroken_one(
+def test_a_resumed_training_equals_an_uninterrupted_one(
     given: tuple[str, ...],
     run_program: Run,
     stop_at: Callable[[int], None],
@@ -224,7 +224,7 @@ def test_a_stopped_training_ends_as_an_unbroken_one(
     assert status == 2 and "seed" in errors
 
 
-def test_misuse(given: tuple[str, ...], run_program: Run, tmp_path: Path) -> None:
+def test_invalid_flags(given: tuple[str, ...], run_program: Run, tmp_path: Path) -> None:
     out = ("--out", str(tmp_path / "world"), "--no-tensorboard")
     images = tmp_path / "images"
     with PackWriter(images, 4, SIDE, masks=False) as writer:

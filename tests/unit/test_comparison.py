@@ -23,9 +23,9 @@ SHARED = Path(__file__).parents[3] / "shared" / "rl_tasks.md"
 
 
 def test_the_interquartile_mean_is_that_of_the_middle_half() -> None:
-    # Eight runs in all: the two least and the two greatest are left out.
+    # Of eight runs, the two lowest and the two highest are trimmed.
     assert iqm([[0.0, 1.0, 0.2, 0.4], [0.9, 0.1, 0.3, 0.5]]) == pytest.approx(1.4 / 4)
-    # A quarter of five runs is one and a bit: one is left out at either end.
+    # A quarter of five runs is 1.25: one is trimmed at each end.
     assert iqm([[0.0, 0.3, 0.6, 0.9, 1.0]]) == pytest.approx(0.6)
     assert iqm([[0.7]]) == pytest.approx(0.7)
 
@@ -37,7 +37,7 @@ def test_the_interval_is_that_of_all_draws_of_each_task() -> None:
     tasks = [[0.0, 0.5], [0.6, 1.0]]
     assert bootstrap_interval(tasks, confidence=0.8) == pytest.approx((0.3, 0.75))
     assert bootstrap_interval(tasks, confidence=0.6) == pytest.approx((0.5, 0.55))
-    # Not stratified, a draw could have all runs of one task.
+    # Without stratification, a sample could have all runs of one task.
     assert bootstrap_interval([[0.0, 0.0], [1.0, 1.0]], reps=1000) == (0.5, 0.5)
 
 
@@ -76,7 +76,7 @@ def record(task: str, label: str, seed: int, success: float, **more: Any) -> dic
     } | more
 
 
-def test_the_table_stands_beside_the_published_one(tmp_path: Path) -> None:
+def test_the_table_includes_the_published_results(tmp_path: Path) -> None:
     goal, push = "genesis_rl/ObjectGoal-v0", "module:genesis_rl/ObjectInteraction-v0"
     chance = {"success_rate": 0.25, "success_interval": [0.2, 0.3]}
     encoder = {

@@ -20,7 +20,7 @@ SMALL = WorldModelConfig(width=16, layers=2, ensemble=3)
 def made(config: WorldModelConfig = SMALL, spec: ActionSpec = MOVES) -> WorldModel:
     torch.manual_seed(0)
     model = WorldModel(config, spec, SLOTS).eval()
-    # As after a training: nothing is left at its neutral value.
+    # As after training: no buffer has its initial value.
     model.scale.mean.copy_(torch.linspace(-3, 2, D))
     model.scale.scale.copy_(torch.linspace(0.2, 4, D))
     model.change_scale.fill_(0.5)
@@ -115,7 +115,7 @@ def test_a_step(trunk: str, spec: ActionSpec) -> None:
         assert torch.allclose(mine, whole[2:3], atol=1e-5)
 
 
-def test_heads_and_their_disagreement() -> None:
+def test_heads_and_uncertainty() -> None:
     model = made()
     features, action = scenes()
     mean = model.step(features, action)
@@ -151,7 +151,7 @@ def test_slots_have_no_order() -> None:
     assert torch.allclose(found.terminated, turned.terminated, atol=1e-5)
 
 
-def test_rewards_and_ends_come_back_to_the_data_s_odds() -> None:
+def test_rewards_and_terminations_are_corrected_for_weights() -> None:
     model = made()
     features, action = scenes()
     output, found = model(model.scale(features), action), model.step(features, action)
@@ -160,7 +160,7 @@ def test_rewards_and_ends_come_back_to_the_data_s_odds() -> None:
     assert torch.allclose(found.reward, wanted)
 
 
-def test_what_a_step_refuses() -> None:
+def test_invalid_arguments_of_a_step() -> None:
     model = made()
     features, action = scenes()
     with pytest.raises(ValueError, match="features"):
@@ -177,7 +177,7 @@ def test_what_a_step_refuses() -> None:
     "fields",
     [{"width": 0}, {"layers": 0}, {"ensemble": 0}, {"attention_heads": 3}, {"trunk": "cnn"}],
 )
-def test_configs_that_are_none(fields: dict[str, int]) -> None:
+def test_invalid_configs(fields: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=f"^{next(iter(fields))} "):
         WorldModelConfig(**fields)  # type: ignore[arg-type]
 
@@ -207,7 +207,7 @@ def test_saved_and_loaded(spec: ActionSpec, tmp_path: Path) -> None:
     assert WorldModel.from_pretrained(tmp_path / "run").slot_spec == SLOTS
 
 
-def test_what_is_not_loaded(tmp_path: Path) -> None:
+def test_invalid_folders(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="world_model"):
         WorldModel.from_pretrained(tmp_path)
     made().save_pretrained(tmp_path)
