@@ -1,10 +1,10 @@
-"""Measure where the time of a PPO run goes, and what observations weigh, by what agents see.
+"""Measure the throughput of PPO and the memory of its observations, by observation type.
 
-    python agents/benchmark.py --obs state pixels genesis=runs/eyes
-    python agents/benchmark.py --obs pixels genesis=runs/eyes --num-envs 32 --out speed.json
+    python agents/benchmark.py --obs state pixels genesis=runs/encoder
+    python agents/benchmark.py --obs pixels genesis=runs/encoder --n-envs 32 --out speed.json
 
-Prints the shares of environments, encoder, acting and updating at each number of environments, and
-the bytes of an observation in rollout and replay buffers; writes JSON.
+Prints, for each number of environments, the shares of environments, encoder, acting and updating in
+the time, and the bytes of an observation in rollout and replay buffers; writes JSON.
 """
 
 import sys
@@ -20,7 +20,7 @@ from genesis_rl.text_tables import as_text
 
 @report_stop("benchmark.py")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and report; return the exit status."""
+    """Run the benchmark; return the exit status."""
     try:
         config = tyro.cli(SpeedConfig, args=argv, description=__doc__)
         result = measure(config)

@@ -1,14 +1,15 @@
-"""Compare what agents see: train a grid of runs, sum them up beside the published table.
+"""Compare observations: train a grid of PPO runs and summarise them with the published results.
 
-    python agents/compare.py --obs state pixels --agent.total-steps 200000
-    python agents/compare.py --obs state genesis=runs/eyes random=runs/eyes vae=runs/bd-vae --jobs 4
-    python agents/compare.py --preset published --agent.total-steps 2000000 --seeds 0 1 2
-    python agents/compare.py --obs pixels --also runs/compare --out runs/pixels
+    python agents/compare.py --obs state pixels --agent.total-timesteps 200000
+    python agents/compare.py --obs state genesis=runs/genesis vae=runs/bd-vae --jobs 4
+    python agents/compare.py --preset published --agent.total-timesteps 2000000 --seeds 0 1 2
+    python agents/compare.py --obs pixels --include runs/compare --out runs/pixels
 
-The grid is task x obs x seed. The same command goes on where it was stopped: runs that ended are
-kept, others resume from their last checkpoint. Each run leaves run.json in its folder; the summary
-(comparison.json) holds success rates as interquartile means with bootstrap intervals, with learning
-curves over steps and over time beside it. All settings of agents/train.py stand behind --agent.
+The grid is task x obs x seed. The same command resumes an interrupted comparison: completed runs
+are kept, others resume from their last checkpoint. Each run writes run.json to its folder. The
+summary (comparison.json) contains success rates as interquartile means with bootstrap intervals;
+learning curves over steps and over time are saved as images in the same folder. The settings of
+agents/train.py have the prefix --agent.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import tyro
 
 from genesis_rl.agents.comparison import (
     CompareConfig,
-    read_others,
+    read_included,
     train_all,
     write_summary,
 )
@@ -30,9 +31,9 @@ from genesis_rl.text_tables import as_text
 
 
 def parse(argv: Sequence[str] | None) -> CompareConfig:
-    """Read the preset first: its settings stand before the other flags, which change them."""
+    """Parse the flags after those of the preset, which they override."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--preset", default="ours")
+    first.add_argument("--preset", default="default")
     known, rest = first.parse_known_args(argv)
     flags = [*preset_flags(known.preset, "agent."), *rest]
     description = f"{__doc__}\npresets (--preset NAME): {', '.join(PRESETS)}"
@@ -41,11 +42,11 @@ def parse(argv: Sequence[str] | None) -> CompareConfig:
 
 @report_stop("compare.py", "the same command resumes")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Compare; return the exit status."""
+    """Run the comparison; return the exit status."""
     try:
         config = parse(argv)
-        others = read_others(config)
-        records = [*train_all(config, report=lambda line: print(line, flush=True)), *others]
+        included = read_included(config)
+        records = [*train_all(config, report=lambda line: print(line, flush=True)), *included]
         path = config.summary or config.out / "comparison.json"
         summary = write_summary(records, path)
     except TrainingError as error:

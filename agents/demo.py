@@ -1,10 +1,10 @@
-"""Learn to see a small world, learn to act in it, and write a report: what `make demo` runs.
+"""Pretrain an encoder, train an agent on its slots, and write an HTML report (`make demo`).
 
     python agents/demo.py
     python agents/demo.py --pretrain-minutes 20 --agent-minutes 10 --out runs/longer
-    python agents/demo.py --pretrained sprites-fast
+    python agents/demo.py --encoder sprites-fast
 
-Needs about 12 minutes on two CPU cores. The report is one HTML file.
+Takes about 12 minutes on two CPU cores.
 """
 
 import sys
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"demo.py: {error}", file=sys.stderr)
         return 2
-    print(f"The report: {report.resolve()}")
+    print(f"report: {report.resolve()}")
     return 0
 
 

@@ -1,10 +1,10 @@
-"""Evaluate an agent that agents/train.py made, beside a random policy on the same episodes.
+"""Evaluate an agent and a random policy on the same episodes.
 
     python agents/evaluate.py runs/agent
-    python agents/evaluate.py runs/agent --episodes 500 --no-greedy --out runs/evaluation
+    python agents/evaluate.py runs/agent --episodes 500 --no-deterministic --out runs/evaluation
 
-Writes evaluation.json and video.mp4 (with --video-format gif video.gif): the frames with the slots'
-masks beside them.
+Writes evaluation.json and video.mp4 (video.gif with --video-format gif) with the frames and the
+slots' masks.
 """
 
 import sys
@@ -27,9 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, OSError) as error:
         print(f"evaluate.py: {error}", file=sys.stderr)
         return 2
-    for name in ("agent", "greedy", "random"):
+    for name in ("agent", "deterministic", "random"):
         if name in result:
-            print(f"{name:7}{Scores(**result[name])}")
+            print(f"{name:14}{Scores(**result[name])}")
     print(f"wrote {config.out or config.folder}")
     return 0
 

@@ -33,7 +33,7 @@ LARGEST = {
     "candidates": 2**16,
     "num_envs": 2**16,
     "n_envs": 2**16,
-    "num_dreams": 2**16,
+    "n_imagined_envs": 2**16,
 }
 #: Largest number of parameters of a model.
 PARAMETERS = 2**30

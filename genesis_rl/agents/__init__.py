@@ -1,1 +1,1 @@
-"""What agents of Stable-Baselines3 need: wrappers, features extractors, training and evaluation."""
+"""Stable-Baselines3 agents: wrappers, features extractors, training and evaluation."""

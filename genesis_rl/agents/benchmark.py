@@ -1,4 +1,4 @@
-"""Where the time of a PPO run goes, and what its observations weigh, by what the agent sees."""
+"""Throughput of PPO and memory of its observations, by observation type."""
 
 import time
 import warnings
@@ -13,7 +13,7 @@ from stable_baselines3.common.buffers import ReplayBuffer, RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
-from genesis_rl.agents.config import AgentConfig, obs_label, seeing
+from genesis_rl.agents.config import AgentConfig, obs_label, with_obs
 from genesis_rl.agents.encoders import load_encoder, make_encoder
 from genesis_rl.agents.stack import build_ppo, make_vec_env, step_seconds
 from genesis_rl.checkpoint import pick_device
@@ -22,63 +22,63 @@ from genesis_rl.envs.imagination_speed import imagination_speeds
 from genesis_rl.perception import SlotEncoder
 from genesis_rl.process import hardware, keep_freed_memory, versions
 
-# What a rollout and the updates after it spend their time on.
+# Parts of the time of a rollout and its update.
 PARTS = ("environment", "encoding", "acting", "updating")
-# Transitions of the replay buffer that is weighed.
-_WEIGHED = 1024
+# Size in transitions of the replay buffer whose memory is measured.
+_REPLAY_SIZE = 1024
 
 
 @dataclass(frozen=True)
 class SpeedConfig:
-    """What is measured."""
+    """Settings of a benchmark."""
 
     obs: tuple[str, ...] = ("state", "pixels")
-    """what agents see, as agents/train.py --obs; those that take an encoder with it, for example
-    genesis=runs/eyes"""
-    num_envs: tuple[int, ...] = (1, 8, 32)
-    """environments side by side"""
+    """observations, as agents/train.py --obs, with the encoder where one is needed, e.g.
+    genesis=runs/encoder"""
+    n_envs: tuple[int, ...] = (1, 8, 32)
+    """numbers of parallel environments"""
     transitions: int = 2048
-    """of a rollout, over all environments: so the updates are the same for any number of them"""
+    """transitions per rollout over all environments, which makes updates independent of n_envs"""
     rollouts: int = 2
-    """rollouts, with their updates, that are timed, after one that is not"""
+    """timed rollouts with their updates, after one for warm-up"""
     world_model: str | None = None
-    """a world model on the slots of the last encoder in obs, a folder or a name of one that comes
-    with the package: imagined environments are timed beside the real ones"""
+    """world model of the last encoder in obs, a folder or the name of a shipped one; also times
+    imagined environments"""
     agent: AgentConfig = field(default_factory=lambda: AgentConfig(obs="state"))
-    """all other settings; obs, encoder, num_envs and ppo.n_steps come from the fields above"""
+    """other settings; obs, encoder, n_envs and ppo.n_steps are set by the fields above"""
     out: Path | None = None
-    """write the figures to this file as JSON"""
+    """JSON file of the results"""
 
     def __post_init__(self) -> None:
         """Check values."""
-        for name in ("obs", "num_envs"):
+        for name in ("obs", "n_envs"):
             if not getattr(self, name):
-                raise ValueError(f"{name} is empty; wanted one or more.")
+                raise ValueError(f"{name} must have at least one value, got none.")
         check_integers(self, 1, "transitions", "rollouts")
         if self.world_model is not None and not any("=" in obs for obs in self.obs):
             raise ValueError(
-                f"obs is {self.obs}, without an encoder; wanted that of the world model, such as "
-                "genesis=runs/eyes."
+                "obs must have an entry with the world model's encoder, such as "
+                f"genesis=runs/encoder, got {self.obs}."
             )
-        for count in self.num_envs:
+        for count in self.n_envs:
             if count < 1 or self.transitions % count:
                 raise ValueError(
-                    f"num_envs has {count}; wanted divisors of transitions, {self.transitions}."
+                    f"n_envs must be divisors of transitions {self.transitions}, got {count}."
                 )
 
 
 def measure(config: SpeedConfig) -> dict[str, Any]:
-    """Measure all combinations.
+    """Measure all combinations of obs and n_envs.
 
     Returns:
-        JSON data: ``speed`` (a row each: label, num_envs, steps_per_second, and the share of the
-        time of each of `PARTS`), ``memory`` (a row for each label: shape, dtype and bytes of an
-        observation in a rollout buffer, and of a transition's two in a replay buffer),
-        ``imagination`` (a row for each number of environments, see `ImaginationSpeed`; without a
-        world model none), ``tables`` laid out for the page of results, and where it was measured.
+        JSON data: ``speed`` (rows of label, n_envs, steps_per_second and the ``shares`` of `PARTS`
+        in the time), ``memory`` (a row per label: shape, dtype and bytes of an observation in the
+        rollout buffer, and of the two of a transition in the replay buffer), ``imagination`` (a row
+        per number of environments, see `ImaginationSpeed`; empty without a world model), ``tables``
+        for the results page, and hardware, versions and settings.
 
     Raises:
-        ValueError: if an environment or an encoder cannot be made.
+        ValueError: if an environment or an encoder cannot be created.
     """
     agent = config.agent
     if agent.threads is not None:
@@ -86,22 +86,22 @@ def measure(config: SpeedConfig) -> dict[str, Any]:
     keep_freed_memory()
     speed, memory, encoders = [], [], []
     for obs in config.obs:
-        label, settings = obs_label(obs), seeing(agent, obs)
+        label, settings = obs_label(obs), with_obs(agent, obs)
         pretrained = load_encoder(settings)
         encoder = None
         if pretrained is not None:
             encoder = make_encoder(settings, pretrained.model, pretrained.preprocessing)
             encoders.append(encoder)
-        for count in config.num_envs:
+        for count in config.n_envs:
             ppo = replace(agent.ppo, n_steps=config.transitions // count)
-            made = replace(settings, num_envs=count, ppo=ppo)
+            made = replace(settings, n_envs=count, ppo=ppo)
             with closing(make_vec_env(made, encoder, seed=made.seed)) as venv:
-                start = pretrained and pretrained.model
-                model = build_ppo(made, venv, pick_device(made.device), model=start)
-                speed.append({"label": label, "num_envs": count, **_time(model, config)})
-                if count == config.num_envs[0]:
-                    memory.append({"label": label, **_weigh(model.rollout_buffer, venv)})
-    imagined = [] if config.world_model is None else _imagine(config, encoders[-1])
+                trained = pretrained and pretrained.model
+                model = build_ppo(made, venv, pick_device(made.device), encoder=trained)
+                speed.append({"label": label, "n_envs": count, **_time(model, config)})
+                if count == config.n_envs[0]:
+                    memory.append({"label": label, **_memory(model.rollout_buffer, venv)})
+    imagined = [] if config.world_model is None else _time_imagination(config, encoders[-1])
     tables = [_speed_table(speed), _memory_table(memory)]
     return {
         "tables": [*tables, *([_imagined_table(imagined)] if imagined else [])],
@@ -119,8 +119,8 @@ def measure(config: SpeedConfig) -> dict[str, Any]:
     }
 
 
-class _Clock(BaseCallback):
-    """Notes the time, and that of the environments and the encoder, around every rollout."""
+class _TimingCallback(BaseCallback):
+    """Records the time, in total and of environments and encoder, at the ends of each rollout."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -144,40 +144,40 @@ class _Clock(BaseCallback):
 
 
 def _time(model: PPO, config: SpeedConfig) -> dict[str, Any]:
-    """Learn for a few rollouts; the first warms up."""
-    clock = _Clock()
-    model.learn((1 + config.rollouts) * config.transitions, clock)
-    whole = clock.starts[-1][0] - clock.starts[1][0]
-    rollouts = list(zip(clock.starts[1:-1], clock.ends[1:], strict=True))
-    acted, env, encode = (sum(b[i] - a[i] for a, b in rollouts) for i in range(3))
-    seconds = dict(zip(PARTS, (env, encode, acted - env - encode, whole - acted), strict=True))
+    """Measure the throughput of training and the shares of its parts."""
+    timing = _TimingCallback()
+    model.learn((1 + config.rollouts) * config.transitions, timing)
+    total = timing.starts[-1][0] - timing.starts[1][0]
+    rollouts = list(zip(timing.starts[1:-1], timing.ends[1:], strict=True))
+    collect, env, encode = (sum(b[i] - a[i] for a, b in rollouts) for i in range(3))
+    seconds = dict(zip(PARTS, (env, encode, collect - env - encode, total - collect), strict=True))
     return {
-        "steps_per_second": config.rollouts * config.transitions / whole,
-        "shares": {name: value / whole for name, value in seconds.items()},
+        "steps_per_second": config.rollouts * config.transitions / total,
+        "shares": {name: value / total for name, value in seconds.items()},
     }
 
 
-def _weigh(rollout: RolloutBuffer, venv: VecEnv) -> dict[str, Any]:
-    """Bytes that observations take in real buffers."""
+def _memory(rollout: RolloutBuffer, venv: VecEnv) -> dict[str, Any]:
+    """Measure the bytes per observation in Stable-Baselines3's buffers."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of buffers larger than the memory that is free
-        replay = ReplayBuffer(_WEIGHED, venv.observation_space, venv.action_space)
+        warnings.simplefilter("ignore")  # about buffers larger than the free memory
+        replay = ReplayBuffer(_REPLAY_SIZE, venv.observation_space, venv.action_space)
     pairs = replay.observations.nbytes + replay.next_observations.nbytes
     return {
         "shape": list(venv.observation_space.shape or ()),
         "rollout_dtype": str(rollout.observations.dtype),
         "replay_dtype": str(replay.observations.dtype),
         "rollout_bytes": rollout.observations.nbytes // (rollout.buffer_size * rollout.n_envs),
-        "replay_bytes": pairs // _WEIGHED,
+        "replay_bytes": pairs // _REPLAY_SIZE,
     }
 
 
-def _imagine(config: SpeedConfig, encoder: SlotEncoder) -> list[dict[str, Any]]:
-    """Step imagined environments, and the real ones for as long."""
+def _time_imagination(config: SpeedConfig, encoder: SlotEncoder) -> list[dict[str, Any]]:
+    """Measure the throughput of imagined and real environments."""
     agent = config.agent
     speeds = imagination_speeds(
         {"encoder": encoder, "world_model": config.world_model},
-        config.num_envs,
+        config.n_envs,
         env=agent.env,
         env_options=agent.options,
     )
@@ -187,15 +187,14 @@ def _imagine(config: SpeedConfig, encoder: SlotEncoder) -> list[dict[str, Any]]:
 def _speed_table(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "caption": (
-            "A PPO run's environment steps per second, and the share of its time that goes to the "
-            "environments, to the encoder (pixels: to laying frames out), to choosing actions and "
-            "to the updates."
+            "Environment steps per second of PPO, and the shares of environments, encoder (pixels: "
+            "frame conversion), action selection and updates in its time."
         ),
-        "head": ["agent sees", "environments", "steps/s", *PARTS],
+        "head": ["observation", "environments", "steps/s", *PARTS],
         "rows": [
             [
                 row["label"],
-                str(row["num_envs"]),
+                str(row["n_envs"]),
                 f"{row['steps_per_second']:,.0f}",
                 *(f"{row['shares'][part]:.1%}" for part in PARTS),
             ]
@@ -207,10 +206,10 @@ def _speed_table(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def _memory_table(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "caption": (
-            "Bytes of an observation in Stable-Baselines3's rollout buffer, and of a transition's "
-            "two (before and after) in its replay buffer."
+            "Bytes of an observation in Stable-Baselines3's rollout buffer, and of the two "
+            "observations of a transition in its replay buffer."
         ),
-        "head": ["agent sees", "observation", "rollout buffer", "replay buffer"],
+        "head": ["observation", "shape", "rollout buffer", "replay buffer"],
         "rows": [
             [
                 row["label"],
@@ -227,8 +226,9 @@ def _imagined_table(rows: list[dict[str, Any]]) -> dict[str, Any]:
     columns = ("imagined", "real_frames", "real_slots")
     return {
         "caption": (
-            "Steps per second of processor time, under random actions: imagined environments, "
-            "which give slots; the real ones drawing their frames; and with these encoded to slots."
+            "Steps per second of CPU time with random actions: imagined environments, whose "
+            "observations are slots; real environments with frames; real environments with frames "
+            "encoded to slots."
         ),
         "head": ["environments", "imagined", "real, frames", "real, slots"],
         "rows": [

@@ -1,10 +1,10 @@
-"""Agents on disk: a self-contained folder of settings, policy and encoder.
+"""Saving and loading agents as self-contained folders of settings, policy and encoder.
 
-The folder holds agent.json (settings, versions, the encoder's fingerprint, scores),
-policy.safetensors (the policy's weights) and, where the agent sees through one, encoder/ (a copy of
-the pretrained model). Nothing in it is pickled: the environments, the encoder and the policy are
-built anew from the settings. The agent that a training resumes from has training.pt beside these:
-the optimiser's state and other plain data (see `genesis_rl.agents.resume`).
+A folder contains agent.json (settings, versions, the encoder's fingerprint, metrics),
+policy.safetensors (the policy's weights) and, for observations inferred by an encoder, encoder/ (a
+copy of the pretrained model). Nothing is pickled: environments, encoder and policy are rebuilt from
+the settings. Checkpoints also contain training.pt: the optimiser's state and other plain data (see
+`genesis_rl.agents.resume`).
 """
 
 import json
@@ -39,15 +39,16 @@ from genesis_rl.checkpoint import (
 from genesis_rl.envs.make import check_imports
 from genesis_rl.envs.slot_obs import InfoKey
 from genesis_rl.files import current_folder, new_folder, read_folder, read_json, write_json
+from genesis_rl.old_keys import rename_old_keys
 from genesis_rl.process import hardware
 from genesis_rl.training.folder import STATE
 
 FORMAT = 1
 SETTINGS, POLICY, ENCODER = "agent.json", "policy.safetensors", "encoder"
-# Settings that decide what the policy's inputs and actions mean. The file of the weights has a copy
-# of them: an edited environment may have the same spaces.
+# Settings that determine the meaning of the policy's inputs and actions. The weights file contains
+# a copy of them, because an edited environment may have the same spaces.
 _COPIED = (
-    *("env", "env_options", "wrappers", "obs", "obs_key", "frame_layout", "render", "frame_size"),
+    *("env", "env_options", "wrappers", "obs", "image_key", "frame_layout", "render", "frame_size"),
     *("mask_geometry", "finetune", "encoder_refine_steps"),
 )
 
@@ -56,10 +57,10 @@ class Agent(NamedTuple):
     """A loaded agent.
 
     Attributes:
-        model: PPO on ``venv``; ``predict`` acts, ``learn`` goes on training with a new optimiser.
-        venv: the environments, whose observations are what the agent sees.
-        config: the settings it was trained with.
-        metadata: the whole content of agent.json.
+        model: PPO on ``venv``; ``learn`` continues training with a new optimiser.
+        venv: the environments, with the agent's observations.
+        config: the settings of its training.
+        metadata: the content of agent.json.
     """
 
     model: PPO
@@ -77,15 +78,15 @@ def save_agent(
     metrics: Mapping[str, Any] | None = None,
     state: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write an agent's folder, all of it or nothing.
+    """Write an agent's folder atomically.
 
     Args:
-        folder: destination; an agent that lies there is replaced.
+        folder: destination; an existing agent is replaced.
         model: PPO of `build_ppo`.
         config: its settings.
-        encoder: the model whose slots it acts on; None where it sees without.
-        metrics: JSON data on how good it is.
-        state: the training state, tensors and plain data, of an agent that a training resumes from.
+        encoder: its encoder; None for observations without one.
+        metrics: evaluation metrics, as JSON data.
+        state: training state of a checkpoint, tensors and plain data.
     """
     settings = {
         "format": FORMAT,
@@ -116,7 +117,7 @@ def save_agent(
 def load_agent(
     folder: str | os.PathLike[str],
     *,
-    num_envs: int = 1,
+    n_envs: int = 1,
     vec: Literal["subproc", "dummy"] = "dummy",
     device: str = "cpu",
     encoder_device: str = "auto",
@@ -126,17 +127,17 @@ def load_agent(
 ) -> Agent:
     """Rebuild environments, encoder and policy from an agent's folder.
 
-    Nothing that agent.json names is imported, called or read unless it is registered with
-    Gymnasium or with this package, or ``trust_remote_code`` is set: see docs/guides/security.md.
+    Names in agent.json are imported, called or read only if they are registered with Gymnasium or
+    this package, or if ``trust_remote_code`` is set: see docs/guides/security.md.
 
     Args:
-        folder: of `save_agent`, or of a run of agents/train.py, whose best agent is taken.
-        num_envs: environments side by side.
-        vec: "subproc" for one process each, "dummy" for all in this one.
-        device: where the policy runs.
-        encoder_device: where the encoder runs.
-        env_options: options of the environment that differ from those of the training.
-        info_keys: "frame" and "masks" to put in the environments' infos.
+        folder: of `save_agent`, or run directory of agents/train.py, whose best agent is loaded.
+        n_envs: parallel environments.
+        vec: "subproc" for one process per environment, "dummy" for all in this process.
+        device: device of the policy.
+        encoder_device: device of the encoder.
+        env_options: options of the environment that override those of the training.
+        info_keys: entries to add to the environments' infos: "frame" and "masks".
         trust_remote_code: allow agent.json to name modules, wrappers and paths of its environment.
 
     Returns:
@@ -144,11 +145,11 @@ def load_agent(
 
     Raises:
         ValueError: if a file is missing, damaged, edited or of another agent, if the environment
-            cannot be made, or if it needs ``trust_remote_code``; names what would be imported.
+            cannot be created, or if ``trust_remote_code`` is needed; names the imports.
     """
     load = partial(
         _load,
-        num_envs=num_envs,
+        n_envs=n_envs,
         vec=vec,
         device=device,
         encoder_device=encoder_device,
@@ -162,7 +163,7 @@ def load_agent(
 def _load(
     home: Path,
     *,
-    num_envs: int,
+    n_envs: int,
     vec: Literal["subproc", "dummy"],
     device: str,
     encoder_device: str,
@@ -173,7 +174,7 @@ def _load(
     """Load an agent from its own folder; see `load_agent`."""
     metadata = read_settings(home / SETTINGS)
     saved = AgentConfig.from_json(metadata["config"])
-    config = replace(saved, num_envs=num_envs, vec=vec, encoder_device=encoder_device)
+    config = replace(saved, n_envs=n_envs, vec=vec, encoder_device=encoder_device)
     if not trust_remote_code:
         stored = {k: v for k, v in saved.options.items() if k not in (env_options or {})}
         env = check_imports(saved.env, stored, saved.wrappers, source=home / SETTINGS)
@@ -185,20 +186,19 @@ def _load(
     encoder = None if saved.encoder is None else make_encoder(config, home / ENCODER)
     if encoder is not None and encoder.fingerprint != metadata.get("encoder_fingerprint"):
         raise ValueError(
-            f"{home / ENCODER} is not the encoder that the agent was trained with: its fingerprint "
-            f"is {encoder.fingerprint[:12]}, agent.json has "
-            f"{str(metadata.get('encoder_fingerprint'))[:12]}. Put the agent's folder back as it "
-            "was saved, or train an agent on the new encoder."
+            f"{home / ENCODER} must be the encoder of the agent's training, with fingerprint "
+            f"{str(metadata.get('encoder_fingerprint'))[:12]}, got {encoder.fingerprint[:12]}. "
+            "Restore the agent's folder, or train an agent on the new encoder."
         )
     venv = make_vec_env(config, encoder, info_keys=info_keys)
     try:
         with warnings.catch_warnings():
-            # Fewer environments than in training may not fill PPO's minibatches.
+            # With fewer environments than in training, minibatches may be truncated.
             warnings.simplefilter("ignore", UserWarning)
-            start = None
-            if saved.finetune:  # its weights are among the policy's
-                start = load_pretrained(home / ENCODER, device="cpu").model
-            model = build_ppo(config, venv, device, model=start)
+            trained = None
+            if saved.finetune:  # the policy's weights include the encoder's
+                trained = load_pretrained(home / ENCODER, device="cpu").model
+            model = build_ppo(config, venv, device, encoder=trained)
         check_spaces(model, metadata.get("spaces"), saved.env)
         load_policy(model, home)
         _check_unedited(metadata, home)
@@ -213,32 +213,32 @@ def _spaces(model: PPO) -> dict[str, str]:
 
 
 def check_spaces(model: PPO, trained: Any, env: str) -> None:
-    """Refuse environments other than the agent's; agents of before this was kept pass."""
+    """Check that the environment has the agent's spaces, which early versions did not store."""
     if not isinstance(trained, dict | None):
-        raise ValueError(f"{SETTINGS} must have an object under spaces, got {trained!r}.")
+        raise ValueError(f"spaces must be an object in {SETTINGS}, got {trained!r}.")
     for name, space in _spaces(model).items():
         if trained is not None and space != trained.get(name):
             raise ValueError(
-                f"the {name} of env {env!r} are now {space}, but the agent was trained with "
-                f"{trained.get(name)}; wanted the versions and settings it was trained with."
+                f"env {env!r} must have the {name} of the agent's training, {trained.get(name)}, "
+                f"got {space}. Use the versions and settings of the training."
             )
 
 
 def _copied(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries of agent.json that must not be edited, as far as it has them."""
+    """Return the entries of agent.json that must not be edited."""
     entries = {"spaces": settings.get("spaces"), **settings["config"]}
     return {name: entries[name] for name in ("spaces", *_COPIED) if entries.get(name) is not None}
 
 
 def _check_unedited(metadata: Mapping[str, Any], home: Path) -> None:
-    """Refuse edited settings; agents of before they were copied pass."""
+    """Check that the settings were not edited, by the copy that early versions did not store."""
     with safe_open(home / POLICY, "pt") as file:
-        saved: dict[str, Any] = json.loads((file.metadata() or {}).get("settings", "{}"))
+        saved = rename_old_keys(json.loads((file.metadata() or {}).get("settings", "{}")))
     for name, value in _copied(metadata).items():
         if value != saved.get(name, value):
             raise ValueError(
-                f"{name} must be {saved[name]!r} in {home / SETTINGS}, as the agent was saved, got "
-                f"{value!r}; restore the file. To change options of the environment, pass "
+                f"{name} must be {saved[name]!r} in {home / SETTINGS}, as at saving, "
+                f"got {value!r}. Restore the file; to change options of the environment, pass "
                 "env_options to load_agent."
             )
 
@@ -248,8 +248,8 @@ def _versions() -> dict[str, str]:
     return {package.__name__: str(package.__version__) for package in packages}
 
 
-def recover_agent(folder: str | os.PathLike[str]) -> Path | None:
-    """The agent in a folder, or in the folder of a run (the best one); None if there is none."""
+def find_agent(folder: str | os.PathLike[str]) -> Path | None:
+    """Return the folder of an agent, or of the best agent in a run directory; None without one."""
     path = Path(folder).expanduser()
     for home in (path, path / "best", path / "last"):
         if (current_folder(home) / SETTINGS).is_file():
@@ -258,31 +258,33 @@ def recover_agent(folder: str | os.PathLike[str]) -> Path | None:
 
 
 def _find(folder: str | os.PathLike[str]) -> Path:
-    home = recover_agent(folder)
+    home = find_agent(folder)
     if home is None:
-        what = "holds no agent" if Path(folder).expanduser().exists() else "does not exist"
-        raise ValueError(
-            f"{folder} {what}; wanted a folder with {SETTINGS}, {POLICY} and {ENCODER}/."
-        )
+        if not Path(folder).expanduser().exists():
+            raise ValueError(f"folder must exist, got {folder}.")
+        raise ValueError(f"folder must contain {SETTINGS}, {POLICY} and {ENCODER}/, got {folder}.")
     return home
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Read agent.json.
+    """Read agent.json, also of an earlier version.
 
     Raises:
         ValueError: if it is missing, damaged or of another format.
     """
     settings = read_json(path)
     if not isinstance(settings, dict) or settings.get("format") != FORMAT:
-        raise ValueError(f"{path} is not of an agent of format {FORMAT}.")
+        raise ValueError(f"{path} must be an agent.json of format {FORMAT}.")
     if "config" not in settings:
-        raise ValueError(f"{path} lacks the entry config.")
+        raise ValueError(f"{path} must have the entry config.")
+    for name in ("config", "metrics"):
+        if isinstance(settings.get(name), dict):
+            settings[name] = rename_old_keys(settings[name])
     return settings
 
 
 def load_policy(model: PPO, home: Path) -> None:
-    """Put the policy of an agent's folder into PPO of the same settings.
+    """Load the policy of an agent's folder into PPO of the same settings.
 
     Raises:
         ValueError: if the file is missing, damaged or of another policy.
@@ -299,7 +301,7 @@ def load_policy(model: PPO, home: Path) -> None:
 
 
 def _weights(model: PPO) -> dict[str, Tensor]:
-    """Parameters and buffers of the policy, each once: actor and critic share the extractor."""
+    """Return the policy's parameters and buffers, without duplicates of shared modules."""
     policy = model.policy
     named = [*policy.named_parameters(), *policy.named_buffers()]
     return {name: value.detach() for name, value in named}

@@ -1,4 +1,4 @@
-"""Record what agents see and do."""
+"""Recording of an agent's frames, actions and rewards."""
 
 from contextlib import closing
 from typing import Any
@@ -19,21 +19,21 @@ from genesis_rl.envs.recorder import (
 
 
 def collect_with_agent(config: CollectConfig) -> dict[str, SplitCounts]:
-    """Record the environment of an agent that acts in it.
+    """Record an agent in its environment.
 
     Args:
-        config: the settings, with ``agent``. What says how frames are found is the agent's.
+        config: the settings, with ``agent``; the agent's settings define the frames.
 
     Returns:
-        What each split holds.
+        The contents of each split.
 
     Raises:
-        ValueError: if there is no agent, its environment cannot be made, or the folder is in use.
+        ValueError: if the agent or its environment cannot be loaded, or the folder is in use.
         StoppedError: after SIGINT or SIGTERM.
     """
     agent = load_agent(
         str(config.agent),
-        num_envs=config.n_envs,
+        n_envs=config.n_envs,
         vec=config.vec,
         env_options=config.options,
         info_keys=("frame",),
@@ -44,7 +44,7 @@ def collect_with_agent(config: CollectConfig) -> dict[str, SplitCounts]:
         meta["settings"] |= {"env": agent.config.env}
         meta["agent"] = agent.metadata
         resized = unwrap_vec_wrapper(agent.venv, VecFrames)
-        if isinstance(resized, VecFrames):  # its frames are square before they are recorded
+        if isinstance(resized, VecFrames):  # its frames are resized before they are recorded
             meta["resize"] = resized.frame_settings["preprocessing"]["resize"]
         with recording(
             config.out,
@@ -59,7 +59,7 @@ def collect_with_agent(config: CollectConfig) -> dict[str, SplitCounts]:
 
 
 def _run(agent: Agent, recorder: EpisodeRecorder, config: CollectConfig) -> dict[str, SplitCounts]:
-    """Step until enough is recorded."""
+    """Step the environments until the recorder is full."""
     model, venv = agent.model, agent.venv
     rng = np.random.default_rng(config.seed)
     model.set_random_seed(config.seed)

@@ -12,58 +12,59 @@ import numpy as np
 from genesis_rl.checks import check_integers, check_limits, check_parameters
 from genesis_rl.envs.make import check_wrappers, parse_options
 from genesis_rl.frames import LAYOUTS, Layout
+from genesis_rl.old_keys import rename_old_keys
 
 Obs = Literal["encoder", "genesis", "monet", "vae", "random", "state", "pixels", "feature_map"]
-# Those that see through an encoder.
+# Observations inferred by an encoder.
 ENCODED = ("encoder", "genesis", "monet", "vae", "random")
-# Those that see frames as they are.
+# Observations that are frames.
 PIXELS = ("pixels", "feature_map")
-# Flags of agents/train.py under one name. What is published on the relational tasks names the
-# settings of "published"; the others are Stable-Baselines3's defaults.
+# Named sets of flags of agents/train.py. "published": the settings published with the results on
+# the relational tasks, and Stable-Baselines3's defaults where none were published.
 PRESETS: dict[str, dict[str, Any]] = {
-    "ours": {},
+    "default": {},
     "published": {
-        "num-envs": 4,
+        "n-envs": 4,
         "ppo.n-steps": 2048,
         "ppo.batch-size": 32,
         "ppo.learning-rate": 3e-4,
         "ppo.gamma": 0.99,
         "ppo.ent-coef": 0.01,
     },
-    # Rules that relate objects to each other want calmer updates than ObjectGoal, if what is seen
-    # of the objects is not the plain truth.
+    # Tasks that compare objects need smaller updates than ObjectGoal if the agent observes latents
+    # instead of the ground-truth state.
     "relational": {"ppo.n-steps": 512, "ppo.batch-size": 512, "ppo.learning-rate": 3e-4},
 }
 
 
 def preset_flags(name: str, prefix: str = "") -> list[str]:
-    """The flags of a preset, with a prefix before each name.
+    """Return the flags of a preset, with a prefix before each name.
 
     Raises:
-        ValueError: if there is none of that name.
+        ValueError: if the preset does not exist.
     """
     if name not in PRESETS:
-        raise ValueError(f"preset is {name!r}; wanted one of {', '.join(PRESETS)}.")
+        raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}.")
     pairs = PRESETS[name].items()
     return [part for flag, value in pairs for part in (f"--{prefix}{flag}", str(value))]
 
 
 @dataclass(frozen=True)
 class PolicyConfig:
-    """How a set (slots, objects of the state, cells of a feature map) becomes features.
+    """Network from a set (slots, objects of the state, cells of a feature map) to features.
 
-    The actor and the critic share them. NatureCNN (obs pixels) has its own sizes.
+    The actor and the critic share the features. NatureCNN (obs pixels) has its own sizes.
     """
 
     extractor: Literal["transformer", "relation", "deep_sets", "mlp"] = "transformer"
-    """a transformer with a CLS token, a relation network or deep sets over the set, or an MLP on
-    its elements in a row"""
+    """transformer with a CLS token, relation network or deep sets over the set, or an MLP on its
+    concatenated elements"""
     width: int = 64
-    """size of the features, and of the transformer's tokens or the layers"""
+    """size of the features, and of the transformer's tokens or the hidden layers"""
     heads: int = 4
     """attention heads of the transformer"""
     layers: int = 2
-    """blocks of the transformer, or layers"""
+    """transformer blocks, or hidden layers"""
 
     def __post_init__(self) -> None:
         """Check values."""
@@ -72,37 +73,37 @@ class PolicyConfig:
         check_limits(self)
         check_parameters("policy", 12 * self.layers * self.width**2)
         if self.extractor == "transformer" and self.width % self.heads:
-            raise ValueError(f"heads is {self.heads}; wanted a divisor of width, {self.width}.")
+            raise ValueError(f"heads must be a divisor of width {self.width}, got {self.heads}.")
 
 
 @dataclass(frozen=True)
 class PPOConfig:
     """Settings of PPO, by the names of Stable-Baselines3.
 
-    The defaults learn ObjectGoal in the fewest steps of those tried, with 16 environments. Those of
-    the published results on the relational tasks are the preset "published".
+    Of the settings tried with 16 environments, the defaults need the fewest steps on ObjectGoal.
+    The preset "published" has the settings of the published results on the relational tasks.
     """
 
     n_steps: int = 128
-    """steps of every environment between updates"""
+    """steps of each environment per rollout"""
     batch_size: int = 256
     """transitions in a minibatch"""
     n_epochs: int = 10
-    """passes over the collected transitions in an update"""
+    """passes over a rollout per update"""
     learning_rate: float = 1e-3
-    """Adam's step size"""
+    """Adam's learning rate"""
     gamma: float = 0.95
-    """discount of a step"""
+    """discount factor"""
     gae_lambda: float = 0.95
-    """trade-off of the advantage estimate between bias and variance"""
+    """bias-variance trade-off of generalised advantage estimation"""
     ent_coef: float = 0.01
-    """weight of the policy's entropy"""
+    """weight of the entropy bonus"""
     vf_coef: float = 0.5
-    """weight of the critic's loss"""
+    """weight of the value loss"""
     clip_range: float = 0.2
-    """largest change of an action's probability ratio that is rewarded"""
+    """clipping range of the probability ratio"""
     max_grad_norm: float = 0.5
-    """largest norm of the gradient"""
+    """maximum gradient norm"""
 
     def __post_init__(self) -> None:
         """Check values."""
@@ -112,99 +113,99 @@ class PPOConfig:
         _check_positive(self, "learning_rate", "clip_range", "max_grad_norm")
         for name in ("gamma", "gae_lambda"):
             if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; wanted a value in (0, 1].")
+                raise ValueError(f"{name} must be in (0, 1], got {getattr(self, name)}.")
         for name in ("ent_coef", "vf_coef"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; wanted a value >= 0.")
+                raise ValueError(f"{name} must be finite and >= 0, got {getattr(self, name)}.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class AgentConfig:
-    """All settings of an agent's training."""
+    """Settings of an agent's training."""
 
     obs: Obs = "encoder"
-    """what the agent sees: the slots of any encoder, of one that must be a GENESIS, a MONet or a
-    VAE, or of one with the encoder's settings and random weights; the environment's ground-truth
-    state; frames through NatureCNN (pixels) or through a CNN whose map is taken as a set
-    (feature_map), trained with the policy"""
+    """observations: slots of any encoder (encoder), of a GENESIS, MONet or VAE (genesis, monet,
+    vae), or of the encoder's architecture with random weights (random); the environment's
+    ground-truth state; frames through NatureCNN (pixels) or through a CNN whose feature map is
+    pooled as a set (feature_map), both trained with the policy"""
     encoder: str | None = None
-    """folder of a pretrained model or of its run, or a Hub id; for obs random also a preset of
+    """folder of a pretrained model, run directory or Hub id; for obs random also a preset of
     pretrain/train.py"""
     finetune: bool = False
-    """train the encoder with the policy, by the agent's rewards, instead of keeping it as it is;
-    the agent's buffers then hold frames, and it costs several times as much"""
+    """train the encoder with the policy, by the agent's rewards; buffers then hold frames, and
+    training takes several times as long"""
     env: str = "genesis_rl/ObjectGoal-v0"
     """id of a registered environment; module:id imports the module first"""
     env_options: str = "{}"
     """options of the environment as JSON, e.g. '{"num_objects": 3}'"""
     wrappers: tuple[str, ...] = ()
-    """module:Class of wrappers around the environment, from the inside out"""
-    obs_key: str | None = None
-    """entry of a Dict observation that holds the frame, or its path in nested Dicts, e.g.
-    camera/rgb; None: found"""
+    """module:Class of wrappers around the environment, innermost first"""
+    image_key: str | None = None
+    """entry of a Dict observation with the image, or its path in nested Dicts, e.g. camera/rgb;
+    None: detected"""
     frame_layout: Layout = "auto"
-    """axes of a frame, e.g. HWC; auto: told from its shape"""
+    """axis order of a frame, e.g. HWC; auto: inferred from its shape"""
     render: bool = False
-    """take the frames from rendering: for environments that observe none"""
+    """use rendered frames, for environments whose observations contain none"""
     frame_size: int = 64
-    """side in pixels to which frames are brought for obs pixels and feature_map"""
+    """side in pixels to which frames are resized for obs pixels and feature_map"""
     mask_geometry: bool = True
-    """give the agent each slot's mask centroid and area too"""
+    """append each slot's mask centroid and area to its features"""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
-    """the network"""
+    """features extractor"""
     ppo: PPOConfig = field(default_factory=PPOConfig)
-    """the learning algorithm"""
-    total_steps: int = 100_000
-    """environment steps in all, rounded up to whole rollouts of ppo.n_steps"""
+    """settings of PPO"""
+    total_timesteps: int = 100_000
+    """environment steps, rounded up to whole rollouts of ppo.n_steps"""
     max_minutes: float | None = None
-    """end after this time even if steps remain"""
-    num_envs: int = 16
-    """environments side by side"""
+    """time limit; training ends at this or at total_timesteps, whichever comes first"""
+    n_envs: int = 16
+    """parallel environments"""
     vec: Literal["subproc", "dummy"] = "subproc"
-    """each environment in its own process, or all in this one"""
+    """one process per environment, or all environments in this process"""
     eval_every: int = 20_000
     """environment steps between evaluations"""
     eval_episodes: int = 50
-    """episodes of an evaluation"""
-    eval_greedy: bool = False
-    """evaluate the most likely actions instead of drawn ones, which are what PPO improves"""
+    """episodes per evaluation"""
+    eval_deterministic: bool = False
+    """evaluate with deterministic actions instead of sampled ones, whose return PPO maximises"""
     seed: int = 0
-    """of environments, initial weights and actions"""
+    """seed of environments, initial weights and actions"""
     device: str = "cpu"
-    """where the policy runs: cpu (mostly the fastest), cuda or auto"""
+    """device of the policy: cpu (usually the fastest), cuda or auto"""
     encoder_device: str = "auto"
-    """where the encoder runs: auto, cpu or cuda"""
+    """device of the encoder: auto, cpu or cuda"""
     encoder_precision: Literal["fp32", "bf16"] = "fp32"
-    """arithmetic of the encoder; bf16 is faster where the hardware has it"""
+    """precision of the encoder; bf16 is faster on hardware that supports it"""
     encoder_refine_steps: int = 0
-    """gradient steps on the latents of every frame, for slots that fit it better"""
+    """gradient steps on the latents of each frame, for a better fit"""
     threads: int | None = None
-    """CPU threads; None: PyTorch's choice"""
+    """CPU threads; None: PyTorch's default"""
     out: Path = Path("runs/agent")
-    """the run's folder"""
+    """run directory"""
     tensorboard: bool = True
     """write TensorBoard events"""
     wandb: bool = False
-    """report to Weights & Biases"""
+    """log to Weights & Biases"""
     progress: bool = True
     """show a progress bar"""
 
     def __post_init__(self) -> None:
         """Check values."""
         if not self.env:
-            raise ValueError("env is empty; wanted the id of a registered environment.")
+            raise ValueError(f"env must be the id of a registered environment, got {self.env!r}.")
         _check_choice(self, "obs")
         self._check_encoder()
         _check_choice(self, "vec")
         _check_choice(self, "encoder_precision")
         if self.frame_layout not in LAYOUTS:
-            raise ValueError(f"frame_layout is {self.frame_layout!r}; wanted one of {LAYOUTS}.")
-        if self.frame_size < _LEAST_FRAME:
+            raise ValueError(f"frame_layout must be one of {LAYOUTS}, got {self.frame_layout!r}.")
+        if self.frame_size < _MIN_FRAME:
             raise ValueError(
-                f"frame_size is {self.frame_size}; wanted at least {_LEAST_FRAME}, which the CNN's "
-                "convolutions take."
+                f"frame_size must be at least {_MIN_FRAME}, the smallest image of NatureCNN, got "
+                f"{self.frame_size}."
             )
-        names = ("total_steps", "num_envs", "eval_every", "eval_episodes")
+        names = ("total_timesteps", "n_envs", "eval_every", "eval_episodes")
         _check_positive(self, *names, whole=True)
         check_limits(self)
         if self.max_minutes is not None:
@@ -212,36 +213,35 @@ class AgentConfig:
         if self.threads is not None:
             _check_positive(self, "threads", whole=True)
         if not 0 <= self.seed < 2**31:
-            raise ValueError(f"seed is {self.seed}; wanted a value in 0..2**31 - 1.")
+            raise ValueError(f"seed must be in 0..2**31 - 1, got {self.seed}.")
         _ = self.options
         check_wrappers(self.wrappers)
 
     def _check_encoder(self) -> None:
-        """An encoder where one is used, and only there."""
+        """Check that an encoder is given exactly where obs needs one."""
         if self.obs in ENCODED and not self.encoder:
             raise ValueError(
-                f"obs is {self.obs!r} and encoder is {self.encoder!r}; wanted the folder of a "
-                "pretrained model, or a Hub id (or an obs that needs none: state, pixels, "
-                "feature_map)."
+                "encoder must be the folder of a pretrained model or a Hub id for obs "
+                f"{self.obs!r}, got {self.encoder!r}. Observations without an encoder: state, "
+                "pixels, feature_map."
             )
         if self.obs not in ENCODED and self.encoder is not None:
             raise ValueError(
-                f"encoder is {self.encoder!r}, which obs {self.obs!r} does not use; wanted no "
-                f"encoder, or obs {', '.join(ENCODED)}."
+                f"encoder must be None for obs {self.obs!r}, got {self.encoder!r}. Observations "
+                f"with an encoder: {', '.join(ENCODED)}."
             )
         if self.finetune and self.obs not in ENCODED:
             raise ValueError(
-                f"finetune is set, but obs {self.obs!r} has no encoder; wanted obs "
-                f"{', '.join(ENCODED)}."
+                f"finetune must be False for obs {self.obs!r}, which has no encoder, got True. "
+                f"Observations with an encoder: {', '.join(ENCODED)}."
             )
         check_integers(self, 0, "encoder_refine_steps")
         if self.encoder_refine_steps and self.finetune:
             raise ValueError(
-                f"encoder_refine_steps is {self.encoder_refine_steps}, but an encoder that the "
-                "policy trains is not refined; wanted 0, or no finetune."
+                f"encoder_refine_steps must be 0 with finetune, got {self.encoder_refine_steps}."
             )
         if self.obs == "state" and self.render:
-            raise ValueError("render is set, but obs 'state' takes no frames; wanted one of them.")
+            raise ValueError("render must be False for obs 'state', which has no frames, got True.")
 
     @property
     def options(self) -> dict[str, Any]:
@@ -250,26 +250,26 @@ class AgentConfig:
 
     @property
     def agent(self) -> "AgentConfig":
-        """The settings of the agent alone, without those that a subclass adds."""
+        """The settings without the fields of a subclass."""
         return AgentConfig(
             **{field.name: getattr(self, field.name) for field in fields(AgentConfig)}
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The settings as JSON data."""
+        """Return the settings as JSON data."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self), default=str))
         return plain
 
     @classmethod
     def from_json(cls, data: Any) -> Self:
-        """The settings of `to_json`.
+        """Return the settings of `to_json`, also of an earlier version.
 
         Raises:
             ValueError: if an entry is missing, unknown or of another type.
         """
         if not isinstance(data, dict):
-            raise ValueError(f"config is {type(data).__name__}; wanted an object of settings.")
-        values = dict(data)
+            raise ValueError(f"config must be an object of settings, got {type(data).__name__}.")
+        values = rename_old_keys(data)
         try:
             values["policy"] = PolicyConfig(**values.get("policy", {}))
             values["ppo"] = PPOConfig(**values.get("ppo", {}))
@@ -286,43 +286,43 @@ class TrainConfig(AgentConfig):
 
     resume: bool = False
     """resume the run in out from its last checkpoint: policy, optimiser, step, log, best evaluation
-    and elapsed time, which max-minutes limits over all sessions; start at step 0 where nothing was
-    saved yet. What followed the checkpoint, and a rollout under way, is lost. Environments start
-    new episodes, and random numbers are drawn anew by seed and step: resuming from one checkpoint
-    repeats bit by bit, but is not equal to a run without interruption"""
+    and elapsed time, which max-minutes limits over all sessions; without a checkpoint, start at
+    step 0. Steps after the checkpoint are lost. Environments start new episodes, and random number
+    generators are seeded by seed and step: resuming twice from one checkpoint gives identical
+    results, but not those of an uninterrupted run"""
 
 
-#: Settings of the machine and of reports, which change nothing of what is learned.
+#: Settings of the machine and of logging, which do not affect the trained agent.
 MACHINE = ("out", "device", "encoder_device", "threads", "vec", "tensorboard", "wandb", "progress")
 
 
 def check_same_settings(
     config: AgentConfig, stored: Mapping[str, Any], where: Path, *, ignore: Collection[str]
 ) -> None:
-    """Check that a run in a folder has the settings that it is to be resumed with.
+    """Check that a stored run has the given settings.
 
     Args:
         config: the settings.
-        stored: the run's, as of `AgentConfig.to_json`; those that an earlier version did not have
-            are at their defaults.
-        where: the folder, for the message.
+        stored: the run's settings as of `AgentConfig.to_json`; settings missing there have their
+            defaults.
+        where: the run directory, for the message.
         ignore: names of settings that may differ.
 
     Raises:
         ValueError: naming the settings that differ.
     """
     mine, theirs = (_flat(c.to_json()) for c in (config, type(config).from_json(stored)))
-    told = ", ".join(
-        f"{name} {theirs[name]} (now {mine[name]})"
+    changed = "; ".join(
+        f"{name} must be {theirs[name]} as in the run in {where}, got {mine[name]}"
         for name in mine
         if name not in ignore and mine[name] != theirs[name]
     )
-    if told:
-        raise ValueError(f"{where} holds a run with {told}; wanted the same settings, another out.")
+    if changed:
+        raise ValueError(f"{changed}. Use the run's settings or another out.")
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Name nested settings by their path, as flags do: ``ppo.gamma``."""
+    """Flatten nested settings, named like flags: ``ppo.gamma``."""
     flat = dict[str, Any]()
     for name, value in settings.items():
         nested = value if isinstance(value, dict) else {}
@@ -330,23 +330,23 @@ def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def seeing(config: AgentConfig, obs: str) -> AgentConfig:
-    """The settings of an agent that sees otherwise.
+def with_obs(config: AgentConfig, obs: str) -> AgentConfig:
+    """Return the settings with other observations.
 
     Args:
         config: the settings.
-        obs: as ``AgentConfig.obs``, with the encoder behind it where it takes one:
-            "genesis=runs/eyes".
+        obs: as ``AgentConfig.obs``, followed by the encoder where one is needed:
+            "genesis=runs/encoder".
 
     Raises:
-        ValueError: if it is unknown, lacks its encoder, or has one that it does not use.
+        ValueError: if it is unknown, its encoder is missing, or it takes no encoder.
     """
     name, _, encoder = obs.partition("=")
     return replace(config, obs=cast("Obs", name), encoder=encoder or None)
 
 
 def obs_label(obs: str) -> str:
-    """A name for an obs as `seeing` takes it: "genesis-eyes" for "genesis=runs/eyes"."""
+    """Return a name for an obs of `with_obs`: "genesis-sprites" for "genesis=runs/sprites"."""
     name, _, encoder = obs.partition("=")
     return f"{name}-{Path(encoder).name}" if encoder else name
 
@@ -356,68 +356,72 @@ class EvaluationConfig:
     """Settings of an evaluation."""
 
     folder: Path
-    """an agent, or a run of agents/train.py, whose best agent is taken"""
+    """agent, or run directory of agents/train.py, whose best agent is evaluated"""
     episodes: int = 200
-    """episodes for each policy"""
+    """episodes per policy"""
     seed: int = 10_000
-    """of the first episode; the others follow"""
+    """seed of the first episode; episode i has seed + i"""
     random: bool = True
-    """evaluate a random policy on the same episodes, too"""
-    greedy: bool = True
-    """evaluate the most likely actions, too; the agent itself draws its actions, as in training"""
+    """also evaluate a random policy on the same episodes"""
+    deterministic: bool = True
+    """also evaluate the agent with deterministic actions, besides sampled ones as in
+    training"""
     video_episodes: int = 8
     """episodes in the video; 0: no video"""
     video_format: Literal["mp4", "gif"] = "mp4"
-    """of the video; a README shows a GIF"""
-    num_envs: int = 8
-    """environments side by side"""
+    """format of the video; GIF can be embedded in a README"""
+    n_envs: int = 8
+    """parallel environments"""
     vec: Literal["subproc", "dummy"] = "dummy"
-    """each environment in its own process, or all in this one"""
+    """one process per environment, or all environments in this process"""
     device: str = "cpu"
-    """where the policy runs: cpu, cuda or auto"""
+    """device of the policy: cpu, cuda or auto"""
     encoder_device: str = "auto"
-    """where the encoder runs: auto, cpu or cuda"""
+    """device of the encoder: auto, cpu or cuda"""
     threads: int | None = None
-    """CPU threads; None: PyTorch's choice"""
+    """CPU threads; None: PyTorch's default"""
     out: Path | None = None
-    """where to write; None: the folder given"""
+    """output folder; None: folder"""
     trust_remote_code: bool = False
-    """import the modules and read the paths that the agent's settings name"""
+    """import the modules and read the paths named in the agent's settings"""
 
     def __post_init__(self) -> None:
         """Check values."""
         _check_choice(self, "vec")
         _check_choice(self, "video_format")
-        _check_positive(self, "episodes", "num_envs", whole=True)
+        _check_positive(self, "episodes", "n_envs", whole=True)
         check_limits(self)
         if self.threads is not None:
             _check_positive(self, "threads", whole=True)
         if self.video_episodes < 0:
-            raise ValueError(f"video_episodes is {self.video_episodes}; wanted at least 0.")
+            raise ValueError(f"video_episodes must be at least 0, got {self.video_episodes}.")
         if not 0 <= self.seed < 2**31 - self.episodes:
-            raise ValueError(f"seed is {self.seed}; wanted a value from 0 to below 2**31.")
+            raise ValueError(
+                f"seed must be in 0..2**31 - 1 for every episode, got {self.seed} for "
+                f"{self.episodes} episodes."
+            )
 
 
-# NatureCNN's three convolutions leave one cell of it.
-_LEAST_FRAME = 36
+# NatureCNN's three convolutions reduce this size to a single cell.
+_MIN_FRAME = 36
 
 
 def _check_choice(config: Any, name: str) -> None:
-    """Refuse a value that is not one of the field's Literal."""
+    """Check that a value is one of the field's Literal."""
     choices = get_args(get_type_hints(type(config))[name])
     if getattr(config, name) not in choices:
         raise ValueError(
-            f"{name} is {getattr(config, name)!r}; wanted one of {', '.join(choices)}."
+            f"{name} must be one of {', '.join(choices)}, got {getattr(config, name)!r}."
         )
 
 
 def _check_positive(config: Any, *names: str, whole: bool = False) -> None:
-    """Refuse values that are not above 0 (or not finite); whole numbers start at 1."""
+    """Check that values are finite and positive, and optionally integers."""
     for name in names:
         value: Any = getattr(config, name)
         if type(value) is bool or not isinstance(value, int | float | np.number):
             raise TypeError(f"{name} must be a number > 0, got {value!r}.")
         if whole and (not isinstance(value, int | np.integer) or value < 1):
-            raise ValueError(f"{name} is {value}; wanted a whole number >= 1.")
+            raise ValueError(f"{name} must be an integer >= 1, got {value}.")
         if not 0 < value < math.inf:
-            raise ValueError(f"{name} is {value}; wanted a value > 0.")
+            raise ValueError(f"{name} must be finite and > 0, got {value}.")

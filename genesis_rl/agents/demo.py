@@ -1,4 +1,4 @@
-"""The demonstration: learn to see a small world, then to act in it, and write a report."""
+"""The demonstration: pretrain an encoder, train an agent on its slots, and write a report."""
 
 import json
 import os
@@ -27,66 +27,66 @@ from genesis_rl.visualize import curves, save_png
 _SCORES = ("ari", "ari_fg", "msc", "sc")
 _WORLD = (
     "Scenes of genesis_rl/ObjectGoal-v0 at 32 px: three objects and the agent (red circle), each "
-    "a quarter of the frame wide, in different colours, on a grey background. The "
-    "agent has to touch the blue square, and no other object before. The published variant "
-    "of the task, with small objects on black at 64 px, does not come apart in minutes on a CPU; "
-    "it wants longer training (pretrain/train.py) and a GPU."
+    "a quarter of the frame wide, in different colours, on a grey background. The agent must touch "
+    "the blue square before any other object. Scenes of the published task, with small objects on "
+    "black at 64 px, are not segmented within minutes of training on a CPU; they need longer "
+    "training (pretrain/train.py) and a GPU."
 )
 
 
 _PUBLISHED = (
-    "Scenes of genesis_rl/ObjectGoal-v0 by the published rules: four objects of any "
-    "colour and shape and the agent (red circle), each 0.15 of the frame wide, on black. The agent "
-    "has to touch the blue square, and no other object before."
+    "Scenes of genesis_rl/ObjectGoal-v0 by the published rules: four objects of any colour and "
+    "shape and the agent (red circle), each 0.15 of the frame wide, on black. The agent must touch "
+    "the blue square before any other object."
 )
 
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """How long the demonstration takes, and where it writes."""
+    """Settings of the demonstration."""
 
     out: Path = Path("runs/demo")
-    """folder of the results; one that exists is moved aside"""
-    pretrained: str | None = None
-    """learn to act only, in the published world, through this encoder (a run, a folder, a Hub id,
-    or one that comes with the package)"""
+    """output folder; an existing one is renamed"""
+    encoder: str | None = None
+    """skip pretraining and train an agent on the published task with this encoder: a run directory,
+    a folder, a Hub id or the name of a shipped model"""
     pretrain_minutes: float = 7.5
-    """most time for learning to see"""
+    """time limit of pretraining"""
     agent_minutes: float = 1.25
-    """time for learning to act"""
+    """time limit of the agent's training"""
     train_scenes: int = 20_000
-    """scenes to learn to see from"""
+    """scenes for pretraining"""
     test_scenes: int = 500
-    """held-out scenes on which the encoder is scored"""
+    """held-out scenes for the evaluation of the encoder"""
     episodes: int = 200
-    """episodes on which agent and random policy are scored"""
+    """episodes for the evaluation of agent and random policy"""
     seed: int = 0
-    """of everything random"""
+    """seed of all random numbers"""
     threads: int | None = None
-    """CPU threads; None: PyTorch's choice"""
+    """CPU threads; None: PyTorch's default"""
 
     def __post_init__(self) -> None:
         """Check values."""
         for name in ("pretrain_minutes", "agent_minutes"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; wanted a value > 0.")
+                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}.")
         check_integers(self, 1, "train_scenes", "test_scenes", "episodes")
 
     @property
-    def world(self) -> dict[str, Any]:
+    def env_options(self) -> dict[str, Any]:
         """Options of the environment."""
-        if self.pretrained is None:
+        if self.encoder is None:
             return DEMO_WORLD
-        return {"image_size": load(self.pretrained, device="cpu").config.image_size}
+        return {"image_size": load(self.encoder, device="cpu").config.image_size}
 
     @property
-    def encoder(self) -> str:
-        """Where the encoder lies when the agent is trained."""
-        return self.pretrained or str(self.out / "encoder")
+    def encoder_path(self) -> str:
+        """The encoder of the agent: the given one, or the pretrained one's run directory."""
+        return self.encoder or str(self.out / "encoder")
 
     @property
     def pretraining(self) -> PretrainConfig:
-        """The settings of the first half."""
+        """The settings of pretraining."""
         return replace(
             PRESETS["demo"].config,
             data_options=_scenes(self.train_scenes),
@@ -98,13 +98,13 @@ class DemoConfig:
 
     @property
     def agent(self) -> AgentConfig:
-        """The settings of the second half."""
+        """The settings of the agent's training."""
         return AgentConfig(
-            encoder=self.encoder,
-            env_options=json.dumps(self.world),
-            total_steps=50_000 if self.pretrained is None else 200_000,
+            encoder=self.encoder_path,
+            env_options=json.dumps(self.env_options),
+            total_timesteps=50_000 if self.encoder is None else 200_000,
             max_minutes=self.agent_minutes,
-            vec="dummy",  # an environment's step takes a tenth of a millisecond
+            vec="dummy",  # an environment step takes 0.1 ms
             out=self.out / "agent",
             seed=self.seed,
             threads=self.threads,
@@ -112,7 +112,7 @@ class DemoConfig:
 
 
 def run(config: DemoConfig) -> Path:
-    """Pretrain, train an agent, evaluate both, and write report.html, figures.json and pictures.
+    """Pretrain, train an agent, evaluate both, and write report.html, figures.json and images.
 
     Args:
         config: the settings.
@@ -121,45 +121,47 @@ def run(config: DemoConfig) -> Path:
         The path of the report.
 
     Raises:
-        ValueError: if a setting does not fit, or another process writes the folder.
+        ValueError: if a setting is invalid, or the folder is in use by another process.
         StoppedError: after SIGINT or SIGTERM.
     """
     began = time.monotonic()
-    _ = config.world  # an encoder that cannot be had is told of before anything is moved
-    if config.pretrained and config.out in Path(config.pretrained).parents:
-        raise ValueError(f"pretrained lies in out, {config.out}, which is moved aside.")
-    _move_aside(config.out)
+    _ = config.env_options  # fails for an invalid encoder before any folder is renamed
+    if config.encoder and config.out in Path(config.encoder).parents:
+        raise ValueError(
+            f"encoder must be outside of out {config.out}, which is renamed, got {config.encoder}."
+        )
+    _back_up(config.out)
     with FolderLock(config.out):
         return _run(config, began)
 
 
 def _run(config: DemoConfig, began: float) -> Path:
     pretraining = None
-    if config.pretrained is None:
+    if config.encoder is None:
         trainer = Trainer(config.pretraining)
         trainer.run()
         if trainer.stopped:
-            raise StoppedError("stopped while learning to see", trainer.stop_status)
+            raise StoppedError("stopped in pretraining", trainer.stop_status)
         pretraining = {
             "steps": trainer.step,
             "seconds": trainer.seconds,
             "images": trainer.step * trainer.config.batch_size,
         }
-    seeing = _score_encoder(config)
-    learner = AgentTrainer(config.agent)
+    encoder_scores = _score_encoder(config)
+    agent_trainer = AgentTrainer(config.agent)
     started = time.monotonic()
-    learner.run()
-    if learner.stopped:
-        raise StoppedError("stopped while learning to act", learner.stop_status)
-    acted = time.monotonic() - started
-    acting = evaluate_agent(
+    agent_trainer.run()
+    if agent_trainer.stopped:
+        raise StoppedError("stopped in the agent's training", agent_trainer.stop_status)
+    seconds = time.monotonic() - started
+    agent_scores = evaluate_agent(
         EvaluationConfig(config.out / "agent", episodes=config.episodes, threads=config.threads)
     )
     figures = {
         "minutes": (time.monotonic() - began) / 60,
         "pretraining": pretraining,
-        "encoder": seeing,
-        "agent": {**acting, "steps": learner.model.num_timesteps, "seconds": acted},
+        "encoder": encoder_scores,
+        "agent": {**agent_scores, "steps": agent_trainer.model.num_timesteps, "seconds": seconds},
         "machine": {"threads": torch.get_num_threads(), "torch": torch.__version__},
     }
     write_json(config.out / "figures.json", figures)
@@ -170,25 +172,25 @@ def _scenes(count: int) -> str:
     return json.dumps({**DEMO_WORLD, "num_images": count})
 
 
-def _move_aside(folder: Path) -> None:
-    """Keep the results of an earlier demonstration under a name with its time."""
+def _back_up(folder: Path) -> None:
+    """Rename the folder of an earlier demonstration to include its time."""
     folder = Path(os.path.realpath(folder))
     if folder.exists():
         stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(folder.stat().st_mtime))
         with FolderLock(folder):
-            pass  # refuses one that is still running
-        aside = folder.with_name(f"{folder.name}-{stamp}")
+            pass  # fails for a demonstration that is still running
+        backup = folder.with_name(f"{folder.name}-{stamp}")
         number = 2
-        while os.path.lexists(aside):  # else an empty folder would be replaced
-            aside = folder.with_name(f"{folder.name}-{stamp}-{number}")
+        while os.path.lexists(backup):  # renaming would replace an empty folder
+            backup = folder.with_name(f"{folder.name}-{stamp}-{number}")
             number += 1
-        folder.rename(aside)
+        folder.rename(backup)
 
 
 def _score_encoder(config: DemoConfig) -> dict[str, dict[str, float]]:
-    """Score the encoder and what is no model on held-out scenes, and draw some."""
-    model = load(config.encoder, device="cpu")
-    test = open_dataset("object_goal", "test", num_images=config.test_scenes, **config.world)
+    """Evaluate the encoder and trivial segmentations on held-out scenes, and save images."""
+    model = load(config.encoder_path, device="cpu")
+    test = open_dataset("object_goal", "test", num_images=config.test_scenes, **config.env_options)
     for name, picture in pictures(model, test).items():
         save_png(config.out / f"{name}.png", picture)
     scores = {"GENESIS": validate(model, test, config.test_scenes)}
@@ -198,53 +200,54 @@ def _score_encoder(config: DemoConfig) -> dict[str, dict[str, float]]:
 def _report(config: DemoConfig, figures: dict[str, Any]) -> Path:
     out, agent = config.out, figures["agent"]
     test = figures["encoder"]
-    page = Report("genesis_rl: seeing objects, then acting on them")
+    page = Report("genesis_rl: an object-centric encoder and an agent on its slots")
     pretraining = figures["pretraining"]
-    seen = (
-        f"the encoder {config.pretrained}, as it comes, and "
+    encoder = (
+        f"the pretrained encoder {config.encoder}, and "
         if pretraining is None
         else f"{pretraining['seconds'] / 60:.1f} minutes of pretraining without labels "
         f"({pretraining['images']:,} images), then "
     )
     page.text(_WORLD if pretraining else _PUBLISHED).text(
-        f"Made in {figures['minutes']:.1f} minutes with {figures['machine']['threads']} CPU "
-        f"threads: {seen}{agent['seconds'] / 60:.1f} minutes of PPO on the slots' latents "
+        f"Completed in {figures['minutes']:.1f} minutes with {figures['machine']['threads']} CPU "
+        f"threads: {encoder}{agent['seconds'] / 60:.1f} minutes of PPO on the slots' latents "
         f"({agent['steps']:,} environment steps)."
     )
-    page.heading("Seeing: held-out scenes, taken apart")
+    page.heading("Encoder: decomposition of held-out scenes")
     page.picture(
         (out / "decomposition.png").read_bytes(),
-        "Input, reconstruction, segmentation, then each slot: its mask and what it shows.",
+        "Input, reconstruction, segmentation, then the mask and the component of each slot.",
     )
     page.table(
         ["", "ARI, all pixels", "ARI, foreground", "mSC", "SC"],
         [[name, *(scores[key] for key in _SCORES)] for name, scores in test.items()],
     ).text(
-        f"{config.test_scenes} test scenes. The rows below the model are what no model gets on "
-        "them: one slot for all, a fixed grid, the true colour as the slot. "
+        f"{config.test_scenes} test scenes. The rows below the model are trivial segmentations: "
+        "one slot for all pixels, a fixed grid, one slot per true colour. "
         f"Mean squared error of the reconstruction: {test['GENESIS']['mse']:.4f}."
     )
     if pretraining:
         page.picture(_curves(out / "encoder", "validation/", ("ari", "msc", "mse")), pixels=False)
-    page.heading("Imagining: scenes from the autoregressive prior")
+    page.heading("Prior: scenes sampled from the autoregressive prior")
     page.picture(
         (out / "samples.png").read_bytes(),
         "The whole scene, then each slot."
-        + " A short pretraining buys decomposition, not yet a good prior." * bool(pretraining),
+        + " A short pretraining suffices for decomposition, but not for a good prior."
+        * bool(pretraining),
     )
-    page.heading("Acting: PPO on the slots")
+    page.heading("Agent: PPO on the slots")
     rows = [
         [name, _rate(agent[name]), agent[name]["mean_return"], agent[name]["mean_length"]]
-        for name in ("agent", "greedy", "random")
+        for name in ("agent", "deterministic", "random")
     ]
     page.table(["", "success rate (95 % interval)", "mean return", "mean length"], rows)
     page.text(
-        f"{config.episodes} episodes each, on the same seeds. The agent draws its actions, as in "
-        "training; greedy takes the most likely ones."
+        f"{config.episodes} episodes each, with the same seeds. *agent* samples its actions, as in "
+        "training; *deterministic* takes the most probable ones."
     )
     page.picture(_curves(out / "agent", "", ("rollout/success_rate",)), pixels=False)
     if (out / "agent" / "video.mp4").is_file():
-        page.video(out / "agent" / "video.mp4", "The trained agent, with the masks of its slots.")
+        page.video(out / "agent" / "video.mp4", "The trained agent and its slots' masks.")
     page.save(out / "report.html")
     return out / "report.html"
 

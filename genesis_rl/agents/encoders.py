@@ -1,4 +1,4 @@
-"""The encoder of the settings: trained, or with random weights for comparison."""
+"""Loading of an agent's encoder, pretrained or with random weights."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from genesis_rl.perception import SlotEncoder
 from genesis_rl.presets import PRESETS
 from genesis_rl.slots import SceneModel
 
-# The models that obs asks for by a word.
+# Models by the value of obs.
 _KINDS = {
     "genesis": ("genesis", "genesis_s", "genesis_v2"),
     "monet": ("monet",),
@@ -21,10 +21,10 @@ _KINDS = {
 
 
 def load_encoder(config: AgentConfig) -> Pretrained | None:
-    """Load the encoder of the settings, with new weights for obs random; None where none is used.
+    """Load the encoder of the settings, with random weights for obs random; None without one.
 
     Raises:
-        ValueError: if it cannot be loaded, or is not of the kind that obs names.
+        ValueError: if it cannot be loaded, or obs requires another model.
     """
     if config.encoder is None:
         return None
@@ -34,29 +34,29 @@ def load_encoder(config: AgentConfig) -> Pretrained | None:
     name = _model_name(pretrained.model)
     if name not in _KINDS.get(config.obs, (name,)):
         raise ValueError(
-            f"encoder {config.encoder} is of the kind {name}; obs {config.obs!r} wants one of "
-            f"{', '.join(_KINDS[config.obs])} (obs encoder takes any)."
+            f"encoder must be one of {', '.join(_KINDS[config.obs])} for obs {config.obs!r}, got "
+            f"{name} in {config.encoder}. Use obs encoder for any model."
         )
     return pretrained
 
 
 def _random_encoder(source: str, seed: int) -> Pretrained:
-    """A model as in a folder, on the Hub or in a preset, but as untrained as its seed made it."""
+    """Initialise a model with the architecture of a folder, Hub id or preset from a seed."""
     if source in PRESETS and not Path(source).exists():
-        like, preprocessing = PRESETS[source].config.model, Preprocessing()
-        (cls,) = [cls for config_cls, cls in MODELS.values() if type(like) is config_cls]
+        architecture, preprocessing = PRESETS[source].config.model, Preprocessing()
+        (cls,) = [cls for config_cls, cls in MODELS.values() if type(architecture) is config_cls]
     else:
         trained = load_pretrained(source, device="cpu")
-        like, preprocessing = trained.model.config, trained.preprocessing
+        architecture, preprocessing = trained.model.config, trained.preprocessing
         cls = type(trained.model)
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
-        model = cls(like).eval()
-    return Pretrained(model, preprocessing, {"weights": f"random, of seed {seed}"})
+        model = cls(architecture).eval()
+    return Pretrained(model, preprocessing, {"weights": f"random, seed {seed}"})
 
 
 def _model_name(model: SceneModel) -> str:
-    """The model's name in MODELS; a student is of its teacher's kind."""
+    """Return the model's name in MODELS; for a student, its teacher's."""
     model = getattr(model, "teacher", model)
     return next(name for name, (_, cls) in MODELS.items() if type(model) is cls)
 
@@ -64,10 +64,10 @@ def _model_name(model: SceneModel) -> str:
 def make_encoder(
     config: AgentConfig, model: SceneModel | Path, preprocessing: Preprocessing | None = None
 ) -> SlotEncoder:
-    """Make the encoder as the settings want it, of a model in memory or a folder.
+    """Create the encoder of the settings from a model in memory or a folder.
 
     Raises:
-        ValueError: if the folder holds no model, or the device is unknown.
+        ValueError: if the folder contains no model, or the device is unknown.
     """
     return SlotEncoder(
         model,

@@ -1,4 +1,4 @@
-"""One environment of the settings, in whichever process it runs."""
+"""Construction of a single environment from an agent's settings."""
 
 import multiprocessing
 from collections.abc import Iterator
@@ -28,16 +28,16 @@ _ACTIONS = (
 
 
 class EpisodeSeeds(gym.Wrapper[Any, Any, Any, Any]):
-    """Gives every episode a seed of its own, once `seed_episodes` has been called.
+    """Seeds every episode once `seed_episodes` has been called.
 
-    Episode e of an evaluation then starts the same way in whichever environment it runs and
-    whatever was done before, so that policies meet the same episodes.
+    The initial state of an evaluation episode then depends neither on its environment nor on
+    earlier episodes, so that all policies are evaluated on the same episodes.
     """
 
     _seeds: Iterator[int] | None = None
 
     def seed_episodes(self, first: int, stride: int) -> None:
-        """Start the coming episodes with the seeds first, first + stride, ..."""
+        """Seed the next episodes with first, first + stride, ..."""
         self._seeds = iter(range(first, 2**31, stride))
 
     def reset(
@@ -51,71 +51,72 @@ class EpisodeSeeds(gym.Wrapper[Any, Any, Any, Any]):
 
 @dataclass(frozen=True)
 class EnvMaker:
-    """Makes one environment of the settings; plain data, so that any process can.
+    """Picklable factory of one environment of the settings.
 
     Attributes:
-        config: what to make.
-        show: put rendered frames into the infos, for agents that see none.
+        config: the settings.
+        frame_in_info: add rendered frames to the infos, for observations without frames.
     """
 
     config: AgentConfig
-    show: bool = False
+    frame_in_info: bool = False
 
     def __call__(self) -> gym.Env[Any, Any]:
-        """Make the environment.
+        """Create the environment.
 
         Raises:
-            ValueError: if it cannot be made, shows no frames (or, for obs state, offers no state),
-                or has actions that PPO cannot take.
+            ValueError: if it cannot be created, has no image observation (for obs state: no state),
+                or an action space that PPO does not support.
         """
         config = self.config
         if multiprocessing.parent_process() is not None:
             torch.set_num_threads(1)
             ignore_interrupts()
-        env = self._make_stateful() if config.obs == "state" else self._make_seen()
+        env = self._make_state_env() if config.obs == "state" else self._make_frame_env()
         if not isinstance(env.action_space, _ACTIONS):
             raise ValueError(
-                f"env {config.env!r} has the actions {env.action_space}; PPO takes Box, Discrete, "
-                "MultiDiscrete and MultiBinary."
+                f"env {config.env!r} must have Box, Discrete, MultiDiscrete or MultiBinary actions "
+                f"for PPO, got {env.action_space}."
             )
-        return EpisodeSeeds(Monitor(RenderInfo(env) if self.show else env))
+        return EpisodeSeeds(Monitor(RenderInfo(env) if self.frame_in_info else env))
 
-    def _make_seen(self) -> gym.Env[Any, Any]:
-        """An environment that observes a frame, and nothing else."""
+    def _make_frame_env(self) -> gym.Env[Any, Any]:
+        """Create an environment whose observation is a frame only."""
         config = self.config
         env = self._make(render_mode="rgb_array") if config.render else self._make()
         if config.render:
             env = RenderedObs(env)
-        source = find_frames(env.observation_space, key=config.obs_key, layout=config.frame_layout)
+        source = find_frames(
+            env.observation_space, key=config.image_key, layout=config.frame_layout
+        )
         if source.key is None:
             return env
-        # Only the frame goes through the pipe between processes, which carries no nested Dicts.
+        # Reduces the data sent between processes, which does not support nested Dicts.
         key, space = source.key, gym.spaces.Dict({source.key: source.space})
         return TransformObservation(env, lambda entries: {key: source.frames(entries)}, space)
 
-    def _make_stateful(self) -> gym.Env[Any, Any]:
-        """An environment that observes its state, (N, F) float32; one vector is a set of one."""
+    def _make_state_env(self) -> gym.Env[Any, Any]:
+        """Create an environment with state observations, (N, F) float32; N = 1 for a vector."""
         config = self.config
-        render = {"render_mode": "rgb_array"} if self.show else {}
+        render = {"render_mode": "rgb_array"} if self.frame_in_info else {}
         try:
             env = self._make(observation="state", **render)
         except ValueError as error:
-            # What an environment says that knows no such option, or no such value of it.
+            # Environments without this option, or without this value, name it in their error.
             if "'observation'" not in str(error):
                 raise
             env = self._make(**render)
         space = env.observation_space
-        if isinstance(space, gym.spaces.Dict) and config.obs_key is not None:
-            route = find_entry(space, config.obs_key)
+        if isinstance(space, gym.spaces.Dict) and config.image_key is not None:
+            route = find_entry(space, config.image_key)
             if route is not None:
                 space = follow(space, route)
                 env = TransformObservation(env, partial(follow, route=route), space)
         kind = space.dtype.kind if space.dtype is not None else ""
         if not isinstance(space, gym.spaces.Box) or len(space.shape) not in (1, 2) or kind != "f":
             raise ValueError(
-                f"env {config.env!r} offers no state: it takes no observation='state', and it "
-                f"observes {space}; wanted a Box of floats, (F,) or (N, F), or obs pixels or "
-                "encoder."
+                f"env {config.env!r} must support observation='state' or have Box observations of "
+                f"floats, (F,) or (N, F), for obs state, got {space}. Use obs pixels or encoder."
             )
         shape = space.shape if len(space.shape) == 2 else (1, *space.shape)
         if space.shape == shape and space.dtype == np.float32:

@@ -1,4 +1,4 @@
-"""Evaluation: episodes that every policy meets alike, scores with intervals, a video."""
+"""Evaluation of policies on fixed episodes: scores with confidence intervals, and a video."""
 
 import os
 from collections.abc import Iterator
@@ -23,31 +23,31 @@ from genesis_rl.process import keep_freed_memory
 from genesis_rl.visualize import Picture, mosaic, overlay_masks, save_animation
 
 RESULT = "evaluation.json"
-# Pictures for which the video stays on an episode's end.
+# Repetitions of an episode's last frame in the video.
 _HOLD = 4
-# Smaller frames are enlarged to it, in pixels.
+# Minimum height of a video in pixels, to which smaller frames are enlarged.
 _MIN_HEIGHT = 128
 
 
 class Policy(Protocol):
-    """What acts: PPO and its policy do."""
+    """Policy of Stable-Baselines3: PPO and its ``policy`` implement it."""
 
     def predict(
         self, observation: Any, *, deterministic: bool = False
     ) -> tuple[npt.NDArray[Any], Any]:
-        """Choose actions for a batch of observations; the second result is not used."""
+        """Return actions for a batch of observations, and an unused state."""
         ...
 
 
 class RandomPolicy:
-    """Draws actions of a space evenly."""
+    """Policy that samples actions uniformly from the action space."""
 
     def __init__(self, venv: VecEnv, *, seed: int = 0) -> None:
-        """Take the actions' space from the environments.
+        """Create the policy.
 
         Args:
-            venv: the environments to act in.
-            seed: of the actions.
+            venv: environments with the action space.
+            seed: seed of the actions.
         """
         self._space = venv.action_space
         self._num_envs = venv.num_envs
@@ -56,7 +56,7 @@ class RandomPolicy:
     def predict(
         self, observation: Any, *, deterministic: bool = False
     ) -> tuple[npt.NDArray[Any], Any]:
-        """Draw an action for each environment, whatever the observation."""
+        """Sample an action for each environment."""
         return np.stack([self._space.sample() for _ in range(self._num_envs)]), None
 
 
@@ -66,7 +66,7 @@ class Episodes(NamedTuple):
     Attributes:
         returns: undiscounted sums of rewards, (N,).
         lengths: in steps, (N,).
-        successes: ``info["is_success"]`` at the end, (N,); None if the environment has none.
+        successes: final ``info["is_success"]``, (N,); None if the environment has none.
     """
 
     returns: npt.NDArray[np.float64]
@@ -79,11 +79,11 @@ class Scores:
     """Scores of a policy.
 
     Attributes:
-        episodes: how many.
-        success_rate: share of episodes that succeeded; None if the environment reports none.
-        success_interval: its 95 % confidence interval (Wilson's).
+        episodes: number of episodes.
+        success_rate: share of successful episodes; None if the environment reports none.
+        success_interval: Wilson's 95 % confidence interval of the success rate.
         mean_return: mean undiscounted return.
-        return_error: standard error of it; None for a single episode.
+        return_error: standard error of the mean return; None for a single episode.
         mean_length: mean length in steps.
     """
 
@@ -95,7 +95,7 @@ class Scores:
     mean_length: float
 
     def __str__(self) -> str:
-        """One line for people."""
+        """Format the scores in one line."""
         parts = []
         if self.success_rate is not None and self.success_interval is not None:
             low, high = self.success_interval
@@ -107,7 +107,7 @@ class Scores:
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """Wilson's 95 % confidence interval of a rate.
+    """Return Wilson's 95 % confidence interval of a rate.
 
     Args:
         successes: in 0..trials.
@@ -116,14 +116,16 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     Raises:
         ValueError: for other counts.
     """
-    if not 0 <= successes <= trials or trials < 1:
-        raise ValueError(f"successes is {successes} of {trials}; wanted 0..trials, at least 1.")
+    if trials < 1:
+        raise ValueError(f"trials must be at least 1, got {trials}.")
+    if not 0 <= successes <= trials:
+        raise ValueError(f"successes must be in 0..{trials}, got {successes}.")
     interval = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
     return float(interval.low), float(interval.high)
 
 
 def score(episodes: Episodes) -> Scores:
-    """Sum up episodes."""
+    """Compute the scores of episodes."""
     n = len(episodes.returns)
     rate = interval = None
     if episodes.successes is not None:
@@ -141,14 +143,15 @@ def score(episodes: Episodes) -> Scores:
 
 
 def evaluate_agent(config: EvaluationConfig) -> dict[str, Any]:
-    """Load an agent, run its episodes, and write evaluation.json and a video.
+    """Evaluate a saved agent, and write evaluation.json and a video.
 
     Args:
         config: the settings.
 
     Returns:
-        What evaluation.json holds: the scores under "agent" (which draws its actions, as in
-        training) and, if asked for, "greedy" (its most likely actions) and "random".
+        Content of evaluation.json: the scores of the agent with sampled actions ("agent") and,
+        depending on the settings, with deterministic ones ("deterministic") and of a random policy
+        ("random").
 
     Raises:
         ValueError: if the agent cannot be loaded.
@@ -162,10 +165,10 @@ def evaluate_agent(config: EvaluationConfig) -> dict[str, Any]:
         encoder_device=config.encoder_device,
         trust_remote_code=config.trust_remote_code,
     )
-    agent = load(config.folder, num_envs=min(config.num_envs, config.episodes), vec=config.vec)
+    agent = load(config.folder, n_envs=min(config.n_envs, config.episodes), vec=config.vec)
     policies: dict[str, tuple[Policy, bool]] = {"agent": (agent.model, False)}
-    if config.greedy:
-        policies["greedy"] = agent.model, True
+    if config.deterministic:
+        policies["deterministic"] = agent.model, True
     if config.random:
         policies["random"] = RandomPolicy(agent.venv, seed=config.seed), False
     result: dict[str, Any] = {
@@ -174,23 +177,23 @@ def evaluate_agent(config: EvaluationConfig) -> dict[str, Any]:
         "seed": config.seed,
     }
     with closing(agent.venv):
-        for name, (policy, greedy) in policies.items():
+        for name, (policy, deterministic) in policies.items():
             episodes = run_episodes(
                 agent.venv,
                 policy,
                 episodes=config.episodes,
                 seed=config.seed,
-                deterministic=greedy,
+                deterministic=deterministic,
             )
             result[name] = asdict(score(episodes))
     out = config.out or config.folder
     out.mkdir(parents=True, exist_ok=True)
     if config.video_episodes:
-        filmed = load(config.folder, info_keys=("frame", "masks"))
-        with closing(filmed.venv):
-            film(
-                filmed.venv,
-                filmed.model,
+        single = load(config.folder, info_keys=("frame", "masks"))
+        with closing(single.venv):
+            record_video(
+                single.venv,
+                single.model,
                 out / f"video.{config.video_format}",
                 episodes=config.video_episodes,
                 seed=config.seed,
@@ -202,28 +205,28 @@ def evaluate_agent(config: EvaluationConfig) -> dict[str, Any]:
 def run_episodes(
     venv: VecEnv, policy: Policy, *, episodes: int, seed: int = 0, deterministic: bool = False
 ) -> Episodes:
-    """Run episodes whose seeds are seed, seed + 1, ...
+    """Run episodes with the seeds seed, seed + 1, ...
 
-    Environment i of n runs the episodes i, i + n, ...: which episodes count is fixed beforehand,
-    so that short ones are not preferred, and does not depend on the policy nor, but for rounding
-    in the encoder, on n.
+    Environment i of n runs the episodes i, i + n, ... The evaluated episodes are therefore fixed
+    beforehand, without a bias towards short ones, and depend neither on the policy nor (except for
+    rounding in the encoder) on n.
 
     Args:
         venv: environments of `make_vec_env`.
-        policy: what acts.
-        episodes: how many, at least 1.
-        seed: of the first episode, and of the actions that are drawn.
-        deterministic: take the policy's most likely action instead of drawing one.
+        policy: the policy.
+        episodes: number of episodes, at least 1.
+        seed: seed of the first episode and of sampled actions.
+        deterministic: whether to use deterministic actions.
 
     Raises:
         ValueError: if ``episodes`` is below 1.
     """
     if episodes < 1:
-        raise ValueError(f"episodes is {episodes}; wanted at least 1.")
+        raise ValueError(f"episodes must be at least 1, got {episodes}.")
     n = venv.num_envs
     for i in range(n):
         venv.env_method("seed_episodes", seed + i, n, indices=i)
-    current = np.arange(n)  # the episode that each environment is in
+    current = np.arange(n)  # current episode of each environment
     returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)
     successes: list[bool | None] = [None] * episodes
     with _torch_seed(seed):
@@ -244,37 +247,37 @@ def run_episodes(
 
 @contextmanager
 def _torch_seed(seed: int) -> Iterator[None]:
-    """Draw actions from a seed, and leave PyTorch's randomness as it was."""
+    """Seed PyTorch within the context, and restore its random state afterwards."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
 
 
-def film(
+def record_video(
     venv: VecEnv, policy: Policy, path: str | os.PathLike[str], *, episodes: int = 8, seed: int = 0
 ) -> None:
-    """Write a video of episodes: the frame and, where there are any, what the slots see.
+    """Write a video of episodes: the frames and, with an encoder, the slots' masks.
 
     Args:
-        venv: one environment of `make_vec_env`, with "frame" and, where there is an encoder,
-            "masks" among its ``info_keys``.
-        policy: what acts; its actions are drawn.
-        path: where to write; a GIF where it ends so, else MP4.
-        episodes: how many, with the seeds seed, seed + 1, ...
-        seed: of the first episode, and of the actions.
+        venv: one environment of `make_vec_env`, with "frame" and, with an encoder, "masks" among
+            its ``info_keys``.
+        policy: the policy; its actions are sampled.
+        path: output file; a GIF for the suffix .gif, otherwise MP4.
+        episodes: number of episodes, with the seeds seed, seed + 1, ...
+        seed: seed of the first episode and of the actions.
 
     Raises:
-        ValueError: if there are more environments, or the infos lack frames or masks.
+        ValueError: if ``venv`` has several environments, or the infos lack frames or masks.
     """
-    if venv.num_envs != 1 or episodes < 1:
-        raise ValueError(
-            f"venv has {venv.num_envs} environments and episodes is {episodes}; wanted 1 and >= 1."
-        )
+    if venv.num_envs != 1:
+        raise ValueError(f"venv must have 1 environment, got {venv.num_envs}.")
+    if episodes < 1:
+        raise ValueError(f"episodes must be at least 1, got {episodes}.")
     slots = unwrap_vec_wrapper(venv, VecGenesisObs)
     encoder = None if slots is None else slots.slot_encoder
     venv.env_method("seed_episodes", seed, 1)
     fps = int(venv.get_attr("metadata")[0].get("render_fps", 10))
-    # Slower than the environment's own rate: episodes may last a few steps only.
+    # Half the environment's frame rate, because episodes may have a few steps only.
     with _torch_seed(seed):
         save_animation(path, _pictures(venv, encoder, policy, episodes), fps=max(1, fps // 2))
 
@@ -282,7 +285,7 @@ def film(
 def _pictures(
     venv: VecEnv, encoder: SlotEncoder | None, policy: Policy, episodes: int
 ) -> Iterator[Picture]:
-    """The frames, with masks; the last of an episode is held a while."""
+    """Yield the frames with masks, with each episode's last one repeated."""
     observations = venv.reset()
     for _ in range(episodes):
         yield _picture(encoder, venv.reset_infos[0])
@@ -298,14 +301,14 @@ def _pictures(
 def _picture(encoder: SlotEncoder | None, info: dict[str, Any]) -> Picture:
     if "frame" not in info or (encoder is not None and "masks" not in info):
         raise ValueError(
-            f"the infos have {sorted(info)}; wanted environments of make_vec_env with "
-            'info_keys=("frame", "masks").'
+            'venv must have info_keys ("frame", "masks") of make_vec_env, got infos with '
+            f"{sorted(info)}."
         )
     frame = info["frame"]
     if encoder is None:
         return mosaic(frame[None, None], scale=-(-_MIN_HEIGHT // len(frame)))
     if encoder.preprocessing.resize in ("crop", "letterbox"):
-        # The masks are not on the frame then, but on what the model sees of it.
+        # The masks are those of the preprocessed frame.
         size, how = encoder.image_size, encoder.preprocessing
         frame = as_nhwc_uint8(frame, layout="HWC", image_size=size, preprocessing=how)[0]
     return overlay_masks(frame, info["masks"])

@@ -1,4 +1,4 @@
-"""Frames as observations, for agents that see pixels."""
+"""Wrappers for agents with image observations."""
 
 from dataclasses import asdict
 from typing import Any
@@ -18,9 +18,9 @@ Frames = npt.NDArray[np.uint8]
 
 
 class VecFrames(VecEnvWrapper):
-    """Brings the frames of a vector environment to what Stable-Baselines3's CNNs take.
+    """Converts the frames of a vector environment to the format of Stable-Baselines3's CNNs.
 
-    The observations are (3, S, S) uint8, whatever layout, size and range the environment's have.
+    The observations are (3, S, S) uint8 for frames of any axis order, size and value range.
     """
 
     def __init__(
@@ -29,30 +29,30 @@ class VecFrames(VecEnvWrapper):
         *,
         size: int,
         preprocessing: Preprocessing | None = None,
-        key: str | None = None,
+        image_key: str | None = None,
         frame_layout: Layout = "auto",
-        show: bool = False,
+        frame_in_info: bool = False,
     ) -> None:
         """Wrap a vector environment.
 
         Args:
-            venv: vector environment whose observations are, or hold, frames.
+            venv: vector environment whose observations are, or contain, frames.
             size: S.
-            preprocessing: how frames are resized; None stretches them.
-            key: entry of a Dict observation that holds the frame, or its path in nested Dicts, such
-                as "camera/rgb"; None finds it.
-            frame_layout: axes of one frame of one environment; "auto" tells them from the space.
-            show: put the frame, (S, S, 3), into the infos as "frame".
+            preprocessing: method of resizing; None stretches frames.
+            image_key: entry of a Dict observation with the image, or its path in nested Dicts, such
+                as "camera/rgb"; None detects it.
+            frame_layout: axis order of a single frame; "auto" infers it from the space.
+            frame_in_info: add the frame, (S, S, 3), to the infos as "frame".
 
         Raises:
-            ValueError: if the observations hold no frames.
+            ValueError: if the observations contain no frames.
         """
-        self._source = find_frames(venv.observation_space, key=key, layout=frame_layout)
-        self._size, self._preprocessing, self._show = size, preprocessing, show
-        #: What decides the frames, as plain data.
+        self._source = find_frames(venv.observation_space, key=image_key, layout=frame_layout)
+        self._size, self._preprocessing, self._in_info = size, preprocessing, frame_in_info
+        #: Settings that determine the observations, as plain data.
         self.frame_settings: dict[str, Any] = {
             "preprocessing": asdict(preprocessing or Preprocessing()),
-            "key": key,
+            "image_key": image_key,
             "frame_layout": frame_layout,
         }
         if preprocessing is not None:
@@ -61,7 +61,7 @@ class VecFrames(VecEnvWrapper):
 
     def reset(self) -> VecEnvObs:
         """Reset the environments."""
-        frames = self._bring(self._source.frames(self.venv.reset()))
+        frames = self._convert(self._source.frames(self.venv.reset()))
         self.reset_infos = [
             {**info, **self._extra(frame)}
             for info, frame in zip(self.venv.reset_infos, frames, strict=True)
@@ -71,18 +71,18 @@ class VecFrames(VecEnvWrapper):
     def step_wait(self) -> VecEnvStepReturn:
         """Step the environments; the last frame of an episode is in its info."""
         observations, rewards, dones, infos = self.venv.step_wait()
-        frames = self._bring(self._source.frames(observations))
+        frames = self._convert(self._source.frames(observations))
         for i, info in enumerate(infos):
-            shown = frames[i]
+            frame = frames[i]
             if "terminal_observation" in info:
-                self.reset_infos[i] = {**self.venv.reset_infos[i], **self._extra(shown)}
+                self.reset_infos[i] = {**self.venv.reset_infos[i], **self._extra(frame)}
                 last = np.asarray(self._source.frames(info["terminal_observation"]))
-                shown = self._bring(last[None])[0]
-                info["terminal_observation"] = shown
-            info |= self._extra(shown)
+                frame = self._convert(last[None])[0]
+                info["terminal_observation"] = frame
+            info |= self._extra(frame)
         return frames, rewards, dones, infos
 
-    def _bring(self, frames: Any) -> Frames:
+    def _convert(self, frames: Any) -> Frames:
         images = as_nhwc_uint8(
             frames,
             layout=self._source.layout,
@@ -90,15 +90,15 @@ class VecFrames(VecEnvWrapper):
             image_size=self._size,
             preprocessing=self._preprocessing,
         )
-        # A copy: the environment may draw its next frame into the same memory.
+        # A copy, because the environment may reuse the memory for its next frame.
         return images.transpose(0, 3, 1, 2).copy()
 
     def _extra(self, frame: Frames) -> dict[str, Frames]:
-        return {"frame": frame.transpose(1, 2, 0)} if self._show else {}
+        return {"frame": frame.transpose(1, 2, 0)} if self._in_info else {}
 
 
 class RenderInfo(gym.Wrapper[Any, Any, Any, Any]):
-    """Puts the rendered frame into every info as "frame", for agents that see none."""
+    """Adds the rendered frame to every info as "frame", for observations without frames."""
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

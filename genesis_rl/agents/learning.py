@@ -1,4 +1,4 @@
-"""Training an agent: one run in one folder, with evaluations, a log and a clean end."""
+"""Training of an agent in a run directory, with evaluations, a log and checkpoints."""
 
 import math
 import sys
@@ -17,7 +17,12 @@ from tqdm import tqdm
 from genesis_rl.agents.bundle import SETTINGS, read_settings, save_agent
 from genesis_rl.agents.config import MACHINE, AgentConfig, check_same_settings
 from genesis_rl.agents.encoders import load_encoder, make_encoder
-from genesis_rl.agents.resume import DREAM, find_checkpoint, restore, training_state
+from genesis_rl.agents.resume import (
+    find_checkpoint,
+    imagination_settings,
+    restore,
+    training_state,
+)
 from genesis_rl.agents.same_stack import check_same_stack
 from genesis_rl.agents.stack import (
     build_ppo,
@@ -31,52 +36,52 @@ from genesis_rl.log import RunLog
 from genesis_rl.perception import SlotEncoder
 from genesis_rl.process import StopSignal, keep_freed_memory
 
-# Evaluations see other episodes than training, whose environments count up from the seed.
+# Offset of the evaluation environments' seeds from the training environments'.
 _EVAL_SEED = 1_000_000
-# Checkpoints between evaluations: so long apart, and no more than this share of the time.
+# Minimum seconds between checkpoints, and their maximum share of the time.
 _SAVE_SECONDS, _SAVE_SHARE = 30.0, 0.02
-# Settings that may change when a run is resumed; encoders are compared by their fingerprints.
+# Settings that may change when a run is resumed; encoders are compared by fingerprint.
 _SCHEDULE = (
-    *(*MACHINE, "encoder", "total_steps", "max_minutes"),
-    *("eval_every", "eval_episodes", "eval_greedy"),
+    *(*MACHINE, "encoder", "total_timesteps", "max_minutes"),
+    *("eval_every", "eval_episodes", "eval_deterministic"),
 )
 
 
 class TrainingError(RuntimeError):
-    """An environment's process ended, or a number is not finite, in the middle of a training."""
+    """An environment's process ended, or a value is not finite, during training."""
 
 
 class AgentTrainer:
-    """One training of an agent in one folder.
+    """Training of an agent in a run directory.
 
-    The folder holds ``metrics.jsonl`` and ``tensorboard/``, and the agents ``last/`` and ``best/``
-    as `load_agent` takes them, the best by the mean return of an evaluation.
+    The directory contains ``metrics.jsonl``, ``tensorboard/`` and the agents ``last/`` and
+    ``best/`` for `load_agent`; ``best/`` has the highest mean return of an evaluation.
 
     Attributes:
         config: the settings.
-        encoder: what it sees through; None where it sees without.
+        encoder: encoder of the observations; None without one.
         model: PPO.
-        venv: the environments it learns in.
-        eval_venv: the environments it is evaluated in.
-        figures: of the evaluations of the agents in last/ and best/; empty before there was one.
+        venv: the training environments.
+        eval_venv: the evaluation environments.
+        metrics: metrics of the evaluations of last/ and best/; empty before the first one.
     """
 
     def __init__(self, config: AgentConfig, *, resume: bool = False) -> None:
-        """Load the encoder, make the environments and build or restore the policy.
+        """Load the encoder, create the environments and build or restore the policy.
 
         Args:
             config: the settings.
-            resume: continue the run in the folder from its last checkpoint, if there is one.
+            resume: continue the run in the directory from its last checkpoint, if there is one.
 
         Raises:
-            ValueError: if the folder holds a run that is not resumed, or one of other settings or
-                another encoder; if another process writes the folder; if the encoder cannot be
-                loaded, or the environment cannot be made or has no frames that the encoder takes.
-            OSError: if the folder cannot be written.
+            ValueError: if the directory contains a run and ``resume`` is off, or a run of other
+                settings or another encoder; if it is in use by another process; if the encoder
+                cannot be loaded, or the environment cannot be created or has no frames for it.
+            OSError: if the directory cannot be written.
         """
         self.config = config
         self._signal = StopSignal()
-        self.figures: dict[str, dict[str, float]] = {"last": {}, "best": {}}
+        self.metrics: dict[str, dict[str, float]] = {"last": {}, "best": {}}
         self._seconds, self._began = 0.0, math.inf
         self._next_save = 0.0
         self._lock = FolderLock(config.out)
@@ -95,12 +100,12 @@ class AgentTrainer:
             self.eval_venv = make_vec_env(
                 config,
                 self.encoder,
-                num_envs=min(config.num_envs, config.eval_episodes),
+                n_envs=min(config.n_envs, config.eval_episodes),
                 seed=config.seed + _EVAL_SEED,
             )
             self.venv = self._make_venv()
-            start = self.pretrained and self.pretrained.model
-            self.model = build_ppo(config, self.venv, device, model=start)
+            trained = self.pretrained and self.pretrained.model
+            self.model = build_ppo(config, self.venv, device, encoder=trained)
             if checkpoint is None:
                 fit_scale(self.model, self.venv, config.seed)
             else:
@@ -113,10 +118,10 @@ class AgentTrainer:
     def _find_checkpoint(self, resume: bool) -> Path | None:
         """Return the checkpoint to resume from; None to start at step 0."""
         home = find_checkpoint(self.config.out, resume=resume)
-        if (self.config.out / DREAM).exists():
+        if imagination_settings(self.config.out) is not None:
             raise ValueError(
                 f"out must be a new folder or a run of agents/train.py, got {self.config.out}, "
-                "which contains a run of agents/dream.py; choose another."
+                "which contains a run of agents/train_in_imagination.py; choose another."
             )
         if home is not None:
             stored = read_settings(home / SETTINGS)["config"]
@@ -124,25 +129,25 @@ class AgentTrainer:
         return home
 
     def _restore(self, checkpoint: Path) -> None:
-        """Restore the training state and the figures of the evaluations."""
+        """Restore the training state and the metrics of the evaluations."""
         config = self.config
         encoder = self.pretrained and fingerprint(self.pretrained.model)
         self._seconds = restore(self.model, checkpoint, encoder)
-        for name in self.figures:
+        for name in self.metrics:
             path = config.out / name / SETTINGS
             if path.is_file():
-                self.figures[name] = read_settings(path)["metrics"]
-        best, last = (self.figures[n].get("mean_return", -math.inf) for n in ("best", "last"))
-        if last > best:  # a kill came between the two
-            self.save("best", self.figures["last"])
-        # As an uninterrupted run would not: the episodes that it was in are gone.
+                self.metrics[name] = read_settings(path)["metrics"]
+        best, last = (self.metrics[n].get("mean_return", -math.inf) for n in ("best", "last"))
+        if last > best:  # the run was killed between saving the two
+            self.save("best", self.metrics["last"])
+        # New seeds: the episodes of the interrupted run are lost.
         seeds = np.random.SeedSequence((config.seed, self.model.num_timesteps)).generate_state(2)
         train_seed, eval_seed = (int(seed) % 2**31 for seed in seeds)
         self.model.set_random_seed(train_seed)
         self.eval_venv.seed(eval_seed)
 
     def _make_venv(self) -> VecEnv:
-        """Make the environments to learn in; those of the evaluation are there."""
+        """Create the training environments, after those of the evaluation."""
         venv = make_vec_env(self.config, self.encoder, seed=self.config.seed)
         try:
             check_same_stack(venv, self.eval_venv)
@@ -152,18 +157,18 @@ class AgentTrainer:
         return venv
 
     def _learn(self, callbacks: list[BaseCallback]) -> None:
-        """Take all steps that are left."""
-        left = max(self.total_steps - self.model.num_timesteps, 0)
+        """Train for the remaining steps."""
+        left = max(self.total_timesteps - self.model.num_timesteps, 0)
         self.model.learn(left, callbacks, reset_num_timesteps=False)
 
     @property
-    def total_steps(self) -> int:
+    def total_timesteps(self) -> int:
         """Environment steps of the whole run."""
-        return self.config.total_steps
+        return self.config.total_timesteps
 
     @property
     def seconds(self) -> float:
-        """Time spent in training and evaluation, over all sessions."""
+        """Elapsed time of training and evaluation, over all sessions."""
         return self._seconds + max(time.monotonic() - self._began, 0)
 
     @property
@@ -174,12 +179,12 @@ class AgentTrainer:
 
     @property
     def finished(self) -> bool:
-        """Whether all steps are taken, or the time is spent, and the agent has been evaluated."""
-        done = self.model.num_timesteps >= self.total_steps or self.out_of_time
-        return done and self.figures["last"].get("step") == self.model.num_timesteps
+        """Whether the step or time limit is reached and the agent has been evaluated."""
+        done = self.model.num_timesteps >= self.total_timesteps or self.out_of_time
+        return done and self.metrics["last"].get("step") == self.model.num_timesteps
 
-    def further_figures(self) -> dict[str, float]:
-        """What an evaluation is to tell beside returns and successes."""
+    def extra_metrics(self) -> dict[str, float]:
+        """Return additional metrics of an evaluation."""
         return {}
 
     @property
@@ -193,23 +198,23 @@ class AgentTrainer:
         return self._signal.status
 
     def run(self) -> dict[str, float]:
-        """Train to the end, or until SIGINT or SIGTERM, which saves and leaves; close everything.
+        """Train to the end, or until SIGINT or SIGTERM; save and close the environments.
 
-        A run that was finished when it was restored is left as it is.
+        Does nothing for a completed run.
 
         Returns:
-            The figures of the best evaluation; empty if there was none.
+            The metrics of the best evaluation; empty without one.
 
         Raises:
-            TrainingError: if an environment's process ended or a number is not finite. The agents
-                saved by then stay.
+            TrainingError: if an environment's process ended or a value is not finite. Agents saved
+                before are kept.
         """
         config = self.config
         if self.finished:
             self.close()
-            return self.figures["best"]
-        evaluation = _Evaluation(self)
-        callbacks = [_Progress(self, evaluation), evaluation]
+            return self.metrics["best"]
+        evaluation = _EvaluationCallback(self)
+        callbacks = [_ProgressCallback(self, evaluation), evaluation]
         self._began = time.monotonic()
         with (
             RunLog(
@@ -221,53 +226,53 @@ class AgentTrainer:
             ) as log,
             self._signal,
         ):
-            self.model.set_logger(Logger(None, [_ToRunLog(log)]))
+            self.model.set_logger(Logger(None, [_RunLogWriter(log)]))
             try:
                 self._learn(callbacks)
             except (EOFError, ConnectionError) as error:
-                # A signal to the whole process group ends the environments' processes, too.
+                # A signal to the process group also ends the environments' processes.
                 if not self.stopped:
                     raise TrainingError(
-                        f"an environment's process ended at step {self.model.num_timesteps}; what "
-                        "it printed says why."
+                        f"an environment's process ended at step {self.model.num_timesteps}; see "
+                        "its output."
                     ) from error
-            except ValueError as error:  # a distribution or the encoder met a number that is none
+            except ValueError as error:  # NaN or inf in a distribution or the encoder
                 raise TrainingError(
                     f"at step {self.model.num_timesteps}: {str(error).splitlines()[0]}"
                 ) from error
             finally:
                 self._seconds, self._began = self.seconds, math.inf
                 try:
-                    if not isinstance(sys.exception(), KeyboardInterrupt):  # that ends at once
+                    if not isinstance(sys.exception(), KeyboardInterrupt):  # exits without saving
                         self._save_end()
                 finally:
                     self.close()
-        return self.figures["best"]
+        return self.metrics["best"]
 
     def close(self) -> None:
-        """Close the environments, and let other processes write the folder."""
+        """Close the environments and release the run directory."""
         for name in ("venv", "eval_venv"):
             if hasattr(self, name):
-                with suppress(EOFError, ConnectionError):  # of a process that is gone
+                with suppress(EOFError, ConnectionError):  # from a process that has ended
                     getattr(self, name).close()
         self._lock.release()
 
-    def save(self, name: str, figures: dict[str, float]) -> None:
-        """Write the agent as it is to the run's folder, with figures that say how good it is.
+    def save(self, name: str, metrics: dict[str, float]) -> None:
+        """Save the current agent and its metrics to the run directory.
 
-        The last agent is a checkpoint, with the training state. Weights that are not finite are
-        not written: what was saved before them stays.
+        The last agent is a checkpoint, with the training state. Agents with weights that are not
+        finite are not saved.
         """
         if not all(p.isfinite().all() for p in self.model.policy.parameters()):
             return
         began, last = time.monotonic(), name == "last"
-        self.figures[name] = figures
+        self.metrics[name] = metrics
         save_agent(
             self.config.out / name,
             self.model,
             self.config,
             self.pretrained,
-            metrics=figures,
+            metrics=metrics,
             state=training_state(self.model, self.seconds) if last else None,
         )
         if last:
@@ -276,27 +281,27 @@ class AgentTrainer:
             self._next_save = now + max(_SAVE_SECONDS, (now - began) / _SAVE_SHARE)
 
     def save_if_due(self) -> None:
-        """Save the last agent if the previous save is some time ago."""
+        """Save a checkpoint if the interval since the previous one has passed."""
         if self.model.num_timesteps > self._saved_step and time.monotonic() >= self._next_save:
             self.save("last", {})
 
     def _save_end(self) -> None:
-        """Save the last agent, and as the best one where no evaluation has chosen any."""
-        seen = self.figures["last"].get("step") == self.model.num_timesteps
-        self.save("last", self.figures["last"] if seen else {})
-        if not self.figures["best"]:
+        """Save the last agent, also as the best one if there was no evaluation."""
+        evaluated = self.metrics["last"].get("step") == self.model.num_timesteps
+        self.save("last", self.metrics["last"] if evaluated else {})
+        if not self.metrics["best"]:
             self.save("best", {})
 
 
-class _StoppedEvaluation(Exception):  # noqa: N818 (a way out, not an error)
-    """SIGINT or SIGTERM has come in an evaluation."""
+class _StoppedEvaluation(Exception):  # noqa: N818 (control flow, not an error)
+    """SIGINT or SIGTERM was received during an evaluation."""
 
 
-class _Evaluation(EvalCallback):
-    """Stable-Baselines3's evaluation, once more at the end, that saves agents of ours.
+class _EvaluationCallback(EvalCallback):
+    """EvalCallback that saves agents by `AgentTrainer.save` and also evaluates at the end.
 
     Attributes:
-        seconds: that evaluations took in all.
+        seconds: total time of evaluations.
     """
 
     def __init__(self, trainer: AgentTrainer) -> None:
@@ -305,12 +310,12 @@ class _Evaluation(EvalCallback):
             trainer.eval_venv,
             n_eval_episodes=config.eval_episodes,
             eval_freq=max(config.eval_every // trainer.venv.num_envs, 1),
-            deterministic=config.eval_greedy,
+            deterministic=config.eval_deterministic,
             verbose=0,
             warn=False,
         )
         self._trainer = trainer
-        self.best_mean_reward = trainer.figures["best"].get("mean_return", -math.inf)
+        self.best_mean_reward = trainer.metrics["best"].get("mean_return", -math.inf)
         self.n_calls = trainer.model.num_timesteps // trainer.venv.num_envs
         self.seconds = 0.0
 
@@ -329,33 +334,33 @@ class _Evaluation(EvalCallback):
 
     def _evaluate(self) -> bool:
         began, best = time.monotonic(), self.best_mean_reward
-        further = self._trainer.further_figures()
-        for name, value in further.items():
+        extra = self._trainer.extra_metrics()
+        for name, value in extra.items():
             self.logger.record(f"eval/{name}", value)
-        go_on = super()._on_step()
-        figures = {"step": self.num_timesteps, "mean_return": self.last_mean_reward, **further}
+        proceed = super()._on_step()
+        metrics = {"step": self.num_timesteps, "mean_return": self.last_mean_reward, **extra}
         if self._is_success_buffer:
             rate = sum(self._is_success_buffer) / len(self._is_success_buffer)
-            figures["success_rate"] = rate
-        # In this order, so that the log of a run resumed from the last one contains the best one.
-        self._trainer.save("last", figures)
+            metrics["success_rate"] = rate
+        # In this order, so that the log of a run resumed from last/ includes the step of best/.
+        self._trainer.save("last", metrics)
         if self.best_mean_reward > best:
-            self._trainer.save("best", figures)
+            self._trainer.save("best", metrics)
         self.seconds += time.monotonic() - began
-        return go_on
+        return proceed
 
     def _on_training_end(self) -> None:
-        evaluated = self._trainer.figures["last"].get("step") == self.num_timesteps
+        evaluated = self._trainer.metrics["last"].get("step") == self.num_timesteps
         if not self._trainer.stopped and not evaluated:
             every, self.eval_freq = self.eval_freq, 1
             self._on_step()
             self.eval_freq = every
 
 
-class _Progress(BaseCallback):
-    """The progress bar, where the time goes, and the end by time or by signal."""
+class _ProgressCallback(BaseCallback):
+    """Progress bar, time shares, checkpoints, and stopping at the time limit or a signal."""
 
-    def __init__(self, trainer: AgentTrainer, evaluation: _Evaluation) -> None:
+    def __init__(self, trainer: AgentTrainer, evaluation: _EvaluationCallback) -> None:
         super().__init__()
         self._trainer = trainer
         self._evaluation = evaluation
@@ -365,7 +370,7 @@ class _Progress(BaseCallback):
         self._began = time.monotonic()
         self._before = step_seconds(self._trainer.venv)
         self._bar = tqdm(
-            total=self._trainer.total_steps,
+            total=self._trainer.total_timesteps,
             initial=self.num_timesteps,
             unit="step",
             disable=not config.progress,
@@ -379,7 +384,7 @@ class _Progress(BaseCallback):
         return not (self._trainer.stopped or self._trainer.out_of_time)
 
     def _on_rollout_end(self) -> None:
-        """Log the shares of the time since the start; learning is all but the other three."""
+        """Log the time shares of environments, encoder, evaluation and the rest (learn)."""
         total = time.monotonic() - self._began
         env, encode = (
             now - before
@@ -397,7 +402,7 @@ class _Progress(BaseCallback):
         self._bar.close()
 
     def _summary(self) -> str:
-        """Means over the last hundred episodes."""
+        """Format means over the last hundred episodes."""
         episodes, successes = self.model.ep_info_buffer, self.model.ep_success_buffer
         parts = []
         if successes:
@@ -407,8 +412,8 @@ class _Progress(BaseCallback):
         return ", ".join(parts)
 
 
-class _ToRunLog(KVWriter):
-    """Hands the numbers of Stable-Baselines3's logger to ours."""
+class _RunLogWriter(KVWriter):
+    """Writes the values of Stable-Baselines3's logger to a `RunLog`."""
 
     def __init__(self, log: RunLog) -> None:
         self._log = log
@@ -426,4 +431,4 @@ class _ToRunLog(KVWriter):
         )
 
     def close(self) -> None:
-        """The run's log is closed by who opened it."""
+        """Do nothing: `AgentTrainer` closes the log."""

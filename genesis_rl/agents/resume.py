@@ -1,7 +1,7 @@
-"""Resuming the training of an agent: the checkpoint in a run directory, and the training state.
+"""Resuming an agent's training: the checkpoint in a run directory, and the training state.
 
-The last agent of a run (``last/``) is its checkpoint: beside the agent's files it has training.pt,
-tensors and plain data that are read without unpickling objects.
+The last agent of a run (``last/``) is its checkpoint. In addition to the agent's files it contains
+training.pt, tensors and plain data that are read without unpickling objects.
 """
 
 import warnings
@@ -15,28 +15,33 @@ from genesis_rl import log
 from genesis_rl.agents.bundle import (
     SETTINGS,
     check_spaces,
+    find_agent,
     load_policy,
     read_settings,
-    recover_agent,
 )
 from genesis_rl.training import folder
 from genesis_rl.training.folder import STATE, read_state
 
-#: Settings of a run of agents/dream.py, in its folder.
-DREAM = "dream.json"
+#: Settings of a run of agents/train_in_imagination.py, and their name in earlier versions.
+IMAGINATION, _OLD_IMAGINATION = "imagination.json", "dream.json"
 _EPISODE = ("r", "l", "t")
 
 
+def imagination_settings(out: Path) -> Path | None:
+    """Return the settings of a run of agents/train_in_imagination.py; None for other folders."""
+    found = [out / name for name in (IMAGINATION, _OLD_IMAGINATION) if (out / name).exists()]
+    return found[0] if found else None
+
+
 def find_checkpoint(out: Path, *, resume: bool) -> Path | None:
-    """Return the agent that a run is resumed from.
+    """Return the agent from which a run is resumed.
 
     Args:
         out: the run directory.
-        resume: whether a run in it may be resumed.
+        resume: whether to resume an existing run.
 
     Returns:
-        ``last/``; ``best/`` where only that is left; None if there is neither, so that a run
-        starts at step 0.
+        ``last/``; ``best/`` if only that exists; None without either, to start at step 0.
 
     Raises:
         ValueError: if the folder is an agent or another program's run, or contains a run and
@@ -44,7 +49,7 @@ def find_checkpoint(out: Path, *, resume: bool) -> Path | None:
     """
     if (out / SETTINGS).is_file():
         raise ValueError(f"out must be a run directory, got the agent {out}; choose another.")
-    agents = [recover_agent(out / name) for name in ("last", "best")]
+    agents = [find_agent(out / name) for name in ("last", "best")]
     found = [home for home in agents if home is not None]
     others = ("last", "best", folder.SETTINGS)
     if not found and any((out / name).exists() for name in others):
@@ -54,17 +59,18 @@ def find_checkpoint(out: Path, *, resume: bool) -> Path | None:
         )
     if (found or (out / log.FILE).exists()) and not resume:
         raise ValueError(
-            f"out {out} already holds a run; add --resume to go on with it, or choose another."
+            f"out must be a new folder, got {out}, which contains a run; add --resume to continue "
+            "it, or choose another."
         )
     return found[0] if found else None
 
 
 def training_state(model: PPO, seconds: float) -> dict[str, Any]:
-    """Return what a resumed training needs beside the agent: tensors and plain data.
+    """Return the training state in addition to the agent, as tensors and plain data.
 
     Args:
-        model: PPO, after some steps.
-        seconds: time that the training took so far.
+        model: PPO.
+        seconds: elapsed time of the training.
     """
     return {
         "seconds": seconds,
@@ -81,10 +87,10 @@ def restore(model: PPO, checkpoint: Path, encoder_fingerprint: str | None) -> fl
     Args:
         model: new PPO of the run's settings.
         checkpoint: of `find_checkpoint`.
-        encoder_fingerprint: of the encoder that the agent observes through; None without one.
+        encoder_fingerprint: fingerprint of the encoder; None without one.
 
     Returns:
-        The time that the training took so far, in seconds.
+        The elapsed time of the training in seconds.
 
     Raises:
         ValueError: if a file is damaged, or the encoder or the environment has changed.
@@ -103,8 +109,8 @@ def restore(model: PPO, checkpoint: Path, encoder_fingerprint: str | None) -> fl
     path = checkpoint / STATE
     if not path.is_file():
         warnings.warn(
-            f"{checkpoint} has no {STATE}, which earlier versions did not write: the optimiser "
-            "starts anew.",
+            f"{checkpoint} has no {STATE}, which earlier versions did not write: the optimiser is "
+            "initialised anew.",
             stacklevel=2,
         )
         return 0.0

@@ -1,4 +1,4 @@
-"""Evaluation on the observations that the agent was trained on."""
+"""Check that training and evaluation environments have the same wrappers."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,10 +17,10 @@ from genesis_rl.envs.slot_obs import SLOT_SETTINGS
 
 
 class SlotEvalCallback(EvalCallback):
-    """EvalCallback that refuses evaluation environments unlike those of training.
+    """EvalCallback that raises an error for evaluation environments unlike those of training.
 
-    Stable-Baselines3 only warns if the outermost wrappers differ, whatever lies inside. See
-    `check_same_stack`, which is called when ``learn`` begins.
+    Stable-Baselines3 compares only the outermost wrappers, and only warns. `check_same_stack` is
+    called at the start of ``learn``.
     """
 
     def _init_callback(self) -> None:
@@ -29,43 +29,43 @@ class SlotEvalCallback(EvalCallback):
 
 
 def check_same_stack(training: VecEnv, evaluation: VecEnv) -> None:
-    """Refuse evaluation environments through which an agent would see otherwise than in training.
+    """Check that an agent's observations in evaluation are those of its training.
 
-    The wrappers that shape observations have to be the same in the same order, with the same
-    encoder and settings, also those of the single environments (GenesisObs), in this process or
-    another, and of Gymnasium's vector environments (GenesisVectorObs). Wrappers that only watch
-    may differ.
+    Wrappers that change observations must be the same in the same order, with the same encoder and
+    settings. This includes the wrappers of single environments (GenesisObs), in this process or
+    another, and of Gymnasium's vector environments (GenesisVectorObs). Wrappers that do not change
+    observations may differ.
 
     Args:
-        training: the environments that the agent learns in.
-        evaluation: those that it is evaluated in.
+        training: training environments.
+        evaluation: evaluation environments.
 
     Raises:
-        ValueError: if they differ, or VecNormalize would go on learning in evaluation or change
-            its rewards.
+        ValueError: if they differ, or VecNormalize would update its statistics or normalise rewards
+            in evaluation.
     """
     names, layers = _layers(training)
     other_names, others = _layers(evaluation)
     pairs: list[tuple[dict[str, Any], dict[str, Any]]]
     pairs = [({"wrappers": names}, {"wrappers": other_names}), *zip(layers, others, strict=False)]
-    for wanted, got in pairs:
-        for what in wanted | got:
-            value, other = wanted.get(what), got.get(what)
+    for expected, got in pairs:
+        for name in expected | got:
+            value, other = expected.get(name), got.get(name)
             if other != value:
                 raise ValueError(
-                    f"the {what} of the evaluation environments: {other}, but of the training "
-                    f"environments: {value}; wanted the same stack around both."
+                    f"the {name} of the evaluation environments must be {value} as in training, "
+                    f"got {other}. Use the same wrappers for both."
                 )
     for layer in _all(evaluation):
         if isinstance(layer, VecNormalize) and (layer.training or layer.norm_reward):
             raise ValueError(
-                f"VecNormalize has training={layer.training}, norm_reward={layer.norm_reward} in "
-                "evaluation; wanted False for both."
+                "VecNormalize must have training=False and norm_reward=False in evaluation, got "
+                f"{layer.training} and {layer.norm_reward}."
             )
 
 
 def _all(venv: VecEnv) -> list[VecEnv]:
-    """The wrappers, outermost first, and the environments inside."""
+    """Return the wrappers, outermost first, and the environments inside."""
     found = [venv]
     while isinstance(found[-1], VecEnvWrapper):
         found.append(found[-1].venv)
@@ -73,7 +73,7 @@ def _all(venv: VecEnv) -> list[VecEnv]:
 
 
 def _layers(venv: VecEnv) -> tuple[list[str], list[dict[str, Any]]]:
-    """What shapes observations, outermost first: names and settings."""
+    """Return names and settings of the wrappers that change observations, outermost first."""
     names, layers = [], []
     for layer in _all(venv):
         settings: dict[str, Any] = {
@@ -88,10 +88,10 @@ def _layers(venv: VecEnv) -> tuple[list[str], list[dict[str, Any]]]:
             keys = ("norm_obs", "norm_obs_keys", "clip_obs", "epsilon")
             settings |= {key: getattr(layer, key) for key in keys}
         elif isinstance(layer, VecTransposeImage):
-            continue  # Stable-Baselines3 adds it by itself, in training
+            continue  # added by Stable-Baselines3 in training
         elif isinstance(layer, VecEnvWrapper):
             if layer.observation_space == layer.venv.observation_space:
-                continue  # it only watches
+                continue  # observations are unchanged
         else:
             settings |= _inner_settings(layer)
         names.append(type(layer).__name__ if isinstance(layer, VecEnvWrapper) else "environments")
@@ -100,10 +100,10 @@ def _layers(venv: VecEnv) -> tuple[list[str], list[dict[str, Any]]]:
 
 
 def _inner_settings(venv: VecEnv) -> dict[str, Any]:
-    """The settings of the slot wrappers around the single environments; empty without any."""
+    """Return the settings of the slot wrappers of the single environments; empty without any."""
     try:
         metadata = venv.get_attr("metadata")
-    except (AttributeError, NotImplementedError):  # environments of another kind
+    except (AttributeError, NotImplementedError):  # not supported by the vector environment
         return {}
     found: list[Any] = []
     for entries in metadata:

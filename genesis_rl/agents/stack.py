@@ -1,4 +1,4 @@
-"""From settings to environments and PPO: the same stack for training, evaluation and loading."""
+"""Construction of vector environments and PPO from settings, for training and evaluation."""
 
 import multiprocessing
 import os
@@ -28,19 +28,19 @@ from genesis_rl.envs.slot_obs import InfoKey
 from genesis_rl.perception import SlotEncoder
 from genesis_rl.slots import SceneModel
 
-# Read by OpenMP, OpenBLAS and MKL when a process starts.
+# Read by OpenMP, OpenBLAS and MKL at the start of a process.
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-# Frames that tell the spread of the latents.
+# Frames for the estimate of the latents' scale.
 _SCALE_FRAMES = 512
 
 
 class StepTimer(VecEnvWrapper):
-    """Adds up the time that the environments inside take for their steps.
+    """Measures the time of the inner environments' steps.
 
-    ``reset_infos`` are those of the wrapper inside.
+    ``reset_infos`` are those of the inner wrapper.
 
     Attributes:
-        seconds: wall-clock time in all.
+        seconds: total wall-clock time.
     """
 
     seconds: float = 0.0
@@ -64,55 +64,55 @@ def make_vec_env(
     config: AgentConfig,
     encoder: SlotEncoder | None,
     *,
-    num_envs: int | None = None,
+    n_envs: int | None = None,
     seed: int | None = None,
     info_keys: tuple[InfoKey, ...] = (),
 ) -> VecEnv:
-    """Make the environments with what the agent sees of them.
+    """Create the environments with the agent's observations.
 
     Args:
         config: the settings.
-        encoder: turns the frames of all environments into slots, in this process; None for what
-            is seen without.
-        num_envs: how many; None: as in the settings.
-        seed: of the first environment, the others follow; None: not seeded.
-        info_keys: "frame" and, where there is an encoder, "masks" to put in the infos.
+        encoder: encoder of the frames of all environments, in this process; None for observations
+            without one.
+        n_envs: number of parallel environments; None: that of the settings.
+        seed: seed of the first environment; environment i has seed + i; None: not seeded.
+        info_keys: entries to add to the infos: "frame" and, with an encoder, "masks".
 
     Returns:
-        The vector environment. Observations: slots (num_envs, K, D) or the state, float32; frames
-        (num_envs, 3, S, S), uint8.
+        The vector environment. Observations: slots (n_envs, K, D) or the state, float32; frames
+        (n_envs, 3, S, S), uint8.
 
     Raises:
-        ValueError: if the environment cannot be made, or shows no frames that the encoder takes.
+        ValueError: if the environment cannot be created, or has no frames for the encoder.
     """
-    num_envs = num_envs or config.num_envs
-    maker = EnvMaker(config, show=config.obs == "state" and "frame" in info_keys)
-    probe = maker()  # errors are told apart here; in a worker they would end its process
+    n_envs = n_envs or config.n_envs
+    maker = EnvMaker(config, frame_in_info=config.obs == "state" and "frame" in info_keys)
+    probe = maker()  # raises errors that would end a worker process
     try:
         one = DummyVecEnv([lambda: probe])
-        _see(config, encoder, one, ())
+        _wrap_observations(config, encoder, one, ())
     finally:
         probe.close()
     venv: VecEnv
     if config.vec == "dummy":
-        venv = DummyVecEnv([maker] * num_envs)
+        venv = DummyVecEnv([maker] * n_envs)
     else:
         try:
             with _single_threaded_children():
-                venv = SubprocVecEnv([maker] * num_envs)
+                venv = SubprocVecEnv([maker] * n_envs)
         except (EOFError, ConnectionError) as error:
             raise ValueError(
-                f"env {config.env!r} can be made in this process, but not in one of its own; "
-                "wanted module:id, with the module that registers it, such as "
-                "genesis_rl:genesis_rl/ObjectGoal-v0, or vec dummy."
+                f"env must be registered in worker processes, got {config.env!r}. Use module:id "
+                "with the module that registers it, such as genesis_rl:genesis_rl/ObjectGoal-v0, "
+                "or vec dummy."
             ) from error
     if seed is not None:
         venv.seed(seed)
-    return StepTimer(_see(config, encoder, StepTimer(venv), info_keys))
+    return StepTimer(_wrap_observations(config, encoder, StepTimer(venv), info_keys))
 
 
 def step_seconds(venv: VecEnv) -> tuple[float, float]:
-    """Time in all that the steps of `make_vec_env`'s environments took: environments, encoder."""
+    """Return the total step time of `make_vec_env`'s environments and that of their encoder."""
     timers = []
     while isinstance(venv, VecEnvWrapper):
         if isinstance(venv, StepTimer):
@@ -121,16 +121,16 @@ def step_seconds(venv: VecEnv) -> tuple[float, float]:
     return timers[-1], timers[0] - timers[-1]
 
 
-def _see(
+def _wrap_observations(
     config: AgentConfig, encoder: SlotEncoder | None, venv: VecEnv, info_keys: tuple[InfoKey, ...]
 ) -> VecEnv:
-    """Put what the agent sees through around the environments."""
+    """Wrap the environments for the agent's observations."""
     if encoder is not None and not config.finetune:
         return VecGenesisObs(
             venv,
             encoder,
             mask_geometry=config.mask_geometry,
-            key=config.obs_key,
+            image_key=config.image_key,
             frame_layout=config.frame_layout,
             info_keys=info_keys,
         )
@@ -139,17 +139,17 @@ def _see(
             venv,
             size=config.frame_size if encoder is None else encoder.image_size,
             preprocessing=None if encoder is None else encoder.preprocessing,
-            key=config.obs_key,
+            image_key=config.image_key,
             frame_layout=config.frame_layout,
-            show="frame" in info_keys,
+            frame_in_info="frame" in info_keys,
         )
     return venv
 
 
 @contextmanager
 def _single_threaded_children() -> Iterator[None]:
-    """Let processes that are started inside use one thread each."""
-    # They are forked off a server that has imported PyTorch once.
+    """Limit processes that are started within the context to one thread each."""
+    # They are forked from a server process that has imported PyTorch.
     multiprocessing.set_forkserver_preload([__name__])
     before = {name: os.environ.get(name) for name in _THREADS}
     os.environ.update(dict.fromkeys(_THREADS, "1"))
@@ -168,19 +168,19 @@ def build_ppo(
     venv: VecEnv,
     device: str | torch.device = "auto",
     *,
-    model: SceneModel | None = None,
+    encoder: SceneModel | None = None,
 ) -> PPO:
-    """Build PPO with new weights for environments of `make_vec_env`.
+    """Build PPO with initial weights for environments of `make_vec_env`.
 
     Args:
         config: the settings.
         venv: the environments.
-        device: where the policy runs.
-        model: what finetune starts from; it is copied.
+        device: device of the policy.
+        encoder: initial encoder for finetune, which is copied.
 
     Raises:
         ValueError: for an unknown device.
-        TypeError: if finetune is set and there is no model.
+        TypeError: if finetune is set without an encoder.
     """
     ppo = config.ppo
     return PPO(
@@ -196,14 +196,14 @@ def build_ppo(
         vf_coef=ppo.vf_coef,
         clip_range=ppo.clip_range,
         max_grad_norm=ppo.max_grad_norm,
-        policy_kwargs=_network(config, model),
+        policy_kwargs=_policy_kwargs(config, encoder),
         seed=config.seed,
         device=pick_device(device),
     )
 
 
-def _network(config: AgentConfig, model: SceneModel | None) -> dict[str, Any]:
-    """The arguments of the policy that say what its features come from."""
+def _policy_kwargs(config: AgentConfig, encoder: SceneModel | None) -> dict[str, Any]:
+    """Return the policy's features extractor, its arguments and net_arch."""
     if config.obs == "pixels":
         return {"features_extractor_class": NatureCNN, "net_arch": []}
     policy = config.policy
@@ -218,7 +218,7 @@ def _network(config: AgentConfig, model: SceneModel | None) -> dict[str, Any]:
     if config.obs == "feature_map":
         cls, kwargs = FeatureMapExtractor, {"pool": cls, **kwargs}
     if config.finetune:
-        kwargs = {"encoder": model, "pool": cls, "pool_kwargs": kwargs}
+        kwargs = {"encoder": encoder, "pool": cls, "pool_kwargs": kwargs}
         cls, kwargs["mask_geometry"] = EncoderExtractor, config.mask_geometry
     return {
         "features_extractor_class": cls,
@@ -228,14 +228,14 @@ def _network(config: AgentConfig, model: SceneModel | None) -> dict[str, Any]:
 
 
 def fit_scale(model: PPO, venv: VecEnv, seed: int = 0) -> None:
-    """Set a slot extractor's scale by observations of some random steps, made in ``venv``."""
+    """Fit a slot extractor's scale to observations of random steps in ``venv``."""
     extractor = model.policy.features_extractor
     if not isinstance(extractor, SlotExtractor | EncoderExtractor):
         return
     venv.action_space.seed(seed)
-    seen = [cast("np.ndarray[Any, Any]", venv.reset())]
+    batches = [cast("np.ndarray[Any, Any]", venv.reset())]
     for _ in range(_SCALE_FRAMES // venv.num_envs):
         actions = np.stack([venv.action_space.sample() for _ in range(venv.num_envs)])
-        seen.append(cast("np.ndarray[Any, Any]", venv.step(actions)[0]))
-    observations = preprocess_obs(torch.as_tensor(np.concatenate(seen)), venv.observation_space)
+        batches.append(cast("np.ndarray[Any, Any]", venv.step(actions)[0]))
+    observations = preprocess_obs(torch.as_tensor(np.concatenate(batches)), venv.observation_space)
     extractor.fit_scale(cast("Tensor", observations).to(model.device))

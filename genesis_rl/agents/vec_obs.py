@@ -1,4 +1,4 @@
-"""The Stable-Baselines3 wrapper: object slots for all environments in one pass of one encoder."""
+"""Wrapper of Stable-Baselines3's vector environments: object slots as observations."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -14,16 +14,16 @@ from genesis_rl.frames import Layout
 from genesis_rl.perception import EncoderLike, as_encoder
 
 _KEPT = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
-# Side of the smallest image that NatureCNN takes.
+# Smallest image side of NatureCNN.
 _MIN_IMAGE = 36
 
 
 class VecGenesisObs(VecEnvWrapper):
     """Replaces the frames of a Stable-Baselines3 vector environment by object slots.
 
-    One pass of one encoder, in the parent process, serves all environments and the terminal
-    observations of episodes that ended, so it suits SubprocVecEnv and a GPU. The observations are
-    those of GenesisObs. Put VecFrameStack and VecNormalize around this wrapper, not inside.
+    The frames of all environments, including terminal observations, are encoded in one batch in the
+    parent process, which allows SubprocVecEnv with an encoder on a GPU. The observations are those
+    of GenesisObs. Apply VecFrameStack and VecNormalize outside of this wrapper.
 
     Example:
         >>> venv = make_vec_env("CarRacing-v3", n_envs=8)  # doctest: +SKIP
@@ -37,7 +37,7 @@ class VecGenesisObs(VecEnvWrapper):
         encoder: EncoderLike,
         layout: ObsLayout = "set",
         mask_geometry: bool = False,
-        key: str | None = None,
+        image_key: str | None = None,
         keep: Sequence[str] = (),
         frame_layout: Layout = "auto",
         device: str = "auto",
@@ -47,31 +47,34 @@ class VecGenesisObs(VecEnvWrapper):
         """Wrap a vector environment.
 
         Args:
-            venv: vector environment whose observations are, or hold, frames.
-            encoder: path of a saved model, hub id, or a SlotEncoder (also its ``spec``).
+            venv: vector environment whose observations are, or contain, frames.
+            encoder: folder of a pretrained model, Hub id, or a SlotEncoder (also its ``spec``).
             layout: "set" (K, D), "flat" (K * D,), or "dict" with z_m, z_c (and geometry).
             mask_geometry: append each slot's mask centroid (row, column, in [-1, 1]) and area.
-            key: entry of a Dict observation that holds the frame, or its path in nested Dicts, such
-                as "camera/rgb"; None finds it.
-            keep: entries of a Dict observation to pass through beside the slots.
-            frame_layout: axes of one frame of one environment; "auto" tells them from the space.
-            device: where to load the encoder; "auto" is CUDA if there is one.
-            info_keys: "frame" (uint8, (H, W, 3)) and "masks" (float32, (K, S, S)) to put in the
-                info of every step; where an episode ended they show its terminal observation, and
-                ``reset_infos`` the new episode's first.
-            align: keep every object in its slot within an episode (see SlotAligner), for policies
-                that stack or remember observations.
+            image_key: entry of a Dict observation with the image, or its path in nested Dicts, such
+                as "camera/rgb"; None detects it.
+            keep: other entries of a Dict observation to include in the observation.
+            frame_layout: axis order of a single frame; "auto" infers it from the space.
+            device: device of the encoder; "auto" is CUDA if available.
+            info_keys: entries to add to the infos: "frame" (uint8, (H, W, 3)) and "masks" (float32,
+                (K, S, S)). At the end of an episode they are those of its terminal observation;
+                ``reset_infos`` has those of the new episode.
+            align: keep every object in its slot within an episode (see SlotAligner), for stacked
+                observations and recurrent policies.
 
         Raises:
-            TypeError, ValueError: if the observations hold no frames that the encoder can take,
-                or an argument is not as described, or policies cannot take what is kept.
+            TypeError, ValueError: if the observations contain no frames for the encoder, an
+                argument is invalid, or policies do not support the entries of ``keep``.
         """
         if not isinstance(venv, VecEnv):
             raise TypeError(
-                f"venv is {type(venv).__name__}; wanted a Stable-Baselines3 VecEnv (GenesisObs "
-                "wraps a single environment, GenesisVectorObs one of gymnasium.vector)."
+                f"venv must be a Stable-Baselines3 VecEnv, got {type(venv).__name__}. Use "
+                "GenesisObs for a single environment, GenesisVectorObs for one of "
+                "gymnasium.vector."
             )
-        options = SlotObsOptions(layout, mask_geometry, key, keep, frame_layout, info_keys, align)
+        options = SlotObsOptions(
+            layout, mask_geometry, image_key, keep, frame_layout, info_keys, align
+        )
         self.slot_encoder = as_encoder(encoder, device=device)
         self._slot_codec = SlotObsCodec(
             self.slot_encoder, venv.observation_space, options, num_envs=venv.num_envs
@@ -81,7 +84,7 @@ class VecGenesisObs(VecEnvWrapper):
 
     @property
     def slot_settings(self) -> dict[str, Any]:
-        """What decides the observations: encoder and options, without those of the info."""
+        """Settings that determine the observations: encoder and options."""
         return self._slot_codec.settings
 
     def reset(self) -> VecEnvObs:
@@ -89,14 +92,14 @@ class VecGenesisObs(VecEnvWrapper):
         encoded = self._slot_codec.encode_step(
             self.venv.reset(), {}, first=np.ones(self.num_envs, np.bool_)
         )
-        # Only the innermost vector environment knows what its environments' resets said.
+        # Only the innermost vector environment has the infos of resets.
         self.reset_infos = [
             {**info, **_row(encoded.info, i)} for i, info in enumerate(self.unwrapped.reset_infos)
         ]
         return encoded.observation  # type: ignore[no-any-return]
 
     def step_wait(self) -> VecEnvStepReturn:
-        """Wait for the environments' step and encode all frames, terminal ones included."""
+        """Wait for the environments' step and encode all frames, including terminal ones."""
         observations, rewards, dones, infos = self.venv.step_wait()
         final = {
             i: info["terminal_observation"]
@@ -116,7 +119,7 @@ def _row(info: Info, index: int) -> Info:
 
 
 def _check_kept(space: spaces.Space[Any], keep: Sequence[str]) -> None:
-    """Refuse kept entries that policies cannot take, or would take for images that they are not.
+    """Check that policies support the entries of ``keep`` and do not mistake them for images.
 
     Raises:
         ValueError: naming the entry.
@@ -125,12 +128,12 @@ def _check_kept(space: spaces.Space[Any], keep: Sequence[str]) -> None:
         entry = cast("spaces.Dict", space)[name]
         if not isinstance(entry, _KEPT):
             raise ValueError(
-                f"keep has {name!r}, {entry}; policies take Box, Discrete, MultiDiscrete and "
-                "MultiBinary."
+                "keep must be Box, Discrete, MultiDiscrete or MultiBinary entries, got "
+                f"{name!r}: {entry}."
             )
         if is_image_space(entry) and sorted(entry.shape or ())[-2] < _MIN_IMAGE:
             raise ValueError(
-                f"keep has {name!r}, {entry}, which policies would take for an image, of less "
-                f"than the {_MIN_IMAGE} pixels that their CNN wants; wanted another dtype than "
-                "uint8, by gymnasium.wrappers.TransformObservation, or no such entry."
+                f"keep must not have images of less than {_MIN_IMAGE} pixels, the minimum of the "
+                f"policies' CNN, got {name!r}: {entry}. If it is no image, convert it from uint8 "
+                "with gymnasium.wrappers.TransformObservation."
             )

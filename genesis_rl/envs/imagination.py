@@ -13,7 +13,7 @@ from torch import Tensor
 
 from genesis_rl import visualize
 from genesis_rl.envs.slot_obs import ObsLayout, SlotObsCodec, SlotObsOptions
-from genesis_rl.imagination import Dream, DreamOptions, DreamStep
+from genesis_rl.imagination import ImaginationOptions, ImaginedScenes, ImaginedStep
 from genesis_rl.perception import EncoderLike, as_encoder
 from genesis_rl.world_model import ActionSpec, WorldModel
 
@@ -50,7 +50,7 @@ class ImaginationCore:
         """Load the models; arguments and errors as for `ImaginationEnv`."""
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ValueError(f"render_mode must be 'rgb_array' or None, got {render_mode!r}.")
-        rollout_options = DreamOptions(**options)
+        rollout_options = ImaginationOptions(**options)
         slot_encoder = as_encoder(encoder, device=device)
         if isinstance(world_model, WorldModel):
             world = world_model.to(slot_encoder.device).eval()
@@ -66,7 +66,7 @@ class ImaginationCore:
             )
         geometry = world.mask_geometry if mask_geometry is None else mask_geometry
         self.render_mode = render_mode
-        self.engine = Dream(slot_encoder, world, rollout_options, num_envs=num_envs)
+        self.engine = ImaginedScenes(slot_encoder, world, rollout_options, n_envs=num_envs)
         self._codec = SlotObsCodec(
             slot_encoder, spaces.Dict(), SlotObsOptions(layout, geometry), rendered=True
         )
@@ -87,10 +87,10 @@ class ImaginationCore:
             slots = torch.as_tensor(np.asarray(slots, np.float32))
         self.engine.reset(rows, slots)
 
-    def advance(self, indices: list[int], actions: npt.NDArray[Any]) -> DreamStep:
+    def advance(self, indices: list[int], actions: npt.NDArray[Any]) -> ImaginedStep:
         """Step the environments `indices`; the result is on the CPU."""
         result = self.engine.step(self._rows(indices), torch.from_numpy(actions).to(self._device))
-        return DreamStep(*(part.cpu() for part in result))
+        return ImaginedStep(*(part.cpu() for part in result))
 
     def check_actions(self, actions: Any, num_envs: int) -> npt.NDArray[Any]:
         """Return actions (N, ...) in the dtype of the world model's input.
@@ -179,7 +179,7 @@ class ImaginationEnv(gym.Env[Any, Any]):
                 the world model was trained with it.
             device: device of both models; "auto" is CUDA if available.
             render_mode: "rgb_array" or None.
-            **options: initial scenes, dynamics and truncation, see `DreamOptions`.
+            **options: initial scenes, dynamics and truncation, see `ImaginationOptions`.
 
         Raises:
             TypeError: for an unknown option, or an encoder of another type.
@@ -195,7 +195,7 @@ class ImaginationEnv(gym.Env[Any, Any]):
         self._seeded = self._ready = False
 
     @property
-    def engine(self) -> Dream:
+    def engine(self) -> ImaginedScenes:
         """The rollouts."""
         return self._imagined.engine
 

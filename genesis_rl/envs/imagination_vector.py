@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode
 from genesis_rl.envs.batched import BatchedVectorEnv, StepResult, check_count
 from genesis_rl.envs.imagination import ImaginationCore, WorldModelLike
 from genesis_rl.envs.slot_obs import ObsLayout
-from genesis_rl.imagination import Dream
+from genesis_rl.imagination import ImaginedScenes
 from genesis_rl.perception import EncoderLike
 
 
@@ -50,7 +50,7 @@ class ImaginationVectorEnv(BatchedVectorEnv):
                 the world model was trained with it.
             device: device of both models; "auto" is CUDA if available.
             render_mode: "rgb_array" or None.
-            **options: initial scenes, dynamics and truncation, see `DreamOptions`.
+            **options: initial scenes, dynamics and truncation, see `ImaginationOptions`.
 
         Raises:
             TypeError, ValueError: as `ImaginationEnv`; also for an invalid number or mode.
@@ -68,7 +68,7 @@ class ImaginationVectorEnv(BatchedVectorEnv):
         }
 
     @property
-    def engine(self) -> Dream:
+    def engine(self) -> ImaginedScenes:
         """The rollouts."""
         return self._imagined.engine
 

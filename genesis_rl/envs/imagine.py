@@ -163,12 +163,12 @@ def make_real(config: ImagineConfig, imagined: ImaginationEnv) -> gym.Env[Any, A
     """
     env = make_env(str(config.env), config.real_options, config.wrappers)
     check_actions(imagined.action_space, env.action_space, str(config.env))
-    form = imagined.engine.world.form
+    slot_spec = imagined.engine.world.slot_spec
     return GenesisObs(
         env,
         imagined.engine.encoder,
-        mask_geometry=form.mask_geometry,
-        align=form.aligned,
+        mask_geometry=slot_spec.mask_geometry,
+        align=slot_spec.aligned,
         render=config.render,
         info_keys=("frame",),
     )

@@ -1,9 +1,9 @@
-"""Imagination: scenes of the model's own that a world model sets in motion, many at once.
+"""Imagined rollouts of a world model, in batches.
 
-PyTorch only; the environments over it are in `genesis_rl.envs.imagination`.
+PyTorch only; `genesis_rl.envs.imagination` has the environments.
 """
 
-from genesis_rl.imagination.dream import Dream, DreamStep
-from genesis_rl.imagination.options import DreamOptions
+from genesis_rl.imagination.options import ImaginationOptions
+from genesis_rl.imagination.scenes import ImaginedScenes, ImaginedStep
 
-__all__ = ["Dream", "DreamOptions", "DreamStep"]
+__all__ = ["ImaginationOptions", "ImaginedScenes", "ImaginedStep"]

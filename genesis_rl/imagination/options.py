@@ -1,4 +1,4 @@
-"""How scenes are dreamt."""
+"""Options of imagined rollouts."""
 
 import math
 from dataclasses import dataclass
@@ -21,67 +21,64 @@ _CHOICES = {
 
 
 @dataclass(frozen=True)
-class DreamOptions:
-    """How dreams start, go on and end."""
+class ImaginationOptions:
+    """Options of imagined rollouts: initial scenes, noise, termination and truncation."""
 
     start: Start = "prior"
-    """where episodes start: in novel scenes from the model's prior, in recorded ones (data), or in
-    either (mixture)"""
+    """initial scenes: samples of the encoder's prior (prior), recorded frames (data), or both
+    (mixture)"""
     prior_share: float = 0.5
-    """probability of a start from the prior in a mixture"""
+    """probability of a sample of the prior in a mixture"""
     data: str | None = None
-    """folder of a recording by envs/collect.py, for data and mixture"""
+    """folder of a recording (envs/collect.py), for data and mixture"""
     data_split: str = "train"
     """split of the recording"""
     data_frames: DataFrames = "first"
-    """start from the first frames of its episodes, or from all that a step follows"""
+    """recorded frames: the first of each episode, or all except the last"""
     prior_scenes: int | None = None
-    """start in one of so many scenes from the prior, drawn once and the same for all seeds, not in
-    a novel one each time: decoding a novel scene's masks may take longer than its episode"""
+    """size of a fixed pool of prior samples, the same for all seeds; None: a new sample per
+    episode, whose mask decoding may take longer than the episode"""
     temperature: float = 1.0
-    """factor on the prior's standard deviations; lower draws more usual scenes"""
+    """factor on the prior's standard deviations; lower values give more probable scenes"""
     model_temperature: float = 1.0
-    """factor on the world model's; a dream of little noise is exploited more easily"""
+    """factor on the world model's standard deviations; policies exploit errors of the model more
+    easily at low temperatures"""
     ensemble: Ensemble = "head"
-    """each episode follows one head of the ensemble, drawn at its start, or their mean"""
+    """predictions of one head of the ensemble, sampled per episode, or of their mean"""
     termination: Termination = "sample"
-    """draw the episode's end from its probability, or end where that is above one half"""
+    """sample the termination, or terminate at a probability above 0.5"""
     horizon: int = 100
-    """steps after which an episode is cut"""
+    """steps after which an episode is truncated"""
     max_uncertainty: float | None = None
-    """cut an episode where the world model's uncertainty is above this"""
+    """uncertainty of the world model above which an episode is truncated"""
     uncertainty_penalty: float = 0.0
-    """what a unit of uncertainty takes from the reward"""
+    """factor on the uncertainty that is subtracted from the reward"""
 
     def __post_init__(self) -> None:
         """Check every field."""
         for name, kind in _CHOICES.items():
             if getattr(self, name) not in get_args(kind):
-                raise ValueError(f"{name} is {getattr(self, name)!r}; wanted {get_args(kind)}.")
+                options = ", ".join(get_args(kind))
+                raise ValueError(f"{name} must be one of {options}, got {getattr(self, name)!r}.")
         for name in ("temperature", "model_temperature"):
             if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(
-                    f"{name} is {getattr(self, name)}; wanted a value > 0 that is finite."
-                )
+                raise ValueError(f"{name} must be finite and > 0, got {getattr(self, name)}.")
         check_limits(self)
         for name in ("horizon", "prior_scenes"):
             value = getattr(self, name)
             if value is None and name == "prior_scenes":
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value!r}; wanted a whole number of at least 1.")
+                raise ValueError(f"{name} must be an integer >= 1, got {value!r}.")
         if not 0 <= self.prior_share <= 1:
-            raise ValueError(f"prior_share is {self.prior_share}; wanted a value in [0, 1].")
+            raise ValueError(f"prior_share must be in [0, 1], got {self.prior_share}.")
         if self.max_uncertainty is not None and not self.max_uncertainty > 0:
-            raise ValueError(f"max_uncertainty is {self.max_uncertainty}; wanted a value > 0.")
+            raise ValueError(f"max_uncertainty must be > 0, got {self.max_uncertainty}.")
         if not 0 <= self.uncertainty_penalty < math.inf:
             raise ValueError(
-                f"uncertainty_penalty is {self.uncertainty_penalty}; wanted a value >= 0 that is "
-                "finite."
+                f"uncertainty_penalty must be finite and >= 0, got {self.uncertainty_penalty}."
             )
         check_split(self.data_split)
         if (self.start == "prior") != (self.data is None):
-            raise ValueError(
-                f"start is {self.start!r} with data {self.data!r}; wanted a recording with 'data'"
-                " and 'mixture', and none with 'prior'."
-            )
+            expected = "None" if self.start == "prior" else "a recording"
+            raise ValueError(f"data must be {expected} for start {self.start!r}, got {self.data}.")

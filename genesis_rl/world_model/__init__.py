@@ -1,9 +1,9 @@
-"""World models: given the slots of a scene and an action, the next slots, reward and end.
+"""World models: prediction of the next slots, reward and termination from slots and an action.
 
-They stand on the slots of a frozen scene model and know nothing of pixels or environments.
+They are trained on the slots of a frozen encoder and depend on neither pixels nor environments.
 """
 
 from genesis_rl.world_model.actions import ActionSpec
-from genesis_rl.world_model.model import Prediction, SlotForm, WorldModel, WorldModelConfig
+from genesis_rl.world_model.model import Prediction, SlotSpec, WorldModel, WorldModelConfig
 
-__all__ = ["ActionSpec", "Prediction", "SlotForm", "WorldModel", "WorldModelConfig"]
+__all__ = ["ActionSpec", "Prediction", "SlotSpec", "WorldModel", "WorldModelConfig"]

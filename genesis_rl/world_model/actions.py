@@ -1,4 +1,4 @@
-"""Actions of a world model: which there are, and how the network sees them."""
+"""Action spaces of world models, and the encoding of actions for the network."""
 
 import math
 from collections.abc import Mapping
@@ -16,14 +16,14 @@ Kind = Literal["discrete", "box"]
 
 @dataclass(frozen=True)
 class ActionSpec:
-    """An action space, without Gymnasium.
+    """An action space, independent of Gymnasium.
 
     Attributes:
-        kind: "discrete" for one of n numbers, "box" for a vector.
-        n: how many numbers; 0 for a box.
-        start: the smallest of the numbers.
-        low: smallest values of a box, -inf where there is no bound; empty if discrete.
-        high: its largest values.
+        kind: "discrete" for integers start..start + n - 1, "box" for a vector.
+        n: number of discrete actions; 0 for a box.
+        start: smallest discrete action.
+        low: lower bounds of a box, -inf for unbounded; empty if discrete.
+        high: upper bounds of a box, inf for unbounded; empty if discrete.
     """
 
     kind: Kind
@@ -35,24 +35,28 @@ class ActionSpec:
     def __post_init__(self) -> None:
         """Check that the fields describe one space."""
         if self.kind not in get_args(Kind):
-            raise ValueError(f"kind is {self.kind!r}; wanted one of {get_args(Kind)}.")
+            raise ValueError(f"kind must be one of {get_args(Kind)}, got {self.kind!r}.")
         check_limits(self)
         if self.kind == "discrete" and (self.n < 1 or self.low or self.high):
-            raise ValueError(f"a discrete space of n {self.n}; wanted n of at least 1, no bounds.")
+            raise ValueError(
+                f"n must be at least 1, without low and high, for discrete actions, got {self.n}, "
+                f"{self.low} and {self.high}."
+            )
         if self.kind == "box":
             pairs = list(zip(self.low, self.high, strict=False))
-            sound = bool(pairs) and len(self.low) == len(self.high) and not (self.n or self.start)
-            if not sound or not all(low < high for low, high in pairs):
+            valid = bool(pairs) and len(self.low) == len(self.high) and not (self.n or self.start)
+            if not valid or not all(low < high for low, high in pairs):
                 raise ValueError(
-                    f"a box from {self.low} to {self.high}; wanted a vector of low < high."
+                    "low and high must be vectors with low < high, without n and start, for a box, "
+                    f"got {self.low} and {self.high}."
                 )
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Read what `to_json` made, or the action space of a recording.
+        """Return the action space of `to_json` or of a recording.
 
         Raises:
-            ValueError: if the data describe no Discrete space, nor a Box of one dimension.
+            ValueError: if the data are neither a Discrete space nor a one-dimensional Box.
         """
         kind = data.get("kind", str(data.get("type", "")).lower())
         try:
@@ -67,13 +71,16 @@ class ActionSpec:
                 )
                 return cls("box", low=low, high=high)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise ValueError(f"{dict(data)} describes no action space: {error}") from error
+            raise ValueError(
+                f"action space must be a Discrete space or a one-dimensional Box, got {dict(data)}:"
+                f" {error}"
+            ) from error
         raise ValueError(
-            f"the actions are {dict(data)}; wanted a Discrete space or a Box of one dimension."
+            f"action space must be a Discrete space or a one-dimensional Box, got {dict(data)}."
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Describe the space as JSON data; None where a box has no bound."""
+        """Return the space as JSON data, with None for infinite bounds."""
         if self.kind == "discrete":
             return {"kind": "discrete", "n": self.n, "start": self.start}
         finite = {
@@ -84,42 +91,40 @@ class ActionSpec:
 
     @property
     def width(self) -> int:
-        """Numbers in an encoded action: n, or the length of a vector."""
+        """Size of an encoded action: n, or the length of a vector."""
         return self.n if self.kind == "discrete" else len(self.low)
 
     def check(self, action: Tensor) -> None:
-        """Refuse actions of another space; vectors beyond the bounds are taken as they are.
+        """Check that actions are of this space; bounds of a box are not checked.
 
         Args:
             action: (B,) integers or (B, A) floats.
 
         Raises:
-            ValueError: for another shape, another type or a number that is not in the space.
+            ValueError: for another shape or dtype, or discrete actions out of range.
         """
+        got = f"{action.dtype}{list(action.shape)}"
         if self.kind == "box":
             if action.shape[1:] != (self.width,) or not action.is_floating_point():
-                raise ValueError(
-                    f"action is {action.dtype}{list(action.shape)};"
-                    f" wanted floats (B, {self.width})."
-                )
+                raise ValueError(f"action must be floats (B, {self.width}), got {got}.")
             return
         if action.ndim != 1 or action.is_floating_point() or action.is_complex():
-            raise ValueError(f"action is {action.dtype}{list(action.shape)}; wanted integers (B,).")
+            raise ValueError(f"action must be integers (B,), got {got}.")
         if bool(((action < self.start) | (action >= self.start + self.n)).any()):
             last = self.start + self.n - 1
             raise ValueError(
-                f"action has values from {int(action.min())} to {int(action.max())}; wanted"
-                f" {self.start} to {last}."
+                f"action must be in {self.start}..{last}, got values in {int(action.min())}.."
+                f"{int(action.max())}."
             )
 
     def encode(self, action: Tensor) -> Tensor:
-        """Bring actions to what the network sees.
+        """Encode actions for the network.
 
         Args:
             action: (B,) integers or (B, A) floats.
 
         Returns:
-            (B, width) float32: one-hot, or the vector with its bounds brought to -1 and 1.
+            (B, width) float32: one-hot, or the vector with its bounds scaled to -1 and 1.
         """
         if self.kind == "discrete":
             return F.one_hot(action.long() - self.start, self.n).float()

@@ -1,4 +1,4 @@
-"""A world model's card, from the report of its training."""
+"""Model card of a world model, from the report of its training."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from genesis_rl.world_model.program import tables
 
 
 def public_settings(report: dict[str, Any]) -> dict[str, Any]:
-    """A training's settings without what they say about the machine."""
+    """Return the settings of a training without those of the machine."""
     return without_machine(report["settings"], ("encoder", "data"))
 
 
@@ -27,16 +27,16 @@ def card(
     """Write the card.
 
     Args:
-        report: the training's.
-        world: the model.
-        load_by: what WorldModel.from_pretrained takes; None: to be filled in.
-        title: the title; None: what it is.
-        license: of the weights.
+        report: report of the training.
+        world: the world model.
+        load_by: argument of WorldModel.from_pretrained; None for a placeholder.
+        title: title; None for a default with the encoder.
+        license: license of the weights.
 
     Returns:
-        Markdown with the front matter that the Hub reads.
+        Markdown with the front matter of the Hub.
     """
-    settings, form = public_settings(report), world.form
+    settings, spec = public_settings(report), world.slot_spec
     title = title or f"World model on the slots of {settings['encoder']}"
     front = ModelCardData(
         license=license,
@@ -49,20 +49,22 @@ def card(
     steps = ", ".join(f"{count:,} of {split}" for split, count in report["steps"].items())
     sections = [
         f"# {title}",
-        f"{form.num_slots} slots of {form.num_features} features and an action to the next slots, "
-        f"the reward and whether the episode ends. {weights:,} weights, by genesis_rl.",
+        f"Predicts the next slots, reward and termination from {spec.num_slots} slots of "
+        f"{spec.num_features} features and an action. {weights:,} parameters; trained with "
+        "genesis_rl.",
         f"## Use\n\n```python\nimport gymnasium as gym\n\nimport genesis_rl\n\n"
         f'env = gym.make(\n    "genesis_rl/Imagination-v0", encoder="{settings["encoder"]}", '
         f'world_model="{load_by or "FOLDER"}"\n)\n```\n\n'
-        f"It knows the slots of one encoder alone, `{settings['encoder']}`, whose fingerprint is "
-        f"{form.encoder_fingerprint[:12]}.",
-        "## What it foretells",
+        f"It requires the slots of its encoder, `{settings['encoder']}`, with the fingerprint "
+        f"{spec.encoder_fingerprint[:12]}.",
+        "## Prediction errors",
         *(f"{t['caption']}\n\n{markdown(t['head'], t['rows'])}" for t in tables(report)),
-        "*copy*: the last known slots; *mlp*: a network over all latents in a row, with the same "
-        "heads, data and training; *encoded*: what decoding allows at best.",
+        "*copy*: the initial slots; *mlp*: an MLP over all concatenated latents, with the same "
+        "heads, data and training; *encoded*: the slots of the recorded frame, an upper bound for "
+        "decoded frames.",
         f"## Training\n\nOn recorded steps ({steps}), on {report['hardware']}.",
         "```json\n" + json_text(settings, indent=2) + "\n```",
-        "## Limits\n\nIt knows the environment that was recorded, as far as the policy that "
-        "recorded it came. Not for anything that people's safety depends on.",
+        "## Limitations\n\nPredictions are valid for the recorded environment and the states that "
+        "the recorded policy visited. Not for safety-critical use.",
     ]
     return f"---\n{front}\n---\n\n" + "\n\n".join(sections) + "\n"

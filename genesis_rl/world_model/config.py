@@ -22,79 +22,79 @@ _POSITIVE = (
 
 @dataclass(frozen=True)
 class WorldTrainConfig:
-    """What to train a world model on, and how."""
+    """Settings of a world model's training."""
 
     encoder: str
-    """the frozen scene model: a run of pretrain/train.py, a folder of a saved model, a Hub id"""
+    """frozen encoder: run directory of pretrain/train.py, folder of a pretrained model or Hub id"""
     data: Path
-    """folder of a recording by envs/collect.py"""
+    """folder of a recording (envs/collect.py)"""
     model: WorldModelConfig = field(default_factory=WorldModelConfig)
-    """the model's shape"""
+    """architecture of the world model"""
     mask_geometry: bool = True
-    """slots end with their masks' centroid and area, as agents see them by default"""
+    """append each slot's mask centroid and area to its features, as for agents by default"""
     align: bool = True
     """keep every object in its slot within an episode"""
     baseline: Literal["none", "mlp"] = "none"
-    """also train a network without slots, an MLP over all latents in a row, to compare with"""
+    """also train a baseline for comparison: mlp, an MLP over all concatenated latents"""
     steps: int = 6_000
-    """updates in all"""
+    """updates"""
     max_minutes: float | None = None
-    """end after this time even if steps remain; the schedule then runs over the time"""
+    """time limit, over which the learning rate is then scheduled"""
     batch_size: int = 32
     """windows per update"""
     horizon: int = 5
-    """steps that the model is unrolled on its own predictions"""
+    """steps of the training rollouts on the model's own predictions"""
     learning_rate: float = 3e-3
-    """Adam's largest step size; it rises over the first 100 updates and falls to 0 at the end"""
+    """maximum learning rate of AdamW, with a warm-up of 100 updates and a cosine schedule to 0"""
     weight_decay: float = 1e-4
-    """of AdamW"""
+    """weight decay of AdamW"""
     clip_norm: float = 1.0
-    """largest norm of the whole gradient"""
+    """maximum gradient norm"""
     device: str = "auto"
     """auto, cpu or cuda"""
     threads: int | None = None
-    """CPU threads; None: PyTorch's choice"""
+    """CPU threads; None: PyTorch's default"""
     seed: int = 0
-    """of initial weights, order of windows and the ensemble's shares"""
+    """seed of initial weights, batches and the data of ensemble heads"""
     out: Path = Path("runs/world")
-    """the run's folder"""
+    """run directory"""
     resume: bool = False
-    """go on with the run in that folder"""
+    """resume the run in out"""
     cache: Path | None = None
-    """folder where encoded recordings are kept; None: slots in that of the generated data sets"""
+    """folder of encoded recordings; None: slots in the folder of generated datasets"""
     log_every: int = 100
-    """updates between lines in the log"""
+    """updates between log entries"""
     eval_every: int = 500
-    """updates between validations with pictures"""
+    """updates between validations with images"""
     eval_windows: int = 512
-    """validation windows scored"""
+    """windows per validation"""
     save_every: int = 500
     """updates between checkpoints"""
     report_horizon: int = 20
     """steps of the report's rollouts"""
     report_windows: int = 512
-    """windows of the report at most"""
+    """maximum number of windows of the report"""
     tensorboard: bool = True
     """write TensorBoard events"""
     wandb: bool = False
-    """report to Weights & Biases"""
+    """log to Weights & Biases"""
 
     def __post_init__(self) -> None:
         """Check values."""
         check_integers(self, 1, *_POSITIVE)
         check_limits(self)
         if self.baseline not in ("none", "mlp"):
-            raise ValueError(f"baseline is {self.baseline!r}; wanted 'none' or 'mlp'.")
+            raise ValueError(f"baseline must be 'none' or 'mlp', got {self.baseline!r}.")
         if self.baseline == "mlp" and self.model.trunk == "mlp":
-            raise ValueError("baseline is the MLP, and so is model.trunk; wanted two models.")
+            raise ValueError("baseline must be 'none' for model.trunk 'mlp', got 'mlp'.")
         if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed is {self.seed}; wanted 0 to 2**63 - 1.")
+            raise ValueError(f"seed must be in 0..2**63 - 1, got {self.seed}.")
         for name in ("learning_rate", "clip_norm"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; wanted a value > 0.")
+                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}.")
         if not self.weight_decay >= 0:
-            raise ValueError(f"weight_decay is {self.weight_decay}; wanted a value >= 0.")
+            raise ValueError(f"weight_decay must be >= 0, got {self.weight_decay}.")
         for name in ("max_minutes", "threads"):
             value = getattr(self, name)
             if value is not None and not value > 0:
-                raise ValueError(f"{name} is {value}; wanted a value > 0.")
+                raise ValueError(f"{name} must be > 0, got {value}.")

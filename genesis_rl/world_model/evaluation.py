@@ -1,4 +1,4 @@
-"""How well a world model foretells held-out episodes."""
+"""Evaluation of world models on held-out episodes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,14 +10,14 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from genesis_rl.frames import to_images
+from genesis_rl.world_model.data import WorldModelData
 from genesis_rl.world_model.model import WorldModel
 from genesis_rl.world_model.rollouts import open_loop
 from genesis_rl.world_model.sequences import Windows
-from genesis_rl.world_model.study import Study
 
-#: Horizons that are reported, as far as rollouts go.
+#: Reported horizons, up to the length of the rollouts.
 HORIZONS = (1, 2, 3, 5, 10, 15, 20, 30, 50)
-# Windows whose frames are decoded: that takes far longer than to imagine them.
+# Maximum number of decoded frames, because decoding is much slower than prediction.
 _DECODED = 128
 _BATCH = 256
 
@@ -26,34 +26,34 @@ Scores = dict[str, float | None]
 
 @torch.no_grad()
 def evaluate(
-    models: Mapping[str, WorldModel], study: Study, *, steps: int, count: int
+    models: Mapping[str, WorldModel], data: WorldModelData, *, steps: int, count: int
 ) -> dict[str, Any]:
-    """Score models on the test split.
+    """Evaluate models on the test split.
 
     Args:
-        models: by name; trained on the same data, so that their scales agree.
-        study: the data and the encoder.
+        models: models by name, trained on the same data, so that their scales are equal.
+        data: the data and the encoder.
         steps: length of the rollouts.
-        count: rollouts at most, from starts spread over the split; those that reach the end of an
-            episode count as far as they go.
+        count: maximum number of rollouts, from evenly spaced steps of the split; they are truncated
+            at the end of the episode.
 
     Returns:
-        JSON data: ``open_loop``, a row for each horizon with the number of windows that reach it
-        and by name ``latent_error`` (root mean square in units of the features' standard
-        deviations), ``uncertainty`` (the ensemble's, mean, and its rank correlation with the latent
-        error over the windows, None where either is constant) and ``psnr`` (decoded frames against
-        recorded ones, dB); the name "copy" stands for the last known slots, "encoded" for those of
-        the recorded frame itself, the best that decoding allows. ``events`` by name: see
-        `event_scores`; for single steps of the whole split (``one_step``) and for all steps of the
-        rollouts (``open_loop``).
+        JSON data. ``open_loop`` has a row per horizon with the number of windows that reach it and,
+        by model name: ``latent_error`` (root mean square in units of the features' standard
+        deviations), ``uncertainty`` (mean, and rank correlation with the latent error over windows,
+        None if either is constant) and ``psnr`` (decoded against recorded frames, dB). The
+        additional name "copy" is for the initial slots, "encoded" for the slots of the recorded
+        frame, an upper bound for decoded frames. ``events`` has the `event_scores` by model name,
+        for single steps of the whole split (``one_step``) and all steps of the rollouts
+        (``open_loop``).
     """
-    data = study.sequences["test"]
-    picks = torch.linspace(0, len(data.starts) - 1, count).long().unique()
-    starts = data.starts[picks.to(data.starts.device)]
-    windows = data.windows(starts, steps)
-    every = data.windows(data.starts, 1)
+    test = data.sequences["test"]
+    picks = torch.linspace(0, len(test.starts) - 1, count).long().unique()
+    starts = test.starts[picks.to(test.starts.device)]
+    windows = test.windows(starts, steps)
+    single_steps = test.windows(test.starts, 1)
     slots: dict[str, Tensor] = {}
-    doubts: dict[str, Tensor] = {}
+    uncertainties: dict[str, Tensor] = {}
     events: dict[str, Any] = {}
     for name, model in models.items():
         parts = [
@@ -63,26 +63,31 @@ def evaluate(
             )
         ]
         slots[name] = torch.cat([part.features for part in parts])
-        doubts[name] = torch.cat([part.uncertainty for part in parts])
-        ahead = torch.cat([part.reward for part in parts]), torch.cat([p.terminated for p in parts])
-        steps_ahead = [
+        uncertainties[name] = torch.cat([part.uncertainty for part in parts])
+        rollouts = (
+            torch.cat([part.reward for part in parts]),
+            torch.cat([part.terminated for part in parts]),
+        )
+        predictions = [
             model.step(features, actions)
             for features, actions in zip(
-                every.features[:, 0].split(_BATCH), every.actions[:, 0].split(_BATCH), strict=True
+                single_steps.features[:, 0].split(_BATCH),
+                single_steps.actions[:, 0].split(_BATCH),
+                strict=True,
             )
         ]
-        single = (
-            torch.cat([step.reward for step in steps_ahead])[:, None],
-            torch.cat([step.terminated for step in steps_ahead])[:, None],
+        one_step = (
+            torch.cat([step.reward for step in predictions])[:, None],
+            torch.cat([step.terminated for step in predictions])[:, None],
         )
         events[name] = {
-            "one_step": event_scores(model, *single, every),
-            "open_loop": event_scores(model, *ahead, windows),
+            "one_step": event_scores(model, *one_step, single_steps),
+            "open_loop": event_scores(model, *rollouts, windows),
         }
     slots["copy"] = windows.features[:, :1].expand_as(windows.features[:, 1:])
     scale = next(iter(models.values())).scale.scale
     rows = [
-        _row(horizon, slots, doubts, windows, scale, study, starts)
+        _row(horizon, slots, uncertainties, windows, scale, data, starts)
         for horizon in HORIZONS
         if horizon <= steps and bool(windows.valid[:, horizon - 1].any())
     ]
@@ -92,81 +97,85 @@ def evaluate(
 def _row(
     horizon: int,
     slots: Mapping[str, Tensor],
-    doubts: Mapping[str, Tensor],
+    uncertainties: Mapping[str, Tensor],
     windows: Windows,
     scale: Tensor,
-    study: Study,
+    data: WorldModelData,
     starts: Tensor,
 ) -> dict[str, Any]:
-    """Errors of so many steps ahead."""
+    """Compute the errors at a horizon."""
+    encoder = data.encoder
     reached = windows.valid[:, horizon - 1] > 0
     true = windows.features[reached, horizon]
-    ahead = {name: values[reached, horizon - 1] for name, values in slots.items()}
-    frames = study.transitions["test"].images[(starts[reached] + horizon)[:_DECODED].cpu().numpy()]
+    predicted = {name: values[reached, horizon - 1] for name, values in slots.items()}
+    frames = data.transitions["test"].images[(starts[reached] + horizon)[:_DECODED].cpu().numpy()]
     images = to_images(
         frames,
-        image_size=study.encoder.image_size,
+        image_size=encoder.image_size,
         layout="HWC",
-        preprocessing=study.encoder.preprocessing,
-        device=study.encoder.device,
+        preprocessing=encoder.preprocessing,
+        device=encoder.device,
     )
     errors = {
-        name: ((values - true) / scale).square().mean((1, 2)) for name, values in ahead.items()
+        name: ((values - true) / scale).square().mean((1, 2)) for name, values in predicted.items()
     }
-    doubt = {name: values[reached, horizon - 1] for name, values in doubts.items()}
+    uncertainty = {name: values[reached, horizon - 1] for name, values in uncertainties.items()}
     return {
         "horizon": horizon,
         "windows": int(reached.sum()),
         "latent_error": {name: float(error.mean().sqrt()) for name, error in errors.items()},
         "uncertainty": {
-            name: {"mean": float(values.mean()), "correlation": _alike(values, errors[name])}
-            for name, values in doubt.items()
+            name: {
+                "mean": float(values.mean()),
+                "correlation": _rank_correlation(values, errors[name]),
+            }
+            for name, values in uncertainty.items()
         },
         "psnr": {
-            name: psnr(study.encoder.decode(values[:_DECODED]).image, images)
-            for name, values in (ahead | {"encoded": true}).items()
+            name: psnr(encoder.decode(values[:_DECODED]).image, images)
+            for name, values in (predicted | {"encoded": true}).items()
         },
     }
 
 
-def _alike(values: Tensor, others: Tensor) -> float | None:
-    """Spearman's rank correlation of two vectors; None where one is constant."""
+def _rank_correlation(values: Tensor, others: Tensor) -> float | None:
+    """Compute Spearman's rank correlation of two vectors; None if one is constant."""
     ranks = [rankdata(vector.cpu().numpy()) for vector in (values, others)]
     if not all(np.ptp(rank) for rank in ranks):
         return None
     return float(np.corrcoef(*ranks)[0, 1])
 
 
-def psnr(images: Tensor, wanted: Tensor) -> float:
-    """Peak signal-to-noise ratio of images (B, 3, H, W) in [0, 1], dB, the mean over images."""
-    squares = (images.clamp(0, 1) - wanted).square().mean((1, 2, 3)).clamp_min(1e-10)
+def psnr(images: Tensor, targets: Tensor) -> float:
+    """Compute the mean peak signal-to-noise ratio of images (B, 3, H, W) in [0, 1], dB."""
+    squares = (images.clamp(0, 1) - targets).square().mean((1, 2, 3)).clamp_min(1e-10)
     return float(-10 * squares.log10().mean())
 
 
 def event_scores(
     model: WorldModel, reward: Tensor, terminated: Tensor, windows: Windows
 ) -> dict[str, Scores]:
-    """Score rewards and terminations of the steps that there are.
+    """Score predicted rewards and terminations of the valid steps.
 
     Args:
-        model: whose usual reward and scale tell what an event is: a reward other than the usual
-            one, foretold if the expected one is nearer to it than to the usual.
-        reward: (B, T), as expected.
-        terminated: (B, T), probability.
-        windows: what came.
+        model: model with the usual reward and the reward scale. Rewards other than the usual one
+            are events; they are predicted by a difference of more than half the scale.
+        reward: (B, T), expected rewards.
+        terminated: (B, T), probabilities of termination.
+        windows: recorded steps.
 
     Returns:
         For "reward" and "terminated" the scores of `classification`; for "reward" also ``mae`` and
-        ``usual_mae``, the mean absolute error and that of always saying the usual reward.
+        ``usual_mae``, the mean absolute errors of the prediction and of the usual reward.
     """
     valid = windows.valid > 0
     usual, scale = model.usual_reward, model.reward_scale
-    true, said = windows.rewards[valid], reward[valid]
-    surprise = (said - usual).abs() / scale
+    true, predicted = windows.rewards[valid], reward[valid]
+    difference = (predicted - usual).abs() / scale
     return {
         "reward": {
-            **classification(surprise.cpu().numpy(), (true != usual).cpu().numpy()),
-            "mae": float((said - true).abs().mean()),
+            **classification(difference.cpu().numpy(), (true != usual).cpu().numpy()),
+            "mae": float((predicted - true).abs().mean()),
             "usual_mae": float((usual - true).abs().mean()),
         },
         "terminated": classification(
@@ -176,27 +185,27 @@ def event_scores(
 
 
 def classification(scores: npt.NDArray[Any], events: npt.NDArray[np.bool_]) -> Scores:
-    """Score how events are foretold, where they may be rare.
+    """Compute scores of a binary classification of rare events.
 
     Args:
-        scores: (N,), an event is foretold above 0.5.
-        events: (N,), those that came.
+        scores: (N,), predicted as an event above 0.5.
+        events: (N,), labels.
 
     Returns:
-        ``rate`` of events, and where there are both events and others ``auc`` (area under the ROC
-        curve), ``balanced_accuracy``, ``f1``; else None for these.
+        ``rate`` of events, ``auc`` (area under the ROC curve), ``balanced_accuracy`` and ``f1``;
+        None for the last three if there is only one class.
     """
     positives, negatives = int(events.sum()), int((~events).sum())
     rate = positives / max(len(events), 1)
     if not positives or not negatives:
         return {"rate": rate, "auc": None, "balanced_accuracy": None, "f1": None}
-    foretold = scores > 0.5
-    hits = int((foretold & events).sum())
+    predicted = scores > 0.5
+    hits = int((predicted & events).sum())
     ranks = rankdata(scores)  # ties count half
     area = (ranks[events].sum() - positives * (positives + 1) / 2) / (positives * negatives)
     return {
         "rate": rate,
         "auc": float(area),
-        "balanced_accuracy": 0.5 * (hits / positives + float((~foretold[~events]).mean())),
-        "f1": 2 * hits / (positives + int(foretold.sum())),
+        "balanced_accuracy": 0.5 * (hits / positives + float((~predicted[~events]).mean())),
+        "f1": 2 * hits / (positives + int(predicted.sum())),
     }

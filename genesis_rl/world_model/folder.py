@@ -1,4 +1,4 @@
-"""A world model's run on disk."""
+"""Run directory of a world model's training."""
 
 import dataclasses
 import json
@@ -9,7 +9,7 @@ from genesis_rl.world_model.config import WorldTrainConfig
 
 
 class WorldFolder(TrainingFolder):
-    """The folder of a world model's training, which goes by the encoder, too."""
+    """Run directory of a world model's training, identified also by the encoder."""
 
     identity = (
         *("model", "data", "encoder_fingerprint", "mask_geometry", "align"),
@@ -17,7 +17,7 @@ class WorldFolder(TrainingFolder):
     )
 
     def __init__(self, config: WorldTrainConfig, encoder_fingerprint: str) -> None:
-        """Look at the folder; see `TrainingFolder` for errors."""
+        """Open the directory; see `TrainingFolder` for errors."""
         plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config), default=str))
         settings = {**plain, "encoder_fingerprint": encoder_fingerprint}
         super().__init__(config.out, settings, resume=config.resume)

@@ -1,4 +1,4 @@
-"""One call from settings to trained models, figures and pictures."""
+"""Training and evaluation of a world model in one call, with a report and images."""
 
 import dataclasses
 import json
@@ -10,30 +10,31 @@ from genesis_rl.text_tables import figure
 from genesis_rl.training.folder import REPORT
 from genesis_rl.visualize import curves, save_gif, save_png
 from genesis_rl.world_model.config import WorldTrainConfig
+from genesis_rl.world_model.data import WorldModelData
 from genesis_rl.world_model.evaluation import evaluate
 from genesis_rl.world_model.model import WorldModel
 from genesis_rl.world_model.pictures import rollout_picture, rollout_video
-from genesis_rl.world_model.study import Study
 from genesis_rl.world_model.training import WorldTrainer
 
 _BASELINE = "mlp"
 
 
 def train_world_model(config: WorldTrainConfig) -> dict[str, Any]:
-    """Train the world model and, if asked for, the baseline; score both, and draw rollouts.
+    """Train the world model and, optionally, the baseline; evaluate both, and draw rollouts.
 
-    The folder gets ``report.json``, ``rollouts.png``, ``rollouts.gif`` and ``errors.png`` beside
-    what `WorldTrainer` writes; the baseline's training lies in ``baseline-mlp``.
+    In addition to the files of `WorldTrainer`, the run directory contains ``report.json``,
+    ``rollouts.png``, ``rollouts.gif``, ``errors.png`` and, in ``baseline-mlp``, the training of the
+    baseline.
 
     Returns:
-        What report.json holds.
+        The content of report.json.
 
     Raises:
-        ValueError: if encoder, data and settings do not fit each other or the run in the folder.
-        NonFiniteError: if the training fails.
+        ValueError: if encoder, data and settings do not match each other or an existing run.
+        NonFiniteError: if the training diverges.
         StoppedError: after SIGINT or SIGTERM.
     """
-    study = Study.open(config)
+    data = WorldModelData.load(config)
     runs = {"world model": config}
     if config.baseline == "mlp":
         model = dataclasses.replace(config.model, trunk="mlp")
@@ -41,30 +42,30 @@ def train_world_model(config: WorldTrainConfig) -> dict[str, Any]:
         runs[_BASELINE] = dataclasses.replace(config, model=model, out=out, baseline="none")
     models = {}
     for name, run in runs.items():
-        trainer = WorldTrainer(run, study)
+        trainer = WorldTrainer(run, data)
         trainer.run()
         if trainer.stopped:
             raise StoppedError(
-                f"stopped at step {trainer.step}; go on with --resume", trainer.stop_status
+                f"stopped at step {trainer.step}; --resume continues", trainer.stop_status
             )
-        models[name] = WorldModel.from_pretrained(trainer.folder.best, device=study.device)
-    result = evaluate(models, study, steps=config.report_horizon, count=config.report_windows)
+        models[name] = WorldModel.from_pretrained(trainer.folder.best, device=data.device)
+    result = evaluate(models, data, steps=config.report_horizon, count=config.report_windows)
     report: dict[str, Any] = {
-        "encoder_fingerprint": study.form.encoder_fingerprint,
-        "steps": {name: len(data.starts) for name, data in study.sequences.items()},
+        "encoder_fingerprint": data.slot_spec.encoder_fingerprint,
+        "steps": {split: len(steps.starts) for split, steps in data.sequences.items()},
         "parameters": {
             name: sum(p.numel() for p in model.parameters()) for name, model in models.items()
         },
         **result,
         "settings": json.loads(json.dumps(dataclasses.asdict(config), default=str)),
-        "hardware": hardware(study.device),
+        "hardware": hardware(data.device),
         "versions": versions(),
     }
     report["tables"] = tables(report)
     write_json(config.out / REPORT, report)
-    chosen = models["world model"]
-    save_png(config.out / "rollouts.png", rollout_picture(chosen, study, "test"))
-    frames = rollout_video(chosen, study, "test", config.report_horizon)
+    world_model = models["world model"]
+    save_png(config.out / "rollouts.png", rollout_picture(world_model, data, "test"))
+    frames = rollout_video(world_model, data, "test", config.report_horizon)
     save_gif(config.out / "rollouts.gif", frames, fps=4)
     with new_file(config.out / "errors.png") as temporary:
         temporary.write_bytes(_curves(result["open_loop"]))
@@ -72,7 +73,7 @@ def train_world_model(config: WorldTrainConfig) -> dict[str, Any]:
 
 
 def _curves(rows: list[dict[str, Any]]) -> bytes:
-    """Errors over the horizon."""
+    """Plot the errors over the horizon."""
     horizons = [float(row["horizon"]) for row in rows]
     panels = {
         title: {name: (horizons, [row[key][name] for row in rows]) for name in rows[0][key]}
@@ -82,13 +83,13 @@ def _curves(rows: list[dict[str, Any]]) -> bytes:
 
 
 def tables(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """The figures as tables for the page of results: errors by horizon, rewards and ends."""
+    """Return the tables of a report for the results page: errors by horizon, rewards and ends."""
     rows = report["open_loop"]
     names = list(rows[0]["latent_error"]) if rows else []
     errors = {
-        "caption": "Errors of open-loop rollouts on held-out episodes: latents (root mean square, "
-        "in units of the features' standard deviations, less is better), and decoded frames "
-        "against the recorded ones (PSNR in dB, more is better).",
+        "caption": "Errors of open-loop rollouts on held-out episodes: latents (root mean square "
+        "in units of the features' standard deviations, lower is better) and decoded against "
+        "recorded frames (PSNR in dB, higher is better).",
         "head": [
             "steps ahead",
             "windows",
@@ -107,9 +108,9 @@ def tables(report: dict[str, Any]) -> list[dict[str, Any]]:
     }
     keys = {"rate": "share", "auc": "AUC", "balanced_accuracy": "balanced accuracy", "f1": "F1"}
     events = {
-        "caption": "Rewards other than the usual one, and ends: one step from encoded frames, and "
-        "in open-loop rollouts.",
-        "head": ["model", "what", "steps", *keys.values()],
+        "caption": "Prediction of rewards other than the usual one and of terminations, one step "
+        "from encoded frames and in open-loop rollouts.",
+        "head": ["model", "event", "steps", *keys.values()],
         "rows": [
             [
                 name,

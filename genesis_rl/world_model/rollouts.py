@@ -1,4 +1,4 @@
-"""Rollouts of a world model along recorded actions, to be held against what was recorded."""
+"""Open-loop rollouts of a world model with recorded actions."""
 
 from typing import NamedTuple
 
@@ -13,8 +13,8 @@ class Rollout(NamedTuple):
 
     Attributes:
         features: (B, T, K, D), the slots after each step.
-        reward: (B, T).
-        terminated: (B, T), probability.
+        reward: (B, T), expected rewards.
+        terminated: (B, T), probabilities of termination.
         uncertainty: (B, T).
     """
 
@@ -25,11 +25,11 @@ class Rollout(NamedTuple):
 
 
 def open_loop(model: WorldModel, features: Tensor, actions: Tensor) -> Rollout:
-    """Follow the ensemble's mean, without noise.
+    """Predict T steps with the ensemble's mean, without noise.
 
     Args:
-        model: in eval mode.
-        features: (B, K, D), where to start.
+        model: model in eval mode.
+        features: (B, K, D), initial slots.
         actions: (B, T) int64 or (B, T, A) float32.
     """
     steps = []

@@ -1,4 +1,4 @@
-"""Recorded episodes as slots: encoded once, kept on disk, handed out as windows."""
+"""Recorded episodes as slots, with a cache on disk, and windows of them."""
 
 import dataclasses
 import hashlib
@@ -21,7 +21,7 @@ from genesis_rl.metrics.features import digest
 from genesis_rl.perception import SlotEncoder
 from genesis_rl.world_model.actions import ActionSpec
 
-_FORMAT = 1  # raised when the same encoder and frames give another content
+_FORMAT = 1  # incremented when the content of cached files changes
 _FEATURES = "features.npy"
 _BATCH = 256
 _GEOMETRY = 3
@@ -32,22 +32,22 @@ Floats = npt.NDArray[np.float32]
 def encode(
     transitions: Transitions, encoder: SlotEncoder, *, align: bool, cache: Path | None = None
 ) -> Floats:
-    """Infer the slots of a recording's frames, or read those that an earlier call left.
+    """Encode a recording's frames to slots, or read them from the cache.
 
-    They are kept by the encoder's fingerprint, its preprocessing and the recording's content. Two
-    processes may ask for the same ones at once.
+    The cache key is the encoder's fingerprint, its preprocessing and the recording's content.
+    Concurrent processes may use the cache.
 
     Args:
         transitions: the recording.
-        encoder: makes the slots.
+        encoder: the encoder.
         align: keep every object in its slot within an episode.
-        cache: folder of all encoded recordings; None: in the folder of the generated data sets.
+        cache: folder of encoded recordings; None: slots in the folder of generated datasets.
 
     Returns:
-        (N, K, D) float32: z_m, z_c and the mask's geometry (see `SlotEncoder.features`).
+        (N, K, D) float32: z_m, z_c and mask geometry (see `SlotEncoder.features`).
 
     Raises:
-        ValueError: if the frames do not fit the encoder, or the latents are not finite.
+        ValueError: if the frames do not match the encoder, or the latents are not finite.
         OSError: if the cache cannot be written.
     """
     name = f"encoder {encoder.source or encoder.fingerprint[:12]}"
@@ -72,10 +72,12 @@ def encode(
                 with new_folder(folder) as temporary:
                     np.save(temporary / _FEATURES, features)
     try:
-        kept: Floats = np.load(folder / _FEATURES, allow_pickle=False)
+        slots: Floats = np.load(folder / _FEATURES, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{folder} is damaged ({error}): delete it, it is made again.") from error
-    return kept
+        raise ValueError(
+            f"{folder} is damaged ({error}): delete it, and it is created again."
+        ) from error
+    return slots
 
 
 def _infer(transitions: Transitions, encoder: SlotEncoder) -> Floats:
@@ -92,7 +94,7 @@ def _infer(transitions: Transitions, encoder: SlotEncoder) -> Floats:
 
 
 def _align(features: Floats, first: npt.NDArray[np.bool_], sizes: tuple[int, int]) -> None:
-    """Bring the slots of every frame, in place, to the order of the frame before."""
+    """Reorder the slots of each frame, in place, to match the previous frame."""
     widths = [width for width in (*sizes, _GEOMETRY) if width]
     aligner = SlotAligner(1, features.shape[1], widths)
     env = np.zeros(1, np.intp)
@@ -102,14 +104,14 @@ def _align(features: Floats, first: npt.NDArray[np.bool_], sizes: tuple[int, int
 
 
 class Windows(NamedTuple):
-    """B windows of H steps; one that reaches an episode's end is padded.
+    """B windows of H steps, padded after the end of an episode.
 
     Attributes:
-        features: (B, H + 1, K, D), as the encoder gives them.
+        features: (B, H + 1, K, D), slots of the encoder.
         actions: (B, H) int64 or (B, H, A) float32.
         rewards: (B, H).
         terminated: (B, H), 0 or 1.
-        valid: (B, H), 1 for a step that there is, 0 for padding.
+        valid: (B, H), 1 for a step, 0 for padding.
     """
 
     features: Tensor
@@ -129,7 +131,7 @@ class Sequences:
         rewards: (N,).
         terminated: (N,).
         last: (N,) int64, the last frame of each frame's episode.
-        starts: (M,) int64, the frames that a step starts from.
+        starts: (M,) int64, all frames except the last of each episode.
     """
 
     features: Tensor
@@ -147,7 +149,7 @@ class Sequences:
         spec: ActionSpec,
         device: torch.device,
     ) -> "Sequences":
-        """Put a recording and its slots on a device.
+        """Move a recording and its slots to a device.
 
         Raises:
             ValueError: if its actions are of another space, or a reward or action is not finite.
@@ -155,12 +157,14 @@ class Sequences:
         found = ActionSpec.from_json(transitions.action_space)
         if found != spec:
             raise ValueError(
-                f"{transitions.pack.folder} has the actions {found.to_json()}; wanted"
-                f" {spec.to_json()}."
+                f"{transitions.pack.folder} must have the actions {spec.to_json()}, got "
+                f"{found.to_json()}."
             )
         for name in ("actions", "rewards"):
             if not np.isfinite(getattr(transitions, name)).all():
-                raise ValueError(f"{transitions.pack.folder} has {name} that are not finite.")
+                raise ValueError(
+                    f"{name} must be finite, got NaN or inf in {transitions.pack.folder}."
+                )
         dtype = np.int64 if spec.kind == "discrete" else np.float32
         lengths = transitions.episodes[:, 1] - transitions.episodes[:, 0] + 1
         last = np.repeat(transitions.episodes[:, 1], lengths)
@@ -175,16 +179,16 @@ class Sequences:
         return cls(*(torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in arrays))
 
     def windows(self, starts: Tensor, steps: int) -> Windows:
-        """Take the windows of H steps from B frames on."""
+        """Return the windows of H steps that start at B frames."""
         last = self.last[starts][:, None]
-        ahead = starts[:, None] + torch.arange(steps + 1, device=starts.device)
-        rows = torch.minimum(ahead, last)
+        frames = starts[:, None] + torch.arange(steps + 1, device=starts.device)
+        rows = torch.minimum(frames, last)
         at = rows[:, :-1]
-        valid = (ahead[:, :-1] < last).float()
+        valid = (frames[:, :-1] < last).float()
         return Windows(
             self.features[rows], self.actions[at], self.rewards[at], self.terminated[at], valid
         )
 
     def whole(self, steps: int) -> Tensor:
-        """The frames that at least so many steps follow in their episodes, (M,) int64."""
+        """Return the frames followed by at least ``steps`` steps of the episode, (M,) int64."""
         return self.starts[self.starts + steps <= self.last[self.starts]]

@@ -1,4 +1,4 @@
-"""What a world model's heads stand on: a transformer over slots, or a network without slots."""
+"""Trunks of a world model: a transformer over slots, or an MLP over all latents."""
 
 from itertools import pairwise
 
@@ -8,14 +8,14 @@ from torch import Tensor, nn
 
 from genesis_rl.set_layers import TransformerBlock
 
-# Hidden units of the network without slots, for each of the transformer's.
+# Hidden units of the MLP per unit of the transformer's width.
 _FLAT_FACTOR = 4
 
 
 class SlotTrunk(nn.Module):
-    """A transformer over the slots, a token of the action and a CLS token.
+    """A transformer over the slots, an action token and a CLS token.
 
-    The slots have no positions: to exchange two slots exchanges what is predicted of them.
+    It has no positional encoding, so predictions are equivariant to permutations of the slots.
     """
 
     def __init__(self, num_features: int, action_width: int, width: int, layers: int, heads: int):
@@ -28,19 +28,19 @@ class SlotTrunk(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, slots: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        """See scenes and actions.
+        """Compute features of slots and scene.
 
         Args:
             slots: (B, K, D), scaled.
             action: (B, action_width).
 
         Returns:
-            Of each slot (B, K, width), and of the whole scene (B, width).
+            Features of the slots, (B, K, width), and of the scene, (B, width).
         """
-        seen = self.action(action)[:, None]
-        # The slots also know the action from the start: to find it by attention takes far longer
-        # to learn. Its token comes last, and is only read by the last block.
-        x = torch.cat([self.cls + seen, self.slot(slots) + seen, seen], dim=1)
+        token = self.action(action)[:, None]
+        # The action is also added to all tokens, because reading it by attention takes much longer
+        # to learn. Its own token is the last, and is not updated by the last block.
+        x = torch.cat([self.cls + token, self.slot(slots) + token, token], dim=1)
         for i, block in enumerate(self.blocks):
             last = i + 1 == len(self.blocks)
             x = block(x, num_queries=x.shape[1] - last)
@@ -49,12 +49,12 @@ class SlotTrunk(nn.Module):
 
 
 class FlatTrunk(nn.Module):
-    """A multilayer perceptron over all latents in a row: the baseline without slots."""
+    """An MLP over all concatenated latents: the baseline without slots."""
 
     def __init__(
         self, num_slots: int, num_features: int, action_width: int, width: int, layers: int
     ) -> None:
-        """Build the network; K slots of D features in, ``width`` for each slot out."""
+        """Build the network, from K slots of D features to ``width`` features per slot."""
         super().__init__()
         self.num_slots = num_slots
         hidden = _FLAT_FACTOR * width
@@ -67,7 +67,7 @@ class FlatTrunk(nn.Module):
         self.whole = nn.Linear(hidden, width)
 
     def forward(self, slots: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        """See scenes and actions, as `SlotTrunk.forward`."""
+        """Compute features of slots and scene, as `SlotTrunk.forward`."""
         x = torch.cat([slots.flatten(1), action], dim=1)
         for layer in self.hidden:
             x = F.relu(layer(x))

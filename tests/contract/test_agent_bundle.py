@@ -1,4 +1,4 @@
-"""Agents on disk: what comes back acts as what was saved, and what is damaged is named."""
+"""Saving and loading agents: equal actions after loading, and errors of damaged folders."""
 
 import json
 import shutil
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from stable_baselines3 import PPO
 
 from genesis_rl.agents.bundle import load_agent, save_agent
@@ -18,6 +19,7 @@ from genesis_rl.agents.extractors import FlatSlotsExtractor, SlotSetExtractor
 from genesis_rl.agents.stack import build_ppo, fit_scale, make_vec_env
 from genesis_rl.checkpoint import Pretrained, load_pretrained, save_pretrained
 from genesis_rl.frames import Preprocessing
+from genesis_rl.old_keys import OLD_KEYS
 from genesis_rl.perception import SlotEncoder
 
 STEPS = 12
@@ -32,14 +34,14 @@ def settings(encoder_path: str, **changes: Any) -> AgentConfig:
     options: dict[str, Any] = {
         "env": "Pixel-v0",
         "vec": "dummy",
-        "num_envs": 2,
+        "n_envs": 2,
         "seed": 3,
     } | changes
     return AgentConfig(encoder=encoder_path, encoder_device="cpu", **options)
 
 
 def rollout(model: PPO, venv: Any) -> tuple[list[Any], list[Any]]:
-    """Observations over some steps with episodes' ends, and logits and values for them."""
+    """Return observations of steps with episode ends, and their logits and values."""
     venv.seed(5)
     seen, thought = [venv.reset()], []
     for step in range(STEPS):
@@ -54,7 +56,7 @@ def rollout(model: PPO, venv: Any) -> tuple[list[Any], list[Any]]:
 
 @pytest.fixture
 def saved(encoder_path: str, pretrained: Pretrained, tmp_path: Path) -> Path:
-    """An agent's folder, its policy with fresh weights."""
+    """Folder of an agent with initial weights."""
     config = settings(encoder_path)
     encoder = SlotEncoder(pretrained.model, device="cpu")
     with closing(make_vec_env(config, encoder)) as venv:
@@ -63,7 +65,7 @@ def saved(encoder_path: str, pretrained: Pretrained, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("extractor", ["transformer", "mlp"])
-def test_a_loaded_agent_sees_and_acts_the_same(
+def test_a_loaded_agent_has_equal_observations_and_actions(
     extractor: Any, encoder_path: str, pretrained: Pretrained, tmp_path: Path
 ) -> None:
     config = settings(
@@ -91,7 +93,7 @@ def test_a_loaded_agent_sees_and_acts_the_same(
         "policy.safetensors",
     ]
     shutil.move(tmp_path / "a", tmp_path / "elsewhere")
-    loaded = load_agent(tmp_path / "elsewhere", num_envs=2, encoder_device="cpu")
+    loaded = load_agent(tmp_path / "elsewhere", n_envs=2, encoder_device="cpu")
     with closing(loaded.venv):
         again_seen, again_thought = rollout(loaded.model, loaded.venv)
     for a, b in zip(seen, again_seen, strict=True):
@@ -104,23 +106,33 @@ def test_a_loaded_agent_sees_and_acts_the_same(
     assert loaded.metadata["versions"]["torch"] == torch.__version__
 
 
-def test_a_loaded_agent_can_go_on_learning(saved: Path) -> None:
-    loaded = load_agent(saved, num_envs=2, encoder_device="cpu")
+def test_a_loaded_agent_can_be_trained(saved: Path) -> None:
+    loaded = load_agent(saved, n_envs=2, encoder_device="cpu")
     with closing(loaded.venv):
         loaded.model.n_epochs = 1
         loaded.model.learn(256)
     assert loaded.model.num_timesteps == 256
 
 
-def test_every_weight_is_saved_once(saved: Path) -> None:
-    from safetensors.torch import load_file
+def test_agents_of_earlier_versions_load(saved: Path) -> None:
+    old = {new: key for key, new in OLD_KEYS.items()}
+    data = json.loads((saved / "agent.json").read_text())
+    for key in ("num_envs", "obs_key"):
+        assert OLD_KEYS[key] in data["config"]
+    data["config"] = {old.get(key, key): value for key, value in data["config"].items()}
+    (saved / "agent.json").write_text(json.dumps(data))
+    loaded = load_agent(saved, encoder_device="cpu")
+    loaded.venv.close()
+    assert loaded.config.n_envs == data["config"]["num_envs"]
 
+
+def test_every_weight_is_saved_once(saved: Path) -> None:
     names = load_file(saved / "policy.safetensors").keys()
     assert any(name.startswith("features_extractor.scale") for name in names)
     assert not [name for name in names if name.startswith(("pi_", "vf_"))]
 
 
-def test_preprocessing_travels_with_the_agent(
+def test_preprocessing_is_saved_with_the_agent(
     tiny_genesis: Any, encoder_path: str, tmp_path: Path
 ) -> None:
     how = Preprocessing("letterbox")
@@ -140,7 +152,7 @@ def test_the_folder_of_a_run_gives_its_best_agent(saved: Path, tmp_path: Path) -
     run = tmp_path / "run"
     shutil.copytree(saved, run / "last")
     edit(run / "last" / "agent.json", steps=20)
-    private = run / ".best.genesis_rl"  # as a kill in the middle of saving leaves it
+    private = run / ".best.genesis_rl"  # as left by a kill during saving
     shutil.copytree(saved, private / "old")
     (private / "owner.json").write_text('{"made_by": "genesis_rl"}')
     edit(private / "old" / "agent.json", steps=10)
@@ -150,9 +162,9 @@ def test_the_folder_of_a_run_gives_its_best_agent(saved: Path, tmp_path: Path) -
     assert (private / "old").is_dir() and not (run / "best").exists()
 
 
-def test_loading_an_agent_leaves_a_neighbour_alone(saved: Path, tmp_path: Path) -> None:
+def test_loading_an_agent_keeps_other_folders(saved: Path, tmp_path: Path) -> None:
     shutil.copytree(saved, tmp_path / "runs" / "agent.old")
-    with pytest.raises(ValueError, match="agent does not exist"):
+    with pytest.raises(ValueError, match="folder must exist"):
         load_agent(tmp_path / "runs" / "agent")
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["agent.old"]
 
@@ -180,21 +192,21 @@ def change_encoder(folder: Path) -> None:
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "nothing there": (shutil.rmtree, "does not exist"),
-    "no settings": (lambda f: (f / "agent.json").unlink(), "holds no agent"),
+    "nothing there": (shutil.rmtree, "folder must exist"),
+    "no settings": (lambda f: (f / "agent.json").unlink(), "folder must contain agent.json"),
     "settings cut off": (lambda f: truncate(f / "agent.json"), "agent.json cannot be read as JSON"),
-    "settings a list": (lambda f: (f / "agent.json").write_text("[]"), "not of an agent of format"),
-    "another format": (lambda f: edit(f / "agent.json", format=9), "not of an agent of format 1"),
+    "settings a list": (lambda f: (f / "agent.json").write_text("[]"), "format 1"),
+    "another format": (lambda f: edit(f / "agent.json", format=9), "format 1"),
     "no config": (
         lambda f: (f / "agent.json").write_text('{"format": 1}'),
-        "lacks the entry config",
+        "config",
     ),
     "unknown setting": (
         lambda f: set_config(f, colour="red"),
         "does not fit this version: .*colour",
     ),
-    "setting of another type": (lambda f: set_config(f, num_envs="x"), "does not fit this version"),
-    "bad setting": (lambda f: set_config(f, ppo={"gamma": 2}), "gamma is 2; wanted"),
+    "setting of another type": (lambda f: set_config(f, n_envs="x"), "does not fit this version"),
+    "bad setting": (lambda f: set_config(f, ppo={"gamma": 2}), "gamma"),
     "no policy": (lambda f: (f / "policy.safetensors").unlink(), "policy.safetensors is missing"),
     "policy cut off": (
         lambda f: truncate(f / "policy.safetensors"),
@@ -217,7 +229,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda f: truncate(f / "encoder" / "model.safetensors"),
         "model.safetensors is damaged",
     ),
-    "another encoder": (change_encoder, "not the encoder that the agent was trained with"),
+    "another encoder": (change_encoder, "encoder must be"),
     "unknown environment": (
         lambda f: set_config(f, env="Nowhere-v0"),
         "env 'Nowhere-v0' cannot be made: NameNotFound",
@@ -233,7 +245,7 @@ def test_damage_is_named(damage: str, saved: Path) -> None:
         load_agent(saved)
 
 
-def test_saving_that_fails_leaves_the_old_agent(
+def test_a_failed_save_keeps_the_old_agent(
     saved: Path, encoder_path: str, pretrained: Pretrained
 ) -> None:
     before = (saved / "agent.json").read_bytes()
@@ -244,8 +256,8 @@ def test_saving_that_fails_leaves_the_old_agent(
     assert [path.name for path in saved.parent.iterdir()] == ["agent"]
 
 
-def test_settings_survive_json(encoder_path: str) -> None:
+def test_settings_as_json(encoder_path: str) -> None:
     config = settings(encoder_path, max_minutes=2.5, policy=PolicyConfig("mlp"))
     assert AgentConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
-    with pytest.raises(ValueError, match="config is list"):
+    with pytest.raises(ValueError, match="config"):
         AgentConfig.from_json([])

@@ -1,4 +1,4 @@
-"""Recording what agents do in their own environments."""
+"""Recording of agents in their environments."""
 
 from contextlib import closing
 from pathlib import Path
@@ -20,8 +20,8 @@ from genesis_rl.perception import SlotEncoder
 
 
 def save(folder: Path, encoder_path: str, **changes: Any) -> str:
-    """An agent with fresh weights."""
-    options: dict[str, Any] = {"env": "Pixel-v0", "vec": "dummy", "num_envs": 2} | changes
+    """Agent with initial weights."""
+    options: dict[str, Any] = {"env": "Pixel-v0", "vec": "dummy", "n_envs": 2} | changes
     pretrained = None
     if "obs" not in options:
         pretrained = load_pretrained(encoder_path, device="cpu")
@@ -45,7 +45,7 @@ def test_frames_belong_to_actions_and_ends(tmp_path: Path, encoder_path: str) ->
     assert data.pack.meta["policy"] == "agent" and data.pack.meta["settings"]["env"] == "Pixel-v0"
     assert data.pack.meta["agent"]["encoder_fingerprint"]
     assert len(set(data.actions[data.sequences(1)[:, 0]].tolist())) > 1
-    # The environment pays the action's number; its episodes of even length are cut, others end.
+    # The reward is the action; episodes of even length are truncated, others terminated.
     np.testing.assert_array_equal(data.rewards, data.actions)
     for first, last in data.episodes:
         ended = data.terminated[last - 1], data.truncated[last - 1]
@@ -90,7 +90,7 @@ def test_the_same_seed_gives_the_same_data(tmp_path: Path, encoder_path: str) ->
     assert len(other.images) != len(one.images) or (other.images != one.images).any()
 
 
-def test_greedy_and_sticky_actions(tmp_path: Path, encoder_path: str) -> None:
+def test_deterministic_and_sticky_actions(tmp_path: Path, encoder_path: str) -> None:
     agent = save(tmp_path / "agent", encoder_path)
     greedy = record(tmp_path, agent, "greedy", deterministic=True)
     drawn = record(tmp_path, agent, "drawn")

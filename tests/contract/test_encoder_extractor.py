@@ -1,4 +1,4 @@
-"""An encoder that the policy owns: pretrained at first, trained by rewards, saved with it."""
+"""EncoderExtractor: pretrained, trained with the policy, saved with it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -46,7 +46,7 @@ def make_ppo(venv: VecEnv, encoder: Any, **options: Any) -> PPO:
 
 @pytest.mark.parametrize("layout", ["HWC", "CHW"])
 @pytest.mark.parametrize("values", ["uint8", "unit", "byte"])
-def test_it_sees_what_the_frozen_encoder_sees(
+def test_slots_equal_those_of_the_frozen_encoder(
     pixel_env: MakeEnv, encoder: SlotEncoder, encoder_path: str, layout: Any, values: str
 ) -> None:
     venv = frames(pixel_env, layout=layout, values=values)
@@ -60,14 +60,14 @@ def test_it_sees_what_the_frozen_encoder_sees(
     np.testing.assert_allclose(got.detach(), want.reshape(2, -1), atol=1e-4)
 
 
-def test_the_pretrained_weights_survive_the_policys_initialisation(
+def test_the_policys_initialisation_keeps_the_pretrained_weights(
     pixel_env: MakeEnv, tiny_genesis: Genesis
 ) -> None:
     extractor: Any = make_ppo(frames(pixel_env), tiny_genesis).policy.features_extractor
     assert extractor.encoder is not tiny_genesis
     for name, value in extractor.encoder.state_dict().items():
         assert torch.equal(value, tiny_genesis.state_dict()[name]), name
-    # The pool is initialised as other networks are: orthogonally.
+    # The pool has the policy's orthogonal initialisation.
     weight = extractor.pool.blocks[0].query.weight
     torch.testing.assert_close(weight @ weight.T, 2 * torch.eye(64), atol=1e-4, rtol=0)
 
@@ -77,7 +77,7 @@ def test_rewards_train_the_encoder(pixel_env: MakeEnv, tiny_genesis: Genesis) ->
     policy: Any = agent.policy
     observations = torch.as_tensor(agent.env.reset()) if agent.env else torch.empty(0)
     actions = torch.zeros(2)
-    # Acting and learning see the same: no dropout, batch norm with fixed averages.
+    # Rollouts and updates have equal slots: no dropout, batch norm with fixed statistics.
     policy.set_training_mode(True)
     learning = policy.evaluate_actions(observations, actions)[1]
     policy.set_training_mode(False)
@@ -129,10 +129,10 @@ def box(*shape: int) -> spaces.Box:
 @pytest.mark.parametrize(
     ("space", "message"),
     [
-        (box(24, 40, 3), r"takes RGB frames of 32 x 32; wanted .*ResizeObservation\(env, \(32, 32"),
-        (box(32, 32, 1), "takes RGB frames of 32 x 32"),
-        (box(32, 32), "wanted one RGB frame"),
-        (spaces.Dict(image=box(32, 32, 3)), "wanted one RGB frame"),
+        (box(24, 40, 3), r"observation_space .* 32 x 32.*ResizeObservation\(env, \(32, 32"),
+        (box(32, 32, 1), "32 x 32"),
+        (box(32, 32), "observation_space"),
+        (spaces.Dict(image=box(32, 32, 3)), "observation_space"),
         (spaces.Box(-1, 1, (5,)), "must be an image"),
     ],
 )
@@ -143,9 +143,9 @@ def test_other_observations_are_refused(
         EncoderExtractor(space, tiny_genesis)
 
 
-def test_what_is_no_encoder_is_refused(tmp_path: Path) -> None:
+def test_invalid_encoders(tmp_path: Path) -> None:
     wrong: Any = torch.nn.Linear(1, 1)
-    with pytest.raises(TypeError, match="encoder is Linear; wanted a path"):
+    with pytest.raises(TypeError, match="encoder"):
         EncoderExtractor(box(32, 32, 3), wrong)
     with pytest.raises(ValueError, match="nowhere"):
         EncoderExtractor(box(32, 32, 3), tmp_path / "nowhere")

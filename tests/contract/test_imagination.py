@@ -21,7 +21,7 @@ from genesis_rl.agents.vec_gym import GymVecEnv
 from genesis_rl.checkpoint import save_pretrained
 from genesis_rl.models import Genesis
 from genesis_rl.perception import SlotEncoder
-from genesis_rl.world_model import ActionSpec, SlotForm, WorldModel, WorldModelConfig
+from genesis_rl.world_model import ActionSpec, SlotSpec, WorldModel, WorldModelConfig
 
 ID = "genesis_rl/Imagination-v0"
 MOVES = ActionSpec("discrete", n=4)
@@ -30,8 +30,8 @@ PUSHES = ActionSpec("box", low=(-1.0, -2.0), high=(1.0, 2.0))
 
 def make_world(folder: Path, encoder: SlotEncoder, spec: ActionSpec, *, geometry: bool) -> str:
     torch.manual_seed(1)
-    form = SlotForm(encoder.fingerprint, encoder.num_slots, encoder.latent_sizes, geometry)
-    world = WorldModel(WorldModelConfig(width=8, layers=1, ensemble=2), spec, form)
+    slot_spec = SlotSpec(encoder.fingerprint, encoder.num_slots, encoder.latent_sizes, geometry)
+    world = WorldModel(WorldModelConfig(width=8, layers=1, ensemble=2), spec, slot_spec)
     with torch.no_grad():
         world.outcome.get_parameter("2.bias")[2] = -1.5  # episodes of a few steps
     world.save_pretrained(folder)
@@ -259,7 +259,7 @@ def test_actions_of_other_spaces_are_refused(
         env.reset(options={"scene": 1})
 
 
-def test_no_number_of_an_action_is_no_number_of_a_scene(models: dict[str, str]) -> None:
+def test_an_action_of_nan_keeps_the_scene_finite(models: dict[str, str]) -> None:
     env = single(models, "pushes")
     before, _ = env.reset(seed=0)
     after, reward, terminated, truncated, info = env.unwrapped.step(np.full(2, np.nan))
@@ -267,7 +267,7 @@ def test_no_number_of_an_action_is_no_number_of_a_scene(models: dict[str, str]) 
     assert np.array_equal(before, after)
 
 
-def test_a_stranger_s_world_model_is_refused(models: dict[str, str], tmp_path: Path) -> None:
+def test_another_encoder_is_refused(models: dict[str, str], tmp_path: Path) -> None:
     encoder = SlotEncoder(models["encoder"], device="cpu")
     encoder.fingerprint = "0" * 64
     folder = make_world(tmp_path, encoder, MOVES, geometry=True)

@@ -1,4 +1,4 @@
-"""check_same_stack compares slot wrappers wherever they are."""
+"""check_same_stack, with slot wrappers around vector and single environments."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -108,7 +108,7 @@ def test_slot_wrappers_are_compared_wherever_they_are(
 
 def test_slots_in_one_of_them_only(pixel_env: MakeEnv, encoder: SlotEncoder) -> None:
     class Slots(gym.ObservationWrapper[Any, Any, Any]):
-        """Of the space of GenesisObs, made by something else."""
+        """Observations in the space of GenesisObs, by another wrapper."""
 
         def __init__(self) -> None:
             super().__init__(pixel_env())

@@ -127,7 +127,7 @@ def test_wrappers_show_the_masks_that_a_students_latents_decode_to() -> None:
 
 
 @pytest.mark.smoke
-def test_dreams_need_no_file_of_ones_own() -> None:
+def test_imagination_with_shipped_models() -> None:
     env = gym.make(
         "genesis_rl/Imagination-v0", encoder="sprites-fast", world_model="object-comparison"
     )
@@ -140,7 +140,7 @@ def test_dreams_need_no_file_of_ones_own() -> None:
     after, reward, terminated, _, _ = env.step(env.action_space.sample())
     assert np.isfinite(after).all() and not np.array_equal(after, first)
     assert math.isfinite(float(reward)) and isinstance(terminated, bool)
-    with pytest.raises(ValueError, match="wanted the encoder that it was trained with"):
+    with pytest.raises(ValueError, match="encoder"):
         gym.make("genesis_rl/Imagination-v0", encoder="sprites", world_model="object-comparison")
     card = (FOLDER / "world_models" / "object-comparison" / "README.md").read_text()
     assert 'world_model="object-comparison"' in card

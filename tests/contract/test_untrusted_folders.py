@@ -27,12 +27,12 @@ from genesis_rl.data.ocl_hdf5 import ObjectCentricHdf5
 from genesis_rl.data.pack import Pack, PackWriter
 from genesis_rl.envs.compose_rewards import REWARDS
 from genesis_rl.envs.make import check_imports
-from genesis_rl.imagination import DreamOptions
+from genesis_rl.imagination import ImaginationOptions
 from genesis_rl.perception import SlotEncoder
 from genesis_rl.probes.heads import Head
 from genesis_rl.probes.saved import SceneProbe, SceneProbeConfig
 from genesis_rl.world_model import ActionSpec, WorldModel
-from genesis_rl.world_model.model import SlotForm, WorldModelConfig
+from genesis_rl.world_model.model import SlotSpec, WorldModelConfig
 
 HUGE = 10**9
 DEEP = "[" * 100_000 + "]" * 100_000
@@ -91,7 +91,7 @@ def honest(tmp_path_factory: pytest.TempPathFactory, encoder_path: str) -> Path:
     pretrained = load_pretrained(encoder_path, device="cpu")
     encoder = SlotEncoder(encoder_path, device="cpu")
     small = PolicyConfig("mlp", width=8, layers=1)
-    common: dict[str, Any] = {"vec": "dummy", "num_envs": 1, "policy": small}
+    common: dict[str, Any] = {"vec": "dummy", "n_envs": 1, "policy": small}
     state = AgentConfig(obs="state", env_options='{"num_objects": 3}', **common)
     slots = AgentConfig(
         encoder=encoder_path, encoder_device="cpu", env="Pixel-v0", mask_geometry=False, **common
@@ -103,7 +103,7 @@ def honest(tmp_path_factory: pytest.TempPathFactory, encoder_path: str) -> Path:
     WorldModel(
         WorldModelConfig("mlp", width=8, layers=1, attention_heads=1, ensemble=2),
         ActionSpec("discrete", n=4),
-        SlotForm(encoder.fingerprint, encoder.num_slots, encoder.latent_sizes),
+        SlotSpec(encoder.fingerprint, encoder.num_slots, encoder.latent_sizes),
     ).save_pretrained(root / "world")
     with PackWriter(root / "pack", 2, 16, masks=False) as writer:
         writer.write(np.zeros((2, 16, 16, 3), np.uint8), count=np.arange(2))
@@ -269,7 +269,7 @@ AGENTS: dict[str, tuple[Callable[[Place], Any], str]] = {
         "policy must have at most",
     ),
     "large frames": (agent(obs="pixels", frame_size=HUGE), "frame_size must be at most"),
-    "many environments": (agent(num_envs=HUGE), "num_envs must be at most"),
+    "many environments": (agent(n_envs=HUGE), "n_envs must be at most"),
     "pickled policy": (unpickled_policy, "not safetensors"),
     "encoder of the Hub": (encoder_of_the_hub, "encoder is missing"),
     "edited spaces": (edited_spaces, "actions of env .* trained with Discrete"),
@@ -336,7 +336,7 @@ def world(part: str, **changes: Any) -> Callable[[Place], Any]:
 
 def swapped_latents(place: Place) -> Any:
     sizes = list(reversed(place.encoder.latent_sizes))
-    edit(place.world / "config.json", "form", latent_sizes=sizes)
+    edit(place.world / "config.json", "slot_spec", latent_sizes=sizes)
     return gym.make(
         IMAGINE, encoder=place.encoder, world_model=place.world, disable_env_checker=True
     )
@@ -376,8 +376,8 @@ MODELS: dict[str, tuple[Callable[[Place], Any], str]] = {
     "infinite weights": (weights(float("inf")), "model.safetensors: .* must have finite values"),
     "long world model": (world("config", layers=HUGE), "layers must be at most"),
     "world model wider than its weights": (world("config", width=4096), "has shape"),
-    "world of many slots": (world("form", num_slots=HUGE), "num_slots must be from"),
-    "geometry of many features": (world("form", mask_geometry=HUGE), "mask_geometry"),
+    "world of many slots": (world("slot_spec", num_slots=HUGE), "num_slots must be from"),
+    "geometry of many features": (world("slot_spec", mask_geometry=HUGE), "mask_geometry"),
     "actions beyond the weights": (world("action_spec", n=HUGE), "n must be at most"),
     "more actions than weights": (world("action_spec", n=5), "has shape"),
     "infinite reward": (infinite_reward, "reward_scale must have finite values"),
@@ -562,7 +562,7 @@ def test_what_arguments_ask_for_is_bounded(place: Place) -> None:
         gym.make_vec(IMAGINE, HUGE, encoder=place.encoder, world_model=str(place.world))
     for options in ({"uncertainty_penalty": float("inf")}, {"prior_scenes": HUGE}):
         with pytest.raises(ValueError, match=f"{next(iter(options))}"):
-            DreamOptions(**options)
+            ImaginationOptions(**options)
 
 
 def test_registered_names_need_no_consent(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

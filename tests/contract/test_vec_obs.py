@@ -1,4 +1,4 @@
-"""VecGenesisObs: equal to GenesisObs in every environment, and what Stable-Baselines3 needs."""
+"""VecGenesisObs: equal to GenesisObs in every environment, and the API of Stable-Baselines3."""
 
 import functools
 from collections.abc import Callable
@@ -37,7 +37,7 @@ def rollout(venv: VecEnv, steps: int = 50) -> Any:
     for _ in range(steps):
         observations, rewards, dones, infos = venv.step(rng.integers(0, 4, venv.num_envs))
         ends += dones.sum()
-        rewards = rewards.astype(np.float32)  # SubprocVecEnv leaves them in float64
+        rewards = rewards.astype(np.float32)  # SubprocVecEnv returns float64
         given.append((observations, rewards, dones, list(infos), list(venv.reset_infos)))
     venv.close()
     assert ends > N
@@ -91,9 +91,7 @@ def test_workers_load_the_encoder_themselves(
     assert_same(rollout(FORKED([slots] * 2), 20), want)
 
 
-def test_one_pass_serves_all_frames(
-    pixel_env: MakeEnv, encoder: Any, count_passes: list[int]
-) -> None:
+def test_one_batch_of_all_frames(pixel_env: MakeEnv, encoder: Any, count_passes: list[int]) -> None:
     venv: Any = VecGenesisObs(DummyVecEnv([pixel_env] * N), encoder)
     venv.reset()
     assert count_passes == [N]
@@ -103,9 +101,7 @@ def test_one_pass_serves_all_frames(
         assert count_passes == [N + dones.sum()]
 
 
-def test_pictures_still_come_from_the_environments(
-    pixel_env: MakeEnv, encoder: SlotEncoder
-) -> None:
+def test_rendering_is_that_of_the_environments(pixel_env: MakeEnv, encoder: SlotEncoder) -> None:
     venv: Any = VecGenesisObs(DummyVecEnv([lambda: pixel_env("rgb_array")] * 2), encoder)
     venv.reset()
     assert [image.shape for image in venv.get_images()] == [(24, 40, 3)] * 2
@@ -114,7 +110,7 @@ def test_pictures_still_come_from_the_environments(
 def test_bad_vector_environments(
     pixel_env: MakeEnv, state_env: MakeEnv, encoder: SlotEncoder
 ) -> None:
-    with pytest.raises(TypeError, match="venv is PixelEnv; wanted a Stable-Baselines3 VecEnv"):
+    with pytest.raises(TypeError, match="venv"):
         VecGenesisObs(pixel_env(), encoder)
     with pytest.raises(ValueError, match="AddRenderObservation around each environment"):
         VecGenesisObs(DummyVecEnv([state_env]), encoder)
@@ -123,9 +119,7 @@ def test_bad_vector_environments(
         VecGenesisObs(stacked, encoder)
 
 
-def test_a_stack_below_gives_the_newest_frame(
-    pixel_env: MakeEnv, encoder: Any, assert_same: AssertSame
-) -> None:
+def test_an_inner_frame_stack(pixel_env: MakeEnv, encoder: Any, assert_same: AssertSame) -> None:
     def pixels() -> Any:
         return pixel_env(channels=1)
 
@@ -134,7 +128,7 @@ def test_a_stack_below_gives_the_newest_frame(
     assert_same(rollout(VecGenesisObs(stacked, encoder, frame_layout="HWS")), want)
 
 
-def test_stack_and_normalise_go_around(pixel_env: MakeEnv, encoder: Any) -> None:
+def test_outer_frame_stack_and_normalisation(pixel_env: MakeEnv, encoder: Any) -> None:
     venv: Any = VecGenesisObs(VecMonitor(DummyVecEnv([pixel_env] * N)), encoder, layout="flat")
     before = venv.observation_space
     venv = VecNormalize(VecFrameStack(venv, 2))
@@ -146,9 +140,7 @@ def test_stack_and_normalise_go_around(pixel_env: MakeEnv, encoder: Any) -> None
 
 
 @pytest.mark.smoke
-def test_ppo_learns_on_it_and_leaves_the_encoder_alone(
-    pixel_env: MakeEnv, encoder_path: str, case: Case
-) -> None:
+def test_ppo_does_not_train_the_encoder(pixel_env: MakeEnv, encoder_path: str, case: Case) -> None:
     env_options, options = case
     encoder: Any = SlotEncoder(encoder_path, device="cpu")
     weights = {name: value.clone() for name, value in encoder._model.state_dict().items()}

@@ -1,4 +1,4 @@
-"""RL Zoo trains on slots, from the file of hyperparameters that the repository ships."""
+"""RL Zoo trains on slots with agents/zoo.yml."""
 
 import importlib
 import sys

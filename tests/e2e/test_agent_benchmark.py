@@ -1,4 +1,4 @@
-"""agents/benchmark.py: shares that add up, bytes by hand, bad flags."""
+"""agents/benchmark.py: sum of shares, bytes by hand, invalid flags."""
 
 import json
 from collections.abc import Callable
@@ -15,14 +15,14 @@ FLAGS = (
 
 
 def test_shares_add_up_and_bytes_are_those_of_the_arrays(tmp_path: Path, run_program: Run) -> None:
-    given = ("--obs", "state", "pixels", "random=smoke", "--num-envs", "1", "4")
+    given = ("--obs", "state", "pixels", "random=smoke", "--n-envs", "1", "4")
     status, output, errors = run_program(
         "agents/benchmark.py", *FLAGS, *given, "--out", str(tmp_path / "speed.json")
     )
     assert (status, errors) == (0, "")
     assert "state | 4 | " in output
     result = json.loads((tmp_path / "speed.json").read_text())
-    speed = {(row["label"], row["num_envs"]): row for row in result["speed"]}
+    speed = {(row["label"], row["n_envs"]): row for row in result["speed"]}
     assert len(speed) == 6
     for row in speed.values():
         assert sum(row["shares"].values()) == pytest.approx(1)
@@ -34,13 +34,13 @@ def test_shares_add_up_and_bytes_are_those_of_the_arrays(tmp_path: Path, run_pro
     assert memory["pixels"]["rollout_bytes"] == 3 * 40 * 40  # a byte for each value
     assert memory["state"]["shape"] == [3, 11]
     assert memory["state"]["rollout_bytes"] == 3 * 11 * 4
-    # Three slots of 8 + 4 latents and three figures of the mask, before and after.
+    # Three slots of 8 + 4 latents and 3 of mask geometry, before and after.
     assert memory["random-smoke"]["replay_bytes"] == 2 * 3 * 15 * 4
     assert [len(table["rows"]) for table in result["tables"]] == [6, 3]
 
 
-def test_imagined_environments_are_timed_beside_real_ones(run_program: Run, tmp_path: Path) -> None:
-    flags = ("--transitions", "16", "--rollouts", "1", "--agent.vec", "dummy", "--num-envs", "2")
+def test_imagined_and_real_environments_are_timed(run_program: Run, tmp_path: Path) -> None:
+    flags = ("--transitions", "16", "--rollouts", "1", "--agent.vec", "dummy", "--n-envs", "2")
     status, output, errors = run_program(
         *("agents/benchmark.py", *flags, "--obs", "genesis=sprites-fast"),
         *("--world-model", "object-comparison", "--agent.env", "genesis_rl/ObjectComparison-v0"),
@@ -57,10 +57,10 @@ def test_imagined_environments_are_timed_beside_real_ones(run_program: Run, tmp_
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--num-envs", "3"], "num_envs has 3; wanted divisors of transitions, 64"),
-        (["--rollouts", "0"], "rollouts is 0; wanted at least 1"),
-        (["--obs", "vae"], "obs is 'vae' and encoder is None"),
-        (["--world-model", "object-comparison"], "without an encoder; wanted that of the world"),
+        (["--n-envs", "3"], "n_envs must be divisors of transitions"),
+        (["--rollouts", "0"], "rollouts"),
+        (["--obs", "vae"], "obs"),
+        (["--world-model", "object-comparison"], "obs must have"),
         (["--agent.env", "Nowhere-v0"], "cannot be made"),
     ],
 )

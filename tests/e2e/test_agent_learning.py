@@ -1,4 +1,4 @@
-"""Training an agent in this process: it learns, repeats itself, ends in time and in trouble."""
+"""Training of an agent: learning, repeatability, time limit, errors."""
 
 import json
 import time
@@ -22,7 +22,7 @@ from genesis_rl.slots import Slots
 
 
 class FindQuadrant(gym.Env[Any, Any]):
-    """One quadrant of the frame is bright; its number is the right action, four times."""
+    """One quadrant of the frame is bright; its index is the correct action, in four steps."""
 
     metadata: dict[str, Any] = {"render_modes": [], "render_fps": 5}  # noqa: RUF012
 
@@ -69,8 +69,8 @@ def quadrant_config(encoder: Path, **changes: Any) -> AgentConfig:
         "env": "FindQuadrant-v0",
         "policy": PolicyConfig(width=32),
         "ppo": PPOConfig(n_steps=64, batch_size=128, learning_rate=3e-3, gamma=0.5),
-        "total_steps": 4096,
-        "num_envs": 8,
+        "total_timesteps": 4096,
+        "n_envs": 8,
         "vec": "dummy",
         "eval_every": 2048,
         "eval_episodes": 20,
@@ -82,7 +82,7 @@ def quadrant_config(encoder: Path, **changes: Any) -> AgentConfig:
 
 
 @pytest.mark.parametrize("extractor", ["transformer", "mlp"])
-def test_ppo_learns_what_the_slots_show(extractor: Any, quadrants: Path) -> None:
+def test_ppo_learns_from_slots(extractor: Any, quadrants: Path) -> None:
     config = quadrant_config(quadrants, policy=PolicyConfig(extractor, width=32))
     figures = AgentTrainer(config).run()
     assert figures["success_rate"] >= 0.8
@@ -95,16 +95,16 @@ def test_ppo_learns_what_the_slots_show(extractor: Any, quadrants: Path) -> None
     assert sum(shares) == pytest.approx(1)
     assert min(shares) > 0
     assert last["rollout/success_rate"] > 0.5
-    result = evaluate_agent(EvaluationConfig(config.out, episodes=50, num_envs=4, video_episodes=0))
-    assert result["greedy"]["success_interval"][0] > 0.8
+    result = evaluate_agent(EvaluationConfig(config.out, episodes=50, n_envs=4, video_episodes=0))
+    assert result["deterministic"]["success_interval"][0] > 0.8
     assert result["agent"]["success_interval"][0] > 0.6
     assert result["random"]["success_interval"][1] < 0.3
     assert json.loads((config.out / "evaluation.json").read_text())["agent"]["episodes"] == 50
     assert not (config.out / "video.mp4").exists()
 
 
-def test_the_time_limit_ends_a_training_cleanly(quadrants: Path) -> None:
-    config = quadrant_config(quadrants, total_steps=10**7, max_minutes=2 / 60)
+def test_the_time_limit_ends_a_training(quadrants: Path) -> None:
+    config = quadrant_config(quadrants, total_timesteps=10**7, max_minutes=2 / 60)
     began = time.monotonic()
     trainer = AgentTrainer(config)
     figures = trainer.run()
@@ -119,7 +119,7 @@ def test_the_time_limit_ends_a_training_cleanly(quadrants: Path) -> None:
 def test_training_is_repeatable(quadrants: Path) -> None:
     weights = []
     for name in ("a", "b"):
-        config = quadrant_config(quadrants, total_steps=512, out=quadrants.parent / name)
+        config = quadrant_config(quadrants, total_timesteps=512, out=quadrants.parent / name)
         trainer = AgentTrainer(config)
         trainer.run()
         weights.append(trainer.model.policy.state_dict())
@@ -130,7 +130,7 @@ def test_training_is_repeatable(quadrants: Path) -> None:
 def test_one_encoder_pass_for_each_new_frame(
     quadrants: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = quadrant_config(quadrants, total_steps=512, eval_every=10**6, eval_episodes=1)
+    config = quadrant_config(quadrants, total_timesteps=512, eval_every=10**6, eval_episodes=1)
     trainer = AgentTrainer(config)
     sizes: list[int] = []
     quadrants_model: Any = MODELS["quadrants"][1]
@@ -149,14 +149,14 @@ def test_one_encoder_pass_for_each_new_frame(
     assert sum(sizes) == 8 * 65 + 8 * 16
 
 
-def test_an_environment_that_breaks_is_told(quadrants: Path) -> None:
+def test_an_environment_process_that_ends(quadrants: Path) -> None:
     config = quadrant_config(quadrants, env_options='{"breaks_at": 300}')
     with pytest.raises(TrainingError, match="an environment's process ended at step"):
         AgentTrainer(config).run()
     assert (config.out / "last" / "agent.json").is_file()
 
 
-def test_numbers_that_are_none_are_told_and_not_saved(quadrants: Path) -> None:
+def test_weights_that_are_not_finite_are_not_saved(quadrants: Path) -> None:
     trainer = AgentTrainer(quadrant_config(quadrants))
     policy: Any = trainer.model.policy
     with torch.no_grad():

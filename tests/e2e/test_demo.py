@@ -1,4 +1,4 @@
-"""The demonstration in a few seconds: everything it promises is written, nothing is lost."""
+"""The demonstration in a few seconds: report, earlier results, signals, invalid flags."""
 
 import json
 import os
@@ -19,7 +19,7 @@ FLAGS = ("--pretrain-minutes", "0.05", "--agent-minutes", "0.05", "--train-scene
 MORE = ("--test-scenes", "16", "--episodes", "4", "--threads", "1")
 
 
-def test_the_report_holds_it_all(
+def test_the_report_is_complete(
     tmp_path: Path, run_program: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GENESIS_RL_DATA", str(tmp_path / "data"))
@@ -41,19 +41,19 @@ def test_the_report_holds_it_all(
     html = (out / "report.html").read_text()
     assert html.count("data:image/png;base64,") == 4
     assert html.count("data:video/mp4;base64,") == 1
-    for words in ("published variant", "fixed_grid", "95 % interval", "random"):
+    for words in ("published task", "fixed_grid", "95 % interval", "random"):
         assert words in html
     assert f"{figures['encoder']['GENESIS']['ari']:.3f}" in html
 
 
-def test_with_an_encoder_at_hand_only_an_agent_is_trained(
+def test_with_an_encoder_only_an_agent_is_trained(
     tmp_path: Path, run_program: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GENESIS_RL_DATA", str(tmp_path / "data"))
     torch.manual_seed(0)
     save_pretrained(build_model(PRESETS["smoke"].config.model).eval(), tmp_path / "eyes")
     out = tmp_path / "demo"
-    flags = ("--pretrained", str(tmp_path / "eyes"), *FLAGS, *MORE)
+    flags = ("--encoder", str(tmp_path / "eyes"), *FLAGS, *MORE)
     status, _, errors = run_program("agents/demo.py", *flags, "--out", str(out))
     assert status == 0, errors
     figures = json.loads((out / "figures.json").read_text())
@@ -65,11 +65,11 @@ def test_with_an_encoder_at_hand_only_an_agent_is_trained(
 @pytest.mark.parametrize(
     ("stage", "home", "method", "stop", "code"),
     [
-        ("see", Trainer, "_step", signal.SIGINT, 130),
-        ("act", AgentTrainer, "_learn", signal.SIGTERM, 143),
+        ("pretraining", Trainer, "_step", signal.SIGINT, 130),
+        ("the agent's training", AgentTrainer, "_learn", signal.SIGTERM, 143),
     ],
 )
-def test_stopped_it_does_not_go_on(
+def test_a_signal_ends_the_demonstration(
     stage: str,
     home: Any,
     method: str,
@@ -87,15 +87,20 @@ def test_stopped_it_does_not_go_on(
         return begin(self, *args)
 
     monkeypatch.setattr(home, method, stopped)
-    # A stop after the time is up would be an ordinary end.
-    minutes = {"--pretrain-minutes": "9" if stage == "see" else "0.1", "--agent-minutes": "9"}
+    # Long time limits, so that the signal arrives before them.
+    minutes = {
+        "--pretrain-minutes": "9" if stage == "pretraining" else "0.1",
+        "--agent-minutes": "9",
+    }
     flags = (*(part for pair in minutes.items() for part in pair), "--train-scenes", "64")
     out = tmp_path / "demo"
     status, _, errors = run_program("agents/demo.py", *flags, *MORE, "--out", str(out))
-    assert status == code and f"stopped while learning to {stage}" in errors
-    assert (out / "agent").exists() == (stage == "act") and not (out / "report.html").exists()
+    assert status == code and f"stopped in {stage}" in errors
+    assert (out / "agent").exists() == (stage != "pretraining") and not (
+        out / "report.html"
+    ).exists()
 
 
-def test_misuse(run_program: Any, tmp_path: Path) -> None:
+def test_invalid_flags(run_program: Any, tmp_path: Path) -> None:
     status, _, errors = run_program("agents/demo.py", "--pretrain-minutes", "0")
-    assert status == 2 and "pretrain_minutes is 0" in errors
+    assert status == 2 and "pretrain_minutes" in errors

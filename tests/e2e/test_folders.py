@@ -15,7 +15,7 @@ from genesis_rl.data import Pack
 
 Run = Callable[..., tuple[int, str, str]]
 COLLECT = (
-    *("--env", "genesis_rl/ObjectGoal-v0", "--vec", "dummy", "--num-envs", "1"),
+    *("--env", "genesis_rl/ObjectGoal-v0", "--vec", "dummy", "--n-envs", "1"),
     *("--steps", "60", "--image-size", "32"),
 )
 TRAIN = (

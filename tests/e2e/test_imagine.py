@@ -13,7 +13,7 @@ import torch
 from genesis_rl.checkpoint import save_pretrained
 from genesis_rl.models import Genesis, GenesisConfig
 from genesis_rl.perception import SlotEncoder
-from genesis_rl.world_model import ActionSpec, SlotForm, WorldModel, WorldModelConfig
+from genesis_rl.world_model import ActionSpec, SlotSpec, WorldModel, WorldModelConfig
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., tuple[int, str, str]]
@@ -44,9 +44,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
                 parameter.mul_(3)  # latents that show in the decoded frames
     save_pretrained(model, root / "encoder")
     encoder = SlotEncoder(root / "encoder", device="cpu")
-    form = SlotForm(encoder.fingerprint, 3, encoder.latent_sizes, mask_geometry=True)
+    slot_spec = SlotSpec(encoder.fingerprint, 3, encoder.latent_sizes, mask_geometry=True)
     shape = WorldModelConfig(width=8, layers=1, ensemble=2)
-    WorldModel(shape, ActionSpec("discrete", n=4), form).save_pretrained(root / "world")
+    WorldModel(shape, ActionSpec("discrete", n=4), slot_spec).save_pretrained(root / "world")
     world = str(root / "world")
     return ["--encoder", str(root / "encoder"), "--device", "cpu", "--world-model", world]
 

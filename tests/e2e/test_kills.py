@@ -79,14 +79,14 @@ TRAIN = [
 ]
 AGENTS = [
     *("--out", "run", "--tasks", "genesis_rl/ObjectGoal-v0", "--obs", "state", "--seeds", "0"),
-    *("--episodes", "2", "--agent.num-envs", "2", "--agent.vec", "dummy", "--agent.threads", "1"),
+    *("--episodes", "2", "--agent.n-envs", "2", "--agent.vec", "dummy", "--agent.threads", "1"),
     *("--agent.ppo.n-steps", "16", "--agent.ppo.batch-size", "16", "--agent.policy.width", "8"),
-    *("--agent.total-steps", "96", "--agent.eval-every", "32", "--agent.eval-episodes", "1"),
+    *("--agent.total-timesteps", "96", "--agent.eval-every", "32", "--agent.eval-episodes", "1"),
     *("--agent.no-tensorboard", "--agent.no-progress"),
     *("--agent.env-options", '{"image_size": 32, "max_episode_steps": 10}'),
 ]
 COLLECT = [
-    *("--env", "genesis_rl/ObjectGoal-v0", "--vec", "dummy", "--num-envs", "2"),
+    *("--env", "genesis_rl/ObjectGoal-v0", "--vec", "dummy", "--n-envs", "2"),
     *("--steps", "1000", "--image-size", "32", "--out", "run"),
 ]
 RENDER = [

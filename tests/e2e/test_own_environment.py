@@ -34,7 +34,7 @@ def test_from_an_environment_to_an_agent(
         pytest.skip(f"{package} is not installed (extra envs)")
     data, model, agent, again = (str(tmp_path / name) for name in ("data", "model", "a", "again"))
 
-    where = ["--vec", "dummy", "--num-envs", "4"]
+    where = ["--vec", "dummy", "--n-envs", "4"]
     flags = ["--env", env, *more, "--steps", "240", "--image-size", "32", *where]
     status, out, errors = run_program("envs/collect.py", *flags, "--out", data)
     assert status == 0, errors
@@ -46,7 +46,7 @@ def test_from_an_environment_to_an_agent(
     assert json.loads((Path(model) / "train.json").read_text())["data"] == data
     assert load_pretrained(model).model.config.image_size == 32
 
-    ppo = "--ppo.n-steps 32 --ppo.batch-size 32 --ppo.n-epochs 1 --total-steps 256".split()
+    ppo = "--ppo.n-steps 32 --ppo.batch-size 32 --ppo.n-epochs 1 --total-timesteps 256".split()
     ppo += "--eval-episodes 1 --policy.width 16 --no-tensorboard --threads 1".split()
     options = ["--env-options", '{"max_episode_steps": 40}', *where]
     flags = ["--encoder", model, "--env", env, *more, *options, *ppo, "--out", agent]

@@ -1,4 +1,4 @@
-"""World models: recorded windows, what is learned of them, how it is scored."""
+"""World models: windows of recordings, training and scores."""
 
 from pathlib import Path
 from typing import Any
@@ -11,19 +11,19 @@ from genesis_rl.data import PackWriter
 from genesis_rl.data.transitions import Transitions
 from genesis_rl.models import GenesisConfig, build_model
 from genesis_rl.perception import SlotEncoder
-from genesis_rl.world_model import ActionSpec, SlotForm, WorldModel, WorldModelConfig
+from genesis_rl.world_model import ActionSpec, SlotSpec, WorldModel, WorldModelConfig
 from genesis_rl.world_model.evaluation import classification, event_scores, psnr
 from genesis_rl.world_model.loss import fit_scales, rollout_loss
 from genesis_rl.world_model.rollouts import open_loop
 from genesis_rl.world_model.sequences import Sequences, encode
 
 MOVES = ActionSpec("discrete", n=2)
-FORM = SlotForm("a" * 64, 2, (1, 0))
+SLOTS = SlotSpec("a" * 64, 2, (1, 0))
 CPU = torch.device("cpu")
 
 
 def record(folder: Path, lengths: list[int], **meta: Any) -> Transitions:
-    """Episodes of so many steps of noise; each ends terminated, with a reward of 1."""
+    """Record episodes of noise with the given lengths; each is terminated with a reward of 1."""
     rng = np.random.default_rng(0)
     frames = sum(lengths) + len(lengths)
     space = {"type": "Discrete", "dtype": "int64", "n": 2, "start": 0}
@@ -90,13 +90,13 @@ def test_every_step_starts_a_window(tmp_path: Path) -> None:
     assert data.whole(2).tolist() == [0, 1] and data.whole(3).tolist() == [0]
 
 
-def test_recordings_that_do_not_fit(tmp_path: Path) -> None:
+def test_invalid_recordings(tmp_path: Path) -> None:
     transitions = record(tmp_path, [3])
     features = np.zeros((4, 1, 1), np.float32)
-    with pytest.raises(ValueError, match=r"has the actions .*'n': 2.* wanted .*'n': 3"):
+    with pytest.raises(ValueError, match=r"actions .*'n': 3.* got .*'n': 2"):
         Sequences.of(transitions, features, ActionSpec("discrete", n=3), CPU)
     transitions.rewards = np.array([0, np.nan, 0, 0], np.float32)
-    with pytest.raises(ValueError, match="has rewards that are not finite"):
+    with pytest.raises(ValueError, match="rewards"):
         Sequences.of(transitions, features, MOVES, CPU)
 
 
@@ -137,7 +137,7 @@ def test_encoded_once_by_encoder_and_content(tmp_path: Path) -> None:
 def trained() -> WorldModel:
     torch.manual_seed(0)
     config = WorldModelConfig(width=16, layers=1, ensemble=2)
-    model, data = WorldModel(config, MOVES, FORM), walk(100)
+    model, data = WorldModel(config, MOVES, SLOTS), walk(100)
     fit_scales(model, data)
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
     for step in range(300):
@@ -168,7 +168,7 @@ def test_a_small_world_is_learned() -> None:
 
 
 def test_scales_of_the_data() -> None:
-    model, data = WorldModel(WorldModelConfig(), MOVES, FORM), walk(200)
+    model, data = WorldModel(WorldModelConfig(), MOVES, SLOTS), walk(200)
     fit_scales(model, data)
     assert model.usual_reward == 0 and model.reward_scale == 1
     rates = [float(values[data.starts].mean()) for values in (data.rewards, data.terminated)]
@@ -183,8 +183,8 @@ def test_scales_of_the_data() -> None:
 
 
 def test_the_loss_of_a_copy_is_the_unit() -> None:
-    """Heads that change nothing: one step costs 1, later ones more; padding costs nothing."""
-    model, data = WorldModel(WorldModelConfig(layers=1), MOVES, FORM), walk(50)
+    """Heads without change: an error of 1 for one step, more for later ones; masked padding."""
+    model, data = WorldModel(WorldModelConfig(layers=1), MOVES, SLOTS), walk(50)
     fit_scales(model, data)
     for weights in model.change.parameters():
         torch.nn.init.zeros_(weights)
@@ -200,8 +200,8 @@ def test_the_loss_of_a_copy_is_the_unit() -> None:
     assert three.dynamics.item() == pytest.approx(float(wanted), rel=1e-4)
 
 
-def test_each_head_learns_from_its_share() -> None:
-    model, data = WorldModel(WorldModelConfig(layers=1, ensemble=2), MOVES, FORM), walk(20)
+def test_each_head_is_trained_on_its_share() -> None:
+    model, data = WorldModel(WorldModelConfig(layers=1, ensemble=2), MOVES, SLOTS), walk(20)
     fit_scales(model, data)
     members = torch.tensor([1.0, 0.0]).expand(len(data.starts), 2)
     windows = data.windows(data.starts, 1)
@@ -227,13 +227,13 @@ def test_classification() -> None:
     assert classification(scores, np.zeros(5, np.bool_))["auc"] is None
 
 
-def test_rewards_are_foretold_when_nearer_to_the_event() -> None:
-    model, data = WorldModel(WorldModelConfig(layers=1), MOVES, FORM), walk(50)
+def test_rewards_are_predicted_when_nearer_to_the_event() -> None:
+    model, data = WorldModel(WorldModelConfig(layers=1), MOVES, SLOTS), walk(50)
     model.usual_reward.fill_(0)
     model.reward_scale.fill_(2)
     windows = data.windows(data.starts, 2)
     windows = windows._replace(rewards=2 * windows.rewards)
-    # What comes after the end counts for nothing.
+    # Steps after the end are masked.
     padding = 9 * (1 - windows.valid)
     said = 0.6 * windows.rewards + padding
     found = event_scores(model, said, windows.terminated + padding, windows)

@@ -1,27 +1,27 @@
-"""Comparing agents: a grid of runs, what they are summed up to, and the published table."""
+"""Comparison of agents: a grid of runs, their summary and the published results."""
 
 from genesis_rl.agents.comparison.aggregate import bootstrap_interval, iqm
 from genesis_rl.agents.comparison.grid import (
     CompareConfig,
-    Run,
-    read_others,
+    GridRun,
+    grid_runs,
+    read_included,
     read_record,
-    runs,
     train_all,
 )
-from genesis_rl.agents.comparison.published import PUBLISHED, Published
+from genesis_rl.agents.comparison.published import PUBLISHED, PublishedResults
 from genesis_rl.agents.comparison.summary import summarise, write_summary
 
 __all__ = [
     "PUBLISHED",
     "CompareConfig",
-    "Published",
-    "Run",
+    "GridRun",
+    "PublishedResults",
     "bootstrap_interval",
+    "grid_runs",
     "iqm",
-    "read_others",
+    "read_included",
     "read_record",
-    "runs",
     "summarise",
     "train_all",
     "write_summary",

@@ -1,9 +1,8 @@
-"""Scores of many runs as one number with an interval (Agarwal et al., NeurIPS 2021).
+"""Interquartile mean of many runs and its confidence interval (Agarwal et al., NeurIPS 2021).
 
-With a handful of seeds a mean hangs on single lucky runs and a median throws most of them away.
-The interquartile mean is the mean of the middle half of all runs of all tasks; its interval comes
-from drawing the runs of each task anew, with replacement (a stratified bootstrap). Both are as the
-library rliable defines them.
+With few seeds a mean is sensitive to single runs, and a median discards most of them. The
+interquartile mean is the mean of the middle half of all runs of all tasks; its interval is that of
+a bootstrap stratified by task. Both are defined as in the library rliable.
 """
 
 from collections.abc import Sequence
@@ -13,18 +12,18 @@ import numpy.typing as npt
 from scipy.stats import trim_mean
 
 Scores = Sequence[npt.ArrayLike]
-# How many drawn score sets are held in memory at once.
+# Bootstrap samples in memory at once.
 _BLOCK = 4096
 
 
 def iqm(scores: Scores) -> float:
-    """The interquartile mean over all runs of all tasks.
+    """Return the interquartile mean over all runs of all tasks.
 
     Args:
-        scores: for each task the scores of its runs, (runs,); their numbers may differ.
+        scores: per task, the scores of its runs, (runs,); numbers of runs may differ.
 
     Raises:
-        ValueError: if a task has no runs, or there is no task.
+        ValueError: if there is no task, or a task has no runs.
     """
     return float(trim_mean(np.concatenate(_check(scores)), 0.25))
 
@@ -32,22 +31,22 @@ def iqm(scores: Scores) -> float:
 def bootstrap_interval(
     scores: Scores, *, reps: int = 50_000, confidence: float = 0.95, seed: int = 0
 ) -> tuple[float, float]:
-    """The percentile interval of `iqm` under a bootstrap that is stratified by task.
+    """Return the percentile interval of `iqm` under a bootstrap stratified by task.
 
     Args:
-        scores: for each task the scores of its runs, (runs,). A single run for each task makes an
-            interval of no width: nothing is known of how runs differ.
-        reps: how often the runs are drawn.
-        confidence: share of the draws inside.
-        seed: of the draws.
+        scores: per task, the scores of its runs, (runs,). With a single run per task the interval
+            has no width.
+        reps: bootstrap samples.
+        confidence: level of the interval, in (0, 1).
+        seed: seed of the bootstrap.
 
     Raises:
-        ValueError: if a task has no runs, there is no task, or an argument is out of range.
+        ValueError: if there is no task, a task has no runs, or an argument is out of range.
     """
-    if reps < 1 or not 0 < confidence < 1:
-        raise ValueError(
-            f"reps is {reps} and confidence {confidence}; wanted reps >= 1 and 0 < confidence < 1."
-        )
+    if reps < 1:
+        raise ValueError(f"reps must be at least 1, got {reps}.")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be in (0, 1), got {confidence}.")
     tasks, rng, means = _check(scores), np.random.default_rng(seed), []
     for start in range(0, reps, _BLOCK):
         size = min(_BLOCK, reps - start)
@@ -62,5 +61,5 @@ def _check(scores: Scores) -> list[npt.NDArray[np.float64]]:
     tasks = [np.asarray(task, np.float64) for task in scores]
     if not tasks or any(task.ndim != 1 or not len(task) for task in tasks):
         shapes = [task.shape for task in tasks]
-        raise ValueError(f"scores has the shapes {shapes}; wanted (runs,), runs >= 1, per task.")
+        raise ValueError(f"scores must have shape (runs,) with runs >= 1 per task, got {shapes}.")
     return tasks

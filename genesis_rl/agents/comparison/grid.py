@@ -1,4 +1,4 @@
-"""A grid of runs (task x what the agent sees x seed) that goes on where it was stopped."""
+"""A resumable grid of runs: task x observation x seed."""
 
 import multiprocessing
 import signal
@@ -19,7 +19,7 @@ from genesis_rl.agents.config import (
     EvaluationConfig,
     check_same_settings,
     obs_label,
-    seeing,
+    with_obs,
 )
 from genesis_rl.agents.encoders import load_encoder
 from genesis_rl.agents.env_maker import EnvMaker
@@ -31,60 +31,60 @@ from genesis_rl.files import FolderLock, read_json, write_json
 from genesis_rl.process import StoppedError, StopSignal
 
 RECORD = "run.json"
-# Points of a curve that are kept.
+# Points of a stored curve.
 _POINTS = 200
 _SCORES = ("ari", "ari_fg", "ari_fg_2plus", "msc", "sc", "mse")
 
 
 @dataclass(frozen=True)
 class CompareConfig:
-    """What is compared."""
+    """Settings of a comparison."""
 
     tasks: tuple[str, ...] = tuple(f"genesis_rl/{name}-v0" for name in TASKS)
     """ids of environments"""
     obs: tuple[str, ...] = ("state", "pixels")
-    """what agents see, as agents/train.py --obs; those that take an encoder with it, for example
-    genesis=runs/eyes"""
+    """observations, as agents/train.py --obs, with the encoder where one is needed, e.g.
+    genesis=runs/encoder"""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """a run for each"""
+    """seeds; one run per task, observation and seed"""
     agent: AgentConfig = field(default_factory=lambda: AgentConfig(obs="state"))
-    """all other settings of the runs; env, obs, encoder, seed and out come from the grid"""
+    """other settings of the runs; env, obs, encoder, seed and out are set by the grid"""
     episodes: int = 200
-    """episodes on which the agents are scored at the end, the same for all of a task"""
+    """episodes of the final evaluation, the same for all agents of a task"""
     jobs: int = 1
-    """runs side by side, each in a process of its own"""
+    """runs in parallel, one process per run"""
     out: Path = Path("runs/compare")
-    """folder of the runs and, unless summary says otherwise, of what they are summed up to"""
-    also: tuple[str, ...] = ()
-    """folders of other comparisons, whose runs are summed up beside these; NAME=FOLDER puts NAME
-    to what their agents see, to tell runs of other settings apart"""
+    """folder of the runs and, by default, of the summary"""
+    include: tuple[str, ...] = ()
+    """folders of other comparisons to include in the summary; NAME=FOLDER appends NAME to the
+    labels of their runs, to distinguish other settings"""
     summary: Path | None = None
-    """JSON file of table and curves; the pictures lie beside it; None: comparison.json in out"""
+    """JSON file of the summary, with the images in the same folder; None: comparison.json in out"""
 
     def __post_init__(self) -> None:
         """Check values."""
         for name in ("tasks", "obs", "seeds"):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
-                raise ValueError(f"{name} is {values}; wanted one or more, each once.")
+                raise ValueError(f"{name} must be one or more different values, got {values}.")
         check_integers(self, 1, "episodes", "jobs")
         labels = [obs_label(obs) for obs in self.obs]
         if len(set(labels)) < len(labels):
             raise ValueError(
-                f"obs {self.obs} are named {labels}; wanted encoders whose folders have different "
-                "names."
+                "obs must have encoders whose folders have different names, got the names "
+                f"{', '.join(labels)}."
             )
 
 
-class Run(NamedTuple):
+class GridRun(NamedTuple):
     """One run of the grid.
 
     Attributes:
         task: id of the environment.
-        label: what the agent sees; with the name of the encoder's folder where there is one.
-        config: all settings; its ``out`` holds the training.
-        folder: holds all of the run.
-        first: whether it is the first of its task, which scores a random policy, too.
+        label: observation, with the name of the encoder's folder if there is one.
+        config: settings of the training; ``out`` is its run directory.
+        folder: folder of the training and its evaluation.
+        first: whether it is the first run of its task, which also scores a random policy.
     """
 
     task: str
@@ -94,11 +94,11 @@ class Run(NamedTuple):
     first: bool
 
 
-def runs(config: CompareConfig) -> list[Run]:
-    """The runs of the grid, seeds outermost: what is there at any time is balanced.
+def grid_runs(config: CompareConfig) -> list[GridRun]:
+    """Return the runs of the grid, ordered by seed, so that partial results are balanced.
 
     Raises:
-        ValueError: if an obs is unknown, lacks its encoder, or has one that it does not use.
+        ValueError: if an obs is unknown, its encoder is missing, or it takes no encoder.
     """
     result = []
     for seed in config.seeds:
@@ -107,34 +107,34 @@ def runs(config: CompareConfig) -> list[Run]:
                 label = obs_label(obs)
                 folder = config.out / task.replace(":", "_").replace("/", "_") / label / str(seed)
                 agent = replace(
-                    seeing(config.agent, obs),
+                    with_obs(config.agent, obs),
                     env=task,
                     seed=seed,
                     out=folder / "agent",
-                    # The bars of several runs would mix.
+                    # Progress bars of parallel runs would overlap.
                     progress=config.agent.progress and config.jobs == 1,
                 )
                 first = (seed, obs) == (config.seeds[0], config.obs[0])
-                result.append(Run(task, label, agent, folder, first))
+                result.append(GridRun(task, label, agent, folder, first))
     return result
 
 
 def train_all(config: CompareConfig, report: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Train and score what is missing, and read all of it.
+    """Train and evaluate the missing runs, and return the records of all.
 
-    A run that ended is not repeated. One that was killed resumes from its last checkpoint; one
-    whose training ended is only scored.
+    Completed runs are not repeated. Interrupted ones resume from their last checkpoint; those whose
+    training is completed are only evaluated.
 
     Args:
         config: the grid.
-        report: is told of every run that ends.
+        report: called with a line of text at the end of each run.
 
     Returns:
-        The records of all runs that ended well, in the grid's order.
+        The records of all successful runs, in the grid's order.
 
     Raises:
-        ValueError: if a run cannot start, or the folder holds one of other settings, or another
-            process writes it.
+        ValueError: if a run cannot start, or the folder contains one of other settings or is in use
+            by another process.
         TrainingError: if runs failed, after all others have ended.
         StoppedError: after SIGINT or SIGTERM.
     """
@@ -143,12 +143,12 @@ def train_all(config: CompareConfig, report: Callable[[str], None]) -> list[dict
 
 
 def _train_all(config: CompareConfig, report: Callable[[str], None]) -> list[dict[str, Any]]:
-    grid = runs(config)
+    grid = grid_runs(config)
     missing = [run for run in grid if read_record(run) is None]
     _check(missing)
     failed: list[str] = []
 
-    def ended(run: Run, problem: str | None) -> None:
+    def ended(run: GridRun, problem: str | None) -> None:
         record = read_record(run)
         name = f"{run.task}, {run.label}, seed {run.config.seed}"
         if record is None:
@@ -167,29 +167,29 @@ def _train_all(config: CompareConfig, report: Callable[[str], None]) -> list[dic
     return [record for run in grid if (record := read_record(run)) is not None]
 
 
-def read_others(config: CompareConfig) -> list[dict[str, Any]]:
-    """Read the runs that ended of the comparisons named by ``also``.
+def read_included(config: CompareConfig) -> list[dict[str, Any]]:
+    """Read the completed runs of the comparisons in ``include``.
 
     Raises:
-        ValueError: if a folder has none, or a file is damaged.
+        ValueError: if a folder contains no completed run, or a file is damaged.
     """
     records = []
-    for given in config.also:
+    for given in config.include:
         name, _, folder = given.rpartition("=")
         found = sorted(Path(folder).glob(f"*/*/*/{RECORD}"))
         if not found:
-            raise ValueError(f"also has {given}, which holds no run that has ended.")
+            raise ValueError(f"include must be folders with completed runs, got {given}.")
         for path in found:
             record = read_json(path)
             records.append(record | {"label": f"{record['label']}, {name}"} if name else record)
     return records
 
 
-def read_record(run: Run) -> dict[str, Any] | None:
-    """What a run that ended wrote; None if it has not.
+def read_record(run: GridRun) -> dict[str, Any] | None:
+    """Read the record of a completed run; None if it is not completed.
 
     Raises:
-        ValueError: if it was made with other settings.
+        ValueError: if the run has other settings.
     """
     path = run.folder / RECORD
     if not path.exists():
@@ -199,8 +199,8 @@ def read_record(run: Run) -> dict[str, Any] | None:
     return record
 
 
-def _check(missing: Sequence[Run]) -> None:
-    """Try what every run starts with, so that none fails hours later."""
+def _check(missing: Sequence[GridRun]) -> None:
+    """Load all encoders and create all environments, to fail before the first training."""
     encoders = {(run.config.obs, run.config.encoder): run.config for run in missing}
     for config in encoders.values():
         load_encoder(config)
@@ -208,17 +208,17 @@ def _check(missing: Sequence[Run]) -> None:
         EnvMaker(config)().close()
 
 
-def _attempt(run: Run, episodes: int) -> str | None:
-    """Do a run; the reason if it fails."""
+def _attempt(run: GridRun, episodes: int) -> str | None:
+    """Complete a run, or return the reason of its failure."""
     try:
-        _do(run, episodes)
+        _complete(run, episodes)
     except (TrainingError, ValueError) as error:
         return str(error)
     return None
 
 
-def _do(run: Run, episodes: int) -> None:
-    """Train, unless that has ended, and score; write the record."""
+def _complete(run: GridRun, episodes: int) -> None:
+    """Train, unless the training is completed, evaluate, and write the record."""
     config = run.config
     trainer = AgentTrainer(config, resume=True)
     trainer.run()
@@ -230,28 +230,28 @@ def _do(run: Run, episodes: int) -> None:
             episodes=episodes,
             random=run.first,
             video_episodes=0,
-            num_envs=min(8, episodes),
+            n_envs=min(8, episodes),
             device=config.device,
             encoder_device=config.encoder_device,
             threads=config.threads,
             out=run.folder,
-            trust_remote_code=True,  # its settings are those of the command line
+            trust_remote_code=True,  # the settings come from the command line
         )
     )
     if scores["agent"]["success_rate"] is None:
-        raise ValueError(f"env {run.task!r} reports no is_success; wanted one that does.")
+        raise ValueError(f"task must be an environment with info is_success, got {run.task!r}.")
     write_json(run.folder / RECORD, _record(run, scores))
 
 
-def _record(run: Run, scores: dict[str, Any]) -> dict[str, Any]:
-    """All that is known of a run, as JSON data."""
+def _record(run: GridRun, scores: dict[str, Any]) -> dict[str, Any]:
+    """Return settings, scores, learning curve and origin of a run as JSON data."""
     agent = read_json(run.config.out / "last" / SETTINGS)
     rows = [row for row in log.read(run.config.out) if "time/fps" in row]
-    # The rows' times are of the day; the first tells when the run began.
+    # Start of the run, estimated from the first row's time of day.
     began = rows[0]["time"] - rows[0]["step"] / max(rows[0]["time/fps"], 1) if rows else 0
 
     def seconds(row: dict[str, float]) -> float:
-        # Runs of earlier versions have only the time of day.
+        # Earlier versions logged only the time of day.
         return round(row.get("time/seconds", row["time"] - began), 1)
 
     known = [row for row in rows if "rollout/success_rate" in row]
@@ -279,7 +279,7 @@ def _record(run: Run, scores: dict[str, Any]) -> dict[str, Any]:
 
 
 def _encoder(config: AgentConfig, agent: dict[str, Any]) -> dict[str, Any] | None:
-    """Which encoder it was, and how good at its last validation as far as its folder tells."""
+    """Return the encoder's identity and the scores of its last validation; None without one."""
     if config.encoder is None:
         return None
     stored = read_json(config.out / "last" / "encoder" / "config.json")
@@ -293,11 +293,11 @@ def _encoder(config: AgentConfig, agent: dict[str, Any]) -> dict[str, Any] | Non
 
 
 def _train_in_processes(
-    missing: Sequence[Run], config: CompareConfig, ended: Callable[[Run, str | None], None]
+    missing: Sequence[GridRun], config: CompareConfig, ended: Callable[[GridRun, str | None], None]
 ) -> None:
-    """Work the runs off in processes, each of which serves a single run."""
+    """Complete the runs in parallel, one process per run."""
     context = multiprocessing.get_context("spawn")
-    waiting, running = list(missing), dict[int, tuple[SpawnProcess, Run]]()
+    waiting, running = list(missing), dict[int, tuple[SpawnProcess, GridRun]]()
     with StopSignal() as stop:
         while (waiting or running) and not stop.received:
             while waiting and len(running) < config.jobs:
@@ -316,13 +316,13 @@ def _train_in_processes(
         for process, _ in running.values():
             process.join()
     if stop.received:
-        to_go = len(waiting) + len(running)
-        raise StoppedError(f"stopped with {to_go} runs to go", stop.status)
+        left = len(waiting) + len(running)
+        raise StoppedError(f"stopped with {left} runs left", stop.status)
 
 
-def _work(run: Run, episodes: int) -> None:
-    """What a process does; its problem goes where its output goes."""
-    # Ctrl-C reaches all processes of a terminal; the first one sends SIGTERM to the others.
+def _work(run: GridRun, episodes: int) -> None:
+    """Complete a run in a process of its own; exit with the reason of a failure."""
+    # Ctrl-C reaches all processes of a terminal; the parent sends SIGTERM to the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         problem = _attempt(run, episodes)

@@ -1,17 +1,17 @@
-"""Published success rates on the four relational tasks: what our table stands beside."""
+"""Published success rates on the four relational tasks."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Published:
-    """A published table.
+class PublishedResults:
+    """A published table of success rates.
 
     Attributes:
-        source: where it is from.
-        settings: how the agents were trained.
-        tasks: names of the columns, as the ids of our environments name them.
-        success: what the agent sees, to success rates in the order of the tasks.
+        source: citation.
+        settings: settings of the training.
+        tasks: columns, named like the ids of this package's environments.
+        success: observation to success rates in the order of the tasks.
     """
 
     source: str
@@ -20,17 +20,17 @@ class Published:
     success: dict[str, tuple[float, ...]]
 
 
-PUBLISHED = Published(
+PUBLISHED = PublishedResults(
     source=(
         "Yoon et al., An Investigation into Pre-Training Object-Centric Representations for "
-        "Reinforcement Learning, ICML 2023, arXiv:2302.04419; the figures are those of the files "
-        "beside the authors' code (github.com/jsikyoon/OCRL). Which of its columns is Object "
-        "Interaction was told from their order"
+        "Reinforcement Learning, ICML 2023, arXiv:2302.04419; values from the files in the "
+        "authors' repository (github.com/jsikyoon/OCRL), whose column of Object Interaction was "
+        "inferred from the order"
     ),
     settings=(
-        "PPO, 2,000,000 environment steps, sparse reward, 4 environments, 2048 steps a rollout, "
-        "minibatches of 32, learning rate 3e-4, entropy 0.01; a transformer with a CLS token on 6 "
-        "slots"
+        "PPO, 2,000,000 environment steps, sparse reward, 4 environments, rollouts of 2048 steps, "
+        "minibatches of 32, learning rate 3e-4, entropy coefficient 0.01; a transformer with a CLS "
+        "token on 6 slots"
     ),
     tasks=("ObjectGoal", "ObjectInteraction", "ObjectComparison", "PropertyComparison"),
     success={

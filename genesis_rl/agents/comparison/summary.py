@@ -1,4 +1,4 @@
-"""What the runs of a comparison are summed up to: a table beside the published one, and curves."""
+"""Summary of a comparison: a table with the published results, and learning curves."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,27 +14,27 @@ from genesis_rl.visualize import curves
 
 Record = Mapping[str, Any]
 RANDOM = "random policy"
-# Points of the curve that is the mean of several.
+# Points of a mean curve.
 _POINTS = 100
 
 
 def summarise(records: Sequence[Record], *, reps: int = 50_000) -> dict[str, Any]:
-    """Sum up runs.
+    """Summarise runs.
 
     Args:
         records: of `train_all`.
-        reps: draws of the bootstrap.
+        reps: bootstrap samples.
 
     Returns:
-        JSON data: ``rows`` (for each kind of agent: label, and under ``tasks`` and ``all`` the
-        interquartile mean of the success rates, its 95 % interval and the number of runs),
-        ``published``, ``tables`` (laid out for the page of results) and ``runs``, the records.
+        JSON data: ``rows`` (per label, under ``tasks`` and ``all``: the interquartile mean of the
+        success rates, its 95 % interval and the number of runs), ``published``, ``tables`` for the
+        results page, and ``runs``, the records.
 
     Raises:
-        ValueError: if there are none.
+        ValueError: if there are no records.
     """
     if not records:
-        raise ValueError("records is empty; wanted at least one run.")
+        raise ValueError("records must have at least one run, got none.")
     tasks = list(dict.fromkeys(record["task"] for record in records))
     rows = [
         _row(label, [r for r in records if r["label"] == label], tasks, reps)
@@ -63,12 +63,12 @@ def summarise(records: Sequence[Record], *, reps: int = 50_000) -> dict[str, Any
 
 
 def write_summary(records: Sequence[Record], path: Path, *, reps: int = 50_000) -> dict[str, Any]:
-    """Write the summary as JSON and the learning curves as two pictures beside it.
+    """Write the summary as JSON, and the learning curves as two images in the same folder.
 
     Args:
         records: of `train_all`.
-        path: the JSON file; the pictures are NAME-steps.png and NAME-minutes.png.
-        reps: draws of the bootstrap.
+        path: JSON file; the images are NAME-steps.png and NAME-minutes.png.
+        reps: bootstrap samples.
 
     Returns:
         The summary.
@@ -84,7 +84,7 @@ def write_summary(records: Sequence[Record], path: Path, *, reps: int = 50_000) 
 
 
 def short_name(task: str) -> str:
-    """The name of an environment without its namespace and version."""
+    """Return the name of an environment without its namespace and version."""
     return task.rpartition("/")[2].rpartition(":")[2].rpartition("-v")[0] or task
 
 
@@ -109,7 +109,7 @@ def _row(label: str, records: Sequence[Record], tasks: Sequence[str], reps: int)
 
 
 def success_cell(scores: Sequence[Record], reps: int) -> dict[str, Any]:
-    """One task: over runs if there are several, else over the episodes of the one."""
+    """Summarise a task: over runs if there are several, otherwise over the episodes of the run."""
     if len(scores) > 1:
         return _aggregate([[score["success_rate"] for score in scores]], reps)
     low, high = scores[0]["success_interval"]
@@ -117,7 +117,7 @@ def success_cell(scores: Sequence[Record], reps: int) -> dict[str, Any]:
 
 
 def _aggregate(scores: Sequence[Sequence[float]], reps: int) -> dict[str, Any]:
-    """The interval is missing where no task has a second run, which would tell of a spread."""
+    """Aggregate runs; the interval is None if no task has more than one run."""
     low, high = None, None
     if max(map(len, scores)) > 1:
         low, high = bootstrap_interval(scores, reps=reps)
@@ -128,7 +128,7 @@ def _table(
     tasks: Sequence[str], rows: Iterable[Record], published: Iterable[Record]
 ) -> dict[str, Any]:
     names = [short_name(task) for task in tasks]
-    head = ["agent sees", *names, "all tasks", "steps", "hours a run"]
+    head = ["observation", *names, "all tasks", "steps", "hours per run"]
     body = []
     for row in rows:
         cells = [row["tasks"].get(task) for task in tasks]
@@ -139,16 +139,16 @@ def _table(
         cells = [f"{row['tasks'][name]:.3f}" if name in row["tasks"] else "" for name in names]
         body.append([f"*published: {row['label']}*", *cells, "", "2,000,000", ""])
     caption = (
-        "Success rates of the last agents, actions drawn. With several runs of a task, the "
-        "interquartile mean over runs and its 95 % interval by a bootstrap stratified by task; "
-        f"with one run, its rate and Wilson's interval. Published: {PUBLISHED.source}; "
+        "Success rates of the final agents with sampled actions. Several runs of a task: "
+        "interquartile mean over runs and its 95 % interval by a bootstrap stratified by task. One "
+        f"run: its success rate and Wilson's interval. Published: {PUBLISHED.source}; "
         f"{PUBLISHED.settings}."
     )
     return {"caption": caption, "head": head, "rows": body}
 
 
 def show_success(cell: Record | None) -> str:
-    """A cell of `success_cell` as text: the rate, its interval and the number of runs."""
+    """Format a cell of `success_cell`: the rate, its interval and the number of runs."""
     if cell is None:
         return ""
     if cell["low"] is None:
@@ -158,22 +158,22 @@ def show_success(cell: Record | None) -> str:
 
 
 def _encoders(records: Iterable[Record]) -> list[dict[str, Any]]:
-    """A table of the encoders; none if no agent had one."""
+    """Return a table of the encoders; empty without any."""
     known = {r["label"]: r["encoder"] for r in records if r["encoder"] is not None}
     names = list(dict.fromkeys(name for e in known.values() for name in e["scores"]))
     body = [
         [label, e["model"], e["fingerprint"][:12], *(figure(e["scores"].get(n), 3) for n in names)]
         for label, e in known.items()
     ]
-    head = ["agent sees", "model", "fingerprint", *names]
-    caption = "The encoders, and their scores at their own last validation."
+    head = ["observation", "model", "fingerprint", *names]
+    caption = "The encoders and the scores of their last validation."
     return [{"caption": caption, "head": head, "rows": body}] if known else []
 
 
 def _panels(
     records: Sequence[Record], axis: str, scale: float
 ) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
-    """For each task the mean curve of each kind of agent, as far as all its runs reach."""
+    """Return per task the mean curve of each label, up to the length of its shortest run."""
     panels: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
     for task, label in dict.fromkeys((r["task"], r["label"]) for r in records):
         mine = [

@@ -1,10 +1,10 @@
-"""Features extractors of Stable-Baselines3 for observations that are sets of slots.
+"""Features extractors of Stable-Baselines3 for sets of slots.
 
-All of them take slots (B, K, D), and slots stacked over time: (B, K, T * D), as VecFrameStack makes
-them, or (B, T, K, D), as Gymnasium's FrameStackObservation does. Each slot is then described by its
-last T states, oldest first, so the slots should keep their places: ``align=True`` of the wrappers.
+Inputs are slots (B, K, D), or slots stacked over time: (B, K, T * D) of VecFrameStack or
+(B, T, K, D) of Gymnasium's FrameStackObservation. Stacked features of a slot are its last T states,
+oldest first, which requires a constant order of the slots: ``align=True`` of the wrappers.
 
-EncoderExtractor takes frames instead and holds the encoder itself.
+EncoderExtractor takes frames instead and contains the encoder.
 """
 
 from genesis_rl.agents.extractors.encoder import EncoderExtractor
@@ -23,10 +23,11 @@ EXTRACTORS: dict[str, type[SlotExtractor]] = {
     "deep_sets": DeepSetsExtractor,
     "mlp": FlatSlotsExtractor,
 }
-"""Every way to pool slots, by its name in settings.
+"""Extractors by their names in settings.
 
-"transformer", "relation" and "deep_sets" take features_dim, width and layers ("transformer" also
-heads) and do not see the order of the slots; "mlp" takes nothing and does.
+"transformer", "relation" and "deep_sets" have the arguments features_dim, width and layers
+("transformer" also heads) and are invariant to the order of the slots; "mlp" has no arguments and
+depends on the order.
 """
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""An encoder inside the policy: a scene model that is trained by the agent's rewards."""
+"""Features extractor with a scene model that is trained with the policy."""
 
 import copy
 import os
@@ -20,27 +20,27 @@ from genesis_rl.slots import SceneModel
 
 
 class EncoderExtractor(BaseFeaturesExtractor):
-    """Frames to slots to features: a scene model of the policy's own, trained with it.
+    """Frames to slots to features, with a scene model trained with the policy.
 
-    The environments stay as they are: they show frames of the model's size. The slots are the
-    posterior's mean, and the averages of the model's batch norm stay fixed, or the probabilities
-    of actions would differ between acting and learning.
+    Observations are frames of the model's image size. The slots are the posterior's mean, and
+    batch norm uses fixed statistics; otherwise action probabilities would differ between rollouts
+    and updates.
 
-    It costs far more than a frozen encoder in a wrapper: every frame is inferred to act, again
-    with gradients in each of PPO's epochs, and buffers hold pixels.
+    This is much slower than a frozen encoder in a wrapper: frames are encoded in rollouts and again
+    with gradients in each epoch of PPO, and buffers contain frames.
 
-    The weights are saved with the policy. `PPO.load` builds the model before it loads them: from
-    the folder or Hub id, which must still be there, or from the model in memory, which
-    Stable-Baselines3 pickles into its file.
+    The weights are saved with the policy. Before loading them, `PPO.load` rebuilds the model from
+    its folder or Hub id, which must still exist, or from a model in memory, which Stable-Baselines3
+    pickles into its file.
 
     Example:
         >>> PPO("CnnPolicy", venv, policy_kwargs=dict(  # doctest: +SKIP
         ...     features_extractor_class=EncoderExtractor,
-        ...     features_extractor_kwargs=dict(encoder="runs/eyes"), net_arch=[]))
+        ...     features_extractor_kwargs=dict(encoder="runs/encoder"), net_arch=[]))
 
     Attributes:
-        encoder: the SceneModel; `genesis_rl.checkpoint.save_pretrained` saves it alone.
-        pool: the extractor that turns its slots into features.
+        encoder: the SceneModel; `genesis_rl.checkpoint.save_pretrained` saves it separately.
+        pool: the extractor from slots to features.
     """
 
     encoder: SceneModel
@@ -53,43 +53,44 @@ class EncoderExtractor(BaseFeaturesExtractor):
         pool_kwargs: Mapping[str, Any] | None = None,
         mask_geometry: bool = False,
     ) -> None:
-        """Load the model and build the network behind it.
+        """Load the model and build the extractor.
 
         Args:
-            observation_space: Box of one RGB frame; of bytes, if the policy's ``normalize_images``
-                is True, as it is by default.
-            encoder: folder of a saved model, hub id, or a model in memory, which is copied.
+            observation_space: Box of one RGB frame; uint8 if the policy's ``normalize_images`` is
+                True (default).
+            encoder: folder of a pretrained model, Hub id, or a model in memory, which is copied.
             pool: one of EXTRACTORS.
-            pool_kwargs: its arguments.
+            pool_kwargs: arguments of ``pool``.
             mask_geometry: append each slot's mask centroid (row, column, in [-1, 1]) and area.
 
         Raises:
-            TypeError: if ``encoder`` is none of these.
-            ValueError: if it is no checkpoint, or the space holds no frames of its size.
+            TypeError: if ``encoder`` is of another type.
+            ValueError: if the encoder cannot be loaded, or the space is no RGB frame of its size.
         """
-        super().__init__(observation_space, features_dim=1)  # until the pool says how many
+        super().__init__(observation_space, features_dim=1)  # set below, when the pool is known
         if isinstance(encoder, (str, os.PathLike)):
             model = load_pretrained(encoder, device="cpu").model
         else:
             model = copy.deepcopy(encoder)
         if not (isinstance(model, SceneModel) and isinstance(model, nn.Module)):
             raise TypeError(
-                f"encoder is {type(encoder).__name__}; wanted a path, a hub id or a scene model."
+                f"encoder must be a path, a Hub id or a scene model, got {type(encoder).__name__}."
             )
         source = find_frames(observation_space, key=None, layout="auto")
         size: int = model.config.image_size
         if source.key is not None or "".join(sorted(source.layout)) != "CHW":
-            raise ValueError(f"observation_space is {observation_space}; wanted one RGB frame.")
+            raise ValueError(f"observation_space must be one RGB frame, got {observation_space}.")
         if source.size != (size, size) or source.shape[source.layout.index("C")] != 3:
             raise ValueError(
-                f"observation_space is {observation_space}, but the encoder takes RGB frames of "
-                f"{size} x {size}; wanted gymnasium.wrappers.ResizeObservation(env, "
-                f"({size}, {size})) around each environment, or VecGenesisObs, which resizes."
+                f"observation_space must be RGB frames of the encoder's image size, {size} x "
+                f"{size}, got {observation_space}. Wrap each environment with "
+                f"gymnasium.wrappers.ResizeObservation(env, ({size}, {size})), or use "
+                "VecGenesisObs, which resizes."
             )
         self.encoder = model.eval()
         self.mask_geometry = mask_geometry
         self._axes = [0, *(1 + source.layout.index(axis) for axis in "CHW")]
-        # Policies bring what Stable-Baselines3 takes for images to [0, 1] themselves.
+        # Policies normalise image spaces of Stable-Baselines3 to [0, 1].
         self._white = 1 if is_image_space(observation_space) else source.white
         width = sum(model.latent_sizes) + (3 if mask_geometry else 0)
         shape = (model.config.num_slots, width)
@@ -102,7 +103,7 @@ class EncoderExtractor(BaseFeaturesExtractor):
         return self.pool.scale
 
     def slots(self, observations: Tensor) -> Tensor:
-        """Infer the slots (B, K, D) of frames as the policy hands them on."""
+        """Infer the slots (B, K, D) of frames preprocessed by the policy."""
         slots = self.encoder.infer(observations.permute(self._axes) / self._white)
         if not self.mask_geometry:
             return slots.features
@@ -110,21 +111,21 @@ class EncoderExtractor(BaseFeaturesExtractor):
 
     @torch.no_grad()
     def fit_scale(self, observations: Tensor) -> None:
-        """Set the scale by the slots of frames, for example of random steps."""
+        """Fit the scale to the slots of frames, for example of random steps."""
         self.pool.fit_scale(self.slots(observations))
 
     def forward(self, observations: Tensor) -> Tensor:
-        """Turn frames into features (B, features_dim)."""
+        """Compute the features (B, features_dim) of frames."""
         features: Tensor = self.pool(self.slots(observations))
         return features
 
     def apply(self, fn: Callable[[nn.Module], None]) -> Self:
-        """Apply a function to the pool only: policies initialise their networks by it."""
+        """Apply a function to the pool only, because policies initialise weights by `apply`."""
         self.pool.apply(fn)
         return self
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode of the pool; the encoder's batch norm stays in that of evaluation."""
+        """Set the mode of the pool; the encoder stays in eval mode."""
         super().train(mode)
         cast("nn.Module", self.encoder).eval()
         return self

@@ -1,4 +1,4 @@
-"""Features extractor of Stable-Baselines3 for frames whose CNN's map is taken as a set."""
+"""Features extractor that pools a CNN's feature map as a set."""
 
 from typing import Any
 
@@ -12,10 +12,9 @@ from genesis_rl.agents.extractors.slots import SlotExtractor
 
 
 class FeatureMapExtractor(BaseFeaturesExtractor):
-    """The map of NatureCNN's convolutions as a set of cells, pooled like a set of slots.
+    """The cells of NatureCNN's feature map, pooled like a set of slots.
 
-    A learned embedding is added to every cell, which says where it is. At 64 px there are 16 cells
-    of 64 features.
+    Each cell has a learned positional embedding. At 64 px there are 16 cells of 64 features.
     """
 
     def __init__(
@@ -26,7 +25,7 @@ class FeatureMapExtractor(BaseFeaturesExtractor):
         Args:
             observation_space: Box (3, S, S), uint8, S >= 36.
             pool: one of `EXTRACTORS`.
-            **sizes: what it takes.
+            **sizes: arguments of ``pool``.
         """
         cnn = NatureCNN(observation_space).cnn[:-1]  # without its Flatten
         with torch.no_grad():
@@ -39,7 +38,7 @@ class FeatureMapExtractor(BaseFeaturesExtractor):
         self.places = nn.Parameter(0.02 * torch.randn(height * width, channels))
 
     def forward(self, observations: Tensor) -> Tensor:
-        """Turn frames (B, 3, S, S) in [0, 1] into features (B, features_dim)."""
+        """Compute features (B, features_dim) of frames (B, 3, S, S) in [0, 1]."""
         cells = self.cnn(observations).flatten(2).transpose(1, 2)  # (B, cells, channels)
         features: Tensor = self.pool(cells + self.places)
         return features

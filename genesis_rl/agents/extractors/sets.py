@@ -1,4 +1,4 @@
-"""Slots pooled without attention: deep sets, relation networks, or simply in a row."""
+"""Features extractors without attention: deep sets, relation networks, concatenation."""
 
 from typing import Any
 
@@ -12,8 +12,8 @@ from genesis_rl.agents.extractors.slots import SlotExtractor, check_sizes
 class DeepSetsExtractor(SlotExtractor):
     """Slots as a set: rho(mean_k phi(slot_k)), with MLPs phi and rho (Zaheer et al., 2017).
 
-    The cheapest of the extractors that do not see the order of the slots. The mean stands for the
-    paper's sum: the number of slots is fixed, and the features then keep their size whatever it is.
+    The fastest of the permutation-invariant extractors. The paper's sum is replaced by the mean, so
+    that the magnitude of the features does not depend on the number of slots.
 
     Example:
         >>> PPO("MlpPolicy", venv, policy_kwargs=dict(  # doctest: +SKIP
@@ -30,13 +30,13 @@ class DeepSetsExtractor(SlotExtractor):
         """Build the network.
 
         Args:
-            observation_space: Box (K, D), as GenesisObs and VecGenesisObs make it, or (T, K, D).
-            features_dim: size of the result.
+            observation_space: Box (K, D) of GenesisObs or VecGenesisObs, or (T, K, D).
+            features_dim: size of the features.
             width: size of the hidden layers.
             layers: layers of phi; rho has one more hidden layer.
 
         Raises:
-            ValueError: if the space is no set of slots, or a size is not positive.
+            ValueError: if the space is not a set of slots, or a size is not positive.
         """
         check_sizes(features_dim=features_dim, width=width, layers=layers)
         super().__init__(observation_space, features_dim)
@@ -50,10 +50,10 @@ class DeepSetsExtractor(SlotExtractor):
 
 
 class RelationExtractor(SlotExtractor):
-    """Slots as a set of pairs: f(mean_ij g(slot_i, slot_j)), a relation network.
+    """Relation network over pairs of slots: f(mean_ij g(slot_i, slot_j)).
 
-    g and f are MLPs and the mean is over all K * K ordered pairs, a slot's with itself included
-    (Santoro et al., 2017, whose sum differs by a constant factor).
+    g and f are MLPs; the mean is over all K * K ordered pairs, including i = j (Santoro et al.,
+    2017, whose sum differs by a constant factor).
 
     Example:
         >>> PPO("MlpPolicy", venv, policy_kwargs=dict(  # doctest: +SKIP
@@ -70,18 +70,18 @@ class RelationExtractor(SlotExtractor):
         """Build the network.
 
         Args:
-            observation_space: Box (K, D), as GenesisObs and VecGenesisObs make it, or (T, K, D).
-            features_dim: size of the result.
+            observation_space: Box (K, D) of GenesisObs or VecGenesisObs, or (T, K, D).
+            features_dim: size of the features.
             width: size of the hidden layers.
             layers: layers of g; f has one more hidden layer.
 
         Raises:
-            ValueError: if the space is no set of slots, or a size is not positive.
+            ValueError: if the space is not a set of slots, or a size is not positive.
         """
         check_sizes(features_dim=features_dim, width=width, layers=layers)
         super().__init__(observation_space, features_dim)
-        # The first layer of g on (slot_i, slot_j) is a sum of two layers on single slots, which
-        # saves it K times the work.
+        # The first layer of g on (slot_i, slot_j) is the sum of two layers on single slots, which
+        # reduces its cost by a factor of K.
         self.first = nn.Linear(self.num_features, width)
         self.second = nn.Linear(self.num_features, width, bias=False)
         self.pair = _layers(width, layers - 1)
@@ -96,19 +96,19 @@ class RelationExtractor(SlotExtractor):
 
 
 class FlatSlotsExtractor(SlotExtractor):
-    """Slots as one long vector, for a plain MLP policy: every slot has its place.
+    """Concatenated slots for an MLP policy, which depends on their order.
 
-    The same as FlattenExtractor of Stable-Baselines3, with the slots scaled first.
+    FlattenExtractor of Stable-Baselines3 with scaled slots.
     """
 
     def __init__(self, observation_space: spaces.Space[Any]) -> None:
         """Build the extractor.
 
         Args:
-            observation_space: Box (K, D), as GenesisObs and VecGenesisObs make it, or (T, K, D).
+            observation_space: Box (K, D) of GenesisObs or VecGenesisObs, or (T, K, D).
 
         Raises:
-            ValueError: if the space is no set of slots.
+            ValueError: if the space is not a set of slots.
         """
         super().__init__(observation_space)
 

@@ -1,4 +1,4 @@
-"""Slots pooled by attention: a transformer with a CLS token."""
+"""Features extractor with attention: a transformer with a CLS token."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ from genesis_rl.set_layers import TransformerBlock
 
 
 class SlotSetExtractor(SlotExtractor):
-    """Slots as a set: a small transformer pools them into a CLS token.
+    """A small transformer that pools slots into a CLS token.
 
-    There is no positional encoding: the order of the slots does not change the features.
+    It has no positional encoding, so the features are invariant to the order of the slots.
 
     Example:
         >>> PPO("MlpPolicy", venv, policy_kwargs=dict(  # doctest: +SKIP
@@ -32,18 +32,18 @@ class SlotSetExtractor(SlotExtractor):
         """Build the network.
 
         Args:
-            observation_space: Box (K, D), as GenesisObs and VecGenesisObs make it, or (T, K, D).
-            features_dim: size of the result.
+            observation_space: Box (K, D) of GenesisObs or VecGenesisObs, or (T, K, D).
+            features_dim: size of the features.
             width: size of the tokens.
-            heads: attention heads; they divide the width.
+            heads: attention heads, a divisor of ``width``.
             layers: transformer blocks.
 
         Raises:
-            ValueError: if the space is no set of slots, or a size is not positive or not divided.
+            ValueError: if the space is not a set of slots, or a size is invalid.
         """
         check_sizes(features_dim=features_dim, width=width, layers=layers)
         if heads < 1 or width % heads:
-            raise ValueError(f"heads is {heads}; wanted a divisor of width, {width}.")
+            raise ValueError(f"heads must be a divisor of width {width}, got {heads}.")
         super().__init__(observation_space, features_dim)
         self.embed = nn.Linear(self.num_features, width)
         self.cls = nn.Parameter(0.02 * torch.randn(width))
@@ -56,7 +56,7 @@ class SlotSetExtractor(SlotExtractor):
         tokens = self.embed(self.scale(observations))
         tokens = torch.cat([self.cls.expand(len(tokens), 1, -1), tokens], dim=1)  # (B, K + 1, .)
         for i, block in enumerate(self.blocks):
-            # Of the last block only the CLS token is used.
+            # Only the CLS token of the last block is used.
             last = i + 1 == len(self.blocks)
             tokens = block(tokens, num_queries=1 if last else tokens.shape[1])
         pooled: Tensor = F.relu(self.out(self.norm(tokens[:, 0])))

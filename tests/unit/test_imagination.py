@@ -1,4 +1,4 @@
-"""The dream engine: its random numbers, its starts and ends, a batch against single scenes."""
+"""Imagined scenes: random numbers, initial scenes, ends, and batches against single scenes."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from genesis_rl.data import Pack, PackWriter
-from genesis_rl.imagination import Dream, DreamOptions, DreamStep, randomness
+from genesis_rl.imagination import ImaginationOptions, ImaginedScenes, ImaginedStep, randomness
 from genesis_rl.models import (
     BdVae,
     BdVaeConfig,
@@ -22,7 +22,7 @@ from genesis_rl.models import (
     MonetConfig,
 )
 from genesis_rl.perception import SlotEncoder
-from genesis_rl.world_model import ActionSpec, SlotForm, WorldModel, WorldModelConfig
+from genesis_rl.world_model import ActionSpec, SlotSpec, WorldModel, WorldModelConfig
 
 MOVES = ActionSpec("discrete", n=4)
 PUSHES = ActionSpec("box", low=(-1.0, -2.0), high=(1.0, 2.0))
@@ -52,8 +52,8 @@ def tiny_world(
     encoder: SlotEncoder, spec: ActionSpec = MOVES, *, geometry: bool = True
 ) -> WorldModel:
     torch.manual_seed(1)
-    form = SlotForm(encoder.fingerprint, encoder.num_slots, encoder.latent_sizes, geometry)
-    world = WorldModel(WorldModelConfig(width=8, layers=1, ensemble=2), spec, form)
+    slot_spec = SlotSpec(encoder.fingerprint, encoder.num_slots, encoder.latent_sizes, geometry)
+    world = WorldModel(WorldModelConfig(width=8, layers=1, ensemble=2), spec, slot_spec)
     with torch.no_grad():
         world.outcome.get_parameter("2.bias")[2] = -2.0  # episodes of a few steps
     return world.eval()
@@ -71,12 +71,12 @@ def world(encoder: SlotEncoder) -> WorldModel:
 
 def start(
     encoder: SlotEncoder, world: WorldModel, seeds: list[int], **options: Any
-) -> tuple[Dream, Tensor]:
-    dream = Dream(encoder, world, DreamOptions(**options), num_envs=len(seeds))
+) -> tuple[ImaginedScenes, Tensor]:
+    scenes = ImaginedScenes(encoder, world, ImaginationOptions(**options), n_envs=len(seeds))
     rows = torch.arange(len(seeds))
-    dream.seed(rows, seeds)
-    dream.reset(rows)
-    return dream, rows
+    scenes.seed(rows, seeds)
+    scenes.reset(rows)
+    return scenes, rows
 
 
 def test_random_bits_are_those_of_splitmix64() -> None:
@@ -108,11 +108,11 @@ def test_random_numbers_are_spread_as_they_should_be() -> None:
     ) == (2**16)
 
 
-def run(dream: Dream, rows: Tensor, actions: Tensor) -> tuple[Tensor, list[DreamStep]]:
-    seen, steps = [dream.features[rows].clone()], []
+def run(scenes: ImaginedScenes, rows: Tensor, actions: Tensor) -> tuple[Tensor, list[ImaginedStep]]:
+    seen, steps = [scenes.features[rows].clone()], []
     for action in actions:
-        steps.append(dream.step(rows, action[rows]))
-        seen.append(dream.features[rows].clone())
+        steps.append(scenes.step(rows, action[rows]))
+        seen.append(scenes.features[rows].clone())
     return torch.stack(seen, 1), steps
 
 
@@ -125,8 +125,8 @@ def test_a_batch_equals_single_scenes(
     shape = (6, 5, 2)
     actions = torch.randint(4, shape[:2]) if spec is MOVES else torch.randn(shape)
     seeds = [3, 1, 4, 1, 5]
-    dream, rows = start(encoder, world, seeds, ensemble=ensemble)
-    seen, steps = run(dream, rows, actions)
+    scenes, rows = start(encoder, world, seeds, ensemble=ensemble)
+    seen, steps = run(scenes, rows, actions)
     for i, seed in enumerate(seeds):
         one, row = start(encoder, world, [seed], ensemble=ensemble)
         alone, apart = run(one, row, actions[:, i : i + 1])
@@ -139,26 +139,26 @@ def test_a_batch_equals_single_scenes(
     assert (seen[0, 0] - seen[1, 0]).abs().max() > 0.1
 
 
-def test_the_same_seed_gives_the_same_dream_bit_for_bit(
+def test_the_same_seed_gives_bit_identical_rollouts(
     encoder: SlotEncoder, world: WorldModel
 ) -> None:
     actions = torch.zeros(4, 3, dtype=torch.int64)
     runs = [run(*start(encoder, world, [7, 8, 9]), actions)[0] for _ in range(2)]
     assert torch.equal(*runs)
-    dream, rows = start(encoder, world, [7, 8, 9])
-    first = dream.features.clone()
-    dream.reset(rows)
-    assert not torch.equal(first, dream.features)  # the next episode is another one
-    dream.seed(rows, [7, 8, 9])
-    dream.reset(rows)
-    assert torch.equal(first, dream.features)
+    scenes, rows = start(encoder, world, [7, 8, 9])
+    first = scenes.features.clone()
+    scenes.reset(rows)
+    assert not torch.equal(first, scenes.features)  # the next episode is another one
+    scenes.seed(rows, [7, 8, 9])
+    scenes.reset(rows)
+    assert torch.equal(first, scenes.features)
 
 
-def test_scenes_from_the_prior_have_the_geometry_of_their_masks(
+def test_scenesfrom_the_prior_have_the_geometry_of_their_masks(
     encoder: SlotEncoder, world: WorldModel
 ) -> None:
-    dream, _ = start(encoder, world, list(range(4)))
-    slots = dream.features
+    scenes, _ = start(encoder, world, list(range(4)))
+    slots = scenes.features
     pi = encoder.decode(slots).log_pi.exp()[:, :, 0]
     torch.testing.assert_close(slots[..., -1], pi.mean((-2, -1)), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(slots[..., -1].sum(1), torch.ones(4), rtol=1e-4, atol=1e-4)
@@ -166,45 +166,45 @@ def test_scenes_from_the_prior_have_the_geometry_of_their_masks(
     torch.testing.assert_close(bare.features, slots[..., :-3])
 
 
-def test_scenes_from_the_prior_may_be_drawn_once(encoder: SlotEncoder, world: WorldModel) -> None:
-    dream, rows = start(encoder, world, list(range(50)), prior_scenes=3)
-    scenes = dream.features.unique(dim=0)
-    assert len(scenes) == 3
-    assert dream.from_prior.all()
-    dream.reset(rows)
+def test_scenesfrom_the_prior_may_be_drawn_once(encoder: SlotEncoder, world: WorldModel) -> None:
+    scenes, rows = start(encoder, world, list(range(50)), prior_scenes=3)
+    pool = scenes.features.unique(dim=0)
+    assert len(pool) == 3
+    assert scenes.from_prior.all()
+    scenes.reset(rows)
     again, _ = start(encoder, world, [1000, 1001], prior_scenes=3)
-    for features in (dream.features, again.features):
-        gaps = (features[:, None] - scenes).abs().amax((2, 3))
+    for features in (scenes.features, again.features):
+        gaps = (features[:, None] - pool).abs().amax((2, 3))
         assert gaps.min(1).values.max() < 1e-5
-    assert (scenes[0] - scenes[1]).abs().max() > 0.1
+    assert (pool[0] - pool[1]).abs().max() > 0.1
 
 
 def test_temperatures_scale_the_noise(encoder: SlotEncoder, world: WorldModel) -> None:
     spread = []
     for temperature in (1e-4, 1.0):
-        dream, _ = start(encoder, world, list(range(20)), temperature=temperature)
-        spread.append(dream.features[..., :5].std(0).mean())
+        scenes, _ = start(encoder, world, list(range(20)), temperature=temperature)
+        spread.append(scenes.features[..., :5].std(0).mean())
     assert spread[0] < 1e-3 * spread[1]
     spread = []
     for temperature in (1e-4, 1.0):
-        dream, rows = start(
+        scenes, rows = start(
             encoder, world, list(range(20)), model_temperature=temperature, ensemble="mean"
         )
-        before = dream.features.clone()
-        dream.step(rows, torch.zeros(20, dtype=torch.int64))
+        before = scenes.features.clone()
+        scenes.step(rows, torch.zeros(20, dtype=torch.int64))
         mean = world.step(before, torch.zeros(20, dtype=torch.int64)).features
-        spread.append((dream.features - mean).std())
+        spread.append((scenes.features - mean).std())
     assert spread[0] < 1e-3 * spread[1]
 
 
-def test_the_horizon_and_the_uncertainty_cut(encoder: SlotEncoder, world: WorldModel) -> None:
+def test_the_horizon_and_the_uncertainty_truncate(encoder: SlotEncoder, world: WorldModel) -> None:
     actions = torch.zeros(3, 2, dtype=torch.int64)
     _, steps = run(*start(encoder, world, [0, 1], horizon=3, termination="threshold"), actions)
     assert [step.truncated.tolist() for step in steps] == [[False] * 2, [False] * 2, [True] * 2]
     assert not torch.stack([step.terminated for step in steps]).any()
     level = float(torch.stack([step.uncertainty for step in steps]).median())
-    dream, rows = start(encoder, world, [0, 1], max_uncertainty=level, uncertainty_penalty=2.0)
-    _, wary = run(dream, rows, actions)
+    scenes, rows = start(encoder, world, [0, 1], max_uncertainty=level, uncertainty_penalty=2.0)
+    _, wary = run(scenes, rows, actions)
     for calm, step in zip(steps, wary, strict=True):
         assert torch.equal(step.uncertain, step.uncertainty > level)
         assert torch.equal(step.truncated, step.uncertain)
@@ -212,17 +212,19 @@ def test_the_horizon_and_the_uncertainty_cut(encoder: SlotEncoder, world: WorldM
     assert any(step.uncertain.any() for step in wary)
 
 
-def test_ends_are_drawn_by_their_probability(encoder: SlotEncoder, world: WorldModel) -> None:
-    dream, rows = start(encoder, world, list(range(2000)))
+def test_terminations_are_sampled_by_their_probability(
+    encoder: SlotEncoder, world: WorldModel
+) -> None:
+    scenes, rows = start(encoder, world, list(range(2000)))
     actions = torch.zeros(2000, dtype=torch.int64)
-    chance = world.step(dream.features, actions).terminated.mean()
-    ended = dream.step(rows, actions).terminated.float().mean()
+    chance = world.step(scenes.features, actions).terminated.mean()
+    ended = scenes.step(rows, actions).terminated.float().mean()
     assert 0.02 < chance < 0.5
     assert abs(ended - chance) < 0.03
 
 
 class Broken(WorldModel):
-    """Predicts what is no number for one scene."""
+    """Predicts infinity for one scene."""
 
     def step(self, features: Tensor, action: Tensor, **options: Any) -> Any:
         ahead = super().step(features, action, **options)
@@ -230,20 +232,20 @@ class Broken(WorldModel):
         return ahead
 
 
-def test_a_prediction_that_is_no_number_ends_the_episode(encoder: SlotEncoder) -> None:
+def test_a_prediction_that_is_not_finite_truncates_the_episode(encoder: SlotEncoder) -> None:
     plain = tiny_world(encoder)
-    broken = Broken(plain.config, plain.action_spec, plain.form).eval()
+    broken = Broken(plain.config, plain.action_spec, plain.slot_spec).eval()
     broken.load_state_dict(plain.state_dict())
-    dream, rows = start(encoder, broken, [0, 1])
-    before = dream.features.clone()
-    step = dream.step(rows, torch.zeros(2, dtype=torch.int64))
+    scenes, rows = start(encoder, broken, [0, 1])
+    before = scenes.features.clone()
+    step = scenes.step(rows, torch.zeros(2, dtype=torch.int64))
     assert step.non_finite.tolist() == [True, False]
     assert step.truncated.tolist() == [True, False]
     assert not step.terminated[0]
     assert step.reward[0] == 0
-    assert torch.equal(dream.features[0], before[0])
-    assert dream.features.isfinite().all()
-    assert not torch.equal(dream.features[1], before[1])
+    assert torch.equal(scenes.features[0], before[0])
+    assert scenes.features.isfinite().all()
+    assert not torch.equal(scenes.features[1], before[1])
 
 
 def write_recording(folder: Path, images: npt.NDArray[np.uint8]) -> None:
@@ -270,13 +272,11 @@ def recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "recording"
 
 
-def test_dreams_start_in_recorded_scenes(
-    encoder: SlotEncoder, world: WorldModel, recording: Path
-) -> None:
+def test_recorded_initial_scenes(encoder: SlotEncoder, world: WorldModel, recording: Path) -> None:
     images = Pack.open(recording / "train").images
     slots = torch.from_numpy(encoder.features(images, mask_geometry=True))
     for frames, rows in (("first", [0, 4, 6]), ("all", [0, 1, 2, 4, 6, 7, 8])):
-        dream, _ = start(
+        scenes, _ = start(
             encoder,
             tiny_world(encoder),
             list(range(60)),
@@ -284,8 +284,8 @@ def test_dreams_start_in_recorded_scenes(
             data=str(recording),
             data_frames=frames,
         )
-        assert not dream.from_prior.any()
-        gaps = torch.cdist(dream.features.flatten(1), slots.flatten(1))
+        assert not scenes.from_prior.any()
+        gaps = torch.cdist(scenes.features.flatten(1), slots.flatten(1))
         # Where slots are aligned, those of later frames may come in another order.
         at = gaps.min(1)
         near = at.indices[at.values < 1e-3]
@@ -298,23 +298,23 @@ def test_a_mixture_starts_in_either(
     encoder: SlotEncoder, world: WorldModel, recording: Path
 ) -> None:
     options: dict[str, Any] = {"start": "mixture", "data": str(recording), "prior_share": 0.25}
-    dream, _ = start(encoder, world, list(range(400)), **options)
-    assert abs(dream.from_prior.float().mean() - 0.25) < 0.07
+    scenes, _ = start(encoder, world, list(range(400)), **options)
+    assert abs(scenes.from_prior.float().mean() - 0.25) < 0.07
     novel, _ = start(encoder, world, list(range(400)))
-    picked = dream.from_prior
-    torch.testing.assert_close(dream.features[picked], novel.features[picked])
-    assert len(dream.features[~picked].unique(dim=0)) == 3
+    picked = scenes.from_prior
+    torch.testing.assert_close(scenes.features[picked], novel.features[picked])
+    assert len(scenes.features[~picked].unique(dim=0)) == 3
 
 
-def test_dreams_start_where_they_are_told(encoder: SlotEncoder, world: WorldModel) -> None:
-    dream, rows = start(encoder, world, [0, 1])
+def test_given_initial_scenes(encoder: SlotEncoder, world: WorldModel) -> None:
+    scenes, rows = start(encoder, world, [0, 1])
     slots = torch.randn(2, 3, 10)
-    dream.reset(rows, slots)
-    assert torch.equal(dream.features, slots)
-    with pytest.raises(ValueError, match=r"slots has shape \(2, 3, 7\)"):
-        dream.reset(rows, slots[..., :7])
-    with pytest.raises(ValueError, match="not finite"):
-        dream.reset(rows, slots * torch.nan)
+    scenes.reset(rows, slots)
+    assert torch.equal(scenes.features, slots)
+    with pytest.raises(ValueError, match="slots"):
+        scenes.reset(rows, slots[..., :7])
+    with pytest.raises(ValueError, match="slots"):
+        scenes.reset(rows, slots * torch.nan)
 
 
 @pytest.mark.parametrize(
@@ -342,17 +342,17 @@ def test_dreams_start_where_they_are_told(encoder: SlotEncoder, world: WorldMode
 )
 def test_bad_options_are_named(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(options)).removeprefix("data_")):
-        DreamOptions(**options)
+        ImaginationOptions(**options)
 
 
 def test_models_must_fit_each_other(
     encoder: SlotEncoder, world: WorldModel, recording: Path
 ) -> None:
-    with pytest.raises(ValueError, match="wanted the encoder that it was trained with"):
-        Dream(tiny_encoder(1), world)
-    options = DreamOptions(start="data", data=str(recording))
-    with pytest.raises(ValueError, match="wanted a recording of the same actions"):
-        Dream(encoder, tiny_world(encoder, PUSHES), options)
+    with pytest.raises(ValueError, match="encoder"):
+        ImaginedScenes(tiny_encoder(1), world)
+    options = ImaginationOptions(start="data", data=str(recording))
+    with pytest.raises(ValueError, match="data"):
+        ImaginedScenes(encoder, tiny_world(encoder, PUSHES), options)
 
 
 @pytest.mark.parametrize(
@@ -370,11 +370,10 @@ def test_models_without_a_prior_start_in_data(model: Any, sampled: bool, recordi
     if sampled:
         assert start(encoder, world, [0])[0].features.isfinite().all()
     else:
-        message = f"{encoder.name} has no prior .* wanted start='data'"
-        with pytest.raises(ValueError, match=message):
-            Dream(encoder, world)
-        with pytest.raises(ValueError, match="no prior"):
+        with pytest.raises(ValueError, match="start"):
+            ImaginedScenes(encoder, world)
+        with pytest.raises(ValueError):
             encoder.sample(torch.zeros(1, encoder.num_slots, sum(encoder.latent_sizes)))
-    dream, rows = start(encoder, world, [0, 1], start="data", data=str(recording))
-    dream.step(rows, torch.zeros(2, dtype=torch.int64))
-    assert dream.features.isfinite().all()
+    scenes, rows = start(encoder, world, [0, 1], start="data", data=str(recording))
+    scenes.step(rows, torch.zeros(2, dtype=torch.int64))
+    assert scenes.features.isfinite().all()

@@ -1,4 +1,4 @@
-"""agents/dream.py as users run it: practised in dreams, good in reality; again, on, misused."""
+"""agents/train_in_imagination.py: returns in the real environment, resuming, rounds, errors."""
 
 import json
 import os
@@ -15,23 +15,24 @@ from gymnasium import spaces
 
 from genesis_rl import log
 from genesis_rl.agents.config import EvaluationConfig
-from genesis_rl.agents.dreaming import DreamConfig
 from genesis_rl.agents.evaluation import evaluate_agent
+from genesis_rl.agents.imagination import ImaginationConfig
 from genesis_rl.data.transitions import Transitions
 from genesis_rl.envs.collect import CollectConfig, collect
 from genesis_rl.perception import SlotEncoder
 from genesis_rl.process import StoppedError
-from genesis_rl.world_model import ActionSpec, SlotForm, WorldModel, WorldModelConfig
+from genesis_rl.world_model import ActionSpec, SlotSpec, WorldModel, WorldModelConfig
 from genesis_rl.world_model.config import WorldTrainConfig
-from genesis_rl.world_model.study import Study
+from genesis_rl.world_model.data import WorldModelData
 from genesis_rl.world_model.training import WorldTrainer
 
 Run = Callable[..., tuple[int, str, str]]
+NAME = "train_in_imagination.py"
 ENV, STEPS = "Carousel-v0", 6
 
 
 class Carousel(gym.Env[Any, Any]):
-    """A light goes round the quadrants; the action that names where it is pays 1."""
+    """A light moves around the quadrants; the action with its position has reward 1."""
 
     metadata: dict[str, Any] = {"render_modes": [], "render_fps": 5}  # noqa: RUF012
 
@@ -79,17 +80,17 @@ def data(tmp_path: Path) -> Path:
 
 
 def untrained(encoder: Path, folder: Path, **changes: Any) -> Path:
-    """A world model that knows nothing."""
-    eyes = SlotEncoder(encoder, device="cpu")
-    form: dict[str, Any] = {
-        "encoder_fingerprint": eyes.fingerprint,
+    """A world model with initial weights."""
+    slot_encoder = SlotEncoder(encoder, device="cpu")
+    spec: dict[str, Any] = {
+        "encoder_fingerprint": slot_encoder.fingerprint,
         "mask_geometry": False,
     } | changes
     torch.manual_seed(0)
     WorldModel(
         WorldModelConfig(width=8, layers=1, attention_heads=1, ensemble=2),
-        form.pop("actions", ActionSpec("discrete", n=4)),
-        SlotForm(num_slots=4, latent_sizes=(2, 3), **form),
+        spec.pop("actions", ActionSpec("discrete", n=4)),
+        SlotSpec(num_slots=4, latent_sizes=(2, 3), **spec),
     ).save_pretrained(folder)
     return folder
 
@@ -98,9 +99,9 @@ def flags(encoder: Path, world: Path, data: Path, *more: str) -> list[str]:
     return [
         *("--encoder", str(encoder), "--world-model", str(world), "--data", str(data)),
         *("--env", ENV, "--start", "data", "--no-mask-geometry", "--horizon", str(STEPS)),
-        *("--num-envs", "4", "--vec", "dummy", "--num-dreams", "16", "--policy.width", "16"),
+        *("--n-envs", "4", "--vec", "dummy", "--n-imagined-envs", "16", "--policy.width", "16"),
         *("--ppo.n-steps", "16", "--ppo.batch-size", "64", "--policy.extractor", "mlp"),
-        *("--total-steps", "512", "--eval-every", "256", "--eval-episodes", "4"),
+        *("--total-timesteps", "512", "--eval-every", "256", "--eval-episodes", "4"),
         *("--threads", "1", "--encoder-device", "cpu", "--no-tensorboard", "--no-progress", *more),
     ]
 
@@ -111,7 +112,7 @@ def agent_file(run: Path, name: str = "last") -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_what_is_practised_in_dreams_is_good_in_reality(
+def test_an_agent_trained_in_imagination_acts_in_the_real_environment(
     quadrants: Path, data: Path, tmp_path: Path, run_program: Run
 ) -> None:
     world, out = tmp_path / "world", tmp_path / "run"
@@ -128,134 +129,146 @@ def test_what_is_practised_in_dreams_is_good_in_reality(
         tensorboard=False,
         out=world,
     )
-    WorldTrainer(fit, Study.open(fit)).run()
-    steps = ("--total-steps", "8192", "--eval-every", "4096", "--ppo.learning-rate", "3e-3")
+    WorldTrainer(fit, WorldModelData.load(fit)).run()
+    steps = ("--total-timesteps", "8192", "--eval-every", "4096", "--ppo.learning-rate", "3e-3")
     status, output, errors = run_program(
-        "agents/dream.py", *flags(quadrants, world, data, *steps, "--out", str(out))
+        "agents/train_in_imagination.py", *flags(quadrants, world, data, *steps, "--out", str(out))
     )
     assert (status, errors) == (0, "")
-    assert "8192 steps in dreams, 480 in reality; best: step" in output
+    assert "8192 imagined steps, 480 real steps; best: step" in output
     result = evaluate_agent(EvaluationConfig(out, episodes=40, video_episodes=0))
     assert result["random"]["mean_return"] < 0.4 * STEPS
     assert result["agent"]["mean_return"] > 0.8 * STEPS
-    assert agent_file(out, "best")["metrics"]["dream_return"] > 0.7 * STEPS
+    assert agent_file(out, "best")["metrics"]["imagined_return"] > 0.7 * STEPS
     rows = log.read(out)
-    assert [row["step"] for row in rows if "eval/dream_return" in row] == [4096, 8192]
-    dreams = [row for row in rows if "dream/uncertainty" in row]
-    assert len(dreams) == 8192 // 256
-    assert all(row["dream/real_steps"] == 480 and row["dream/uncertainty"] > 0 for row in dreams)
-    assert dreams[-1]["rollout/ep_rew_mean"] > dreams[0]["rollout/ep_rew_mean"] + 1
+    assert [row["step"] for row in rows if "eval/imagined_return" in row] == [4096, 8192]
+    imagined = [row for row in rows if "imagination/uncertainty" in row]
+    assert len(imagined) == 8192 // 256
+    assert all(
+        row["imagination/real_steps"] == 480 and row["imagination/uncertainty"] > 0
+        for row in imagined
+    )
+    assert imagined[-1]["rollout/ep_rew_mean"] > imagined[0]["rollout/ep_rew_mean"] + 1
 
 
-def test_a_run_goes_on_and_iterates(
+def test_a_run_resumes_and_adds_rounds(
     quadrants: Path, data: Path, tmp_path: Path, run_program: Run
 ) -> None:
     out, world = tmp_path / "run", untrained(quadrants, tmp_path / "world")
     first = flags(quadrants, world, data, "--out", str(out))
-    assert run_program("agents/dream.py", *first)[0] == 0
+    assert run_program("agents/train_in_imagination.py", *first)[0] == 0
     once = (out / "last" / "policy.safetensors").read_bytes()
-    assert run_program("agents/dream.py", *first)[0] == 0  # nothing is left to do
+    assert run_program("agents/train_in_imagination.py", *first)[0] == 0  # nothing is left to do
     assert (out / "last" / "policy.safetensors").read_bytes() == once
     assert agent_file(out)["steps"] == 512
     assert agent_file(out)["metrics"]["real_steps"] == 480
 
-    anew = ("--iterate", "1", "--collect-steps", "120", "--fit-steps", "2")
-    status, output, errors = run_program("agents/dream.py", *first, *anew)
+    anew = ("--rounds", "1", "--collect-steps", "120", "--fit-steps", "2")
+    status, output, errors = run_program("agents/train_in_imagination.py", *first, *anew)
     assert (status, errors) == (0, "")
-    assert "1024 steps in dreams, 600 in reality" in output
+    assert "1024 imagined steps, 600 real steps" in output
     assert len(Transitions.open(out / "round-1" / "recording")) < 120  # the rest is held out
     joined = Transitions.open(out / "round-1" / "data")
     assert len(joined) == sum(
         len(Transitions.open(folder)) for folder in (data, out / "round-1" / "recording")
     )
     assert agent_file(out)["metrics"]["real_steps"] == 600
-    costs = [row["dream/real_steps"] for row in log.read(out) if "dream/real_steps" in row]
+    costs = [
+        row["imagination/real_steps"] for row in log.read(out) if "imagination/real_steps" in row
+    ]
     assert costs == [480, 480, 600, 600]
-    rows = [row["step"] for row in log.read(out) if "dream/real_steps" in row]
+    rows = [row["step"] for row in log.read(out) if "imagination/real_steps" in row]
     assert rows == [256, 512, 768, 1024]
 
-    status, _, errors = run_program("agents/dream.py", *first, "--model-temperature", "2")
+    status, _, errors = run_program(
+        "agents/train_in_imagination.py", *first, "--model-temperature", "2"
+    )
     assert status == 2
-    assert "holds a run with model_temperature 1.0 (now 2.0); wanted the same" in errors
+    assert "model_temperature must be 1.0" in errors
 
 
-def test_a_signal_ends_practice_and_rounds(
+def test_a_signal_ends_training_and_rounds(
     quadrants: Path, data: Path, tmp_path: Path, run_program: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, world = tmp_path / "run", untrained(quadrants, tmp_path / "world")
-    anew = ("--iterate", "1", "--collect-steps", "120", "--fit-steps", "2")
-    given = ["agents/dream.py", *flags(quadrants, world, data, "--out", str(out), *anew)]
+    anew = ("--rounds", "1", "--collect-steps", "120", "--fit-steps", "2")
+    given = [
+        "agents/train_in_imagination.py",
+        *flags(quadrants, world, data, "--out", str(out), *anew),
+    ]
 
     def stops(self: Any) -> bool:
         os.kill(os.getpid(), signal.SIGINT)
         return True
 
     with monkeypatch.context() as patch:
-        patch.setattr("genesis_rl.agents.dreaming.trainer._Watch._on_step", stops)
+        patch.setattr("genesis_rl.agents.imagination.trainer._ImaginationCallback._on_step", stops)
         status, _, errors = run_program(*given)
-    assert (status, errors) == (130, "dream.py: stopped after 32 steps in dreams, 480 in reality")
+    assert (status, errors) == (130, f"{NAME}: stopped after 32 imagined steps, 480 real steps")
 
     def ends(config: Any) -> Any:
         raise StoppedError
 
     with monkeypatch.context() as patch:
-        patch.setattr("genesis_rl.agents.dreaming.rounds.collect_with_agent", ends)
+        patch.setattr("genesis_rl.agents.imagination.rounds.collect_with_agent", ends)
         status, _, errors = run_program(*given)
-    # The rest of the first practice, in whole rollouts.
-    assert (status, errors) == (143, "dream.py: stopped after 544 steps in dreams, 480 in reality")
+    # The rest of the first round, in whole rollouts.
+    assert (status, errors) == (143, f"{NAME}: stopped after 544 imagined steps, 480 real steps")
     assert agent_file(out)["metrics"]["step"] == 544
     assert not (out / "round-1").exists()
 
     status, output, _ = run_program(*given)
     assert status == 0
-    assert "1056 steps in dreams, 600 in reality" in output
+    assert "1056 imagined steps, 600 real steps" in output
 
 
 def test_the_comparison_over_seeds(
     quadrants: Path, data: Path, tmp_path: Path, run_program: Run
 ) -> None:
     out, world = tmp_path / "runs", untrained(quadrants, tmp_path / "world")
-    path = tmp_path / "results" / "dream.json"
+    path = tmp_path / "results" / "imagination.json"
     given = flags(quadrants, world, data, "--out", str(out), "--summary", str(path))
     given += ["--seeds", "0", "1", "--episodes", "5"]
-    status, output, errors = run_program("agents/dream.py", *given)
+    status, output, errors = run_program("agents/train_in_imagination.py", *given)
     assert (status, errors) == (0, "")
-    assert "in dreams, seed 0: return" in output
-    assert "practised | success | return | return in dreams | real steps | steps" in output
+    assert "imagination, seed 0: real return" in output
+    assert "trained in | success | return | imagined return | real steps | imagined" in output
     summary = json.loads(path.read_text())
     assert path.with_suffix(".png").read_bytes()[1:4] == b"PNG"
     (table,) = summary["tables"]
     assert [(row[0], *row[4:]) for row in table["rows"]] == [
-        ("in dreams", "480", "512"),
-        ("in reality", "512", "0"),  # whole rollouts
+        ("imagination", "480", "512"),
+        ("real environment", "512", "0"),  # whole rollouts
         ("*random policy*", "0", "0"),
     ]
-    dreamt, real, *_ = summary["runs"]
+    imagined, real, *_ = summary["runs"]
     assert len(summary["runs"]) == 4
-    assert dreamt["curve"]["steps"] == [256, 512] and len(dreamt["curve"]["dream_return"]) == 2
-    assert len(real["curve"]["steps"]) >= 2 and "dream_return" not in real["curve"]
-    assert dreamt["evaluation"]["agent"]["episodes"] == 5
-    assert ("random" in real["evaluation"], "random" in dreamt["evaluation"]) == (True, False)
-    assert dreamt["encoder_fingerprint"] == SlotEncoder(quadrants, device="cpu").fingerprint
+    assert imagined["curve"]["steps"] == [256, 512]
+    assert len(imagined["curve"]["imagined_return"]) == 2
+    assert len(real["curve"]["steps"]) >= 2 and "imagined_return" not in real["curve"]
+    assert imagined["evaluation"]["agent"]["episodes"] == 5
+    assert ("random" in real["evaluation"], "random" in imagined["evaluation"]) == (True, False)
+    assert imagined["encoder_fingerprint"] == SlotEncoder(quadrants, device="cpu").fingerprint
 
-    before = (out / "dreams" / "1" / "last" / "policy.safetensors").stat().st_mtime_ns
-    assert run_program("agents/dream.py", *given)[:2] == (0, output)  # kept, told again
-    assert (out / "dreams" / "1" / "last" / "policy.safetensors").stat().st_mtime_ns == before
+    before = (out / "imagination" / "1" / "last" / "policy.safetensors").stat().st_mtime_ns
+    # Completed runs are kept, and reported again.
+    assert run_program("agents/train_in_imagination.py", *given)[:2] == (0, output)
+    assert (out / "imagination" / "1" / "last" / "policy.safetensors").stat().st_mtime_ns == before
 
 
 @pytest.mark.parametrize(
     ("change", "more", "message"),
     [
-        ({"encoder_fingerprint": "f" * 64}, [], "knows the slots of the encoder ffffffffffff"),
-        ({"actions": ActionSpec("discrete", n=3)}, [], "has the actions"),
-        ({}, ["--mask-geometry"], "was trained on slots without; wanted --no-mask-geometry"),
-        ({}, ["--env-options", '{"bright": 99}'], "recorded with bright None (now 99)"),
-        ({}, ["--start", "prior"], "start is 'prior', but Quadrants has no prior"),
-        ({}, ["--start", "mixture"], "wanted start='data'"),
-        ({}, ["--obs", "monet"], "obs 'monet' wants one of monet"),
+        ({"encoder_fingerprint": "f" * 64}, [], "encoder must be"),
+        ({"actions": ActionSpec("discrete", n=3)}, [], "must have the actions"),
+        ({}, ["--mask-geometry"], "--no-mask-geometry"),
+        ({}, ["--env-options", '{"bright": 99}'], "bright None, got 99"),
+        ({}, ["--start", "prior"], "start"),
+        ({}, ["--start", "mixture"], "start must be 'data'"),
+        ({}, ["--obs", "monet"], "encoder must be one of monet"),
     ],
 )
-def test_what_does_not_fit_ends_with_status_2(
+def test_invalid_settings_end_with_status_2(
     change: dict[str, Any],
     more: list[str],
     message: str,
@@ -267,7 +280,7 @@ def test_what_does_not_fit_ends_with_status_2(
     world = untrained(quadrants, tmp_path / "world", **change)
     out = tmp_path / "run"
     given = flags(quadrants, world, data, "--out", str(out), *more)
-    status, output, errors = run_program("agents/dream.py", *given)
+    status, output, errors = run_program("agents/train_in_imagination.py", *given)
     assert (status, output) == (2, "")
     assert message in errors
     assert not out.exists()
@@ -276,20 +289,20 @@ def test_what_does_not_fit_ends_with_status_2(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"obs": "state", "encoder": None}, "obs is 'state'"),
-        ({"finetune": True}, "finetune True"),
-        ({"max_minutes": 1.0}, "dreams go by total_steps"),
-        ({"horizon": 0}, "horizon is 0"),
-        ({"trust": 0.0}, "trust is 0.0"),
-        ({"temperature": 0.0}, "temperature is 0.0"),
-        ({"model_temperature": -1.0}, "model_temperature is -1.0"),
-        ({"uncertainty_penalty": -1.0}, "uncertainty_penalty is -1.0"),
-        ({"iterate": -1}, "iterate is -1"),
-        ({"collect_steps": 0}, "collect_steps is 0"),
-        ({"seeds": (1, 1)}, "wanted each once"),
+        ({"obs": "state", "encoder": None}, "obs"),
+        ({"finetune": True}, "finetune"),
+        ({"max_minutes": 1.0}, "max_minutes"),
+        ({"horizon": 0}, "horizon"),
+        ({"uncertainty_quantile": 0.0}, "uncertainty_quantile"),
+        ({"temperature": 0.0}, "temperature"),
+        ({"model_temperature": -1.0}, "model_temperature"),
+        ({"uncertainty_penalty": -1.0}, "uncertainty_penalty"),
+        ({"rounds": -1}, "rounds"),
+        ({"collect_steps": 0}, "collect_steps"),
+        ({"seeds": (1, 1)}, "seeds"),
     ],
 )
 def test_bad_settings(changes: dict[str, Any], message: str) -> None:
     settings: dict[str, Any] = {"encoder": "e", "world_model": Path("w"), "data": Path("d")}
     with pytest.raises(ValueError, match=message):
-        DreamConfig(**(settings | changes))
+        ImaginationConfig(**(settings | changes))

@@ -1,4 +1,4 @@
-"""The data and the encoder of a world model's training, and what they make of each other."""
+"""Data of a world model's training: recorded episodes and their slots."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -11,41 +11,41 @@ from genesis_rl.data.transitions import Transitions
 from genesis_rl.perception import SlotEncoder
 from genesis_rl.world_model.actions import ActionSpec
 from genesis_rl.world_model.config import WorldTrainConfig
-from genesis_rl.world_model.model import SlotForm
+from genesis_rl.world_model.model import SlotSpec
 from genesis_rl.world_model.sequences import Sequences, encode
 
 _GEOMETRY = 3
 
 
 @dataclass(frozen=True, eq=False)
-class Study:
-    """Recorded episodes as the slots of an encoder.
+class WorldModelData:
+    """Recorded episodes as slots of an encoder.
 
     Attributes:
-        encoder: the frozen scene model.
-        spec: the actions.
-        form: the slots.
+        encoder: the frozen encoder.
+        action_spec: the action space.
+        slot_spec: the slots.
         transitions: recordings by split.
-        sequences: the same as slots, on ``device``.
-        device: where the world model runs.
+        sequences: their slots by split, on ``device``.
+        device: device of the world model.
     """
 
     encoder: SlotEncoder
-    spec: ActionSpec
-    form: SlotForm
+    action_spec: ActionSpec
+    slot_spec: SlotSpec
     transitions: dict[str, Transitions]
     sequences: dict[str, Sequences]
     device: torch.device
 
     @classmethod
-    def open(cls, config: WorldTrainConfig) -> Self:
+    def load(cls, config: WorldTrainConfig) -> Self:
         """Load the encoder and the recording's splits, and encode them.
 
-        Without a test split, the validation split is the test.
+        Without a test split, the validation split is used for the test.
 
         Raises:
-            ValueError: if the recording holds no steps, a split is missing or of other actions, or
-                the frames do not fit the encoder.
+            ValueError: if the recording has no steps, a split is missing or has other actions, or
+                the frames do not match the encoder.
         """
         device = pick_device(config.device)
         transitions = {
@@ -57,7 +57,7 @@ class Study:
             transitions["test"] = transitions["validation"]
         spec = ActionSpec.from_json(transitions["train"].action_space)
         encoder = SlotEncoder(config.encoder, device=device)
-        form = SlotForm(
+        slot_spec = SlotSpec(
             encoder.fingerprint,
             encoder.num_slots,
             encoder.latent_sizes,
@@ -67,8 +67,8 @@ class Study:
         sequences = {}
         for split, recorded in transitions.items():
             if not len(recorded):
-                raise ValueError(f"{recorded.pack.folder} has no steps; wanted some.")
+                raise ValueError(f"data must have steps, got none in {recorded.pack.folder}.")
             features = encode(recorded, encoder, align=config.align, cache=config.cache)
-            features = np.ascontiguousarray(features[..., : form.num_features])
+            features = np.ascontiguousarray(features[..., : slot_spec.num_features])
             sequences[split] = Sequences.of(recorded, features, spec, device)
-        return cls(encoder, spec, form, transitions, sequences, device)
+        return cls(encoder, spec, slot_spec, transitions, sequences, device)

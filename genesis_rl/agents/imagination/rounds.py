@@ -1,9 +1,9 @@
-"""What lies between two practices: act in reality, and fit the world model anew."""
+"""Rounds of recording an agent in the real environment and refitting the world model."""
 
 from pathlib import Path
 
 from genesis_rl.agents.collect import collect_with_agent
-from genesis_rl.agents.dreaming.config import DreamConfig
+from genesis_rl.agents.imagination.config import ImaginationConfig
 from genesis_rl.data.pack import Pack
 from genesis_rl.data.transitions import join
 from genesis_rl.envs.collect import CollectConfig
@@ -14,18 +14,20 @@ from genesis_rl.world_model import WorldModel, program
 from genesis_rl.world_model.config import WorldTrainConfig
 
 
-def go_round(config: DreamConfig, number: int, world: WorldModel) -> tuple[Path, Path]:
-    """Record the agent in ``last/``, add that to what was there, and fit a new world model.
+def record_and_refit(
+    config: ImaginationConfig, number: int, world_model: WorldModel
+) -> tuple[Path, Path]:
+    """Record the agent in ``last/`` and fit a new world model to all recorded data.
 
-    Steps that are done already are not done again.
+    Completed steps are not repeated.
 
     Args:
         config: the settings.
-        number: of the round, from 1.
-        world: the world model before, whose shape and kind of slots the new one takes.
+        number: number of the round, from 1.
+        world_model: the previous world model, whose config and slot spec the new one has.
 
     Returns:
-        The folders of the new world model and of all that is recorded.
+        The folders of the new world model and of all recorded data.
 
     Raises:
         StoppedError: after SIGINT or SIGTERM.
@@ -42,9 +44,9 @@ def go_round(config: DreamConfig, number: int, world: WorldModel) -> tuple[Path,
                 WorldTrainConfig(
                     str(config.out / "last" / "encoder"),
                     home / "data",
-                    world.config,
-                    mask_geometry=world.form.mask_geometry,
-                    align=world.form.aligned,
+                    world_model.config,
+                    mask_geometry=world_model.slot_spec.mask_geometry,
+                    align=world_model.slot_spec.aligned,
                     steps=config.fit_steps,
                     device=config.encoder_device,
                     threads=config.threads,
@@ -59,20 +61,20 @@ def go_round(config: DreamConfig, number: int, world: WorldModel) -> tuple[Path,
     return home / "world", home / "data"
 
 
-def _record(config: DreamConfig, folder: Path, number: int) -> None:
-    """Record the agent as the first recording was made, with other seeds."""
+def _record(config: ImaginationConfig, folder: Path, number: int) -> None:
+    """Record the agent with the settings of the first recording and other seeds."""
     first = Pack.open(config.data / "train")
-    how = first.preprocessing or Preprocessing()
+    preprocessing = first.preprocessing or Preprocessing()
     collect_with_agent(
         CollectConfig(
             agent=str(config.out / "last"),
             out=folder,
             steps=config.collect_steps,
             image_size=first.meta["image_size"][0],
-            resize=how.resize,
-            n_envs=config.num_envs,
+            resize=preprocessing.resize,
+            n_envs=config.n_envs,
             vec=config.vec,
             seed=(config.seed + number * 1_000_003) % 2**31,
-            trust_remote_code=True,  # its settings are those of the command line
+            trust_remote_code=True,  # the settings come from the command line
         )
     )

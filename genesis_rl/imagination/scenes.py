@@ -1,4 +1,4 @@
-"""The engine: N imagined scenes at once, each as it would be alone."""
+"""Batched simulation of imagined scenes, independent of the batch size."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,26 +8,26 @@ import torch
 from torch import Tensor
 
 from genesis_rl.imagination import randomness
-from genesis_rl.imagination.options import DreamOptions
+from genesis_rl.imagination.options import ImaginationOptions
 from genesis_rl.imagination.starts import recorded_starts
 from genesis_rl.perception import SlotEncoder
 from genesis_rl.slots import check_shape
 from genesis_rl.world_model import WorldModel
 
-# What a scene's random numbers are for.
+# Streams of a scene's random numbers.
 _CHOICES, _NOISE, _POOL = 0, 1, 2
 
 
-class DreamStep(NamedTuple):
-    """What a step of n scenes brought; all (n,).
+class ImaginedStep(NamedTuple):
+    """Result of a step of n scenes; all (n,).
 
     Attributes:
-        reward: expected reward less the penalty for uncertainty, float32.
-        terminated: the episode has ended, bool.
-        truncated: it is cut, by the horizon or for one of the two reasons below, bool.
-        uncertainty: the world model's, float32.
-        uncertain: it was above ``max_uncertainty``, bool.
-        non_finite: the world model predicted what is no number; the scene stayed as it was, bool.
+        reward: expected reward minus the uncertainty penalty, float32.
+        terminated: whether the episode is terminated, bool.
+        truncated: whether it is truncated, by the horizon, ``uncertain`` or ``non_finite``, bool.
+        uncertainty: ensemble standard deviation of the world model, float32.
+        uncertain: whether the uncertainty is above ``max_uncertainty``, bool.
+        non_finite: whether the prediction is not finite, which leaves the scene unchanged, bool.
     """
 
     reward: Tensor
@@ -38,64 +38,61 @@ class DreamStep(NamedTuple):
     non_finite: Tensor
 
 
-class Dream:
-    """N scenes in the latent space of a scene model, moved by a world model.
+class ImaginedScenes:
+    """N imagined scenes in the latent space of an encoder, with the dynamics of a world model.
 
-    What a scene draws depends on its seed, its episode and its step alone: N scenes in a batch are
-    the same as N single ones (as far as PyTorch's sums are), and on a CPU the same seed gives the
-    same dream, bit for bit.
+    The random numbers of a scene depend only on its seed, episode and step. N scenes in a batch
+    therefore equal N single ones up to rounding, and on a CPU the same seed gives bit-identical
+    rollouts.
 
     Attributes:
-        encoder: the frozen scene model.
+        encoder: the frozen encoder.
         world: the world model.
-        options: how scenes are dreamt.
-        num_envs: N.
-        features: (N, K, D), the scenes as they are; observations follow from them.
-        from_prior: (N,) bool, which of the episodes started in a scene from the prior.
-        device: of all tensors.
+        options: the options.
+        n_envs: N.
+        features: (N, K, D), slots of the current scenes.
+        from_prior: (N,) bool, whether the episode's initial scene is a sample of the prior.
+        device: device of all tensors.
     """
 
     def __init__(
         self,
         encoder: SlotEncoder,
         world: WorldModel,
-        options: DreamOptions | None = None,
+        options: ImaginationOptions | None = None,
         *,
-        num_envs: int = 1,
+        n_envs: int = 1,
     ) -> None:
-        """Take the models; every scene is to be seeded, then reset, before it is stepped.
+        """Create the scenes; call `seed` and `reset` before the first `step`.
 
         Args:
-            encoder: the frozen scene model.
-            world: trained on its slots, on the same device.
-            options: how scenes are dreamt.
-            num_envs: N.
+            encoder: the frozen encoder.
+            world: world model of the encoder's slots, on the same device.
+            options: the options.
+            n_envs: N.
 
         Raises:
-            ValueError: if the models do not fit each other, the scene model has no prior to start
-                from, or a recording cannot be used.
+            ValueError: if the models do not match, the encoder has no prior to start from, or the
+                recording is invalid.
         """
         self.encoder, self.world = encoder, world
-        self.options = options or DreamOptions()
-        self.num_envs, self.device = num_envs, encoder.device
+        self.options = options or ImaginationOptions()
+        self.n_envs, self.device = n_envs, encoder.device
         if encoder.fingerprint != world.encoder_fingerprint:
             raise ValueError(
-                f"the world model knows the slots of the encoder {world.encoder_fingerprint[:12]}"
-                f"..., not of {encoder.fingerprint[:12]}...; wanted the encoder that it was"
-                " trained with."
+                "encoder must be the one of the world model's training, with fingerprint "
+                f"{world.encoder_fingerprint[:12]}, got {encoder.fingerprint[:12]}."
             )
-        made = (encoder.num_slots, encoder.latent_sizes)
-        if (world.form.num_slots, world.form.latent_sizes) != made:
+        sizes, spec = (encoder.num_slots, encoder.latent_sizes), world.slot_spec
+        if (spec.num_slots, spec.latent_sizes) != sizes:
             raise ValueError(
-                f"world_model must have num_slots {made[0]} and latent_sizes {made[1]} as its "
-                f"encoder, got {world.form.num_slots} and {world.form.latent_sizes}; restore its "
-                "config.json."
+                f"world_model must have num_slots {sizes[0]} and latent_sizes {sizes[1]} as its "
+                f"encoder, got {spec.num_slots} and {spec.latent_sizes}; restore its config.json."
             )
         if self.options.start != "data" and not encoder.has_prior:
             raise ValueError(
-                f"start is {self.options.start!r}, but {encoder.name} has no prior that draws"
-                " scenes slot by slot; wanted start='data' (with data, a recording), which works"
-                " with every model."
+                f"start must be 'data' for {encoder.name}, which has no autoregressive prior, got "
+                f"{self.options.start!r}."
             )
         self._recorded: Tensor | None = None
         if self.options.data is not None:
@@ -104,21 +101,19 @@ class Dream:
         if self.options.start != "data" and self.options.prior_scenes is not None:
             numbers = torch.arange(self.options.prior_scenes, device=self.device)
             self._pool = self._novel(randomness.make_keys(numbers, torch.full_like(numbers, _POOL)))
-        n = num_envs
-        self.features = torch.zeros(
-            n, world.form.num_slots, world.form.num_features, device=self.device
-        )
+        n = n_envs
+        self.features = torch.zeros(n, spec.num_slots, spec.num_features, device=self.device)
         self.from_prior = torch.zeros(n, dtype=torch.bool, device=self.device)
         self._seeds, self._episodes, self._steps, self._heads = torch.zeros(
             4, n, dtype=torch.int64, device=self.device
         )
 
     def seed(self, rows: Tensor, seeds: Sequence[int]) -> None:
-        """Restart the randomness of scenes.
+        """Seed the random numbers of scenes.
 
         Args:
-            rows: (n,) int64, which scenes.
-            seeds: n whole numbers >= 0.
+            rows: (n,) int64, indices of the scenes.
+            seeds: n integers >= 0.
         """
         words = [np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] for seed in seeds]
         self._seeds[rows] = torch.from_numpy(np.array(words).view(np.int64)).to(self.device)
@@ -129,11 +124,11 @@ class Dream:
         """Start new episodes.
 
         Args:
-            rows: (n,) int64, the scenes to start, at least one.
-            slots: (n, K, D), where to start, in place of what the options say.
+            rows: (n,) int64, indices of the scenes, at least one.
+            slots: (n, K, D), initial scenes, instead of those of the options.
 
         Raises:
-            ValueError: if slots are of another form or not finite.
+            ValueError: if ``slots`` has another shape or is not finite.
         """
         self._episodes[rows] += 1
         self._steps[rows] = 0
@@ -142,7 +137,7 @@ class Dream:
         if slots is not None:
             check_shape(slots, (len(rows), *self.features.shape[1:]), "slots")
             if not bool(slots.isfinite().all()):
-                raise ValueError("slots has values that are not finite; wanted numbers.")
+                raise ValueError("slots must be finite, got NaN or inf.")
             self.features[rows] = slots.to(self.features)
             self.from_prior[rows] = False
             return
@@ -159,11 +154,11 @@ class Dream:
             self.features[rows[~novel]] = self._recorded[pick[~novel]]
 
     @torch.inference_mode()
-    def step(self, rows: Tensor, actions: Tensor) -> DreamStep:
-        """Move scenes on.
+    def step(self, rows: Tensor, actions: Tensor) -> ImaginedStep:
+        """Step scenes.
 
         Args:
-            rows: (n,) int64, which.
+            rows: (n,) int64, indices of the scenes.
             actions: (n,) int64 or (n, A) float32.
 
         Raises:
@@ -173,43 +168,44 @@ class Dream:
         self._steps[rows] += 1
         before = self.features[rows]
         noise = randomness.normal(self._keys(rows, _NOISE), before[0].numel()).view_as(before)
-        ahead = self.world.step(
+        prediction = self.world.step(
             before,
             actions,
             noise=options.model_temperature * noise,
             head=self._heads[rows] if options.ensemble == "head" else None,
         )
-        single = torch.stack([ahead.reward, ahead.terminated, ahead.uncertainty], 1)
-        lost = ~(ahead.features.flatten(1).isfinite().all(1) & single.isfinite().all(1))
-        self.features[rows] = torch.where(lost[:, None, None], before, ahead.features)
-        reward, end, uncertainty = torch.where(lost[:, None], 0, single).unbind(1)
+        after = prediction.features
+        scalars = torch.stack([prediction.reward, prediction.terminated, prediction.uncertainty], 1)
+        non_finite = ~(after.flatten(1).isfinite().all(1) & scalars.isfinite().all(1))
+        self.features[rows] = torch.where(non_finite[:, None, None], before, after)
+        reward, probability, uncertainty = torch.where(non_finite[:, None], 0, scalars).unbind(1)
         if options.termination == "sample":
-            drawn = randomness.uniform(randomness.bits(self._keys(rows, _CHOICES), 1)[:, 0])
-            terminated = drawn < end
+            sample = randomness.uniform(randomness.bits(self._keys(rows, _CHOICES), 1)[:, 0])
+            terminated = sample < probability
         else:
-            terminated = end > 0.5
-        uncertain = torch.zeros_like(lost)
+            terminated = probability > 0.5
+        uncertain = torch.zeros_like(non_finite)
         if options.max_uncertainty is not None:
             uncertain = uncertainty > options.max_uncertainty
-        return DreamStep(
+        return ImaginedStep(
             reward - options.uncertainty_penalty * uncertainty,
             terminated,
-            (self._steps[rows] >= options.horizon) | uncertain | lost,
+            (self._steps[rows] >= options.horizon) | uncertain | non_finite,
             uncertainty,
             uncertain,
-            lost,
+            non_finite,
         )
 
     def _novel(self, keys: Tensor) -> Tensor:
-        """Draw a scene from the prior for each of the keys."""
-        form = self.world.form
-        shape = len(keys), form.num_slots, sum(form.latent_sizes)
+        """Sample a scene of the prior for each key."""
+        spec = self.world.slot_spec
+        shape = len(keys), spec.num_slots, sum(spec.latent_sizes)
         noise = randomness.normal(keys, shape[1] * shape[2]).view(shape)
         return self.encoder.sample(
-            self.options.temperature * noise, mask_geometry=form.mask_geometry
+            self.options.temperature * noise, mask_geometry=spec.mask_geometry
         )
 
     def _keys(self, rows: Tensor, purpose: int) -> Tensor:
-        """Keys of the scenes' random numbers at their present step."""
+        """Return the keys of the scenes' random numbers at their current step."""
         parts = self._seeds[rows], self._episodes[rows], self._steps[rows]
         return randomness.make_keys(*parts, torch.full_like(rows, purpose))

@@ -1,0 +1,62 @@
+r"""Train a PPO agent in imagination and evaluate it in the real environment.
+
+    python agents/train_in_imagination.py --encoder runs/encoder --world-model runs/world \
+        --data data/goal
+    python agents/train_in_imagination.py --encoder runs/encoder --world-model runs/world \
+        --data data/goal --rounds 3
+    python agents/train_in_imagination.py --encoder runs/encoder --world-model runs/world \
+        --data data/goal --seeds 0 1 2 --summary results/imagination.json
+
+Imagined rollouts start in scenes of the encoder's prior or in recorded frames, and follow the world
+model. env, env-options and PPO are settings of the agent, as in agents/train.py; agents/evaluate.py
+evaluates the run directory. --rounds adds rounds of recording the agent in the real environment,
+refitting the world model and further training. --seeds compares with PPO on as many real steps. The
+same command resumes an interrupted run.
+"""
+
+import sys
+from collections.abc import Sequence
+
+import tyro
+
+from genesis_rl.agents.imagination import ImaginationConfig, ImaginationTrainer, compare
+from genesis_rl.agents.learning import TrainingError
+from genesis_rl.process import StoppedError, report_stop
+from genesis_rl.text_tables import as_text
+from genesis_rl.training import NonFiniteError
+
+
+def train(config: ImaginationConfig) -> None:
+    """Train one agent and print the metrics of its best evaluation."""
+    trainer = ImaginationTrainer(config)
+    metrics = trainer.run()
+    steps = f"{trainer.model.num_timesteps} imagined steps, {trainer.real_steps} real steps"
+    if trainer.stopped:
+        raise StoppedError(f"stopped after {steps}", trainer.stop_status)
+    best = ", ".join(f"{name} {value:.6g}" for name, value in metrics.items())
+    print(f"{config.out}: {steps}; best: {best}")
+
+
+def train_and_compare(config: ImaginationConfig) -> None:
+    """Train and evaluate all agents of the comparison, and print the table."""
+    summary = compare(config, report=lambda line: print(line, flush=True))
+    print(as_text(summary["tables"]))
+
+
+@report_stop("train_in_imagination.py", "the same command resumes")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train; return the exit status."""
+    try:
+        config = tyro.cli(ImaginationConfig, args=argv, description=__doc__)
+        (train_and_compare if config.seeds else train)(config)
+    except (TrainingError, NonFiniteError) as error:
+        print(f"train_in_imagination.py: {error}", file=sys.stderr)
+        return 1
+    except (ValueError, TypeError, OSError) as error:
+        print(f"train_in_imagination.py: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

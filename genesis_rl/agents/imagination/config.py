@@ -1,0 +1,115 @@
+"""Settings of training in imagination."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from genesis_rl.agents.config import ENCODED, AgentConfig
+from genesis_rl.checks import check_integers, check_limits
+from genesis_rl.imagination import ImaginationOptions
+from genesis_rl.imagination.options import Start
+
+_COUNTS = ("n_imagined_envs", "horizon", "collect_steps", "fit_steps", "episodes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImaginationConfig(AgentConfig):
+    """Settings of the agent and of imagined rollouts.
+
+    env and n_envs are the real environments of evaluation and recording; total_timesteps are
+    imagined steps.
+    """
+
+    world_model: Path
+    """world model of the encoder's slots (pretrain/train_world_model.py)"""
+    data: Path
+    """recording (envs/collect.py) of the world model's training, the agent's only real data"""
+    n_imagined_envs: int = 64
+    """imagined environments in one batch"""
+    start: Start = "mixture"
+    """initial scenes of imagined rollouts: samples of the encoder's prior (prior), recorded frames
+    (data), or both (mixture)"""
+    temperature: float = 1.0
+    """factor on the prior's standard deviations"""
+    model_temperature: float = 1.0
+    """factor on the world model's standard deviations; policies exploit errors of the model more
+    easily at low temperatures"""
+    horizon: int = 25
+    """steps after which an imagined rollout is truncated, and its value bootstrapped"""
+    uncertainty_quantile: float = 0.99
+    """truncate imagined rollouts above this quantile of the uncertainty on held-out recorded steps;
+    1: never"""
+    uncertainty_penalty: float = 0.0
+    """factor on the uncertainty that is subtracted from imagined rewards"""
+    rounds: int = 0
+    """rounds of recording the agent in the real environment, refitting the world model to all
+    recorded data, and training for another total_timesteps"""
+    collect_steps: int = 5_000
+    """recorded real steps per round"""
+    fit_steps: int = 6_000
+    """updates of each round's world model"""
+    seeds: tuple[int, ...] = ()
+    """seeds of a comparison with PPO trained on as many real steps as were recorded; none: train
+    one agent"""
+    episodes: int = 200
+    """real episodes of the comparison's final evaluation"""
+    summary: Path | None = None
+    """JSON file of the comparison, with the curves in the same folder; None: imagination.json in
+    out"""
+    total_timesteps: int = 500_000
+    """imagined steps, rounded up to whole rollouts of ppo.n_steps"""
+    eval_every: int = 50_000
+    """imagined steps between evaluations"""
+    out: Path = Path("runs/imagination")
+    """run directory, or folder of all runs of the comparison"""
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        super().__post_init__()
+        if self.obs not in ENCODED:
+            raise ValueError(
+                f"obs must be one of {', '.join(ENCODED)}, because imagined observations are "
+                f"slots, got {self.obs!r}."
+            )
+        if self.finetune:
+            raise ValueError("finetune must be False for training in imagination, got True.")
+        if self.max_minutes is not None:
+            raise ValueError(
+                f"max_minutes must be None, got {self.max_minutes}; set total_timesteps instead."
+            )
+        check_integers(self, 1, *_COUNTS)
+        check_limits(self)
+        if self.rounds < 0:
+            raise ValueError(f"rounds must be at least 0, got {self.rounds}.")
+        if not 0 < self.uncertainty_quantile <= 1:
+            raise ValueError(
+                f"uncertainty_quantile must be in (0, 1], got {self.uncertainty_quantile}."
+            )
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds must be different, got {self.seeds}.")
+        self.imagination_options(self.data)
+
+    @property
+    def round_steps(self) -> int:
+        """Imagined steps per round, in whole rollouts."""
+        rollout = self.n_imagined_envs * self.ppo.n_steps
+        return -(-self.total_timesteps // rollout) * rollout
+
+    def imagination_options(
+        self, data: Path, max_uncertainty: float | None = None
+    ) -> ImaginationOptions:
+        """Return the options of imagined rollouts.
+
+        Args:
+            data: recording of initial scenes.
+            max_uncertainty: uncertainty above which rollouts are truncated; None: never.
+        """
+        return ImaginationOptions(
+            start=self.start,
+            data=None if self.start == "prior" else str(data),
+            data_frames="all",
+            temperature=self.temperature,
+            model_temperature=self.model_temperature,
+            horizon=self.horizon,
+            max_uncertainty=max_uncertainty,
+            uncertainty_penalty=self.uncertainty_penalty,
+        )

@@ -1,0 +1,156 @@
+"""Training of PPO in imagination, with evaluations in the real environment."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import VecEnv
+
+from genesis_rl.agents.bundle import SETTINGS, read_settings
+from genesis_rl.agents.config import MACHINE, check_same_settings
+from genesis_rl.agents.imagination.config import ImaginationConfig
+from genesis_rl.agents.imagination.envs import FittedWorldModel, check_actions
+from genesis_rl.agents.imagination.rounds import record_and_refit
+from genesis_rl.agents.learning import AgentTrainer
+from genesis_rl.agents.resume import IMAGINATION, find_checkpoint, imagination_settings
+from genesis_rl.files import read_json, write_json
+from genesis_rl.perception import SlotEncoder
+from genesis_rl.process import StoppedError
+
+# Settings that may change when a run is resumed.
+_MAY_CHANGE = (*MACHINE, "rounds", "collect_steps", "fit_steps", "seeds", "episodes", "summary")
+
+
+class ImaginationTrainer(AgentTrainer):
+    """Training of an agent in imagination, in a run directory like that of `AgentTrainer`.
+
+    In the log, ``rollout/`` is of imagined rollouts and ``eval/`` of the real environment, except
+    for ``eval/imagined_return``, the mean return of whole imagined episodes. ``round-k/`` contains
+    the recording and the world model of round k.
+
+    An existing run in the directory is resumed from the checkpoint in ``last/``.
+    """
+
+    def __init__(self, config: ImaginationConfig) -> None:
+        """Load the models, create the environments, and build or restore the policy.
+
+        Raises:
+            ValueError: if encoder, world model, recording and environment do not match, or the
+                directory contains a run with other settings.
+        """
+        self._imagination = config
+        super().__init__(config.agent)
+        write_json(config.out / IMAGINATION, config.to_json())
+
+    @property
+    def real_steps(self) -> int:
+        """Real steps in the training data of the agent's world model."""
+        # The world model of a completed run's last round is not loaded again.
+        return max(self._fitted.real_steps, int(self.metrics["last"].get("real_steps", 0)))
+
+    @property
+    def total_timesteps(self) -> int:
+        """Imagined steps of all rounds."""
+        return (self._imagination.rounds + 1) * self._imagination.round_steps
+
+    def _find_checkpoint(self, resume: bool) -> Path | None:
+        """Return the checkpoint to resume from; runs of the same settings are always resumed."""
+        out = self.config.out
+        path = imagination_settings(out)
+        if path is None:
+            return super()._find_checkpoint(resume)
+        check_same_settings(self._imagination, read_json(path), out, ignore=_MAY_CHANGE)
+        home = find_checkpoint(out, resume=True)
+        if home is not None:
+            self._check_env(read_settings(home / SETTINGS)["config"], home)
+        return home
+
+    def _check_env(self, stored: dict[str, Any], home: Path) -> None:
+        """Check that an agent has this environment, whose names in its settings are imported."""
+        mine = self.config.to_json()
+        for name in ("env", "env_options", "wrappers"):
+            if stored.get(name) != mine[name]:
+                raise ValueError(
+                    f"{name} must be {stored.get(name)!r} as in {home}, got {mine[name]!r}; use "
+                    "another out."
+                )
+
+    def _make_venv(self) -> VecEnv:
+        """Create imagined environments of the given world model."""
+        config = self._imagination
+        fitted = FittedWorldModel.load(config, self._slot_encoder, config.world_model, config.data)
+        check_actions(config, fitted.world_model, self.eval_venv.action_space)
+        return self._make_imagined(fitted)
+
+    @property
+    def _slot_encoder(self) -> SlotEncoder:
+        return cast("SlotEncoder", self.encoder)  # required by ImaginationConfig
+
+    def _make_imagined(self, fitted: FittedWorldModel) -> VecEnv:
+        """Create the imagined environments of evaluation and training."""
+        self._fitted = fitted
+        arguments = self._imagination, self._slot_encoder, self.eval_venv.action_space
+        self._imagined_eval_venv = fitted.evaluation_envs(*arguments)
+        return fitted.training_envs(*arguments)
+
+    def _learn(self, callbacks: list[BaseCallback]) -> None:
+        """Train in imagination; in later rounds, record and refit the world model before."""
+        config, model = self._imagination, self.model
+        for number in range(model.num_timesteps // config.round_steps, config.rounds + 1):
+            if number:
+                try:
+                    world_model, data = record_and_refit(config, number, self._fitted.world_model)
+                except StoppedError as error:
+                    self._signal.signum = error.status - 128
+                    return
+                self.venv = self._make_imagined(
+                    FittedWorldModel.load(config, self._slot_encoder, world_model, data)
+                )
+                model.set_env(self.venv)
+            model.set_random_seed((config.seed + model.num_timesteps) % 2**31)
+            left = (number + 1) * config.round_steps - model.num_timesteps
+            callback = _ImaginationCallback(self)
+            model.learn(left, [*callbacks, callback], reset_num_timesteps=False)
+            if self.stopped:
+                return
+
+    def extra_metrics(self) -> dict[str, float]:
+        """Return the mean return of whole imagined episodes, and the number of real steps."""
+        self._imagined_eval_venv.seed(self.config.seed)  # the same episodes at every evaluation
+        returns, _ = evaluate_policy(
+            self.model,
+            self._imagined_eval_venv,
+            self.config.eval_episodes,
+            deterministic=self.config.eval_deterministic,
+            return_episode_rewards=True,
+        )
+        return {"imagined_return": float(np.mean(returns)), "real_steps": float(self.real_steps)}
+
+
+class _ImaginationCallback(BaseCallback):
+    """Logs the uncertainty and truncations of imagined rollouts."""
+
+    def __init__(self, trainer: ImaginationTrainer) -> None:
+        super().__init__()
+        self._trainer = trainer
+        self._uncertainty: list[float] = []
+        self._ends: list[tuple[bool, bool]] = []
+
+    def _on_step(self) -> bool:
+        infos: list[dict[str, Any]] = self.locals["infos"]
+        self._uncertainty += [info["uncertainty"] for info in infos]
+        ended = [info for info in infos if "terminal_observation" in info]
+        self._ends += [(info["uncertain"], info["non_finite"]) for info in ended]
+        return True
+
+    def _on_rollout_end(self) -> None:
+        self.logger.record("imagination/uncertainty", float(np.mean(self._uncertainty)))
+        self.logger.record("imagination/real_steps", self._trainer.real_steps)
+        if self._ends:
+            uncertain, non_finite = np.mean(self._ends, axis=0)
+            self.logger.record("imagination/truncated_uncertain", float(uncertain))
+            self.logger.record("imagination/truncated_non_finite", float(non_finite))
+        self._uncertainty.clear()
+        self._ends.clear()

@@ -1,0 +1,29 @@
+"""JSON keys of earlier versions and their present names."""
+
+from collections.abc import Mapping
+from typing import Any
+
+OLD_KEYS = {
+    # agent.json and run.json, under "config"
+    "num_envs": "n_envs",
+    "total_steps": "total_timesteps",
+    "obs_key": "image_key",
+    "eval_greedy": "eval_deterministic",
+    # settings and metrics of training in imagination
+    "num_dreams": "n_imagined_envs",
+    "trust": "uncertainty_quantile",
+    "iterate": "rounds",
+    "dream_steps": "imagined_steps",
+    "dream_return": "imagined_return",
+    # config.json of a world model
+    "form": "slot_spec",
+}
+
+
+def rename_old_keys(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return JSON data with the present names of its keys.
+
+    Args:
+        data: object of a file of this or an earlier version; nested objects are not renamed.
+    """
+    return {OLD_KEYS.get(key, key): value for key, value in data.items()}
