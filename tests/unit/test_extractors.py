@@ -126,10 +126,10 @@ def test_slots_over_time_are_one_slot_with_more_features(name: str) -> None:
     torch.manual_seed(0)
     wide = EXTRACTORS[name](slot_space(K, time * D))
     slots = torch.randn(4, time, K, D)
-    stacked = torch.cat(list(slots.unbind(1)), dim=-1)  # the layout of VecFrameStack
-    for extractor, observations in ((stacked, slots), (wide, stacked)):
+    concatenated = torch.cat(list(slots.unbind(1)), dim=-1)  # the layout of VecFrameStack
+    for extractor, observations in ((stacked, slots), (wide, concatenated)):
         extractor.fit_scale(observations)
-    assert torch.equal(stacked(slots), wide(stacked))
+    assert torch.equal(stacked(slots), wide(concatenated))
     assert stacked.features_dim == wide.features_dim
 
 

@@ -121,8 +121,8 @@ def test_gaussians_with_common_axes_have_a_closed_form() -> None:
     rotation = torch.linalg.qr(features(D, 3))[0]
     a, b = white(40, 1) * s @ rotation, white(60, 2) * t @ rotation + 2
     expected = float((s - t).square().sum()) + 4 * D
-    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-12)
-    assert frechet_distance(b, a) == pytest.approx(expected, rel=1e-12)
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-10)  # CPUs differ beyond
+    assert frechet_distance(b, a) == pytest.approx(expected, rel=1e-10)  # CPUs differ beyond
 
 
 @pytest.mark.smoke
