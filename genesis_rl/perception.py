@@ -91,6 +91,7 @@ class SlotEncoder:
         fingerprint: sha256 over config and weights.
         name: of the model's kind, such as "genesis".
         has_prior: whether the model has a prior that draws scenes slot by slot.
+        has_background: whether the first slot is that of a background network.
         device: where the model runs.
         preprocessing: how frames come to ``image_size``.
         source: absolute path or hub id, None if the model came from memory.
@@ -167,6 +168,8 @@ class SlotEncoder:
         self.fingerprint: str = fingerprint(model)
         self.name: str = getattr(model, "model_name", type(model).__name__)
         self.has_prior: bool = builds_scenes(model)
+        teacher = getattr(model, "teacher", model)
+        self.has_background: bool = getattr(teacher, "has_background", False)
         own = model if self.source else copy.deepcopy(model)  # the caller's model stays as it is
         self._model = cast("SceneModel", _inference_form(own, self.device))
         self._compiled = self._compile() if compile else None

@@ -43,6 +43,7 @@ class VecGenesisObs(VecEnvWrapper):
         device: str = "auto",
         info_keys: Sequence[InfoKey] = (),
         align: bool = False,
+        background: bool = True,
     ) -> None:
         """Wrap a vector environment.
 
@@ -61,6 +62,8 @@ class VecGenesisObs(VecEnvWrapper):
                 ``reset_infos`` has those of the new episode.
             align: keep every object in its slot within an episode (see SlotAligner), for stacked
                 observations and recurrent policies.
+            background: include the background's slot, the first of an encoder with a background
+                network, whose latents are z_b; False returns the object slots alone (K - 1).
 
         Raises:
             TypeError, ValueError: if the observations contain no frames for the encoder, an
@@ -73,7 +76,14 @@ class VecGenesisObs(VecEnvWrapper):
                 "gymnasium.vector."
             )
         options = SlotObsOptions(
-            layout, mask_geometry, image_key, keep, frame_layout, info_keys, align
+            layout,
+            mask_geometry,
+            image_key,
+            keep,
+            frame_layout,
+            info_keys,
+            align,
+            background,
         )
         self.slot_encoder = as_encoder(encoder, device=device)
         self._slot_codec = SlotObsCodec(

@@ -51,6 +51,7 @@ class GenesisObs(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
         info_keys: Sequence[InfoKey] = (),
         render: bool = False,
         align: bool = False,
+        background: bool = True,
     ) -> None:
         """Wrap an environment.
 
@@ -70,6 +71,8 @@ class GenesisObs(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
                 observations.
             align: keep every object in its slot within an episode (see SlotAligner), for policies
                 with memory or stacked observations.
+            background: include the background's slot, the first of an encoder with a background
+                network, whose latents are z_b; False returns the object slots alone (K - 1).
 
         Raises:
             TypeError, ValueError: for observations without frames valid for the encoder, or an
@@ -77,7 +80,14 @@ class GenesisObs(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
             RuntimeError: for CUDA in a forked worker.
         """
         options = SlotObsOptions(
-            layout, mask_geometry, image_key, keep, frame_layout, info_keys, align
+            layout,
+            mask_geometry,
+            image_key,
+            keep,
+            frame_layout,
+            info_keys,
+            align,
+            background,
         )
         self.slot_encoder = as_encoder(encoder, device=device)
         RecordConstructorArgs.__init__(
@@ -143,6 +153,7 @@ class GenesisVectorObs(_VectorWrapper):
         device: str = "auto",
         info_keys: Sequence[InfoKey] = (),
         align: bool = False,
+        background: bool = True,
     ) -> None:
         """Wrap a vector environment.
 
@@ -160,13 +171,22 @@ class GenesisVectorObs(_VectorWrapper):
                 the infos of every step.
             align: keep every object in its slot within an episode (see SlotAligner), for policies
                 with memory or stacked observations.
+            background: include the background's slot, the first of an encoder with a background
+                network, whose latents are z_b; False returns the object slots alone (K - 1).
 
         Raises:
             TypeError, ValueError: for observations without frames valid for the encoder, or an
                 invalid argument.
         """
         options = SlotObsOptions(
-            layout, mask_geometry, image_key, keep, frame_layout, info_keys, align
+            layout,
+            mask_geometry,
+            image_key,
+            keep,
+            frame_layout,
+            info_keys,
+            align,
+            background,
         )
         super().__init__(env)
         self.slot_encoder = as_encoder(encoder, device=device)

@@ -42,6 +42,8 @@ class SlotObsOptions:
             "masks", float32 (K, S, S), mixing probabilities at the model's image size S.
         align: keep every object in its slot within an episode: reorder slots and masks to match
             those of the previous frame (see SlotAligner).
+        background: include the background's slot, the first of an encoder with a background
+            network; False leaves the object slots. The masks in the info are of all slots.
     """
 
     layout: ObsLayout = "set"
@@ -51,6 +53,7 @@ class SlotObsOptions:
     frame_layout: Layout = "auto"
     info_keys: Sequence[InfoKey] = ()
     align: bool = False
+    background: bool = True
 
     def __post_init__(self) -> None:
         """Validate the options, as far as possible without a space."""
@@ -124,6 +127,12 @@ class SlotObsCodec:
         self.encoder = encoder
         self.options = options
         self.source: FrameSource | None = None
+        # The background stays in the first slot: alignment moves objects only.
+        self._first_object = int(encoder.has_background)
+        if not options.background and not encoder.has_background:
+            raise ValueError(
+                "background must be True for an encoder without a background network, got False."
+            )
         if rendered:
             if options.image_key is not None:
                 raise ValueError(
@@ -141,10 +150,10 @@ class SlotObsCodec:
         self._aligner: SlotAligner | None = None
         if options.align:
             widths = [width for width in (*encoder.latent_sizes, 3) if width]
-            self._aligner = SlotAligner(num_envs, encoder.num_slots, widths)
+            self._aligner = SlotAligner(num_envs, encoder.num_slots - self._first_object, widths)
 
     def _slot_spaces(self) -> dict[str, spaces.Space[Any]]:
-        k = self.encoder.num_slots
+        k = self.encoder.num_slots - (not self.options.background)
         d_m, d_c = self.encoder.latent_sizes
         extra = 3 if self.options.mask_geometry else 0
         if self.options.layout == "set":
@@ -287,10 +296,12 @@ class SlotObsCodec:
         """With ``align``, reorder features (B, K, D) and masks in place."""
         if self._aligner is None:
             return
-        order = self._aligner.follow(features, envs, first)
-        features[:] = np.take_along_axis(features, order[..., None], axis=1)
+        objects = features[:, self._first_object :]
+        order = self._aligner.follow(objects, envs, first)
+        objects[:] = np.take_along_axis(objects, order[..., None], axis=1)
         if "masks" in info:
-            info["masks"][:] = np.take_along_axis(info["masks"], order[..., None, None], axis=1)
+            masks = info["masks"][:, self._first_object :]
+            masks[:] = np.take_along_axis(masks, order[..., None, None], axis=1)
 
     def arrange(self, features: npt.NDArray[np.float32], observation: Any = None) -> Any:
         """Return features (..., K, D) in the layout of the space, with the kept entries.
@@ -298,6 +309,8 @@ class SlotObsCodec:
         Without ``mask_geometry``, a geometry in the features is dropped.
         """
         d_m, d_c = self.encoder.latent_sizes
+        if not self.options.background:
+            features = np.ascontiguousarray(features[..., 1:, :])
         if not self.options.mask_geometry:
             features = np.ascontiguousarray(features[..., : d_m + d_c])
         if self.options.layout == "dict":

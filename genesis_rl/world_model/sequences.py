@@ -68,7 +68,8 @@ def encode(
             if not folder.is_dir():
                 features = _infer(transitions, encoder)
                 if align:
-                    _align(features, transitions.first, encoder.latent_sizes)
+                    objects = features[:, int(encoder.has_background) :]
+                    _align(objects, transitions.first, encoder.latent_sizes)
                 with new_folder(folder) as temporary:
                     np.save(temporary / _FEATURES, features)
     try:

@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
@@ -19,7 +20,7 @@ from genesis_rl.envs.obs import GenesisObs, GenesisVectorObs
 from genesis_rl.envs.slot_obs import SlotObsOptions
 from genesis_rl.envs.watch import random_frames
 from genesis_rl.frames import Preprocessing, Resize
-from genesis_rl.models import Genesis
+from genesis_rl.models import Genesis, GenesisConfig, build_model
 from genesis_rl.perception import SlotEncoder
 
 MakeEnv = Callable[..., Any]
@@ -63,6 +64,52 @@ def test_layouts(pixel_env: MakeEnv, encoder: Any, layout: Any, mask_geometry: b
             shape = (K, d) if layout == "set" else (K * d,)
             assert env.observation_space == spaces.Box(-np.inf, np.inf, shape, np.float32)
             np.testing.assert_allclose(observation, want.reshape(shape), atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def with_background() -> SlotEncoder:
+    torch.manual_seed(0)
+    config = GenesisConfig(
+        image_size=32,
+        num_slots=4,
+        mask_latent_size=7,
+        component_latent_size=3,
+        background="predicted",
+        background_channels=(4, 4),
+        background_size=8,
+        posterior="attention",
+        mask_decoder="local",
+        component_decoder="shaded",
+    )
+    return SlotEncoder(build_model(config), device="cpu")
+
+
+@pytest.mark.parametrize("layout", ["set", "flat", "dict"])
+@pytest.mark.parametrize("align", [False, True])
+def test_objects_without_their_background(
+    pixel_env: MakeEnv, with_background: SlotEncoder, layout: Any, align: bool
+) -> None:
+    options: dict[str, Any] = {"layout": layout, "align": align, "info_keys": ("masks",)}
+    whole: Any = GenesisObs(pixel_env(), with_background, **options)
+    objects: Any = GenesisObs(pixel_env(), with_background, background=False, **options)
+    assert objects.observation_space != whole.observation_space
+    for (full, info), (part, _) in zip(rollout(whole), rollout(objects), strict=True):
+        assert objects.observation_space.contains(part)
+        if layout == "dict":
+            for name, value in part.items():
+                np.testing.assert_array_equal(value, full[name][1:])
+        else:
+            rows = full.reshape(4, 10)
+            np.testing.assert_array_equal(part, rows[1:] if layout == "set" else rows[1:].ravel())
+            # The background stays first, whatever alignment does to the objects.
+            z_b = with_background.features(info["raw"])[0, 0]
+            np.testing.assert_allclose(rows[0], z_b, atol=1e-5)
+        assert info["masks"].shape[0] == 4
+
+
+def test_a_background_needs_an_encoder_with_one(pixel_env: MakeEnv, encoder: Any) -> None:
+    with pytest.raises(ValueError, match=r"^background "):
+        GenesisObs(pixel_env(), encoder, background=False)
 
 
 def test_observations_follow_the_frame(pixel_env: MakeEnv, encoder: Any) -> None:
