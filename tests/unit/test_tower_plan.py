@@ -89,7 +89,7 @@ def test_worlds_are_read_from_files(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has 6 worlds, not 7"):
         plan(mjcf=tmp_path, scenarios=7)
     (tmp_path / "env_other.xml").touch()
-    with pytest.raises(ValueError, match=r"env_other\.xml: 'env_other' is not the name"):
+    with pytest.raises(ValueError, match=r"env_other\.xml: the name of a scenario must be"):
         plan(mjcf=tmp_path)
 
 
