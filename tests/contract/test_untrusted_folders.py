@@ -272,11 +272,11 @@ AGENTS: dict[str, tuple[Callable[[Place], Any], str]] = {
     "many environments": (agent(n_envs=HUGE), "n_envs must be at most"),
     "pickled policy": (unpickled_policy, "not safetensors"),
     "encoder of the Hub": (encoder_of_the_hub, "encoder is missing"),
-    "edited spaces": (edited_spaces, "actions of env .* trained with Discrete"),
+    "edited spaces": (edited_spaces, "must have the actions of"),
     "spaces of another type": (spaces_of_another_type, "spaces"),
     "edited env": (agent(env="genesis_rl/PropertyComparison-v0"), "env must be .*ObjectGoal"),
     "edited options": (agent(env_options='{"num_objects": 3, "agent_scale": 0.3}'), "env_options"),
-    "edited geometry": (edited_geometry, "observations of env"),
+    "edited geometry": (edited_geometry, "must have the observations of"),
     "edited geometry and spaces": (edited_geometry_and_spaces, "has shape|has an unknown|lacks"),
 }
 
@@ -481,7 +481,7 @@ DATA: dict[str, tuple[Callable[[Place], Any], str]] = {
     "external link": (hdf5(external_link), r"clevr_10-full.hdf5 .*image \(an external link\)"),
     "link in a group": (hdf5(linked_group), "an external link"),
     "external storage": (hdf5(external_storage), "stored in .*raw.bin"),
-    "virtual data set": (hdf5(virtual), "a virtual data set"),
+    "virtual data set": (hdf5(virtual), "a virtual dataset"),
 }
 
 ATTACKS = {
