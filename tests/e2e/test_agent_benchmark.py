@@ -48,7 +48,7 @@ def test_imagined_and_real_environments_are_timed(run_program: Run, tmp_path: Pa
         *("--out", str(tmp_path / "speed.json")),
     )
     assert (status, errors) == (0, "")
-    assert "Steps per second of processor time" in output
+    assert "environments | imagined | real, frames | real, slots" in output
     (row,) = json.loads((tmp_path / "speed.json").read_text())["imagination"]
     assert row["num_envs"] == 2
     assert row["imagined"] > 0 and row["real_frames"] > row["real_slots"] > 0

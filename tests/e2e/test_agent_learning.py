@@ -142,7 +142,8 @@ def test_one_encoder_pass_for_each_new_frame(
         return slots
 
     monkeypatch.setattr(quadrants_model, "infer", counted)
-    monkeypatch.setattr("genesis_rl.agents.learning._Evaluation._on_training_end", lambda self: 0)
+    callback = "genesis_rl.agents.learning._EvaluationCallback"
+    monkeypatch.setattr(f"{callback}._on_training_end", lambda self: 0)
     trainer.run()
     # 1 reset and 64 steps of 8 environments; all episodes end at every fourth step.
     assert len(sizes) == 65
