@@ -310,13 +310,11 @@ def test_folding_leaves_the_encoder(model: Any) -> None:
 
 
 def test_bad_arguments(model: Any) -> None:
-    with pytest.raises(
-        ValueError, match=r"x has shape \(2, 3, 16, 32\); wanted \(any, 3, 32, 32\)"
-    ):
+    with pytest.raises(ValueError, match=r"^x must have shape \(any, 3, 32, 32\)"):
         model.infer(torch.rand(2, 3, 16, 32))
-    with pytest.raises(ValueError, match="n is 0"):
+    with pytest.raises(ValueError, match=r"^n must be"):
         model.sample(0)
-    with pytest.raises(ValueError, match="temperature is -1"):
+    with pytest.raises(ValueError, match=r"^temperature must be"):
         model.sample(1, temperature=-1)
     slots = model.infer(images(1))
     twice = (torch.cat([part, part], 1) for part in (slots.z_m, slots.z_c, slots.log_pi))
@@ -359,7 +357,7 @@ def test_options_do_what_they_say(name: str) -> None:
     # A bound of 2 leaves every slot but the last sigmoid(-2) of what is left, or more.
     bounded = build(name, mask_logit_bias=-60.0, mask_logit_bound=2.0).infer(x)
     assert float(bounded.log_pi[:, 0].exp().min()) == pytest.approx(0.1192, abs=1e-3)
-    with pytest.raises(ValueError, match="mask_logit_bound is 0"):
+    with pytest.raises(ValueError, match=r"^mask_logit_bound must be"):
         build(name, mask_logit_bound=0.0)
     # In eval mode the K-th mask's decoding changes nothing.
     last, skipped = (build(name, decode_last_mask=flag) for flag in (True, False))
@@ -485,7 +483,7 @@ class Bare:
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda m, x, s: refine(m, x, s, -1), ValueError, "steps is -1; wanted 0 or more"),
+        (lambda m, x, s: refine(m, x, s, -1), ValueError, "^steps "),
         (
             lambda m, x, s: refine(m, x, s, 1, step_size=0),
             ValueError,
@@ -499,7 +497,7 @@ class Bare:
         (
             lambda m, x, s: refine(cast("Any", Bare()), x, s, 1),
             TypeError,
-            r"Bare, which has no nll",
+            "^model must have a method nll",
         ),
     ],
 )

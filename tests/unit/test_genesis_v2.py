@@ -106,5 +106,5 @@ def test_whose_masks_are_decoded(model: GenesisV2) -> None:
     slots = monet.infer(images())
     assert torch.equal(monet.decode(slots).log_pi, slots.log_pi)
     assert (monet._decode_components(slots.z_c).log_pi - slots.log_pi).abs().max() > 0.1
-    with pytest.raises(ValueError, match=r"slots\.log_pi has shape .* wanted \(any, any, 1, 32"):
+    with pytest.raises(ValueError, match=r"^slots\.log_pi must have shape"):
         monet.decode(Slots(slots.z_m, slots.z_c, slots.log_pi[..., :16]))
