@@ -86,7 +86,7 @@ class IodineConfig:
     sigma_x: float = 0.1
     """standard deviation of every Gaussian component, in pixel units"""
     mixture: Mixture = "pixel"
-    """mix the slots per "pixel" (the authors), over all its channels, or per colour "channel" each"""
+    """mix the slots per "pixel" (the authors) over all channels, or per "channel" of colour"""
     posterior_sigma_floor: float = 1e-8
     """least standard deviation of the posterior; 0.01 stabilises short trainings"""
 

@@ -316,10 +316,10 @@ def check_training(
     """Compare loss terms and gradients with the reference's, at the weights of ``official_state``.
 
     Args:
-        name: of the official model.
-        model: ours, in training mode.
-        score: its ``_score``, or what stands for it.
-        mode: how far the figures may be off.
+        name: name of the official model.
+        model: the model of this package, in training mode.
+        score: its ``_score``, or a replacement.
+        mode: tolerances.
     """
     stored = fixture(name)["training"]
     dtype = next(model.parameters()).dtype

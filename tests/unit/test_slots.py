@@ -1,4 +1,4 @@
-"""Slots, components and ELBO terms: shapes, the geometry of masks."""
+"""Slots, components and ELBO terms: shapes, geometry of masks."""
 
 import re
 
@@ -13,20 +13,20 @@ K, D_M, D_C, H, W = 5, 7, 3, 4, 6
 
 
 def slots(pi: Tensor) -> Slots:
-    """Slots of hand-made masks, (B, K, H, W)."""
+    """Build slots of given masks, (B, K, H, W)."""
     b, k = pi.shape[:2]
     return Slots(torch.zeros(b, k, D_M), torch.zeros(b, k, D_C), pi.log()[:, :, None])
 
 
 @pytest.mark.parametrize("b", [1, 2])
-def test_features_are_both_latents_side_by_side(b: int) -> None:
+def test_features_are_both_latents(b: int) -> None:
     z_m, z_c = torch.randn(b, K, D_M), torch.randn(b, K, D_C)
     features = Slots(z_m, z_c, torch.zeros(b, K, 1, H, W)).features
     assert features.shape == (b, K, D_M + D_C)
     assert torch.equal(features[..., :D_M], z_m) and torch.equal(features[..., D_M:], z_c)
 
 
-def test_a_latent_may_have_no_width() -> None:
+def test_a_latent_may_have_width_zero() -> None:
     z_m = torch.randn(2, K, D_M)
     assert torch.equal(Slots(z_m, z_m[..., :0], torch.zeros(2, K, 1, H, W)).features, z_m)
 

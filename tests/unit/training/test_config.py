@@ -1,4 +1,4 @@
-"""Pretraining's settings: what is refused, what the data must fit, the presets."""
+"""Validation of pretraining configs, also against data; presets."""
 
 import dataclasses
 import json

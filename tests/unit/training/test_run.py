@@ -1,4 +1,4 @@
-"""A pretraining run read back from its folder."""
+"""Reading of pretraining runs."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ SMOKE = PRESETS["smoke"].config
 
 
 def write_run(config: PretrainConfig, *, best: bool = True) -> Path:
-    """A run's folder as the trainer leaves it, without training."""
+    """Write a run directory as the trainer does, without training."""
     folder = RunFolder(config)
     folder.write_settings()
     model = build_model(config.model)
@@ -66,7 +66,7 @@ def test_relative_data_are_found_from_elsewhere(
     found = Run.open(folder).config
     assert found.data == str(pack.folder)
     assert found.open_data("test").folder == pack.folder
-    # What is written stays relative: it tells nothing of the machine.
+    # Written paths stay relative, without folders of the machine.
     assert json.loads((folder / "train.json").read_text())["data"] == "packs/mine"
 
 
@@ -108,14 +108,14 @@ def test_a_run_is_read_before_its_first_row(folder: Path) -> None:
         *(PretrainConfig(model=config_class()) for config_class, _ in MODELS.values()),
     ],
 )
-def test_settings_come_back_exactly(config: PretrainConfig) -> None:
+def test_settings_are_read_back_exactly(config: PretrainConfig) -> None:
     again = parse_settings(json.loads(json.dumps(settings(config))))
     assert again == config
     assert type(again.model) is type(config.model)
 
 
 @pytest.mark.parametrize("checkpoints", [("best", "last"), ("last",), ("best",)])
-def test_older_settings_take_the_model_from_a_checkpoint(
+def test_older_settings_use_the_model_name_of_a_checkpoint(
     folder: Path, checkpoints: tuple[str, ...]
 ) -> None:
     plain = json.loads((folder / "train.json").read_text())
@@ -153,7 +153,7 @@ def test_a_missing_checkpoint_is_no_hub_id(tmp_path: Path, monkeypatch: pytest.M
         run.load()
 
 
-def test_what_is_no_run_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_folders_without_a_run_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"nowhere must be a run .* no train\.json"):
         Run.open(tmp_path / "nowhere")
     with pytest.raises(ValueError, match=r"best must be a run .* no train\.json"):
