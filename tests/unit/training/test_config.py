@@ -47,8 +47,8 @@ N = 9  # images of a pack
         ({"schedule": "linear"}, "^schedule must be"),
         ({"objective": "vae"}, "^objective must be"),
         ({"precision": "fp16"}, "^precision must be"),
-        ({"data_options": "[1]"}, r"data_options is '\[1\]'; wanted a JSON object"),
-        ({"data_options": "{"}, "data_options is '{', which is not JSON"),
+        ({"data_options": "[1]"}, "^data_options must be"),
+        ({"data_options": "{"}, "^data_options must be"),
         ({"fresh": ("encoder",)}, "^fresh must be"),
         ({"recompute": True, "compile": True}, "^recompute must be"),
         ({"recompute": True, "model": BdVaeConfig()}, "^recompute must be.*BdVae"),
@@ -69,7 +69,7 @@ def test_data_are_checked_against_the_model(
     other = write_pack(tmp_path / "other", side=64)
     with pytest.raises(ValueError, match=r"^data must have images of 32 x 32 px"):
         dataclasses.replace(config, data=str(other.folder)).open_data("train")
-    with pytest.raises(TypeError, match="takes no options, got seed"):
+    with pytest.raises(TypeError, match=r"^options must be"):
         dataclasses.replace(config, data_options='{"seed": 1}').open_data("train")
 
 

@@ -77,7 +77,7 @@ def test_relative_data_that_are_gone_are_named(
     config = dataclasses.replace(SMOKE, out=tmp_path / "run", data="packs/mine", data_options="{}")
     found = Run.open(write_run(config)).config
     assert found.data == "packs/mine"
-    with pytest.raises(ValueError, match=r"'packs/mine' must be a pack.*relative path.*--data"):
+    with pytest.raises(ValueError, match=r"^data must be a pack, got 'packs/mine'.*--data"):
         found.open_data("test")
 
 
