@@ -1,8 +1,8 @@
 """Building blocks: gated convolutions, broadcast decoder, U-Net, component encoder.
 
-All are written for channels_last activations: what is a convolution over a whole map in the paper
-is a Linear over the map flattened in (row, column, channel) order, and a stride-1 transposed
-convolution is an ordinary one.
+All use channels_last activations: a convolution over a whole map in the paper is a Linear over the
+map flattened in (row, column, channel) order, and a stride-1 transposed convolution is an ordinary
+one.
 """
 
 import math
@@ -15,38 +15,38 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # also of SyncBatchNorm
 from torch.utils.checkpoint import checkpoint
 
-# Strides of the five gated layers and the side of the map left over, by image size.
+# Strides of the five gated layers by image size.
 GATED_STRIDES = {32: (1, 2, 1, 2, 1), 64: (1, 2, 1, 2, 1), 128: (2, 2, 2, 1, 1)}
 
 
 def check_image_size(image_size: int) -> None:
-    """Raise ValueError for an image size that the gated encoder cannot take."""
+    """Raise ValueError unless the gated encoder supports an image size."""
     if image_size not in GATED_STRIDES:
-        raise ValueError(f"image_size is {image_size}; wanted one of {sorted(GATED_STRIDES)} px.")
+        raise ValueError(f"image_size must be one of {sorted(GATED_STRIDES)}, got {image_size}.")
 
 
 def bottleneck_side(image_size: int) -> int:
-    """Side of the feature map below the five gated layers, in pixels."""
+    """Return the side of the feature map after the five gated layers, in pixels."""
     return image_size // math.prod(GATED_STRIDES[image_size])
 
 
 def gate(y: Tensor) -> Tensor:
-    """Gated linear unit: the first half of the channels times the sigmoid of the second.
+    """Apply a gated linear unit: first half of the channels times sigmoid of the second half.
 
-    Two slices instead of F.glu: the gradient that F.glu hands back is contiguous NCHW, and batch
-    norm's backward then leaves its fast channels_last path.
+    F.glu is not used because its gradient is contiguous NCHW, which disables the fast channels_last
+    path of batch norm's backward pass.
     """
     feature, control = y.chunk(2, dim=1)
     return feature * torch.sigmoid(control)
 
 
 def flatten_map(x: Tensor) -> Tensor:
-    """Flatten (B, C, H, W) to (B, H*W*C); free for a channels_last tensor."""
+    """Flatten (B, C, H, W) to (B, H*W*C), without a copy for a channels_last tensor."""
     return x.permute(0, 2, 3, 1).flatten(1)
 
 
 def coordinate_map(side: int) -> Tensor:
-    """Rows and columns of a square map from -1 to 1, shape (1, 2, side, side)."""
+    """Return rows and columns of a square map in [-1, 1], shape (1, 2, side, side)."""
     line = torch.linspace(-1, 1, side)
     return torch.stack(torch.meshgrid(line, line, indexing="ij"))[None]
 
@@ -58,7 +58,7 @@ class NormedConv(nn.Module):
     norm: nn.Module
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int) -> None:
-        """Take channel counts, the kernel's side (odd) and the stride."""
+        """Build from channel counts, the kernel's side (odd) and the stride."""
         super().__init__()
         padding = kernel_size // 2
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
@@ -70,12 +70,12 @@ class NormedConv(nn.Module):
 
     @torch.no_grad()
     def fold(self) -> None:
-        """Put the batch norm's running statistics into the convolution (inference only)."""
+        """Fold the batch norm's running statistics into the convolution (inference only)."""
         norm = self.norm
         if not isinstance(norm, _BatchNorm):
             return
         if norm.running_mean is None or norm.running_var is None:
-            raise ValueError("batch norm without running statistics cannot be folded.")
+            raise ValueError("norm must be a batch norm with running statistics, got none.")
         scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
         channel_dim = 1 if isinstance(self.conv, nn.ConvTranspose2d) else 0
         shape = [1, 1, 1, 1]
@@ -88,7 +88,7 @@ class NormedConv(nn.Module):
 class GatedConv(NormedConv):
     """5x5 convolution to 2 * out channels, batch norm, gate; ``upsample`` transposes it.
 
-    There is no bias under the batch norm: it would cancel. Without the norm there is one.
+    The convolution has a bias only without batch norm, in which it would cancel.
     """
 
     def __init__(
@@ -100,8 +100,8 @@ class GatedConv(NormedConv):
         upsample: bool = False,
         norm: bool = True,
     ) -> None:
-        """Take channel counts before and after the gate and the (down or up) stride."""
-        nn.Module.__init__(self)  # it has layers of its own
+        """Build from input channels, channels after the gate, and the (down or up) stride."""
+        nn.Module.__init__(self)  # builds its own layers
         bias = not norm
         if upsample and stride > 1:
             self.conv = nn.ConvTranspose2d(
@@ -131,7 +131,7 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def _kept_statistics(module: nn.Module) -> Iterator[None]:
-    """Let a pass in training mode leave the batch norms' running statistics as they are."""
+    """Keep the running statistics of batch norms unchanged during a pass in training mode."""
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
@@ -146,9 +146,10 @@ def _kept_statistics(module: nn.Module) -> Iterator[None]:
 
 
 def recomputed(module: nn.Module, x: Tensor) -> Tensor:
-    """Apply a module without keeping its activations: they are computed again for the gradient.
+    """Apply a module with activation checkpointing: recompute activations in the backward pass.
 
-    A third more arithmetic for a fraction of the memory; values and running statistics stay.
+    Costs a third more computation for a fraction of the memory. Running statistics of batch norms
+    are updated once.
     """
     out: Tensor = checkpoint(
         module,
@@ -160,12 +161,12 @@ def recomputed(module: nn.Module, x: Tensor) -> Tensor:
 
 
 class GatedEncoder(nn.Module):
-    """Image to feature vector: five gated 5x5 convolutions and a gated layer over the whole map."""
+    """Encoder of images: five gated 5x5 convolutions and a gated layer over the whole map."""
 
     def __init__(
         self, image_size: int, channels: Sequence[int], feature_size: int, *, norm: bool = True
     ) -> None:
-        """Take the image's side in pixels, five channel counts and the feature vector's size."""
+        """Build from the image's side in pixels, five channel counts and the features' width."""
         super().__init__()
         layers = []
         in_channels = 3
@@ -183,7 +184,7 @@ class GatedEncoder(nn.Module):
 
 
 class GatedDecoder(nn.Module):
-    """Latent vector to one map: the encoder's mirror image, ending in a 1x1 convolution."""
+    """Decoder that mirrors `GatedEncoder` and ends in a 1x1 convolution."""
 
     def __init__(
         self,
@@ -194,13 +195,13 @@ class GatedDecoder(nn.Module):
         *,
         norm: bool = True,
     ) -> None:
-        """Take the latent's width, the image's side, five channel counts and the map's channels."""
+        """Build from the latent's width, the image's side, and channels of layers and output."""
         super().__init__()
         self.side = bottleneck_side(image_size)
-        # The map at the lowest resolution is as wide as the first gated layer's output.
+        # Channels of the map at the lowest resolution.
         self.stem_channels = channels[0]
         self.stem = nn.Linear(latent_size, self.side**2 * 2 * self.stem_channels)
-        # Initialised as the transposed convolution that it stands for (fan-in 2 * C * side^2).
+        # Initialised as the equivalent transposed convolution (fan-in 2 * C * side^2).
         bound = 1 / math.sqrt(2 * self.stem_channels * self.side**2)
         for parameter in self.stem.parameters():
             nn.init.uniform_(parameter, -bound, bound)
@@ -220,7 +221,7 @@ class GatedDecoder(nn.Module):
 
 
 class ComponentEncoder(nn.Module):
-    """Masked image to latent parameters: stride-2 3x3 convolutions and two linear layers."""
+    """Encoder of masked images: stride-2 3x3 convolutions and two linear layers."""
 
     def __init__(
         self,
@@ -231,7 +232,7 @@ class ComponentEncoder(nn.Module):
         activation: type[nn.Module] = nn.ELU,
         in_channels: int = 4,
     ) -> None:
-        """Take the image's side, channel counts, the hidden layer's and the output's sizes."""
+        """Build from the image's side, channel counts, and widths of hidden layer and output."""
         super().__init__()
         layers: list[nn.Module] = []
         side = image_size
@@ -244,31 +245,31 @@ class ComponentEncoder(nn.Module):
         self.head = nn.Linear(hidden_size, out_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (N, in_channels, H, W), by default log mask and image, to (N, out_size)."""
+        """Map (N, in_channels, H, W), by default log masks and images, to (N, out_size)."""
         out: Tensor = self.head(self.activation(self.hidden(flatten_map(self.convs(x)))))
         return out
 
 
 class SlotCorrector(ComponentEncoder):
-    """An image, a slot's mask and its responsibilities to a correction of the slot's parameters."""
+    """Correction of a slot's posterior from image, mask and responsibilities."""
 
     def __init__(
         self, image_size: int, channels: Sequence[int], hidden_size: int, out_size: int
     ) -> None:
-        """Build with a last layer of zeros: no correction at first."""
+        """Initialise the last layer to zeros, so that the initial correction is 0."""
         super().__init__(image_size, channels, hidden_size, out_size, in_channels=5)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
 
 class BroadcastDecoder(nn.Module):
-    """Spatial broadcast decoder (Watters et al. 2019): four unpadded convolutions, then the head's.
+    """Spatial broadcast decoder (Watters et al. 2019).
 
-    They are 3x3 and the head's 1x1 by default; none is padded.
+    Four 3x3 convolutions and a 1x1 convolution as the head by default, none of them padded.
 
-    The latent is the same at every position, so the first convolution is a linear map of z plus the
-    convolution of the two coordinate channels, which all slots share: same mathematics, a twentieth
-    of the work of convolving the broadcast latent.
+    The latent is the same at every position, so that the first convolution is computed as a linear
+    map of z plus the convolution of the two coordinate channels, which is the same for all slots:
+    a twentieth of the cost of convolving the broadcast latent.
     """
 
     coordinates: Tensor
@@ -284,11 +285,11 @@ class BroadcastDecoder(nn.Module):
         kernel_size: int = 3,
         head_kernel_size: int = 1,
     ) -> None:
-        """Take the latent's width, the image's side, channels of each layer and of the output."""
+        """Build from the latent's width, the image's side, and channels of layers and output."""
         super().__init__()
         self.latent_size = latent_size
-        lost = layers * (kernel_size - 1) + head_kernel_size - 1
-        coordinates = coordinate_map(image_size + lost)
+        border = layers * (kernel_size - 1) + head_kernel_size - 1
+        coordinates = coordinate_map(image_size + border)
         self.register_buffer("coordinates", coordinates, persistent=False)
         self.first = nn.Conv2d(latent_size + 2, channels, kernel_size)
         body: list[nn.Module] = [activation()]
@@ -308,10 +309,10 @@ class BroadcastDecoder(nn.Module):
 
 
 class FlatDecoder(nn.Module):
-    """Latent vector to one value per channel, the same at every position."""
+    """Decoder to one value per channel, the same at every position."""
 
     def __init__(self, latent_size: int, image_size: int, channels: int, out_channels: int) -> None:
-        """Take the latent's width, the image's side, and units of hidden layer and output."""
+        """Build from the widths of latent, hidden layer and output, and the image's side."""
         super().__init__()
         self.image_size = image_size
         self.layers = nn.Sequential(
@@ -319,13 +320,13 @@ class FlatDecoder(nn.Module):
         )
 
     def forward(self, z: Tensor) -> Tensor:
-        """Map (N, latent_size) to (N, out_channels, H, W), unbounded; no memory per position."""
+        """Map (N, latent_size) to a view (N, out_channels, H, W), unbounded."""
         values: Tensor = self.layers(z)
         return values[:, :, None, None].expand(-1, -1, self.image_size, self.image_size)
 
 
 def conv_norm(in_channels: int, out_channels: int, groups: int) -> nn.Sequential:
-    """3x3 convolution without bias, group norm and ReLU: the U-Net's block."""
+    """Build a block of the U-Net: 3x3 convolution without bias, group norm and ReLU."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
         nn.GroupNorm(groups, out_channels),
@@ -334,10 +335,10 @@ def conv_norm(in_channels: int, out_channels: int, groups: int) -> nn.Sequential
 
 
 class UNet(nn.Module):
-    """U-Net with nearest-neighbour resampling and an MLP over the whole map at its bottom.
+    """U-Net with nearest-neighbour resampling and an MLP over the whole map at its bottleneck.
 
-    log2(image_size) - 1 blocks lead down to 4x4 px and as many back up. The last three have twice
-    the channels of the first.
+    log2(image_size) - 1 blocks reduce the map to 4x4 px, and as many restore its resolution. The
+    last three of the former have twice the channels of the first.
 
     Source: Burgess et al. 2019 (MONet), as in the authors' code of GENESIS.
     """
@@ -345,13 +346,13 @@ class UNet(nn.Module):
     def __init__(
         self, in_channels: int, image_size: int, channels: int, *, groups: int | None = None
     ) -> None:
-        """Take the image's side and the first block's channels.
+        """Build the blocks.
 
         Args:
             in_channels: channels of the input.
             image_size: side of the image in pixels.
-            channels: of the first block, and of the output.
-            groups: groups of each group norm; None norms every channel alone (instance norm).
+            channels: channels of the first block and of the output.
+            groups: groups of each group norm; None: one per channel (instance norm).
         """
         super().__init__()
         depth = image_size.bit_length() - 2

@@ -1,11 +1,11 @@
-"""GECO: the KL is minimised subject to a reconstruction constraint (Rezende & Viola 2018)."""
+"""GECO: minimisation of the KL under a reconstruction constraint (Rezende & Viola 2018)."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-# The step size of the paper is for errors summed over images of this many pixels.
+# The paper's step size is for errors summed over images of this many pixels.
 _PAPER_PIXELS = 64 * 64
 
 
@@ -13,36 +13,36 @@ _PAPER_PIXELS = 64 * 64
 class GecoConfig:
     """GECO's settings; defaults are the paper's (appendix B.4).
 
-    ``goal`` and ``step_size`` are stated so that they carry over between image sizes.
+    ``goal`` and ``step_size`` are independent of the image size.
     """
 
     goal: float = 0.5655
-    """wanted reconstruction error per pixel and channel, in nats"""
+    """target reconstruction error per pixel and channel, in nats"""
     step_size: float = 1e-5
     """step of log beta per nat of summed error at 64x64 px; scaled by 64 * 64 / (H * W)"""
     speedup: float = 10.0
-    """factor on the step while the goal is met (beta grows)"""
+    """factor on the step while the goal is met (beta increases)"""
     alpha: float = 0.99
     """decay of the moving average of the error"""
     beta_init: float = 1.0
     """weight of the KL at the start"""
     beta_min: float = 1e-10
-    """floor under beta; 1e-3 keeps the KL from running away in short trainings"""
+    """least beta; 1e-3 avoids divergence of the KL in short trainings"""
 
     def __post_init__(self) -> None:
         """Check ranges."""
         if not 0 <= self.alpha < 1:
-            raise ValueError(f"alpha is {self.alpha}; wanted 0 <= alpha < 1.")
+            raise ValueError(f"alpha must be in [0, 1), got {self.alpha}.")
         for name in ("step_size", "speedup", "beta_init", "beta_min"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; wanted a value > 0.")
+                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}.")
 
 
 class Geco(nn.Module):
-    """Keeps beta and the error's moving average in buffers, so that they are saved and resumed.
+    """GECO's loss and update of beta; beta and the error's moving average are buffers.
 
-    Source: Rezende & Viola 2018 and the authors' code: the loss takes beta from before its update;
-    the average starts at the first error, undamped; the speed-up applies while the goal is met.
+    Source: Rezende & Viola 2018 and the authors' code: the loss uses beta before its update; the
+    moving average is initialised by the first error; the speed-up applies while the goal is met.
     """
 
     beta: Tensor
@@ -58,20 +58,20 @@ class Geco(nn.Module):
         beta_min: float = 1e-10,
         speedup: float = 1.0,
     ) -> None:
-        """Take the goal and the step size for errors as they are passed to ``forward``.
+        """Build with goal and step size in the units of the errors passed to ``forward``.
 
         Args:
-            goal: wanted error, nats per image (summed over pixels and channels).
+            goal: target error, nats per image (summed over pixels and channels).
             step_size: step of log beta per nat of the constraint.
             alpha: decay of the error's moving average.
-            beta_init: first beta.
-            beta_min: floor under beta.
+            beta_init: initial beta.
+            beta_min: least beta.
             speedup: factor on the step while the goal is met.
         """
         super().__init__()
         self.goal, self.step_size = goal, step_size
         self.alpha, self.beta_min, self.speedup = alpha, beta_min, speedup
-        # float64: a step moves log beta by less than float32 can resolve late in training.
+        # float64: late in training, steps of log beta are below the resolution of float32.
         self.register_buffer("beta", torch.tensor(beta_init, dtype=torch.float64))
         self.register_buffer("err_ema", torch.tensor(float("nan"), dtype=torch.float64))
 
@@ -89,14 +89,14 @@ class Geco(nn.Module):
         )
 
     def forward(self, err: Tensor, kl: Tensor) -> Tensor:
-        """Return the loss err + beta * kl with the present beta; both are scalars in nats."""
+        """Return the loss err + beta * kl with the current beta; both are scalars in nats."""
         return err + self.beta.to(err.dtype) * kl
 
     @torch.no_grad()
     def update(self, err: Tensor) -> None:
-        """Move beta by the error of a step (a scalar, averaged over the batch and all ranks).
+        """Update beta by the error of a step (a scalar, averaged over the batch and all ranks).
 
-        Stays on the device: nothing here makes the host wait.
+        Does not synchronise host and device.
         """
         err = err.detach().to(self.err_ema.dtype)
         first = self.err_ema.isnan()

@@ -1,4 +1,4 @@
-"""Densities and the stick-breaking construction: one equation per function."""
+"""Densities, KL divergences and the stick-breaking construction."""
 
 import math
 from typing import Literal, NamedTuple
@@ -19,11 +19,11 @@ class Gaussian(NamedTuple):
     sigma: Tensor
 
     def draw(self, eps: Tensor | None) -> Tensor:
-        """Reparameterised value mu + sigma * eps; the mean where ``eps`` is None."""
+        """Return the sample mu + sigma * eps, or the mean if ``eps`` is None."""
         return self.mu if eps is None else self.mu + self.sigma * eps
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """Log density in nats, summed over the last dimension."""
+        """Return the log density in nats, summed over the last dimension."""
         scaled = (z - self.mu) / self.sigma
         return -(0.5 * scaled.square() + self.sigma.log() + _HALF_LOG_2PI).sum(-1)
 
@@ -42,10 +42,10 @@ class GaussianMixture(NamedTuple):
     sigma: Tensor
 
     def draw(self, eps: Tensor) -> Tensor:
-        """Sample of the mixture for standard normal noise (..., D).
+        """Return the sample of the mixture for standard normal noise (..., D).
 
-        The first dimension's noise selects the component; its rank within the selected component's
-        share is the noise of that dimension.
+        The quantile of the first dimension's noise selects the component; its position within the
+        selected component's share of [0, 1] is that dimension's quantile in the component.
         """
         if not eps.shape[-1]:
             return eps
@@ -63,7 +63,7 @@ class GaussianMixture(NamedTuple):
         return mu + sigma * eps
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """Log density in nats, summed over the last dimension."""
+        """Return the log density in nats, summed over the last dimension."""
         each = Gaussian(self.mu, self.sigma).log_prob(z[..., None, :])
         return torch.logsumexp(self.log_weight + each, -1)
 
@@ -72,12 +72,12 @@ Prior = Gaussian | GaussianMixture
 
 
 def standard_normal(like: Tensor) -> Gaussian:
-    """N(0, I) of a tensor's shape."""
+    """Return N(0, I) of a tensor's shape."""
     return Gaussian(torch.zeros_like(like), torch.ones_like(like))
 
 
 def standard_mixture(like: Tensor, num_components: int) -> GaussianMixture:
-    """N(0, I) of a tensor's shape (..., D) as a mixture whose first component has all weight."""
+    """Return N(0, I) of a tensor's shape (..., D) as a mixture with one non-zero weight."""
     weight = like.new_full((*like.shape[:-1], num_components), -1e9)
     weight[..., 0] = 0
     mu = like.new_zeros(*weight.shape, like.shape[-1])
@@ -85,26 +85,26 @@ def standard_mixture(like: Tensor, num_components: int) -> GaussianMixture:
 
 
 def concatenate(first: Gaussian, rest: Gaussian) -> Gaussian:
-    """Join the distributions of slots: (B, J, D) and (B, K, D) to (B, J + K, D)."""
+    """Concatenate the distributions of slots: (B, J, D) and (B, K, D) to (B, J + K, D)."""
     mu, sigma = (torch.cat(pair, 1) for pair in zip(first, rest, strict=True))
     return Gaussian(mu, sigma)
 
 
 def kl_monte_carlo(z: Tensor, q: Gaussian, p: Prior) -> Tensor:
-    """Single-sample estimate log q(z) - log p(z) of KL(q || p), summed over the last dimension.
+    """Estimate KL(q || p) by log q(z) - log p(z), summed over the last dimension.
 
-    The authors' code uses this estimator, not the closed form; it may be negative.
+    The estimator of the authors' code, instead of the closed form; it may be negative.
     """
     return q.log_prob(z) - p.log_prob(z)
 
 
 def kl_standard_normal(q: Gaussian) -> Tensor:
-    """KL(q || N(0, 1)) in closed form, summed over the last dimension."""
+    """Compute KL(q || N(0, 1)) in closed form, summed over the last dimension."""
     return (0.5 * (q.mu.square() + q.sigma.square() - 1) - q.sigma.log()).sum(-1)
 
 
 def stick_breaking(logits: Tensor) -> Tensor:
-    """Split each pixel between K slots (paper Eq. 4), in log space.
+    """Compute masks of K slots by stick-breaking (paper Eq. 4), in log space.
 
     pi_1 = s_1, pi_k = s_k prod_{j<k} (1 - s_j), pi_K = prod_{j<K} (1 - s_j), s = sigmoid(logits).
 
@@ -115,15 +115,15 @@ def stick_breaking(logits: Tensor) -> Tensor:
         log_pi, shape (B, K, 1, H, W), nats <= 0; exp sums to 1 over K.
 
     Raises:
-        ValueError: if ``logits`` is not 5-D or holds no slot.
+        ValueError: if ``logits`` is not 5-D or has no slot.
     """
     if logits.ndim != 5 or logits.shape[1] < 1:
         raise ValueError(
-            f"logits has shape {tuple(logits.shape)}; wanted (B, K-1, 1, H, W) with K >= 2."
+            f"logits must have shape (B, K-1, 1, H, W) with K >= 2, got {tuple(logits.shape)}."
         )
-    log_scope = F.logsigmoid(-logits).cumsum(1)  # what is left after slot k
-    log_take = F.logsigmoid(logits)
-    first, rest = log_take[:, :1], log_take[:, 1:] + log_scope[:, :-1]
+    log_scope = F.logsigmoid(-logits).cumsum(1)  # remaining scope after slot k
+    log_alpha = F.logsigmoid(logits)
+    first, rest = log_alpha[:, :1], log_alpha[:, 1:] + log_scope[:, :-1]
     return torch.cat([first, rest, log_scope[:, -1:]], dim=1)
 
 
@@ -136,10 +136,10 @@ def mixture_nll(
     mixture: Mixture = "channel",
     pixel_weight: Tensor | None = None,
 ) -> Tensor:
-    """Negative log likelihood of images under the spatial Gaussian mixture (paper Eq. 3).
+    """Compute the negative log likelihood of images under the Gaussian mixture (paper Eq. 3).
 
-    The authors' code mixes the slots separately in every colour channel ("channel"); "pixel" has
-    one mixture per pixel jointly over its channels, so that a slot must explain the whole colour.
+    The authors' code has a mixture of the slots per colour channel ("channel"); "pixel" has one
+    mixture per pixel, so that one slot explains all channels of a pixel.
 
     Args:
         x: images, shape (B, 3, H, W) in [0, 1].
@@ -147,7 +147,7 @@ def mixture_nll(
         log_pi: log mixing probabilities, shape (B, K, 1, H, W).
         sigma_x: standard deviation of every component, in pixel units.
         mixture: "channel" or "pixel".
-        pixel_weight: optional weight of each pixel's part of the sum, shape (B, 1, H, W), >= 0.
+        pixel_weight: weight of each pixel in the sum, shape (B, 1, H, W), >= 0; None: all 1.
 
     Returns:
         Shape (B,), nats, summed over pixels and channels.
@@ -161,7 +161,7 @@ def mixture_nll(
 def joint_log_prob(
     x: Tensor, mu_x: Tensor, log_pi: Tensor, sigma_x: float, mixture: Mixture
 ) -> Tensor:
-    """Log probability log pi_k N(x; mu_k, sigma_x) of slot k and the pixel's value together.
+    """Compute the joint log probability log pi_k N(x; mu_k, sigma_x) of slot and pixel value.
 
     Args as for `mixture_nll`.
 
@@ -177,12 +177,12 @@ def joint_log_prob(
 
 
 def log_responsibilities(x: Tensor, mu_x: Tensor, log_pi: Tensor, sigma_x: float) -> Tensor:
-    """Log p(k | x, z), which slot each pixel is of, now that its colour is known.
+    """Compute log p(k | x, z), the posterior assignment of each pixel to a slot.
 
         p(k | x_i, z) = pi_ik N(x_i; mu_ik, sigma_x) / sum_j pi_ij N(x_i; mu_ij, sigma_x)
 
-    The masks pi are the model's guess before it sees the pixel; this is Bayes' rule, after. A pixel
-    is of one slot in all of its channels, in whatever way the model was trained to mix them.
+    The masks pi are the prior assignment. A pixel is assigned jointly over its channels, also for
+    models trained with a mixture per channel.
 
     Args as for `mixture_nll`.
 
@@ -193,7 +193,7 @@ def log_responsibilities(x: Tensor, mu_x: Tensor, log_pi: Tensor, sigma_x: float
 
 
 def leave_one_out_logsumexp(values: Tensor) -> Tensor:
-    """For each slot k the logsumexp of all others, over dim 1; needs K >= 2 slots."""
+    """Return, for each slot k, the logsumexp over all other slots in dim 1; requires K >= 2."""
     slots = values.shape[1]
     own = torch.eye(slots, dtype=torch.bool, device=values.device)
     own = own.view(1, slots, slots, *(1,) * (values.ndim - 2))
@@ -201,10 +201,10 @@ def leave_one_out_logsumexp(values: Tensor) -> Tensor:
 
 
 def categorical_kl(log_q: Tensor, log_p: Tensor, floor: float = 1e-5) -> Tensor:
-    """KL(q || p) of two mask distributions over the slots, summed over pixels.
+    """Compute KL(q || p) of two mask distributions over the slots, summed over pixels.
 
-    Both are floored and normalised anew, as in the authors' code: a pixel costs at most
-    ln(1 / floor) nats.
+    Both are clamped from below and renormalised, as in the authors' code, so that the KL of a pixel
+    is at most ln(1 / floor) nats.
 
     Args:
         log_q: log masks, shape (B, K, 1, H, W).
@@ -212,8 +212,8 @@ def categorical_kl(log_q: Tensor, log_p: Tensor, floor: float = 1e-5) -> Tensor:
         floor: least probability of a slot at a pixel.
 
     Returns:
-        Each slot's part sum q_k log(q_k / p_k), shape (B, K), nats. Only the sum over the slots is
-        a KL and never negative; a slot's part may be.
+        Each slot's term sum q_k log(q_k / p_k), shape (B, K), nats. The sum over the slots is the
+        KL, and non-negative; single terms may be negative.
     """
     q, p = (log.exp().clamp_min(floor) for log in (log_q, log_p))
     q, p = q / q.sum(1, keepdim=True), p / p.sum(1, keepdim=True)

@@ -20,8 +20,8 @@ from genesis_rl.editing import select
 from genesis_rl.frames import Layout, Preprocessing, Resize, White, as_preprocessing, to_images
 from genesis_rl.metrics.segmentation import segment
 from genesis_rl.models.base import BaseModel, Noise
-from genesis_rl.models.distilled import sharp_masks
-from genesis_rl.models.prior import builds_scenes
+from genesis_rl.models.distilled import segmentation_masks
+from genesis_rl.models.prior import has_sequential_prior
 from genesis_rl.refinement import refine
 from genesis_rl.slots import Decoded, SceneModel, Slots, check_finite, check_shape, check_slots
 
@@ -167,7 +167,7 @@ class SlotEncoder:
         self.latent_sizes: tuple[int, int] = model.latent_sizes
         self.fingerprint: str = fingerprint(model)
         self.name: str = getattr(model, "model_name", type(model).__name__)
-        self.has_prior: bool = builds_scenes(model)
+        self.has_prior: bool = has_sequential_prior(model)
         teacher = getattr(model, "teacher", model)
         self.has_background: bool = getattr(teacher, "has_background", False)
         own = model if self.source else copy.deepcopy(model)  # the caller's model stays as it is
@@ -321,7 +321,7 @@ class SlotEncoder:
         """
         check_slots(slots)
         with torch.inference_mode(), self._precision():
-            log_pi = sharp_masks(self._model, slots)
+            log_pi = segmentation_masks(self._model, slots)
             check_finite(slots.z_m, slots.z_c, log_masks=log_pi)
             return log_pi[:, :, 0].float().exp().cpu().numpy()
 

@@ -13,7 +13,7 @@ from genesis_rl.data import Pack
 from genesis_rl.metrics.frechet import SampleScorer
 from genesis_rl.metrics.imagined import SceneScorer
 from genesis_rl.models.base import BaseModel
-from genesis_rl.models.distilled import sharp_masks
+from genesis_rl.models.distilled import segmentation_masks
 from genesis_rl.refinement import refine
 from genesis_rl.slots import SceneModel, check_finite
 from genesis_rl.training.validate import (
@@ -148,7 +148,7 @@ def _score_images(
         terms = model.elbo(x, generator=generator)
         weights = metrics.log_weights(model, x, config.iw_samples, generator=generator)
         bounds = metrics.bounds(weights)
-        labels = metrics.segment(sharp_masks(model, slots))
+        labels = metrics.segment(segmentation_masks(model, slots))
         scores = {
             "mse": (decoded.image - x).square().mean((1, 2, 3)),
             "nll": terms.nll,

@@ -1,4 +1,4 @@
-"""The types that flow through everything: slots, components, ELBO terms, the model protocol."""
+"""Common types: slots, decoded components, ELBO terms and the protocol of scene models."""
 
 import math
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 def check_shape(value: Tensor, expected: tuple[int | None, ...], name: str) -> None:
-    """Check the shape of a tensor; None stands for any size.
+    """Check the shape of a tensor; None is any size.
 
     Raises:
-        TypeError: if it is no tensor.
+        TypeError: if it is not a tensor.
         ValueError: if it has another shape.
     """
     if not isinstance(value, Tensor):
@@ -25,11 +25,11 @@ def check_shape(value: Tensor, expected: tuple[int | None, ...], name: str) -> N
     )
     if not fits:
         want = "(" + ", ".join("any" if n is None else str(n) for n in expected) + ")"
-        raise ValueError(f"{name} has shape {tuple(value.shape)}; wanted {want}.")
+        raise ValueError(f"{name} must have shape {want}, got {tuple(value.shape)}.")
 
 
 def check_finite(*values: Tensor, log_masks: Tensor | None = None) -> None:
-    """Check what a model computed, which makes the host wait for the device.
+    """Check that a model's outputs are finite; synchronises host and device.
 
     Args:
         *values: latents or images, any shapes.
@@ -40,10 +40,10 @@ def check_finite(*values: Tensor, log_masks: Tensor | None = None) -> None:
     """
     sound = [value.isfinite().all() for value in values]
     if log_masks is not None:
-        sound.append((log_masks < math.inf).all())  # false for NaN, too
+        sound.append((log_masks < math.inf).all())  # false for NaN
     if not bool(torch.stack(sound).all()):
         raise ValueError(
-            "the model's latents or masks are not finite; wanted weights of a sound training."
+            "latents and masks must be finite, got NaN or infinity: the model's weights are broken."
         )
 
 
@@ -51,8 +51,7 @@ def check_finite(*values: Tensor, log_masks: Tensor | None = None) -> None:
 class Slots:
     """A scene as K object slots.
 
-    A model without one kind of latent has width 0 there, never None, so that code on slots needs
-    no branches.
+    A latent that a model lacks has width 0 instead of being None.
 
     Attributes:
         z_m: mask latents, shape (B, K, D_m), unbounded.
@@ -65,32 +64,32 @@ class Slots:
     log_pi: Tensor
 
     def __post_init__(self) -> None:
-        """Check shapes only: reading values would make the host wait for the device."""
+        """Check shapes; checks of values would synchronise host and device."""
         check_shape(self.z_m, (None,) * self.z_m.ndim, "z_m")  # that it is a tensor
         if self.z_m.ndim != 3:
-            raise ValueError(f"z_m has shape {tuple(self.z_m.shape)}; wanted (B, K, D_m).")
+            raise ValueError(f"z_m must have shape (B, K, D_m), got {tuple(self.z_m.shape)}.")
         b, k, _ = self.z_m.shape
         check_shape(self.z_c, (b, k, None), "z_c")
         check_shape(self.log_pi, (b, k, 1, None, None), "log_pi")
 
     @property
     def features(self) -> Tensor:
-        """Both latents of each slot side by side, shape (B, K, D_m + D_c)."""
+        """Both latents of each slot concatenated, shape (B, K, D_m + D_c)."""
         return torch.cat([self.z_m, self.z_c], dim=-1)
 
     def mask_geometry(self) -> Tensor:
-        """Where each slot's mask lies and how much of the image it covers.
+        """Compute position and area of each slot's mask.
 
         Returns:
-            (B, K, 3): centroid row and centroid column in [-1, 1] (-1 is the top or left border's
-            pixel centre) weighted by pi, and the share of the image's area in [0, 1].
+            (B, K, 3): row and column of the centroid in [-1, 1] (-1 is the centre of the top or
+            left pixel) weighted by pi, and the share of the image's area in [0, 1].
         """
         pi = self.log_pi[:, :, 0].exp()  # (B, K, H, W)
         height, width = pi.shape[-2:]
         rows = torch.linspace(-1, 1, height, device=pi.device, dtype=pi.dtype)
         cols = torch.linspace(-1, 1, width, device=pi.device, dtype=pi.dtype)
         area = pi.sum((-2, -1))
-        # A slot without mass sits in the middle instead of at 0 / 0.
+        # The centroid of an empty slot is the image's centre instead of 0 / 0.
         mass = area.clamp_min(1e-6)
         row = (pi.sum(-1) * rows).sum(-1) / mass
         col = (pi.sum(-2) * cols).sum(-1) / mass
@@ -116,7 +115,7 @@ class Decoded(NamedTuple):
 
 
 class ElboTerms(NamedTuple):
-    """The parts of the evidence lower bound per image, in nats, unreduced.
+    """Terms of the evidence lower bound per image, in nats.
 
     Attributes:
         nll: negative log likelihood, shape (B,), summed over pixels and channels.
@@ -130,16 +129,16 @@ class ElboTerms(NamedTuple):
 
     @property
     def kl(self) -> Tensor:
-        """All KL terms of an image, shape (B,)."""
+        """Sum of all KL terms of an image, shape (B,)."""
         return self.kl_m.sum(1) + self.kl_c.sum(1)
 
 
 @runtime_checkable
 class SceneModel(Protocol):
-    """What every model of the paper offers; wrappers, metrics and figures know only this.
+    """Interface of scene models, as used by wrappers, metrics and figures.
 
-    ``x`` is (B, 3, H, W), float in [0, 1]. ``sample=False`` takes z = mu throughout and is
-    deterministic; otherwise noise comes from ``generator`` (or the global one).
+    ``x`` is (B, 3, H, W), float in [0, 1]. ``sample=False`` uses z = mu and is deterministic;
+    otherwise noise is drawn by ``generator`` (or the global one).
     """
 
     config: Any
@@ -164,12 +163,12 @@ class SceneModel(Protocol):
         generator: torch.Generator | None = None,
         pixel_weight: Tensor | None = None,
     ) -> ElboTerms:
-        """Score images; ``pixel_weight`` (B, 1, H, W) scales each pixel's part of the nll."""
+        """Compute the ELBO terms; ``pixel_weight`` (B, 1, H, W) weights pixels in the nll."""
 
     def log_weight(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """Draw z from the posterior: log p(x, z) - log q(z | x), shape (B,), nats."""
+        """Compute log p(x, z) - log q(z | x) at one posterior sample z, shape (B,), nats."""
 
     def sample(
         self, n: int, *, generator: torch.Generator | None = None, temperature: float = 1.0
     ) -> Slots:
-        """Sample ``n`` novel scenes from the prior, its sigma scaled by ``temperature``."""
+        """Sample ``n`` novel scenes from the prior, with sigmas scaled by ``temperature``."""

@@ -6,9 +6,9 @@
     python pretrain/train.py --preset multi-dsprites-small --model monet
     python pretrain/train.py --preset multi-dsprites-small --data data/cars --out runs/cars
 
-The first trains GENESIS on Multi-dSprites at the paper's settings, which wants a GPU; the second
-fits a CPU. The last takes the frames that envs/collect.py recorded with --image-size 32. Every
-field of the settings is a flag; those of the model follow --model.
+The first trains GENESIS on Multi-dSprites with the paper's settings, for a GPU; the second is for a
+CPU. The last trains on frames recorded by envs/collect.py with --image-size 32. Every field of the
+config is a flag; those of the model follow --model.
 """
 
 import argparse
@@ -29,14 +29,14 @@ from genesis_rl.training.stages import join_stages
 _STAGE_FLAG = re.compile(r"--stage-(\d+)\.(.+)")
 _MODEL_HELP = f"""
 models (--model NAME): {", ".join(MODELS)}
-  The preset's own by default. With another, a -small preset becomes that model's small preset; any
-  other keeps its data, training, image size, slots and likelihood and takes the model at the small
-  size (32 px) or its class's defaults (above). IODINE brings its authors' ELBO, clipping and
-  learning rate along. The run's folder is then named after the model, unless --out names one."""
+  By default the preset's model. With another model, a -small preset becomes that model's small
+  preset. Other presets keep data, training, image size, slots and likelihood, and use the model's
+  small architecture (32 px) or its defaults (larger images); IODINE also uses its authors' ELBO,
+  clipping and learning rate. The default of --out is then named after the model."""
 
 
 def parse(argv: Sequence[str] | None) -> list[PretrainConfig]:
-    """Read the preset and the model first: they give the other flags their defaults."""
+    """Return the configs of all stages; --preset and --model set the defaults of other flags."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset", default="multi-dsprites")
     first.add_argument("--model")
@@ -45,7 +45,7 @@ def parse(argv: Sequence[str] | None) -> list[PretrainConfig]:
     preset = default = preset_config(known.preset, known.model)
     before = PRESETS[known.preset].before if default is PRESETS[known.preset].config else ()
     if known.data is not None:
-        # The preset's options are those of its own data; a pack on disk has none.
+        # The preset's options are those of its own data set; a pack has none.
         options = default.data_options if known.data in DATASETS else "{}"
         default = replace(default, data=known.data, data_options=options)
     names = "\n".join(f"  {name}: {preset.about}" for name, preset in PRESETS.items())
@@ -107,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def train(config: PretrainConfig, *, last: bool = True) -> int:
-    """Train one stage; return the exit status, of a stop also between two stages."""
+    """Train one stage; return the exit status, also of a stop between two stages."""
     try:
         trainer = Trainer(config)
     except (ValueError, TypeError, OSError) as error:
@@ -119,13 +119,13 @@ def train(config: PretrainConfig, *, last: bool = True) -> int:
         print(f"train.py: {error}", file=sys.stderr)
         return 1
     if trainer.stopped:
-        print(f"stopped at step {trainer.step}; go on with --resume", file=sys.stderr)
+        print(f"stopped at step {trainer.step}; --resume continues", file=sys.stderr)
         return trainer.stop_status
     if trainer.main:
         figures = ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
         print(f"{trainer.config.out}: step {trainer.step}, {figures}")
     if trainer.interrupted and not last:
-        print("stopped after this stage; go on with --resume", file=sys.stderr)
+        print("stopped after this stage; --resume continues", file=sys.stderr)
         return trainer.stop_status
     return 0
 

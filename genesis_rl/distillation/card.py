@@ -6,12 +6,12 @@ from huggingface_hub import ModelCardData
 
 from genesis_rl.checkpoint import Pretrained
 from genesis_rl.text_tables import figure, markdown
-from genesis_rl.training.folder import without_machine
+from genesis_rl.training.folder import portable_settings
 
 
 def public_report_settings(report: dict[str, Any]) -> dict[str, Any]:
     """Return a distillation's settings without machine-specific values."""
-    return without_machine(report["settings"], ("teacher", "data"))
+    return portable_settings(report["settings"], ("teacher", "data"))
 
 
 def student_card(

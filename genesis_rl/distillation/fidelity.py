@@ -9,7 +9,7 @@ from torch import Tensor
 
 from genesis_rl import metrics
 from genesis_rl.data import Pack
-from genesis_rl.models.distilled import sharp_masks
+from genesis_rl.models.distilled import segmentation_masks
 from genesis_rl.perception import SlotEncoder
 from genesis_rl.refinement import refine
 from genesis_rl.slots import SceneModel
@@ -42,7 +42,9 @@ def encode(model: SceneModel, pack: Pack, count: int, refine_steps: int = 0) -> 
         slots = refine(model, images, model.infer(images), refine_steps)
         parts.append(torch.cat([slots.features, slots.mask_geometry()], dim=2).double())
         if masks is not None:
-            segmented = metrics.image_scores(masks, metrics.segment(sharp_masks(model, slots)))
+            segmented = metrics.image_scores(
+                masks, metrics.segment(segmentation_masks(model, slots))
+            )
             for name, values in segmented.items():
                 scores.setdefault(name, []).append(values)
     joined = {name: torch.cat(values) for name, values in scores.items()}

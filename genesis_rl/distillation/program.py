@@ -59,7 +59,7 @@ def distill(config: DistillConfig) -> dict[str, Any]:
     trainer.run()
     if trainer.stopped:
         raise StoppedError(
-            f"stopped at step {trainer.step}; resume with --resume", trainer.stop_status
+            f"stopped at step {trainer.step}; --resume continues", trainer.stop_status
         )
     best = SlotEncoder(trainer.folder.best, device=device)
     held_out = packs["test"]

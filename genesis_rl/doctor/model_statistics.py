@@ -10,7 +10,7 @@ from genesis_rl import metrics
 from genesis_rl.data import Pack
 from genesis_rl.doctor.thresholds import Thresholds
 from genesis_rl.models.base import BaseModel
-from genesis_rl.models.distilled import sharp_masks
+from genesis_rl.models.distilled import segmentation_masks
 from genesis_rl.refinement import refine
 from genesis_rl.slots import SceneModel
 from genesis_rl.training import PretrainConfig
@@ -133,7 +133,7 @@ def compute_statistics(
             slots = model.infer(images)
             decoded = model.decode(slots)
             # NaN is reported by the check non_finite and must not raise here.
-            pred = metrics.segment(sharp_masks(model, slots).nan_to_num())
+            pred = metrics.segment(segmentation_masks(model, slots).nan_to_num())
             refined = images.new_full(images.shape, math.nan)
             if isinstance(model, BaseModel):
                 refined = model.decode(refine(model, images, slots, REFINE_STEPS)).image

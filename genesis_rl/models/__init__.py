@@ -1,4 +1,4 @@
-"""Scene models behind one protocol; ``MODELS`` maps a name to its config and class."""
+"""Scene models with one interface; ``MODELS`` maps a name to its config and class."""
 
 from typing import Any
 
@@ -48,16 +48,16 @@ __all__ = [
 
 
 def build_model(config: Any) -> Any:
-    """Build the model that a config of ``MODELS`` describes, with fresh weights.
+    """Build the model of a config, with randomly initialised weights.
 
     Raises:
-        TypeError: if the config is of no registered class.
+        TypeError: if the config is of no class in ``MODELS``.
     """
     for config_class, model_class in MODELS.values():
         if type(config) is config_class:
             model: nn.Module = model_class(config)
             return model
     raise TypeError(
-        f"config is a {type(config).__name__}; wanted one of "
-        f"{', '.join(c.__name__ for c, _ in MODELS.values())}."
+        f"config must be one of {', '.join(c.__name__ for c, _ in MODELS.values())}, got "
+        f"{type(config).__name__}."
     )

@@ -1,4 +1,4 @@
-"""Posterior that attends: seeds found on the image, expectation-maximisation over its pixels."""
+"""Attention posterior: seed selection and expectation-maximisation over foreground pixels."""
 
 from typing import Literal, NamedTuple
 
@@ -10,31 +10,31 @@ from genesis_rl.blocks import coordinate_map
 from genesis_rl.models.base import at_least_float32
 
 _ROUNDS = 3
-# Side in pixels of the squares that are attended to as one.
+# Stride in pixels of the map that the attention runs on; a cell is a square of pixels.
 _STRIDE = 2
-# Standard deviation of hues in a slot, as a distance between RGB vectors of length one, and the
-# distance at which pixels are of different objects.
+# Standard deviation of the hues of a slot, as a distance between unit RGB vectors, and the distance
+# at which two pixels belong to different objects.
 _HUE, _HUE_UNIT = 0.2, 0.5
 _BANDWIDTH = 0.5
-# An object has at least this share of the typical area.
+# Least area of an object as a share of the typical area.
 _LEAST_AREA = 0.03
-# Objects lie at least so many errors of the votes apart, and this part of a typical size.
+# Least distance between objects: in mean errors of the votes, and as a share of the typical size.
 _VOTE_ERRORS, _LEAST_UNIT = 4.0, 0.35
-# A window's side in samples, and half of it in standard deviations of the slot's pixels.
+# Side of a window in samples, and half its extent in standard deviations of the slot's pixels.
 _WINDOW, _REACH = 16, 3.0
 _EPS = 1e-6
 
 
-#: Which slots come first, and so, by stick-breaking, in front.
+#: Order of slots by the rows of their objects; by stick-breaking the first slot is in front.
 SlotOrder = Literal["top_down", "bottom_up"]
 
 
 class Seeds(NamedTuple):
-    """Starting points of slots.
+    """Initial cluster centres of slots.
 
     Attributes:
-        point: in the space of the pixels' points, (B, K, F).
-        present: whether there is an object for the slot, (B, K) bool; those present come first.
+        point: feature vectors in the space of the pixels' points, (B, K, F).
+        present: whether the slot has an object, (B, K) bool; present slots come first.
     """
 
     point: Tensor
@@ -45,17 +45,18 @@ class Seeds(NamedTuple):
 def find_seeds(
     point: Tensor, gate: Tensor, num_slots: int, least_mass: float, order: SlotOrder = "top_down"
 ) -> Seeds:
-    """Choose starting points among the foreground's pixels, the farthest first.
+    """Select seeds among foreground pixels by farthest-point sampling.
 
-    Each seed is moved by one step of mean shift. What lies within a distance of one belongs to it,
-    so that slots beyond the number of objects stay empty.
+    Each seed is moved by one step of mean shift. Pixels within a distance of 1 are covered by it,
+    so that slots in excess of the number of objects stay empty.
 
     Args:
-        point: of N pixels, (B, N, F), scaled so that different objects are at least one apart.
+        point: feature vectors of N pixels, (B, N, F), scaled so that different objects are at
+            least 1 apart.
         gate: probability that a pixel shows an object, (B, N).
-        num_slots: the most seeds.
-        least_mass: smallest weight of the pixels around a seed, in pixels.
-        order: of the seeds by their first coordinate, the row.
+        num_slots: K, the maximum number of seeds.
+        least_mass: least sum of weights of the pixels around a seed, in pixels.
+        order: order of the seeds by their first coordinate, the row.
     """
     norm = point.square().sum(2)
 
@@ -64,7 +65,7 @@ def find_seeds(
         return (norm - 2 * cross + centre.square().sum(1, keepdim=True)).clamp_min(0)
 
     index = torch.arange(len(point), device=point.device)
-    # First the point that is farthest from the foreground's middle.
+    # The first seed is the point farthest from the foreground's mean.
     middle = torch.einsum("bn,bnf->bf", gate, point) / gate.sum(1, keepdim=True).clamp_min(_EPS)
     nearest = squared_distance(middle) + 1
     seeds, present = [], []
@@ -81,39 +82,40 @@ def find_seeds(
         covered = torch.minimum(squared_distance(centre), around)
         nearest = torch.minimum(nearest, covered) if len(seeds) > 1 else covered
     seed, there = torch.stack(seeds, 1), torch.stack(present, 1)
-    # topk, since ONNX has no stable sort.
+    # topk because ONNX has no stable sort.
     key = -seed[..., 0] if order == "top_down" else seed[..., 0]
     rank = torch.where(there, key, -torch.inf).topk(num_slots, dim=1).indices
     return Seeds(seed.gather(1, rank[..., None].expand_as(seed)), there.gather(1, rank))
 
 
 class Statistics(NamedTuple):
-    """What the pixels of each slot have in common; fields (B, K, ...) but the last.
+    """Statistics of the pixels assigned to each slot.
 
     Attributes:
-        position: mean row and column, 2 in [-1, 1].
-        spread: standard deviation of the positions along an axis, 1.
-        log_mass: logarithm of the area, in typical objects, 1.
-        colour: mean colour, 3 in [0, 1].
-        taken: share of each square of pixels that is the slot's, (h, w) in [0, 1].
-        vote_loss: loss that the votes are trained on, (B,), in typical sizes.
+        position: mean row and column, (B, K, 2) in [-1, 1].
+        spread: standard deviation of the positions along an axis, (B, K, 1).
+        log_mass: logarithm of the area in typical objects, (B, K, 1).
+        colour: mean colour, (B, K, 3) in [0, 1].
+        assignment: share of each cell that is assigned to the slot, (B, K, h, w) in [0, 1].
+        vote_loss: training loss of the votes, (B,), in typical sizes.
     """
 
     position: Tensor
     spread: Tensor
     log_mass: Tensor
     colour: Tensor
-    taken: Tensor
+    assignment: Tensor
     vote_loss: Tensor
 
 
 class SlotAttention(nn.Module):
-    """Pixels of the foreground to slots: expectation-maximisation in votes and hue.
+    """Assignment of foreground pixels to slots by expectation-maximisation over votes and hue.
 
-    Each pixel votes for the centre of its object, and slots take pixels by a Gaussian around their
-    mean vote times one around their hue. Votes are learned from the slots that come of it, by a
-    network that does not see hue: what tells objects apart where colours differ then does so where
-    they do not. Until it has learned something, pixels vote for themselves.
+    Each pixel votes for the centre of its object. A slot's likelihood of a pixel is a Gaussian
+    around the slot's mean vote times a Gaussian around its mean hue. The resulting slots are the
+    training targets of the votes. The network of the votes gets no hue as input, so that what it
+    learns from objects of different colours also separates objects of one colour. Initially each
+    pixel votes for its own position.
     """
 
     positions: Tensor
@@ -126,14 +128,14 @@ class SlotAttention(nn.Module):
         object_size: float,
         order: SlotOrder = "top_down",
     ) -> None:
-        """Build with pixels that vote for themselves.
+        """Initialise with votes near the pixels' own positions.
 
         Args:
             image_size: side of the images in pixels.
-            channels: of the convolutions.
-            num_slots: slots for objects.
+            channels: channels of the convolutions.
+            num_slots: number of object slots.
             object_size: typical side of an object, in halves of the frame's side.
-            order: of the slots by the rows of their seeds.
+            order: order of the slots by the rows of their seeds.
         """
         super().__init__()
         self.num_slots, self.object_size, self.order = num_slots, object_size, order
@@ -147,8 +149,8 @@ class SlotAttention(nn.Module):
         last = self.votes[-1]
         nn.init.normal_(last.get_parameter("weight"), std=0.01)
         nn.init.zeros_(last.get_parameter("bias"))
-        # Logarithm of the votes' mean error in typical sizes; that of pixels that vote for
-        # themselves is about a quarter.
+        # Logarithm of the votes' mean error in typical sizes: about a quarter for votes at the
+        # pixels' own positions.
         self.log_error = nn.Parameter(torch.tensor(0.27).log())
         positions = F.avg_pool2d(coordinate_map(image_size), _STRIDE)[0].flatten(1).T.contiguous()
         self.register_buffer("positions", positions, persistent=False)
@@ -158,22 +160,22 @@ class SlotAttention(nn.Module):
         value = x.amax(1, keepdim=True) * gate
         raw = at_least_float32(self.votes(torch.cat([value, gate], 1)))
         with torch.autocast(x.device.type, enabled=False):
-            # A square has the mean colour of its foreground.
+            # Mean colour of the foreground in each cell.
             mean = F.avg_pool2d(torch.cat([x * gate, gate], 1), _STRIDE).flatten(2).transpose(1, 2)
             share = mean[..., 3]
             colour = mean[..., :3] / (share[..., None] + _EPS)
             shift = self.object_size * torch.tanh(raw.flatten(2).transpose(1, 2))
             vote = self.positions + shift
-            taken = self._attend(vote.detach(), F.normalize(colour, dim=2, eps=1e-3), share)
-            return self._describe(taken, vote, colour, raw.shape[2])
+            assignment = self._assign(vote.detach(), F.normalize(colour, dim=2, eps=1e-3), share)
+            return self._statistics(assignment, vote, colour, raw.shape[2])
 
     @torch.no_grad()
-    def _attend(self, vote: Tensor, hue: Tensor, gate: Tensor) -> Tensor:
-        """Share of each pixel that each slot takes, (B, K, N).
+    def _assign(self, vote: Tensor, hue: Tensor, gate: Tensor) -> Tensor:
+        """Return each slot's share of each pixel, (B, K, N).
 
         Args:
-            vote: for the centre of a pixel's object, (B, N, 2).
-            hue: of each pixel, (B, N, 3), of length one.
+            vote: predicted centre of each pixel's object, (B, N, 2).
+            hue: colour of each pixel as a unit vector, (B, N, 3).
             gate: probability that a pixel shows an object, (B, N).
         """
         scale = (_VOTE_ERRORS * self.log_error.exp()).clamp(_LEAST_UNIT, 1.0) * self.object_size
@@ -181,92 +183,100 @@ class SlotAttention(nn.Module):
         least_mass = _LEAST_AREA * self.object_size**2 / pixel_mass
         point = torch.cat([vote / scale, hue / _HUE_UNIT], 2)
         seeds = find_seeds(point, gate, self.num_slots, least_mass, self.order)
-        place, tint = point[..., :2], hue
-        centre, mean_tint = seeds.point[..., :2], seeds.point[..., 2:] * _HUE_UNIT
+        position = point[..., :2]
+        centre, mean_hue = seeds.point[..., :2], seeds.point[..., 2:] * _HUE_UNIT
         variance = torch.full_like(centre[..., :1], 0.25)
         absent = ~seeds.present[..., None]
-        # Moments in one product: place, its square, hue.
-        square = place.square().sum(2)
-        moments = torch.cat([place, square[..., None], tint], 2)
-        taken = gate[:, None].expand(-1, self.num_slots, -1)
+        # Moments in one product: position, its square, hue.
+        square = position.square().sum(2)
+        moments = torch.cat([position, square[..., None], hue], 2)
+        assignment = gate[:, None].expand(-1, self.num_slots, -1)
         for _ in range(_ROUNDS):
-            # Squared distances from products: nothing of size (B, K, N, F) is made.
-            near = square[:, None] - 2 * centre @ place.transpose(1, 2)
-            near = near + centre.square().sum(2, keepdim=True)
-            alike = 2 - 2 * mean_tint @ tint.transpose(1, 2)
-            logits = -near / (2 * variance) - variance.log() - alike / (2 * _HUE**2)
-            taken = logits.masked_fill(absent, -1e4).softmax(1) * gate[:, None]
-            taken = taken.masked_fill(absent, 0.0)
-            mean = taken @ moments / (taken.sum(2, keepdim=True) + _EPS)
+            # Squared distances from products, without a tensor of size (B, K, N, F).
+            distance = square[:, None] - 2 * centre @ position.transpose(1, 2)
+            distance = distance + centre.square().sum(2, keepdim=True)
+            hue_distance = 2 - 2 * mean_hue @ hue.transpose(1, 2)
+            logits = -distance / (2 * variance) - variance.log() - hue_distance / (2 * _HUE**2)
+            assignment = logits.masked_fill(absent, -1e4).softmax(1) * gate[:, None]
+            assignment = assignment.masked_fill(absent, 0.0)
+            mean = assignment @ moments / (assignment.sum(2, keepdim=True) + _EPS)
             centre = mean[..., :2]
             variance = (mean[..., 2:3] - centre.square().sum(2, keepdim=True)) / 2
             variance = variance.clamp(0.04, 1.0)
-            mean_tint = F.normalize(mean[..., 3:], dim=2, eps=1e-3)
-        return taken
+            mean_hue = F.normalize(mean[..., 3:], dim=2, eps=1e-3)
+        return assignment
 
-    def _describe(self, taken: Tensor, vote: Tensor, colour: Tensor, side: int) -> Statistics:
-        """Statistics of slots that take pixels (B, K, N), and what the votes (B, N, 2) missed."""
+    def _statistics(
+        self, assignment: Tensor, vote: Tensor, colour: Tensor, side: int
+    ) -> Statistics:
+        """Compute statistics of slots from assignments (B, K, N), and the loss of votes (B, N, 2).
+
+        The loss is the negative log likelihood of a Laplace distribution up to a constant, so that
+        its scale becomes the mean error.
+        """
         position = self.positions.expand(len(colour), -1, -1)
         moments = torch.cat([position, position.square().sum(2, keepdim=True), colour], 2)
-        mass = taken.sum(2, keepdim=True)
-        mean = taken @ moments / (mass + _EPS)
+        mass = assignment.sum(2, keepdim=True)
+        mean = assignment @ moments / (mass + _EPS)
         centre = mean[..., :2]
         spread2 = (mean[..., 2:3] - centre.square().sum(2, keepdim=True)).clamp_min(0) / 2
-        log_mass = (mass * 4 / (taken.shape[2] * self.object_size**2) + 1e-3).log()
+        log_mass = (mass * 4 / (assignment.shape[2] * self.object_size**2) + 1e-3).log()
         error = (vote[:, None] - centre[:, :, None]).square().sum(3).add(_EPS).sqrt()
-        error = (taken * error).sum((1, 2)) / (taken.sum((1, 2)) + _EPS) / self.object_size
-        # A Laplace distribution's, so that the scale becomes the mean error.
+        error = (assignment * error).sum((1, 2)) / (assignment.sum((1, 2)) + _EPS)
+        error = error / self.object_size
         loss = error * torch.exp(-self.log_error) + self.log_error
         return Statistics(
             centre,
             (spread2 + 1e-4).sqrt(),
             log_mass,
             mean[..., 3:],
-            taken.unflatten(2, (side, side)),
+            assignment.unflatten(2, (side, side)),
             loss,
         )
 
 
-class Windows(NamedTuple):
-    """A window on each slot, which its pixels' position and spread set.
+class SlotWindows(NamedTuple):
+    """Image windows, one per slot, centred and scaled by the slot's position and spread.
 
     Attributes:
         points: rows and columns of the samples, (B, K, S, S, 2) in [-1, 1].
-        image: (B, K, 3, S, S) in [0, 1].
+        image: colours of the samples, (B, K, 3, S, S) in [0, 1].
         gate: probability that a sample shows an object, (B, K, 1, S, S).
-        taken: share of this slot and of all others, (B, K, 2, S, S).
+        assignment: share of this slot and of all others, (B, K, 2, S, S).
     """
 
     points: Tensor
     image: Tensor
     gate: Tensor
-    taken: Tensor
+    assignment: Tensor
 
 
 @torch.no_grad()
-def open_windows(x: Tensor, gate: Tensor, found: Statistics) -> Windows:
-    """Sample images (B, 3, H, W), gates (B, 1, H, W) and slots' shares in the slots' windows."""
+def sample_windows(x: Tensor, gate: Tensor, found: Statistics) -> SlotWindows:
+    """Sample images (B, 3, H, W), gates (B, 1, H, W) and assignments at the slots' windows."""
     batch, num_slots = found.position.shape[:2]
     grid = _REACH * coordinate_map(_WINDOW)[0].permute(1, 2, 0).to(x)
     points = found.position[:, :, None, None] + found.spread[..., None, None] * grid
-    place = points.flip(-1)  # to columns and rows
-    seen = F.grid_sample(torch.cat([x, gate], 1), place.flatten(1, 2), align_corners=True)
-    seen = seen.unflatten(2, (num_slots, _WINDOW)).transpose(1, 2)
-    rest = found.taken.sum(1, keepdim=True) - found.taken
-    both = torch.stack([found.taken, rest], 2).flatten(0, 1)
-    # Centres of the squares lie half a square inside the corners that -1 and 1 mean.
-    inside = (x.shape[-1] - 1) / (x.shape[-1] - _STRIDE)
-    taken = F.grid_sample(both, inside * place.flatten(0, 1), align_corners=True)
-    return Windows(points, seen[:, :, :3], seen[:, :, 3:], taken.unflatten(0, (batch, num_slots)))
+    grid = points.flip(-1)  # to columns and rows
+    pixels = F.grid_sample(torch.cat([x, gate], 1), grid.flatten(1, 2), align_corners=True)
+    pixels = pixels.unflatten(2, (num_slots, _WINDOW)).transpose(1, 2)
+    rest = found.assignment.sum(1, keepdim=True) - found.assignment
+    both = torch.stack([found.assignment, rest], 2).flatten(0, 1)
+    # Coordinates of -1 and 1 are the centres of the corner pixels; the centres of the corner cells
+    # lie half a stride further inside.
+    scale = (x.shape[-1] - 1) / (x.shape[-1] - _STRIDE)
+    assignment = F.grid_sample(both, scale * grid.flatten(0, 1), align_corners=True)
+    assignment = assignment.unflatten(0, (batch, num_slots))
+    return SlotWindows(points, pixels[:, :, :3], pixels[:, :, 3:], assignment)
 
 
 class AttentionPosterior(nn.Module):
-    """q(z_m, z_c | x) of object slots from their pixels' statistics and a window on each.
+    """q(z_m, z_c | x) of object slots from statistics of their pixels and a window on each slot.
 
-    The first four mask latents are position, size and presence: a statistic each, and a bounded
+    The first four mask latents are position (2), size and presence: a statistic plus a learned
     correction. The first three component latents start from the mean colour. With more than one
-    pass, the mask and the shading that the latents decode to are compared with the window, and all
-    latents corrected: iterative amortised inference (Marino et al. 2018).
+    pass, further networks correct all latents from the decoded mask and shading in the window:
+    iterative amortised inference (Marino et al. 2018).
     """
 
     def __init__(
@@ -277,21 +287,21 @@ class AttentionPosterior(nn.Module):
         component_latent_size: int,
         num_passes: int,
     ) -> None:
-        """Build with corrections near zero.
+        """Initialise with corrections near zero.
 
         Args:
-            attention: finds the slots' pixels.
-            feature_size: width of a window's features.
+            attention: assignment of pixels to slots.
+            feature_size: width of the features of a window.
             mask_latent_size: D_m, at least 4.
             component_latent_size: D_c, at least 3, or 0.
-            num_passes: passes over the windows.
+            num_passes: number of passes over the windows.
         """
         super().__init__()
         self.attention = attention
         self.num_passes = num_passes
         self.sizes = (mask_latent_size, component_latent_size)
         out = 2 * sum(self.sizes)
-        # Image, gate, shares; later also the mask and what the shaded colour leaves of the image.
+        # Channels: image 3, gate, assignments 2; in later passes also mask and residual 3.
         self.window = _window_network(6, feature_size)
         self.head = _head(feature_size + 7, out)
         if num_passes > 1:
@@ -301,39 +311,41 @@ class AttentionPosterior(nn.Module):
                 self.next_head[-1].get_parameter("weight").mul_(0.1)
 
     def forward(self, x: Tensor, gate: Tensor, decoder: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
-        """Infer the posterior's parameters.
+        """Infer the parameters of the posterior.
 
         Args:
             x: images, (B, 3, H, W) in [0, 1].
             gate: probability that a pixel shows an object, (B, 1, H, W).
-            decoder: of masks and shading, a `LocalDecoder` if there is more than one pass.
+            decoder: decoder of masks and shading; a `LocalDecoder` for more than one pass.
 
         Returns:
-            Raw parameters of z_m (B, K, 2 D_m) and z_c (B, K, 2 D_c), and the votes' loss (B,).
+            Raw parameters of z_m (B, K, 2 D_m) and z_c (B, K, 2 D_c), and the loss of the votes
+            (B,).
         """
         found = self.attention(x, gate)
-        windows = open_windows(x, gate, found)
-        seen = torch.cat([windows.image, windows.gate, windows.taken], 2)
-        features = at_least_float32(self.window(seen.flatten(0, 1))).unflatten(0, seen.shape[:2])
+        windows = sample_windows(x, gate, found)
+        inputs = torch.cat([windows.image, windows.gate, windows.assignment], 2)
+        slots = inputs.shape[:2]
+        features = at_least_float32(self.window(inputs.flatten(0, 1))).unflatten(0, slots)
         scaled = (found.spread / 0.1).log()
-        described = torch.cat([found.position, scaled, found.log_mass, found.colour], 2)
+        statistics = torch.cat([found.position, scaled, found.log_mass, found.colour], 2)
         with torch.autocast(x.device.type, enabled=False):
-            raw = self.head(torch.cat([features, described], 2))
+            raw = self.head(torch.cat([features, statistics], 2))
         for _ in range(self.num_passes - 1):
-            more = torch.cat([seen, self._compare(windows, found, raw, decoder)], 2)
-            features = at_least_float32(self.next_window(more.flatten(0, 1)))
-            features = features.unflatten(0, seen.shape[:2])
+            decoded = self._decode_windows(windows, found, raw, decoder)
+            features = self.next_window(torch.cat([inputs, decoded], 2).flatten(0, 1))
+            features = at_least_float32(features).unflatten(0, slots)
             with torch.autocast(x.device.type, enabled=False):
-                raw = raw + self.next_head(torch.cat([features, described, raw], 2))
+                raw = raw + self.next_head(torch.cat([features, statistics, raw], 2))
         return *self._anchor(raw, found), found.vote_loss
 
     @torch.no_grad()
-    def _compare(
-        self, windows: Windows, found: Statistics, raw: Tensor, decoder: nn.Module
+    def _decode_windows(
+        self, windows: SlotWindows, found: Statistics, raw: Tensor, decoder: nn.Module
     ) -> Tensor:
-        """Masks and remainders of the image in the windows, (B, K, 4, S, S).
+        """Return decoded masks and residuals of the image in the windows, (B, K, 4, S, S).
 
-        They are evidence as the image is: no gradient goes through them.
+        They are inputs of the next pass, without gradients.
         """
         z_m = self._anchor(raw, found)[0][..., : self.sizes[0]]
         logit, shade = (
@@ -344,22 +356,22 @@ class AttentionPosterior(nn.Module):
         return torch.cat([torch.sigmoid(logit), windows.image - colour * shade], 2)
 
     def _anchor(self, raw: Tensor, found: Statistics) -> tuple[Tensor, Tensor]:
-        """Raw parameters of z_m (B, K, 2 D_m) and z_c (B, K, 2 D_c) around the statistics."""
+        """Return raw parameters of z_m (B, K, 2 D_m) and z_c (B, K, 2 D_c) by the statistics."""
         d_m, d_c = self.sizes
         mu_m, sigma_m, mu_c, sigma_c = raw.split([d_m, d_m, d_c, d_c], 2)
-        place = found.position + 0.1 * torch.tanh(mu_m[..., :2])
+        position = found.position + 0.1 * torch.tanh(mu_m[..., :2])
         size = (found.spread / 0.1).log() + torch.tanh(mu_m[..., 2:3])
         presence = torch.tanh(found.log_mass + 2.3) + mu_m[..., 3:4]
-        # Where an object is, is known better than the rest.
+        # Lower initial uncertainty of position, size and presence.
         sigma_m = torch.cat([sigma_m[..., :4] - 2, sigma_m[..., 4:]], 2)
-        raw_m = torch.cat([place, size, presence, mu_m[..., 4:], sigma_m], 2)
+        raw_m = torch.cat([position, size, presence, mu_m[..., 4:], sigma_m], 2)
         if d_c:
             mu_c = torch.cat([2 * found.colour - 1 + mu_c[..., :3], mu_c[..., 3:]], 2)
         return raw_m, torch.cat([mu_c, sigma_c], 2)
 
 
 def _window_network(in_channels: int, feature_size: int) -> nn.Sequential:
-    """Network from windows (B, C, S, S) to features (B, feature_size)."""
+    """Build a network from windows (B, C, S, S) to features (B, feature_size)."""
     return nn.Sequential(
         nn.Conv2d(in_channels, 16, 3, 2, padding=1),
         nn.ELU(),

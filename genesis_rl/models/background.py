@@ -1,4 +1,4 @@
-"""Background networks: the scene without its objects, predicted from a frame that shows both."""
+"""Background models: the scene without its objects, predicted from a frame or constant."""
 
 import math
 
@@ -9,7 +9,7 @@ from genesis_rl.blocks import ComponentEncoder
 from genesis_rl.likelihood import Mixture, joint_log_prob
 from genesis_rl.models.base import at_least_float32
 
-# Pixels that the background cannot predict show objects: they are uniform over the colours.
+# Prior probability that a pixel is an outlier, which shows an object.
 _OUTLIER_SHARE = 0.05
 #: Standard deviation of pixels that show the background, in pixel units.
 SIGMA = 0.1
@@ -19,14 +19,14 @@ _PIXEL: Mixture = "pixel"
 class BackgroundNetwork(nn.Module):
     """Autoencoder of the scene without objects.
 
-    Strided convolutions lead to the latents z_b, an MLP back to the image. The MLP's last layer is
-    linear in pixels, so that it can start from principal components of the frames (`fit`).
+    Strided convolutions encode an image to the latents z_b; an MLP decodes them. The MLP's last
+    layer is linear in pixels, so that principal components of frames can initialise it (`fit`).
     """
 
     def __init__(
         self, image_size: int, channels: tuple[int, ...], hidden_size: int, latent_size: int
     ) -> None:
-        """Build with random weights.
+        """Initialise with random weights.
 
         Args:
             image_size: side of the images in pixels.
@@ -52,7 +52,7 @@ class BackgroundNetwork(nn.Module):
         return at_least_float32(self.encoder(x))
 
     def decode(self, z: Tensor) -> Tensor:
-        """Decode z_b (B, D_b) to images (B, 3, H, W), in [0, 1] up to small excesses."""
+        """Decode z_b (B, D_b) to images (B, 3, H, W), approximately in [0, 1]."""
         flat: Tensor = self.head(self.hidden(z))
         image: Tensor = flat.float().unflatten(1, (3, self.image_size, self.image_size))
         return image
@@ -61,8 +61,8 @@ class BackgroundNetwork(nn.Module):
     def fit(self, images: Tensor) -> None:
         """Initialise the last layer by the principal components of images (N, 3, H, W).
 
-        The bias becomes their mean, each unit's weights a component scaled by its standard
-        deviation; units beyond the number of components start at zero.
+        The bias is their mean; each unit's weights are a component scaled by its standard
+        deviation, or 0 for units in excess of the components.
         """
         flat = images.flatten(1).float()
         mean = flat.mean(0)
@@ -77,33 +77,33 @@ class BackgroundNetwork(nn.Module):
 
 
 class StaticBackground(nn.Module):
-    """One image behind all frames of a camera that does not move, such as their median."""
+    """Constant background of a static camera: the median of the frames."""
 
     image: Tensor
 
     def __init__(self, image_size: int, latent_size: int) -> None:
-        """Take the image's side, and the width of latents that say nothing."""
+        """Build for images of a side in pixels; the width of the latents is not used."""
         super().__init__()
         self.register_buffer("image", torch.zeros(3, image_size, image_size))
 
     def fit(self, images: Tensor) -> None:
-        """Take the median of images (N, 3, H, W) over time."""
+        """Set the background to the median of images (N, 3, H, W) over time."""
         self.image.copy_(images.median(0).values)
 
     def decode(self, z: Tensor) -> Tensor:
-        """Return the image for each of the latents, (B, 3, H, W) in [0, 1]."""
+        """Return the background (B, 3, H, W) in [0, 1] for latents (B, D_b), which are not used."""
         return self.image.expand(len(z), -1, -1, -1)
 
 
 def background_nll(x: Tensor, background: Tensor) -> Tensor:
-    """Negative log likelihood of images that a background explains up to outliers.
+    """Compute the negative log likelihood of images under a background with outliers.
 
-    Every pixel is of the background, N(background, SIGMA^2), or an outlier, uniform over [0, 1]^3:
-    what the background cannot predict costs a constant, and so does not draw it towards objects.
+    A pixel is distributed as N(background, SIGMA^2), or, as an outlier, uniformly over [0, 1]^3.
+    The cost of pixels of objects is thus bounded, and has hardly a gradient.
 
     Args:
         x: images, (B, 3, H, W) in [0, 1].
-        background: (B, 3, H, W).
+        background: predicted backgrounds, (B, 3, H, W).
 
     Returns:
         Shape (B,), nats, summed over pixels.
@@ -116,16 +116,16 @@ def background_nll(x: Tensor, background: Tensor) -> Tensor:
 
 
 def foreground_gate(x: Tensor, background: Tensor, threshold: float) -> Tensor:
-    """Probability that a pixel shows an object: its squared distance from the background, gated.
+    """Return the probability that a pixel shows an object, from its distance to the background.
 
-        gate = sigmoid((sum_c (x_c - background_c)^2 - threshold) / .03), values under .3 cut to 0
+        gate = sigmoid((sum_c (x_c - background_c)^2 - threshold) / .03); values below .3 become 0,
 
-    Without the cut the whole background would leak into the statistics of objects.
+    without which all background pixels would contribute to the statistics of objects.
 
     Args:
         x: images, (B, 3, H, W) in [0, 1].
-        background: (B, 3, H, W).
-        threshold: squared distance at which the gate is one half; 0.08 is a good value.
+        background: predicted backgrounds, (B, 3, H, W).
+        threshold: squared distance at which the gate is 0.5, such as 0.08.
 
     Returns:
         (B, 1, H, W) in [0, 1].

@@ -1,4 +1,4 @@
-"""What the scene models share: the protocol's checks, noise and posteriors."""
+"""Base class of scene models: public methods, argument checks, noise and posteriors."""
 
 import math
 from typing import Any, NamedTuple
@@ -15,15 +15,15 @@ from genesis_rl.slots import Decoded, ElboTerms, Slots, check_shape, check_slots
 
 LstmState = tuple[Tensor, Tensor]
 
-# Colours lie in [0, 1]; outside of this range float32 has no useful density of them.
+# Range of sigma_x in which the density of colours in [0, 1] is accurate in float32.
 _SIGMA_X = (1e-4, 1e4)
 
 
 class Noise(NamedTuple):
     """Standard normal draws for both latents, (B, K, D_m) and (B, K, D_c).
 
-    ``inner`` is what else a model's inference draws (GENESIS-V2's seed map, IODINE's samples on
-    the way), None for most.
+    ``inner`` is further noise of a model's inference (GENESIS-V2's seed map, the samples of
+    IODINE's iterations), None for most models.
     """
 
     m: Tensor
@@ -32,23 +32,23 @@ class Noise(NamedTuple):
 
 
 class BaseModel(Shareable):
-    """The public side of a scene model; a subclass fills in the passes, given the noise.
+    """Base class of scene models.
 
-    A subclass defines ``model_name`` and ``config_class``, ``latent_sizes``, ``decode``, and
-    ``_infer_slots``, ``_score``, ``_generate``.
+    A subclass defines ``model_name`` and ``config_class``, ``latent_sizes``, ``decode``, and, as
+    functions of given noise, ``_infer_slots``, ``_score`` and ``_generate``.
 
     Attributes:
-        sigma_scale: factor on ``config.sigma_x``, above 1 while a training anneals it.
+        sigma_scale: factor on ``config.sigma_x``, annealed to 1 in training.
     """
 
     sigma_scale: float = 1.0
 
     @property
     def latent_sizes(self) -> tuple[int, int]:
-        """(D_m, D_c), the widths of the two latents; 0 where a model has none of a kind."""
+        """(D_m, D_c), the widths of the two latents; 0 for a latent that the model lacks."""
         raise NotImplementedError
 
-    # ---- the protocol ------------------------------------------------------------------------
+    # ---- public methods ----------------------------------------------------------------------
 
     def forward(
         self,
@@ -59,16 +59,16 @@ class BaseModel(Shareable):
         pixel_weight: Tensor | None = None,
         share: tuple[int, int] = (0, 1),
     ) -> ElboTerms:
-        """Same as ``elbo``: lets data-parallel wrappers see the training pass.
+        """Compute ``elbo``, as the forward pass of data-parallel wrappers.
 
         Args:
             x: as for ``elbo``.
             sample: as for ``elbo``.
             generator: as for ``elbo``.
             pixel_weight: as for ``elbo``.
-            share: (rank, of): ``x`` is the images rank, rank + of, ... of a batch that ``of``
-                processes share; each draws the whole batch's noise and takes its own part, so that
-                together they compute what one process would.
+            share: (rank, world size): ``x`` is every world-size-th image, from ``rank`` on, of a
+                batch split across processes. Each process draws the noise of the whole batch and
+                uses its own part, so that results equal those of a single process.
         """
         rank, of = share
         if of == 1:
@@ -88,11 +88,11 @@ class BaseModel(Shareable):
 
         Args:
             x: images, shape (B, 3, H, W) in [0, 1], H = W = ``config.image_size``.
-            sample: draw from the posterior; False takes its mean throughout.
-            generator: source of the draws, on the images' device.
+            sample: draw from the posterior; False uses its mean.
+            generator: random generator on the images' device.
 
         Returns:
-            Slots, with the masks of the images.
+            Slots with the masks of the images.
 
         Raises:
             ValueError: if ``x`` has another shape.
@@ -112,13 +112,13 @@ class BaseModel(Shareable):
         generator: torch.Generator | None = None,
         pixel_weight: Tensor | None = None,
     ) -> ElboTerms:
-        """Terms of the evidence lower bound.
+        """Compute the terms of the evidence lower bound.
 
         Args:
             x: images, shape (B, 3, H, W) in [0, 1].
-            sample: draw from the posterior; False takes z = mu throughout.
-            generator: source of the draws.
-            pixel_weight: weight of each pixel in the nll, shape (B, 1, H, W); None: all one.
+            sample: draw from the posterior; False uses z = mu.
+            generator: random generator on the images' device.
+            pixel_weight: weight of each pixel in the nll, shape (B, 1, H, W); None: all 1.
 
         Returns:
             nll (B,), kl_m (B, K) and kl_c (B, K) in nats.
@@ -130,25 +130,26 @@ class BaseModel(Shareable):
         return self._score(x, self._noise(x, generator) if sample else None, pixel_weight)
 
     def nll(self, x: Tensor, decoded: Decoded, *, pixel_weight: Tensor | None = None) -> Tensor:
-        """Negative log likelihood of images given decoded scenes (paper Eq. 3).
+        """Compute the negative log likelihood of images given decoded scenes (paper Eq. 3).
 
         Args:
             x: images, shape (B, 3, H, W) in [0, 1].
-            decoded: a scene each, as ``decode`` gives them.
-            pixel_weight: weight of each pixel's part, shape (B, 1, H, W); None: all one.
+            decoded: the decoded scene of each image.
+            pixel_weight: weight of each pixel in the sum, shape (B, 1, H, W); None: all 1.
 
         Returns:
             Shape (B,), nats, summed over pixels and channels.
         """
         config = self.config
-        mixture: Mixture = getattr(config, "mixture", "channel")  # a VAE's one slot mixes nothing
+        mixture: Mixture = getattr(config, "mixture", "channel")  # a VAE has one slot
         sigma_x = config.sigma_x * self.sigma_scale
         return mixture_nll(x, *decoded, sigma_x, mixture=mixture, pixel_weight=pixel_weight)
 
     def log_responsibilities(self, x: Tensor, decoded: Decoded) -> Tensor:
-        """Log p(k | x, z), which slot each pixel is of: sharper than the masks pi = p(k | z).
+        """Compute log p(k | x, z), the posterior assignment of each pixel to a slot.
 
-        Args as for ``nll``.
+        Args as for ``nll``. In contrast to the masks pi = p(k | z), it depends on the pixel's
+        colour.
 
         Returns:
             Shape (B, K, 1, H, W), nats <= 0; exp sums to 1 over K. See
@@ -157,15 +158,15 @@ class BaseModel(Shareable):
         return log_responsibilities(x, *decoded, self.config.sigma_x)
 
     def log_weight(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """Log importance weight log p(x, z) - log q(z | x) at one z drawn from the posterior.
+        """Compute the log importance weight log p(x, z) - log q(z | x) at one posterior sample z.
 
-        p is the model that ``sample`` draws from, so that the weights' mean is the likelihood of
-        an image among its samples. Training may use another objective (MONet) or a KL in closed
-        form (IODINE): then ``elbo`` is not minus its sum.
+        p is the generative model of ``sample``, so that the mean of the weights estimates p(x).
+        It equals the negative sum of the terms of ``elbo`` except for models with another
+        training objective (MONet) or a KL in closed form (IODINE).
 
         Args:
             x: images, shape (B, 3, H, W) in [0, 1].
-            generator: source of the draws.
+            generator: random generator on the images' device.
 
         Returns:
             Shape (B,), nats; in eval mode its expectation is the evidence lower bound.
@@ -188,9 +189,10 @@ class BaseModel(Shareable):
 
         Args:
             n: number of scenes, at least 1.
-            generator: source of the draws, on the model's device.
-            temperature: factor on every prior sigma; 0 gives the prior's mean chain.
-            noise: the draws themselves, (n, K, D_m) and (n, K, D_c), in place of the generator.
+            generator: random generator on the model's device.
+            temperature: factor on every prior sigma; at 0 each slot is the prior's mean given the
+                slots before.
+            noise: standard normal noise, (n, K, D_m) and (n, K, D_c), instead of a generator.
 
         Returns:
             Slots of ``n`` scenes.
@@ -200,15 +202,15 @@ class BaseModel(Shareable):
                 ``temperature`` is negative or not finite.
         """
         if n < 1:
-            raise ValueError(f"n is {n}; wanted at least 1 scene.")
+            raise ValueError(f"n must be at least 1, got {n}.")
         check_range("n", n, 1, LARGEST["n"])
         if not 0 <= temperature < math.inf:
-            raise ValueError(f"temperature is {temperature}; wanted a value >= 0 that is finite.")
+            raise ValueError(f"temperature must be finite and >= 0, got {temperature}.")
         if noise is None:
             noise = self._noise(next(self.parameters()).new_empty(n), generator)
         return self._generate(Noise(noise.m * temperature, noise.c * temperature))
 
-    # ---- the passes, given the noise; None takes z = mu throughout -----------------------------
+    # ---- computations given the noise; None: z = mu -------------------------------------------
 
     def _infer_slots(self, x: Tensor, noise: Noise | None) -> Slots:
         raise NotImplementedError
@@ -217,14 +219,14 @@ class BaseModel(Shareable):
         raise NotImplementedError
 
     def _log_weight(self, x: Tensor, noise: Noise) -> Tensor:
-        """Of a model whose KL terms are log q - log p at the sample that is scored."""
+        """Compute the log weight of a model with single-sample estimates of the KL."""
         terms = self._score(x, noise, None)
         return -(terms.nll + terms.kl)
 
     def _generate(self, noise: Noise) -> Slots:
         raise NotImplementedError
 
-    # ---- checks, noise, parts ----------------------------------------------------------------
+    # ---- checks, noise, posterior -------------------------------------------------------------
 
     def _noise(self, like: Tensor, generator: torch.Generator | None) -> Noise:
         shape = (len(like), self.config.num_slots)
@@ -245,28 +247,28 @@ class BaseModel(Shareable):
         check_shape(slots.z_c, (None, self.config.num_slots, d_c), "slots.z_c")
 
     def _posterior(self, raw: Tensor) -> Gaussian:
-        """Halves of (..., 2 D) to mean and sigma = softplus(raw + bias) + floor, bias 0.5."""
+        """Split (..., 2 D) into mu and sigma = softplus(raw + bias) + least sigma; bias 0.5."""
         mu, sigma = at_least_float32(raw).chunk(2, -1)
         bias = getattr(self.config, "posterior_sigma_bias", 0.5)
         return Gaussian(mu, F.softplus(sigma + bias) + self.config.posterior_sigma_floor)
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Leave the half precisions: latents, masks and densities are never smaller than float32."""
+    """Convert half precisions to float32, the least precision of latents, masks and densities."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def no_latents(like: Tensor) -> Tensor:
-    """Latents of width 0 for slots of shape (B, K, ...)."""
+    """Return latents of width 0 for slots of shape (B, K, ...)."""
     return like.new_empty(*like.shape[:2], 0)
 
 
 def slot_maps(*maps: Tensor) -> Tensor:
-    """Every slot's maps over each other: (B*K, C, H, W), b-major, channels last in memory.
+    """Concatenate maps of slots along channels: (B*K, C, H, W), b-major, channels last in memory.
 
     Args:
-        maps: in the order of their channels, each slot's own (B, K, c, H, W) or the same for all
-            slots (B, c, H, W); at least one has slots.
+        maps: maps per slot (B, K, c, H, W) or shared by all slots (B, c, H, W), at least one of
+            them per slot.
     """
     num_slots = next(m.shape[1] for m in maps if m.ndim == 5)
     each = [m if m.ndim == 5 else m.unsqueeze(1).expand(-1, num_slots, -1, -1, -1) for m in maps]
@@ -274,7 +276,7 @@ def slot_maps(*maps: Tensor) -> Tensor:
 
 
 def components_and_masks(raw: Tensor, num_slots: int) -> Decoded:
-    """Split a component decoder's output into colours and masks that compete for each pixel.
+    """Split the output of a component decoder into colours and masks, normalised over the slots.
 
     Args:
         raw: (B*K, 4, H, W), b-major: colour, then mask logit, both unbounded.
@@ -291,16 +293,16 @@ def components_and_masks(raw: Tensor, num_slots: int) -> Decoded:
 
 
 def check_shared(config: Any) -> None:
-    """Raise ValueError unless the fields that all models of several slots have are in range."""
+    """Raise ValueError unless the common fields of models with several slots are in range."""
     check_sizes(config)
     if config.num_slots < 2:
-        raise ValueError(f"num_slots is {config.num_slots}; wanted at least 2 (K slots).")
+        raise ValueError(f"num_slots must be at least 2, got {config.num_slots}.")
     if config.mixture not in ("channel", "pixel"):
-        raise ValueError(f"mixture is {config.mixture!r}; wanted 'channel' or 'pixel'.")
+        raise ValueError(f"mixture must be 'channel' or 'pixel', got {config.mixture!r}.")
 
 
 def check_sizes(config: Any) -> None:
-    """Raise ValueError unless the sizes and standard deviations of any model are in range."""
+    """Raise ValueError unless the sizes and standard deviations are in range."""
     check_image_size(config.image_size)
     check_limits(config)
     check_range("sigma_x", config.sigma_x, *_SIGMA_X)
@@ -311,21 +313,19 @@ def check_positive(config: Any, *names: str) -> None:
     """Raise ValueError unless the named fields are > 0 and finite."""
     for name in names:
         if not 0 < getattr(config, name) < math.inf:
-            raise ValueError(
-                f"{name} is {getattr(config, name)}; wanted a value > 0 that is finite."
-            )
+            raise ValueError(f"{name} must be finite and > 0, got {getattr(config, name)}.")
 
 
 def check_counts(config: Any, *names: str) -> None:
     """Raise ValueError unless the named fields are at least 1."""
     for name in names:
         if getattr(config, name) < 1:
-            raise ValueError(f"{name} is {getattr(config, name)}; wanted at least 1.")
+            raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}.")
 
 
 def check_channels(config: Any, name: str, layers: int | None = None) -> None:
-    """Raise ValueError unless a field holds one channel count >= 1 per layer."""
+    """Raise ValueError unless a field contains one channel count >= 1 per layer."""
     channels = getattr(config, name)
     if not channels or min(channels) < 1 or layers not in (None, len(channels)):
-        want = "five" if layers == 5 else "at least one"
-        raise ValueError(f"{name} is {channels}; wanted {want} channel counts >= 1.")
+        count = "five" if layers == 5 else "at least one"
+        raise ValueError(f"{name} must be {count} channel counts >= 1, got {channels}.")

@@ -1,7 +1,6 @@
-"""A scene model whose posterior means a small network infers: for perception in real time.
+"""Distilled scene models: a small student network predicts a teacher's posterior means.
 
-The teacher's decoders and its prior stay, so that what is done with slots (decoding, imagination,
-figures) is the teacher's; only the way from an image to its slots is another.
+Decoders and prior are the teacher's; only inference from an image to slots is replaced.
 """
 
 from collections.abc import Mapping
@@ -24,7 +23,7 @@ from genesis_rl.weights import as_tuple
 
 @dataclass(frozen=True)
 class DistilledConfig:
-    """Shape of a student, and whose it is; equal teachers make equal configs."""
+    """Architecture of a student and of its teacher."""
 
     teacher: str
     """name of the teacher's class in `genesis_rl.models.MODELS`"""
@@ -33,33 +32,35 @@ class DistilledConfig:
     channels: tuple[int, ...] = (16, 32, 64, 64)
     """channels of the 3x3 convolutions"""
     halvings: int = 3
-    """how many of these, the first ones, have stride 2; masks lie on the map that this leaves, so
-    with 2 the student costs three to four times as much and sees what is half as large"""
+    """number of convolutions, from the first, with stride 2, which sets the resolution of masks: 2
+    instead of 3 costs three to four times as much and resolves objects of half the size"""
     context_size: int = 128
-    """width of what every place is told of the whole image"""
+    """width of the global feature vector that is added at every position"""
     slot_size: int = 128
-    """units of the hidden layer that makes each slot's latents"""
+    """units of the hidden layer before each slot's latents"""
 
     def __post_init__(self) -> None:
-        """Check values; the teacher's config comes to one form, all of its fields given."""
+        """Check values, and complete the teacher's config by its defaults."""
         if self.teacher not in MODELS:
-            raise ValueError(f"teacher is {self.teacher!r}; wanted one of {', '.join(MODELS)}.")
+            raise ValueError(f"teacher must be one of {', '.join(MODELS)}, got {self.teacher!r}.")
         given = {name: as_tuple(value) for name, value in self.teacher_config.items()}
         try:
             whole = MODELS[self.teacher][0](**given)
         except TypeError as error:
-            raise ValueError(f"teacher_config does not fit {self.teacher}: {error}") from error
+            raise ValueError(
+                f"teacher_config must be the config of a {self.teacher}: {error}"
+            ) from error
         object.__setattr__(self, "teacher_config", asdict(whole))
         check_limits(self)
         check_channels(self, "channels")
         if not 1 <= self.halvings <= len(self.channels):
             raise ValueError(
-                f"halvings is {self.halvings} with {len(self.channels)} channels; wanted 1 to as "
-                "many."
+                f"halvings must be 1 to the number of channels, {len(self.channels)}, got "
+                f"{self.halvings}."
             )
         for name in ("context_size", "slot_size"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; wanted at least 1.")
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
 
     @property
     def image_size(self) -> int:
@@ -68,7 +69,7 @@ class DistilledConfig:
 
     @property
     def mask_stride(self) -> int:
-        """Side of the squares of pixels that share a mask's value."""
+        """Pixels per side of a cell of the masks."""
         return int(2**self.halvings)
 
     @property
@@ -78,18 +79,18 @@ class DistilledConfig:
 
 
 class SlotRegressor(nn.Module):
-    """Image to latents and coarse masks of K slots, in some ten MFLOP.
+    """Network from an image to latents and coarse masks of K slots, about 10 MFLOP.
 
-    Convolutions make a map, by default of an eighth of the image's side, in which every place also
-    hears what the whole image holds: which object is which slot depends on all of them. Each slot's
-    mask over the map pools it into features, from which (with the mask's place and size) one small
-    network, told the slot's number, reads the latents.
+    Convolutions compute a feature map, by default of an eighth of the image's side, to which a
+    global feature vector is added, since the order of slots depends on all objects. Each slot's
+    mask pools the map; an MLP shared by all slots, with a bias per slot, predicts the latents from
+    the pooled features and the position and size of the mask.
     """
 
     positions: Tensor
 
     def __init__(self, config: DistilledConfig, latent_size: int) -> None:
-        """Take the shape and the width of both latents together."""
+        """Build from the architecture and the total width of both latents."""
         super().__init__()
         layers, before = [], 3
         for i, width in enumerate(config.channels):
@@ -107,7 +108,7 @@ class SlotRegressor(nn.Module):
         nn.init.normal_(self.slot_bias, std=0.5)
         line = torch.linspace(-1, 1, side)
         rows, cols = torch.meshgrid(line, line, indexing="ij")
-        # Constant, row and column at each place of the map: (3, places).
+        # Constant, row and column at each position of the map: (3, positions).
         positions = torch.stack([torch.ones_like(rows), rows, cols]).flatten(1)
         self.register_buffer("positions", positions, persistent=False)
 
@@ -117,7 +118,7 @@ class SlotRegressor(nn.Module):
         context = F.relu(self.context(y.permute(0, 2, 3, 1).flatten(1)))
         y = F.relu(y + self.from_context(context)[:, :, None, None])
         log_pi = F.log_softmax(at_least_float32(self.masks(y)), dim=1)
-        pi = log_pi.flatten(2).to(y.dtype)  # (B, K, places)
+        pi = log_pi.flatten(2).to(y.dtype)  # (B, K, positions)
         pi = pi.exp()
         pooled = pi @ y.flatten(2).transpose(1, 2)  # (B, K, C)
         place = pi @ self.positions.to(y.dtype).T  # (B, K, 3): mass, and mass-weighted row, column
@@ -127,18 +128,17 @@ class SlotRegressor(nn.Module):
         return self.head(F.relu(hidden)), log_pi[:, :, None]
 
 
-def sharp_masks(model: object, slots: Slots) -> Tensor:
-    """Log masks to segment images by: a student's own are coarse, and are decoded anew."""
+def segmentation_masks(model: object, slots: Slots) -> Tensor:
+    """Return log masks at full resolution: decoded for a student, whose own are coarse."""
     return model.decode(slots).log_pi if isinstance(model, Distilled) else slots.log_pi
 
 
 class Distilled(BaseModel):
-    """A student that infers a teacher's posterior means; everything else is the teacher's.
+    """A teacher model whose posterior means a student network predicts.
 
-    Its slots' masks are coarse, on the student's map, each value repeated. Their geometry is
-    learned as the masks are. What the student infers is deterministic: it knows no posterior, so
-    ``sample`` draws nothing and there is no bound of its own (`elbo` and `log_weight` are the
-    teacher's, of the teacher's posterior).
+    Masks of inferred slots are those of the student's map, upsampled by repetition. Inference is
+    deterministic: the student has no posterior variance, so ``infer`` ignores ``sample``. ``elbo``
+    and ``log_weight`` are the teacher's, under its own posterior.
     """
 
     model_name = "distilled"
@@ -146,7 +146,7 @@ class Distilled(BaseModel):
     config: DistilledConfig
 
     def __init__(self, config: DistilledConfig) -> None:
-        """Build both with fresh weights."""
+        """Build teacher and student with randomly initialised weights."""
         super().__init__()
         self.config = config
         config_class, _ = MODELS[config.teacher]
@@ -160,15 +160,15 @@ class Distilled(BaseModel):
 
     def decode(self, slots: Slots) -> Decoded:
         """Decode slots to components and masks by the teacher's decoders."""
-        # The masks that come with the slots are coarse; a MONet would paint with them as they are.
+        # The slots' masks are coarse, and a MONet would decode with them.
         return self.teacher.decode(self.redraw_masks(slots))
 
     def nll(self, x: Tensor, decoded: Decoded, *, pixel_weight: Tensor | None = None) -> Tensor:
-        """Negative log likelihood of images under the teacher; see `BaseModel.nll`."""
+        """Compute the negative log likelihood under the teacher; see `BaseModel.nll`."""
         return self.teacher.nll(x, decoded, pixel_weight=pixel_weight)
 
     def log_responsibilities(self, x: Tensor, decoded: Decoded) -> Tensor:
-        """Log p(k | x, z) under the teacher; see `BaseModel.log_responsibilities`."""
+        """Compute log p(k | x, z) under the teacher; see `BaseModel.log_responsibilities`."""
         return self.teacher.log_responsibilities(x, decoded)
 
     @property
@@ -177,14 +177,14 @@ class Distilled(BaseModel):
         return float(getattr(self.teacher, "refine_step_size", STEP_SIZE))
 
     def redraw_masks(self, slots: Slots) -> Slots:
-        """The same slots, with the masks that the teacher draws from their latents alone."""
+        """Return the slots with the masks that the teacher decodes from the latents alone."""
         redraw = getattr(self.teacher, "redraw_masks", None)
         return cast("Slots", redraw(slots)) if redraw else slots
 
     def next_slot(
         self, noise: Noise, previous: Tensor | None = None, state: LstmState | None = None
     ) -> NextSlot:
-        """Draw the next slot from the teacher's prior, if `builds_scenes` says it has one."""
+        """Draw the next slot from the teacher's prior; requires `has_sequential_prior`."""
         builder: Any = self.teacher
         return cast("NextSlot", builder.next_slot(noise, previous, state))
 

@@ -1,11 +1,11 @@
 """GENESIS and GENESIS-S (paper sections 3 and B.1).
 
-Both decode K masks from mask latents z_m, inferred one after the other by an LSTM and governed by
-an autoregressive prior. GENESIS infers a component latent z_c for each masked image besides;
-GENESIS-S decodes the components from z_m too.
+Both decode K masks from mask latents z_m, which an LSTM infers one after the other and which have
+an autoregressive prior. GENESIS also infers a component latent z_c from each masked image;
+GENESIS-S decodes the components from z_m.
 
-By option the first slot is a background with a network of its own, and the other slots attend to
-what differs from it (`genesis_rl.models.background`, `attention`, `local`).
+Optionally the first slot is a background with a network of its own, and the other slots are
+inferred from the foreground (`genesis_rl.models.background`, `attention`, `local`).
 """
 
 import warnings
@@ -59,14 +59,15 @@ from genesis_rl.models.prior import (
 )
 from genesis_rl.slots import Decoded, ElboTerms, Slots
 
-# Share of pixels that differ from a static background at which the camera seems to move.
-_MOST = 0.5
+# Warn of a moving camera above this share of pixels that differ from a static background.
+_MOVING_CAMERA_SHARE = 0.5
 
 
 class Latents(NamedTuple):
-    """Latents of images and their posteriors; masks where these were needed on the way.
+    """Latents of images and their posteriors.
 
-    An attention's votes have a loss of their own, (B,).
+    ``log_pi`` are the masks where inference computed them; ``vote_loss`` (B,) is the loss of the
+    votes of an attention posterior.
     """
 
     z_m: Tensor
@@ -78,7 +79,7 @@ class Latents(NamedTuple):
 
 
 class Inference(NamedTuple):
-    """Posteriors and priors of the latents of images; every field (B, K, ...)."""
+    """Slots of images, and posteriors and priors of their latents; every field (B, K, ...)."""
 
     slots: Slots
     q_m: Gaussian
@@ -90,14 +91,14 @@ class Inference(NamedTuple):
 class GenesisS(StepwiseModel):
     """GENESIS-S: one latent per slot, decoded to its mask and to its component.
 
-    With a background, the first slot's two latents together are z_b, from which its image is
-    decoded; its mask is what the objects leave.
+    With a background, the latents of the first slot are z_b, from which the background's image is
+    decoded; its mask is the scope that the objects leave.
 
     Attributes:
-        recompute: compute activations per slot again for the gradient instead of keeping them.
-        background_only: score the background alone, the pixels of objects being outliers.
-        likelihood_stride: score every n-th row and column in training, at a random offset; a
-            factor makes up for the rest. For local decoders.
+        recompute: recompute activations per slot in the backward pass instead of storing them.
+        background_only: score the background alone, with pixels of objects as outliers.
+        likelihood_stride: in training, score every n-th row and column at a random offset, and
+            scale the likelihood accordingly. For local decoders.
         refine_step_size: step size of `genesis_rl.refinement`.
     """
 
@@ -123,7 +124,7 @@ class GenesisS(StepwiseModel):
         self.mask_decoder: GatedDecoder | BroadcastDecoder | LocalDecoder
         if config.mask_decoder == "local":
             self.mask_decoder = LocalDecoder(width, config.local_decoder_size)
-            self.refine_step_size = 0.03  # positions and edges: .1 is a third of a block
+            self.refine_step_size = 0.03  # for positions and edges, 0.1 is a third of a block
         elif config.mask_decoder == "broadcast":
             self.mask_decoder = BroadcastDecoder(
                 width, config.image_size, config.mask_broadcast_channels, 1
@@ -195,37 +196,36 @@ class GenesisS(StepwiseModel):
 
     @property
     def latent_sizes(self) -> tuple[int, int]:
-        """(D_m, D_c); D_c is 0 for GENESIS-S."""
+        """(D_m, D_c); D_c is 0."""
         return self.config.mask_latent_size, 0
 
     @property
     def has_background(self) -> bool:
-        """Whether the first slot is a background of its own."""
+        """Whether the first slot is a background with a model of its own."""
         return self.config.background != "none"
 
     def fit_background(self, images: Tensor) -> None:
-        """Initialise the background from images (N, 3, H, W), if there is one.
+        """Initialise the background, if there is one, from images (N, 3, H, W).
 
         Warns:
-            UserWarning: if a static background differs from most of the pixels: the camera moves.
+            UserWarning: if a static background differs from most pixels, so that the camera moves.
         """
         if not self.has_background:
             return
         self.background.fit(images)
         if isinstance(self.background, StaticBackground):
-            behind = self.background.image.expand_as(images)
-            gate = foreground_gate(images, behind, self.config.foreground_threshold)
+            median = self.background.image.expand_as(images)
+            gate = foreground_gate(images, median, self.config.foreground_threshold)
             share = float(gate.mean())
-            if share > _MOST:
+            if share > _MOVING_CAMERA_SHARE:
                 warnings.warn(
-                    f"model.background is 'static', but {share:.0%} of the pixels differ from the "
-                    "images' median, so the camera seems to move; 'predicted' infers a background "
-                    "for each image.",
+                    f"{share:.0%} of the pixels differ from the images' median, so the camera "
+                    "seems to move; use model.background='predicted' instead of 'static'.",
                     stacklevel=2,
                 )
 
     def decode(self, slots: Slots) -> Decoded:
-        """Decode slots to components and masks; ``slots.log_pi`` is decoded anew from z_m."""
+        """Decode slots to components and masks; ``slots.log_pi`` is not used."""
         self._check_slots(slots)
         return self._render(slots.z_m, slots.z_c)
 
@@ -243,7 +243,7 @@ class GenesisS(StepwiseModel):
         log_p = p_m.log_prob(z_m) + p_c.log_prob(z_c)[:, 0]
         return NextSlot(z_m, z_c[:, 0], log_p, state)
 
-    # ---- the passes, given the noise ---------------------------------------------------------
+    # ---- computations given the noise --------------------------------------------------------
 
     def _noise(self, like: Tensor, generator: torch.Generator | None) -> Noise:
         noise = super()._noise(like, generator)
@@ -255,11 +255,11 @@ class GenesisS(StepwiseModel):
         return noise._replace(inner=offset)
 
     def _infer_slots(self, x: Tensor, noise: Noise | None) -> Slots:
-        """Slots from q(z_m, z_c | x) (paper Eq. 7), with the masks that they decode to."""
+        """Infer slots from q(z_m, z_c | x) (paper Eq. 7), with their decoded masks."""
         return self._with_masks(self._latents(x, noise))
 
     def _infer(self, x: Tensor, noise: Noise | None) -> Inference:
-        """Posterior and prior of both latents; ``noise`` None takes z = mu throughout."""
+        """Return posterior and prior of both latents; z = mu if ``noise`` is None."""
         found = self._latents(x, noise)
         p_m, p_c = self._priors(found.z_m)
         return Inference(self._with_masks(found), found.q_m, p_m, found.q_c, p_c)
@@ -271,7 +271,7 @@ class GenesisS(StepwiseModel):
         return Slots(found.z_m, found.z_c, log_pi)
 
     def _score(self, x: Tensor, noise: Noise | None, pixel_weight: Tensor | None) -> ElboTerms:
-        """Paper Eq. 9, both KL terms estimated by the sample that is scored."""
+        """Compute the terms of paper Eq. 9, with single-sample estimates of both KL terms."""
         if self.background_only:
             return self._score_background(x, noise)
         found = self._latents(x, noise)
@@ -285,7 +285,7 @@ class GenesisS(StepwiseModel):
         if offset is not None:
             nll = nll * self.likelihood_stride**2
         if found.vote_loss is not None:
-            # Votes learn beside the bound, which no gradient leads from: zero, with a gradient.
+            # Adds the gradient of the votes' loss, but not its value, to the bound.
             nll = nll + (found.vote_loss - found.vote_loss.detach())
         return ElboTerms(
             nll,
@@ -294,12 +294,12 @@ class GenesisS(StepwiseModel):
         )
 
     def _generate(self, noise: Noise) -> Slots:
-        """Ancestral sampling (paper Eqs. 1 and 2)."""
+        """Sample slots from the prior (paper Eqs. 1 and 2)."""
         z_m = self._prior_sample(noise.m)
         return Slots(z_m, self._priors(z_m)[1].draw(noise.c), self._decode_masks(z_m))
 
     def _run(self, module: nn.Module, x: Tensor) -> Tensor:
-        """Apply one of the networks that see all slots at once, where nearly all memory goes."""
+        """Apply a network to all slots, recomputing its activations if ``recompute`` is set."""
         if self.recompute and self.training and torch.is_grad_enabled():
             return recomputed(module, x)
         out: Tensor = module(x)
@@ -315,8 +315,8 @@ class GenesisS(StepwiseModel):
             log_pi = self._decode_masks(z_m)
             z_c, q_c = self._component_posterior(x, log_pi, eps_c)
             return Latents(z_m, z_c, q_m, q_c, log_pi)
-        # The background's latents are z_m and z_c of the first slot; what differs from its mean
-        # image is evidence of objects, as the image is: no gradient goes through it.
+        # The background's latents are z_m and z_c of the first slot. The foreground gate is an
+        # input of the objects' posterior, without gradient.
         q_b = self._background_posterior(x)
         sizes = list(self.latent_sizes)
         first_m, first_c = (
@@ -341,20 +341,20 @@ class GenesisS(StepwiseModel):
         return Latents(z_m, q_c.draw(eps_c), q_m, q_c, log_pi)
 
     def _priors(self, z_m: Tensor) -> tuple[Prior, Prior]:
-        """p(z_m) and p(z_c | z_m) at given latents; a background's are standard normal."""
+        """Return p(z_m) and p(z_c | z_m); those of a background are standard normal."""
         if not self.has_background:
             return self._mask_prior(z_m), self._component_prior(z_m)
         first = self._standard_prior(z_m.new_zeros(len(z_m), 1, self.latent_sizes[1]))
         return self._mask_prior(z_m), join_priors(first, self._component_prior(z_m[:, 1:]))
 
     def _background_posterior(self, x: Tensor) -> Gaussian:
-        """q(z_b | x), (B, 1, D_m + D_c)."""
+        """Return q(z_b | x), (B, 1, D_m + D_c)."""
         if isinstance(self.background, StaticBackground):
             return standard_normal(x.new_zeros(len(x), 1, sum(self.latent_sizes)))
         return self._posterior(self.background(x)[:, None])
 
     def _score_background(self, x: Tensor, noise: Noise | None) -> ElboTerms:
-        """Terms of the background alone, the pixels of objects being outliers."""
+        """Compute the terms of the background alone, with pixels of objects as outliers."""
         q_b = self._background_posterior(x)
         eps = None if noise is None else torch.cat([noise.m[:, :1], noise.c[:, :1]], 2)
         z_b = q_b.draw(eps)
@@ -365,22 +365,21 @@ class GenesisS(StepwiseModel):
     # ---- mask latents ------------------------------------------------------------------------
 
     def _mask_posterior(self, x: Tensor, eps: Tensor | None) -> tuple[Tensor, Gaussian]:
-        """q(z_m | x) of slots by the LSTM, a background aside: latents and parameters."""
+        """Infer z_m and q(z_m | x) by the LSTM, for all slots but a background."""
         h = at_least_float32(self.encoder(x))
         if self.corrector is None:
-            z, raw = self._first_look(h, eps)
+            z, raw = self._first_pass(h, eps)
             return z, self._posterior(raw)
-        # All looks but the last are without noise, so that the whole stays one Gaussian of known
-        # density.
-        _, raw = self._first_look(h, None)
+        # Only the last pass is sampled, so that the posterior is a Gaussian of known density.
+        _, raw = self._first_pass(h, None)
         for _ in range(self.config.posterior_passes - 1):
-            change = self._run(self.corrector, self._evidence(x, raw))
+            change = self._run(self.corrector, self._corrector_inputs(x, raw))
             raw = raw + at_least_float32(change).unflatten(0, raw.shape[:2])
         q = self._posterior(raw)
         return q.draw(eps), q
 
-    def _first_look(self, h: Tensor, eps: Tensor | None) -> tuple[Tensor, Tensor]:
-        """q(z_m_k | x, z_m_<k) for k = 1..K from features (B, F): z_m, and parameters' raw form."""
+    def _first_pass(self, h: Tensor, eps: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Infer z_m and raw parameters of q(z_m_k | x, z_m_<k), k = 1..K, from features (B, F)."""
         z: list[Tensor] = []
         raws: list[Tensor] = []
         with torch.autocast(h.device.type, enabled=False):
@@ -396,37 +395,37 @@ class GenesisS(StepwiseModel):
         return torch.stack(z, 1), torch.stack(raws, 1)
 
     @torch.no_grad()
-    def _evidence(self, x: Tensor, raw: Tensor) -> Tensor:
-        """What a look has found: (B*K, 5, H, W), b-major; image, slot's mask, responsibilities.
+    def _corrector_inputs(self, x: Tensor, raw: Tensor) -> Tensor:
+        """Return image, masks and responsibilities after a pass: (B*K, 5, H, W), b-major.
 
-        It is evidence to the next look as the image is: no gradient goes through it.
+        They are inputs of the next pass, without gradients.
         """
         z_m = self._posterior(raw).mu
         log_pi = self._decode_masks(z_m)
         z_c, _ = self._component_posterior(x, log_pi, None)
-        found = self._render(z_m, z_c, log_pi)
-        return slot_maps(x, found.log_pi.exp(), self.log_responsibilities(x, found).exp())
+        decoded = self._render(z_m, z_c, log_pi)
+        return slot_maps(x, decoded.log_pi.exp(), self.log_responsibilities(x, decoded).exp())
 
     def _mask_prior(self, z_m: Tensor) -> Prior:
-        """The prior's parameters at given latents (B, K, D_m)."""
+        """Return the prior of every slot given latents (B, K, D_m)."""
         return self._prior_of(z_m)
 
     # ---- decoders ----------------------------------------------------------------------------
 
     def _decode_masks(self, z_m: Tensor) -> Tensor:
-        """All masks in parallel, then stick-breaking: (B, K, D_m) to log_pi (B, K, 1, H, W)."""
+        """Decode z_m (B, K, D_m) to log_pi (B, K, 1, H, W)."""
         if isinstance(self.mask_decoder, LocalDecoder):
             points = self.points.flatten(0, 1)
             logits = self.mask_decoder.masks(self._masked_slots(z_m), points)
-            return self._share_out(logits.unflatten(2, (1, *self.points.shape[:2])))
-        return self._share_out(self._decode_logits(z_m, None)[0])
+            return self._stick_breaking(logits.unflatten(2, (1, *self.points.shape[:2])))
+        return self._stick_breaking(self._decode_logits(z_m, None)[0])
 
     def _masked_slots(self, z_m: Tensor) -> Tensor:
-        """The mask latents of the K - 1 slots that have a mask of their own."""
+        """Return the mask latents of the K - 1 slots with a decoded mask."""
         return z_m[:, 1:] if self.has_background else z_m[:, : self.config.num_slots - 1]
 
     def _decode_logits(self, z_m: Tensor, offset: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Mask logits of K - 1 slots, (B, K - 1, 1, h, w), and what shades their colours."""
+        """Return mask logits and any shading of K - 1 slots, both (B, K - 1, 1, h, w)."""
         last = self.config.num_slots - 1
         objects = self._masked_slots(z_m)
         if isinstance(self.mask_decoder, LocalDecoder):
@@ -442,8 +441,8 @@ class GenesisS(StepwiseModel):
             logits = bound * torch.tanh(logits / bound)
         return logits, None
 
-    def _share_out(self, logits: Tensor) -> Tensor:
-        """Stick-breaking; a background takes what the objects leave, otherwise the last slot."""
+    def _stick_breaking(self, logits: Tensor) -> Tensor:
+        """Compute log_pi; the background, or else the last slot, has the remaining scope."""
         log_pi = stick_breaking(logits)
         return log_pi.roll(1, 1) if self.has_background else log_pi
 
@@ -454,54 +453,54 @@ class GenesisS(StepwiseModel):
         log_pi: Tensor | None = None,
         offset: Tensor | None = None,
     ) -> Decoded:
-        """Components and masks of latents.
+        """Decode latents to components and masks.
 
         Args:
             z_m: mask latents, (B, K, D_m).
             z_c: component latents, (B, K, D_c).
-            log_pi: the masks where they are known.
-            offset: first row and column of the pixels that are drawn, (B, 2), every
-                ``likelihood_stride``-th from there; None: all.
+            log_pi: the masks, if already decoded.
+            offset: row and column of the first decoded pixel, (B, 2); every
+                ``likelihood_stride``-th pixel is decoded from there. None: all pixels.
         """
         shade = None
         if log_pi is None or self.config.component_decoder == "shaded":
             logits, shade = self._decode_logits(z_m, offset)
-            log_pi = self._share_out(logits)
+            log_pi = self._stick_breaking(logits)
         mu_x = self._decode_components(self._appearance(z_m, z_c), shade)
         if self.has_background:
             mu_x = mu_x.expand(*mu_x.shape[:3], *log_pi.shape[3:])
-            behind = self.background.decode(torch.cat([z_m[:, 0], z_c[:, 0]], 1)).clamp(0, 1)
-            behind = behind if offset is None else self._subsample(behind, offset)
-            mu_x = torch.cat([behind[:, None], mu_x], 1)
+            background = self.background.decode(torch.cat([z_m[:, 0], z_c[:, 0]], 1)).clamp(0, 1)
+            background = background if offset is None else self._subsample(background, offset)
+            mu_x = torch.cat([background[:, None], mu_x], 1)
         return Decoded(mu_x, log_pi)
 
     def _decode_components(self, z: Tensor, shade: Tensor | None) -> Tensor:
-        """Component means, (B, K, 3, H, W) in [0, 1], without a background of its own."""
+        """Return component means (B, K, 3, H, W) in [0, 1], without that of a background."""
         if self.has_background:
             z = z[:, 1:]
         last = z.shape[1] - (self.background_decoder is not None)
         if shade is not None and self.config.component_decoder == "shaded":
-            # One pixel is enough of a colour that is the same everywhere.
+            # The decoder is flat: its colours are the same at every pixel.
             colour = at_least_float32(self.component_decoder(z.flatten(0, 1))[:, :, 0, 0])
-            colour = torch.sigmoid(colour.unflatten(0, z.shape[:2]) + self._tint(z))
-            if not self.has_background:  # nothing shades the last slot
+            colour = torch.sigmoid(colour.unflatten(0, z.shape[:2]) + self._colour_offset(z))
+            if not self.has_background:  # the last slot has no shading
                 shade = F.pad(shade, (0, 0, 0, 0, 0, 0, 0, 1), value=1.0)
             return (colour[..., None, None] * shade).clamp_max(1.0)
         raw = self._run(self.component_decoder, z[:, :last].flatten(0, 1))
         raw = at_least_float32(raw).unflatten(0, (-1, last))
         if self.background_decoder is not None:
-            behind = at_least_float32(self._run(self.background_decoder, z[:, last]))
-            raw = torch.cat([raw, behind.unsqueeze(1)], 1)
+            background = at_least_float32(self._run(self.background_decoder, z[:, last]))
+            raw = torch.cat([raw, background.unsqueeze(1)], 1)
         return torch.sigmoid(raw)
 
     def _offset_points(self, offset: Tensor) -> Tensor:
-        """Coordinates of the pixels that are drawn, (B, h, w, 2)."""
+        """Return coordinates of the decoded pixels, (B, h, w, 2)."""
         return self._subsample(
             self.points.movedim(2, 0).expand(len(offset), -1, -1, -1), offset
         ).movedim(1, 3)
 
     def _subsample(self, maps: Tensor, offset: Tensor) -> Tensor:
-        """Every ``likelihood_stride``-th pixel of maps (B, C, H, W) from an offset each (B, 2)."""
+        """Return every ``likelihood_stride``-th pixel of maps (B, C, H, W) from offsets (B, 2)."""
         stride = self.likelihood_stride
         start = torch.arange(0, maps.shape[-1], stride, device=maps.device)
         rows, cols = (start + offset[:, i : i + 1] for i in (0, 1))
@@ -513,25 +512,25 @@ class GenesisS(StepwiseModel):
     def _component_posterior(
         self, x: Tensor, log_pi: Tensor, eps: Tensor | None
     ) -> tuple[Tensor, Gaussian]:
-        """q(z_c_k | x, z_m); of width 0 here."""
+        """Infer z_c and q(z_c_k | x, z_m); of width 0 here."""
         empty = no_latents(log_pi)
         return empty, Gaussian(empty, empty)
 
     def _component_prior(self, z_m: Tensor) -> Prior:
-        """p(z_c_k | z_m_k); of width 0 here."""
+        """Return p(z_c_k | z_m_k); of width 0 here."""
         return self._standard_prior(no_latents(z_m))
 
     def _appearance(self, z_m: Tensor, z_c: Tensor) -> Tensor:
-        """The latents that components are decoded from."""
+        """Return the latents from which components are decoded."""
         return z_m
 
-    def _tint(self, z: Tensor) -> Tensor | float:
-        """What is added to the colour's logits where latents hold a colour."""
+    def _colour_offset(self, z: Tensor) -> Tensor | float:
+        """Return an offset of the colour logits, for latents that contain a colour."""
         return 0.0
 
 
 class Genesis(GenesisS):
-    """GENESIS: mask latents with an autoregressive prior, component latents given them."""
+    """GENESIS: mask latents with an autoregressive prior, component latents given mask latents."""
 
     model_name = "genesis"
     config_class = GenesisConfig
@@ -583,5 +582,5 @@ class Genesis(GenesisS):
     def _appearance(self, z_m: Tensor, z_c: Tensor) -> Tensor:
         return z_c
 
-    def _tint(self, z: Tensor) -> Tensor | float:
+    def _colour_offset(self, z: Tensor) -> Tensor | float:
         return 3 * z[..., :3] if self.config.posterior == "attention" else 0.0

@@ -1,4 +1,4 @@
-"""Settings of GENESIS and GENESIS-S: the paper's parts and those that replace them."""
+"""Configs of GENESIS and GENESIS-S: the paper's architecture and its alternatives."""
 
 import math
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ Posterior = Literal["lstm", "attention"]
 
 @dataclass(frozen=True)
 class GenesisSConfig:
-    """Shape of GENESIS-S, and of the part that GENESIS shares with it; defaults are the paper's."""
+    """Architecture of GENESIS-S, shared by GENESIS; defaults are the paper's."""
 
     image_size: int = 64
     """side of the images in pixels: 32, 64 or 128"""
@@ -37,74 +37,70 @@ class GenesisSConfig:
     prior_lstm_size: int = 256
     """units of the autoregressive prior's LSTM"""
     component_decoder: ComponentDecoder = "broadcast"
-    """a spatial broadcast decoder (the paper's), or one "flat" colour for the whole component: then
-    masks have to draw every edge, and no component can paint what should be another slot's;
-    "flat_objects" is flat for all slots but the last, to which stick-breaking leaves the
-    background: a broadcast decoder paints that, for plain objects before whatever there is;
-    "shaded" is flat times a shading that a local mask decoder draws"""
+    """decoder of components: "broadcast", a spatial broadcast decoder (the paper's); "flat", one
+    colour per slot, so that edges can only come from masks; "flat_objects", flat but for the last
+    slot, the background, which a broadcast decoder decodes; "shaded", flat times the shading of a
+    local mask decoder"""
     component_decoder_channels: int = 32
-    """channels of the components' decoder"""
+    """channels of the component decoder"""
     sigma_x: float = 0.7
     """standard deviation of every Gaussian component, in pixel units"""
     mixture: Mixture = "channel"
-    """mix the slots in every colour channel apart (paper's code), or once per pixel"""
+    """mix the slots per colour "channel" (paper's code), or per "pixel", over all its channels"""
     posterior_sigma_floor: float = 1e-8
-    """least standard deviation of the posterior; 0.01 keeps short trainings finite"""
+    """least standard deviation of the posterior; 0.01 stabilises short trainings"""
     posterior_sigma_bias: float = 0.5
-    """added to what becomes the posterior's standard deviation by a softplus (0.5: the paper's
-    code, about 1 at the start); -2 starts at 0.13, so that latents tell something from the first
-    update on"""
+    """bias before the softplus of the posterior's standard deviation: 0.5 (paper's code) starts at
+    about 1; -2 starts at 0.13, so that latents are informative from the first update on"""
     mask_logit_bound: float | None = None
-    """bound of the mask logits, by bound * tanh(logit / bound); 5 keeps at least 0.7 % of what is
-    left for every slot, so that a slot without an object can still find one; None: unbounded"""
+    """bound of the mask logits, by bound * tanh(logit / bound); with 5 a slot has at least 0.7 % of
+    the remaining scope, so that an empty slot still gets gradients; None: unbounded"""
     mask_logit_bias: float | None = None
     """initial bias of the mask logits; below 0, early slots start small; None: PyTorch's default"""
     decode_last_mask: bool = False
-    """decode the K-th slot's mask although it is never used: in training its activations then take
-    part in the decoder's batch statistics, as in the authors' code"""
+    """decode also the K-th slot's mask, which is not used: in training its activations then
+    contribute to the decoder's batch statistics, as in the authors' code"""
     mask_decoder: MaskDecoder = "deconvolution"
-    """the paper's gated transposed convolutions; a spatial "broadcast" decoder as the components
-    have: its first layer adds a linear map of z_m to one of the coordinates, so that a position in
-    z_m moves a mask smoothly; or "local": a convex polygon at a position and of a size that z_m
-    contains, at any resolution, with either posterior"""
+    """decoder of masks: "deconvolution", the paper's gated transposed convolutions; "broadcast", a
+    spatial broadcast decoder, in which a position in z_m moves a mask smoothly; "local", a convex
+    polygon of the position and size in z_m, at any resolution"""
     mask_broadcast_channels: int = 32
-    """channels of a broadcast mask decoder; decoder_channels then go unused"""
+    """channels of a broadcast mask decoder, which does not use decoder_channels"""
     prior: Prior = "autoregressive"
-    """of the mask latents: each slot given those before (the paper's), or "independent", the
-    ablation: each slot has a learned Gaussian of its own, by the same network blind to the slots
-    before, so that nothing is lost but how slots depend on each other"""
+    """prior of the mask latents: "autoregressive", each slot given the slots before (the paper's);
+    "independent", an ablation: a learned Gaussian per slot, by the same network with zeros as
+    input"""
     prior_components: int = 1
-    """Gaussians in the prior of each slot's mask latents and of its component latents: 1 is the
-    paper's; a mixture can say that a slot is either empty or an object, and which of a few colours
-    an object has"""
+    """Gaussians in the priors of a slot's mask latents and component latents: 1 in the paper; a
+    mixture can represent that a slot is either empty or an object, and a set of colours"""
     posterior_passes: int = 1
-    """looks that the posterior takes at an image: 1 is the paper's; 2 or more decode what the look
-    before has found, and correct every slot's z_m from the image beside its mask and its
-    responsibilities, by one network for all slots and looks (iterative amortised inference, Marino
-    et al. 2018). It starts out as no correction, so weights of fewer looks can be gone on from"""
+    """passes of the posterior: 1 in the paper; further passes correct every slot's z_m from the
+    image, its decoded mask and its responsibilities, by one network for all slots and passes
+    (iterative amortised inference, Marino et al. 2018). Initially the correction is 0, so that
+    training can start from weights of fewer passes"""
     background: Background = "none"
-    """"none", the paper's: the last slot takes what the others leave; "predicted": a network infers
-    the scene without objects from the frame; "static": one image for all frames of a camera that
-    does not move. With a background the first slot holds it, and its latents are z_b"""
+    """background model: "none", the paper's: the last slot has the remaining scope; "predicted": a
+    network predicts the scene without objects from the frame; "static": one image for all frames
+    of a static camera. A background is the first slot, with latents z_b"""
     background_channels: tuple[int, ...] = (16, 32, 48, 64)
-    """channels of the background encoder's stride-2 layers"""
+    """channels of the stride-2 layers of the background's encoder"""
     background_size: int = 256
     """units of the background's hidden layers"""
     foreground_threshold: float = 0.08
-    """squared distance of a pixel's colour from the background's at which it shows an object"""
+    """squared colour distance to the background at which a pixel shows an object"""
     posterior: Posterior = "lstm"
-    """of the objects: an LSTM over features of the whole image (the paper's), or "attention" over
-    the pixels that differ from the background, which it needs"""
+    """posterior of object slots: "lstm" over features of the image (the paper's), or "attention"
+    over foreground pixels, which requires a background"""
     object_size: float = 0.32
-    """typical side of an object in halves of the frame's side, for the attention"""
+    """typical side of an object in halves of the frame's side, for an attention posterior"""
     slot_order: SlotOrder = "top_down"
-    """order of the slots of an attention by the rows of their objects. The first is in front, by
-    stick-breaking: the upper block of a tower seen from above; "bottom_up" suits objects on a
-    table, where those below are nearer"""
+    """order of slots by the rows of their objects, for an attention posterior. By stick-breaking
+    the first slot is in front: "top_down" suits towers viewed from above, "bottom_up" objects on a
+    table, of which the lower ones are nearer"""
     attention_channels: int = 32
-    """channels of the convolutions by which pixels vote for the centre of their object"""
+    """channels of the convolutions that predict each pixel's object centre"""
     window_size: int = 64
-    """width of the features that the attention computes from a window on each slot"""
+    """width of the attention's features of the window on each slot"""
     local_decoder_size: int = 64
     """units of the hidden layer of a local mask decoder"""
 
@@ -120,7 +116,7 @@ class GenesisSConfig:
         check_channels(self, "decoder_channels", 5)
         if not math.isfinite(self.posterior_sigma_bias):
             raise ValueError(
-                f"posterior_sigma_bias is {self.posterior_sigma_bias}; wanted a finite number."
+                f"posterior_sigma_bias must be finite, got {self.posterior_sigma_bias}."
             )
         if self.mask_logit_bound is not None:
             check_positive(self, "mask_logit_bound")
@@ -139,7 +135,7 @@ class GenesisSConfig:
         self._check_objects()
 
     def _check_objects(self) -> None:
-        """Check the options of backgrounds, attention and local decoders, and their combination."""
+        """Check options of backgrounds, attention and local decoders, and their combinations."""
         check_channels(self, "background_channels")
         check_counts(
             self, "background_size", "attention_channels", "window_size", "local_decoder_size"
@@ -148,7 +144,7 @@ class GenesisSConfig:
         if self.posterior == "attention" and self.background == "none":
             raise ValueError(
                 "background must be 'predicted' or 'static' with posterior='attention', got "
-                "'none': the attention is over what differs from the background."
+                "'none': the attention is over pixels that differ from the background."
             )
         if (
             self.posterior == "attention"
@@ -162,7 +158,7 @@ class GenesisSConfig:
         if self.background != "none" and self.component_decoder == "flat_objects":
             raise ValueError(
                 "component_decoder must be 'broadcast', 'flat' or 'shaded' with a background, got "
-                "'flat_objects', which has one of its own."
+                "'flat_objects', which has a background decoder of its own."
             )
         local = self.mask_decoder == "local"
         if self.component_decoder == "shaded" and not local:
@@ -172,8 +168,8 @@ class GenesisSConfig:
             )
         if local and self.mask_logit_bias is not None:
             raise ValueError(
-                "mask_logit_bias must be None with mask_decoder='local', whose masks start as "
-                f"discs, got {self.mask_logit_bias}."
+                "mask_logit_bias must be None with mask_decoder='local', got "
+                f"{self.mask_logit_bias}."
             )
         if (local or self.posterior == "attention") and self.mask_latent_size <= GEOMETRY:
             raise ValueError(
@@ -184,7 +180,7 @@ class GenesisSConfig:
 
 @dataclass(frozen=True)
 class GenesisConfig(GenesisSConfig):
-    """Shape of GENESIS; defaults are the paper's."""
+    """Architecture of GENESIS; defaults are the paper's."""
 
     component_latent_size: int = 16
     """D_c, width of the component latents"""

@@ -1,8 +1,8 @@
 """GENESIS-V2 (Engelcke, Parker Jones, Posner 2021).
 
-A U-Net gives every pixel an embedding; slots are grown around seed pixels drawn at random from
-what is not yet explained, each slot's features are pooled, and one decoder redraws colours and
-masks from its latent. The prior over the latents is autoregressive.
+A U-Net computes an embedding of every pixel. Slots are clusters around seed pixels, sampled at
+random from the remaining scope; the features of each slot are pooled to its latent, and one decoder
+predicts colours and masks from it. The prior of the latents is autoregressive.
 """
 
 import math
@@ -27,13 +27,13 @@ from genesis_rl.models.base import (
 from genesis_rl.models.prior import NextSlot, StepwiseModel
 from genesis_rl.slots import Decoded, ElboTerms, Slots
 
-_GROUPS = 8  # of every group norm
+_GROUPS = 8  # groups of every group norm
 _ALPHA_RANGE = (0.01, 0.99)
 
 
 @dataclass(frozen=True)
 class GenesisV2Config:
-    """Shape of GENESIS-V2; defaults are its authors'."""
+    """Architecture of GENESIS-V2; defaults are its authors'."""
 
     image_size: int = 64
     """side of the images in pixels: 32, 64 or 128"""
@@ -44,19 +44,20 @@ class GenesisV2Config:
     encoder_channels: int = 64
     """channels of the U-Net's first blocks; its last three have twice as many; a multiple of 8"""
     embedding_size: int = 8
-    """width of a pixel's embedding, its position in the last two; at least 2"""
+    """width of a pixel's embedding, of which the last two are its position; at least 2"""
     decoder_channels: int = 64
     """channels of the decoder; a multiple of 8"""
     prior_lstm_size: int = 256
     """units of the autoregressive prior's LSTM"""
     mask_loss: bool = False
-    """draw the attention's masks to the decoder's, which are held fixed: this KL is kl_m"""
+    """train the attention by the KL from its masks to the decoder's, without gradient of the
+    latter: kl_m"""
     sigma_x: float = 0.7
     """standard deviation of every Gaussian component, in pixel units"""
     mixture: Mixture = "channel"
-    """mix the slots in every colour channel apart (authors' code), or once per pixel"""
+    """mix the slots per colour "channel" (authors' code), or per "pixel", over all its channels"""
     posterior_sigma_floor: float = 1e-8
-    """least standard deviation of the posterior; 0.01 keeps short trainings finite"""
+    """least standard deviation of the posterior; 0.01 stabilises short trainings"""
 
     def __post_init__(self) -> None:
         """Check values."""
@@ -65,9 +66,9 @@ class GenesisV2Config:
         for name in ("encoder_channels", "decoder_channels"):
             channels = getattr(self, name)
             if channels < 1 or channels % _GROUPS:
-                raise ValueError(f"{name} is {channels}; wanted a multiple of {_GROUPS}.")
+                raise ValueError(f"{name} must be a multiple of {_GROUPS}, got {channels}.")
         if self.embedding_size < 2:
-            raise ValueError(f"embedding_size is {self.embedding_size}; wanted at least 2.")
+            raise ValueError(f"embedding_size must be at least 2, got {self.embedding_size}.")
 
 
 class Attention(NamedTuple):
@@ -78,7 +79,7 @@ class Attention(NamedTuple):
 
 
 class GenesisV2Inference(NamedTuple):
-    """What one pass over the posterior and the prior computes; every field (B, K, ...)."""
+    """Slots of images, and posterior and prior of their latents; every field (B, K, ...)."""
 
     slots: Slots
     q: Gaussian
@@ -88,14 +89,14 @@ class GenesisV2Inference(NamedTuple):
 class PixelEmbedding(nn.Module):
     """Semi-convolutional embedding: a gated 1x1 convolution, plus the pixel's position.
 
-    The gate starts at 0, so that slots are at first round patches. There is no bias: only
-    differences between pixels count.
+    The gate is initially 0, so that the first slots are round patches. The convolution has no bias,
+    which would cancel in the differences between pixels.
     """
 
     coordinates: Tensor
 
     def __init__(self, in_channels: int, size: int, image_size: int) -> None:
-        """Take the width of the features and of the embedding, and the image's side."""
+        """Build from the widths of features and embedding, and the image's side."""
         super().__init__()
         self.conv = nn.Conv2d(in_channels, size, 1, bias=False)
         self.gate = nn.Parameter(torch.zeros(()))
@@ -104,17 +105,17 @@ class PixelEmbedding(nn.Module):
         self.register_buffer("coordinates", coordinates, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to (B, size, H, W), position (row, column) in the last two."""
+        """Map (B, C, H, W) to (B, size, H, W), of which the last two are row and column."""
         return self.gate * at_least_float32(self.conv(x)) + self.coordinates
 
 
 class SlotDecoder(nn.Module):
-    """Latent to colours and mask logit: four upsampling 5x5 convolutions over the tiled latent."""
+    """Decoder from a latent to colours and mask logit: four upsampling 5x5 convolutions."""
 
     coordinates: Tensor
 
     def __init__(self, latent_size: int, image_size: int, channels: int) -> None:
-        """Take the latent's width, the image's side and the channels of every layer."""
+        """Build from the latent's width, the image's side and the channels of every layer."""
         super().__init__()
         self.register_buffer("coordinates", coordinate_map(image_size // 16), persistent=False)
         layers: list[nn.Module] = []
@@ -140,14 +141,14 @@ class SlotDecoder(nn.Module):
 
 
 class GenesisV2(StepwiseModel):
-    """GENESIS-V2: slots grown around random seeds, one latent z_c each (D_m = 0).
+    """GENESIS-V2: slots around random seed pixels, one latent z_c each (D_m = 0).
 
-    Inferred slots carry the attention's masks, which pool the features; images are reconstructed
-    and scored with the masks that ``decode`` draws from the latents, as in the authors' code.
+    Masks of inferred slots are the attention's; reconstruction and likelihood use the masks that
+    ``decode`` computes from the latents, as in the authors' code.
 
-    With ``sample=True`` the seeds are drawn from the generator. With ``sample=False`` they come
-    from one fixed map for all images, so that inference is deterministic; the authors' code is
-    random even in evaluation.
+    With ``sample=True`` seeds are drawn by the generator. With ``sample=False`` they come from one
+    fixed map for all images, so that inference is deterministic; the authors' code is random also
+    in evaluation.
     """
 
     model_name = "genesis_v2"
@@ -177,7 +178,7 @@ class GenesisV2(StepwiseModel):
         self.decoder = SlotDecoder(latent, config.image_size, config.decoder_channels)
         self.prior_lstm = nn.LSTMCell(latent, config.prior_lstm_size)
         self.prior_head = nn.Linear(config.prior_lstm_size, 2 * latent)
-        # NumPy keeps this stream of numbers the same for ever.
+        # NumPy guarantees that the stream of RandomState does not change.
         uniform = np.random.RandomState(0).rand(1, 1, config.image_size, config.image_size)
         fixed_seeds = torch.from_numpy(uniform).to(torch.get_default_dtype())
         self.register_buffer("fixed_seeds", fixed_seeds, persistent=False)
@@ -203,10 +204,10 @@ class GenesisV2(StepwiseModel):
         z_c = p.draw(noise.c)
         return NextSlot(noise.m, z_c, p.log_prob(z_c), state)
 
-    # ---- the passes, given the noise ---------------------------------------------------------
+    # ---- computations given the noise --------------------------------------------------------
 
     def _noise(self, like: Tensor, generator: torch.Generator | None) -> Noise:
-        """Besides the latents' noise a uniform map per image; the highest pixels become seeds."""
+        """Draw noise of the latents and a uniform map per image, whose maxima become seeds."""
         side = self.config.image_size
         m, c, _ = super()._noise(like, generator)
         seeds = torch.rand(
@@ -224,7 +225,7 @@ class GenesisV2(StepwiseModel):
         return GenesisV2Inference(slots, q, self._prior(slots.z_c))
 
     def _score(self, x: Tensor, noise: Noise | None, pixel_weight: Tensor | None) -> ElboTerms:
-        """The evidence lower bound, its KL estimated by the sample that is scored."""
+        """Compute the evidence lower bound, with a single-sample estimate of the KL."""
         slots, q, p = self._infer(x, noise)
         decoded = self._decode_latents(slots.z_c)
         nll = self.nll(x, decoded, pixel_weight=pixel_weight)
@@ -235,23 +236,23 @@ class GenesisV2(StepwiseModel):
         return ElboTerms(nll, kl_m, kl_c)
 
     def _log_weight(self, x: Tensor, noise: Noise) -> Tensor:
-        """Without kl_m, which draws the attention to the decoder and is no part of the model."""
+        """Compute the log weight without kl_m, an auxiliary loss of the attention."""
         terms = self._score(x, noise, None)
         return -(terms.nll + terms.kl_c.sum(1))
 
     def _generate(self, noise: Noise) -> Slots:
-        """Ancestral sampling; the masks are the decoder's."""
+        """Sample slots from the prior, with the decoder's masks."""
         z_c = self._prior_sample(noise.c)
         return Slots(noise.m, z_c, self._decode_latents(z_c).log_pi)
 
     def _prior(self, z_c: Tensor) -> Prior:
-        """The prior's parameters at given latents (B, K, D_c)."""
+        """Return the prior of every slot given latents (B, K, D_c)."""
         return self._prior_of(z_c)
 
     # ---- inference ---------------------------------------------------------------------------
 
     def _mask_and_pool(self, x: Tensor, noise: Noise | None) -> tuple[Tensor, Gaussian]:
-        """Attention masks log_pi, and the posterior from each slot's mean features."""
+        """Return attention masks log_pi, and the posterior given each slot's mean features."""
         seeds = self.fixed_seeds if noise is None or noise.inner is None else noise.inner
         h = self.encoder(x)
         log_pi, _ = self._attend(self.embedding(self.segment_head(h)), seeds)
@@ -262,14 +263,15 @@ class GenesisV2(StepwiseModel):
             return log_pi, self._posterior(self.posterior_head(pooled))
 
     def _attend(self, embedding: Tensor, seeds: Tensor) -> Attention:
-        """Instance colouring stick-breaking: grow K-1 slots around seeds, the last takes the rest.
+        """Compute masks by instance colouring stick-breaking (IC-SBP).
 
-        A slot's seed is the pixel where the seed map times the scope left is highest, and its share
-        of a pixel's scope falls with the squared distance of the embeddings.
+        A slot's seed is the pixel of the highest product of seed map and remaining scope. Its share
+        of a pixel's scope decreases with the squared distance of the embeddings. The last slot has
+        the remaining scope.
 
         Args:
-            embedding: (B, E, H, W).
-            seeds: uniform map in [0, 1), (B, 1, H, W), or (1, 1, H, W) for all images alike.
+            embedding: pixel embeddings, (B, E, H, W).
+            seeds: uniform map in [0, 1), (B, 1, H, W), or (1, 1, H, W) for all images.
         """
         flat = embedding.flatten(2)  # (B, E, H*W)
         priority = seeds.flatten(2)
@@ -281,7 +283,7 @@ class GenesisV2(StepwiseModel):
             seed = flat.gather(2, position.expand(-1, flat.shape[1], -1))  # (B, E, 1)
             distance = (flat - seed).square().sum(1, keepdim=True)
             alpha = torch.exp(-distance * torch.exp(-self.log_sigma))
-            # Clamped in value only: the gradient passes through.
+            # Straight-through clamp: the gradient is not clamped.
             alpha = alpha + (alpha.clamp(*_ALPHA_RANGE) - alpha).detach()
             log_pi.append(log_scope + alpha.log())
             log_scope = log_scope + torch.log1p(-alpha)

@@ -1,26 +1,25 @@
-"""IODINE (Greff et al. 2019): slots refined step by step by a network that sees the gradients.
+"""IODINE (Greff et al. 2019): iterative amortised inference of slots.
 
-K slots start from the same posterior. In every iteration they are sampled and decoded, and a
-recurrent network, one for all slots, updates each slot's posterior from how well the slots explain
-the image and from the gradient of the loss.
+K slots have the same initial posterior. In every iteration they are sampled and decoded, and a
+recurrent network shared by all slots updates each slot's posterior from likelihoods and the
+gradient of the loss.
 
 Source: Greff et al. 2019 (arXiv:1903.00450), sections 2 and 3; sizes, the inputs of the refinement
 and their preprocessing as in its authors' released code
-(github.com/google-deepmind/deepmind-research, iodine/, its settings for Multi-dSprites). Knowingly
-different from that code, besides `Iodine`'s own notes:
+(github.com/google-deepmind/deepmind-research, iodine/, its settings for Multi-dSprites).
+Differences from that code, besides those listed at `Iodine`:
 
-- Components are Gaussian, as in the paper (released: logistic, scale 0.03), and their means pass a
-  sigmoid, since components are colours here (released: unbounded).
-- The posterior's sigma is softplus, as in the other models (released: its square is), and the prior
-  is standard normal (released: of variance ln 2).
-- Layer norm has no scale and offset of its own: the layer that follows has.
-- Positions are given by row and column (released: by 8 cosines for Multi-dSprites), convolutions
-  of the decoder run over a larger map instead of a padded one, and inputs that never change are
-  left out.
+- Components are Gaussian, as in the paper (released: logistic, scale 0.03), with means bounded to
+  colours by a sigmoid (released: unbounded).
+- The posterior's sigma is a softplus, as in the other models (released: its square is), and the
+  prior is standard normal (released: of variance ln 2).
+- Layer norm has no learned scale and offset; the following layer makes them redundant.
+- Positions are encoded as row and column (released: 8 cosines for Multi-dSprites), convolutions of
+  the decoder are unpadded over a larger map, and constant inputs are omitted.
 
-They train for 1,000,000 updates by Adam (beta_1 = 0.95) with batches of 128, a learning rate of
-3e-4 that falls tenfold over the training (with smaller batches, by the root of their share), and
-gradients clipped to a norm of 5.
+The authors train for 1,000,000 updates by Adam (beta_1 = 0.95) with a batch size of 128, a learning
+rate of 3e-4 that decays tenfold over the training (scaled by the square root of the batch size for
+smaller batches), and gradients clipped to a norm of 5.
 """
 
 import math
@@ -57,14 +56,14 @@ from genesis_rl.models.base import (
 from genesis_rl.slots import Decoded, ElboTerms, Slots
 
 # Image-sized inputs of the refinement: image 3, component 3, mask, mask logit, gradients of the
-# component 3 and of the mask logit, mask posterior, log likelihood and what this slot adds to it,
+# component 3 and of the mask logit, mask posterior, log likelihood and its gain by this slot,
 # coordinates 2.
 _MAPS = 17
 
 
 @dataclass(frozen=True)
 class IodineConfig:
-    """Shape of IODINE; defaults are its authors' for Multi-dSprites, but K = 5 (theirs: 6)."""
+    """Architecture of IODINE; defaults are the authors' for Multi-dSprites, but K = 5 (not 6)."""
 
     image_size: int = 64
     """side of the images in pixels: 32, 64 or 128"""
@@ -81,15 +80,15 @@ class IodineConfig:
     refinement_channels: tuple[int, ...] = (32, 32, 32)
     """channels of the refinement network's stride-2 layers"""
     refinement_size: int = 128
-    """units of the refinement network's layer between convolutions and LSTM"""
+    """units of the refinement network's linear layer between convolutions and LSTM"""
     refinement_lstm_size: int = 128
     """units of the refinement network's LSTM"""
     sigma_x: float = 0.1
     """standard deviation of every Gaussian component, in pixel units"""
     mixture: Mixture = "pixel"
-    """mix the slots once per pixel (its authors), or in every colour channel apart"""
+    """mix the slots per "pixel" (the authors) over all channels, or per "channel" of colour"""
     posterior_sigma_floor: float = 1e-8
-    """least standard deviation of the posterior; 0.01 keeps short trainings finite"""
+    """least standard deviation of the posterior; 0.01 stabilises short trainings"""
 
     def __post_init__(self) -> None:
         """Check values."""
@@ -98,11 +97,11 @@ class IodineConfig:
         check_counts(self, "refinement_size", "refinement_lstm_size")
         check_channels(self, "refinement_channels")
         if self.kernel_size < 1 or self.kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size is {self.kernel_size}; wanted an odd number >= 1.")
+            raise ValueError(f"kernel_size must be odd and >= 1, got {self.kernel_size}.")
 
 
-class Step(NamedTuple):
-    """One iteration's posterior, the sample of it that was scored, and what that decodes to."""
+class Iteration(NamedTuple):
+    """Posterior of one iteration, its sample, and the decoded sample with its mask logits."""
 
     q: Gaussian
     z: Tensor
@@ -111,10 +110,10 @@ class Step(NamedTuple):
 
 
 class RefinementNetwork(nn.Module):
-    """What all slots share: maps and vectors of a slot to the update of its posterior."""
+    """Recurrent network from maps and vectors of a slot to the update of its posterior."""
 
     def __init__(self, config: IodineConfig) -> None:
-        """Take the model's config."""
+        """Build from the model's config."""
         super().__init__()
         width, side = 2 * config.component_latent_size, config.kernel_size
         layers: list[nn.Module] = []
@@ -139,16 +138,16 @@ class RefinementNetwork(nn.Module):
 
 
 class Iodine(BaseModel):
-    """IODINE: one latent z_c per slot (D_m = 0), found in T iterations of amortised inference.
+    """IODINE: one latent z_c per slot (D_m = 0), inferred in T iterations.
 
-    In training mode ``elbo`` averages the bounds after every iteration with weights t / T, scaled
-    to sum to 1 (Greff et al. sum them: the same gradient up to a factor, here in the units of one
-    bound); in eval mode it is the bound after the last. Slots are alike until their first samples
-    differ, so that inference needs noise even for a posterior's mean: with ``sample=False`` the
-    samples on the way use fixed noise, the same for all images, and the result is the mean.
+    In training mode ``elbo`` averages the bounds after all iterations with weights t / T, scaled to
+    sum to 1 (Greff et al. sum them, which differs by a factor); in eval mode it is the bound after
+    the last iteration. All slots have the same initial posterior, so that inference requires noise
+    even for a posterior mean: with ``sample=False`` the samples before the last use fixed noise,
+    the same for all images, and the result is the mean.
 
-    Inference differentiates the bound by the latents whatever the caller's gradient mode; its
-    results carry gradients only if the caller has them enabled.
+    Inference differentiates the bound by the latents in any gradient mode; its results have
+    gradients only if the caller enables them.
     """
 
     model_name = "iodine"
@@ -158,7 +157,7 @@ class Iodine(BaseModel):
     fixed_noise: Tensor
 
     def __init__(self, config: IodineConfig) -> None:
-        """Build with PyTorch's default initialisation and a standard normal first posterior."""
+        """Build with PyTorch's default initialisation and a standard normal initial posterior."""
         super().__init__()
         self.config = config
         width, side = config.component_latent_size, config.image_size
@@ -175,7 +174,7 @@ class Iodine(BaseModel):
         # softplus(raw + 0.5) = 1
         self.first_sigma = nn.Parameter(torch.full((width,), math.log(math.e - 1) - 0.5))
         self.register_buffer("coordinates", coordinate_map(side), persistent=False)
-        # NumPy keeps this stream of numbers the same for ever.
+        # NumPy guarantees that the stream of RandomState does not change.
         shape = (1, config.num_iterations, config.num_slots, width)
         normal = torch.from_numpy(np.random.RandomState(0).standard_normal(shape))
         fixed_noise = normal.to(torch.get_default_dtype())
@@ -187,20 +186,20 @@ class Iodine(BaseModel):
         return 0, self.config.component_latent_size
 
     def decode(self, slots: Slots) -> Decoded:
-        """Decode slots to components and masks; ``slots.log_pi`` is decoded anew from z_c."""
+        """Decode slots to components and masks; ``slots.log_pi`` is not used."""
         self._check_slots(slots)
         return self._decode_latents(slots.z_c)[0]
 
     def _decode_latents(self, z: Tensor) -> tuple[Decoded, Tensor]:
-        """Components, masks and mask logits of latents (B, K, D_c)."""
+        """Decode latents (B, K, D_c) to components, masks and mask logits."""
         raw = at_least_float32(self.decoder(z.flatten(0, 1)))
         logits = raw[:, 3:].unflatten(0, z.shape[:2])
         return components_and_masks(raw, self.config.num_slots), logits
 
-    # ---- the passes, given the noise ---------------------------------------------------------
+    # ---- computations given the noise --------------------------------------------------------
 
     def _noise(self, like: Tensor, generator: torch.Generator | None) -> Noise:
-        """Besides the last sample's noise that of the samples on the way, (B, T, K, D_c)."""
+        """Draw noise of the last sample, and of those of all iterations, (B, T, K, D_c)."""
         m, c, _ = super()._noise(like, generator)
         shape = (len(like), self.config.num_iterations, *c.shape[1:])
         inner = torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype)
@@ -211,7 +210,7 @@ class Iodine(BaseModel):
         return Slots(no_latents(step.z), step.z, step.decoded.log_pi)
 
     def _score(self, x: Tensor, noise: Noise | None, pixel_weight: Tensor | None) -> ElboTerms:
-        """Greff et al. Eq. 3 and section 2.3, the KL in closed form."""
+        """Compute the terms of Greff et al. Eq. 3 and section 2.3, the KL in closed form."""
         steps = self._iterate(x, noise)
         used = steps if self.training else steps[-1:]
         last = len(steps)
@@ -224,28 +223,28 @@ class Iodine(BaseModel):
         return ElboTerms(nll, torch.zeros_like(kl), kl)
 
     def _log_weight(self, x: Tensor, noise: Noise) -> Tensor:
-        """Of the last step; what was drawn on the way only led to its posterior."""
+        """Compute the log weight at the sample of the last iteration."""
         step = self._iterate(x, noise)[-1]
         standard = Gaussian(torch.zeros_like(step.q.mu), torch.ones_like(step.q.sigma))
         kl = kl_monte_carlo(step.z, step.q, standard)
         return -(self.nll(x, step.decoded) + kl.sum(1))
 
     def _generate(self, noise: Noise) -> Slots:
-        """Latents are independent and standard normal."""
+        """Sample slots from the prior: independent standard normal latents."""
         return Slots(noise.m, noise.c, self._decode_latents(noise.c)[0].log_pi)
 
     # ---- inference ---------------------------------------------------------------------------
 
-    # torch.compile cannot trace gradients inside of a pass: it leaves this method as it is.
+    # torch.compile cannot trace gradients within the forward pass.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def _iterate(self, x: Tensor, noise: Noise | None) -> list[Step]:
-        """The steps after each of the T updates; only the last one's sample may be the mean."""
+    def _iterate(self, x: Tensor, noise: Noise | None) -> list[Iteration]:
+        """Return the iterations after each of T updates; without noise, the last has z = mu."""
         attached = torch.is_grad_enabled()
         batch, last = len(x), self.config.num_iterations
         inner = self.fixed_noise if noise is None or noise.inner is None else noise.inner
-        steps: list[Step] = []
+        steps: list[Iteration] = []
         with _differentiable(x.device.type):
-            x, inner = x.clone(), inner.clone()  # tensors of inference mode cannot be saved
+            x, inner = x.clone(), inner.clone()  # autograd cannot save inference tensors
             raw = torch.cat([self.first_mean, self.first_sigma])
             raw = raw.expand(batch, self.config.num_slots, -1)
             state: LstmState | None = None
@@ -255,7 +254,7 @@ class Iodine(BaseModel):
                 q = self._posterior(raw)
                 eps = inner[:, t] if t < last else noise and noise.c.clone()
                 z = q.draw(eps)
-                step = Step(q, z, *self._decode_latents(z))
+                step = Iteration(q, z, *self._decode_latents(z))
                 if t > 0:
                     steps.append(step if attached else _detached(step))
                 if t < last:
@@ -263,12 +262,12 @@ class Iodine(BaseModel):
         return steps
 
     def _refine(
-        self, x: Tensor, raw: Tensor, step: Step, state: LstmState | None, attached: bool
+        self, x: Tensor, raw: Tensor, step: Iteration, state: LstmState | None, attached: bool
     ) -> tuple[Tensor, LstmState]:
         """Update the posterior's parameters (B, K, 2 D_c) of all slots.
 
-        Gradients and likelihoods are inputs like any other: they are not differentiated again. The
-        mask posterior is p(m_k | x, mu): the masks have no part in it.
+        Gradients and likelihoods are inputs without gradient. The mask posterior is
+        p(m_k | x, mu), under uniform masks.
         """
         mu_x, log_pi = step.decoded
         joint = joint_log_prob(x, mu_x, log_pi, self.config.sigma_x, self.config.mixture)
@@ -300,21 +299,21 @@ class Iodine(BaseModel):
 
 
 def _layer_norm(x: Tensor) -> Tensor:
-    """Norm each slot's map or vector (B, K, ...) to mean 0 and variance 1, without parameters."""
+    """Normalise each slot's map or vector (B, K, ...) to mean 0 and variance 1."""
     return F.layer_norm(x, x.shape[2:])
 
 
-def _detached(step: Step) -> Step:
+def _detached(step: Iteration) -> Iteration:
     q, z, decoded, logits = step
     decoded = Decoded(*(part.detach() for part in decoded))
-    return Step(Gaussian(*(part.detach() for part in q)), z.detach(), decoded, logits.detach())
+    return Iteration(Gaussian(*(part.detach() for part in q)), z.detach(), decoded, logits.detach())
 
 
 @contextmanager
 def _differentiable(device_type: str) -> Iterator[None]:
-    """Enable gradients inside inference mode too, in the caller's precision.
+    """Enable gradients, also within inference mode, at the caller's precision.
 
-    Autocast's cache of rounded weights is left out: what it was filled with in inference mode
+    Autocast's cache of converted weights is disabled, since those converted in inference mode
     cannot be differentiated.
     """
     precision = torch.autocast(

@@ -1,4 +1,4 @@
-"""Local decoder: masks and shading in an object's own coordinates, at any resolution."""
+"""Local decoder: masks and shading in object coordinates, at any resolution."""
 
 import math
 
@@ -8,33 +8,33 @@ from torch import Tensor, nn
 
 from genesis_rl.models.base import at_least_float32
 
-# Mask latents with a meaning: row, column, log size, presence.
+# Number of mask latents of fixed meaning: row, column, log size, presence.
 GEOMETRY = 4
 _SIZE = 0.1
 _REACH = 4.0
 _BOUND = 8.0
 _SHADE = 0.7
-# A mask is what lies inside of so many edges; its shading has so many faces.
+# Edges of the polygon of a mask, and faces of its shading.
 _EDGES, _FACES = 8, 4
-# How many logits an edge rises over a unit of size, and how sharply faces meet.
+# Slope of the mask logit across an edge per unit of size, and of the logits between faces.
 _EDGE_SLOPE, _FACE_SLOPE = 4.0, 3.0
 
 
 class LocalDecoder(nn.Module):
-    """Mask logits and shading at any points of the frame, moved and scaled by the latents.
+    """Mask logits and shading at given points of the frame.
 
-    With u = (point - position) / size, where position and size are the first three latents, a mask
-    is a convex polygon, and an absent object has none:
+    With u = (point - position) / size, where position and size are given by the first three
+    latents, a mask is a convex polygon, empty for low presence:
 
         logit = softmin(softmin_j 4 (d_j - n_j . u), 6 presence), bounded at +-8
 
     Shading is linear on each of four faces, s = sum_i softmax_i(3 (a_i . u + b_i)) (g_i . u + h_i);
-    colours are multiplied by exp(.7 tanh s). A network draws n, d, a, b, g and h from the other
-    latents; at the start all masks are near-discs without shading.
+    colours are multiplied by exp(.7 tanh s). A network predicts n, d, a, b, g and h from the other
+    latents; initially all masks are near-discs with little shading.
     """
 
     def __init__(self, latent_size: int, width: int) -> None:
-        """Take D_m >= 4 and the units of the hidden layer."""
+        """Build from D_m, greater than 4, and the units of the hidden layer."""
         super().__init__()
         self.hidden = nn.Linear(latent_size - GEOMETRY, width)
         self.head = nn.Linear(width, 3 * _EDGES + 6 * _FACES)
@@ -54,23 +54,23 @@ class LocalDecoder(nn.Module):
                 (B, K, N, 2).
 
         Returns:
-            Mask logits (B, K, N), in [-8, 8], and the factor of colours (B, K, N).
+            Mask logits (B, K, N), in [-8, 8], and factors of the colours (B, K, N).
         """
         with torch.autocast(z.device.type, enabled=False):
-            u, edges, faces = self._draw(at_least_float32(z), points)
-            # Planes by points, (B, K, J, N): sums over planes are over whole rows of memory.
+            u, edges, faces = self._shapes(at_least_float32(z), points)
+            # (B, K, J, N), planes before points: sums over planes then add contiguous rows.
             weight = (_FACE_SLOPE * (faces[..., :3] @ u)).softmax(2)
             tone = (weight * (faces[..., 3:] @ u)).sum(2)
             return self._logits(z, u, edges), torch.exp(_SHADE * torch.tanh(tone))
 
     def masks(self, z: Tensor, points: Tensor) -> Tensor:
-        """Decode mask logits alone; arguments and shape as those of ``forward``."""
+        """Decode mask logits alone; arguments and shape as in ``forward``."""
         with torch.autocast(z.device.type, enabled=False):
-            u, edges, _ = self._draw(at_least_float32(z), points)
+            u, edges, _ = self._shapes(at_least_float32(z), points)
             return self._logits(z, u, edges)
 
-    def _draw(self, z: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Points (row, column, 1) of each slot (B, K, 3, N), its edges and its faces."""
+    def _shapes(self, z: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return points (row, column, 1) in slot coordinates (B, K, 3, N), edges and faces."""
         place, size = z[..., None, :2], z[..., 2:3].exp() * _SIZE
         if points.ndim == 3:
             points = points[:, None]
@@ -81,7 +81,7 @@ class LocalDecoder(nn.Module):
         return u, edges.unflatten(2, (_EDGES, 3)), faces.unflatten(2, (_FACES, 6))
 
     def _logits(self, z: Tensor, u: Tensor, edges: Tensor) -> Tensor:
-        """Mask logits (B, K, N) of points in a slot's coordinates."""
+        """Return mask logits (B, K, N) of points in slot coordinates."""
         normal, distance = edges.split([2, 1], 3)
         outside = _EDGE_SLOPE * (torch.cat([normal, -distance], 3) @ u)
         logit = -torch.logaddexp(torch.logsumexp(outside, 2), -6 * z[..., 3:4])

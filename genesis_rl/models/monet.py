@@ -1,7 +1,7 @@
 """MONet (Burgess et al. 2019; paper section B.2).
 
-A U-Net attends to one part of the image after the other; a VAE encodes each masked part, and
-decodes it to its colours and, competing with the other slots, to its mask.
+A U-Net computes one attention mask after the other. A VAE encodes each masked image and decodes it
+to colours and a mask, which is normalised over the slots.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ from genesis_rl.slots import Decoded, ElboTerms, Slots, check_shape
 
 @dataclass(frozen=True)
 class MonetConfig:
-    """Shape of MONet; defaults are the paper's."""
+    """Architecture of MONet; defaults are the paper's."""
 
     image_size: int = 64
     """side of the images in pixels: 32, 64 or 128"""
@@ -48,9 +48,9 @@ class MonetConfig:
     sigma_x: float = 0.7
     """standard deviation of every Gaussian component, in pixel units"""
     mixture: Mixture = "channel"
-    """mix the slots in every colour channel apart (paper's code), or once per pixel"""
+    """mix the slots per colour "channel" (paper's code), or per "pixel", over all its channels"""
     posterior_sigma_floor: float = 1e-8
-    """least standard deviation of the posterior; 0.01 keeps short trainings finite"""
+    """least standard deviation of the posterior; 0.01 stabilises short trainings"""
 
     def __post_init__(self) -> None:
         """Check values."""
@@ -61,19 +61,18 @@ class MonetConfig:
 
 
 class MonetInference(NamedTuple):
-    """What one pass over the posterior computes; every field (B, K, ...)."""
+    """Slots of images, and the posterior of their latents; every field (B, K, ...)."""
 
     slots: Slots
     q_c: Gaussian
 
 
 class Monet(BaseModel):
-    """MONet: attention masks, and a VAE of the masked parts that has to redraw the masks.
+    """MONet: attention masks, and a VAE of the masked images that also reconstructs the masks.
 
-    An image is reconstructed, scored and segmented with the attention's masks. Its mask latents do
-    not exist (D_m = 0): kl_m is the divergence between the attention's masks and those that the
-    component decoder redraws, each slot's part of the sum, which may be negative (see
-    `categorical_kl`). Sampled scenes have no attention; theirs are the decoder's masks.
+    Reconstruction, likelihood and segmentation use the attention's masks. There are no mask latents
+    (D_m = 0): kl_m is the KL from the attention's masks to the component decoder's, by slot, which
+    may be negative (see `categorical_kl`). Sampled scenes have the decoder's masks.
     """
 
     model_name = "monet"
@@ -107,10 +106,9 @@ class Monet(BaseModel):
         return 0, self.config.component_latent_size
 
     def decode(self, slots: Slots) -> Decoded:
-        """Decode slots to components; the masks are ``slots.log_pi``.
+        """Decode slots to components, with ``slots.log_pi`` as masks.
 
-        Those are the attention's for inferred slots, with which MONet reconstructs, and the
-        component decoder's for sampled ones.
+        They are the attention's for inferred slots and the component decoder's for sampled slots.
         """
         self._check_slots(slots)
         side = self.config.image_size
@@ -118,7 +116,7 @@ class Monet(BaseModel):
         return Decoded(self._decode_components(slots.z_c).mu_x, slots.log_pi)
 
     def redraw_masks(self, slots: Slots) -> Slots:
-        """Put the component decoder's masks in the place of the attention's."""
+        """Replace the masks by those of the component decoder."""
         return Slots(slots.z_m, slots.z_c, self._decode_components(slots.z_c).log_pi)
 
     def _infer_slots(self, x: Tensor, noise: Noise | None) -> Slots:
@@ -131,7 +129,7 @@ class Monet(BaseModel):
         return MonetInference(Slots(no_latents(log_pi), q_c.draw(noise and noise.c), log_pi), q_c)
 
     def _attend(self, x: Tensor) -> Tensor:
-        """One pass of the U-Net per slot over the image and the scope left: log_pi."""
+        """Compute log_pi by one pass of the U-Net per slot over image and remaining scope."""
         log_scope = torch.zeros_like(x[:, :1])
         log_pi: list[Tensor] = []
         for _ in range(self.config.num_slots - 1):
@@ -142,24 +140,24 @@ class Monet(BaseModel):
         return torch.stack([*log_pi, log_scope], 1)
 
     def _decode_components(self, z_c: Tensor) -> Decoded:
-        """Components and redrawn masks of latents (B, K, D_c)."""
+        """Decode latents (B, K, D_c) to components and masks."""
         raw = self.component_decoder(z_c.flatten(0, 1))
         return components_and_masks(raw, self.config.num_slots)
 
     def _score(self, x: Tensor, noise: Noise | None, pixel_weight: Tensor | None) -> ElboTerms:
-        """Burgess et al. Eq. 3; the KL of the latents estimated by the sample that is scored."""
+        """Compute the terms of Burgess et al. Eq. 3, with a single-sample estimate of kl_c."""
         slots, q_c = self._infer(x, noise)
-        mu_x, log_pi_redrawn = self._decode_components(slots.z_c)
+        mu_x, log_pi_decoded = self._decode_components(slots.z_c)
         nll = self.nll(x, Decoded(mu_x, slots.log_pi), pixel_weight=pixel_weight)
         standard = Gaussian(torch.zeros_like(q_c.mu), torch.ones_like(q_c.sigma))
         return ElboTerms(
             nll,
-            categorical_kl(slots.log_pi, log_pi_redrawn),
+            categorical_kl(slots.log_pi, log_pi_decoded),
             kl_monte_carlo(slots.z_c, q_c, standard),
         )
 
     def _log_weight(self, x: Tensor, noise: Noise) -> Tensor:
-        """With the masks that the decoder redraws: scenes are sampled without attention."""
+        """Compute the log weight with the decoder's masks, those of the generative model."""
         slots, q_c = self._infer(x, noise)
         decoded = self._decode_components(slots.z_c)
         nll = self.nll(x, decoded)
@@ -167,5 +165,5 @@ class Monet(BaseModel):
         return -(nll + kl_monte_carlo(slots.z_c, q_c, standard).sum(1))
 
     def _generate(self, noise: Noise) -> Slots:
-        """Component latents are independent and standard normal."""
+        """Sample slots from the prior: independent standard normal latents."""
         return Slots(noise.m, noise.c, self._decode_components(noise.c).log_pi)

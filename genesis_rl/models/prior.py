@@ -1,4 +1,4 @@
-"""Learned priors that draw a scene slot by slot; the same steps score, sample and build."""
+"""Autoregressive priors: densities, sampling, and generation of scenes slot by slot."""
 
 from collections.abc import Callable
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -18,13 +18,13 @@ from genesis_rl.models.base import BaseModel, LstmState, Noise
 
 
 class NextSlot(NamedTuple):
-    """A slot that was drawn from the prior given those before it.
+    """A slot drawn from the prior given the slots before.
 
     Attributes:
         z_m: mask latents, (B, D_m).
         z_c: component latents, (B, D_c).
         log_p: log density of both under the prior, (B,), nats.
-        state: of the prior, for the slot after it.
+        state: state of the prior for the following slot.
     """
 
     z_m: Tensor
@@ -35,41 +35,41 @@ class NextSlot(NamedTuple):
 
 @runtime_checkable
 class SceneBuilder(Protocol):
-    """A model whose prior draws a scene slot by slot."""
+    """A model whose prior generates a scene slot by slot."""
 
     def next_slot(
         self, noise: Noise, previous: Tensor | None = None, state: LstmState | None = None
     ) -> NextSlot:
-        """Draw the next slot of B scenes, or B candidates for the next slot of one.
+        """Draw the next slot of B scenes, or B candidates for the next slot of one scene.
 
         Args:
-            noise: standard normal draws, (B, D_m) and (B, D_c); smaller ones sample at a lower
-                temperature.
-            previous: both latents of the slot before, (B, D_m + D_c), or (1, D_m + D_c) for
-                candidates; None at the first slot.
-            state: the prior's, after the slot before; None at the first two slots.
+            noise: standard normal noise, (B, D_m) and (B, D_c), scaled by a temperature.
+            previous: both latents of the previous slot, (B, D_m + D_c), or (1, D_m + D_c) for
+                candidates; None for the first slot.
+            state: state of the prior after the previous slot; None for the first two slots.
 
         Returns:
             The slot, with its density under the prior at temperature 1.
         """
 
 
-def builds_scenes(model: object) -> bool:
-    """Tell whether a model is a `SceneBuilder`, or a student of one, whose prior it shares."""
+def has_sequential_prior(model: object) -> bool:
+    """Return whether a model, or the teacher of a student, is a `SceneBuilder`."""
     return isinstance(getattr(model, "teacher", model), SceneBuilder)
 
 
 class StepwiseModel(BaseModel):
     """A scene model with the paper's autoregressive prior over one of its latents (Eq. 1).
 
-    A subclass sets ``prior_lstm`` and ``prior_head``, and ``next_slot`` by `_prior_step`.
+    A subclass sets ``prior_lstm`` and ``prior_head``, and implements ``next_slot`` by
+    `_prior_step`.
 
     Attributes:
-        prior_lstm: reads the latents of the slots so far.
-        prior_head: its state to the next slot's distribution.
-        conditional: False has the LSTM read zeros in the place of latents, so that slots are
-            independent; all else stays, each slot's own distribution too.
-        prior_components: Gaussians in a learned prior; 1 is the paper's.
+        prior_lstm: LSTM over the latents of the slots so far.
+        prior_head: linear layer from the LSTM's output to the next slot's distribution.
+        conditional: if False, the LSTM's inputs are zeros instead of latents, so that slots are
+            independent, each with a distribution of its own.
+        prior_components: number of Gaussians of a learned prior; 1 in the paper.
     """
 
     prior_lstm: nn.LSTMCell
@@ -80,12 +80,12 @@ class StepwiseModel(BaseModel):
     def _prior_step(
         self, z_prev: Tensor | None, state: LstmState | None, like: Tensor
     ) -> tuple[Prior, LstmState | None]:
-        """p(z_k | z_<k), for scoring and for sampling alike.
+        """Return p(z_k | z_<k), for densities and for sampling.
 
         Args:
-            z_prev: the latents of the slot before, (B, D); None at the first slot, whose prior is
+            z_prev: latents of the previous slot, (B, D); None for the first slot, whose prior is
                 the standard normal.
-            state: the LSTM's state after the step before; None at the first two slots.
+            state: state of the LSTM after the previous step; None for the first two slots.
             like: a tensor of the latents' shape, dtype and device.
 
         Returns:
@@ -97,13 +97,13 @@ class StepwiseModel(BaseModel):
         return learned_prior(self.prior_head(state[0]), self.prior_components), state
 
     def _standard_prior(self, like: Tensor) -> Prior:
-        """N(0, I) of a tensor's shape, of the learned priors' class."""
+        """Return N(0, I) of a tensor's shape, of the class of the learned priors."""
         if self.prior_components == 1:
             return standard_normal(like)
         return standard_mixture(like, self.prior_components)
 
     def _prior_of(self, z: Tensor) -> Prior:
-        """The prior's parameters at given latents (B, K, D)."""
+        """Return the prior of every slot given latents (B, K, D)."""
         steps: list[Prior] = []
         state: LstmState | None = None
         z_prev = None
@@ -112,10 +112,10 @@ class StepwiseModel(BaseModel):
                 step, state = self._prior_step(z_prev, state, z_k)
                 steps.append(step)
                 z_prev = z_k
-        return _joined(steps, torch.stack)
+        return _join(steps, torch.stack)
 
     def _prior_sample(self, eps: Tensor) -> Tensor:
-        """Ancestral sampling with the steps that training scores with, from noise (B, K, D)."""
+        """Sample latents (B, K, D) slot by slot from noise (B, K, D)."""
         z: list[Tensor] = []
         state: LstmState | None = None
         with torch.autocast(eps.device.type, enabled=False):
@@ -126,16 +126,17 @@ class StepwiseModel(BaseModel):
 
 
 def prior_size(latent_size: int, num_components: int) -> int:
-    """Number of outputs that `learned_prior` takes."""
+    """Return the width of the input of `learned_prior`."""
     return 2 * latent_size if num_components == 1 else (2 * latent_size + 1) * num_components
 
 
 def learned_prior(raw: Tensor, num_components: int = 1) -> Prior:
-    """Learned prior: mean tanh(raw), sigma = sigmoid(raw + 4) + 1e-4; or a mixture.
+    """Return the prior of raw parameters: mean tanh(raw), sigma = sigmoid(raw + 4) + 1e-4.
 
-    The authors' released code of GENESIS leaves the tanh out when sampling, and so samples from
-    another prior than it trained; here both go through this function. Components of a mixture have
-    unbounded means and sigma = softplus(raw) + 0.01.
+    Components of a mixture have unbounded means and sigma = softplus(raw) + 0.01.
+
+    The authors' released code of GENESIS omits the tanh in sampling, and so samples from another
+    prior than the trained one; here both use this function.
     """
     if num_components == 1:
         mu, sigma = raw.chunk(2, -1)
@@ -146,17 +147,17 @@ def learned_prior(raw: Tensor, num_components: int = 1) -> Prior:
 
 
 def spread_components(head: nn.Linear, num_components: int) -> None:
-    """Initialise the last layer of a mixture so that its means differ: N(0, .5^2)."""
+    """Initialise the means of a mixture, biases of the last layer, by N(0, .5^2)."""
     if num_components > 1:
         mu = head.bias.detach()[num_components:].unflatten(0, (num_components, -1)).chunk(2, 1)[0]
         nn.init.normal_(mu, std=0.5)
 
 
 def join_priors(first: Prior, rest: Prior) -> Prior:
-    """Join the distributions of slots, of one class: (B, J, ...) and (B, K, ...)."""
-    return _joined([first, rest], torch.cat)
+    """Concatenate the distributions of slots, of one class: (B, J, ...) and (B, K, ...)."""
+    return _join([first, rest], torch.cat)
 
 
-def _joined(priors: list[Prior], join: Callable[[list[Tensor], int], Tensor]) -> Prior:
-    """Join each field of distributions along the slots' dimension."""
+def _join(priors: list[Prior], join: Callable[[list[Tensor], int], Tensor]) -> Prior:
+    """Apply ``join`` to each field of the distributions along the slots' dimension."""
     return type(priors[0])(*(join(list(field), 1) for field in zip(*priors, strict=True)))

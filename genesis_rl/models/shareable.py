@@ -1,4 +1,4 @@
-"""Saving, loading and sharing a model by methods of its own."""
+"""Base class with methods for saving, loading and sharing a model."""
 
 import os
 import tempfile
@@ -15,13 +15,13 @@ from genesis_rl.weights import read_model, write_model
 
 
 class Shareable(nn.Module):
-    """``save_pretrained``, ``from_pretrained`` and ``push_to_hub``, as huggingface_hub has them.
+    """Module with ``save_pretrained``, ``from_pretrained`` and ``push_to_hub``.
 
     Attributes:
-        model_name: what config.json calls the class; every class needs one of its own.
-        config_class: the class of its config.
-        preprocessing: how frames are brought to its size, as it was loaded; None for a model that
-            was built here.
+        model_name: identifier of the class in config.json, unique per class.
+        config_class: class of its config.
+        preprocessing: resizing of frames to the model's size, from the loaded config.json; None for
+            a model that was not loaded.
     """
 
     model_name: ClassVar[str]
@@ -39,26 +39,26 @@ class Shareable(nn.Module):
         repo_id: str | None = None,
         **options: Unpack[PushOptions],
     ) -> str | None:
-        """Write the weights and the config into a folder; see `genesis_rl.weights.write_model`.
+        """Save weights and config to a folder; see `genesis_rl.weights.write_model`.
 
         Args:
-            save_directory: the folder, made if missing; its other files are left alone.
-            preprocessing: how frames are brought to the model's size; by default as it was loaded,
-                and else stretched.
-            extra: more JSON data for config.json.
-            push_to_hub: upload them, too.
-            repo_id: where to, "owner/name"; needed to push.
+            save_directory: the folder, created if missing; other files in it are kept.
+            preprocessing: resizing of frames to the model's size; by default the model's own, or
+                else "stretch".
+            extra: further entries of config.json, JSON data.
+            push_to_hub: also upload them to the Hub.
+            repo_id: Hub id, "owner/name"; required by ``push_to_hub``.
             **options: see `push_to_hub`.
 
         Returns:
-            The commit's address if pushed, else None.
+            The commit's URL if pushed, else None.
 
         Raises:
-            ValueError: if the class has no name of its own, or the push fails.
+            ValueError: if the class has no ``model_name`` of its own, or the push fails.
             OSError: if the folder cannot be written.
         """
         if push_to_hub and repo_id is None:
-            raise ValueError("push_to_hub needs a repo_id, 'owner/name'.")
+            raise ValueError("repo_id must be 'owner/name' with push_to_hub, got None.")
         self._write(save_directory, preprocessing, extra)
         if not push_to_hub or repo_id is None:
             return None
@@ -75,16 +75,16 @@ class Shareable(nn.Module):
         """Load a model of this class.
 
         Args:
-            pretrained_model_name_or_path: a folder of `save_pretrained`; a run of
-                pretrain/train.py, whose best checkpoint is taken; or a Hub id, "owner/name".
-            device: "auto" takes a GPU if there is one.
+            pretrained_model_name_or_path: a folder written by `save_pretrained`; a run directory of
+                pretrain/train.py, whose best model is loaded; or a Hub id, "owner/name".
+            device: device of the weights; "auto" is a GPU if there is one.
             **options: revision, token, cache_dir, force_download and local_files_only, for the Hub.
 
         Returns:
             The model in eval mode.
 
         Raises:
-            ValueError: if nothing lies there, it is damaged, or a model of another class.
+            ValueError: if the model is missing, damaged or of another class.
         """
         classes = {cls._own_name(): (cls.config_class, cls)}
         loaded = read_model(pretrained_model_name_or_path, classes, device=device, **options)
@@ -98,20 +98,20 @@ class Shareable(nn.Module):
         extra: Mapping[str, Any] | None = None,
         **options: Unpack[PushOptions],
     ) -> str:
-        """Upload the weights and the config; a model card there is left alone.
+        """Upload weights and config; a model card in the repository is kept.
 
         Args:
-            repo_id: the repository, "owner/name", made if missing.
+            repo_id: the repository, "owner/name", created if missing.
             preprocessing: see `save_pretrained`.
             extra: see `save_pretrained`.
-            **options: commit_message, private, token, branch and create_pr, as of
+            **options: commit_message, private, token, branch and create_pr, as in
                 `huggingface_hub.PyTorchModelHubMixin.push_to_hub`.
 
         Returns:
-            The commit's address.
+            The commit's URL.
 
         Raises:
-            ValueError: if the class has no name of its own, or the Hub refuses.
+            ValueError: if the class has no ``model_name`` of its own, or the push fails.
         """
         with tempfile.TemporaryDirectory() as folder:
             self._write(folder, preprocessing, extra)
@@ -128,11 +128,11 @@ class Shareable(nn.Module):
 
     @classmethod
     def _own_name(cls) -> str:
-        """The class's name; one that it inherits would load it as another class."""
+        """Return the class's own ``model_name``; an inherited one identifies another class."""
         name: str | None = vars(cls).get("model_name")
         if name is None:
             raise ValueError(
-                f"{cls.__name__} has no model_name of its own; load any model with "
-                "genesis_rl.load, or give a class of your own a model_name and a config_class."
+                f"{cls.__name__} must define a model_name and a config_class of its own. To load "
+                "a model of any class, use genesis_rl.load."
             )
         return name

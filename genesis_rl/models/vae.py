@@ -1,4 +1,4 @@
-"""The baselines of a single slot (paper section B.3): BD-VAE and DC-VAE."""
+"""Single-slot baselines (paper section B.3): BD-VAE and DC-VAE."""
 
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
@@ -22,7 +22,7 @@ from genesis_rl.slots import Decoded, ElboTerms, Slots
 
 @dataclass(frozen=True)
 class VaeConfig:
-    """What both VAEs share; defaults are the paper's."""
+    """Architecture common to both VAEs; defaults are the paper's."""
 
     num_slots: ClassVar[int] = 1
 
@@ -37,7 +37,7 @@ class VaeConfig:
     sigma_x: float = 0.7
     """standard deviation of the Gaussian around every pixel, in pixel units"""
     posterior_sigma_floor: float = 1e-8
-    """least standard deviation of the posterior; 0.01 keeps short trainings finite"""
+    """least standard deviation of the posterior; 0.01 stabilises short trainings"""
 
     def __post_init__(self) -> None:
         """Check values."""
@@ -48,7 +48,7 @@ class VaeConfig:
 
 @dataclass(frozen=True)
 class BdVaeConfig(VaeConfig):
-    """Shape of the BD-VAE; defaults are the paper's."""
+    """Architecture of the BD-VAE; defaults are the paper's."""
 
     decoder_channels: int = 64
     """channels of the broadcast decoder: twice those of GENESIS"""
@@ -61,7 +61,7 @@ class BdVaeConfig(VaeConfig):
 
 @dataclass(frozen=True)
 class DcVaeConfig(VaeConfig):
-    """Shape of the DC-VAE; defaults are the paper's."""
+    """Architecture of the DC-VAE; defaults are the paper's."""
 
     decoder_channels: tuple[int, int, int, int, int] = (64, 32, 32, 32, 32)
     """channels of the five gated layers of the decoder"""
@@ -73,17 +73,16 @@ class DcVaeConfig(VaeConfig):
 
 
 class VaeInference(NamedTuple):
-    """What one pass over the posterior computes; every field (B, 1, ...)."""
+    """Slot of images, and the posterior of its latent; every field (B, 1, ...)."""
 
     slots: Slots
     q: Gaussian
 
 
 class Vae(BaseModel):
-    """A VAE as a scene model of K = 1 slot, which owns every pixel: log_pi = 0.
+    """A VAE as a scene model with K = 1 slot, whose mask covers the image: log_pi = 0.
 
-    Its latent says how the scene looks, so it is z_c; D_m = 0. As in the authors' code the gated
-    layers have no norm.
+    Its latent is z_c; D_m = 0. As in the authors' code the gated layers have no batch norm.
     """
 
     config: VaeConfig
@@ -119,7 +118,7 @@ class Vae(BaseModel):
         return VaeInference(Slots(no_latents(q.mu), q.draw(noise and noise.c), _whole_image(x)), q)
 
     def _score(self, x: Tensor, noise: Noise | None, pixel_weight: Tensor | None) -> ElboTerms:
-        """The evidence lower bound, its KL estimated by the sample that is scored."""
+        """Compute the evidence lower bound, with a single-sample estimate of the KL."""
         slots, q = self._infer(x, noise)
         nll = self.nll(x, self.decode(slots), pixel_weight=pixel_weight)
         standard = Gaussian(torch.zeros_like(q.mu), torch.ones_like(q.sigma))
@@ -167,5 +166,5 @@ class DcVae(Vae):
 
 
 def _whole_image(x: Tensor) -> Tensor:
-    """log_pi of the only slot of images (B, 3, H, W)."""
+    """Return log_pi = 0 of the only slot of images (B, 3, H, W)."""
     return x.new_zeros(len(x), 1, 1, *x.shape[-2:])

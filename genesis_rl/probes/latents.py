@@ -16,7 +16,7 @@ from genesis_rl.data import Pack
 from genesis_rl.files import new_folder, private_folder
 from genesis_rl.metrics.features import digest
 from genesis_rl.metrics.segmentation import overlaps
-from genesis_rl.models.distilled import sharp_masks
+from genesis_rl.models.distilled import segmentation_masks
 from genesis_rl.slots import SceneModel
 from genesis_rl.training.validate import device_of, eval_mode
 
@@ -108,7 +108,9 @@ def _infer(model: SceneModel, sample: Sample) -> Latents:
             slots[first : first + len(part)] = found.features.float().cpu().numpy()
             if pack.masks is not None:
                 true = torch.from_numpy(pack.masks[part].astype(np.int64))
-                ious.append(_iou(true, metrics.segment(sharp_masks(model, found)).cpu(), num_slots))
+                ious.append(
+                    _iou(true, metrics.segment(segmentation_masks(model, found)).cpu(), num_slots)
+                )
             bar.update(len(part))
     if not np.isfinite(slots).all():
         raise ValueError("the model's latents are not finite on some images; is it trained?")

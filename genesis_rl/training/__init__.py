@@ -1,4 +1,4 @@
-"""Trainings: the loop that saves, resumes and reports, and pretraining, the first of its users."""
+"""Training loop with checkpoints, logging and resumption, and pretraining of scene models."""
 
 from genesis_rl.training.config import PretrainConfig
 from genesis_rl.training.loop import Trainer, train_terms

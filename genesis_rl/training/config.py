@@ -1,4 +1,4 @@
-"""Settings of a pretraining."""
+"""Config of pretraining."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,124 +21,125 @@ _CHOICES = {
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """All settings of a pretraining; defaults are the paper's (appendix B.4)."""
+    """Config of pretraining; defaults are the paper's (appendix B.4)."""
 
     model: ModelConfig = field(default_factory=GenesisConfig)
-    """the model and its shape"""
+    """model class and architecture"""
     init: str | None = None
-    """start from the weights of this model, of the same shape (a run, a folder, a Hub id), instead
-    of fresh ones: for a curriculum, or to go on with frames of one's own"""
+    """model whose weights initialise this one, of the same architecture (a run directory, a model
+    folder or a Hub id), for curricula and fine-tuning; None: random weights"""
     fresh: tuple[str, ...] = ()
-    """parts of the model that start fresh in spite of init, and so may be of another shape, such as
-    component_decoder"""
+    """modules initialised anew in spite of init, such as component_decoder, which may differ in
+    shape"""
     data: str = "multi_dsprites"
-    """name of a data set, or the folder of a pack"""
+    """name of a data set, or folder of a pack"""
     data_options: str = "{}"
     """options of the data set as JSON, e.g. '{"num_images": 20000}'"""
     steps: int = 500_000
-    """updates in all"""
+    """total number of updates"""
     max_minutes: float | None = None
-    """end after this time even if steps remain; schedules then run over the time"""
+    """maximum training time, over which schedules then also run; None: unlimited"""
     batch_size: int = 32
-    """images per update, over all processes together"""
+    """images per update, summed over processes"""
     learning_rate: float = 1e-4
-    """Adam's step size"""
+    """learning rate of Adam"""
     warmup_steps: int = 0
-    """updates over which the learning rate rises to its value"""
+    """updates of linear learning rate warm-up"""
     schedule: Literal["constant", "cosine"] = "constant"
-    """learning rate after the warm-up: kept, or falling to 0 at the end"""
+    """learning rate after the warm-up: constant, or cosine decay to 0"""
     clip_norm: float | None = None
-    """largest norm of the whole gradient; None: not clipped"""
+    """maximum norm of the gradient; None: not clipped"""
     objective: Literal["geco", "elbo"] = "geco"
-    """GECO, or the evidence lower bound with a weight of the KL that is set by hand"""
+    """GECO, or the evidence lower bound with KL weight beta"""
     beta: float = 1.0
-    """weight of the KL under "elbo", at the start"""
+    """KL weight of objective "elbo", the initial one if annealed"""
     beta_end: float | None = None
-    """weight of the KL under "elbo" from beta_until on, reached geometrically; None: stays"""
+    """final KL weight of objective "elbo", by geometric annealing; None: constant"""
     beta_until: float = 0.5
-    """share of the training over which the weight of the KL moves"""
+    """fraction of the training over which the KL weight is annealed"""
     trains: Literal["all", "background", "objects"] = "all"
-    """the whole model, its background alone with the pixels of objects as outliers, or everything
-    but the background, whose KL then does not count"""
+    """trained modules: "all"; "background" alone, with pixels of objects as outliers; or "objects",
+    all but the background, whose KL is then not part of the loss"""
     sigma_x_start: float | None = None
-    """standard deviation of the components at the start, which moves to that of the model; None:
-    that of the model throughout"""
+    """initial standard deviation of the components, annealed to the model's; None: constant"""
     sigma_x_fraction: float = 0.2
-    """share of the training over which it moves"""
+    """fraction of the training over which sigma_x is annealed"""
     likelihood_stride: int = 1
-    """score every n-th row and column of an image, at a random offset in every update: an unbiased
-    estimate at a fraction of the cost; needs local masks"""
+    """stride of the rows and columns scored, at a random offset in every update: an unbiased
+    estimate at a fraction of the cost; requires local masks"""
     geco: GecoConfig = field(default_factory=GecoConfig)
-    """GECO's goal and speed"""
+    """config of GECO"""
     foreground_weight: float = 1.0
-    """weight in the loss of pixels that differ from the image's median colour; falls to 1"""
+    """initial weight in the loss of pixels that differ from the image's median colour, annealed to
+    1"""
     foreground_until: float = 0.5
-    """share of the training after which the foreground's weight has fallen to 1"""
+    """fraction of the training over which foreground_weight is annealed"""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """arithmetic of convolutions; weights, latents and losses are float32 in any. auto: bf16 where
-    the GPU or the CPU computes in it, which others do far more slowly than in fp32"""
+    """precision of convolutions; weights, latents and losses are float32. "auto" is bf16 where the
+    device has native support, else fp32"""
     compile: bool = False
-    """compile the training pass with torch.compile"""
+    """compile the forward pass of training by torch.compile"""
     recompute: bool = False
-    """compute the decoders' activations again for the gradient instead of keeping them: a third
-    more work, several times less memory, for many slots and large images; GENESIS and GENESIS-S"""
+    """recompute the decoders' activations in the backward pass: a third more computation for
+    several times less memory; GENESIS and GENESIS-S only"""
     device: str = "auto"
     """auto, cpu or cuda"""
     threads: int | None = None
     """CPU threads; None: PyTorch's choice"""
     seed: int = 0
-    """of initial weights, order of images and noise"""
+    """seed of initial weights, order of images and noise"""
     out: Path = Path("runs/pretrain")
-    """the run's folder"""
+    """run directory"""
     resume: bool = False
-    """go on with the run in that folder"""
+    """resume the run in that directory"""
     log_every: int = 100
-    """updates between lines in the log"""
+    """updates between log entries"""
     eval_every: int = 5_000
-    """updates between validations with pictures"""
+    """updates between validations"""
     eval_images: int = 320
-    """validation images scored"""
+    """number of validation images"""
     save_every: int = 1_000
     """updates between checkpoints"""
     tensorboard: bool = True
     """write TensorBoard events"""
     wandb: bool = False
-    """report to Weights & Biases"""
+    """log to Weights & Biases"""
 
     def __post_init__(self) -> None:
         """Check values."""
         check_integers(self, 1, *_COUNTS)
         check_limits(self)
         if self.warmup_steps < 0:
-            raise ValueError(f"warmup_steps is {self.warmup_steps}; wanted at least 0.")
+            raise ValueError(f"warmup_steps must be at least 0, got {self.warmup_steps}.")
         if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed is {self.seed}; wanted 0 to 2**63 - 1.")
+            raise ValueError(f"seed must be 0 to 2**63 - 1, got {self.seed}.")
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(
-                    f"{name} is {getattr(self, name)!r}; wanted {' or '.join(map(repr, choices))}."
+                    f"{name} must be {' or '.join(map(repr, choices))}, got "
+                    f"{getattr(self, name)!r}."
                 )
         for name in ("learning_rate", "foreground_until", "beta", "beta_until", "sigma_x_fraction"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; wanted a value > 0.")
+                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}.")
         for name in ("max_minutes", "clip_norm", "threads", "beta_end", "sigma_x_start"):
             value = getattr(self, name)
             if value is not None and not value > 0:
-                raise ValueError(f"{name} is {value}; wanted a value > 0.")
+                raise ValueError(f"{name} must be > 0, got {value}.")
         if not self.foreground_weight >= 1:
-            raise ValueError(f"foreground_weight is {self.foreground_weight}; wanted at least 1.")
+            raise ValueError(f"foreground_weight must be at least 1, got {self.foreground_weight}.")
         if self.fresh and self.init is None:
-            raise ValueError(f"fresh is {self.fresh}, but init is None; wanted both or neither.")
+            raise ValueError(f"fresh must be empty without init, got {self.fresh}.")
         if self.recompute and not isinstance(self.model, GenesisSConfig):
             kind = type(self.model).__name__.removesuffix("Config")
-            raise ValueError(f"recompute is set, but model is a {kind}; wanted a GENESIS or none.")
+            raise ValueError(f"recompute must be off unless model is GENESIS or -S, got {kind}.")
         if self.recompute and self.compile:
-            raise ValueError("recompute and compile are both set; wanted one of them.")
+            raise ValueError("recompute must be off with compile.")
         self._check_parts()
         parse_options(self.data_options)
 
     def _check_parts(self) -> None:
-        """Check what the training does to parts of the model against the model."""
+        """Check the settings that depend on the model's modules."""
         background = getattr(self.model, "background", "none")
         if self.trains != "all" and background == "none":
             raise ValueError(
@@ -146,8 +147,8 @@ class PretrainConfig:
             )
         if self.trains == "background" and background == "static":
             raise ValueError(
-                "trains must be 'all' or 'objects' with model.background='static', which is the "
-                "median of the frames and not trained, got 'background'."
+                "trains must be 'all' or 'objects' with model.background='static', which has no "
+                "parameters, got 'background'."
             )
         side, stride = self.model.image_size, self.likelihood_stride
         if stride < 1 or side % stride:
@@ -161,27 +162,28 @@ class PretrainConfig:
         if stride > 1 and self.foreground_weight > 1 and self.compile:
             raise ValueError("compile must be off with likelihood_stride above 1.")
         if self.compile and self.sigma_x_start is not None:
-            raise ValueError("compile must be off with sigma_x_start, which would compile anew.")
+            raise ValueError("compile must be off with sigma_x_start.")
 
     def open_data(self, split: str) -> Pack:
-        """Open a split of the data and check that the model can take it.
+        """Open a split of the data and check its image size.
 
         Raises:
-            ValueError: if the data are unknown, broken, too few or of another size.
+            ValueError: if the data are unknown, damaged, too few or of another image size.
         """
         options = parse_options(self.data_options)
         if split != "train" and "num_images" in options:
-            # Of what is generated on demand, no more is held out than is scored.
+            # Generate no more held-out images than are scored.
             options["num_images"] = min(options["num_images"], self.eval_images)
         pack = open_dataset(self.data, split, **options)
         height, width = pack.images.shape[1:3]
         if (height, width) != (self.model.image_size, self.model.image_size):
             raise ValueError(
-                f"data {self.data!r} has images of {height} x {width} px; the model takes "
-                f"{self.model.image_size} x {self.model.image_size} (model.image_size)."
+                f"data must have images of {self.model.image_size} x {self.model.image_size} px "
+                f"(model.image_size), got {height} x {width} px in {self.data!r}."
             )
         if split == "train" and len(pack) < self.batch_size:
             raise ValueError(
-                f"data {self.data!r} has {len(pack)} images; batch_size is {self.batch_size}."
+                f"batch_size must be at most the {len(pack)} images of data {self.data!r}, got "
+                f"{self.batch_size}."
             )
         return pack

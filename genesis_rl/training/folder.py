@@ -1,4 +1,4 @@
-"""A training's folder: whose it is, its checkpoints."""
+"""Run directories: settings, checkpoints and reports of trainings."""
 
 import dataclasses
 import json
@@ -25,31 +25,31 @@ from genesis_rl.process import hardware, versions
 from genesis_rl.training.config import PretrainConfig
 
 SETTINGS, STATE = "train.json", "training.pt"
-#: What some trainings leave at their end.
+#: Report that some trainings write when they finish.
 REPORT = "report.json"
 
 
 def has_setting(folder: Path, name: str) -> bool:
-    """Tell whether a folder is of a training whose settings have an entry."""
+    """Return whether a run directory's settings have an entry ``name``."""
     path = folder / SETTINGS
     return path.is_file() and name in read_json(path)
 
 
 def read_report(folder: Path) -> dict[str, Any]:
-    """Read what a training found at its end.
+    """Read the report of a finished training.
 
     Raises:
-        ValueError: if it has not come to its end, or the file is damaged.
+        ValueError: if the training has not finished, or the file is damaged.
     """
     path = folder / REPORT
     if not path.is_file():
-        raise ValueError(f"{folder} has no {REPORT}: its training has not ended.")
+        raise ValueError(f"{folder} must be a finished run, got none: it has no {REPORT}.")
     report: dict[str, Any] = read_json(path)
     return report
 
 
 def read_state(path: Path, device: torch.device) -> dict[str, Any]:
-    """Read a checkpoint's training state; nothing in the file is unpickled but plain data.
+    """Read a checkpoint's training state with ``weights_only``.
 
     Raises:
         ValueError: if the file is damaged.
@@ -61,33 +61,33 @@ def read_state(path: Path, device: torch.device) -> dict[str, Any]:
     return state
 
 
-def without_machine(plain: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:
-    """Settings as JSON data without what they say about the machine: ``paths`` keep their names."""
+def portable_settings(plain: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:
+    """Return settings without folders of this machine: ``paths`` are reduced to their names."""
     kept = {name: value for name, value in plain.items() if name not in ("out", "cache")}
     return kept | {name: kept[name] and Path(kept[name]).name for name in paths}
 
 
 def settings(config: PretrainConfig) -> dict[str, Any]:
-    """A config as JSON data; ``model_name`` says which of ``MODELS`` its model is."""
+    """Return a config as JSON data, with its model's name in ``MODELS`` as ``model_name``."""
     names = [name for name, (cls, _) in MODELS.items() if type(config.model) is cls]
     plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config), default=str))
     return {"model_name": names[0], **plain}
 
 
 def parse_settings(plain: Mapping[str, Any], model_name: str | None = None) -> PretrainConfig:
-    """Build the config that `settings` made JSON data of.
+    """Build a config from the JSON data of `settings`.
 
     Args:
         plain: the data.
-        model_name: the model's name in ``MODELS`` where the data do not say it.
+        model_name: the model's name in ``MODELS`` for data without one.
 
     Raises:
-        ValueError: if the data are of another kind, or of a model that is not known.
+        ValueError: if the data are not those of a config, or the model is unknown.
     """
     values = dict(plain)
     name = values.pop("model_name", model_name)
-    if name not in list(MODELS):  # it may be of a type that has no hash
-        raise ValueError(f"model_name is {name!r}; wanted one of {', '.join(MODELS)}.")
+    if name not in list(MODELS):  # a list, since it may not be hashable
+        raise ValueError(f"model_name must be one of {', '.join(MODELS)}, got {name!r}.")
     try:
         model = MODELS[name][0](**{k: as_tuple(v) for k, v in values.pop("model").items()})
         geco = GecoConfig(**values.pop("geco"))
@@ -101,78 +101,79 @@ class TrainingFolder:
     """``train.json`` (the settings), ``last/`` (model and training state) and ``best/`` (model).
 
     Attributes:
-        out: the folder itself.
-        settings: what train.json is to hold.
-        last: where the last checkpoint lies.
-        best: where the best model lies.
-        started: whether there is a checkpoint to go on from.
+        out: the run directory.
+        settings: the contents of train.json.
+        last: folder of the last checkpoint.
+        best: folder of the best model.
+        started: whether there is a checkpoint to resume from.
     """
 
-    #: The settings that make a run another one: neither a schedule nor a folder's name.
+    #: Settings that must not change on resumption.
     identity: ClassVar[tuple[str, ...]]
 
     def __init__(
         self, out: Path, settings: dict[str, Any], *, resume: bool, main: bool = True
     ) -> None:
-        """Look at the folder; neither overwrite a run nor resume one as another.
+        """Check that the directory can be written or resumed.
 
         Args:
-            out: the folder.
-            settings: what train.json is to hold.
-            resume: whether a run there is to be resumed.
-            main: whether this is the process, of several that train together, that writes files.
+            out: the run directory.
+            settings: the contents of train.json.
+            resume: whether to resume the run in it.
+            main: whether this process writes files, in distributed training.
 
         Raises:
-            ValueError: if it holds a run and ``resume`` is off, or another run and it is on, or if
-                another process writes it.
+            ValueError: if it contains a run and ``resume`` is off, it contains a run of other
+                settings, or another process writes to it.
         """
         self.out, self.settings = out, settings
         self.last, self.best = out / "last", out / "best"
         self._resume = resume
         self._lock = FolderLock(out)
-        if main and (out / PRIVATE).exists():  # find out now, not after loading the data
+        if main and (out / PRIVATE).exists():  # fail before the data are loaded
             with self._lock:
                 pass
         self.check()
 
     def check(self) -> None:
-        """Compare the run in the folder with this one.
+        """Check the run in the directory against the settings.
 
         Raises:
-            ValueError: if this one must not be written there.
+            ValueError: if it must not be overwritten or resumed with these settings.
         """
         out, settings = self.out, self.settings
         last = current_folder(self.last)
         self.started = (last / STATE).is_file()
         if last.exists() and not self._resume:
             raise ValueError(
-                f"out {out} already holds a run; add --resume to go on with it, or choose another."
+                f"out must be a folder without a run, got {out}. Resume with --resume, or choose "
+                "another folder."
             )
         stored = self._stored() if self.started else settings
         for name in self.identity:
             mine, theirs = settings[name], stored.get(name)
             if mine != theirs:
                 raise ValueError(
-                    f"{name} is {mine}, but the run in {out} has {theirs}; resume with the same, or"
-                    " choose another out."
+                    f"{name} must be {theirs} to resume the run in {out}, got {mine}. Use the same "
+                    "value, or choose another out."
                 )
 
     def _stored(self) -> dict[str, Any]:
-        """The settings of the run that lies there."""
+        """Read the settings of the run in the directory."""
         stored: dict[str, Any] = read_json(self.out / SETTINGS)
         return stored
 
     def lock(self) -> None:
-        """Keep other processes from writing the folder until `unlock`.
+        """Lock the directory against writes of other processes until `unlock`.
 
         Raises:
-            ValueError: if another process writes it.
+            ValueError: if another process has locked it.
             OSError: if it cannot be written.
         """
         self._lock.acquire()
 
     def unlock(self) -> None:
-        """Let other processes write the folder."""
+        """Release the lock."""
         self._lock.release()
 
     def write_settings(self) -> None:
@@ -180,7 +181,7 @@ class TrainingFolder:
         write_json(self.out / SETTINGS, self.settings)
 
     def save_last(self, model: Any, card: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-        """Write the last checkpoint: the model and what going on from it takes."""
+        """Write the last checkpoint: model and training state."""
         with new_folder(self.last) as folder:
             model.save_pretrained(folder, extra=self._metadata(model, card))
             torch.save(dict(state), folder / STATE)
@@ -191,7 +192,7 @@ class TrainingFolder:
             model.save_pretrained(folder, extra=self._metadata(model, card))
 
     def _metadata(self, model: Any, card: Mapping[str, Any]) -> dict[str, Any]:
-        """What lies beside a model: where it stands, how it was trained, and on what."""
+        """Return the metadata of a model: progress, settings, hardware and versions."""
         device = next(model.parameters()).device
         return {
             **card,
@@ -201,7 +202,7 @@ class TrainingFolder:
         }
 
     def load_last(self, model: Any, device: torch.device) -> dict[str, Any]:
-        """Put the last checkpoint's weights into a model and return the training state.
+        """Load the last checkpoint's weights into a model and return the training state.
 
         Raises:
             ValueError: if a file is damaged.
@@ -215,18 +216,20 @@ class TrainingFolder:
 
 
 class RunFolder(TrainingFolder):
-    """A pretraining run's folder."""
+    """Run directory of a pretraining."""
 
     identity = ("model_name", "model", "data", "data_options", "seed", "batch_size", "objective")
 
     def __init__(self, config: PretrainConfig, *, main: bool = True) -> None:
-        """Look at the folder; unlike `TrainingFolder`, refuse to resume where there is no run."""
+        """Check the directory as `TrainingFolder` does, and that it contains any run to resume."""
         super().__init__(config.out, settings(config), resume=config.resume, main=main)
         if config.resume and not self.started:
-            raise ValueError(f"out {config.out} holds no checkpoint to resume (no last/{STATE}).")
+            raise ValueError(
+                f"out must contain a checkpoint to resume, got {config.out} without last/{STATE}."
+            )
 
     def _stored(self) -> dict[str, Any]:
-        # Runs of before it was recorded say the model's name in their checkpoints only.
+        # Settings of older runs lack the model's name.
         return {"model_name": self.settings["model_name"]} | super()._stored()
 
     def last_preprocessing(self) -> Preprocessing:

@@ -1,4 +1,4 @@
-"""Pretraining: its updates and their schedules, its report, its validation."""
+"""Pretraining of scene models: updates, schedules and validation."""
 
 import math
 import sys
@@ -21,15 +21,15 @@ from genesis_rl.process import has_bfloat16, keep_freed_memory
 from genesis_rl.slots import ElboTerms
 from genesis_rl.training.config import PretrainConfig
 from genesis_rl.training.folder import RunFolder
-from genesis_rl.training.parallel import LostProcessError, agree, synchronised
+from genesis_rl.training.parallel import LostProcessError, synchronise_clock, synchronised
 from genesis_rl.training.steps import NonFiniteError, StepTrainer, Validation, noise_key
 from genesis_rl.training.validate import pictures, validate
 
-# Processes that train together agree on the time, and on stopping, after so many steps.
-_AGREE_STEPS = 10
-# Images that a background starts from.
+# Steps between synchronisations of elapsed time and stop requests, in distributed training.
+_CLOCK_STEPS = 10
+# Images that initialise a background.
 _SAMPLE_IMAGES = 1500
-# A run longer than this on a CPU is worth a word before it starts.
+# Expected training time on a CPU above which to print a notice.
 _LONG_HOURS = 2.0
 
 
@@ -41,15 +41,15 @@ def train_terms(
     first_slot: int = 0,
     **options: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Batch means of nll, kl_m and kl_c in nats per image, for one update.
+    """Compute batch means of nll, kl_m and kl_c in nats per image.
 
     Args:
         model: the model, called as its ``elbo``.
         images: (B, 3, H, W), float in [0, 1].
-        generator: of the posterior's noise.
+        generator: random generator of the posterior's noise.
         foreground_weight: weight of pixels that differ from the image's median colour, >= 1.
-        first_slot: index of the first slot whose KL counts.
-        **options: more of the model's, such as ``share``.
+        first_slot: index of the first slot whose KL is included.
+        **options: further arguments of the model, such as ``share``.
     """
     weight = None
     if foreground_weight > 1:
@@ -61,32 +61,35 @@ def train_terms(
     return terms.nll.mean(), kl_m.sum(1).mean(), kl_c.sum(1).mean()
 
 
-def _load(source: str) -> Any:
-    """Load the model that a training starts from.
+def _load_initial_model(source: str) -> Any:
+    """Load the model whose weights initialise a training.
 
     Raises:
         ValueError: if it cannot be loaded.
     """
     path = Path(source)
-    if path.parts[0] == "runs" and not path.exists():  # where presets write: no owner on the Hub
-        raise ValueError(f"init {source} is not there; wanted it trained first (--preset NAME).")
+    if path.parts[0] == "runs" and not path.exists():  # presets' run directories, not a Hub id
+        raise ValueError(
+            f"init must be an existing run, got {source}. Train it first (--preset NAME)."
+        )
     return load_pretrained(source, device="cpu").model
 
 
-def _take_weights(model: Any, other: Any, source: str, fresh: Sequence[str]) -> None:
-    """Start from another model's weights; ``source`` names it, ``fresh`` the parts to leave alone.
+def _copy_weights(model: Any, other: Any, source: str, fresh: Sequence[str]) -> None:
+    """Copy the weights of another model, ``source`` in messages, except those of modules ``fresh``.
 
     Raises:
-        ValueError: if it is of another class, has other shapes, or there is no such part.
+        ValueError: if it is of another class or has other shapes, or a module does not exist.
     """
     if type(other) is not type(model):
         raise ValueError(
-            f"init {source} is a {type(other).__name__}; wanted a {type(model).__name__}, as model."
+            f"init must be a {type(model).__name__}, as model, got a {type(other).__name__} in "
+            f"{source}."
         )
     parts = dict(model.named_children())
     for name in fresh:
         if name not in parts:
-            raise ValueError(f"fresh has {name!r}; wanted any of {', '.join(parts)}.")
+            raise ValueError(f"fresh must be among {', '.join(parts)}, got {name!r}.")
     mine, theirs = (
         {k: v for k, v in m.state_dict().items() if k.split(".")[0] not in fresh}
         for m in (model, other)
@@ -95,14 +98,14 @@ def _take_weights(model: Any, other: Any, source: str, fresh: Sequence[str]) -> 
         shapes = [None if name not in s else tuple(s[name].shape) for s in (mine, theirs)]
         if shapes[0] != shapes[1]:
             raise ValueError(
-                f"init {source} has {name} of shape {shapes[1]}, model of {shapes[0]}; wanted "
-                "models of one shape (see --model and its fields), or that part in fresh."
+                f"init must have {name} of shape {shapes[0]}, as model, got {shapes[1]} in "
+                f"{source}. Change the fields of --model, or list the module in fresh."
             )
     model.load_state_dict(theirs, strict=not fresh)
 
 
-def _choose_parts(model: Any, config: PretrainConfig) -> None:
-    """Set what a training does with parts of a model."""
+def _select_modules(model: Any, config: PretrainConfig) -> None:
+    """Set the likelihood's stride and the trained modules of a model."""
     if config.likelihood_stride > 1:
         model.likelihood_stride = config.likelihood_stride
     if config.trains == "all":
@@ -113,12 +116,12 @@ def _choose_parts(model: Any, config: PretrainConfig) -> None:
 
 
 class Trainer(StepTrainer):
-    """One pretraining run in one folder.
+    """A pretraining run.
 
-    The folder holds ``train.json`` (the settings), ``metrics.jsonl`` and ``tensorboard/``,
-    ``last/`` (model and training state) and ``best/`` (the model of the best validation: highest
-    mSC where there are masks, lowest nll + kl elsewhere). Everything that is random is a function
-    of the seed and the step, so a resumed run ends where an uninterrupted one would.
+    The run directory contains ``train.json`` (the settings), ``metrics.jsonl`` and
+    ``tensorboard/``, ``last/`` (model and training state) and ``best/`` (the model of the best
+    validation: highest mSC for data with masks, else lowest nll + kl). Random numbers are functions
+    of the seed and the step, so that a resumed run equals an uninterrupted one.
     """
 
     terms = ("nll", "kl_m", "kl_c", "beta")
@@ -132,45 +135,45 @@ class Trainer(StepTrainer):
     model: Any
 
     def __init__(self, config: PretrainConfig) -> None:
-        """Open the data, build the model, and take up the folder's last checkpoint to resume.
+        """Open the data, build the model, and load the last checkpoint to resume.
 
         Raises:
-            ValueError: if the data do not fit the model, the folder holds another run, or there is
-                nothing to resume.
+            ValueError: if the data do not fit the model, the run directory contains another run, or
+                there is nothing to resume.
         """
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         device = pick_device(config.device)
-        # Its precision is one for the whole process, ours one for each run: see _autocast.
+        # Mixed precision is set per run by _autocast; Accelerator's would apply to the process.
         self.accelerator = Accelerator(mixed_precision="no", cpu=device.type == "cpu")
         self.device = self.accelerator.device
         if device.type != self.device.type or device.index not in (None, self.device.index or 0):
             raise ValueError(
-                f"device is {config.device!r}, but this process trains on {self.device}; choose a "
-                "GPU by CUDA_VISIBLE_DEVICES, and start another process for another device."
+                f"device must be {str(self.device)!r} in this process, got {config.device!r}. "
+                "Select a GPU by CUDA_VISIBLE_DEVICES, and use another process for another device."
             )
         if config.batch_size % self.accelerator.num_processes:
             raise ValueError(
-                f"batch_size is {config.batch_size}; wanted a multiple of the "
-                f"{self.accelerator.num_processes} processes."
+                f"batch_size must be a multiple of the {self.accelerator.num_processes} processes, "
+                f"got {config.batch_size}."
             )
         keep_freed_memory()
         auto = config.precision == "auto"
         self._bf16 = has_bfloat16(self.device) if auto else config.precision == "bf16"
         folder = RunFolder(config, main=self.main)
-        start = None if config.init is None or folder.started else _load(config.init)
+        start = None if config.init is None or folder.started else _load_initial_model(config.init)
         with self.accelerator.main_process_first():
             self.train_data = config.open_data("train")
             self.validation_data = config.open_data("validation")
         torch.manual_seed(config.seed)
         model = build_model(config.model)
         if start is not None:
-            _take_weights(model, start, str(config.init), config.fresh)
+            _copy_weights(model, start, str(config.init), config.fresh)
         elif hasattr(model, "fit_background") and not folder.started:
             model.fit_background(self._sample_images())
         if config.recompute:
             model.recompute = True
-        _choose_parts(model, config)
+        _select_modules(model, config)
         model.preprocessing = self._preprocessing(config, folder, start)
         self._processes = self.accelerator.num_processes
         if self._processes > 1:
@@ -186,7 +189,7 @@ class Trainer(StepTrainer):
         self._forward = torch.compile(self._parallel) if config.compile else self._parallel
 
     def _sample_images(self) -> Tensor:
-        """Images drawn evenly from the training data, (N, 3, H, W)."""
+        """Return images at equal intervals of the training data, (N, 3, H, W)."""
         count = len(self.train_data)
         chosen = torch.arange(0, count, max(1, count // _SAMPLE_IMAGES))[:_SAMPLE_IMAGES]
         return ImageFeed(self.train_data, torch.device("cpu"))(chosen)
@@ -194,9 +197,9 @@ class Trainer(StepTrainer):
     def _preprocessing(
         self, config: PretrainConfig, folder: RunFolder, start: Any
     ) -> Preprocessing | None:
-        """Return how frames have to be resized for the model: as its training images were.
+        """Return the preprocessing of frames for the model: that of its training images.
 
-        Images that were not resized leave it as in the model that the training starts from.
+        If these were not resized, it is that of the model which initialises the training.
         """
         before: Preprocessing | None = None
         if start is not None:
@@ -208,8 +211,8 @@ class Trainer(StepTrainer):
             return before
         if start is not None and before is not None and own != before:
             warnings.warn(
-                f"init {config.init} resizes frames by {before.resize!r}, but data {config.data!r}"
-                f" was made with resize {own.resize!r}, which the trained model will use.",
+                f"init {config.init} resizes frames by {before.resize!r}, but data {config.data!r} "
+                f"was created with resize {own.resize!r}, which the trained model will use.",
                 stacklevel=3,
             )
         self.validation_data.check_preprocessing(own, f"a model of {self.train_data.folder}")
@@ -227,8 +230,8 @@ class Trainer(StepTrainer):
         """Train to the end, or until SIGINT or SIGTERM; see `StepTrainer.run`.
 
         Raises:
-            NonFiniteError: naming the step and the term.
-            LostProcessError: if another of several processes that train together is gone.
+            NonFiniteError: if a term or a weight is not finite.
+            LostProcessError: if another process of distributed training has ended.
         """
         try:
             return super().run()
@@ -238,16 +241,17 @@ class Trainer(StepTrainer):
             if self._processes == 1:
                 raise
             raise LostProcessError(
-                f"the {self._processes} processes cannot go on together after step {self.step}: "
-                f"{error} The last checkpoint is in {self.folder.last}; go on with --resume."
+                f"communication of the {self._processes} processes failed after step {self.step}: "
+                f"{error} The last checkpoint is in {self.folder.last}; resume with --resume."
             ) from error
 
-    def _look_up(self, seconds: float) -> None:
+    def _update_clock(self, seconds: float) -> None:
         if self._processes == 1:
-            super()._look_up(seconds)
-        elif self.step % _AGREE_STEPS == 0 or self.step >= self.config.steps:
-            # In between clocks stand still: schedules go by them.
-            self.seconds, self._stopping = agree(seconds, self._stop.received, self.device)
+            super()._update_clock(seconds)
+        elif self.step % _CLOCK_STEPS == 0 or self.step >= self.config.steps:
+            # Not updated in between, since schedules of all processes depend on it.
+            stop = self._stop.received
+            self.seconds, self._stopping = synchronise_clock(seconds, stop, self.device)
 
     # ---- updates -----------------------------------------------------------------------------
 
@@ -315,7 +319,7 @@ class Trainer(StepTrainer):
         left = max(0.0, 1 - self.progress() / self.config.foreground_until)
         return 1 + (self.config.foreground_weight - 1) * left
 
-    # ---- looking -----------------------------------------------------------------------------
+    # ---- logging and validation --------------------------------------------------------------
 
     def _describe(self, means: dict[str, float]) -> tuple[dict[str, float], str]:
         rate = self.step * self.config.batch_size / self.seconds if self.seconds else 0.0
@@ -325,15 +329,15 @@ class Trainer(StepTrainer):
         )
         return {"learning_rate": self._learning_rate(), "images_per_second": rate}, text
 
-    def _tell_pace(self, seconds: float) -> None:
+    def _report_step_time(self, seconds: float) -> None:
         hours = (self.config.steps - self.step) * seconds / 3600
         if self.config.max_minutes is not None:
             hours = min(hours, self.config.max_minutes / 60)
         if self.main and self.device.type == "cpu" and hours > _LONG_HOURS:
             tqdm.write(
-                f"On this CPU the {self.config.steps:,} steps will take about {hours:,.0f} hours "
-                f"({seconds:.2f} s each). A CUDA GPU is what these settings are for; "
-                "--preset multi-dsprites-small fits a CPU.",
+                f"The {self.config.steps:,} steps will take about {hours:,.0f} hours on this CPU "
+                f"({seconds:.2f} s each). These settings are meant for a CUDA GPU; "
+                "--preset multi-dsprites-small is meant for a CPU.",
                 file=sys.stderr,
             )
 
@@ -342,7 +346,7 @@ class Trainer(StepTrainer):
         with self._autocast():
             scores = validate(self.model, self.validation_data, self.config.eval_images)
             images = pictures(self.model, self.validation_data)
-        merit = -scores["nll"] - scores["kl_m"] - scores["kl_c"]
+        selection_score = -scores["nll"] - scores["kl_m"] - scores["kl_c"]
         if self.config.trains != "background":
-            merit = scores.get("msc", merit)
-        return Validation(scores, images, merit)
+            selection_score = scores.get("msc", selection_score)
+        return Validation(scores, images, selection_score)

@@ -1,4 +1,4 @@
-"""Training by several processes that compute, together, what one would."""
+"""Distributed training with the results of a single process."""
 
 from typing import Any, cast
 
@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 
 class LostProcessError(RuntimeError):
-    """Another process of the training is gone; the last checkpoint is there to go on from."""
+    """Another process of a distributed training has ended; the last checkpoint can be resumed."""
 
 
 class _AllSum(torch.autograd.Function):
-    """Sum of a tensor over all processes; so is its gradient."""
+    """All-reduce sum of a tensor, and of its gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -33,29 +33,29 @@ def _all_sum(x: Tensor) -> Tensor:
 
 
 class SyncedBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm over the batches of all processes; PyTorch's own (SyncBatchNorm) wants CUDA.
+    """Batch norm over the batches of all processes, on CPUs, unlike PyTorch's SyncBatchNorm.
 
-    In eval mode, and in a single process, an ordinary batch norm.
+    In eval mode, and in a single process, it equals BatchNorm2d.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise (B, C, H, W) by the mean and variance over all processes' B, H and W."""
+        """Normalise (B, C, H, W) by mean and variance over B, H and W of all processes."""
         if not (self.training and dist.is_initialized() and dist.get_world_size() > 1):
             return super().forward(x)
         wide = x.float()
-        count = x.numel() / x.shape[1] * dist.get_world_size()  # batches are of one size
-        # Centred before they are squared: sums of squares lose digits where means are large.
+        count = x.numel() / x.shape[1] * dist.get_world_size()  # batches have equal sizes
+        # Centred before squaring: sums of squares are inaccurate for large means.
         mean = _all_sum(wide.sum((0, 2, 3))) / count
         centred = wide - mean[:, None, None]
         variance = _all_sum(centred.square().sum((0, 2, 3))) / count
-        self._remember(mean.detach(), variance.detach() * count / (count - 1))
+        self._update_statistics(mean.detach(), variance.detach() * count / (count - 1))
         scale = self.weight / torch.sqrt(variance + self.eps)
         out = centred * scale[:, None, None] + self.bias[:, None, None]
         return out.to(x.dtype)
 
     @torch.no_grad()
-    def _remember(self, mean: Tensor, variance: Tensor) -> None:
-        """Take a batch into the running statistics."""
+    def _update_statistics(self, mean: Tensor, variance: Tensor) -> None:
+        """Update the running statistics by those of a batch."""
         if not self.track_running_stats or self.momentum is None:
             return
         if self.running_mean is None or self.running_var is None:
@@ -67,10 +67,10 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
 
 
 def synchronised(model: nn.Module, device: torch.device) -> nn.Module:
-    """Let every batch norm of a model see the batches of all processes; its weights stay.
+    """Replace every batch norm of a model by one synchronised over processes, of equal weights.
 
     Returns:
-        The model; changed in place on a CPU.
+        The model, modified in place on a CPU.
     """
     if device.type == "cuda":
         converted: Any = nn.SyncBatchNorm.convert_sync_batchnorm(model)
@@ -81,13 +81,13 @@ def synchronised(model: nn.Module, device: torch.device) -> nn.Module:
     return model
 
 
-def agree(seconds: float, stop: bool, device: torch.device) -> tuple[float, bool]:
-    """Let all processes go by the first one's clock, and stop if any of them is to.
+def synchronise_clock(seconds: float, stop: bool, device: torch.device) -> tuple[float, bool]:
+    """Return the first process's elapsed seconds, and whether any process is to stop.
 
-    Every process must call this at the same step.
+    All processes must call this at the same step.
     """
-    told = torch.tensor([seconds, float(stop)], dtype=torch.float64, device=device)
-    clock = told[:1].clone()
+    status = torch.tensor([seconds, float(stop)], dtype=torch.float64, device=device)
+    clock = status[:1].clone()
     dist.broadcast(clock, 0)
-    dist.all_reduce(told, dist.ReduceOp.MAX)
-    return float(clock), bool(told[1])
+    dist.all_reduce(status, dist.ReduceOp.MAX)
+    return float(clock), bool(status[1])

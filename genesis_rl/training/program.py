@@ -1,4 +1,4 @@
-"""The end that programs share which train something and report on it."""
+"""Error handling and output of training programs that print a report."""
 
 import sys
 from collections.abc import Callable
@@ -9,14 +9,15 @@ from genesis_rl.training.steps import NonFiniteError
 
 
 def run_and_report(name: str, train: Callable[[], dict[str, Any]]) -> int:
-    """Train, and print the report's tables and where the run lies.
+    """Train, and print the report's tables and the run directory.
 
     Args:
-        name: of the program, for messages.
-        train: gives the report: ``tables``, as `as_text` takes them, and ``settings`` with ``out``.
+        name: name of the program, for error messages.
+        train: function that trains and returns the report: ``tables``, the input of `as_text`, and
+            ``settings`` with ``out``.
 
     Returns:
-        The exit status: 0; 2 for wrong settings; 1 for a training that failed.
+        The exit status: 0 for success, 2 for invalid settings, 1 for a failed training.
 
     Raises:
         StoppedError: after SIGINT or SIGTERM.

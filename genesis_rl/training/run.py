@@ -1,4 +1,4 @@
-"""A pretraining run as it lies on disk, for everything that looks at one afterwards."""
+"""Reading of pretraining runs: settings, log and models."""
 
 import dataclasses
 import os
@@ -20,13 +20,13 @@ _CHECKPOINTS: tuple[Literal["best", "last"], ...] = ("best", "last")
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A run of pretrain/train.py, finished or not: its settings, its log and its models.
+    """A run of pretrain/train.py, finished or not: settings, log and models.
 
     Attributes:
-        folder: where it lies now (``config.out`` says where it was made).
+        folder: the run directory (``config.out`` is where it was created).
         config: its settings.
-        rows: the rows of metrics.jsonl, oldest first; those of updates have ``train/...``, those
-            of validations ``validation/...``.
+        rows: rows of metrics.jsonl, oldest first; names of update rows start with ``train/``, those
+            of validation rows with ``validation/``.
     """
 
     folder: Path
@@ -37,16 +37,16 @@ class Run:
     def open(cls, folder: str | os.PathLike[str]) -> Self:
         """Read a run's settings and log.
 
-        A relative path of the data is taken from the folder in which the run was made, as far as
-        the run's own folder tells that, and else from the current one.
+        A relative path of the data is resolved against the working directory of the training, if
+        the run directory's path reveals it, or else against the current one.
 
         Raises:
-            ValueError: if the folder holds no run, or what it holds is damaged.
+            ValueError: if the folder contains no run, or a file is damaged.
         """
         path = Path(folder).expanduser()
         for name in (SETTINGS, log.FILE):
             if not (path / name).is_file():
-                raise ValueError(f"{path} holds no run of pretrain/train.py: it has no {name}.")
+                raise ValueError(f"{path} must be a run of pretrain/train.py, got no {name} in it.")
         plain = _read(path / SETTINGS)
         try:
             config = parse_settings(plain, _model_of_checkpoint(path))
@@ -57,43 +57,43 @@ class Run:
 
     @property
     def step(self) -> int:
-        """Updates made, as of the last row; 0 without any."""
+        """Number of updates at the last row; 0 without rows."""
         return int(self.rows[-1]["step"]) if self.rows else 0
 
     @property
     def images_seen(self) -> int:
-        """Images trained on, counting each as often as it was seen."""
+        """Number of training images processed, repetitions included."""
         return self.step * self.config.batch_size
 
     @property
     def minutes(self) -> float:
-        """Time of the training, over all its resumptions, as of the last row of an update."""
+        """Training time at the last update row, over all resumptions."""
         return self._last("train/seconds") / 60
 
     @property
     def img_per_s(self) -> float:
-        """Images trained on per second, validations included; 0 without any row."""
+        """Training images per second, time of validations included; 0 without update rows."""
         return self._last("train/images_per_second")
 
     @property
     def scores(self) -> dict[str, float]:
-        """The last validation's scores, by their names without ``validation/``; empty if none."""
+        """Scores of the last validation, by name without ``validation/``; empty without one."""
         rows = self.validations
         return {k: v for k, v in rows[-1].items() if k not in ("step", "time")} if rows else {}
 
     @property
     def updates(self) -> list[dict[str, float]]:
-        """The rows of updates: ``step``, ``time`` and names without ``train/``."""
+        """Update rows: ``step``, ``time`` and names without ``train/``."""
         return self._rows_of("train/")
 
     @property
     def validations(self) -> list[dict[str, float]]:
-        """The rows of validations: ``step``, ``time`` and names without ``validation/``."""
+        """Validation rows: ``step``, ``time`` and names without ``validation/``."""
         return self._rows_of("validation/")
 
     @property
     def checkpoints(self) -> list[Literal["best", "last"]]:
-        """Those that there are: the best validation's model first, then the last one."""
+        """Existing checkpoints: "best", the model of the best validation, and "last"."""
         return [w for w in _CHECKPOINTS if (current_folder(self.folder / w) / CONFIG).is_file()]
 
     def load(
@@ -105,12 +105,15 @@ class Run:
         """Load the model of the best validation or of the last checkpoint, in eval mode.
 
         Raises:
-            ValueError: if there is none yet, or it is damaged.
+            ValueError: if it does not exist yet, or is damaged.
         """
         if which not in _CHECKPOINTS:
-            raise ValueError(f"which is {which!r}; wanted 'best' or 'last'.")
+            raise ValueError(f"which must be 'best' or 'last', got {which!r}.")
         if which not in self.checkpoints:
-            raise ValueError(f"{self.folder} has no checkpoint {which}/ (yet).")
+            raise ValueError(
+                f"which must be one of the checkpoints {self.checkpoints} in {self.folder}, got "
+                f"{which!r}."
+            )
         return load_pretrained(self.folder / which, device=device)
 
     def _rows_of(self, prefix: str) -> list[dict[str, float]]:
@@ -125,11 +128,11 @@ class Run:
 
 
 def _data_of(folder: Path, config: PretrainConfig) -> str:
-    """The name or the path of a run's data, from wherever the run is looked at."""
+    """Return the name of a run's data, or their path resolved by `Run.open`'s rule."""
     data, out, here = Path(config.data), config.out, folder.resolve()
     if config.data in DATASETS or data.expanduser().is_absolute() or out.is_absolute():
         return config.data
-    # Both were given in one folder: the run's, without the part of it that was given.
+    # The working directory of the training: the run directory without the relative path ``out``.
     base = next((place for place in (here, *here.parents) if place / out == here), None)
     if base is None or base == Path.cwd() or not (base / data).is_dir():
         return config.data
@@ -137,7 +140,7 @@ def _data_of(folder: Path, config: PretrainConfig) -> str:
 
 
 def _model_of_checkpoint(folder: Path) -> str | None:
-    """The model's name from a checkpoint: the settings of older runs lack it."""
+    """Return the model's name from a checkpoint, for settings of older runs, which lack it."""
     for name in _CHECKPOINTS:
         path = current_folder(folder / name) / CONFIG
         if path.is_file():
@@ -149,5 +152,5 @@ def _model_of_checkpoint(folder: Path) -> str | None:
 def _read(path: Path) -> dict[str, Any]:
     plain = read_json(path)
     if not isinstance(plain, dict):
-        raise ValueError(f"{path} holds no JSON object.")
+        raise ValueError(f"{path} must contain a JSON object, got {type(plain).__name__}.")
     return plain

@@ -1,4 +1,4 @@
-"""Trainings in stages: each starts from the weights of the one before, in a folder of its own."""
+"""Curricula: training stages that each start from the weights of the previous stage."""
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 from genesis_rl.training.config import PretrainConfig
 from genesis_rl.training.folder import STATE
 
-# Settings that say where and on what, not how: given for the whole, they hold for every stage.
+# Settings of data, machine and logging, which apply to all stages if changed for the last.
 _COMMON = (
     "data",
     "data_options",
@@ -23,17 +23,17 @@ _COMMON = (
 def join_stages(
     before: Sequence[PretrainConfig], last: PretrainConfig, default: PretrainConfig
 ) -> list[PretrainConfig]:
-    """Line up the stages of a training.
+    """Return the configs of all stages of a training.
 
-    Stage i of those before the last lies in ``out/stage-i``, and each starts from the weights of
-    the one before it. Settings of data, machine and logging that differ between ``last`` and
-    ``default`` are those of all stages. With ``resume`` every stage that has a checkpoint resumes.
+    The run directory of stage i before the last is ``out/stage-i``; each stage starts from the
+    weights of the previous one. Settings of data, machine and logging that differ between ``last``
+    and ``default`` apply to all stages. With ``resume`` every stage with a checkpoint is resumed.
 
     Args:
-        before: the stages before the last, as a preset has them.
-        last: the last stage, as it was asked for; with another ``init`` than the preset's it is the
-            only one.
-        default: the last stage, as the preset has it.
+        before: the preset's stages before the last.
+        last: the last stage, as changed by flags; the only stage if its ``init`` differs from the
+            preset's.
+        default: the preset's last stage.
 
     Returns:
         The stages in order.
@@ -59,5 +59,5 @@ def join_stages(
             )
         )
     if last.resume and not any(stage.resume for stage in stages):
-        return [last]  # which says that there is nothing to resume
+        return [last]  # raises that there is no run to resume
     return stages

@@ -1,4 +1,4 @@
-"""What all trainings share: the loop over steps, looking at them, stopping, saving, resuming."""
+"""Training loop: updates, logging, validation, stopping, checkpoints and resumption."""
 
 import math
 import time
@@ -16,21 +16,21 @@ from genesis_rl.log import RunLog
 from genesis_rl.process import StopSignal
 from genesis_rl.training.folder import TrainingFolder
 
-#: What has a state of its own that going on from a checkpoint takes.
+#: Objects other than the model whose state a checkpoint contains.
 Stateful = nn.Module | torch.optim.Optimizer
 
-# So many steps tell the pace, after the first ones, which wait for a compiler.
+# Steps before and during the measurement of the time per step; the first may include compilation.
 _WARM_STEPS, _PACE_STEPS = 5, 20
-# By so much of the training the clock may be ahead of the steps, as it is while the first one waits
-# for a compiler, before schedules heed it: steps that fit the time are the same steps every time.
+# Progress by time may exceed progress by steps by this share of the training, as it does during
+# compilation, before schedules follow it. Trainings that finish in time are thus reproducible.
 _CLOCK_SLACK = 0.05
 
 
 class NonFiniteError(RuntimeError):
-    """A term of the loss or a weight is not finite; the last good checkpoint is left as it is.
+    """A term of the loss or a weight is not finite; the last checkpoint is unaffected.
 
     Attributes:
-        row: what the log is told: the terms of the step, or the number of weights.
+        row: log entry: the terms of the step, or the number of non-finite weights.
     """
 
     def __init__(self, message: str, row: dict[str, float]) -> None:
@@ -39,19 +39,19 @@ class NonFiniteError(RuntimeError):
 
 
 class StepConfig(Protocol):
-    """What the settings of every training say."""
+    """Settings common to all trainings."""
 
     @property
     def steps(self) -> int:
-        """Updates in all."""
+        """Total number of updates."""
 
     @property
     def max_minutes(self) -> float | None:
-        """The training ends after this time even if steps remain."""
+        """Maximum training time in minutes; None: unlimited."""
 
     @property
     def log_every(self) -> int:
-        """Updates between lines in the log."""
+        """Updates between log entries."""
 
     @property
     def eval_every(self) -> int:
@@ -67,46 +67,47 @@ class StepConfig(Protocol):
 
     @property
     def wandb(self) -> bool:
-        """Whether to report to Weights & Biases."""
+        """Whether to log to Weights & Biases."""
 
 
 class Validation(NamedTuple):
-    """What a validation found.
+    """Results of a validation.
 
     Attributes:
-        scores: numbers for the log, by name.
-        pictures: (H, W, 3), uint8, by name.
-        merit: the number by which the best model is chosen.
+        scores: scores for the log, by name.
+        pictures: images for the log, (H, W, 3), uint8, by name.
+        selection_score: score by which the best model is selected; higher is better unless
+            ``StepTrainer.lowest_is_best``.
     """
 
     scores: dict[str, float]
     pictures: dict[str, npt.NDArray[np.uint8]]
-    merit: float
+    selection_score: float
 
 
 class StepTrainer(ABC):
-    """A training in steps, in one folder.
+    """Base class of trainings.
 
-    A training of some kind derives from this, builds its data, model and optimiser, hands them to
-    ``__init__`` and says what a step does (`_step`), what the log hears of it (`_describe`) and how
-    the model is validated (`_validate`). What is random in a step must be a function of the seed
-    and ``step`` (see `noise_key`); then a resumed run ends where an uninterrupted one would.
+    A subclass builds its data, model and optimiser, passes them to ``__init__``, and implements
+    updates (`_step`), log entries (`_describe`) and validation (`_validate`). Random numbers of a
+    step must be a function of the seed and ``step`` (see `noise_key`); a resumed run then equals an
+    uninterrupted one.
 
     Attributes:
         config: the settings.
-        folder: where the checkpoints lie.
-        model: what is trained.
-        step: updates made.
-        seconds: time they took, over all resumptions.
-        best: merit of the best validation.
+        folder: the run directory.
+        model: the trained model.
+        step: number of updates made.
+        seconds: training time, over all resumptions.
+        best: selection score of the best validation.
     """
 
     #: Names of the terms that `_step` returns.
     terms: ClassVar[tuple[str, ...]]
-    #: What to try where a term, or a weight, is not finite.
+    #: Suggestions in the error for a term, or a weight, that is not finite.
     terms_advice: ClassVar[str] = "Try a lower learning_rate."
     weights_advice: ClassVar[str] = "Try a lower learning_rate."
-    #: Whether the best validation is that of the lowest merit.
+    #: Whether lower selection scores are better.
     lowest_is_best: ClassVar[bool] = False
 
     config: StepConfig
@@ -122,14 +123,14 @@ class StepTrainer(ABC):
         *,
         title: str | None = None,
     ) -> None:
-        """Write the settings, and take up the folder's last checkpoint if there is one.
+        """Write the settings, and load the last checkpoint if there is one.
 
         Args:
             config: the settings.
-            folder: the run's folder, which has seen to it that the checkpoint is of this run.
-            model: what is trained, on its device.
-            stateful: what a checkpoint holds beside the model, by name.
-            title: of the progress bar.
+            folder: the run directory, already checked against the settings.
+            model: the model to train, on its device.
+            stateful: further objects whose state a checkpoint contains, by name.
+            title: title of the progress bar.
 
         Raises:
             ValueError: if a file of the checkpoint is damaged.
@@ -144,7 +145,7 @@ class StepTrainer(ABC):
         try:
             if self.main:
                 folder.lock()
-                folder.check()  # again: another process may have written it before the lock
+                folder.check()  # again, since another process may have written before the lock
                 folder.write_settings()
             if folder.started:
                 state = folder.load_last(model, next(model.parameters()).device)
@@ -155,49 +156,49 @@ class StepTrainer(ABC):
             folder.unlock()
             raise
 
-    # ---- what a training says ------------------------------------------------------------------
+    # ---- methods of subclasses -----------------------------------------------------------------
 
     @abstractmethod
     def _step(self) -> Tensor:
         """Make update number ``step``.
 
         Returns:
-            (len(terms),): the terms, detached, on any device; they are read only when due.
+            The terms, (len(terms),), detached, on any device; read only for log entries and checks.
         """
 
     @abstractmethod
     def _describe(self, means: dict[str, float]) -> tuple[dict[str, float], str]:
-        """Say how the training stands, from the means of the terms since the last line.
+        """Describe progress, given the means of the terms since the last log entry.
 
         Returns:
-            More numbers for the log, by name, and what the progress bar shows.
+            Further values for the log, by name, and the text of the progress bar.
         """
 
     @abstractmethod
     def _validate(self) -> Validation:
-        """Score the model on held-out data, and leave it in training mode."""
+        """Evaluate the model on held-out data, and return it to training mode."""
 
-    def _tell_pace(self, seconds: float) -> None:  # noqa: B027 - most have nothing to say
-        """Hear, once a few steps are made, how long each takes."""
+    def _report_step_time(self, seconds: float) -> None:  # noqa: B027 - optional
+        """Report the time per step, measured once after the first steps."""
 
     @property
     def main(self) -> bool:
-        """Whether this process, of several that train together, writes files and validates."""
+        """Whether this process writes files and validates, in distributed training."""
         return True
 
-    def _wait(self) -> None:  # noqa: B027 - most are one process
-        """Wait for the other processes."""
+    def _wait(self) -> None:  # noqa: B027 - optional
+        """Wait for the other processes of distributed training."""
 
     # ---- the loop ------------------------------------------------------------------------------
 
     def run(self) -> dict[str, float]:
-        """Train to the end, or until SIGINT or SIGTERM, which saves and leaves.
+        """Train to the end, or until SIGINT or SIGTERM, upon which a checkpoint is saved.
 
         Returns:
-            The last validation's figures; empty if stopped before one.
+            The scores of the last validation; empty if stopped before one.
 
         Raises:
-            NonFiniteError: naming the step and the term.
+            NonFiniteError: if a term or a weight is not finite.
         """
         try:
             if self.main:
@@ -223,30 +224,30 @@ class StepTrainer(ABC):
         with log, bar, self._stop:
             try:
                 return self._loop(log, bar)
-            except NonFiniteError as error:  # the log is what is left to look at
+            except NonFiniteError as error:
                 log.scalars(self.step, error.row)
                 raise
 
     @property
     def stopped(self) -> bool:
-        """Whether SIGINT or SIGTERM ended the run early."""
+        """Whether SIGINT or SIGTERM ended the run before its last update."""
         return self._stopping and not self._finished()
 
     @property
     def interrupted(self) -> bool:
-        """Whether SIGINT or SIGTERM came, even if only after the last update."""
+        """Whether SIGINT or SIGTERM was received, even after the last update."""
         return self._stop.received
 
     @property
     def stop_status(self) -> int:
-        """The exit status of a process whose run was stopped: 130 after SIGINT, else 143."""
+        """Exit status of a stopped run: 130 after SIGINT, else 143."""
         return self._stop.status
 
     def progress(self) -> float:
-        """Share of the training that is done, in [0, 1], which schedules go by.
+        """Return the completed fraction of the training in [0, 1], the argument of schedules.
 
-        It is that of the steps, or of the time where the clock is well ahead. A training that has
-        the time for all of its steps does not go by the clock, and so repeats.
+        It is the fraction of steps, or of ``max_minutes`` if that is larger by a margin. A training
+        that makes all of its steps in time is therefore reproducible.
         """
         done = self.step / self.config.steps
         if self.config.max_minutes is not None:
@@ -261,17 +262,17 @@ class StepTrainer(ABC):
         self.model.train()
         while not self._finished() and not self._stopping:
             self._update()
-            self._look_up(before + time.monotonic() - began)
+            self._update_clock(before + time.monotonic() - began)
             ends = self._finished()
             if self._due(config.log_every) or ends:
                 self._report(log, bar)
             if self.step - first == _WARM_STEPS:
                 warm = self.seconds
             elif self.step - first == _WARM_STEPS + _PACE_STEPS:
-                self._tell_pace((self.seconds - warm) / _PACE_STEPS)
+                self._report_step_time((self.seconds - warm) / _PACE_STEPS)
             if self._due(config.eval_every) or ends:
                 self._check_finite()
-                scores = self._look(log)
+                scores = self._run_validation(log)
             if self._due(config.save_every) or ends:
                 self._save()
             bar.update()
@@ -279,8 +280,8 @@ class StepTrainer(ABC):
             self._save()
         return scores
 
-    def _look_up(self, seconds: float) -> None:
-        """Look at the clock, and whether to stop; ``seconds`` have gone into the training."""
+    def _update_clock(self, seconds: float) -> None:
+        """Update elapsed time to ``seconds`` and check for a stop request."""
         self.seconds, self._stopping = seconds, self._stop.received
 
     def _finished(self) -> bool:
@@ -293,13 +294,15 @@ class StepTrainer(ABC):
         self._window.append(self._step())
         self.step += 1
 
-    # ---- looking -------------------------------------------------------------------------------
+    # ---- logging and validation ----------------------------------------------------------------
 
     def _check_finite(self) -> dict[str, float]:
-        """Read the terms since the last look, the only place where the host waits.
+        """Read the terms since the last check, and raise NonFiniteError for a non-finite one.
+
+        Synchronises host and device, which no other part of the loop does.
 
         Returns:
-            Their means.
+            The means of the terms.
         """
         window = torch.stack(self._window).tolist() if self._window else []
         rows = [dict(zip(self.terms, values, strict=True)) for values in window]
@@ -308,7 +311,7 @@ class StepTrainer(ABC):
             for name, value in row.items():
                 if not math.isfinite(value):
                     raise NonFiniteError(
-                        f"{name} is {value} at step {step}; the last good checkpoint is in "
+                        f"{name} is {value} at step {step}; the last checkpoint is in "
                         f"{self.folder.last}. {self.terms_advice}",
                         {f"train/{n}": v for n, v in row.items()},
                     )
@@ -323,33 +326,33 @@ class StepTrainer(ABC):
         log.scalars(self.step, {f"train/{name}": value for name, value in row.items()})
         bar.set_postfix_str(f"{text}, {self.progress():.0%}")
 
-    def _look(self, log: RunLog) -> dict[str, float]:
-        """Validate, and keep the model if it is the best so far."""
+    def _run_validation(self, log: RunLog) -> dict[str, float]:
+        """Validate, log the results, and save the model if it is the best so far."""
         scores: dict[str, float] = {}
         if self.main:
             self._check_weights()
-            scores, pictures, merit = self._validate()
+            scores, pictures, score = self._validate()
             log.scalars(self.step, {f"validation/{name}": v for name, v in scores.items()})
             log.images(self.step, pictures)
-            if merit <= self.best if self.lowest_is_best else merit >= self.best:
-                self.best = merit
-                self.folder.save_best(self.model, {**self._place(), "validation": scores})
+            if score <= self.best if self.lowest_is_best else score >= self.best:
+                self.best = score
+                self.folder.save_best(self.model, {**self._counters(), "validation": scores})
         self._wait()
         return scores
 
     # ---- saving --------------------------------------------------------------------------------
 
-    def _place(self) -> dict[str, float]:
+    def _counters(self) -> dict[str, float]:
         return {"step": self.step, "seconds": self.seconds}
 
     def _save(self) -> None:
-        """Write the last checkpoint, having seen that it is worth going on from."""
+        """Check that terms and weights are finite, and write the last checkpoint."""
         self._check_finite()
         self._check_weights()
         if self.main:
             states = {name: holder.state_dict() for name, holder in self._stateful.items()}
-            state = {**self._place(), "best": self.best, **states}
-            self.folder.save_last(self.model, self._place(), state)
+            state = {**self._counters(), "best": self.best, **states}
+            self.folder.save_last(self.model, self._counters(), state)
         self._wait()
 
     def _check_weights(self) -> None:
@@ -357,13 +360,13 @@ class StepTrainer(ABC):
         bad = int(sum((~p.detach().isfinite()).sum() for p in self.model.parameters()))
         if bad:
             raise NonFiniteError(
-                f"a weight is not finite at step {self.step}; the last good checkpoint is in "
+                f"a weight is not finite at step {self.step}; the last checkpoint is in "
                 f"{self.folder.last}. {self.weights_advice}",
                 {"train/nonfinite_weights": bad},
             )
 
 
 def noise_key(seed: int, step: int, process: int = 0) -> int:
-    """Seed of a step's noise, 64 bits: nothing random has to be saved to resume."""
+    """Return the 64-bit seed of a step's noise, so that checkpoints need no RNG state."""
     entropy = np.random.SeedSequence((seed, step, process))
     return int(entropy.generate_state(1, np.uint64)[0])

@@ -1,4 +1,4 @@
-"""What a model makes of held-out images: figures and pictures."""
+"""Validation on held-out images: scores and image grids."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from genesis_rl import metrics, visualize
 from genesis_rl.data import Pack
-from genesis_rl.models.distilled import sharp_masks
+from genesis_rl.models.distilled import segmentation_masks
 from genesis_rl.slots import SceneModel, check_finite
 
 _BATCH = 64
@@ -19,7 +19,7 @@ _PICTURES = 8
 def labelled_images(
     pack: Pack, count: int, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """The first images of a pack in batches, in order.
+    """Iterate over the first ``count`` images of a pack in batches.
 
     Yields:
         Images (B, 3, H, W), float in [0, 1], and true labels (B, H, W) int64 or None.
@@ -35,20 +35,20 @@ def labelled_images(
 
 @torch.inference_mode()
 def validate(model: SceneModel, pack: Pack, count: int, *, seed: int = 0) -> dict[str, float]:
-    """Score a model in eval mode on the first images of a pack.
+    """Evaluate a model in eval mode on the first images of a pack.
 
     Args:
-        model: a scene model; its training mode is put back afterwards.
-        pack: held-out images, with masks for the segmentation scores.
+        model: a scene model; its training mode is restored afterwards.
+        pack: held-out images; segmentation scores require masks.
         count: number of images.
-        seed: of the noise for the bound.
+        seed: seed of the noise of the ELBO.
 
     Returns:
         ``mse`` (per pixel and channel, posterior means), ``nll``, ``kl_m``, ``kl_c`` (nats per
         image), and with masks the averages of `metrics.image_scores`.
 
     Raises:
-        ValueError: if a latent or a mask is not finite: the weights are broken.
+        ValueError: if a latent or a mask is not finite.
     """
     device = device_of(model)
     generator = torch.Generator(device).manual_seed(seed)
@@ -66,20 +66,22 @@ def validate(model: SceneModel, pack: Pack, count: int, *, seed: int = 0) -> dic
                 "kl_c": terms.kl_c.sum(1),
             }
             if masks is not None:
-                scores |= metrics.image_scores(masks, metrics.segment(sharp_masks(model, slots)))
+                scores |= metrics.image_scores(
+                    masks, metrics.segment(segmentation_masks(model, slots))
+                )
             for name, values in scores.items():
                 totals.setdefault(name, []).append(values.double())
     averages = metrics.average({name: torch.cat(parts) for name, parts in totals.items()})
-    # Only the segmentation is undefined for some images.
+    # Drop the counts of images for which a segmentation score is defined.
     return {k: v for k, v in averages.items() if not k.endswith("_images")}
 
 
 @torch.inference_mode()
 def baseline_scores(pack: Pack, count: int, num_slots: int) -> dict[str, dict[str, float]]:
-    """Averages of `metrics.scene_scores` of what is no model, on the images `validate` takes.
+    """Compute averages of `metrics.scene_scores` of baselines on the images of `validate`.
 
     Returns:
-        Scores by the names of `metrics.baselines`; empty if the pack has no masks.
+        Scores by name of `metrics.baselines`; empty if the pack has no masks.
     """
     totals: dict[str, dict[str, list[Tensor]]] = {}
     for images, masks in labelled_images(pack, count, torch.device("cpu")):
@@ -97,7 +99,7 @@ def baseline_scores(pack: Pack, count: int, num_slots: int) -> dict[str, dict[st
 
 @torch.inference_mode()
 def decomposition(model: SceneModel, pack: Pack) -> npt.NDArray[np.uint8]:
-    """Decompositions of held-out images as a picture grid."""
+    """Render decompositions of held-out images as an image grid."""
     with eval_mode(model):
         images, _ = next(labelled_images(pack, _PICTURES, device_of(model)))
         decoded = model.decode(model.infer(images))
@@ -105,13 +107,13 @@ def decomposition(model: SceneModel, pack: Pack) -> npt.NDArray[np.uint8]:
 
 
 def _scale(side: int) -> int:
-    """How much larger small images are drawn."""
+    """Return the factor by which small images are enlarged."""
     return max(1, 64 // side)
 
 
 @torch.inference_mode()
 def pictures(model: SceneModel, pack: Pack, *, seed: int = 0) -> dict[str, npt.NDArray[np.uint8]]:
-    """Decompositions of held-out images and scenes from the prior, as picture grids."""
+    """Render decompositions of held-out images and samples from the prior as image grids."""
     generator = torch.Generator(device_of(model)).manual_seed(seed)
     with eval_mode(model):
         scenes = model.decode(model.sample(_PICTURES, generator=generator))
@@ -122,7 +124,7 @@ def pictures(model: SceneModel, pack: Pack, *, seed: int = 0) -> dict[str, npt.N
 
 
 class eval_mode:  # noqa: N801 - a context manager, named like torch's
-    """Put a module into eval mode for the length of a block."""
+    """Context manager that sets a module to eval mode and restores its mode."""
 
     def __init__(self, model: SceneModel) -> None:
         self.module = model if isinstance(model, nn.Module) else nn.Module()
@@ -136,7 +138,7 @@ class eval_mode:  # noqa: N801 - a context manager, named like torch's
 
 
 def device_of(model: SceneModel) -> torch.device:
-    """The device that a model's weights lie on."""
+    """Return the device of a model's weights."""
     if not isinstance(model, nn.Module):
-        raise TypeError(f"model is a {type(model).__name__}; wanted a torch module.")
+        raise TypeError(f"model must be a torch module, got {type(model).__name__}.")
     return next(model.parameters()).device

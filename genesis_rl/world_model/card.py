@@ -6,14 +6,14 @@ from huggingface_hub import ModelCardData
 
 from genesis_rl.files import json_text
 from genesis_rl.text_tables import markdown
-from genesis_rl.training.folder import without_machine
+from genesis_rl.training.folder import portable_settings
 from genesis_rl.world_model.model import WorldModel
 from genesis_rl.world_model.program import tables
 
 
 def public_settings(report: dict[str, Any]) -> dict[str, Any]:
     """Return the settings of a training without those of the machine."""
-    return without_machine(report["settings"], ("encoder", "data"))
+    return portable_settings(report["settings"], ("encoder", "data"))
 
 
 def card(

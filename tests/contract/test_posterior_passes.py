@@ -1,4 +1,4 @@
-"""A posterior that looks more than once."""
+"""Posteriors of several passes."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ GATED = ["genesis", "genesis_s"]
 
 
 def build(name: str, passes: int, **changes: Any) -> GenesisS:
-    """A small model in eval mode; the same weights for the same name, but for the corrector's."""
+    """Build a small model in eval mode, of equal weights for equal names but for the corrector."""
     torch.manual_seed(0)
     first = _build(name, 1, **changes)
     model = _build(name, passes, **changes)
@@ -40,7 +40,7 @@ def images(n: int) -> Tensor:
 
 
 def wake(model: GenesisS) -> GenesisS:
-    """Give the corrector a last layer that is not zero, as after some training."""
+    """Set the corrector's last layer to random weights, as after training."""
     assert model.corrector is not None
     torch.manual_seed(2)
     torch.nn.init.normal_(model.corrector.head.weight, std=0.3)
@@ -49,7 +49,7 @@ def wake(model: GenesisS) -> GenesisS:
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", GATED)
-def test_it_starts_as_the_posterior_of_one_look(name: str) -> None:
+def test_initially_it_equals_the_posterior_of_one_pass(name: str) -> None:
     x = images(3)
     one, three = build(name, 1).infer(x), build(name, 3).infer(x)
     for part in ("z_m", "z_c", "log_pi"):
@@ -58,7 +58,7 @@ def test_it_starts_as_the_posterior_of_one_look(name: str) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", GATED)
-def test_every_look_corrects_the_one_before(name: str) -> None:
+def test_every_pass_corrects_the_one_before(name: str) -> None:
     x = images(2)
     latents = [wake(build(name, passes)).infer(x).z_m for passes in (2, 3)]
     assert (latents[0] - build(name, 1).infer(x).z_m).abs().max() > 1e-3
@@ -66,7 +66,7 @@ def test_every_look_corrects_the_one_before(name: str) -> None:
 
 
 @torch.no_grad()
-def test_a_correction_sees_the_slot_and_no_other_image() -> None:
+def test_a_correction_depends_on_the_slot_and_no_other_image() -> None:
     model = wake(build("genesis", 2, sigma_x=0.05))
     x = images(3)
     torch.testing.assert_close(model.infer(x[1:2]).z_m, model.infer(x).z_m[1:2])
@@ -92,7 +92,7 @@ def test_draws_are_of_the_density_that_is_scored(passes: int) -> None:
 
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("name", GATED)
-def test_all_of_it_trains(name: str, recompute: bool) -> None:
+def test_every_parameter_has_a_gradient(name: str, recompute: bool) -> None:
     model = wake(build(name, 2)).train()
     model.recompute = recompute
     terms = model.elbo(images(4), generator=torch.Generator().manual_seed(4))

@@ -1,4 +1,4 @@
-"""Priors that draw a scene slot by slot, and the ablation whose slots are independent."""
+"""Autoregressive priors, and the ablation with independent slots."""
 
 import dataclasses
 import hashlib
@@ -45,7 +45,7 @@ def noise(model: Any, batch: int) -> Noise:
 
 
 def built(model: Any, eps: Noise) -> tuple[Tensor, Tensor]:
-    """Scenes slot by slot, (B, K, D), and the log densities of their slots, (B, K)."""
+    """Draw scenes slot by slot, (B, K, D), with the log densities of their slots, (B, K)."""
     z: list[Tensor] = []
     log_p: list[Tensor] = []
     state = None
@@ -74,7 +74,7 @@ def test_slot_by_slot_is_sampling(name: str, changes: dict[str, Any]) -> None:
     scenes, log_p = built(model, eps)
     sampled = model._generate(eps)
     torch.testing.assert_close(scenes, sampled.features)
-    # The density is that of the prior which training scores with.
+    # The density is that of the prior in the ELBO.
     if name == "genesis_v2":
         expected = model._prior(sampled.z_c).log_prob(sampled.z_c)
     else:
@@ -106,8 +106,8 @@ def test_models_without_such_a_prior() -> None:
 
 @pytest.mark.parametrize("name", GATED)
 @torch.no_grad()
-def test_independent_slots_do_not_see_each_other(name: str) -> None:
-    """Moving a slot moves the priors of those after it, but not in the ablation."""
+def test_slots_of_the_ablation_are_independent(name: str) -> None:
+    """The prior of a slot depends on the slots before, except in the ablation."""
     z = torch.randn(2, K, 7, generator=torch.Generator().manual_seed(2))
     moved = z.clone()
     moved[:, 1] += 1

@@ -198,11 +198,11 @@ def test_misuse(run_program: Run, tmp_path: Path) -> None:
     wrong = ("--data", "object_goal", "--data-options", json.dumps({**DATA, "image_size": 64}))
     for arguments, message in (
         ((str(tmp_path / "none"), *SCENES), "neither a folder nor a Hub id"),
-        ((str(eyes),), "holds no run"),
+        ((str(eyes),), "must be a run"),
         ((str(eyes), *wrong), "images of 32 px, as the teacher, got 64 px"),
         (
             (str(eyes), *SCENES, "--channels", "4", "4"),
-            "halvings is 3 with 2 channels; wanted 1 to as",
+            "halvings must be",
         ),
         ((str(eyes), *SCENES, "--mask-weight", "0"), "mask_weight must be"),
         ((str(eyes), *SCENES, "--batch-size", "1024"), "batch_size must be at most the 512 images"),
@@ -238,8 +238,8 @@ def test_students_of_other_models_draw_by_their_latents(tmp_path: Path) -> None:
 def test_a_teacher_must_be_known() -> None:
     from genesis_rl.models.distilled import DistilledConfig
 
-    with pytest.raises(ValueError, match="teacher is 'slate'; wanted one of genesis"):
+    with pytest.raises(ValueError, match=r"^teacher must be one of genesis"):
         DistilledConfig("slate", {"image_size": 32})
-    with pytest.raises(ValueError, match="teacher_config does not fit genesis"):
+    with pytest.raises(ValueError, match=r"^teacher_config must be"):
         DistilledConfig("genesis", {"image_size": 32, "colour": 3})
     assert DistilledConfig("genesis", {}).num_slots == 5

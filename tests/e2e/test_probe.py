@@ -246,7 +246,7 @@ def test_misuse(packs: Path, run_program: Run, tmp_path: Path) -> None:
     on_packs = ("--data", str(packs), *QUICK)
     on_small = ("--data", str(small), *QUICK)
     cases: list[tuple[tuple[str, ...], str]] = [
-        ((str(tmp_path), *on_packs), "holds no run of pretrain/train.py"),
+        ((str(tmp_path), *on_packs), "must be a run of pretrain/train.py"),
         ((model,), "--data"),
         ((model, model, *on_packs), "more than once"),
         ((model, str(packs), *on_packs), "wanted --out, one file for all"),

@@ -100,7 +100,7 @@ def test_a_saved_model_without_a_run(
     assert status == 0, errors  # these figures have no images
     assert files(folder / "figures") == ["components.png", "generation.gif", "index.html"]
     status, _, errors = sample(folder, "--figures", "edits", "--num", 2)
-    assert status == 2 and "--data" in errors and "holds no run" in errors
+    assert status == 2 and "--data" in errors and "must be a run" in errors
     flags = ("--figures", "decompositions", "edits", "--data", pack, "--num", 3)
     status, _, errors = sample(folder, *flags, "--out", tmp_path / "out")
     assert status == 0, errors

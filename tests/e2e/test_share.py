@@ -200,5 +200,5 @@ def test_what_is_no_run_is_refused(tmp_path: Path, run_program: Program) -> None
     status, _, errors = run_program(
         "pretrain/share.py", str(tmp_path), "--out", str(tmp_path / "new")
     )
-    assert status == 2 and "holds no run of pretrain/train.py" in errors
+    assert status == 2 and "must be a run of pretrain/train.py" in errors
     assert not (tmp_path / "new").exists()

@@ -1,4 +1,4 @@
-"""Backgrounds, seeds, attention and local decoders on images whose objects are known."""
+"""Backgrounds, seeds, attention and local decoders on images with known objects."""
 
 import math
 import warnings
@@ -80,8 +80,8 @@ def test_no_foreground_has_no_seed() -> None:
     assert seeds.point.isfinite().all()
 
 
-def pairs(count: int, generator: torch.Generator, *, alike: bool) -> tuple[Tensor, Tensor]:
-    """Images of two touching squares, brighter at the top left, and the rows of their middles."""
+def pairs(count: int, generator: torch.Generator, *, identical: bool) -> tuple[Tensor, Tensor]:
+    """Draw images of two touching squares, brighter at the top left, with their centres' rows."""
     image = torch.full((count, 3, SIDE, SIDE), 0.2)
     palette = torch.tensor([RED, BLUE, (0.0, 1.0, 0.0)])
     shade = torch.linspace(1.0, 0.6, 7)[:, None] * torch.linspace(1.0, 0.8, 7)
@@ -89,24 +89,24 @@ def pairs(count: int, generator: torch.Generator, *, alike: bool) -> tuple[Tenso
     for i, row in enumerate(rows.tolist()):
         col = int(torch.randint(1, SIDE - 8, (1,), generator=generator))
         first, second = torch.randperm(3, generator=generator)[:2].tolist()
-        for top, colour in ((row, first), (row + 7, first if alike else second)):
+        for top, colour in ((row, first), (row + 7, first if identical else second)):
             image[i, :, top : top + 7, col : col + 7] = palette[colour][:, None, None] * shade
     middles = torch.stack([rows + 10, rows + 3], 1).float() / (SIDE - 1) * 2 - 1
     return image, middles
 
 
-def test_votes_learned_where_colours_differ_part_twins() -> None:
+def test_votes_learned_from_different_colours_separate_identical_objects() -> None:
     torch.manual_seed(0)
-    # As large as both squares: by their places alone, twins are one object.
+    # As large as both squares, so that positions alone do not separate identical squares.
     attention = SlotAttention(SIDE, 8, 3, object_size=0.9)
     generator = torch.Generator().manual_seed(0)
-    twins, middles = pairs(16, generator, alike=True)
+    twins, middles = pairs(16, generator, identical=True)
 
     def gate(images: Tensor) -> Tensor:
         return foreground_gate(images, torch.full_like(images, 0.2), 0.08)
 
     def missed() -> float:
-        """Mean distance of the twins' middles from the nearest slot's position."""
+        """Return the mean distance of the squares' centres from the nearest slot's position."""
         with torch.no_grad():
             found = attention(twins, gate(twins))
         place = found.position[..., 0].masked_fill(found.log_mass[..., 0] < -4, 9.0)
@@ -115,7 +115,7 @@ def test_votes_learned_where_colours_differ_part_twins() -> None:
     assert missed() > 0.15
     optimiser = torch.optim.Adam(attention.parameters(), lr=1e-2)
     for _ in range(150):
-        images, _ = pairs(16, generator, alike=False)
+        images, _ = pairs(16, generator, identical=False)
         loss = attention(images, gate(images)).vote_loss.mean()
         optimiser.zero_grad()
         loss.backward()
@@ -152,7 +152,7 @@ def test_an_outlier_costs_a_constant() -> None:
     exact, one, other = (background_nll(x, image) for x in (image, far, farther))
     assert one > exact
     torch.testing.assert_close(one, other, rtol=0, atol=0.01)
-    # The density integrates to one: 5 % of it are spread over the colours' unit cube.
+    # The density integrates to 1, 5 % of it uniformly over [0, 1]^3.
     assert torch.isclose(other - 15 / 16 * exact, torch.tensor(-math.log(0.05)), atol=0.01)
 
 
@@ -168,11 +168,11 @@ def test_backgrounds_start_from_the_images() -> None:
     network.fit(frames)
     mean = network.head.bias.view(3, 16, 16)
     torch.testing.assert_close(mean, frames.mean(0))
-    # Few frames have fewer components than units: the other units start silent.
+    # The weights of units in excess of the components are 0.
     assert (network.head.weight.abs().amax(0) > 0).sum() <= 8
 
 
-def test_a_camera_that_moves_has_no_static_background() -> None:
+def test_a_static_background_warns_of_a_moving_camera() -> None:
     torch.manual_seed(0)
     model = build_model(GenesisConfig(**OBJECTS, background="static"))
     with pytest.warns(UserWarning, match=r"model\.background"):
@@ -254,7 +254,7 @@ def test_the_bound_lies_below_the_likelihood(name: str) -> None:
     [
         ({"background": "none"}, "background"),
         ({"background": "sky"}, "background"),
-        ({"posterior": "look"}, "posterior"),
+        ({"posterior": "mean"}, "posterior"),
         (
             {"posterior_passes": 2, "mask_decoder": "broadcast", "component_decoder": "flat"},
             "posterior_passes",

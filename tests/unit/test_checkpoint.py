@@ -211,7 +211,7 @@ def test_configs_of_something_else(folder: Path, text: str) -> None:
         ({"model": "capsules"}, "is of a model 'capsules'; wanted one of genesis, genesis_s"),
         ({"model": ["genesis"]}, r"is of a model \['genesis'\]; wanted one of"),
         ({"config": {"depth": 3}}, "does not fit this version: .*depth"),
-        ({"config": {"num_slots": 1}}, "does not fit this version: num_slots is 1"),
+        ({"config": {"num_slots": 1}}, "does not fit this version: num_slots must be"),
         ({"config": {"image_size": "32"}}, "does not fit this version"),
         ({"preprocessing": {"resize": "squash"}}, "does not fit this version: .*squash"),
         ({"preprocessing": {"colour": 3}}, "does not fit this version: .*colour"),

@@ -149,7 +149,7 @@ def test_features_are_of_one_image_each(network: FactorFeatures) -> None:
 def test_images_of_another_size_are_refused(
     network: FactorFeatures, shape: tuple[int, ...]
 ) -> None:
-    with pytest.raises(ValueError, match=r"images has shape .* wanted \(any, 3, 16, 24\)"):
+    with pytest.raises(ValueError, match=r"^images must have shape \(any, 3, 16, 24\)"):
         network(torch.zeros(shape))
 
 

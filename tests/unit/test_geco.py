@@ -38,7 +38,7 @@ def test_trajectory(case: int) -> None:
 
 
 @pytest.mark.parametrize(("case", "image_size"), [(0, 64), (1, 32)])
-def test_config_carries_over_between_image_sizes(case: int, image_size: int) -> None:
+def test_config_is_independent_of_the_image_size(case: int, image_size: int) -> None:
     """The authors' defaults at both sizes follow from one config."""
     goal, step_size, *_ = np.load(REFERENCE)[f"case{case}_config"]
     geco = Geco.from_config(GecoConfig(), image_size)

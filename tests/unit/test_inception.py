@@ -139,6 +139,6 @@ def test_torchmetrics_runs_the_network_that_torch_fidelity_defines(tmp_path: Pat
     assert shapes == "torch.Size([37, 2048]) True 2048"
     assert rest == "64 False"
     assert bad == [
-        "images has shape (3, 4, 6); wanted (any, 3, any, any).",
+        "images must have shape (any, 3, any, any), got (3, 4, 6).",
         "images must be finite.",
     ]

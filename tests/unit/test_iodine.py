@@ -1,4 +1,4 @@
-"""IODINE: its iterations against a slow computation straight from the equations."""
+"""IODINE: its iterations against a direct computation of the equations."""
 
 import math
 
@@ -132,7 +132,7 @@ def test_bound_equals_the_slow_computation(mixture: Mixture, kernel: int) -> Non
         first, last = slow_elbo(model, x[i], noise.inner[i], noise.c[i], mixture)
         assert float(terms.nll[i]) == pytest.approx(last[0], rel=1e-9)
         torch.testing.assert_close(terms.kl_c[i], last[1])
-        # In training the bounds after updates 1 and 2 count 1/2 and 2/2, scaled to sum to 1.
+        # In training the bounds after updates 1 and 2 have weights 1/2 and 2/2, scaled to sum to 1.
         mean = (0.5 * first[0] + last[0]) / 1.5
         assert float(weighted.nll[i]) == pytest.approx(mean, rel=1e-9)
         torch.testing.assert_close(weighted.kl_c[i], (0.5 * first[1] + last[1]) / 1.5)
@@ -144,7 +144,7 @@ def test_means_break_the_slots_symmetry() -> None:
     slots = model.infer(squares(1))
     for k in range(1, K):
         assert (slots.z_c[0, 0] - slots.z_c[0, k]).abs().max() > 1e-3
-    # The result itself is a mean: another model with the same seed gives it again.
+    # The result is a mean, equal for another model with the same seed.
     assert torch.equal(build().eval().infer(squares(1)).z_c, slots.z_c)
 
 

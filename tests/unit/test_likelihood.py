@@ -1,4 +1,4 @@
-"""Densities and stick-breaking against closed forms and slow loops."""
+"""Densities and stick-breaking against closed forms and loops."""
 
 import math
 
@@ -52,7 +52,7 @@ def test_masks_sum_to_one_from_both_sides_at_extreme_logits() -> None:
 
 @pytest.mark.parametrize("shape", [(2, 0, 1, 3, 5), (2, 4, 3, 5)])
 def test_stick_breaking_refuses_other_shapes(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="logits has shape"):
+    with pytest.raises(ValueError, match=r"^logits must have shape"):
         stick_breaking(torch.zeros(shape))
 
 
@@ -155,7 +155,7 @@ def test_categorical_kl_of_masks() -> None:
 
 
 def test_categorical_kl_is_bounded_by_its_floor() -> None:
-    """Two opposite one-hot masks cost ln(1e5) a pixel, in the authors' code too."""
+    """Two opposite one-hot masks have a KL of ln(1e5) per pixel, as in the authors' code."""
     log_q = torch.tensor([0.0, -math.inf]).view(1, 2, 1, 1, 1).expand(-1, -1, -1, 3, 4)
     kl = categorical_kl(log_q, log_q.flip(1)).sum(1)
     torch.testing.assert_close(kl, torch.tensor([12 * math.log(1e5)]), rtol=1e-4, atol=0)
@@ -175,7 +175,7 @@ def test_responsibilities_follow_bayes_rule() -> None:
         torch.testing.assert_close(p[b, :, 0, i, j], expected)
 
 
-def test_a_pixel_is_of_the_slot_that_has_its_colour() -> None:
+def test_a_pixel_is_assigned_to_the_slot_of_its_colour() -> None:
     x = torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1)
     mu_x = torch.tensor([[0.0, 0, 0], [1, 0, 0]]).view(1, 2, 3, 1, 1)
     log_pi = torch.tensor([0.9, 0.1]).log().view(1, 2, 1, 1, 1)  # the mask says the other
@@ -183,7 +183,9 @@ def test_a_pixel_is_of_the_slot_that_has_its_colour() -> None:
     # .9 exp(-1 / .18) against .1
     assert p[1] == pytest.approx(0.1 / (0.1 + 0.9 * math.exp(-1 / 0.18)))
     blurred = log_responsibilities(x, mu_x, log_pi, 100.0).exp().flatten()
-    assert blurred[0] == pytest.approx(0.9, abs=1e-4)  # no colour tells anything: the masks stay
+    assert blurred[0] == pytest.approx(
+        0.9, abs=1e-4
+    )  # for uninformative colours they equal the masks
 
 
 def mixture() -> GaussianMixture:

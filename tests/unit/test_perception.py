@@ -511,7 +511,7 @@ def test_decode_is_the_way_back(name: str) -> None:
     found = encoder.decode(features)
     assert torch.allclose(found.mu_x, wanted.mu_x, atol=1e-5)
     assert torch.allclose(found.log_pi, wanted.log_pi, atol=1e-4)
-    with pytest.raises(ValueError, match="features has shape"):
+    with pytest.raises(ValueError, match=r"^features must have shape"):
         encoder.decode(features[:, :, None])
     with pytest.raises(ValueError, match="wanted at least"):
         encoder.decode(features[:, :, :2])
@@ -546,7 +546,7 @@ def test_frames_are_segmented_by_what_their_pixels_show() -> None:
 
 def test_a_model_without_a_likelihood_cannot_be_refined() -> None:
     encoder = SlotEncoder(Bands(), device="cpu", refine_steps=1)
-    with pytest.raises(TypeError, match="Bands, which has no nll"):
+    with pytest.raises(TypeError, match=r"^model must have a method nll.*Bands"):
         encoder(np.zeros((1, 16, 16, 3), np.uint8))
     with pytest.raises(TypeError, match="Bands; wanted one of genesis_rl's"):
         SlotEncoder(Bands(), device="cpu").segment(np.zeros((1, 16, 16, 3), np.uint8))

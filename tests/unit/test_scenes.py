@@ -90,7 +90,7 @@ def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="solidity must be"):
         SceneCriteria(solidity=2)
     image, labels = scene()
-    with pytest.raises(ValueError, match="labels has shape"):
+    with pytest.raises(ValueError, match=r"^labels must have shape"):
         evaluate_scenes(image, labels[:, :5])
 
 

@@ -1,4 +1,4 @@
-"""Slots, components and ELBO terms: shapes, the geometry of masks."""
+"""Slots, components and ELBO terms: shapes, geometry of masks."""
 
 import re
 
@@ -13,20 +13,20 @@ K, D_M, D_C, H, W = 5, 7, 3, 4, 6
 
 
 def slots(pi: Tensor) -> Slots:
-    """Slots of hand-made masks, (B, K, H, W)."""
+    """Build slots of given masks, (B, K, H, W)."""
     b, k = pi.shape[:2]
     return Slots(torch.zeros(b, k, D_M), torch.zeros(b, k, D_C), pi.log()[:, :, None])
 
 
 @pytest.mark.parametrize("b", [1, 2])
-def test_features_are_both_latents_side_by_side(b: int) -> None:
+def test_features_are_both_latents(b: int) -> None:
     z_m, z_c = torch.randn(b, K, D_M), torch.randn(b, K, D_C)
     features = Slots(z_m, z_c, torch.zeros(b, K, 1, H, W)).features
     assert features.shape == (b, K, D_M + D_C)
     assert torch.equal(features[..., :D_M], z_m) and torch.equal(features[..., D_M:], z_c)
 
 
-def test_a_latent_may_have_no_width() -> None:
+def test_a_latent_may_have_width_zero() -> None:
     z_m = torch.randn(2, K, D_M)
     assert torch.equal(Slots(z_m, z_m[..., :0], torch.zeros(2, K, 1, H, W)).features, z_m)
 
@@ -34,20 +34,30 @@ def test_a_latent_may_have_no_width() -> None:
 @pytest.mark.parametrize(
     ("z_m", "z_c", "log_pi", "message"),
     [
-        ((2, D_M), (2, K, D_C), (2, K, 1, H, W), "z_m has shape (2, 7); wanted (B, K, D_m)"),
-        ((2, K, D_M), (1, K, D_C), (2, K, 1, H, W), "z_c has shape (1, 5, 3); wanted (2, 5, any)"),
-        ((2, K, D_M), (2, 4, D_C), (2, K, 1, H, W), "z_c has shape (2, 4, 3); wanted (2, 5, any)"),
+        ((2, D_M), (2, K, D_C), (2, K, 1, H, W), "z_m must have shape (B, K, D_m), got (2, 7)"),
+        (
+            (2, K, D_M),
+            (1, K, D_C),
+            (2, K, 1, H, W),
+            "z_c must have shape (2, 5, any), got (1, 5, 3)",
+        ),
+        (
+            (2, K, D_M),
+            (2, 4, D_C),
+            (2, K, 1, H, W),
+            "z_c must have shape (2, 5, any), got (2, 4, 3)",
+        ),
         (
             (2, K, D_M),
             (2, K, D_C),
             (2, K, H, W),
-            "log_pi has shape (2, 5, 4, 6); wanted (2, 5, 1, any, any)",
+            "log_pi must have shape (2, 5, 1, any, any), got (2, 5, 4, 6)",
         ),
         (
             (2, K, D_M),
             (2, K, D_C),
             (2, K, 3, H, W),
-            "log_pi has shape (2, 5, 3, 4, 6); wanted (2, 5, 1, any, any)",
+            "log_pi must have shape (2, 5, 1, any, any), got (2, 5, 3, 4, 6)",
         ),
     ],
 )
@@ -63,13 +73,13 @@ def test_check_shape() -> None:
     check_shape(value, (2, 3, 4), "x")
     check_shape(value, (None, 3, None), "x")
     check_shape(torch.tensor(0.0), (), "x")
-    for expected, wanted in (
+    for expected, shape in (
         ((2, 3), "(2, 3)"),
         ((2, 3, 4, 1), "(2, 3, 4, 1)"),
         ((None, 4, None), "(any, 4, any)"),
         ((), "()"),
     ):
-        with pytest.raises(ValueError, match=re.escape(f"x has shape (2, 3, 4); wanted {wanted}.")):
+        with pytest.raises(ValueError, match=re.escape(f"x must have shape {shape}, got")):
             check_shape(value, expected, "x")
 
 

@@ -1,9 +1,9 @@
-"""Checkpoints of the authors' code (github.com/applied-ai-lab/genesis) turned into ours.
+"""Conversion of checkpoints of the authors' code (github.com/applied-ai-lab/genesis).
 
-The mapping was worked out from the names and shapes of a state dict. Some entries change form: a
-convolution over a whole map is a Linear here, what is flattened is in (row, column, channel) order,
-a stride-1 transposed convolution is an ordinary one, and the two norms of a gated layer are one.
-A bias under a batch norm goes into its running mean, which leaves the function as it is.
+The mapping was derived from the names and shapes of a state dict. Some entries change form: a
+convolution over a whole map is a Linear here, flattened maps are in (row, column, channel) order, a
+stride-1 transposed convolution is an ordinary one, and the two norms of a gated layer are one. A
+bias before a batch norm is subtracted from its running mean, which is equivalent.
 """
 
 import os
@@ -49,24 +49,26 @@ def load_official(
     num_slots: int = 5,
     **config: Any,
 ) -> BaseModel:
-    """Turn a checkpoint of the authors' code into a model of ours.
+    """Convert a checkpoint of the authors' code to a model of this package.
 
     Args:
         checkpoint: path of a file written by their training script, or its state dict.
         model: "genesis", "genesis_s" (their ``two_stage=False``), "monet", "bd_vae" (their VAE with
             ``broadcast_decoder=True``), "dc_vae" or "genesis_v2".
-        image_size: side of the images it was trained on: 32, 64 or 128 px.
-        num_slots: K, their ``K_steps``; a VAE has one slot whatever is given.
-        **config: other fields of the model's config, where the checkpoint is not of default shape.
+        image_size: side of the training images: 32, 64 or 128 px.
+        num_slots: K, their ``K_steps``; not used for a VAE.
+        **config: other fields of the model's config that differ from their defaults.
 
     Returns:
-        The model in eval mode, on the CPU, in the checkpoint's precision.
+        The model in eval mode, on the CPU, in the checkpoint's dtype.
 
     Raises:
-        ValueError: if the file cannot be read safely, or an entry is missing or of another shape.
+        ValueError: if the file cannot be read as plain tensors, or entries do not fit the model.
     """
     if model not in _KINDS:
-        raise ValueError(f"model is {model!r}; wanted one of {', '.join(get_args(OfficialModel))}.")
+        raise ValueError(
+            f"model must be one of {', '.join(get_args(OfficialModel))}, got {model!r}."
+        )
     config_class, model_class, convert = _KINDS[model]
     if not issubclass(config_class, VaeConfig):
         config["num_slots"] = num_slots
@@ -78,12 +80,12 @@ def load_official(
     entries.finish()
     for name, value in built.state_dict().items():
         if name not in entries.ours:
-            raise ValueError(f"the checkpoint gives no value for {name}.")
+            raise ValueError(f"checkpoint must contain the entries of {name}, got none.")
         if entries.ours[name].shape != value.shape:
             raise ValueError(
-                f"checkpoint entries {entries.sources[name]} become {name} of shape "
-                f"{tuple(entries.ours[name].shape)}; a {model} of {image_size} px and this config "
-                f"wants {tuple(value.shape)}."
+                f"checkpoint entries {entries.sources[name]}, converted to {name}, must have shape "
+                f"{tuple(value.shape)} for a {model} of {image_size} px and this config, got "
+                f"{tuple(entries.ours[name].shape)}."
             )
     built.load_state_dict(entries.ours)
     return built.eval()

@@ -1,4 +1,4 @@
-"""Which entry of the authors' state dict is which of ours, model by model."""
+"""Mappings from the authors' state dicts to those of this package, by model."""
 
 import torch
 
@@ -10,19 +10,22 @@ from genesis_rl.models.official.entries import (
     Entries,
     columns_channel_last,
     rows_channel_last,
-    turn,
+    untranspose_kernel,
 )
 from genesis_rl.models.vae import DcVae, Vae
 
 
 def convert_genesis(entries: Entries, model: Genesis | GenesisS) -> None:
-    """GENESIS and GENESIS-S (their ``two_stage=False``)."""
+    """Convert GENESIS or GENESIS-S (their ``two_stage=False``)."""
     core = "att_process.core"
     _gated_encoder(entries, "encoder", f"{core}.q_z_nn", norm=True)
     _mean_and_sigma(entries, "first_posterior", core)
     side, mask_decoder = model.config.image_size, model.mask_decoder
     if not isinstance(mask_decoder, GatedDecoder):
-        raise ValueError("the authors' models have a mask_decoder of 'deconvolution' only.")
+        raise ValueError(
+            "mask_decoder must be 'deconvolution' in a model of the authors, got "
+            f"{model.config.mask_decoder!r}."
+        )
     _gated_decoder(entries, "mask_decoder", core, mask_decoder, side, norm=True)
     entries.lstm("posterior_lstm", "att_process.lstm")
     entries.layer("posterior_head", "att_process.linear")
@@ -38,7 +41,7 @@ def convert_genesis(entries: Entries, model: Genesis | GenesisS) -> None:
 
 
 def convert_monet(entries: Entries, model: Monet) -> None:
-    """MONet."""
+    """Convert MONet."""
     core = "att_process.core"
     _unet(entries, "attention", core, model.attention)
     entries.layer("attention_head", f"{core}.final_conv")
@@ -47,7 +50,7 @@ def convert_monet(entries: Entries, model: Monet) -> None:
 
 
 def convert_vae(entries: Entries, model: Vae) -> None:
-    """BD-VAE and DC-VAE."""
+    """Convert BD-VAE or DC-VAE."""
     _gated_encoder(entries, "encoder", "vae.q_z_nn", norm=False)
     _mean_and_sigma(entries, "posterior_head", "vae")
     if isinstance(model, DcVae):
@@ -59,7 +62,7 @@ def convert_vae(entries: Entries, model: Vae) -> None:
 
 
 def convert_genesis_v2(entries: Entries, model: GenesisV2) -> None:
-    """GENESIS-V2."""
+    """Convert GENESIS-V2."""
     _unet(entries, "encoder", "encoder", model.encoder)
     _conv_norm(entries, "segment_head", "seg_head")
     entries.put("log_sigma", "att_process.log_sigma")
@@ -78,7 +81,7 @@ def convert_genesis_v2(entries: Entries, model: GenesisV2) -> None:
     entries.layer("prior_head", "prior_linear")
 
 
-# ---- parts that models share -----------------------------------------------------------------
+# ---- parts common to models ------------------------------------------------------------------
 
 
 def _mean_and_sigma(entries: Entries, name: str, core: str) -> None:
@@ -119,8 +122,10 @@ def _gated_decoder(
 def _gated_layer(
     entries: Entries, name: str, source: str, *, norm: bool, stride_1_up: bool
 ) -> None:
-    """A gated layer; ``stride_1_up``: theirs is a transposed convolution, ours an ordinary one."""
-    entries.put(f"{name}.conv.weight", f"{source}.conv.weight", turn if stride_1_up else None)
+    """Convert a gated layer; ``stride_1_up``: from a transposed convolution of stride 1."""
+    entries.put(
+        f"{name}.conv.weight", f"{source}.conv.weight", untranspose_kernel if stride_1_up else None
+    )
     if not norm:
         entries.put(f"{name}.conv.bias", f"{source}.conv.bias")
         return
@@ -135,7 +140,7 @@ def _component_encoder(entries: Entries, channels: tuple[int, ...]) -> None:
     encoder = "comp_vae.encoder_module.module"
     for i in range(len(channels)):
         entries.layer(f"component_encoder.convs.{2 * i}", f"{encoder}.{2 * i}")
-    after = 2 * len(channels) + 1  # a flatten layer lies between
+    after = 2 * len(channels) + 1  # after a flatten layer
     entries.layer(
         "component_encoder.hidden", f"{encoder}.{after}", columns_channel_last(channels[-1])
     )

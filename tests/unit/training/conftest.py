@@ -1,4 +1,4 @@
-"""What the tests of pretraining share: a small pack, a tiny model, settings of a few steps."""
+"""Fixtures for tests of pretraining: a small pack, a tiny model, a config of a few steps."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +31,7 @@ TINY = GenesisConfig(
 
 @pytest.fixture
 def write_pack() -> Callable[..., Pack]:
-    """Write a pack into a folder: grey images with two squares."""
+    """Write a pack of grey images with two squares."""
 
     def write(folder: Path, masks: bool = True, side: int = SIDE) -> Pack:
         rng = np.random.default_rng(0)

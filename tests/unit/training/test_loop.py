@@ -1,4 +1,4 @@
-"""Pretraining's loop: the loss, the schedules, whole runs."""
+"""Pretraining: loss, schedules, whole runs."""
 
 import dataclasses
 import json
@@ -27,7 +27,7 @@ SEGMENTATION = {"ari", "ari_fg", "ari_fg_2plus", "sc", "msc"}
 
 
 class Recorder:
-    """Stands for a model: keeps the weights of pixels that it is given."""
+    """Stub model that records pixel weights."""
 
     def __init__(self) -> None:
         self.weight: Tensor | None = None
@@ -100,7 +100,7 @@ def test_the_learning_rate_warms_up_and_stays(config: PretrainConfig) -> None:
     assert rates(trainer, [0, 19]) == pytest.approx([0.4, 0.4])
 
 
-def test_the_learning_rate_falls_along_a_cosine(config: PretrainConfig) -> None:
+def test_the_learning_rate_follows_a_cosine(config: PretrainConfig) -> None:
     config = dataclasses.replace(config, learning_rate=0.4, warmup_steps=2, schedule="cosine")
     trainer = Trainer(config)
     quarter = 0.2 * (1 + math.sqrt(0.5))
@@ -109,12 +109,12 @@ def test_the_learning_rate_falls_along_a_cosine(config: PretrainConfig) -> None:
     )
 
 
-def test_progress_is_of_steps_or_of_time(config: PretrainConfig) -> None:
+def test_progress_by_steps_or_time(config: PretrainConfig) -> None:
     trainer = Trainer(config)
     trainer.step, trainer.seconds = 5, 1e6
     assert trainer.progress() == 0.25 and not trainer._finished()
     timed = Trainer(dataclasses.replace(config, max_minutes=2.0, schedule="cosine"))
-    # The clock, less a twentieth of the training, counts where it is ahead.
+    # Progress by time, less a twentieth of the training, is used if it is ahead.
     for step, seconds, done in (
         (5, 34, 0.25),
         (5, 63, 0.5),
@@ -128,7 +128,7 @@ def test_progress_is_of_steps_or_of_time(config: PretrainConfig) -> None:
         assert timed._finished() == (done == 1)
 
 
-def test_steps_that_fit_the_time_do_not_go_by_the_clock(
+def test_trainings_that_finish_in_time_ignore_the_clock(
     config: PretrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = dataclasses.replace(
@@ -139,7 +139,7 @@ def test_steps_that_fit_the_time_do_not_go_by_the_clock(
     monkeypatch.setattr("genesis_rl.training.steps.time", clock)
 
     def weights(name: str, first: float, others: float) -> dict[str, Tensor]:
-        """Of a training whose steps take so many seconds."""
+        """Return progress of a training with the given seconds per step."""
         trainer = Trainer(dataclasses.replace(config, out=config.out / name))
         step, now[0] = trainer._step, 0.0
 
@@ -157,13 +157,13 @@ def test_steps_that_fit_the_time_do_not_go_by_the_clock(
         assert torch.equal(slow[name], tensor), name
 
 
-def test_the_foreground_weight_falls_to_one(config: PretrainConfig) -> None:
+def test_the_foreground_weight_is_annealed_to_one(config: PretrainConfig) -> None:
     trainer = Trainer(dataclasses.replace(config, foreground_weight=5.0, foreground_until=0.5))
     for trainer.step, weight in ((0, 5.0), (5, 3.0), (10, 1.0), (15, 1.0), (20, 1.0)):
         assert trainer._foreground_weight() == pytest.approx(weight)
 
 
-def test_the_weight_of_the_kl_moves_geometrically(config: PretrainConfig) -> None:
+def test_beta_is_annealed_geometrically(config: PretrainConfig) -> None:
     config = dataclasses.replace(config, objective="elbo", beta=0.01)
     assert Trainer(config)._beta() == 0.01
     trainer = Trainer(dataclasses.replace(config, beta_end=0.16, beta_until=0.8))
@@ -211,13 +211,13 @@ def test_a_training_starts_from_the_weights_of_another(
     for name, value in second.model.state_dict().items():
         assert torch.equal(value, trained[name]), name
     second.run()
-    # A resumed run goes on with its own weights.
+    # A resumed run loads its own weights.
     resumed = Trainer(dataclasses.replace(follower, resume=True, steps=config.steps + 1))
     for name, value in resumed.model.state_dict().items():
         assert torch.equal(value, second.model.state_dict()[name]), name
 
 
-def test_parts_may_start_fresh_in_another_shape(config: PretrainConfig, tmp_path: Path) -> None:
+def test_modules_in_fresh_may_have_another_shape(config: PretrainConfig, tmp_path: Path) -> None:
     first = Trainer(config)
     first.run()
     assert isinstance(config.model, GenesisConfig)
@@ -244,13 +244,12 @@ def test_weights_of_another_shape_are_refused(config: PretrainConfig, tmp_path: 
     other = dataclasses.replace(
         config, model=wider, out=tmp_path / "other", init=str(first.folder.last)
     )
-    with pytest.raises(ValueError, match=r"init .* has .* of shape .*; wanted models of one shape"):
+    with pytest.raises(ValueError, match=r"^init must have .* of shape"):
         Trainer(other)
-    with pytest.raises(ValueError, match=r"fresh has 'decoder'; wanted any of encoder, "):
+    with pytest.raises(ValueError, match=r"^fresh must be among encoder, "):
         Trainer(dataclasses.replace(other, fresh=("decoder",)))
     name = config.model.__class__.__name__.removesuffix("Config")
-    wanted = f"is a {name}; wanted a BdVae, as model"
-    with pytest.raises(ValueError, match=wanted):
+    with pytest.raises(ValueError, match=f"^init must be a BdVae, as model, got a {name}"):
         Trainer(dataclasses.replace(other, model=BdVaeConfig(image_size=config.model.image_size)))
 
 
@@ -270,7 +269,7 @@ def test_another_device_needs_another_process(
 ) -> None:
     Trainer(config)
     monkeypatch.setattr("genesis_rl.training.loop.pick_device", torch.device)
-    with pytest.raises(ValueError, match="device is 'cuda', but this process trains on cpu"):
+    with pytest.raises(ValueError, match=r"^device must be 'cpu'"):
         Trainer(dataclasses.replace(config, device="cuda"))
 
 
@@ -280,7 +279,7 @@ def test_time_ends_a_run(config: PretrainConfig) -> None:
     assert 0 < trainer.step < 10_000 and trainer.progress() == 1
 
 
-def test_slow_first_steps_do_not_tell_the_pace(
+def test_the_time_per_step_excludes_slow_first_steps(
     config: PretrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = Trainer(dataclasses.replace(config, steps=25))
@@ -293,7 +292,7 @@ def test_slow_first_steps_do_not_tell_the_pace(
     clock = SimpleNamespace(monotonic=lambda: now[0])
     monkeypatch.setattr("genesis_rl.training.steps.time", clock)
     monkeypatch.setattr(trainer, "_step", step)
-    monkeypatch.setattr(trainer, "_tell_pace", paces.append)
+    monkeypatch.setattr(trainer, "_report_step_time", paces.append)
     trainer.run()
     assert paces == [2.0]
 

@@ -1,4 +1,4 @@
-"""The resize of the training images becomes that of every model trained on them."""
+"""Preprocessing recorded in packs and used by the models trained on them."""
 
 import dataclasses
 import json
@@ -126,7 +126,7 @@ def test_without_a_record_the_resize_stays_that_of_init(
     assert resize_of(resumed.folder.last) == "letterbox"
 
 
-def test_a_resumed_run_takes_the_resize_of_its_pack(config: PretrainConfig, pack: Pack) -> None:
+def test_a_resumed_run_uses_the_resize_of_its_pack(config: PretrainConfig, pack: Pack) -> None:
     Trainer(dataclasses.replace(config, steps=2)).run()
     mark(pack, resize="crop")
     resumed = Trainer(dataclasses.replace(config, resume=True, steps=3))
@@ -154,12 +154,12 @@ def test_images_that_needed_no_resizing_keep_that_of_init(
     assert trainer.model.preprocessing == BOX
 
 
-# ---- what is made of a model ---------------------------------------------------------------------
+# ---- models --------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def boxed(tiny: Genesis, tmp_path: Path) -> Path:
-    """A model that was trained on letterboxed frames."""
+    """A model trained on letterboxed frames."""
     save_pretrained(tiny, tmp_path / "boxed", preprocessing=BOX)
     return tmp_path / "boxed"
 
@@ -187,7 +187,7 @@ def test_a_resize_is_named_in_any_form(value: Any, tiny: Genesis, tmp_path: Path
 
 
 @pytest.mark.parametrize("value", [3, {"size": 4}, ["crop"]])
-def test_what_names_no_resize(value: Any, tiny: Genesis) -> None:
+def test_values_that_are_no_preprocessing_are_refused(value: Any, tiny: Genesis) -> None:
     with pytest.raises(TypeError, match="preprocessing must be"):
         SlotEncoder(tiny, device="cpu", preprocessing=value)
 

@@ -1,4 +1,4 @@
-"""Trainings in stages: how they are lined up, and that they resume across the boundary."""
+"""Curricula: configs of stages, and resumption across stages."""
 
 import dataclasses
 import importlib.util
@@ -54,19 +54,19 @@ def test_flags_reach_the_stages_that_they_name(tmp_path: Path) -> None:
     assert (first.data, first.model) == (last.data, last.model)
 
 
-def test_data_of_ones_own_hold_for_all_stages() -> None:
+def test_data_given_by_flag_apply_to_all_stages() -> None:
     first, last = program().parse(["--preset", "towers", "--data", "packs/mine"])
     assert (
         (first.data, first.data_options) == (last.data, last.data_options) == ("packs/mine", "{}")
     )
 
 
-def test_weights_of_ones_own_leave_out_the_stages_before() -> None:
+def test_init_given_by_flag_skips_the_stages_before() -> None:
     (only,) = program().parse(["--preset", "towers", "--init", "runs/mine"])
     assert only.init == "runs/mine"
 
 
-def test_stages_that_are_not_there_are_refused() -> None:
+def test_unknown_stages_are_refused() -> None:
     with pytest.raises(ValueError, match="--stage-2"):
         program().parse(["--preset", "towers", "--stage-2.steps", "5"])
 
@@ -162,7 +162,7 @@ def test_a_signal_in_the_last_validation_of_a_stage_stops_the_training(
     training = program()
     monkeypatch.setattr(training, "parse", lambda argv: [first, second])
     assert training.main([]) == 143
-    assert "go on with --resume" in capsys.readouterr().err
+    assert "--resume" in capsys.readouterr().err
     assert (first.out / "last").is_dir() and not (second.out / "last").exists()
 
 

@@ -1,4 +1,4 @@
-"""Validation: figures and pictures of held-out images."""
+"""Validation: scores and image grids of held-out images."""
 
 import math
 from collections.abc import Callable
@@ -38,7 +38,7 @@ def test_validation_scores(
     assert other["mse"] == scores["mse"] and other["nll"] != scores["nll"]
 
 
-def test_validation_takes_as_many_images_as_there_are(tiny: Genesis, pack: Pack) -> None:
+def test_validation_uses_at_most_the_images_of_the_pack(tiny: Genesis, pack: Pack) -> None:
     assert validate(tiny, pack, 1000) == validate(tiny, pack, N)
     assert validate(tiny, pack, 1)["mse"] != validate(tiny, pack, N)["mse"]
 
@@ -53,7 +53,7 @@ def test_the_mse_is_of_posterior_means(tiny: Genesis, pack: Pack) -> None:
     assert validate(tiny, pack, 4)["mse"] == pytest.approx(float((image - images).square().mean()))
 
 
-def test_validation_puts_the_mode_back_after_an_error(
+def test_validation_restores_the_mode_after_an_error(
     tiny: Genesis, pack: Pack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: Any, **__: Any) -> None:
@@ -66,9 +66,7 @@ def test_validation_puts_the_mode_back_after_an_error(
     assert tiny.training
 
 
-def test_batches_of_images_go_on_where_the_last_ended(
-    pack: Pack, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_batches_of_images_are_consecutive(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("genesis_rl.training.validate._BATCH", 4)
     batches = [images for images, _ in labelled_images(pack, N, CPU)]
     assert [len(images) for images in batches] == [4, 4, 1]
