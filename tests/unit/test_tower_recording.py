@@ -81,7 +81,7 @@ def test_any_reader_finds_what_was_rendered(whole: Path) -> None:
             for name, camera, image, labels in read_by_the_format(whole, mode):
                 assert split_of(numbers[name]) == split
                 scene = plan.scene(numbers[name])
-                renderer.load(scene.tower, scene.look)
+                renderer.load(scene.tower, scene.appearance)
                 wanted = renderer.render(camera)
                 assert (image == wanted[0]).all()
                 assert (labels == wanted[1]).all()
@@ -135,8 +135,8 @@ def test_worlds_load_in_mujoco(whole: Path) -> None:
         path = whole / "mjcf" / f"{scene.scenario}.xml"
         model: Any = load_mujoco().MjModel.from_xml_path(str(path))
         assert model.nbody >= 1 + scene.tower.height
-        read, look = read_world(path)
-        assert (read.height, look) == (scene.tower.height, scene.look)
+        read, appearance = read_world(path)
+        assert (read.height, appearance) == (scene.tower.height, scene.appearance)
 
 
 def test_mean_colours_are_those_of_the_images(whole: Path) -> None:
@@ -212,15 +212,15 @@ def test_a_set_can_grow(whole: Path, tmp_path: Path) -> None:
 
 
 def test_a_whole_tree_is_left_alone(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tree, "Recorder", None)
+    monkeypatch.setattr(tree, "ScenarioRenderer", None)
     assert record_tree(replace(BASE, out=whole)).complete == SCENARIOS
 
 
 def test_other_sets_are_not_mixed(whole: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="holds another set: its seed is 3, wanted 4"):
+    with pytest.raises(ValueError, match="seed must be 3"):
         record_tree(replace(BASE, out=whole, seed=4))
     (tmp_path / "mine.txt").touch()
-    with pytest.raises(ValueError, match="is not a rendered set"):
+    with pytest.raises(ValueError, match="out must be"):
         record_tree(replace(BASE, out=tmp_path))
 
 
@@ -269,7 +269,7 @@ def test_packs_hold_what_is_rendered(packs: dict[str, Pack]) -> None:
             factors = pack.factors
             for number in (n for n in plan.all if split_of(n) == split):
                 scene = plan.scene(number)
-                renderer.load(scene.tower, scene.look)
+                renderer.load(scene.tower, scene.appearance)
                 standing = not simulate(scene.tower).collapsed
                 for camera in CAMERAS:
                     row = next(rows)
@@ -313,7 +313,7 @@ def test_an_interrupted_pack_goes_on(
     monkeypatch.setattr(record, "simulate", count)
     assert_same(record_packs(config)[0], packs)
     assert 1000 - count.left == SCENARIOS - 3  # what had been done is not done again
-    monkeypatch.setattr(record, "Recorder", Kill(None, 1))
+    monkeypatch.setattr(record, "ScenarioRenderer", Kill(None, 1))
     assert_same(record_packs(config)[0], packs)
 
 
@@ -327,9 +327,9 @@ def test_processes_do_not_change_a_pack(packs: dict[str, Pack], tmp_path: Path) 
 
 def test_other_packs_are_refused(packs: dict[str, Pack]) -> None:
     folder = packs["train"].folder.parent
-    with pytest.raises(ValueError, match="holds another pack: its rule is 'original'"):
+    with pytest.raises(ValueError, match="rule must be"):
         record_packs(replace(BASE, out=folder, pack=True, image_size=32, rule="corrected"))
-    with pytest.raises(ValueError, match="holds another pack: its image_size is"):
+    with pytest.raises(ValueError, match="image_size must be"):
         record_packs(replace(BASE, out=folder, pack=True, image_size=64))
 
 
