@@ -485,7 +485,7 @@ class Bare:
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda m, x, s: refine(m, x, s, -1), ValueError, "steps is -1; wanted 0 or more"),
+        (lambda m, x, s: refine(m, x, s, -1), ValueError, "steps must be at least 0"),
         (
             lambda m, x, s: refine(m, x, s, 1, step_size=0),
             ValueError,

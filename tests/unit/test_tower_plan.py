@@ -89,7 +89,7 @@ def test_worlds_are_read_from_files(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="scenarios must be at most 6"):
         plan(mjcf=tmp_path, scenarios=7)
     (tmp_path / "env_other.xml").touch()
-    with pytest.raises(ValueError, match=r"env_other\.xml: 'env_other' is not the name"):
+    with pytest.raises(ValueError, match=r"env_other\.xml"):
         plan(mjcf=tmp_path)
 
 

@@ -88,7 +88,7 @@ def test_broken_worlds_are_named(tmp_path: Path) -> None:
         (text.replace("shape_1", "shape_3"), r"world_a.xml .* got \[2, 3\]"),
         ("<world><worldbody/></world>", r"world_a.xml .* got none"),
         (text.replace("mat_wall_003", "mat_wall_009"), r"world_a.xml must be a ShapeStacks scene"),
-        (text.replace('euler="0', 'euler="20', 9), r"world_a.xml .*neither upright nor lying"),
+        (text.replace('euler="0', 'euler="20', 9), r"world_a.xml .*must be upright or lying"),
     ):
         world.write_text(content)
         with pytest.raises(ValueError, match=message):
