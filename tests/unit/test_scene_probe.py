@@ -82,7 +82,7 @@ def test_bad_folders(folder: Path, tmp_path: Path) -> None:
     for old, new, message in (
         ("scene_probe", "world_model", "must be the config of a scene probe"),
         ('"format": 1', '"format": 9', "format must be 1"),
-        ('"hidden": 4', '"hidden": 5', "config.json wants"),
+        ('"hidden": 4', '"hidden": 5', "of config.json"),
         ('"accuracy"', '"luck"', "does not fit this version"),
     ):
         config.write_text(text.replace(old, new))

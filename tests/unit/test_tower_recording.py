@@ -171,7 +171,7 @@ class Kill:
 
 
 @pytest.mark.parametrize(
-    ("step", "calls"), [("encode_map", 1), ("encode_image", 6), ("_record", 3)]
+    ("step", "calls"), [("encode_map", 1), ("encode_image", 6), ("_summary", 3)]
 )
 def test_an_interrupted_tree_goes_on(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, calls: int
