@@ -189,12 +189,12 @@ def _training_table(config: PretrainConfig, loaded: Pretrained) -> str:
     versions = found.get("versions", {"genesis_rl": found["genesis_rl"]})
     rows = {
         "data": f"{data_name(config)} {config.data_options.replace('{}', '')}",
-        "weights at first": str(public_settings(config)["init"] or "fresh"),
+        "initial weights": str(public_settings(config)["init"] or "random"),
         "objective": objective,
         "updates": f"{step:,} of {config.batch_size} images ({step * config.batch_size:,} seen)",
         "wall time": f"{found.get('seconds', 0.0) / 60:,.1f} minutes",
         "hardware": str(found.get("hardware", "not recorded")),
-        "arithmetic": config.precision,
+        "precision": config.precision,
         "seed": str(config.seed),
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }

@@ -217,7 +217,7 @@ def _evaluation(path: Path, published: Sequence[Published]) -> list[str]:
     """Return tables of an evaluation: scores and runs."""
     result = read_json(path)
     with written_by("evaluate.py --out", path):
-        parts = [f"{_told(result['runs'][0])}.\n\n{_scores(result, _SHOWN, published)}"]
+        parts = [f"{_describe(result['runs'][0])}.\n\n{_scores(result, _SHOWN, published)}"]
         if any("posterior_ari" in group["mean"] for group in result["groups"]):
             table = _scores(result, _POSTERIOR, only="posterior_ari")
             parts.append(
@@ -255,9 +255,9 @@ def _probes(path: Path) -> list[str]:
     """Return tables of probes: scores and runs."""
     result = read_json(path)
     with written_by("probe.py --out", path):
-        told = f"{caption(result)}, probed on {result['hardware']}."
+        description = f"{caption(result)}, probed on {result['hardware']}."
         records = [{**record, "versions": result["versions"]} for record in result["runs"]]
-        return [f"{told}\n\n{markdown(*layout(result))}", _runs(records, path.name)]
+        return [f"{description}\n\n{markdown(*layout(result))}", _runs(records, path.name)]
 
 
 def _tables(path: Path) -> list[str]:
@@ -305,14 +305,14 @@ def _scores(
     return markdown(head, body)
 
 
-def _told(first: Mapping[str, Any]) -> str:
-    told = f"The first {first['num_images']} images of the {first['split']} split"
+def _describe(first: Mapping[str, Any]) -> str:
+    description = f"The first {first['num_images']} images of the {first['split']} split"
     if first["frechet_images"]:
-        told += (
+        description += (
             f"; Frechet distance ({first['frechet']}) of {first['frechet_images']} scenes from the"
             " prior"
         )
-    return told
+    return description
 
 
 def _runs(records: Sequence[Mapping[str, Any]], file: str) -> str:

@@ -53,7 +53,7 @@ def data_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def towers(folder: Path, n: int, seed: int, *, heights: int = 5, **more: Any) -> None:
-    """Towers as towers go: height shows as the height of a bar, the view as its column."""
+    """Write images with bars: the height of a bar is the height, its column the view."""
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 20, (n, SIDE, SIDE, 3), dtype=np.uint8)
     masks = np.zeros((n, SIDE, SIDE), np.uint8)
@@ -84,7 +84,7 @@ def saved(folder: Path, name: str = "bd_vae") -> str:
 
 
 def few(folder: Path) -> Path:
-    """Packs of few towers, all of whose classes are to be seen in training."""
+    """Packs of few towers with all classes in the training split."""
     for seed, (split, n) in enumerate({"train": 128, "validation": 16, "test": 16}.items()):
         towers(folder / split, n, seed)
     return folder
@@ -167,7 +167,7 @@ def test_several_models_reach_the_page_of_results(run_program: Run, tmp_path: Pa
 
 
 @pytest.mark.parametrize("more", [(), ("--standardise", "--seeds", "2")], ids=["plain", "scaled"])
-def test_probes_that_are_kept_answer_as_they_did(
+def test_saved_probes_predict_as_evaluated(
     run_program: Run, tmp_path: Path, more: tuple[str, ...]
 ) -> None:
     packs = few(tmp_path / "few")

@@ -1,4 +1,4 @@
-"""Rendered sets: what is written, read back, resumed, the same for any number of processes."""
+"""Rendered datasets: writing, reading, resuming, independence of the number of processes."""
 
 import json
 from collections.abc import Iterable
@@ -44,7 +44,7 @@ def whole(opengl: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def assert_same_trees(tree: Path, other: Path) -> None:
-    """The same files with the same content."""
+    """Check that both folders contain the same files."""
     found, wanted = (
         {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
         for root in (tree, other)
@@ -56,7 +56,7 @@ def assert_same_trees(tree: Path, other: Path) -> None:
 def read_by_the_format(
     root: Path, mode: str, subset: str = "default"
 ) -> Iterable[tuple[str, int, Image8, Image8]]:
-    """A reader that knows shapestacks_format.md alone: scenario, camera, image, labels."""
+    """A reader written from shapestacks_format.md alone: scenario, camera, image, labels."""
     names = (root / "splits" / subset / f"{mode}.txt").read_text().split("\n")[:-1]
     for name in names:
         for path in (root / "recordings" / name).iterdir():
@@ -173,7 +173,7 @@ class Kill:
 @pytest.mark.parametrize(
     ("step", "calls"), [("encode_map", 1), ("encode_image", 6), ("_summary", 3)]
 )
-def test_an_interrupted_tree_goes_on(
+def test_an_interrupted_tree_resumes(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, calls: int
 ) -> None:
     config = replace(BASE, out=tmp_path / "tree")
@@ -211,12 +211,14 @@ def test_a_set_can_grow(whole: Path, tmp_path: Path) -> None:
     assert_same_trees(config.out, whole)
 
 
-def test_a_whole_tree_is_left_alone(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_complete_tree_is_not_rendered_again(
+    whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tree, "ScenarioRenderer", None)
     assert record_tree(replace(BASE, out=whole)).complete == SCENARIOS
 
 
-def test_other_sets_are_not_mixed(whole: Path, tmp_path: Path) -> None:
+def test_datasets_are_not_mixed(whole: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="seed must be 3"):
         record_tree(replace(BASE, out=whole, seed=4))
     (tmp_path / "mine.txt").touch()
@@ -259,7 +261,7 @@ def assert_same(packs: dict[str, Pack], others: dict[str, Pack]) -> None:
             assert (values == other.factors[name]).all()
 
 
-def test_packs_hold_what_is_rendered(packs: dict[str, Pack]) -> None:
+def test_packs_contain_the_rendered_images(packs: dict[str, Pack]) -> None:
     plan = Plan(BASE)
     assert set(packs) == {"train", "validation", "test"}
     with TowerRenderer(32) as renderer:
@@ -299,7 +301,7 @@ def test_training_opens_the_packs(packs: dict[str, Pack]) -> None:
     assert len(open_dataset(folder, "test")) == len(packs["test"])
 
 
-def test_an_interrupted_pack_goes_on(
+def test_an_interrupted_pack_resumes(
     packs: dict[str, Pack], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = replace(BASE, out=tmp_path / "towers", pack=True, image_size=32)
@@ -333,7 +335,7 @@ def test_other_packs_are_refused(packs: dict[str, Pack]) -> None:
         record_packs(replace(BASE, out=folder, pack=True, image_size=64))
 
 
-def test_towers_are_a_data_set_by_name(tmp_path: Path) -> None:
+def test_towers_are_a_named_dataset(tmp_path: Path) -> None:
     options: dict[str, Any] = {"scenarios": 8, "image_size": 32, "cameras": [2], "simulate": False}
     train = open_dataset("towers", "train", root=tmp_path, **options, colours=2)
     test = open_dataset("towers", "test", root=tmp_path, **options, colours=2)

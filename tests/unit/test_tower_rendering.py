@@ -112,7 +112,7 @@ def test_pictures_are_those_of_mujocos_own_renderer(
 
 
 @pytest.mark.parametrize("camera", [2, 13])
-def test_small_images_show_what_readers_keep_of_a_recording(
+def test_small_images_show_the_central_crop_of_a_recording(
     small: TowerRenderer, large: TowerRenderer, camera: int
 ) -> None:
     appearance = RoomAppearance(1, 1, 2)
@@ -140,7 +140,7 @@ def test_small_images_show_what_readers_keep_of_a_recording(
     assert np.abs(np.mean(shifts, axis=0)).max() < 0.15
 
 
-def test_what_the_lights_and_textures_change(small: TowerRenderer) -> None:
+def test_lights_and_textures_change_the_image(small: TowerRenderer) -> None:
     def frame(appearance: RoomAppearance) -> npt.NDArray[np.int64]:
         small.load(TOWER, appearance)
         return small.render(1)[0].astype(np.int64)
@@ -167,7 +167,7 @@ def test_shapes_cast_shadows(small: TowerRenderer) -> None:
             assert np.abs(darker).max() < 1 or darkened
 
 
-def test_all_cameras_see_the_tower(small: TowerRenderer) -> None:
+def test_all_cameras_show_the_tower(small: TowerRenderer) -> None:
     rng = np.random.default_rng(0)
     small.load(sample_tower(rng, height=4), sample_look(rng))
     views = [small.render(camera) for camera in range(1, 17)]

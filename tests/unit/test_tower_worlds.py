@@ -29,7 +29,7 @@ def write(folder: Path, name: str, tower: Tower, appearance: RoomAppearance) -> 
     return env
 
 
-def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+def test_written_worlds_are_read_back(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for index in range(30):
         height = 2 + index % 5
@@ -78,7 +78,7 @@ def test_our_files_have_the_originals_structure() -> None:
                 assert set(twin.attrib) == set(element.attrib)
 
 
-def test_broken_worlds_are_named(tmp_path: Path) -> None:
+def test_damaged_worlds_raise(tmp_path: Path) -> None:
     tower = sample_tower(np.random.default_rng(0), height=2)
     env = write(tmp_path, "a", tower, RoomAppearance())
     world = tmp_path / "world_a.xml"
@@ -102,7 +102,7 @@ def test_broken_worlds_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), [("wall", 6), ("floor", -1), ("light", 5)])
-def test_looks_are_checked(name: str, value: int) -> None:
+def test_appearances_are_validated(name: str, value: int) -> None:
     with pytest.raises(ValueError, match=f"{name} must be an integer from 0"):
         RoomAppearance(**{name: value})
 
@@ -121,7 +121,7 @@ def test_textures_are_distinct_and_coloured_like_the_originals() -> None:
         texture("wall", 7)
 
 
-def test_own_textures_replace_the_drawn(tmp_path: Path) -> None:
+def test_texture_files_replace_procedural_ones(tmp_path: Path) -> None:
     (tmp_path / "wall").mkdir()
     own = np.full((40, 40, 3), (200, 10, 30), np.uint8)
     cv2.imwrite(str(tmp_path / "wall/004.png"), own[..., ::-1])
