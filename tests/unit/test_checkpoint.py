@@ -166,11 +166,11 @@ def test_weights_missing(folder: Path) -> None:
 
 def test_entries_that_do_not_fit(folder: Path) -> None:
     change_weights(folder, lambda state: state.update({ENTRY: torch.zeros(2)}))
-    with pytest.raises(ValueError, match=rf"has an unknown entry {ENTRY}; its config\.json is of"):
+    with pytest.raises(ValueError, match=rf"has an unknown entry {ENTRY}; its config\.json"):
         load_pretrained(folder, device="cpu")
     name = next(iter(build().state_dict()))
     change_weights(folder, lambda state: (state.pop(ENTRY), state.pop(name)))
-    with pytest.raises(ValueError, match=rf"lacks entry {name}; its config\.json is of another"):
+    with pytest.raises(ValueError, match=rf"lacks entry {name}; its config\.json"):
         load_pretrained(folder, device="cpu")
 
 
@@ -220,7 +220,7 @@ def test_configs_of_something_else(folder: Path, text: str) -> None:
 )
 def test_configs_that_do_not_fit(folder: Path, change: dict[str, Any], message: str) -> None:
     change_config(folder, lambda config: config.update(change))
-    with pytest.raises(ValueError, match=rf"config\.json {message}"):
+    with pytest.raises(ValueError, match=rf"config\.json:? {message}"):
         load_pretrained(folder, device="cpu")
 
 

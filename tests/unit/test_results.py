@@ -185,7 +185,7 @@ def test_models_without_a_run_have_no_row_of_training(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
-        ({"title": "x"}, "no list of sections"),
+        ({"title": "x"}, "must be a list of sections"),
         ([{"text": "x"}], "sections must have a title"),
         ([{"title": "x", "txt": "y"}], "sections must have a title"),
         ([{"title": "x", "pictures": [{"path": "y"}]}], "pictures of 'x' are invalid"),

@@ -211,9 +211,7 @@ def test_a_set_can_grow(whole: Path, tmp_path: Path) -> None:
     assert_same_trees(config.out, whole)
 
 
-def test_a_complete_tree_is_not_rendered_again(
-    whole: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_complete_tree_is_kept(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tree, "ScenarioRenderer", None)
     assert record_tree(replace(BASE, out=whole)).complete == SCENARIOS
 
