@@ -1,11 +1,10 @@
 """Object-centric perception for reinforcement learning.
 
-Scene models (GENESIS and its relatives) learn to see objects in frames without labels; wrappers
-let any Gymnasium or Stable-Baselines3 agent act on the objects instead of the pixels.
+Scene models (GENESIS and related models) decompose frames into objects without labels. Wrappers
+provide the objects as observations to any Gymnasium or Stable-Baselines3 agent.
 
-Importing this package registers the environment ids and nothing else: the public names below are
-loaded when they are first used, so that ``import genesis_rl`` needs neither PyTorch nor
-Stable-Baselines3.
+Importing this package only registers the environment ids. The public names below are loaded on
+first use, so that ``import genesis_rl`` imports neither PyTorch nor Stable-Baselines3.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Slots that keep their places from frame to frame."""
+"""Alignment of slots across frames."""
 
 from collections.abc import Sequence
 
@@ -11,40 +11,40 @@ Indices = npt.NDArray[np.intp]
 
 
 class SlotAligner:
-    """Puts the slots of every frame in the order of those of the frame before.
+    """Matcher of the slots of each frame to those of the previous frame of its environment.
 
-    A scene model may give an object to one slot in one frame and to another in the next. For each
-    environment the Hungarian method finds the pairing of the slots of two successive frames that
-    costs least. A pair's cost adds up what its two slots differ in, kind by kind (z_m, z_c, mask
-    geometry): the squared distance, divided by its mean over all K * K pairs, so that every kind
-    counts the same whatever its units are, and no environment's order depends on another's.
+    A scene model may assign an object to different slots in successive frames. For each
+    environment, the Hungarian method finds the assignment of minimum cost between two successive
+    frames. The cost of a pair of slots is the sum, over the kinds of features (z_m, z_c, mask
+    geometry), of the squared distance divided by its mean over all K * K pairs. All kinds therefore
+    have equal weight, and environments are independent of each other.
 
-    All kinds are needed: where an object is goes astray when objects jump or pass one another, how
-    it looks when they look the same. On trained slots of genesis_rl/ObjectGoal-v0 the sum followed
-    every object from frame to frame, even of every twelfth frame, the geometry alone 96 to 100 %.
+    All kinds are needed: positions are ambiguous when objects jump or pass one another, appearances
+    when objects are identical. On trained slots of genesis_rl/ObjectGoal-v0, the sum tracked all
+    objects, even with every twelfth frame only; the geometry alone tracked 96 to 100 %.
     """
 
     def __init__(self, num_envs: int, num_slots: int, widths: Sequence[int]) -> None:
-        """Start without a memory: the first frames are to be said to be first.
+        """Initialise without previous frames; pass ``first=True`` with the first ones.
 
         Args:
-            num_envs: N.
-            num_slots: K.
-            widths: how many features each kind has, in the order in which they lie side by side.
+            num_envs: number of environments N.
+            num_slots: number of slots K.
+            widths: number of features of each kind, in order.
         """
         self._borders = np.cumsum(widths)[:-1].tolist()
         self._last = np.zeros((num_envs, num_slots, sum(widths)), np.float32)
 
     def follow(self, slots: Floats, envs: Indices, first: npt.NDArray[np.bool_]) -> Indices:
-        """Tell the order in which new slots continue their environments' last ones.
+        """Return the order of new slots that matches the previous frame of their environments.
 
         Args:
-            slots: (B, K, D), the kinds side by side.
-            envs: (B,), which environment each is of, none twice.
-            first: (B,), where a new episode starts: the order stays as it is.
+            slots: (B, K, D), the kinds concatenated.
+            envs: (B,), indices of the environments, without duplicates.
+            first: (B,), whether a new episode starts; the order is then unchanged.
 
         Returns:
-            (B, K): for each place the index of the slot that belongs there.
+            (B, K): for each position, the index of the matching slot.
         """
         cost = np.zeros((*slots.shape[:2], slots.shape[1]))
         last = np.split(self._last[envs], self._borders, axis=-1)

@@ -1,4 +1,4 @@
-"""Saving and loading any of the registered models; the files are those of `genesis_rl.weights`."""
+"""Saving and loading of pretrained models; see `genesis_rl.weights` for the file format."""
 
 import hashlib
 import os
@@ -44,10 +44,10 @@ __all__ = [
 ]
 
 
-#: Everything that can be saved and loaded: what is trained on images, and students of these.
+#: Classes that can be saved and loaded: registered models and distilled students.
 CLASSES: Classes = ChainMap({Distilled.model_name: (DistilledConfig, Distilled)}, MODELS)
 
-# Saved models keep their fingerprints: defaults of settings younger than these are left out.
+# Omitted from fingerprints: defaults of newer settings, so that saved models keep theirs.
 _YOUNGER_DEFAULTS = (
     ", prior='autoregressive'",
     ", posterior_sigma_bias=0.5",
@@ -56,7 +56,7 @@ _YOUNGER_DEFAULTS = (
     ", mask_broadcast_channels=32",
     ", halvings=3",
 )
-# Younger than the first students, whose fingerprints hold all fields of their teacher's config.
+# Newer than the first students, whose fingerprints include all fields of their teacher's config.
 _YOUNGEST_DEFAULTS = {
     "posterior_passes": 1,
     "prior_components": 1,
@@ -81,23 +81,25 @@ def save_pretrained(
     extra: Mapping[str, Any] | None = None,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Write a model's weights and config into a folder, which is made if missing.
+    """Save a model's weights and config to a folder, which is created if missing.
 
     Args:
         model: one of the classes in ``CLASSES``.
-        folder: destination; its other files are left alone.
-        preprocessing: how frames are brought to the model's size; by default as it was loaded,
-            and else stretched.
-        extra: more JSON data for config.json (training settings, metrics).
-        dtype: that the weights are rounded to, such as torch.bfloat16; None: as they are.
+        folder: destination; its other files are not changed.
+        preprocessing: resizing of frames to the model's size; None: as the model was loaded, else
+            "stretch".
+        extra: additional JSON data for config.json (training settings, metrics).
+        dtype: data type to round the weights to, such as torch.bfloat16; None: no rounding.
 
     Raises:
-        ValueError: if the model is of no registered class.
+        ValueError: if the model is not of a registered class.
         OSError: if the folder cannot be written.
     """
     names = [name for name, (_, cls) in CLASSES.items() if type(model) is cls]
     if not names or not isinstance(model, nn.Module):
-        raise ValueError(f"model is a {type(model).__name__}; wanted one of {', '.join(CLASSES)}.")
+        raise ValueError(
+            f"model must be one of {', '.join(CLASSES)}, got a {type(model).__name__}."
+        )
     write_model(model, folder, name=names[0], preprocessing=preprocessing, extra=extra, dtype=dtype)
 
 
@@ -110,17 +112,17 @@ def load_pretrained(
     """Load a model saved by `save_pretrained` or a run of pretrain/train.py.
 
     Args:
-        path_or_hub_id: a folder with config.json; a run's folder, whose best checkpoint is taken;
-            a name of `genesis_rl.weights.shipped`, those that come with the package; or the id of
-            a repository on the Hugging Face Hub, "owner/name".
-        device: "auto" takes a GPU if there is one.
+        path_or_hub_id: a pretrained model folder; a run directory (its best checkpoint is loaded);
+            a name of `genesis_rl.weights.shipped`, the package's models; or the id of a repository
+            on the Hugging Face Hub, "owner/name".
+        device: "auto" selects a GPU if available.
         **options: revision, token, cache_dir, force_download and local_files_only, for the Hub.
 
     Returns:
         The model in eval mode on the device, its preprocessing and the metadata.
 
     Raises:
-        ValueError: if nothing lies there, or it is damaged or of another kind.
+        ValueError: if no model is found, or it is damaged or of another class.
     """
     return read_model(path_or_hub_id, CLASSES, device=device, **options)
 
@@ -135,9 +137,9 @@ def load(
 
 
 def fingerprint(model: SceneModel) -> str:
-    """SHA-256 over a model's class, config and weights, as a hexadecimal string."""
+    """Return the SHA-256 of a model's class, config and weights as a hexadecimal string."""
     if not isinstance(model, nn.Module):
-        raise TypeError(f"model is a {type(model).__name__}; wanted a torch module.")
+        raise TypeError(f"model must be a torch module, got a {type(model).__name__}.")
     config = str(model.config)
     youngest = [
         text for k, v in _YOUNGEST_DEFAULTS.items() for text in (f", {k}={v!r}", f", {k!r}: {v!r}")

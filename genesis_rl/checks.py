@@ -1,13 +1,13 @@
-"""Checks of arguments that many functions and configs share: types, ranges, upper limits.
+"""Validation of arguments and config fields: types, ranges, upper limits.
 
-The limits are checked before memory is allocated for what a setting asks for.
+Upper limits are checked before memory is allocated.
 """
 
 from dataclasses import fields
 from numbers import Integral
 from typing import Any
 
-#: Largest values of settings, beyond any real model, by their names or by how these end.
+#: Largest values of settings, beyond any real model, by their names or suffixes of these.
 LARGEST = {
     "num_slots": 256,  # segmentations are bytes
     "image_size": 4096,
@@ -76,37 +76,36 @@ def check_limits(config: Any) -> None:
 
 
 def check_parameters(what: str, count: int) -> None:
-    """Check that a model of so many parameters may be built.
+    """Check a model's number of parameters before it is built.
 
     Raises:
-        ValueError: if they are more than any real model has.
+        ValueError: if it is larger than `PARAMETERS`.
     """
     if count > PARAMETERS:
         raise ValueError(f"{what} must have at most {PARAMETERS:,} parameters, got {count:,}.")
 
 
 def _largest(name: str) -> int | None:
-    """The limit by a name, or by the longest end of it: "posterior_lstm_size", "lstm_size", ..."""
+    """Return the limit of a name or of its longest suffix: "posterior_lstm_size", "lstm_size"..."""
     words = name.split("_")
     ends = ("_".join(words[first:]) for first in range(len(words)))
     return next((LARGEST[end] for end in ends if end in LARGEST), None)
 
 
 def check_integer(name: str, value: Any, least: int) -> None:
-    """Raise unless an argument is an integer (Python's or NumPy's) of at least ``least``.
+    """Check that an argument is an integer (Python's or NumPy's) of at least ``least``.
 
     Raises:
-        TypeError: for another type; True and False are no integers here.
+        TypeError: for another type, also bool.
         ValueError: for a smaller integer.
     """
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be an integer >= {least}, got {value!r}.")
     if int(value) < least:
-        wanted = f"at least {least}" if least else "0 or more"
-        raise ValueError(f"{name} is {value}; wanted {wanted}.")
+        raise ValueError(f"{name} must be at least {least}, got {value}.")
 
 
 def check_integers(config: Any, least: int, *names: str) -> None:
-    """Check fields of a config by `check_integer`."""
+    """Apply `check_integer` to fields of a config."""
     for name in names:
         check_integer(name, getattr(config, name), least)

@@ -1,8 +1,7 @@
-"""Edits of scenes slot by slot: put slots in, take them out, turn single latents, mix scenes.
+"""Edits of slots: replace and remove slots, set latents, interpolate scenes.
 
-Every function returns new slots and leaves its arguments alone. Where a model draws the masks from
-the latents, ``decode`` finds the masks of the edited scene anew and the ``log_pi`` made here does
-not count; MONet decodes with the masks that it is given, which is what they are made for.
+All functions return new slots and do not modify their arguments. Models that decode the masks from
+the latents ignore the edited ``log_pi``; MONet, which decodes with given masks, uses it.
 """
 
 import torch
@@ -13,26 +12,25 @@ from genesis_rl.slots import Decoded, Slots
 
 
 def select(slots: Slots, index: Tensor | slice | list[int]) -> Slots:
-    """Take scenes of a batch, as one indexes a tensor's first dimension."""
+    """Index the scenes of a batch as a tensor's first dimension."""
     return Slots(slots.z_m[index], slots.z_c[index], slots.log_pi[index])
 
 
 def replace_slot(slots: Slots, slot: int, donor: Slots, *, donor_slot: int | None = None) -> Slots:
-    """Put a slot of other scenes in the place of one slot.
+    """Replace a slot by a slot of other scenes.
 
-    Its latents come from the donor, and so does its mask; the other slots share what that leaves
-    as they shared it before:
+    Latents and mask are the donor's; the masks of the other slots are rescaled:
 
         pi'_k = pi_donor,  pi'_j = (1 - pi_donor) pi_j / sum_{i != k} pi_i  for j != k.
 
-    To swap two scenes' slots is to do this twice, each with the other as the donor; to resample a
-    slot is to do it with a scene from ``model.sample``, which gives the slot's marginal prior.
+    To swap slots of two scenes, replace each by the other. To resample a slot from its marginal
+    prior, replace it by a slot of ``model.sample``.
 
     Args:
         slots: the scenes, of K slots.
-        slot: k, the slot that is replaced, 0 to K - 1.
+        slot: index k of the slot to replace, 0 to K - 1.
         donor: as many scenes, of the same widths and image size.
-        donor_slot: the donor's slot; by default the one of the same number.
+        donor_slot: index of the donor's slot; None: the same as ``slot``.
 
     Returns:
         Slots of the same shapes.
@@ -47,12 +45,12 @@ def replace_slot(slots: Slots, slot: int, donor: Slots, *, donor_slot: int | Non
         mine, theirs = getattr(slots, name)[:, 0].shape, getattr(donor, name)[:, 0].shape
         if mine != theirs:
             raise ValueError(
-                f"donor.{name} has scenes of shape {tuple(theirs)}; wanted {tuple(mine)}."
+                f"donor.{name} must have scenes of shape {tuple(mine)}, got {tuple(theirs)}."
             )
     z_m, z_c, log_pi = slots.z_m.clone(), slots.z_c.clone(), slots.log_pi.clone()
     z_m[:, slot], z_c[:, slot] = donor.z_m[:, source], donor.z_c[:, source]
     new = donor.log_pi[:, source]
-    # A mask of exactly 1 leaves the others next to nothing, not a log of 0.
+    # Avoid a log of 0 for the other slots where the mask is exactly 1.
     left = torch.log1p(-new.exp().clamp_max(1 - torch.finfo(new.dtype).eps))
     others = [j for j in range(log_pi.shape[1]) if j != slot]
     log_pi[:, others] = left.unsqueeze(1) + _shares(log_pi[:, others])
@@ -61,19 +59,19 @@ def replace_slot(slots: Slots, slot: int, donor: Slots, *, donor_slot: int | Non
 
 
 def drop_slot(decoded: Decoded, slot: int) -> Decoded:
-    """Take a slot out of scenes; the others share its pixels as they share the pixel anyway.
+    """Remove a slot from decoded scenes and renormalise the other masks.
 
         pi'_j = pi_j / sum_{i != k} pi_i  for j != k
 
-    This is done after decoding: no latent says that a slot is absent. What lay behind the slot
-    shows as far as the other slots have painted it.
+    Slots are removed after decoding because no latent encodes that a slot is absent. The pixels of
+    the slot show the other slots' components.
 
     Args:
         decoded: the scenes, mu_x (B, K, 3, H, W) and log_pi (B, K, 1, H, W).
-        slot: k, the slot that goes, 0 to K - 1.
+        slot: index k of the slot to remove, 0 to K - 1.
 
     Returns:
-        Scenes of the K - 1 slots left, in their order. Without any slot left the image is black.
+        Scenes of the other K - 1 slots in their order; a black image for K = 1.
 
     Raises:
         ValueError: if the slot does not exist.
@@ -89,12 +87,12 @@ def set_latent(slots: Slots, slot: int, dimension: Tensor | int, value: Tensor |
     Args:
         slots: the scenes, of K slots.
         slot: the slot, 0 to K - 1.
-        dimension: the latent as ``Slots.features`` counts them, z_m before z_c, 0 to
-            D_m + D_c - 1; one for all scenes or one for each, shape (B,), int64.
-        value: what it becomes, one for all scenes or one for each, shape (B,).
+        dimension: index of the latent in ``Slots.features``, z_m before z_c, 0 to D_m + D_c - 1;
+            one for all scenes or one for each, shape (B,), int64.
+        value: new value, one for all scenes or one for each, shape (B,).
 
     Returns:
-        Slots of the same shapes, their masks as they were.
+        Slots of the same shapes with unchanged masks.
 
     Raises:
         ValueError: if the slot or a latent does not exist.
@@ -103,7 +101,7 @@ def set_latent(slots: Slots, slot: int, dimension: Tensor | int, value: Tensor |
     features = slots.features  # a new tensor
     dimensions = torch.as_tensor(dimension, device=features.device)
     if not ((dimensions >= 0) & (dimensions < features.shape[2])).all():
-        raise ValueError(f"dimension is {dimension}; wanted 0 to {features.shape[2] - 1}.")
+        raise ValueError(f"dimension must be 0 to {features.shape[2] - 1}, got {dimension}.")
     scenes = torch.arange(len(features), device=features.device)
     features[scenes, slot, dimensions] = torch.as_tensor(value).to(features)
     width = slots.z_m.shape[2]
@@ -111,27 +109,27 @@ def set_latent(slots: Slots, slot: int, dimension: Tensor | int, value: Tensor |
 
 
 def interpolate(first: Slots, second: Slots, weight: Tensor | float) -> Slots:
-    """Mix scenes slot by slot: (1 - w) first + w second, of latents and of masks pi.
+    """Interpolate latents and masks pi linearly: (1 - w) first + w second.
 
     Args:
         first: scenes, of K slots.
         second: as many scenes of the same shapes.
-        weight: w in [0, 1], one for all scenes or one for each, shape (B,); 0 gives the first.
+        weight: w in [0, 1], one for all scenes or one for each, shape (B,).
 
     Returns:
-        Slots of the same shapes; masks that sum to 1 in both do so here.
+        Slots of the same shapes.
 
     Raises:
         ValueError: if the shapes differ or a weight given as a number is not in [0, 1].
     """
     if first.features.shape != second.features.shape or first.log_pi.shape != second.log_pi.shape:
         raise ValueError(
-            f"second has features {tuple(second.features.shape)} and masks "
-            f"{tuple(second.log_pi.shape)}; wanted {tuple(first.features.shape)} and "
-            f"{tuple(first.log_pi.shape)}."
+            f"second must have features {tuple(first.features.shape)} and masks "
+            f"{tuple(first.log_pi.shape)}, got {tuple(second.features.shape)} and "
+            f"{tuple(second.log_pi.shape)}."
         )
     if not isinstance(weight, Tensor) and not 0 <= weight <= 1:
-        raise ValueError(f"weight is {weight}; wanted a value in [0, 1].")
+        raise ValueError(f"weight must be in [0, 1], got {weight}.")
     w = torch.as_tensor(weight, dtype=first.log_pi.dtype, device=first.log_pi.device)
     w = w.view(-1, 1, 1)
     masks = w[..., None, None]
@@ -143,11 +141,11 @@ def interpolate(first: Slots, second: Slots, weight: Tensor | float) -> Slots:
 
 
 def _shares(log_pi: Tensor) -> Tensor:
-    """Masks (B, K, 1, H, W), K >= 0, in the same proportions, that sum to 1 over the slots."""
-    # Where none has any mass the logs are equal, and so are the shares.
+    """Normalise log masks (B, K, 1, H, W), K >= 0, over the slots."""
+    # Clamping gives equal shares where all masks are 0.
     return F.log_softmax(log_pi.clamp_min(torch.finfo(log_pi.dtype).min), dim=1)
 
 
 def _check_slot(values: Tensor, slot: int, name: str) -> None:
     if not 0 <= slot < values.shape[1]:
-        raise ValueError(f"{name} is {slot}; wanted 0 to {values.shape[1] - 1}.")
+        raise ValueError(f"{name} must be 0 to {values.shape[1] - 1}, got {slot}.")

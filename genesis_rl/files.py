@@ -1,17 +1,17 @@
 """Atomic replacement of files and folders, locks of folders, and JSON reading with clear errors.
 
-What is being written to ``NAME`` lies in the private directory ``.NAME.genesis_rl`` beside it:
+Unfinished content of ``NAME`` is in the private directory ``.NAME.genesis_rl`` in the same folder:
 
 - ``owner.json``: proves that this package made the directory, and names the process that uses it;
 - ``lock``: locked by that process, and released by the system when it is killed;
-- ``new`` (with the suffix of a file): the content that will take the name;
-- ``old``: the folder that had the name, between the two renames that replace it;
-- ``partial``: a pack that a later process continues.
+- ``new`` (with the suffix of a file): the content to be renamed to ``NAME``;
+- ``old``: the previous folder, between the two renames of a replacement;
+- ``partial``: a pack to be resumed by a later process.
 
-Only a process that holds the lock renames or deletes anything, only inside a directory with a
-valid ``owner.json``, and the next writer of ``NAME`` removes what a killed one left. Readers change
-nothing: `current_folder` and `read_folder` read ``old`` while there is nothing else to read. All
-paths are resolved first, so that a symbolic link stays and its target is written.
+Only a process that holds the lock renames or deletes anything, and only in a directory with a valid
+``owner.json``. The next writer of ``NAME`` removes the files of a killed writer. Readers change
+nothing: `current_folder` and `read_folder` read ``old`` during a replacement. Paths are resolved
+first: the target of a symbolic link is replaced, not the link.
 """
 
 import errno
@@ -33,17 +33,17 @@ import filelock
 
 _T = TypeVar("_T")
 
-#: Bytes of the largest JSON file that is read: parsed, it takes tens of times as much memory.
+#: Largest size of a JSON file in bytes; the parsed data takes tens of times as much memory.
 LARGEST_JSON = 2**25
 PRIVATE = ".genesis_rl"
 _LOCK, _OWNER, _OWNER_NEW = "lock", "owner.json", "owner.new"
 _NEW, _OLD = "new", "old"
-#: The folder that a writer keeps in its private directory when it is interrupted.
+#: Folder in the private directory that is kept when its writer is interrupted.
 PARTIAL = "partial"
-# How often a reader starts again because the folder was replaced meanwhile.
+# Largest number of attempts to read a folder that is being replaced.
 _READS = 10
-# Seconds to wait for a process that is about to end its use of a private directory.
-_PATIENCE, _LOOKS = 0.2, 20
+# Seconds, and number of attempts, to wait for the release of a private directory.
+_TIMEOUT, _ATTEMPTS = 0.2, 20
 _FULL = re.compile(
     r"No space left|StorageFull|Disk quota|unexpected pos \d+|PytorchStreamWriter failed|"
     r"\d+ requested and \d+ written"
@@ -51,7 +51,7 @@ _FULL = re.compile(
 
 
 class FullDiskError(OSError):
-    """The disk is full; names what cannot be written."""
+    """The disk is full; the message names the file that cannot be written."""
 
 
 class _Private:
@@ -69,11 +69,11 @@ class _Private:
         return self._lock is not None and self._pid == os.getpid()
 
     def acquire(self, *, wait: bool) -> None:
-        """Make and lock the directory.
+        """Create and lock the directory.
 
         Raises:
-            ValueError: if another process uses it and ``wait`` is off, or it is not of this
-                package.
+            ValueError: if another process uses it and ``wait`` is False, or this package has not
+                made it.
             OSError: if it cannot be written.
         """
         parent = self.place.parent
@@ -86,7 +86,7 @@ class _Private:
                     self.place.mkdir()
                 lock = filelock.FileLock(self.place / _LOCK, thread_local=False)
                 try:
-                    lock.acquire(timeout=-1 if wait else _PATIENCE)
+                    lock.acquire(timeout=-1 if wait else _TIMEOUT)
                 except (FileNotFoundError, FileExistsError):
                     continue  # its last user has just removed the directory
                 except filelock.Timeout as error:
@@ -127,7 +127,7 @@ class _Private:
 
     def _check(self) -> None:
         """Refuse a directory that this package has not made."""
-        for _ in range(_LOOKS):  # one that is just being made or removed looks like another's
+        for _ in range(_ATTEMPTS):  # it may be incomplete while it is created or removed
             if not os.path.lexists(self.place):
                 return
             with suppress(FileNotFoundError, NotADirectoryError):
@@ -137,7 +137,7 @@ class _Private:
                 linked = any(path.is_symlink() for path in (self.place, *paths))
                 if not linked and (unused or _is_ours(self.place)):
                     return
-            time.sleep(_PATIENCE / _LOOKS)
+            time.sleep(_TIMEOUT / _ATTEMPTS)
         raise ValueError(
             f"{self.place} must be a folder made by genesis_rl, got another one: it has no valid "
             f"{_OWNER}. Rename it; genesis_rl needs the name to write {self._target}."
@@ -152,11 +152,11 @@ class _Private:
 
     def _in_use(self) -> ValueError:
         owner: dict[str, Any] = {}
-        for _ in range(_LOOKS):  # it is written right after the lock is taken
+        for _ in range(_ATTEMPTS):  # it is written right after the lock is acquired
             with suppress(OSError, ValueError):
                 owner = json.loads((self.place / _OWNER).read_text(encoding="utf-8"))
                 break
-            time.sleep(_PATIENCE / _LOOKS)
+            time.sleep(_TIMEOUT / _ATTEMPTS)
         pid, host, started = (owner.get(name, "unknown") for name in ("pid", "host", "started"))
         return ValueError(
             f"{self._argument} must be a folder that no other process writes, got {self._target}: "
@@ -192,17 +192,17 @@ def private_folder(
 ) -> Iterator[Path]:
     """Yield the private directory of a file or folder, for this process alone.
 
-    What a killed writer left is repaired first: a folder moved aside is put back, and unfinished
-    content is removed, except for ``partial``. May be nested in one thread.
+    An interrupted write is repaired first: the previous folder is restored, and unfinished content
+    is removed, except for ``partial``. May be nested in one thread.
 
     Args:
         path: the file or folder to write.
-        wait: wait for another process that writes it, instead of refusing.
-        argument: its name, for messages.
+        wait: wait for another process that writes it, instead of raising.
+        argument: name of the argument, for messages.
 
     Raises:
-        ValueError: if another process writes it and ``wait`` is off, or the private directory's
-            name is taken by something that this package did not make.
+        ValueError: if another process writes it and ``wait`` is False, or the private directory's
+            name is used by something that this package has not made.
         OSError: if the directory cannot be written.
     """
     target = _resolve(path)
@@ -226,7 +226,7 @@ def private_folder(
 
 
 def _repair(place: Path, target: Path) -> None:
-    """Finish or undo an interrupted replacement; whoever calls holds the lock."""
+    """Finish or undo an interrupted replacement; requires the lock."""
     old = place / _OLD
     if old.is_dir():
         if target.exists():
@@ -243,7 +243,7 @@ def _repair(place: Path, target: Path) -> None:
 
 
 def _move_missing(old: Path, new: Path) -> None:
-    """Move what only the old folder has to the new one: it may be the user's own."""
+    """Move the user's own files, which only the old folder has, to the new one."""
     for path in old.iterdir():
         there = new / path.name
         if not os.path.lexists(there):
@@ -256,11 +256,11 @@ def _move_missing(old: Path, new: Path) -> None:
 def new_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path that is renamed to ``path`` when the block succeeds.
 
-    Missing parent folders are made. The temporary name has the suffix of ``path``, for writers that
-    choose the format by it. Other writers of the same file wait.
+    Missing parent folders are created. The temporary name has the suffix of ``path``, for writers
+    that infer the format from it. Other writers of the same file wait.
 
     Raises:
-        ValueError: if ``path`` is something other than a file.
+        ValueError: if ``path`` exists and is not a file.
         OSError: if it cannot be written; names it if the disk is full.
     """
     target = _resolve(path)
@@ -274,17 +274,17 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(folder: str | os.PathLike[str], *, argument: str = "folder") -> Iterator[Path]:
-    """Yield a temporary folder that takes the place of ``folder`` when the block succeeds.
+    """Yield a temporary folder that replaces ``folder`` when the block succeeds.
 
-    A kill at any moment leaves either the old or the new content for `read_folder`. What the old
-    folder has and the new one lacks is kept.
+    If the process is killed, `read_folder` reads either the old or the new content. Files that only
+    the old folder has are kept.
 
     Args:
         folder: destination.
-        argument: its name, for messages.
+        argument: name of the argument, for messages.
 
     Raises:
-        ValueError: if another process writes it, or it is something other than a folder.
+        ValueError: if another process writes it, or it exists and is not a folder.
         OSError: if it cannot be written; names it if the disk is full.
     """
     target = _resolve(folder)
@@ -309,10 +309,10 @@ def replace_folder(new: Path, target: Path) -> None:
 
 
 def current_folder(folder: str | os.PathLike[str]) -> Path:
-    """Return where to read a folder: itself, or its content while that is being replaced."""
+    """Return the folder to read: the given one, or its old content during a replacement."""
     target = Path(folder)
     for _ in range(_READS):
-        if target.exists():  # before its name is asked for: "." has none
+        if target.exists():  # "." has no name for the private path
             break
         resolved = _resolve(target)
         place = _private_path(resolved)
@@ -328,15 +328,15 @@ def read_folder(
     read: Callable[[Path], _T],
     discard: Callable[[_T], object] = lambda _: None,
 ) -> _T:
-    """Read a folder, again if it was replaced meanwhile: no result mixes two versions.
+    """Read one version of a folder; repeat if it was replaced meanwhile.
 
     Args:
-        folder: what to read.
-        read: gets the folder, as `current_folder` returns it.
-        discard: gets a result that is not used.
+        folder: folder to read.
+        read: function of the folder returned by `current_folder`.
+        discard: function to release an unused result.
 
     Returns:
-        What ``read`` returns.
+        The result of ``read``.
     """
     for attempt in range(_READS):
         place = current_folder(folder)
@@ -357,7 +357,7 @@ def read_folder(
 
 
 def _version_of(folder: Path) -> tuple[int, int, int] | None:
-    """Identify a folder's content, as far as replaced files and folders change it."""
+    """Return an identifier that changes when the folder or a file in it is replaced."""
     try:
         stat = folder.stat()
     except OSError:
@@ -372,8 +372,8 @@ _locks: "weakref.WeakValueDictionary[Path, FolderLock]" = weakref.WeakValueDicti
 class FolderLock:
     """The lock of a run directory: one process at a time writes it.
 
-    The system releases it when the process ends, however it ends. A later lock of the same process
-    takes over from an earlier one, so that a notebook may construct a trainer anew.
+    The system releases it when the process ends or is killed. A new lock of the same process
+    replaces an earlier one, so that a notebook can construct a trainer again.
 
     Example:
         >>> with FolderLock("runs/first"):
@@ -381,7 +381,7 @@ class FolderLock:
     """
 
     def __init__(self, out: str | os.PathLike[str]) -> None:
-        """Prepare the lock; `acquire` takes it."""
+        """Prepare the lock without acquiring it."""
         self.out = _resolve(out)
         self._private = _Private(self.out / PRIVATE, self.out, "out")
         weakref.finalize(self, self._private.release)
@@ -392,7 +392,7 @@ class FolderLock:
         return self._private.held
 
     def acquire(self) -> None:
-        """Make the folder if missing, lock it, and clean up what killed writers left in it.
+        """Create the folder if missing, lock it, and clean up after killed writers.
 
         Raises:
             ValueError: if another process holds it; names that process and when it started.
@@ -428,7 +428,7 @@ class FolderLock:
 
 @contextmanager
 def naming_full_disk(target: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn the error of any library that met a full disk into one that names ``target``.
+    """Convert any library's error about a full disk to one that names ``target``.
 
     Raises:
         FullDiskError: an OSError with errno ENOSPC.
@@ -444,7 +444,7 @@ def naming_full_disk(target: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def is_full(error: BaseException) -> bool:
-    """Return whether an error of a writer, of whatever library, means that the disk is full."""
+    """Return whether an error of any library means that the disk is full."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     return _FULL.search(str(error)) is not None
@@ -479,23 +479,23 @@ def read_json(path: Path) -> Any:
 
 
 def json_text(data: Any, *, indent: int | None = None) -> str:
-    """Return data as JSON that every reader takes: NaN and infinite numbers become null.
+    """Return data as standard JSON: NaN and infinite numbers become null.
 
     Args:
         data: JSON data; paths become strings.
         indent: spaces per level; None: one line.
 
     Raises:
-        TypeError: if an entry has no form in JSON.
+        TypeError: if an entry cannot be represented in JSON.
     """
     return json.dumps(_strict(data), indent=indent, allow_nan=False)
 
 
 def write_json(path: str | os.PathLike[str], data: Any) -> None:
-    """Write a JSON file as `json_text` has it, whole or not at all.
+    """Write a JSON file atomically, formatted by `json_text`.
 
     Raises:
-        TypeError: if an entry has no form in JSON.
+        TypeError: if an entry cannot be represented in JSON.
         OSError: if the file cannot be written.
     """
     text = json_text(data, indent=2) + "\n"
@@ -504,7 +504,7 @@ def write_json(path: str | os.PathLike[str], data: Any) -> None:
 
 
 def _strict(data: Any) -> Any:
-    """Replace what JSON has no form for: numbers that are not finite by null, paths by strings."""
+    """Replace non-finite numbers by None and paths by strings."""
     if isinstance(data, Mapping):
         return {key: _strict(value) for key, value in data.items()}
     if isinstance(data, list | tuple):

@@ -1,7 +1,8 @@
-"""Frames of any common layout to images of the size and form that a model takes.
+"""Conversion and resizing of frames of any common layout to model inputs.
 
 A layout names the axes of one frame in order: H, W, C (1 grey, 3 RGB or 4 RGBA channels) and S, a
-stack of frames of which the newest, the last, is taken. One more axis in front is the batch.
+frame stack, of which only the last and newest frame is used. An additional leading axis is the
+batch.
 """
 
 from collections.abc import Mapping
@@ -24,18 +25,18 @@ Frames = npt.NDArray[np.uint8 | np.float32]
 
 LAYOUTS: tuple[str, ...] = get_args(Layout)
 _CHANNELS = (1, 3, 4)
-# Room for the rounding of float32 images that were scaled from 255.
+# Tolerance for rounding of float32 images that were scaled from 255.
 _SLACK = 1e-5
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How frames come to the model's image size; kept with the weights in config.json.
+    """Resizing of frames to the model's image size; saved with the weights in config.json.
 
     Attributes:
-        resize: "stretch" scales height and width apart, "letterbox" scales the frame whole and
-            fills the borders with black, "crop" takes the central square first, "none" wants
-            frames of the model's size. Shrinking averages areas, enlarging is bilinear.
+        resize: "stretch" scales height and width independently, "letterbox" keeps the aspect ratio
+            and fills the borders with black, "crop" resizes the central square, "none" requires
+            frames of the model's size. Downscaling averages areas, upscaling is bilinear.
     """
 
     resize: Resize = "stretch"
@@ -43,23 +44,23 @@ class Preprocessing:
     def __post_init__(self) -> None:
         """Check the option."""
         if self.resize not in get_args(Resize):
-            raise ValueError(f"resize is {self.resize!r}; wanted one of {get_args(Resize)}.")
+            raise ValueError(f"resize must be one of {get_args(Resize)}, got {self.resize!r}.")
 
     def check(self, height: int, width: int, image_size: int) -> None:
-        """Raise ValueError if frames of this height and width cannot come to ``image_size``."""
+        """Raise ValueError if frames of this height and width cannot be resized."""
         if self.resize == "none" and (height, width) != (image_size, image_size):
             raise ValueError(
-                f"frames are {height} x {width} pixels, but the model takes {image_size} x "
-                f'{image_size} and resize is "none"; wanted frames of that size, or '
+                f"frames must be {image_size} x {image_size} pixels, the model's size, with "
+                f'resize="none", got {height} x {width}. Resize the frames, or use '
                 'resize="stretch", "letterbox" or "crop".'
             )
 
 
 def as_preprocessing(value: Preprocessing | Mapping[str, Any] | str) -> Preprocessing:
-    """Return a Preprocessing, built where needed from its fields or from the name of its resize.
+    """Return a Preprocessing from one, from its fields or from the name of its resize.
 
     Raises:
-        TypeError: for a value of another type, or a field that Preprocessing does not have.
+        TypeError: for a value of another type, or an unknown field.
         ValueError: for an unknown resize.
     """
     if isinstance(value, Preprocessing):
@@ -74,13 +75,13 @@ def as_preprocessing(value: Preprocessing | Mapping[str, Any] | str) -> Preproce
 
 
 def infer_layout(shape: tuple[int, ...]) -> Layout:
-    """Tell the layout of one frame from its shape, or say that it cannot be told.
+    """Infer the layout of one frame from its shape.
 
-    CHW and CWH look alike, and so do a batch of grey frames and a frame stack: CHW is assumed for
-    1 or 3 leading channels, the others have to be named.
+    CHW is assumed for 1 or 3 leading channels. CWH, a batch of grey frames and a frame stack may
+    have the same shape; give their layout explicitly.
 
     Raises:
-        ValueError: if the shape is no frame's or could mean two layouts.
+        ValueError: if the shape matches no layout, or is ambiguous.
     """
     if len(shape) == 2:
         return "HW"
@@ -92,24 +93,23 @@ def infer_layout(shape: tuple[int, ...]) -> Layout:
             return "CHW"
         if first and not last:
             raise ValueError(
-                f"a frame of shape {shape} may be RGBA or a stack of 4 grey frames; wanted "
-                'layout="CHW" or layout="SHW" to be named.'
+                'layout must be "CHW" (RGBA) or "SHW" (a stack of 4 grey frames) for frames of '
+                f'shape {shape}, got "auto".'
             )
         if first and last:
             raise ValueError(
-                f"a frame of shape {shape} may be HWC or CHW; wanted the layout to be named."
+                f'layout must be "HWC" or "CHW" for frames of shape {shape}, got "auto".'
             )
     raise ValueError(
-        f"frames of shape {shape} are no images of a layout that can be told; wanted (H, W), "
-        "(H, W, C) or (C, H, W) with C in 1, 3, 4, or one of the layouts "
-        f"{', '.join(LAYOUTS[1:])} to be named."
+        'frames must have shape (H, W), (H, W, C) or (C, H, W), C in 1, 3, 4, with layout="auto", '
+        f"got {shape}. Give the layout, one of {', '.join(LAYOUTS[1:])}."
     )
 
 
 def _resolve(array: npt.NDArray[Any], layout: Layout) -> tuple[npt.NDArray[Any], str]:
-    """Give the frames a batch axis and name the axes that follow it."""
+    """Return the frames with a batch axis, and the layout of the other axes."""
     if layout not in LAYOUTS:
-        raise ValueError(f"layout is {layout!r}; wanted one of {LAYOUTS}.")
+        raise ValueError(f"layout must be one of {LAYOUTS}, got {layout!r}.")
     if layout == "auto":
         single = array.ndim <= 3
         axes = infer_layout(array.shape if single else array.shape[1:])
@@ -119,28 +119,26 @@ def _resolve(array: npt.NDArray[Any], layout: Layout) -> tuple[npt.NDArray[Any],
     if array.ndim == len(layout) + 1:
         return array, layout
     raise ValueError(
-        f"frames have shape {array.shape}; wanted {len(layout)} axes for layout {layout!r}, or "
-        f"{len(layout) + 1} with a batch axis in front."
+        f"frames must have {len(layout)} axes for layout {layout!r}, or {len(layout) + 1} with a "
+        f"leading batch axis, got shape {array.shape}."
     )
 
 
 def _scaled(array: npt.NDArray[Any], white: White | None) -> Frames:
-    """Check values; uint8 stays as it is, floats come to [0, 1]."""
+    """Validate values; return uint8 unchanged and scale floats to [0, 1]."""
     if array.dtype == np.uint8:
         return array
     low, high = array.min(), array.max()
     if not (np.isfinite(low) and np.isfinite(high)):
-        raise ValueError(
-            "frames contain NaN or infinite values; wanted numbers in [0, 1] or 0..255."
-        )
+        raise ValueError("frames must be finite, in [0, 1] or 0..255, got NaN or infinite values.")
     if array.dtype.kind in "iu":
         white = 255
     elif white is None:
         white = 1 if high <= 1 + _SLACK else 255
     if low < -_SLACK or high > white * (1 + _SLACK):
         raise ValueError(
-            f"frames have values from {low} to {high}; wanted [0, {white}] "
-            "(integers 0..255, floats [0, 1] or [0, 255])."
+            f"frames must be in [0, {white}] (integers 0..255, floats [0, 1] or [0, 255]), "
+            f"got values from {low} to {high}."
         )
     if array.dtype.kind in "iu":
         return array.astype(np.uint8)
@@ -149,14 +147,16 @@ def _scaled(array: npt.NDArray[Any], white: White | None) -> Frames:
 
 
 def _rgb(array: Frames) -> Frames:
-    """Grey to three equal channels, RGBA over black to RGB; (B, H, W, C) to (B, H, W, 3)."""
+    """Convert (B, H, W, C) to (B, H, W, 3): repeat grey, composite RGBA over black."""
     channels = array.shape[-1]
     if channels == 3:
         return array
     if channels == 1:
         return cast("Frames", np.repeat(array, 3, axis=-1))
     if channels != 4:
-        raise ValueError(f"frames have {channels} channels; wanted 1 (grey), 3 (RGB) or 4 (RGBA).")
+        raise ValueError(
+            f"frames must have 1 (grey), 3 (RGB) or 4 (RGBA) channels, got {channels}."
+        )
     if array.dtype == np.uint8:
         wide = array[..., :3].astype(np.uint16) * array[..., 3:].astype(np.uint16)
         return ((wide + 127) // 255).astype(np.uint8)
@@ -164,10 +164,10 @@ def _rgb(array: Frames) -> Frames:
 
 
 def pil_pixels(image: Image.Image, *, white: White | None = None) -> Frames:
-    """Convert a PIL image of any mode to RGB by its colours, not by the numbers it stores.
+    """Convert a PIL image of any mode to RGB.
 
-    Palettes, CMYK, HSV, YCbCr, LAB, black and white, grey and alpha are converted as PIL does;
-    alpha is composited over black. 16-bit grey is divided by 65,535.
+    Palettes, CMYK, HSV, YCbCr, LAB, black and white, grey and alpha are converted by PIL; alpha is
+    composited over black. 16-bit grey is divided by 65,535.
 
     Args:
         image: the image.
@@ -194,7 +194,7 @@ def pil_pixels(image: Image.Image, *, white: White | None = None) -> Frames:
                 "8 or 16 bits first."
             )
         values = np.array(image)
-        if "transparency" in image.info:  # the one value that is fully transparent
+        if "transparency" in image.info:  # the grey value that is fully transparent
             values[values == image.info["transparency"]] = 0
         return _rgb((values / np.float32(65535)).astype(np.float32)[..., None])
     if mode.startswith("I"):
@@ -240,34 +240,33 @@ def _as_array(frames: Any) -> npt.NDArray[Any]:
             )
         return np.stack(parts)
     except ValueError as error:
-        raise ValueError(f"frames differ in shape; wanted one shape for all ({error}).") from None
+        raise ValueError(f"frames must have one shape, got several ({error}).") from None
 
 
 def _holds(frames: Any, kinds: type | tuple[type, ...]) -> bool:
-    """Whether frames, or the first frame of nested lists of them, are of some type."""
+    """Return whether frames, or the first element of nested lists of them, have a type."""
     while isinstance(frames, (list, tuple)) and frames:
         frames = frames[0]
     return isinstance(frames, kinds)
 
 
 def as_nhwc(frames: Any, *, layout: Layout = "auto", white: White | None = None) -> Frames:
-    """Bring frames of a common layout to (B, H, W, 3), RGB, at their own size.
+    """Convert frames of a common layout to RGB (B, H, W, 3) at their own size.
 
     Args:
-        frames: array, tensor, PIL image or list of them, of one frame or a batch. Alpha is
-            multiplied in, as over a black background. PIL images may have any mode that
-            `pil_pixels` converts.
-        layout: the axes of one frame, "auto" to tell them from the shape (see infer_layout).
-        white: what white is in float frames, 1 or 255; None takes 1 if no value of the call
-            exceeds it. Name it where frames in [0, 255] may be almost black.
+        frames: array, tensor, PIL image or list of them: one frame or a batch. Alpha is composited
+            over black. PIL images may have any mode that `pil_pixels` converts.
+        layout: the axes of one frame; "auto" infers them from the shape (see `infer_layout`).
+        white: value of white in float frames, 1 or 255; None: 1 if no value of the call exceeds 1.
+            Give it if frames in [0, 255] may be almost black.
 
     Returns:
-        uint8 in 0..255 if frames hold integers, float32 in [0, 1] if they hold floats. May share
-        memory with ``frames``.
+        uint8 in 0..255 for integer frames, float32 in [0, 1] for float frames. May share memory
+        with ``frames``.
 
     Raises:
-        TypeError: if frames are no numbers, or a list mixes integers and floats.
-        ValueError: if shape or values are no image's, or ``white`` is another value.
+        TypeError: if frames are not numbers, or a list mixes integers and floats.
+        ValueError: for an invalid shape, value range or ``white``.
     """
     if white not in (None, 1, 255):
         raise ValueError(f"white must be 1, 255 or None, got {white!r}.")
@@ -276,11 +275,11 @@ def as_nhwc(frames: Any, *, layout: Layout = "auto", white: White | None = None)
     array = _as_array(frames)
     if array.dtype.kind not in "iuf":
         raise TypeError(
-            f"frames have dtype {array.dtype}; wanted uint8, integers in 0..255 or floats."
+            f"frames must be uint8, integers in 0..255 or floats, got dtype {array.dtype}."
         )
     array, axes = _resolve(array, layout)
     if 0 in array.shape:
-        raise ValueError(f"frames have shape {array.shape}; wanted at least one frame and pixel.")
+        raise ValueError(f"frames must have at least one frame and pixel, got shape {array.shape}.")
     if "S" in axes:
         array = np.take(array, -1, axis=1 + axes.index("S"))
         axes = axes.replace("S", "")
@@ -316,7 +315,7 @@ def _resize_one(image: Frames, size: int, how: Resize, method: int | None = None
 
 
 def resize(images: Frames, image_size: int, preprocessing: Preprocessing) -> Frames:
-    """Bring images (B, H, W, 3) to (B, image_size, image_size, 3) as ``preprocessing`` says."""
+    """Resize images (B, H, W, 3) to (B, image_size, image_size, 3) by ``preprocessing``."""
     height, width = images.shape[1:3]
     preprocessing.check(height, width, image_size)
     if (height, width) == (image_size, image_size):
@@ -327,21 +326,21 @@ def resize(images: Frames, image_size: int, preprocessing: Preprocessing) -> Fra
 
 
 def as_labels(ids: npt.NDArray[Any], *, num_rows: int = 0) -> npt.NDArray[np.uint8]:
-    """Convert instance ids of any integer type to uint8 labels, never merging two objects.
+    """Convert instance ids of any integer type to uint8 labels without merging objects.
 
-    Ids up to 255 remain as they are. Larger ones are renumbered in their order, by the lowest
-    labels that the image does not have and that stand for no row of a table of objects.
+    Ids up to 255 are unchanged. Larger ones are renumbered in ascending order by the lowest labels
+    that are not in the image and have no row in a table of objects.
 
     Args:
         ids: (H, W), 0 = background.
-        num_rows: labels below this one have a row in a table of objects.
+        num_rows: labels below this number have a row in a table of objects.
 
     Returns:
         (H, W).
 
     Raises:
         TypeError: if the ids are not integers.
-        ValueError: if one is negative, or there are more than uint8 can hold.
+        ValueError: if an id is negative, or there are more ids than free labels.
     """
     if ids.dtype.kind not in "iub":
         raise TypeError(f"instance ids must be integers, got {ids.dtype}.")
@@ -364,9 +363,9 @@ def as_labels(ids: npt.NDArray[Any], *, num_rows: int = 0) -> npt.NDArray[np.uin
 def resize_labels(
     labels: npt.NDArray[np.uint8], image_size: int, preprocessing: Preprocessing
 ) -> npt.NDArray[np.uint8]:
-    """Bring instance labels (H, W) to (image_size, image_size) as `resize` brings their image.
+    """Resize instance labels (H, W) to (image_size, image_size), consistently with `resize`.
 
-    Every pixel takes the label of the nearest one; letterbox fills with 0.
+    Interpolation is nearest neighbour; letterbox fills with 0.
     """
     height, width = labels.shape
     preprocessing.check(height, width, image_size)
@@ -385,10 +384,10 @@ def as_nhwc_uint8(
     image_size: int | None = None,
     preprocessing: Preprocessing | None = None,
 ) -> npt.NDArray[np.uint8]:
-    """Bring frames to RGB bytes, shape (B, H, W, 3), or (B, S, S, 3) where ``image_size`` is S.
+    """Convert frames to RGB uint8 (B, H, W, 3), or (B, S, S, 3) for ``image_size`` S.
 
-    Arguments and errors as for as_nhwc; floats are rounded to the nearest of 0..255. May share
-    memory with ``frames``.
+    Arguments and errors as for `as_nhwc`; floats are rounded to 0..255. May share memory with
+    ``frames``.
     """
     images = as_nhwc(frames, layout=layout, white=white)
     if image_size is not None:
@@ -407,10 +406,10 @@ def to_images(
     preprocessing: Preprocessing | None = None,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Bring frames to what a model takes: float32 in [0, 1], shape (B, 3, S, S).
+    """Convert frames to model inputs: float32 in [0, 1], shape (B, 3, S, S).
 
-    The tensor lies channels last in memory, which convolutions like best; bytes are sent to the
-    device as bytes. Arguments and errors as for as_nhwc.
+    The memory format is channels last, the fastest for convolutions; uint8 frames are converted to
+    floats on the device. Arguments and errors as for `as_nhwc`.
     """
     images = as_nhwc(frames, layout=layout, white=white)
     images = resize(images, image_size, preprocessing or Preprocessing())
@@ -419,7 +418,7 @@ def to_images(
         images = images.copy()
     x = torch.from_numpy(images)
     if torch.device(device).type == "cuda":
-        # From pinned memory, which PyTorch keeps, the copy needs no waiting for.
+        # The copy from pinned memory, which PyTorch caches, is asynchronous.
         x = x.pin_memory()
     x = x.to(device, non_blocking=True).permute(0, 3, 1, 2)  # (B, 3, S, S)
     return x.float().div_(255) if x.dtype == torch.uint8 else x

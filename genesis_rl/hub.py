@@ -1,4 +1,4 @@
-"""The Hugging Face Hub: what is fetched from it and pushed to it."""
+"""Downloads from and uploads to the Hugging Face Hub."""
 
 import os
 import re
@@ -12,7 +12,7 @@ _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 class DownloadOptions(TypedDict, total=False):
-    """What `huggingface_hub.snapshot_download` may be told, by its names."""
+    """Options of `huggingface_hub.snapshot_download`."""
 
     revision: str | None
     token: str | bool | None
@@ -22,7 +22,7 @@ class DownloadOptions(TypedDict, total=False):
 
 
 class PushOptions(TypedDict, total=False):
-    """What a push may be told, by the names of `huggingface_hub.PyTorchModelHubMixin`."""
+    """Options of a push, named as in `huggingface_hub.PyTorchModelHubMixin`."""
 
     commit_message: str
     private: bool | None
@@ -32,43 +32,44 @@ class PushOptions(TypedDict, total=False):
 
 
 def is_repository(name: str) -> bool:
-    """Whether a name has the form of a repository's id, "owner/name"."""
+    """Return whether a name has the form of a repository id, "owner/name"."""
     return _REPOSITORY.fullmatch(name) is not None
 
 
 def download(repo_id: str, files: Sequence[str], **options: Unpack[DownloadOptions]) -> Path:
-    """Fetch files of a repository, or find them in the cache; return their folder.
+    """Download files of a repository, or find them in the cache; return their folder.
 
     Raises:
-        ValueError: if they cannot be had.
+        ValueError: if the download fails.
     """
     try:
         return Path(snapshot_download(repo_id, allow_patterns=list(files), **options))
     except Exception as error:  # the Hub's client raises many kinds
         raise ValueError(
-            f"encoder {repo_id!r} is no folder here, and not to be had from the Hub: {error}"
+            f"encoder must be a folder or a Hub id, got {repo_id!r}, which is not a folder and "
+            f"cannot be downloaded: {error}"
         ) from error
 
 
 def push_folder(
     folder: str | os.PathLike[str], repo_id: str, **options: Unpack[PushOptions]
 ) -> str:
-    """Upload a folder to a repository of models, which is made if missing.
+    """Upload a folder to a model repository, which is created if missing.
 
     Args:
-        folder: what to upload, all of it.
+        folder: folder to upload with all its files.
         repo_id: the repository, "owner/name".
-        **options: commit_message; private: make a new repository private; token: instead of the
-            one that ``hf auth login`` stored; branch: push there; create_pr: open a pull request.
+        **options: commit_message; private: make a new repository private; token: replaces the token
+            stored by ``hf auth login``; branch: target branch; create_pr: open a pull request.
 
     Returns:
-        The commit's address.
+        URL of the commit.
 
     Raises:
-        ValueError: if the id is malformed, or the Hub refuses.
+        ValueError: if the id is malformed, or the upload fails.
     """
     if not is_repository(repo_id):
-        raise ValueError(f"repo_id is {repo_id!r}; wanted a Hub id of form 'owner/name'.")
+        raise ValueError(f"repo_id must be a Hub id of form 'owner/name', got {repo_id!r}.")
     branch = options.get("branch")
     try:
         api = HfApi(token=options.get("token"))
@@ -84,7 +85,7 @@ def push_folder(
         )
     except Exception as error:  # the Hub's client raises many kinds
         raise ValueError(
-            f"cannot push to {repo_id!r}: {error} (is `hf auth login` done, with a token that may "
-            "write?)"
+            f"cannot push to {repo_id!r}: {error} Run `hf auth login` with a token that has write "
+            "access."
         ) from error
     return str(commit.commit_url)

@@ -1,4 +1,4 @@
-"""What a run reports: JSON lines always, TensorBoard by default, Weights & Biases by choice."""
+"""Logging of metrics to JSON lines, TensorBoard and Weights & Biases."""
 
 import json
 import math
@@ -19,24 +19,23 @@ FILE = "metrics.jsonl"
 
 
 class RunLog:
-    """Write a run's scalars and pictures below its folder.
+    """Logger of a run's scalars and images to its run directory.
 
-    ``metrics.jsonl`` gets one object a line: ``step``, ``time`` (seconds since 1970) and the
-    scalars. Numbers that JSON does not know are written as null, which `read` returns as NaN.
-    Every line is handed to the system at once, so a killed run loses at most the line it was
-    writing, and that line is dropped when the log is opened again.
+    ``metrics.jsonl`` contains one object per line: ``step``, ``time`` (seconds since 1970) and the
+    scalars. Non-finite numbers are written as null, which `read` returns as NaN. Lines are flushed
+    one by one: a killed run loses at most an unfinished line, which is dropped when the log is
+    opened again.
 
     Args:
-        folder: the run's folder, made if missing.
-        tensorboard: also write TensorBoard events, to ``folder/tensorboard``.
-        wandb: also report to Weights & Biases, which must be installed.
+        folder: the run directory, created if missing.
+        tensorboard: also write TensorBoard events to ``folder/tensorboard``.
+        wandb: also log to Weights & Biases, which must be installed.
         config: plain data that describes the run, for Weights & Biases.
-        resume_step: drop what was written after this step, which a resumed run writes again; by
-            default everything is kept.
-        enabled: if False nothing is written or made; for all processes but the first.
+        resume_step: drop rows after this step, which a resumed run writes again; None: keep all.
+        enabled: if False, nothing is written; for all processes but the first.
 
     Raises:
-        ValueError: if wandb is asked for and not installed.
+        ValueError: if wandb is enabled but not installed.
     """
 
     def __init__(
@@ -60,7 +59,7 @@ class RunLog:
         _truncate(folder / FILE, resume_step)
         self._lines = (folder / FILE).open("a", encoding="utf-8", buffering=1)
         if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter  # takes a second to import
+            from torch.utils.tensorboard import SummaryWriter  # slow to import
 
             self._tensorboard = SummaryWriter(
                 str(folder / "tensorboard"),
@@ -78,19 +77,19 @@ class RunLog:
             self._wandb_image = wandb_module.Image
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Write numbers measured at a step.
+        """Log scalars of a step.
 
         Args:
-            step: the training step, update or environment step, as the run counts.
+            step: training step, update or environment step.
             values: numbers by name; a ``/`` in a name groups it in TensorBoard.
 
         Raises:
-            ValueError: if a name is "step" or "time", which every line has anyway.
+            ValueError: if a name is "step" or "time", which are reserved.
         """
         if self._lines is None:
             return
         if taken := {"step", "time"} & values.keys():
-            raise ValueError(f"values must not be named {sorted(taken)}: every line has these")
+            raise ValueError(f"values must not be named {sorted(taken)}, which are reserved.")
         numbers = {name: _number(value) for name, value in values.items()}
         row = {"step": step, "time": round(time.time(), 3)} | numbers
         with naming_full_disk(self._folder / FILE):
@@ -102,7 +101,7 @@ class RunLog:
             self._wandb.log(numbers, step=step)
 
     def images(self, step: int, pictures: Mapping[str, npt.NDArray[np.uint8]]) -> None:
-        """Show pictures (H, W, 3), uint8, made at a step, in TensorBoard and Weights & Biases."""
+        """Log images (H, W, 3) uint8 of a step to TensorBoard and Weights & Biases."""
         if self._tensorboard is not None:
             for name, picture in pictures.items():
                 self._tensorboard.add_image(name, picture, step, dataformats="HWC")
@@ -111,7 +110,7 @@ class RunLog:
             self._wandb.log(shown, step=step)
 
     def close(self) -> None:
-        """Write out what is buffered and close everything; closing again does nothing."""
+        """Flush and close all outputs; further calls have no effect."""
         with ExitStack() as stack:
             if self._lines is not None:
                 stack.enter_context(naming_full_disk(self._folder / FILE))
@@ -137,25 +136,25 @@ class RunLog:
 def read(folder: str | os.PathLike[str]) -> list[dict[str, float]]:
     """Read the rows of a run's ``metrics.jsonl``, oldest first.
 
-    A line that a killed run left unfinished is left out. Numbers that were not finite are NaN, or,
-    in logs of older versions, which have them as strings, what they were.
+    An unfinished last line is dropped. Non-finite numbers are NaN; logs of older versions, which
+    store them as strings, keep their values.
 
     Raises:
-        ValueError: if the folder holds no such file.
+        ValueError: if the folder contains no such file.
     """
     path = Path(folder) / FILE
     if not path.is_file():
-        raise ValueError(f"folder must be a run with a {FILE}, got {str(folder)!r}")
+        raise ValueError(f"folder must be a run directory with {FILE}, got {str(folder)!r}.")
     return [{name: _parse(value) for name, value in row.items()} for row in _rows(path)]
 
 
 def _number(value: float) -> float:
-    """Turn NumPy and PyTorch scalars into Python's, leaving integers exact."""
+    """Convert NumPy and PyTorch scalars to Python numbers, keeping integers exact."""
     return value if isinstance(value, int) else float(value)
 
 
 def _parse(value: Any) -> float:
-    """Return a number of the log; null and strings stand for what JSON has no form for."""
+    """Return a number of the log; null and strings represent non-finite numbers."""
     if value is None:
         return math.nan
     return float(value) if isinstance(value, str) else value
@@ -187,14 +186,14 @@ def _import_wandb() -> Any:
         import wandb
     except ImportError as error:
         raise ValueError(
-            "wandb=True needs the wandb package, which is not installed: "
+            "wandb must be False unless the wandb package is installed, got True. Install it: "
             "pip install 'genesis_rl[wandb]'"
         ) from error
     return wandb
 
 
 def _wandb_id(folder: Path, wandb: Any) -> str:
-    """The id under which the folder's run was first reported, so that resuming continues it."""
+    """Return the run's Weights & Biases id, created once so that resuming continues the run."""
     path = folder / "wandb_id"
     if not path.exists():
         path.write_text(wandb.util.generate_id(), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Model cards: what a model is and how good, with the front matter that the Hub reads."""
+"""Model cards with the Hub's front matter."""
 
 import math
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from genesis_rl.training.folder import settings
 
 Scores = Mapping[str, float | None]
 
-#: Title, paper and its number on arXiv of each model's authors.
+#: Title, paper and arXiv number of each model.
 _SOURCES = {
     "genesis": ("GENESIS", "Engelcke et al., ICLR 2020", "1907.13052"),
     "genesis_s": ("GENESIS-S", "Engelcke et al., ICLR 2020", "1907.13052"),
@@ -29,19 +29,19 @@ _SOURCES = {
     "genesis_v2": ("GENESIS-V2", "Engelcke et al., NeurIPS 2021", "2104.09958"),
     "iodine": ("IODINE", "Greff et al., ICML 2019", "1903.00450"),
 }
-# Scores worth a place in the front matter, where the Hub lists them.
+# Scores in the front matter, which the Hub lists.
 _INDEXED = ("mse", "ari", "ari_fg", "msc")
 
 
 @dataclass(frozen=True)
-class Figures:
-    """How good a model is.
+class ModelScores:
+    """Scores of a model, of baselines, and diagnostics.
 
     Attributes:
-        images: what was scored, in words.
-        scores: the model's, by the names of `genesis_rl.scoring.score`.
-        baselines: those of what is no model, by its name.
-        findings: what the doctor says.
+        images: description of the evaluated images.
+        scores: the model's scores, named as in `genesis_rl.scoring.score`.
+        baselines: scores of baselines by name.
+        findings: findings of the diagnostics.
     """
 
     images: str
@@ -51,12 +51,12 @@ class Figures:
 
 
 def data_name(config: PretrainConfig) -> str:
-    """What the data are called; of a path the last part, which says nothing of the machine."""
+    """Return the dataset's name; the last part for a path, as the rest is private."""
     return config.data if config.data in DATASETS else Path(config.data).expanduser().name
 
 
 def public_settings(config: PretrainConfig) -> dict[str, Any]:
-    """Settings without what they say about the machine: paths keep their last part."""
+    """Return the settings without private data: paths are reduced to their last part."""
     kept = settings(config)
     del kept["out"]
     init = config.init and Path(config.init).expanduser().name
@@ -66,39 +66,36 @@ def public_settings(config: PretrainConfig) -> dict[str, Any]:
 def model_card(
     config: PretrainConfig,
     loaded: Pretrained,
-    figures: Figures,
+    figures: ModelScores,
     *,
     repo_id: str | None = None,
     title: str | None = None,
     license: str = "apache-2.0",
 ) -> str:
-    """Write a model's card.
+    """Return a model's card as Markdown with the Hub's front matter.
 
     Args:
-        config: the settings of its training.
-        loaded: the model with what lies beside it.
-        figures: how good it is.
-        repo_id: where it will be found; None: to be filled in.
-        title: the title; None: the model and its data.
-        license: of the weights.
-
-    Returns:
-        Markdown with the front matter that the Hub reads.
+        config: settings of the training.
+        loaded: the model with its metadata.
+        figures: the model's scores.
+        repo_id: id to load the model by; None: a placeholder.
+        title: the title; None: the model and its dataset.
+        license: license of the weights.
     """
     kind, paper, arxiv = _SOURCES[loaded.metadata["model"]]
     data, model = data_name(config), config.model
     title = title or f"{kind} on {data}, {model.image_size} px"
     sections = (
         f"# {title}",
-        f"{kind} ({paper}, [arXiv:{arxiv}](https://arxiv.org/abs/{arxiv})) takes frames apart into "
-        f"{model.num_slots} slot{'s' * (model.num_slots > 1)}, trained without labels by "
+        f"{kind} ({paper}, [arXiv:{arxiv}](https://arxiv.org/abs/{arxiv})) decomposes frames into "
+        f"{model.num_slots} slot{'s' * (model.num_slots > 1)}. Trained without labels by "
         "genesis_rl.",
         "## Use",
         _use(repo_id or "OWNER/NAME", model.image_size, model.num_slots),
         "## Scores",
         f"On {figures.images}:",
         _score_table(figures),
-        *_flaws(figures),
+        *_findings(figures),
         "## Training",
         _training_table(config, loaded),
         "## Limits",
@@ -111,7 +108,7 @@ def model_card(
 
 
 def _front_matter(
-    loaded: Pretrained, figures: Figures, *, data: str, title: str, license: str
+    loaded: Pretrained, figures: ModelScores, *, data: str, title: str, license: str
 ) -> str:
     name = loaded.metadata["model"]
     values = {key: figures.scores.get(key) for key in _INDEXED}
@@ -151,7 +148,7 @@ def _use(repo_id: str, side: int, num_slots: int) -> str:
     )
 
 
-def _score_table(figures: Figures) -> str:
+def _score_table(figures: ModelScores) -> str:
     columns = {"this model": figures.scores, **figures.baselines}
     names = [name.replace("_", " ") for name in columns]
     rows = []
@@ -163,19 +160,19 @@ def _score_table(figures: Figures) -> str:
     if not rows:
         return "Not scored."
     note = (
-        "\n\nThe other columns are no models: what they reach on the same images costs nothing."
+        "\n\nThe other columns are baselines without training on the same images."
         if figures.baselines
         else ""
     )
     return markdown(["score", "better", *names], rows) + note
 
 
-def _flaws(figures: Figures) -> tuple[str, ...]:
-    """What the doctor says, if it says anything."""
+def _findings(figures: ModelScores) -> tuple[str, ...]:
+    """Return the section of diagnostics; empty without findings."""
     if not figures.findings:
         return ()
     lines = [f"- {f.message}" for f in figures.findings]
-    return ("What `pretrain/doctor.py` finds:", "\n".join(lines))
+    return ("Findings of `pretrain/doctor.py`:", "\n".join(lines))
 
 
 def _training_table(config: PretrainConfig, loaded: Pretrained) -> str:
@@ -192,12 +189,12 @@ def _training_table(config: PretrainConfig, loaded: Pretrained) -> str:
     versions = found.get("versions", {"genesis_rl": found["genesis_rl"]})
     rows = {
         "data": f"{data_name(config)} {config.data_options.replace('{}', '')}",
-        "weights at first": str(public_settings(config)["init"] or "fresh"),
+        "initial weights": str(public_settings(config)["init"] or "random"),
         "objective": objective,
         "updates": f"{step:,} of {config.batch_size} images ({step * config.batch_size:,} seen)",
         "wall time": f"{found.get('seconds', 0.0) / 60:,.1f} minutes",
         "hardware": str(found.get("hardware", "not recorded")),
-        "arithmetic": config.precision,
+        "precision": config.precision,
         "seed": str(config.seed),
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }
@@ -207,16 +204,16 @@ def _training_table(config: PretrainConfig, loaded: Pretrained) -> str:
 def _limits(config: PretrainConfig, loaded: Pretrained) -> str:
     model = config.model
     lines = [
-        f"It knows {data_name(config)} only. What it has not seen comes out as what it resembles "
-        "there: pretrain on frames of your own world.",
-        f"Frames are brought to {model.image_size} x {model.image_size} px "
+        f"Trained on {data_name(config)} only. Unseen objects are encoded as similar objects of "
+        "that dataset: pretrain on frames of your own environment.",
+        f"Frames are resized to {model.image_size} x {model.image_size} px "
         f"({loaded.preprocessing.resize}); objects of a few pixels are lost.",
     ]
     if model.num_slots > 1:
         lines += [
-            f"It has {model.num_slots} slots, one of them for the background: where there are more "
-            f"than {model.num_slots - 1} objects, some share.",
-            "Which slot takes which object may change from frame to frame.",
+            f"{model.num_slots} slots, one of them for the background: of more than "
+            f"{model.num_slots - 1} objects, some share a slot.",
+            "The assignment of objects to slots may change from frame to frame.",
         ]
-    lines.append("Not for anything that people's safety depends on.")
+    lines.append("Not for safety-critical use.")
     return "\n".join(f"- {line}" for line in lines)

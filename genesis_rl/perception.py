@@ -1,4 +1,4 @@
-"""Seeing: frames in, object slots out, with frozen weights. What every wrapper shares."""
+"""Frozen slot encoder: inference of object slots from frames."""
 
 import copy
 import os
@@ -27,32 +27,32 @@ from genesis_rl.slots import Decoded, SceneModel, Slots, check_finite, check_sha
 
 Precision = Literal["float32", "bfloat16"]
 
-# A process that was forked after this import has another id.
+# Differs from the id of processes forked after this import.
 _IMPORT_PID = os.getpid()
 
 
 def _enter_process(device: torch.device) -> None:
-    """Make a forked worker safe: no CUDA, one thread.
+    """Restrict a forked worker to the CPU and to one thread.
 
     Raises:
-        RuntimeError: if a forked worker would use CUDA, whose state does not survive a fork.
+        RuntimeError: for CUDA in a forked worker; its state does not survive a fork.
     """
     if os.getpid() == _IMPORT_PID:
         return
     if device.type == "cuda":
         raise RuntimeError(
-            f"device is {str(device)!r} in a forked worker process, where CUDA cannot be used; "
-            "wanted VecGenesisObs (Stable-Baselines3) or GenesisVectorObs (Gymnasium) around the "
-            'vector environment in the parent process, or device="cpu".'
+            f'device must be "cpu" in a forked worker process, got {str(device)!r}. To use CUDA, '
+            "wrap the vector environment in the parent process with VecGenesisObs "
+            "(Stable-Baselines3) or GenesisVectorObs (Gymnasium)."
         )
-    # OpenMP's threads do not survive a fork either: the first parallel loop would wait for ever.
+    # OpenMP's threads do not survive a fork: the first parallel loop would deadlock.
     if torch.get_num_threads() > 1:
         torch.set_num_threads(1)
 
 
 @contextmanager
 def _no_tf32(device: torch.device) -> Iterator[None]:
-    """Keep cuDNN from rounding float32 inputs to TF32, which makes results depend on the batch."""
+    """Disable TF32 in cuDNN, which makes results depend on the batch size."""
     if device.type != "cuda":
         yield
         return
@@ -67,7 +67,7 @@ def _no_tf32(device: torch.device) -> Iterator[None]:
 
 
 def _inference_form(model: nn.Module, device: torch.device) -> nn.Module:
-    """Bring a model, in place, into the form that infers fastest; it can no longer be trained."""
+    """Optimise a model for inference, in place; it can no longer be trained."""
     frozen = model.to(device=device, dtype=torch.float32).requires_grad_(False)
     # PyTorch's annotations of Module.to leave memory_format out.
     folded: Any = fold_batch_norm(frozen.eval())
@@ -75,26 +75,26 @@ def _inference_form(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 class SlotEncoder:
-    """A frozen scene model that turns frames of any common layout into object slots.
+    """A frozen scene model that infers object slots from frames of any common layout.
 
-    The slots are the posterior's mean, refined if asked for, in eval mode: the same frame gives the
-    same slots, alone or in a batch (to 1e-5 in float32). The encoder keeps a copy of the model, so
-    that a model in training is neither changed nor followed.
+    The slots are posterior means in eval mode, optionally refined. They are independent of the
+    batch (to 1e-5 in float32). The encoder copies a model in memory: its later training has no
+    effect on the encoder.
 
-    A forked worker process may use an encoder on the CPU, with one thread; CUDA belongs in the
-    parent. An encoder that came from a path pickles as that path.
+    Forked worker processes can use an encoder on the CPU with one thread, but not on CUDA. An
+    encoder loaded from a path is pickled as that path.
 
     Attributes:
-        image_size: side of the images that the model takes, in pixels.
-        num_slots: K.
-        latent_sizes: (D_m, D_c).
-        fingerprint: sha256 over config and weights.
-        name: of the model's kind, such as "genesis".
-        has_prior: whether the model has a prior that draws scenes slot by slot.
-        has_background: whether the first slot is that of a background network.
-        device: where the model runs.
-        preprocessing: how frames come to ``image_size``.
-        source: absolute path or hub id, None if the model came from memory.
+        image_size: side of the model's input images in pixels.
+        num_slots: number of slots K.
+        latent_sizes: sizes (D_m, D_c) of mask and component latents.
+        fingerprint: SHA-256 of config and weights.
+        name: name of the model class, such as "genesis".
+        has_prior: whether the model has a prior over slots to sample scenes from.
+        has_background: whether the first slot belongs to a background network.
+        device: device of the model.
+        preprocessing: resizing of frames to ``image_size``.
+        source: absolute path or hub id; None for a model in memory.
     """
 
     def __init__(
@@ -111,29 +111,27 @@ class SlotEncoder:
         """Load and prepare the model.
 
         Args:
-            model: folder of save_pretrained, hub id, or a model in memory.
-            device: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:N".
-            preprocessing: how frames are resized, also by the name of the resize; None: as the
-                model was trained, and stretched if that is not known. Another way than the
-                model's is a warning.
-            batch_size: most frames in one pass of the model.
-            dtype: "bfloat16" infers under autocast: faster where the hardware has it, no longer
-                equal between batch sizes.
-            compile: compile the inference with torch.compile, which needs a C++ compiler on the
-                CPU and takes its time at the first frames of every new batch size; on CUDA it
-                becomes a CUDA graph for each.
-            refine_steps: gradient steps on the latents after the encoder's pass: sharper masks and
-                latents, each step at about three passes of the decoders; see
+            model: pretrained model folder, hub id, or a model in memory.
+            device: "auto" (CUDA if available), "cpu", "cuda" or "cuda:N".
+            preprocessing: resizing of frames, or its name; None: as in the model's training,
+                "stretch" if unknown. A value other than the model's raises a warning.
+            batch_size: largest number of frames per forward pass.
+            dtype: "bfloat16" infers under autocast: faster on supporting hardware, but results
+                depend on the batch size.
+            compile: compile inference with torch.compile. On the CPU this requires a C++ compiler;
+                on CUDA it uses CUDA graphs. The first call with each batch size is slow.
+            refine_steps: gradient steps on the latents after encoding, for more accurate masks and
+                latents. Each step costs about three passes of the decoders; see
                 `genesis_rl.refinement`.
 
         Raises:
-            TypeError: if ``model`` is none of these.
-            ValueError: if the folder is no checkpoint, or another argument is not as described.
-            RuntimeError: if a forked worker asks for CUDA.
+            TypeError: if ``model`` has another type.
+            ValueError: if the folder is not a pretrained model, or for an invalid argument.
+            RuntimeError: for CUDA in a forked worker.
         """
         check_integer("batch_size", batch_size, 1)
         if dtype not in get_args(Precision):
-            raise ValueError(f"dtype is {dtype!r}; wanted one of {get_args(Precision)}.")
+            raise ValueError(f"dtype must be one of {get_args(Precision)}, got {dtype!r}.")
         check_integer("refine_steps", refine_steps, 0)
         check_range("refine_steps", refine_steps, 0, LARGEST["refine_steps"])
         self.device = pick_device(device)
@@ -148,17 +146,18 @@ class SlotEncoder:
             model = load_pretrained(self.source, device=self.device).model
         if not (isinstance(model, SceneModel) and isinstance(model, nn.Module)):
             raise TypeError(
-                f"model is {type(model).__name__}; wanted a path, a hub id or a scene model "
-                "(a torch module with config, infer, decode, elbo, log_weight and sample). To "
-                "rebuild an environment from its spec, wrap it with the path of a saved model."
+                "model must be a path, a hub id or a scene model (a torch module with config, "
+                "infer, decode, elbo, log_weight and sample), got "
+                f"{type(model).__name__}. To rebuild an environment from its spec, wrap it with "
+                "the path of a saved model."
             )
         known: Preprocessing | None = getattr(model, "preprocessing", None)
         if preprocessing is not None:
             preprocessing = as_preprocessing(preprocessing)
             if known not in (None, preprocessing):
                 warnings.warn(
-                    f"preprocessing is {preprocessing}, but the model was trained with {known}: "
-                    "its slots may be poor.",
+                    f"preprocessing is {preprocessing}, but the model was trained with {known}. "
+                    "The slots may be inaccurate.",
                     stacklevel=2,
                 )
         self.preprocessing = preprocessing or known or Preprocessing()
@@ -170,7 +169,7 @@ class SlotEncoder:
         self.has_prior: bool = has_sequential_prior(model)
         teacher = getattr(model, "teacher", model)
         self.has_background: bool = getattr(teacher, "has_background", False)
-        own = model if self.source else copy.deepcopy(model)  # the caller's model stays as it is
+        own = model if self.source else copy.deepcopy(model)  # do not modify the caller's model
         self._model = cast("SceneModel", _inference_form(own, self.device))
         self._compiled = self._compile() if compile else None
         self._arguments = {
@@ -183,21 +182,21 @@ class SlotEncoder:
         }
 
     def _compile(self) -> Callable[[Tensor], Slots]:
-        """The inference compiled; on CUDA as a graph for each batch size, on buffers of its own."""
+        """Return compiled inference; on CUDA, a CUDA graph per batch size with cloned outputs."""
         if self.device.type != "cuda":
             return torch.compile(self._model.infer)
         graphs = torch.compile(self._model.infer, mode="reduce-overhead")
 
         def infer(x: Tensor) -> Slots:
             torch.compiler.cudagraph_mark_step_begin()
-            slots = graphs(x)  # the next call writes over them
+            slots = graphs(x)  # overwritten by the next call
             return Slots(slots.z_m.clone(), slots.z_c.clone(), slots.log_pi.clone())
 
         return infer
 
     @property
     def spec(self) -> dict[str, Any]:
-        """The constructor's arguments as plain data; "model" is None if it came from memory."""
+        """Constructor arguments as plain data; "model" is None for a model in memory."""
         return {"model": self.source, **self._arguments}
 
     @property
@@ -206,7 +205,7 @@ class SlotEncoder:
         return self._model
 
     def __reduce__(self) -> str | tuple[Any, ...]:
-        """Pickle the path instead of the weights where there is one."""
+        """Pickle the path instead of the weights, if available."""
         if self.source is None:
             return super().__reduce__()
         return _from_spec, (self.spec,)
@@ -225,39 +224,40 @@ class SlotEncoder:
         """Infer the slots of frames.
 
         Args:
-            frames: one frame or a batch, of any size that ``preprocessing`` allows.
-            layout: axes of one frame (see genesis_rl.frames).
-            white: what white is in float frames, 1 or 255; None tells it from the values.
+            frames: one frame or a batch, of any size that ``preprocessing`` supports.
+            layout: axes of one frame (see `genesis_rl.frames`).
+            white: value of white in float frames, 1 or 255; None infers it from the values.
 
         Returns:
-            Slots of B frames (B = 1 for a single frame), float32 on ``device``; inference tensors:
-            clone them to use them in autograd.
+            Slots of B frames (B = 1 for a single frame), float32 on ``device``. They are inference
+            tensors; clone them for autograd.
 
         Raises:
-            TypeError, ValueError: if frames are no images, or not of a size that can be taken.
-            ValueError: if a latent or a mask is not finite: the weights are broken.
-            RuntimeError: on CUDA in a forked worker.
+            TypeError, ValueError: if frames are not images, or have an unsupported size.
+            ValueError: if a latent or a mask is not finite, due to damaged weights.
+            RuntimeError: for CUDA in a forked worker.
         """
-        return self._see(frames, layout, white)[1]
+        return self._encode(frames, layout, white)[1]
 
     def segment(
         self, frames: Any, layout: Layout = "auto", *, white: White | None = None
     ) -> npt.NDArray[np.uint8]:
-        """Tell which slot each pixel of frames is of: arguments and errors as for a call.
+        """Segment frames into slots; arguments and errors as for a call.
 
         Returns:
-            (B, S, S) in 0 to K - 1, the largest p(k | x, z) of each pixel of the images that the
-            model takes; see `genesis_rl.likelihood.log_responsibilities`.
+            (B, S, S) uint8, the slot from 0 to K - 1 with the largest posterior assignment
+            p(k | x, z) of each pixel of the resized images; see
+            `genesis_rl.likelihood.log_responsibilities`.
 
         Raises:
-            TypeError: if the model knows no p(k | x, z), as those of other packages may not.
+            TypeError: if the model, as one of another package may, has no p(k | x, z).
         """
         model = self._model
         if not isinstance(model, BaseModel):
             raise TypeError(
-                f"model is {type(model).__name__}; wanted one of genesis_rl's to segment by."
+                f"model must be one of genesis_rl's for segment, got {type(model).__name__}."
             )
-        x, slots = self._see(frames, layout, white)
+        x, slots = self._encode(frames, layout, white)
         labels = []
         with torch.inference_mode(), self._precision():
             for first in range(0, len(x), self.batch_size):
@@ -267,8 +267,8 @@ class SlotEncoder:
                 labels.append(segment(log_p).byte())
         return torch.cat(labels).cpu().numpy()
 
-    def _see(self, frames: Any, layout: Layout, white: White | None) -> tuple[Tensor, Slots]:
-        """Frames as the images that the model takes, (B, 3, S, S) in [0, 1], and their slots."""
+    def _encode(self, frames: Any, layout: Layout, white: White | None) -> tuple[Tensor, Slots]:
+        """Return the model's input images, (B, 3, S, S) in [0, 1], and their slots."""
         _enter_process(self.device)
         x = to_images(
             frames,
@@ -300,24 +300,25 @@ class SlotEncoder:
         mask_geometry: bool = False,
         white: White | None = None,
     ) -> npt.NDArray[np.float32]:
-        """Infer the slots of frames as an array: arguments and errors as for a call.
+        """Infer the slots of frames as an array; arguments and errors as for a call.
 
         Returns:
             float32, shape (B, K, D): z_m, z_c and, with ``mask_geometry``, the mask's centroid row
-            and column in [-1, 1] and its share of the area; D = D_m + D_c (+ 3).
+            and column in [-1, 1] and its share of the area in [0, 1]; D = D_m + D_c (+ 3).
         """
         slots = self(frames, layout, white=white)
         return slot_features(slots, mask_geometry=mask_geometry)
 
     def masks(self, slots: Slots) -> npt.NDArray[np.float32]:
-        """Mixing probabilities of slots that this encoder inferred, to look at or to segment by.
+        """Return the masks (mixing probabilities) of slots that this encoder inferred.
 
         Returns:
-            float32, (B, K, S, S). A student's own masks are coarse: its latents are decoded.
+            float32, (B, K, S, S) in [0, 1]. For a distilled student, whose own masks are coarse,
+            the masks are decoded from the latents.
 
         Raises:
-            TypeError: if ``slots`` is no Slots.
-            ValueError: if a latent or a mask is not finite: the weights are broken.
+            TypeError: if ``slots`` is not a Slots.
+            ValueError: if a latent or a mask is not finite, due to damaged weights.
         """
         check_slots(slots)
         with torch.inference_mode(), self._precision():
@@ -326,27 +327,29 @@ class SlotEncoder:
             return log_pi[:, :, 0].float().exp().cpu().numpy()
 
     def decode(self, features: Tensor | npt.NDArray[np.floating[Any]]) -> Decoded:
-        """Draw slots for which there may be no frame: the way back from `features`.
+        """Decode slot features, the inverse of `features`.
 
-        The masks come from the latents alone; a MONet draws them by its component decoder, as it
-        does those of sampled scenes.
+        The masks are decoded from the latents only; MONet uses its component decoder for them, as
+        for sampled scenes.
 
         Args:
-            features: (B, K, D), z_m, z_c and anything after them, which is not looked at.
+            features: (B, K, D): z_m, z_c and any further columns, which are ignored.
 
         Returns:
-            Components and masks of B scenes, float32 on ``device``; their ``image`` is the frame.
+            Components and masks of B scenes, float32 on ``device``; ``image`` is the frame.
 
         Raises:
             TypeError: if ``features`` is neither a tensor nor an array.
-            ValueError: if there are not K slots, too few features, or a value is not finite.
+            ValueError: for a number of slots other than K, too few features, or non-finite values.
         """
         d_m, d_c = self.latent_sizes
         if isinstance(features, np.ndarray):
             features = torch.from_numpy(features)
         check_shape(features, (None, self.num_slots, None), "features")
         if features.shape[2] < d_m + d_c:
-            raise ValueError(f"features is {features.shape[2]} wide; wanted at least {d_m + d_c}.")
+            raise ValueError(
+                f"features must have at least {d_m + d_c} columns, got {features.shape[2]}."
+            )
         size = self.image_size
         with torch.inference_mode(), self._precision():
             parts = []
@@ -364,25 +367,25 @@ class SlotEncoder:
         return decoded
 
     def sample(self, noise: Tensor, *, mask_geometry: bool = False) -> Tensor:
-        """Draw novel scenes from the model's prior.
+        """Sample novel scenes from the model's prior.
 
         Args:
-            noise: (B, K, D_m + D_c), standard normal times a temperature; what is drawn is a
-                function of it.
-            mask_geometry: append the geometry of the masks that the scenes decode to.
+            noise: (B, K, D_m + D_c), standard normal noise times a temperature; determines the
+                samples.
+            mask_geometry: append the geometry of the decoded masks.
 
         Returns:
-            (B, K, D) float32 on ``device``, as `features` has them.
+            (B, K, D) float32 on ``device``, as in `features`.
 
         Raises:
-            ValueError: if the noise is of another shape, the model has no such prior (see
-                ``has_prior``), or a value is not finite: the weights are broken.
+            ValueError: for noise of another shape, a model without a prior over slots (see
+                ``has_prior``), or non-finite values, due to damaged weights.
         """
         if not self.has_prior:
-            raise ValueError(f"{self.name} has no prior that draws scenes slot by slot.")
+            raise ValueError(f"model must have a prior over slots to sample from, got {self.name}.")
         d_m, d_c = self.latent_sizes
         check_shape(noise, (None, self.num_slots, d_m + d_c), "noise")
-        # The protocol's sample takes a generator, whose draws would depend on the batch.
+        # The protocol's sample uses a generator, whose samples depend on the batch size.
         model = cast("Any", self._model)
         parts = []
         with torch.inference_mode(), self._precision():
@@ -402,10 +405,10 @@ class SlotEncoder:
 
 
 def slot_features(slots: Slots, *, mask_geometry: bool = False) -> npt.NDArray[np.float32]:
-    """Bring slots to the host as one float32 array (B, K, D); see SlotEncoder.features.
+    """Convert slots to a float32 array (B, K, D); see `SlotEncoder.features`.
 
     Raises:
-        ValueError: if a value is not finite: the weights are broken.
+        ValueError: if a value is not finite, due to damaged weights.
     """
     with torch.inference_mode():
         parts: list[Tensor] = [slots.features]
@@ -424,21 +427,21 @@ EncoderLike = str | os.PathLike[str] | SlotEncoder | SceneModel | Mapping[str, A
 
 
 def as_encoder(encoder: EncoderLike, *, device: str | torch.device = "auto") -> SlotEncoder:
-    """Take an encoder as it is, or make one of a path, a hub id, a model or SlotEncoder.spec.
+    """Return an encoder from one, a path, a hub id, a model or `SlotEncoder.spec`.
 
     Raises:
-        TypeError, ValueError, RuntimeError: as SlotEncoder; ValueError also if ``device`` is named
-            and a loaded encoder is on another.
+        TypeError, ValueError, RuntimeError: as `SlotEncoder`; ValueError also if ``device`` is
+            given and differs from that of an existing encoder.
     """
     if isinstance(encoder, SlotEncoder):
         try:
             fits = device == "auto" or pick_device(device) == encoder.device
-        except ValueError:  # no encoder can be there
+        except ValueError:  # the device does not exist
             fits = False
         if not fits:
             raise ValueError(
-                f"device is {str(device)!r}, but the encoder given is on {encoder.device}; wanted "
-                "the device where the encoder is made, or none here."
+                f'device must be "auto" or {str(encoder.device)!r}, the device of the given '
+                f"encoder, got {str(device)!r}."
             )
         return encoder
     if isinstance(encoder, Mapping):

@@ -1,4 +1,4 @@
-"""A long-running program's process: to stop in order, to keep its memory, what it runs on."""
+"""Signals, memory allocation, hardware and versions of a process."""
 
 import ctypes
 import multiprocessing
@@ -22,7 +22,7 @@ _Arguments = ParamSpec("_Arguments")
 
 
 class StoppedError(Exception):
-    """SIGINT or SIGTERM ended the work; what could be saved is saved.
+    """SIGINT or SIGTERM stopped the program after its state was saved.
 
     Attributes:
         status: the exit status of the process, `INTERRUPTED` or `TERMINATED`.
@@ -34,14 +34,14 @@ class StoppedError(Exception):
 
 
 class StopSignal:
-    """Turns SIGINT and SIGTERM into a flag that a loop polls, within a ``with`` block.
+    """Context manager that turns SIGINT and SIGTERM into a flag for a loop to poll.
 
-    A second SIGINT raises KeyboardInterrupt, so that a second Ctrl-C ends the process at once; one
-    that follows within half a second is the first one again, as ``timeout`` and process groups
-    send it. Works in the main thread only, as all signal handlers do.
+    A second SIGINT (Ctrl-C) raises KeyboardInterrupt; within half a second of the first it is
+    ignored, as ``timeout`` and process groups send duplicates. Works in the main thread only, as
+    all signal handlers do.
 
     Attributes:
-        signum: the signal received; None before one is.
+        signum: the received signal; None before.
     """
 
     def __init__(self) -> None:
@@ -56,13 +56,13 @@ class StopSignal:
 
     @property
     def status(self) -> int:
-        """The exit status of a process that stopped: 130 after SIGINT, otherwise 143."""
+        """Exit status of the stopped process: 130 after SIGINT, otherwise 143."""
         return INTERRUPTED if self.signum == signal.SIGINT else TERMINATED
 
     def __enter__(self) -> Self:
         """Install the handler."""
         for signum in (signal.SIGINT, signal.SIGTERM):
-            self._before[signum] = signal.signal(signum, self._note)
+            self._before[signum] = signal.signal(signum, self._handle)
         return self
 
     def __exit__(
@@ -75,7 +75,7 @@ class StopSignal:
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
 
-    def _note(self, signum: int, _frame: FrameType | None) -> None:
+    def _handle(self, signum: int, _frame: FrameType | None) -> None:
         if signum == self.signum == signal.SIGINT:
             if time.monotonic() - self._received_at >= _REPEAT_SECONDS:
                 raise KeyboardInterrupt
@@ -84,10 +84,9 @@ class StopSignal:
 
 
 def ignore_interrupts() -> None:
-    """Ignore SIGINT in a worker process, which lives no longer than the main process.
+    """Ignore SIGINT in a worker process (``daemon``).
 
-    A terminal sends Ctrl-C to all of a program's processes, and the main process ends the others.
-    Does nothing in a process that is no worker (``daemon``).
+    A terminal sends Ctrl-C to all processes of a program; the main process shuts the workers down.
     """
     if multiprocessing.current_process().daemon:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -101,8 +100,8 @@ def report_stop(
     The decorated function returns 130 after SIGINT and 143 after SIGTERM.
 
     Args:
-        program: its name, for the message.
-        advice: what to do next after an interrupt outside of any `StopSignal`.
+        program: name of the program, for the message.
+        advice: next step for the user after an interrupt outside of any `StopSignal`.
     """
 
     def decorate(main: Callable[_Arguments, int]) -> Callable[_Arguments, int]:
@@ -124,11 +123,10 @@ def report_stop(
 
 @lru_cache(maxsize=1)
 def keep_freed_memory() -> None:
-    """Let glibc keep freed memory instead of handing it back to the system.
+    """Configure glibc to reuse freed memory instead of returning it to the system.
 
-    It maps every big activation anew otherwise, and the system clears each page of it: a third of
-    a training step on a CPU. For programs, which own their process; has no effect with another C
-    library.
+    Otherwise each large activation is mapped anew and its pages are zeroed, which takes a third of
+    a training step on a CPU. Intended for programs only; has no effect with other C libraries.
     """
     if platform.libc_ver()[0] == "glibc":
         mallopt = ctypes.CDLL(None).mallopt
@@ -138,10 +136,9 @@ def keep_freed_memory() -> None:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Return whether a device computes in bfloat16, rather than imitating it in float32.
+    """Return whether a device supports bfloat16 natively.
 
-    A CPU needs AVX-512: without, PyTorch's bfloat16 convolutions take ten times as long as those
-    of float32.
+    A CPU requires AVX-512: without, bfloat16 convolutions take ten times as long as float32 ones.
     """
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
@@ -151,10 +148,10 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 def hardware(device: torch.device) -> str:
-    """Name what a process computes on, with its share of it.
+    """Return the name of the hardware and the number of processes or threads on it.
 
     Args:
-        device: of the model.
+        device: device of the model.
 
     Returns:
         For example "NVIDIA A100 (8 processes)", "AMD EPYC 7B12 (2 threads)".
@@ -168,7 +165,7 @@ def hardware(device: torch.device) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what decides a model's numbers."""
+    """Return the versions of genesis_rl, PyTorch and Python."""
     from genesis_rl import __version__
 
     return {
@@ -179,7 +176,7 @@ def versions() -> dict[str, str]:
 
 
 def _processor() -> str:
-    """The CPU's name, as far as the system tells it."""
+    """Return the name of the CPU if available, else its architecture."""
     try:
         lines = _CPUINFO.read_text(encoding="utf-8").splitlines()
     except OSError:

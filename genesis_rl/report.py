@@ -1,4 +1,4 @@
-"""Self-contained HTML reports: pictures, videos and tables in one file that opens anywhere."""
+"""Self-contained HTML reports with images, videos and tables."""
 
 import base64
 import os
@@ -26,7 +26,7 @@ img, video { max-width: 100%; } img.pixels { image-rendering: pixelated; }
 
 
 class Report:
-    """An HTML page built from top to bottom; every method adds to its end and returns the page.
+    """An HTML page; each method appends to it and returns the page.
 
     Example:
         >>> page = Report("A run").text("It went well.").table(["", "score"], [["all", 0.9]])
@@ -34,12 +34,12 @@ class Report:
     """
 
     def __init__(self, title: str) -> None:
-        """Begin a page with a title."""
+        """Create a page with a title."""
         self._title = title
         self._parts: list[str] = [f"<h1>{escape(title)}</h1>"]
 
     def heading(self, text: str) -> Self:
-        """Begin a section."""
+        """Add a section heading."""
         return self._add(f"<h2>{escape(text)}</h2>")
 
     def text(self, text: str) -> Self:
@@ -47,21 +47,21 @@ class Report:
         return self._add(f"<p>{escape(text)}</p>")
 
     def table(self, head: Sequence[str], rows: Iterable[Sequence[str | float]]) -> Self:
-        """Add a table; floats are shown with three digits after the point.
+        """Add a table; floats are formatted with three decimals.
 
         Raises:
-            ValueError: if a row is not as long as the head.
+            ValueError: if a row and the head differ in length.
         """
         lines = ["<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in head) + "</tr>"]
         for row in rows:
             if len(row) != len(head):
-                raise ValueError(f"row {list(row)} has {len(row)} cells; wanted {len(head)}.")
+                raise ValueError(f"row {list(row)} must have {len(head)} cells, got {len(row)}.")
             cells = (f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row)
             lines.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
         return self._add("<table>\n" + "\n".join(lines) + "\n</table>")
 
     def figures(self, values: Mapping[str, str | float]) -> Self:
-        """Add a table of two columns, names and values."""
+        """Add a table of names and values."""
         return self.table(["", ""], list(values.items()))
 
     def picture(
@@ -72,7 +72,7 @@ class Report:
         Args:
             picture: (H, W, 3) uint8, or the bytes of a PNG or GIF file.
             caption: text below it.
-            pixels: show its pixels as squares when enlarged.
+            pixels: enlarge without interpolation.
         """
         data = picture if isinstance(picture, bytes) else png_bytes(picture)
         kind = ' class="pixels"' if pixels else ""
@@ -81,13 +81,13 @@ class Report:
         return self._figure(f'<img{kind} alt="{escape(caption)}" src="{source}">', caption)
 
     def video(self, path: str | os.PathLike[str], caption: str = "") -> Self:
-        """Add an MP4 file, copied into the page."""
+        """Embed an MP4 file."""
         data = base64.b64encode(Path(path).read_bytes()).decode()
         source = f"data:video/mp4;base64,{data}"
         return self._figure(f'<video controls loop muted autoplay src="{source}"></video>', caption)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the page, whole or not at all."""
+        """Write the page atomically."""
         body = "\n".join(self._parts)
         page = (
             f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'

@@ -1,4 +1,4 @@
-"""The page's figures of the models that come with the package, measured once more."""
+"""Reproduction of the published scores of the package's pretrained models."""
 
 import json
 import os
@@ -12,17 +12,17 @@ from genesis_rl.files import read_json
 from genesis_rl.results import read_index, written_by
 from genesis_rl.weights import shipped
 
-# Settings that a record has by the names that EvaluateConfig has them by.
+# Settings with the same names in a record and in EvaluateConfig.
 _RECORDED = ("split", "num_images", "seed", "iw_samples", "refine_steps", "frechet")
 
 
-class Claim(NamedTuple):
-    """What a file of results says of a model that comes with the package.
+class PublishedScores(NamedTuple):
+    """Published scores of a pretrained model of the package.
 
     Attributes:
-        file: the file's name, in the folder of results.
-        config: how its figures were measured; the model's name is the only one of its models.
-        scores: its figures, by name.
+        file: name of the file in the folder of results.
+        config: settings of the evaluation, of this model only.
+        scores: scores by name.
     """
 
     file: str
@@ -30,35 +30,34 @@ class Claim(NamedTuple):
     scores: dict[str, float | None]
 
 
-def claims(folder: str | os.PathLike[str], names: Sequence[str] = ()) -> list[Claim]:
-    """Find what a folder of results says of models that come with the package.
+def published_scores(
+    folder: str | os.PathLike[str], names: Sequence[str] = ()
+) -> list[PublishedScores]:
+    """Read the published scores of the package's pretrained models, in the order of the page.
 
     Args:
-        folder: holds the index and the files it names.
-        names: of the models; empty: all.
-
-    Returns:
-        In the order of the page.
+        folder: folder of results, with the index and its files.
+        names: names of the models; empty: all.
 
     Raises:
-        ValueError: if a name is none of a model that comes along, or a file is damaged.
+        ValueError: for an unknown name, or if a file is damaged.
     """
     known = shipped()
     for name in names:
         if name not in known:
-            raise ValueError(f"models has {name!r}; wanted any of {', '.join(known)}.")
+            raise ValueError(f"models must be of {', '.join(known)}, got {name!r}.")
     found = []
     for file in dict.fromkeys(file for section in read_index(folder) for file in section.across):
         path = Path(folder) / file
         with written_by("evaluate.py --out", path):
             records = read_json(path)["runs"]
             if len(records) == 1 and records[0]["run"] in (names or known):
-                found.append(Claim(file, _config(records[0]), records[0]["scores"]))
+                found.append(PublishedScores(file, _config(records[0]), records[0]["scores"]))
     return found
 
 
 def _config(record: Mapping[str, Any]) -> EvaluateConfig:
-    """The settings that a record of `genesis_rl.evaluation.evaluate` was made with."""
+    """Return the settings of a record of `genesis_rl.evaluation.evaluate`."""
     return EvaluateConfig(
         models=(record["run"],),
         data=record["data"],
@@ -67,24 +66,24 @@ def _config(record: Mapping[str, Any]) -> EvaluateConfig:
     )
 
 
-def measure(
-    claim: Claim, out: str | os.PathLike[str], device: str = "auto"
+def reproduce(
+    published: PublishedScores, out: str | os.PathLike[str], device: str = "auto"
 ) -> dict[str, float | None]:
-    """Score a claim's model again, by the settings it was scored with.
+    """Evaluate a model again with the published settings.
 
     Args:
-        claim: of `claims`.
-        out: folder of the new file, which is called as the claim's.
+        published: one of `published_scores`.
+        out: folder of the new file, which has the name of the published one.
         device: auto, cpu or cuda.
 
     Returns:
         The new scores.
 
     Raises:
-        ValueError: if the data cannot be had.
+        ValueError: if the dataset cannot be loaded.
         OSError: if the file cannot be written.
     """
-    config = replace(claim.config, out=Path(out) / claim.file, device=device)
+    config = replace(published.config, out=Path(out) / published.file, device=device)
     scores: dict[str, float | None] = evaluate(config)["runs"][0]["scores"]
     return scores
 
@@ -92,14 +91,13 @@ def measure(
 def largest_difference(
     scores: Mapping[str, float | None], again: Mapping[str, float | None]
 ) -> tuple[float, str]:
-    """The score that differs most: by so much, or, where it is beyond 1, by this share of it.
+    """Return the largest difference of two sets of scores and the name of that score.
+
+    Differences are relative for scores above 1, and infinite for a score that one set lacks.
 
     Args:
-        scores: of the page.
-        again: measured once more; a score that only one of the two has differs infinitely.
-
-    Returns:
-        The difference, and the score's name.
+        scores: published scores.
+        again: reproduced scores.
     """
     return max(_differences(scores, again))
 

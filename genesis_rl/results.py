@@ -1,8 +1,8 @@
-"""The page of results: what was measured, from the files that the measuring programs wrote.
+"""Generation of the results page from the result files of the programs.
 
-A folder of results holds ``index.json``, a list of sections in the page's order, and beside it
-the JSON files they name, as pretrain/evaluate.py, pretrain/probe.py, agents/compare.py and
-agents/benchmark.py wrote them. The page is generated, so that no figure on it was copied by hand.
+A folder of results contains ``index.json``, a list of sections in the page's order, and the JSON
+files that the sections refer to, written by pretrain/evaluate.py, pretrain/probe.py,
+agents/compare.py and agents/benchmark.py.
 """
 
 import os
@@ -18,9 +18,9 @@ from genesis_rl.probes import caption, layout
 from genesis_rl.text_tables import markdown
 
 INDEX = "index.json"
-#: How far a figure may be from the page's on another machine: of what is beyond 1, this share.
+#: Tolerance of reproduced scores on another machine: absolute, or relative for scores above 1.
 TOLERANCE = 0.005
-# The scores on the page; every one that was taken is in the files.
+# Scores on the page; the files contain all scores.
 _SHOWN = (
     "ari",
     "ari_fg",
@@ -83,43 +83,43 @@ class Picture:
     """A picture of a section."""
 
     file: str
-    """path as the page reaches it"""
+    """path relative to the page"""
     caption: str
-    """what it shows"""
+    """caption below the picture"""
 
 
 @dataclass(frozen=True)
 class Published:
-    """What others report, beside our rows."""
+    """A row of scores published by others."""
 
     name: str
-    """whose it is, and on which data"""
+    """source and dataset"""
     scores: Mapping[str, float]
-    """by our names of the scores (``ari_fg``: the mean over images of one object, too)"""
+    """scores by this package's names (``ari_fg``: the mean includes images of one object)"""
 
 
 @dataclass(frozen=True)
 class Section:
-    """One section of the page."""
+    """A section of the page."""
 
     title: str
-    """its heading"""
+    """heading"""
     text: str = ""
-    """what was done, by which command; Markdown"""
+    """description and commands; Markdown"""
     evaluation: str | None = None
-    """file of pretrain/evaluate.py --out, beside the index"""
+    """file of pretrain/evaluate.py --out, in the index's folder"""
     published: tuple[Published, ...] = ()
     """rows below those of the evaluation"""
     across: tuple[str, ...] = ()
-    """files of pretrain/evaluate.py --out, each of one model on other images or refined by other
-    steps: a row for each run"""
+    """files of pretrain/evaluate.py --out with one model on different images or with different
+    refinement steps: a row per run"""
     probes: str | None = None
-    """file of pretrain/probe.py --out, beside the index"""
+    """file of pretrain/probe.py --out, in the index's folder"""
     tables: str | None = None
-    """file of a program that lays out its own tables (agents/compare.py), beside the index: its
-    entry ``tables`` is a list of objects with ``caption`` (may be empty), ``head`` and ``rows``"""
+    """file with tables (agents/compare.py), in the index's folder: its entry ``tables`` is a list
+    of objects with ``caption`` (may be empty), ``head`` and ``rows``"""
     seen: tuple[str, ...] = ()
-    """what the figures show, one remark each; Markdown"""
+    """observations as a list; Markdown"""
     pictures: tuple[Picture, ...] = ()
     """pictures below the tables"""
 
@@ -128,17 +128,17 @@ class Section:
         """Read an entry of the index.
 
         Raises:
-            ValueError: if it is no section.
+            ValueError: if the entry is not a section.
         """
         names = [field.name for field in fields(cls)]
         if not isinstance(data, dict) or "title" not in data or not data.keys() <= set(names):
-            raise ValueError(f"a section is {data!r}; wanted a title and any of {names[1:]}.")
+            raise ValueError(f"sections must have a title and any of {names[1:]}, got {data!r}.")
         lists: dict[str, Any] = {name: tuple(data.get(name, ())) for name in ("seen", "across")}
         for name, kind in (("pictures", Picture), ("published", Published)):
             try:
                 lists[name] = tuple(kind(**entry) for entry in data.get(name, ()))
             except TypeError as error:
-                raise ValueError(f"{name} of {data['title']!r} are wrong: {error}.") from error
+                raise ValueError(f"{name} of {data['title']!r} are invalid: {error}.") from error
         return cls(**{**data, **lists})
 
 
@@ -150,18 +150,12 @@ def read_index(folder: str | os.PathLike[str]) -> list[Section]:
     """
     data = read_json(Path(folder) / INDEX)
     if not isinstance(data, list):
-        raise ValueError(f"{Path(folder) / INDEX} is no list of sections.")
+        raise ValueError(f"{Path(folder) / INDEX} must be a list of sections.")
     return [Section.from_json(entry) for entry in data]
 
 
 def page(folder: str | os.PathLike[str]) -> str:
-    """Write out the page of a folder of results.
-
-    Args:
-        folder: holds the index and the files it names.
-
-    Returns:
-        Markdown.
+    """Return the page of a folder of results as Markdown.
 
     Raises:
         ValueError: if a file is missing or damaged.
@@ -193,7 +187,7 @@ def page(folder: str | os.PathLike[str]) -> str:
 
 
 def write_page(folder: str | os.PathLike[str], out: str | os.PathLike[str]) -> None:
-    """Write the `page` of a folder of results to a file, all of it or nothing.
+    """Write the `page` of a folder of results to a file atomically.
 
     Raises:
         ValueError: if a file of the folder is missing or damaged.
@@ -206,24 +200,24 @@ def write_page(folder: str | os.PathLike[str], out: str | os.PathLike[str]) -> N
 
 @contextmanager
 def written_by(program: str, path: Path) -> Iterator[None]:
-    """Name the file, and the program that writes such files, where an entry is missing.
+    """Convert errors of missing entries to one that names the file and the program.
 
     Raises:
-        ValueError: instead of what looking for the entry raised.
+        ValueError: in place of KeyError, TypeError and IndexError.
     """
     try:
         yield
     except (KeyError, TypeError, IndexError) as error:
         raise ValueError(
-            f"{path} is not what {program} writes: {type(error).__name__} {error}."
+            f"{path} must be a file of {program}: {type(error).__name__} {error}."
         ) from error
 
 
 def _evaluation(path: Path, published: Sequence[Published]) -> list[str]:
-    """Tables of an evaluation: the scores, and the runs they are of."""
+    """Return tables of an evaluation: scores and runs."""
     result = read_json(path)
     with written_by("evaluate.py --out", path):
-        parts = [f"{_told(result['runs'][0])}.\n\n{_scores(result, _SHOWN, published)}"]
+        parts = [f"{_describe(result['runs'][0])}.\n\n{_scores(result, _SHOWN, published)}"]
         if any("posterior_ari" in group["mean"] for group in result["groups"]):
             table = _scores(result, _POSTERIOR, only="posterior_ari")
             parts.append(
@@ -238,7 +232,7 @@ def _evaluation(path: Path, published: Sequence[Published]) -> list[str]:
 
 
 def _across(paths: Sequence[Path]) -> list[str]:
-    """A table of segmentations, by the masks and by responsibilities, over several evaluations."""
+    """Return a table of segmentation scores by masks and by responsibilities, a row per run."""
     shown = [(key, _SHORT[key] + ", resp." * key.startswith("posterior_")) for key in _ACROSS]
     rows = []
     for path in paths:
@@ -258,16 +252,16 @@ def _across(paths: Sequence[Path]) -> list[str]:
 
 
 def _probes(path: Path) -> list[str]:
-    """Tables of a probing: what the latents tell, and the runs they are of."""
+    """Return tables of probes: scores and runs."""
     result = read_json(path)
     with written_by("probe.py --out", path):
-        told = f"{caption(result)}, probed on {result['hardware']}."
+        description = f"{caption(result)}, probed on {result['hardware']}."
         records = [{**record, "versions": result["versions"]} for record in result["runs"]]
-        return [f"{told}\n\n{markdown(*layout(result))}", _runs(records, path.name)]
+        return [f"{description}\n\n{markdown(*layout(result))}", _runs(records, path.name)]
 
 
 def _tables(path: Path) -> list[str]:
-    """Tables that a file holds as they are to be shown."""
+    """Return the tables of a file."""
     result = read_json(path)
     parts = []
     try:
@@ -275,7 +269,7 @@ def _tables(path: Path) -> list[str]:
             parts += [table["caption"]] if table["caption"] else []
             parts.append(markdown(table["head"], table["rows"]))
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{path} holds no tables: {type(error).__name__} {error}.") from error
+        raise ValueError(f"{path} must have tables: {type(error).__name__} {error}.") from error
     return [*parts, f"All figures and settings: `results/{path.name}`."]
 
 
@@ -285,7 +279,7 @@ def _scores(
     published: Sequence[Published] = (),
     only: str | None = None,
 ) -> str:
-    """Lay out some scores of an evaluation; of baselines those that have the score ``only``."""
+    """Format scores of an evaluation; include only baselines with the score ``only``, if given."""
     rows = [row for section in SECTIONS.values() for row in section]
     means = [group["mean"] for group in result["groups"]]
     better = {row.key: row.better for row in rows}
@@ -311,14 +305,14 @@ def _scores(
     return markdown(head, body)
 
 
-def _told(first: Mapping[str, Any]) -> str:
-    told = f"The first {first['num_images']} images of the {first['split']} split"
+def _describe(first: Mapping[str, Any]) -> str:
+    description = f"The first {first['num_images']} images of the {first['split']} split"
     if first["frechet_images"]:
-        told += (
+        description += (
             f"; Frechet distance ({first['frechet']}) of {first['frechet_images']} scenes from the"
             " prior"
         )
-    return told
+    return description
 
 
 def _runs(records: Sequence[Mapping[str, Any]], file: str) -> str:

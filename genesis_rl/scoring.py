@@ -1,4 +1,4 @@
-"""All scores of a model on held-out images, as one flat dictionary."""
+"""Scores of scene models and of baselines on held-out images."""
 
 import math
 from collections.abc import Mapping
@@ -28,17 +28,17 @@ _LEVELS = 256  # values of a pixel in a pack
 
 @dataclass(frozen=True)
 class ScoreConfig:
-    """On how many images, with what noise."""
+    """Images, noise and refinement of an evaluation."""
 
     num_images: int = 1000
-    """images scored, the first of the pack; all if it has fewer"""
+    """number of images, the first of the pack; all if it has fewer"""
     seed: int = 0
-    """of the noise"""
+    """seed of the noise"""
     iw_samples: int = 8
-    """S, samples of the importance-weighted bound, and of the ELBO"""
+    """number of samples S of the importance-weighted bound and of the ELBO"""
     refine_steps: int = 0
-    """gradient steps on the latents before they are scored, see `genesis_rl.refinement`; the
-    bounds are the encoder's in any case"""
+    """gradient steps on the latents first, see `genesis_rl.refinement`; the bounds are computed
+    without refinement"""
 
     def __post_init__(self) -> None:
         """Check values."""
@@ -46,7 +46,7 @@ class ScoreConfig:
         check_integers(self, 0, "refine_steps")
         check_limits(self)
         if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed is {self.seed}; wanted 0 to 2**63 - 1.")
+            raise ValueError(f"seed must be 0 to 2**63 - 1, got {self.seed}.")
 
 
 def score(
@@ -57,30 +57,30 @@ def score(
     samples: SampleScorer | None = None,
     scenes: SceneScorer | None = None,
 ) -> dict[str, float | None]:
-    """Score a model in eval mode on the first images of a pack, in the weights' precision.
+    """Evaluate a model in eval mode on the first images of a pack, in the weights' precision.
 
     Args:
-        model: a scene model; its training mode is put back afterwards.
+        model: a scene model; its training mode is restored.
         pack: held-out images, with masks for the scores of objects.
         config: see `ScoreConfig`.
-        samples: what compares scenes from the prior; None: nothing does.
-        scenes: what judges scenes from the prior; None: nothing does.
+        samples: scorer of the Frechet distance of scenes from the prior; None: skip it.
+        scenes: scorer of the validity of scenes from the prior; None: skip it.
 
     Returns:
-        JSON data, averages over the images; None where no image has the score.
+        JSON data, means over the images; None for scores that no image has.
 
         - ``mse`` per pixel and channel, of posterior means.
-        - ``nll``, ``kl_m``, ``kl_c``: the terms that the model trains on, nats per image.
-        - ``elbo``, ``iwae``: bounds on the likelihood of the model that is sampled from, nats per
-          image, see `genesis_rl.metrics.bounds`; ``elbo_bpd``, ``iwae_bpd`` in bits per dimension
-          of 8-bit images, less is better, see `bits_per_dim`.
+        - ``nll``, ``kl_m``, ``kl_c``: terms of the training objective, nats per image.
+        - ``elbo``, ``iwae``: bounds on the likelihood of the generative model, nats per image, see
+          `genesis_rl.metrics.bounds`; ``elbo_bpd``, ``iwae_bpd`` in bits per dimension of 8-bit
+          images, lower is better, see `bits_per_dim`.
         - ``active_slots`` by pixels, ``active_latents`` by KL, see `genesis_rl.metrics.binding`.
-        - with masks: those of `image_scores` and `binding_scores`, of the masks pi = p(k | z), each
-          with ``name_images``, the number of images that have it; and of `BaseModel`'s those of
-          `image_scores` by p(k | x, z) as ``posterior_name``, see
+        - with masks: scores of `image_scores` and `binding_scores` of the masks pi = p(k | z), each
+          with ``name_images``, the number of images that have it; for models of this package also
+          `image_scores` of the posterior assignments p(k | x, z), as ``posterior_name``, see
           `genesis_rl.likelihood.log_responsibilities`.
         - with ``samples``: ``frechet``, the distance of as many scenes from the prior.
-        - with ``scenes``: what they show, and how far from training images they are; see
+        - with ``scenes``: validity and distance to training images of scenes from the prior, see
           `genesis_rl.metrics.imagined.SceneScorer`.
 
     Raises:
@@ -109,17 +109,17 @@ def baselines(
     samples: SampleScorer | None = None,
     scenes: SceneScorer | None = None,
 ) -> dict[str, dict[str, float | None]]:
-    """Score what is no model on the images that `score` takes.
+    """Evaluate baselines on the images of `score`.
 
     Args:
         pack: held-out images.
-        num_images: images scored, the first of the pack; all if it has fewer.
-        num_slots: number of slots K that a grid may use.
-        samples: what compares scenes; None: nothing does.
-        scenes: what judges scenes; None: nothing does.
+        num_images: number of images, the first of the pack; all if it has fewer.
+        num_slots: largest number of cells of the grid, K.
+        samples: scorer of the Frechet distance; None: skip it.
+        scenes: scorer of the validity of scenes; None: skip it.
 
     Returns:
-        With masks the scores of objects of ``one_slot``, ``fixed_grid`` and ``colour_palette``,
+        With masks the segmentation scores of ``one_slot``, ``fixed_grid`` and ``colour_palette``,
         see `genesis_rl.metrics.baselines`; with ``samples`` the ``frechet`` of ``real``,
         ``shuffled_pixels`` and ``mean_image``, see `SampleScorer.references`; with ``scenes`` the
         scores of ``real`` images, see `SceneScorer.reference`.
@@ -136,7 +136,7 @@ def baselines(
 def _score_images(
     model: SceneModel, pack: Pack, config: ScoreConfig
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Scores of each image and, with masks, of its objects, each of shape (num_images,)."""
+    """Compute scores of images and, with masks, of their objects, each of shape (num_images,)."""
     device = device_of(model)
     generator = torch.Generator(device).manual_seed(config.seed)
     images: dict[str, list[Tensor]] = {}
@@ -179,5 +179,5 @@ def _joined(totals: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:
 
 
 def _jsonable(scores: Mapping[str, float]) -> dict[str, float | None]:
-    """Replace what JSON has no number for."""
+    """Replace non-finite values by None."""
     return {name: value if math.isfinite(value) else None for name, value in scores.items()}

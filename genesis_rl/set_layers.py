@@ -1,21 +1,21 @@
-"""Layers for sets of slots: a common scale, and attention."""
+"""Layers for sets of slots: standardisation and a transformer block."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# A latent that hardly varies carries noise; scaled up to a spread of 1 it would drown the others.
+# Latents that hardly vary contain noise; scaled to a standard deviation of 1 they would dominate.
 _MIN_SCALE = 0.1
 
 
 class SlotScale(nn.Module):
-    """Brings slots (B, K, D) to a common scale: (slot - mean) / scale for each of the D features.
+    """Standardise slots (B, K, D): (slot - mean) / scale for each of the D features.
 
-    Latents come as they are, some hundred times wider than others. The mean and the scale are
-    fixed buffers, the same for all slots, so that the order of the slots stays without meaning,
-    and they are saved with the policy. Until `fit` is called nothing changes.
+    Standard deviations of latents may differ by a factor of a hundred. Mean and scale are fixed
+    buffers, saved with the policy. They are the same for all slots, so that the layer is
+    permutation equivariant. Before `fit` the layer is the identity.
 
-    Slots that are stacked over time, (B, T, K, D'), become (B, K, D) first, with D = T * D'.
+    Slots stacked over time, (B, T, K, D'), are reshaped to (B, K, D) first, with D = T * D'.
 
     Attributes:
         mean: (D,).
@@ -26,10 +26,10 @@ class SlotScale(nn.Module):
     scale: Tensor
 
     def __init__(self, num_features: int) -> None:
-        """Start with mean 0 and scale 1.
+        """Initialise with mean 0 and scale 1.
 
         Args:
-            num_features: D.
+            num_features: number of features D.
         """
         super().__init__()
         self.register_buffer("mean", torch.zeros(num_features))
@@ -37,9 +37,9 @@ class SlotScale(nn.Module):
 
     @torch.no_grad()
     def fit(self, slots: Tensor) -> None:
-        """Take mean and standard deviation from observations.
+        """Set mean and scale to the mean and standard deviation of observations.
 
-        A standard deviation below a tenth of the widest feature's is raised to that.
+        Standard deviations below a tenth of the largest one are raised to that.
 
         Args:
             slots: (N, K, D) or (N, T, K, D'), for example of random steps.
@@ -49,16 +49,16 @@ class SlotScale(nn.Module):
         """
         given, slots = tuple(slots.shape), _through_time(slots)
         if slots.ndim != 3 or slots.shape[-1] != len(self.mean) or not len(slots):
-            raise ValueError(f"slots has shape {given}; wanted (N, K, {len(self.mean)}).")
+            raise ValueError(f"slots must have shape (N, K, {len(self.mean)}), got {given}.")
         flat = slots.flatten(0, 1).to(self.mean)
         spread = flat.std(0, correction=0)
         widest = float(spread.max())
         self.mean.copy_(flat.mean(0))
-        # Where nothing varies there is nothing to scale.
+        # A scale of 1 if no feature varies.
         self.scale.copy_(spread.clamp(min=_MIN_SCALE * widest) if widest else spread + 1)
 
     def forward(self, slots: Tensor) -> Tensor:
-        """Scale slots (B, K, D) or (B, T, K, D'); the result is (B, K, D)."""
+        """Standardise slots (B, K, D) or (B, T, K, D') to (B, K, D)."""
         return (_through_time(slots) - self.mean) / self.scale
 
 
@@ -78,13 +78,13 @@ class TransformerBlock(nn.Module):
         )
 
     def forward(self, x: Tensor, num_queries: int) -> Tensor:
-        """Update the first ``num_queries`` of the tokens (B, T, width); the rest are only read."""
+        """Return the updated first ``num_queries`` tokens of x (B, T, width); all are attended."""
         normed = self.norm_attention(x)
-        x, asking = x[:, :num_queries], normed[:, :num_queries]
-        query = self._split(self.query(asking))  # (B, heads, num_queries, width / heads)
+        x, queries = x[:, :num_queries], normed[:, :num_queries]
+        query = self._split(self.query(queries))  # (B, heads, num_queries, width / heads)
         key, value = (self._split(part) for part in self.key_value(normed).chunk(2, dim=-1))
-        seen = F.scaled_dot_product_attention(query, key, value)
-        x = x + self.out(seen.transpose(1, 2).flatten(2))
+        attended = F.scaled_dot_product_attention(query, key, value)
+        x = x + self.out(attended.transpose(1, 2).flatten(2))
         out: Tensor = x + self.mlp(self.norm_mlp(x))
         return out
 
@@ -94,5 +94,5 @@ class TransformerBlock(nn.Module):
 
 
 def _through_time(slots: Tensor) -> Tensor:
-    """Bring slots (B, T, K, D') to (B, K, T * D'), as VecFrameStack lays them out."""
+    """Reshape slots (B, T, K, D') to (B, K, T * D'), as in VecFrameStack."""
     return slots.transpose(1, 2).flatten(2) if slots.ndim == 4 else slots

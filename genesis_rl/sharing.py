@@ -1,4 +1,4 @@
-"""Runs made ready for others: the model and its card, in a folder or on the Hugging Face Hub."""
+"""Sharing of a run's model and its card, in a folder or on the Hugging Face Hub."""
 
 import tempfile
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from genesis_rl.distillation.card import (
 from genesis_rl.doctor import CheckInputs, compute_statistics, run_checks
 from genesis_rl.files import new_file, read_json
 from genesis_rl.hub import is_repository, push_folder
-from genesis_rl.model_card import Figures, data_name, model_card, public_settings
+from genesis_rl.model_card import ModelScores, data_name, model_card, public_settings
 from genesis_rl.scoring import ScoreConfig, baselines, score
 from genesis_rl.training import PretrainConfig, Run
 from genesis_rl.training.folder import has_setting, read_report
@@ -29,61 +29,62 @@ from genesis_rl.world_model import card as world_card
 
 CARD = "README.md"
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16}
-_LOOKED_AT = 256
+_CHECKED_IMAGES = 256
 
 
 @dataclass(frozen=True)
 class ShareConfig:
-    """What to share, and where."""
+    """Model to share, its evaluation and its destination."""
 
     run: Path
-    """folder of a run of pretrain/train.py, pretrain/distill.py or pretrain/train_world_model.py"""
+    """run directory of pretrain/train.py, pretrain/distill.py or pretrain/train_world_model.py"""
     out: Path | None = None
-    """folder to write the model and its card to: a new one, or empty"""
+    """new or empty folder to write the model and its card to"""
     push: str | None = None
-    """repository on the Hugging Face Hub to push them to, OWNER/NAME"""
+    """repository on the Hugging Face Hub to push to, OWNER/NAME"""
     private: bool = False
     """make a new repository private"""
     which: Literal["best", "last"] = "best"
-    """the model"""
+    """checkpoint to share"""
     split: Literal["validation", "test"] = "test"
-    """images to score it on, unless pretrain/evaluate.py has done so"""
+    """split to evaluate on, unless pretrain/evaluate.py has done so"""
     images: int = 320
-    """how many; 0: none, the card then has the scores of the training's validation"""
+    """number of images to evaluate on; 0: none, the card then contains the validation scores of the
+    training"""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """what the weights are stored as; bf16 halves the files, and is scored as it is stored"""
+    """data type of the stored weights; bf16 halves the files, and is evaluated as stored"""
     name: str | None = None
-    """what the card says to load it by; None: the repository"""
+    """name to load the model by in the card's example; None: the repository"""
     title: str | None = None
-    """the card's title; None: the model and its data"""
+    """title of the card; None: the model and its dataset"""
     license: str = "apache-2.0"
-    """of the weights, as the Hub calls it"""
+    """license of the weights, by the Hub's identifiers"""
     device: str = "auto"
     """auto, cpu or cuda"""
 
     def __post_init__(self) -> None:
         """Check values."""
         if self.out is None and self.push is None:
-            raise ValueError("neither out nor push is given; wanted a folder, a repository or both")
+            raise ValueError("out or push must be given, got None for both.")
         if self.push is not None and not is_repository(self.push):
-            raise ValueError(f"push is {self.push!r}; wanted a Hub id of form 'owner/name'.")
+            raise ValueError(f"push must be a Hub id of form 'owner/name', got {self.push!r}.")
         if self.images < 0 or self.images == 1:
-            raise ValueError(f"images is {self.images}; wanted 0, or at least 2.")
+            raise ValueError(f"images must be 0 or at least 2, got {self.images}.")
         out = self.out and self.out.expanduser()
         if out and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
-            raise ValueError(f"out {out} is there already; wanted a new or an empty folder.")
+            raise ValueError(f"out must be a new or an empty folder, got {out}.")
 
 
 def share(config: ShareConfig) -> str:
-    """Write a run's model and its card to a folder, and push them if asked to.
+    """Write a run's model and its card to a folder, and push them if configured.
 
-    Nothing of the machine goes along: no path, no optimiser's state.
+    Paths of the machine and the optimiser's state are not included.
 
     Returns:
-        Where they are: the folder, or the commit's address.
+        The folder, or the URL of the commit.
 
     Raises:
-        ValueError: if there is no such run, its data cannot be had, or the push fails.
+        ValueError: if the run does not exist, its dataset cannot be loaded, or the push fails.
         OSError: if the folder cannot be written.
     """
     write, card = _described(config)
@@ -103,11 +104,13 @@ def share(config: ShareConfig) -> str:
             if config.out is None:
                 raise
             again = f"hf upload {config.push} {folder}"
-            raise ValueError(f"{error}; {folder} is written: {again}") from error
+            raise ValueError(
+                f"{error} The model is in {folder}; upload it by `{again}`."
+            ) from error
 
 
 def _described(config: ShareConfig) -> tuple[Callable[[Path], None], str]:
-    """What writes the model and its config.json into a folder, and its card."""
+    """Return a function that writes the model into a folder, and the card's text."""
     if has_setting(config.run, "encoder_fingerprint"):
         return _world_model(config)
     distilled = has_setting(config.run, "teacher_fingerprint")
@@ -124,7 +127,7 @@ def _described(config: ShareConfig) -> tuple[Callable[[Path], None], str]:
 
 def _world_model(config: ShareConfig) -> tuple[Callable[[Path], None], str]:
     if config.precision != "fp32":
-        raise ValueError(f"precision is {config.precision!r}; a world model is stored as fp32.")
+        raise ValueError(f"precision must be 'fp32' for a world model, got {config.precision!r}.")
     report = read_report(config.run)
     world = WorldModel.from_pretrained(config.run / config.which, device=config.device)
     card = world_card.card(
@@ -140,13 +143,13 @@ def _world_model(config: ShareConfig) -> tuple[Callable[[Path], None], str]:
 
 
 def _student(config: ShareConfig) -> tuple[Pretrained, str, dict[str, Any]]:
-    """The model, as it will be stored, its card, and what config.json is to hold beside it."""
+    """Return the rounded model, its card, and additional data for config.json."""
     loaded = load_pretrained(config.run / config.which, device=config.device)
     report = read_report(config.run)
     if fingerprint(loaded.model) != report["fingerprint"]:
         raise ValueError(
-            f"{config.run / config.which} is not the student that the run's report is of; "
-            "wanted --which best of a distillation that has come to its end."
+            f"which must be 'best' of a finished distillation, got {config.which!r}: "
+            f"{config.run / config.which} is not the student of the run's report."
         )
     _round(loaded, config)
     card = student_card(
@@ -166,7 +169,7 @@ def _student(config: ShareConfig) -> tuple[Pretrained, str, dict[str, Any]]:
 
 
 def _run(config: ShareConfig) -> tuple[Pretrained, str, dict[str, Any]]:
-    """As `_student`, of a run of pretrain/train.py."""
+    """Return as `_student`, for a run of pretrain/train.py."""
     run = Run.open(config.run)
     loaded = run.load(config.which, device=config.device)
     _round(loaded, config)
@@ -183,34 +186,34 @@ def _run(config: ShareConfig) -> tuple[Pretrained, str, dict[str, Any]]:
 
 @torch.no_grad()
 def _round(loaded: Pretrained, config: ShareConfig) -> None:
-    """Round the weights to what will be stored, so that this is what is scored."""
+    """Round the weights to the stored data type before the evaluation."""
     dtype = _DTYPES[config.precision]
     if dtype is not None:
         for parameter in cast("nn.Module", loaded.model).parameters():
             parameter.copy_(parameter.to(dtype))
 
 
-def figures(run: Run, loaded: Pretrained, config: ShareConfig) -> Figures:
-    """Score the model, or take what pretrain/evaluate.py found, and ask the doctor."""
+def figures(run: Run, loaded: Pretrained, config: ShareConfig) -> ModelScores:
+    """Evaluate the model, or read the results of pretrain/evaluate.py, and run the diagnostics."""
     if not config.images:
         scores = loaded.metadata.get("validation", run.scores)
-        return Figures("the validation images that it was chosen by", scores)
+        return ModelScores("the validation images that selected the checkpoint", scores)
     pack = run.config.open_data(config.split)
-    statistics = compute_statistics(loaded.model, pack, min(config.images, _LOOKED_AT))
+    statistics = compute_statistics(loaded.model, pack, min(config.images, _CHECKED_IMAGES))
     inputs = CheckInputs(run.config, run.updates, run.validations, statistics)
     findings = tuple(f for f in run_checks(inputs).findings if f.severity != "note")
     record = None if _DTYPES[config.precision] else _evaluation(run, loaded, config)
     if record is not None:
         images = _describe(run.config, config.split, int(record["num_images"]))
-        return Figures(images, record["scores"], record["baselines"], findings)
+        return ModelScores(images, record["scores"], record["baselines"], findings)
     count = min(config.images, len(pack))
     measured = score(loaded.model, pack, ScoreConfig(num_images=count))
     beside = baselines(pack, count, loaded.model.config.num_slots)
-    return Figures(_describe(run.config, config.split, count), measured, beside, findings)
+    return ModelScores(_describe(run.config, config.split, count), measured, beside, findings)
 
 
 def _evaluation(run: Run, loaded: Pretrained, config: ShareConfig) -> dict[str, Any] | None:
-    """The record that pretrain/evaluate.py wrote of this very model, if it did."""
+    """Return the record of pretrain/evaluate.py on this checkpoint; None if there is none."""
     path = run.folder / f"evaluation-{config.split}.json"
     if not path.is_file():
         return None
@@ -224,13 +227,10 @@ def _evaluation(run: Run, loaded: Pretrained, config: ShareConfig) -> dict[str, 
         own_data = record["data"] == run.config.data
         return record if same and own_data and record["num_images"] else None
     except (ValueError, TypeError, KeyError):
-        return None  # of another kind: the model is scored here
+        return None  # another format: evaluate the model
 
 
 def _describe(config: PretrainConfig, split: str, count: int) -> str:
     if config.data not in DATASETS and not (Path(config.data).expanduser() / split).is_dir():
-        return (
-            f"{count:,} images of {data_name(config)}, which has no {split} split: the model was "
-            "trained on them"
-        )
+        return f"{count:,} training images of {data_name(config)}, which has no {split} split"
     return f"{count:,} held-out images ({split} split of {data_name(config)})"

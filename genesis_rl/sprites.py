@@ -1,8 +1,8 @@
-"""Draw flat sprites: outlines, colours, anti-aliased frames and instance masks.
+"""Rendering of flat sprites: outlines, colours, anti-aliased frames and instance masks.
 
-Coordinates: the frame is the unit square, origin bottom-left, x to the right, y up. A sprite's
-position is its centre and its scale is its width as a share of the frame. In images rows run
-down, so row 0 shows y = 1.
+The frame is the unit square, with the origin at the bottom left, x to the right and y up. A
+sprite's position is its centre, and its scale is its width as a share of the frame. Row 0 of an
+image is at y = 1.
 """
 
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ _SHIFT = 8  # fractional bits of the vertices given to cv2.fillPoly
 
 
 def rgb(colour: Colour) -> RGB:
-    """Turn a colour's name, or three numbers, into RGB.
+    """Convert a colour's name or three numbers to RGB.
 
     Args:
         colour: a name in `COLOURS`, or red, green, blue, each an integer in 0..255.
@@ -57,20 +57,20 @@ def rgb(colour: Colour) -> RGB:
         (red, green, blue), each in 0..255.
 
     Raises:
-        ValueError: for an unknown name or anything that is not three such integers.
+        ValueError: for an unknown name, or other than three such integers.
     """
     if isinstance(colour, str):
         if colour not in COLOURS:
-            raise ValueError(f"unknown colour {colour!r}: use RGB or one of {', '.join(COLOURS)}")
+            raise ValueError(f"colour must be RGB or one of {', '.join(COLOURS)}, got {colour!r}.")
         return COLOURS[colour]
     if not is_rgb(colour):
-        raise ValueError(f"colour must be a name or three integers in 0..255, got {colour!r}")
+        raise ValueError(f"colour must be a name or three integers in 0..255, got {colour!r}.")
     red, green, blue = (int(level) for level in colour)
     return red, green, blue
 
 
 def is_rgb(value: object) -> bool:
-    """Tell whether a value is three integers in 0..255."""
+    """Return whether a value is three integers in 0..255."""
     return (
         isinstance(value, Sequence | np.ndarray)
         and len(value) == 3
@@ -80,7 +80,7 @@ def is_rgb(value: object) -> bool:
 
 
 def _regular(radii: Sequence[float], start: float) -> npt.NDArray[np.float64]:
-    """Polygon with one vertex per radius, at equal angles from `start` (radians)."""
+    """Return a polygon with one vertex per radius, at equal angles from `start` (radians)."""
     angle = start + np.arange(len(radii)) * (2 * np.pi / len(radii))
     vertices = np.stack([np.cos(angle), np.sin(angle)], axis=1) * np.asarray(radii)[:, None]
     return np.asarray(vertices, np.float64)
@@ -110,12 +110,12 @@ def several(colours: Colour | Sequence[Colour]) -> list[RGB]:
     if isinstance(colours, str) or is_rgb(colours):
         return [rgb(colours)]  # type: ignore[arg-type]
     if not isinstance(colours, Sequence) or not colours:
-        raise ValueError(f"colours must be one colour or several, got {colours!r}")
+        raise ValueError(f"colours must be one colour or several, got {colours!r}.")
     return [rgb(colour) for colour in colours]  # type: ignore[arg-type]
 
 
 def _heart() -> npt.NDArray[np.float64]:
-    """Heart of dSprites: two lobes joined by tangents to the notch and to the tip."""
+    """Return the heart of dSprites: two lobes with tangents to the notch and to the tip."""
     x, y, radius = 4.72, 4.11, 5.07  # right lobe
     notch, tip = 6.04, -8.82
     around = []
@@ -139,27 +139,27 @@ DSPRITES_OUTLINES: dict[str, npt.NDArray[np.float64]] = {
 
 
 def check_shapes(shapes: Sequence[str]) -> None:
-    """Refuse unknown shapes.
+    """Validate names of shapes.
 
     Raises:
-        ValueError: naming the shape and the known ones.
+        ValueError: for an unknown shape, or none.
     """
     if isinstance(shapes, str) or not shapes:
-        raise ValueError(f"shapes must be a sequence of names, got {shapes!r}")
+        raise ValueError(f"shapes must be a sequence of names, got {shapes!r}.")
     for shape in shapes:
         if shape not in OUTLINES:
-            raise ValueError(f"unknown shape {shape!r}: use one of {', '.join(OUTLINES)}")
+            raise ValueError(f"shapes must be of {', '.join(OUTLINES)}, got {shape!r}.")
 
 
 def scales(scale: float | Sequence[float], name: str) -> list[float]:
-    """Resolve one scale, or several to draw from, to a list.
+    """Resolve one scale, or several to sample from, to a list.
 
     Raises:
         ValueError: unless every scale is in (0, 1).
     """
     values = list(scale) if isinstance(scale, Sequence) else [scale]
     if not values or not all(isinstance(s, int | float) and 0 < s < 1 for s in values):
-        raise ValueError(f"{name} must be in (0, 1), as a share of the frame's width, got {scale}")
+        raise ValueError(f"{name} must be in (0, 1), a share of the frame's width, got {scale}.")
     return [float(s) for s in values]
 
 
@@ -191,12 +191,12 @@ def coverage(
     angle: float = 0.0,
     supersampling: int = _SUPERSAMPLING,
 ) -> npt.NDArray[np.uint8]:
-    """Draw a polygon and return the share of every pixel that it covers.
+    """Render a polygon and return the share of each pixel that it covers.
 
     Args:
         outline: (P, 2) vertices (x, y), y up.
         size: (H, W) of the result in pixels.
-        centre: (row, column) where the outline's origin goes, in pixels from the top-left corner.
+        centre: (row, column) of the outline's origin, in pixels from the top-left corner.
         scale: pixels per unit of the outline.
         angle: rotation about the outline's origin in radians, counter-clockwise.
         supersampling: sub-pixels per pixel and axis.
@@ -204,7 +204,7 @@ def coverage(
     Returns:
         (H, W) uint8: 0 = outside, 255 = wholly inside.
     """
-    # fillPoly also fills the pixels that the boundary runs through, half a sub-pixel on each side.
+    # fillPoly also fills pixels on the boundary, half a sub-pixel on each side.
     width = np.ptp(outline, axis=0).max() * scale * supersampling
     scale *= 1 - 1 / max(width, 2.0)
     cos, sin = np.cos(angle) * scale, np.sin(angle) * scale
@@ -223,10 +223,10 @@ def coverage(
 def _drawing(
     shape: str, width: float, row_phase: int, column_phase: int
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], int]:
-    """Alpha (h, h, 1), interior (h, h) and half-extent of a sprite at a sub-pixel phase.
+    """Render alpha (h, h, 1), interior (h, h) and half-extent of a sprite at a sub-pixel phase.
 
-    The drawing's pixel (half, half) has the sprite's centre at (row_phase, column_phase) sub-pixels
-    from its top-left corner.
+    The sprite's centre is (row_phase, column_phase) sub-pixels from the top-left corner of the
+    pixel (half, half).
     """
     half = ceil(width / 2) + 1
     centre = (half + row_phase / _SUPERSAMPLING, half + column_phase / _SUPERSAMPLING)
@@ -235,13 +235,13 @@ def _drawing(
 
 
 class Stamp(NamedTuple):
-    """A sprite drawn once: how much of every pixel it covers, and where to put it.
+    """A rendered sprite: its coverage of pixels and its position.
 
     Attributes:
-        alpha: (h, h, 1) float32 in [0, 1].
-        inside: (h, h) bool, where it covers at least half of the pixel.
-        top: row of the frame where the stamp's first row goes; may be negative.
-        left: column of the frame where the stamp's first column goes; may be negative.
+        alpha: (h, h, 1) float32 in [0, 1], covered share of each pixel.
+        inside: (h, h) bool, pixels of which at least half is covered.
+        top: row of the stamp's first row in the frame; may be negative.
+        left: column of the stamp's first column in the frame; may be negative.
     """
 
     alpha: npt.NDArray[np.float32]
@@ -251,9 +251,9 @@ class Stamp(NamedTuple):
 
 
 def stamp(sprite: Sprite, size: int) -> Stamp:
-    """Draw a sprite for a frame of `size` pixels, at its place to a tenth of a pixel.
+    """Render a sprite for a frame of `size` pixels, its position rounded to a tenth of a pixel.
 
-    The arrays come from a cache: do not change them.
+    The arrays are cached and must not be modified.
     """
     row, row_phase = divmod(round((1 - sprite.y) * size * _SUPERSAMPLING), _SUPERSAMPLING)
     column, column_phase = divmod(round(sprite.x * size * _SUPERSAMPLING), _SUPERSAMPLING)
@@ -269,17 +269,17 @@ def render(
     image: npt.NDArray[np.uint8] | None = None,
     masks: npt.NDArray[np.uint8] | None = None,
 ) -> npt.NDArray[np.uint8]:
-    """Draw sprites in painter's order: a later sprite covers an earlier one.
+    """Render sprites in painter's order: a later sprite covers an earlier one.
 
-    Positions are rounded to a tenth of a pixel, which lets every drawn sprite be cached.
+    Positions are rounded to a tenth of a pixel, so that rendered sprites can be cached.
 
     Args:
-        sprites: what to draw, back to front.
+        sprites: sprites from back to front.
         size: side of the frame in pixels.
         background: RGB in 0..255.
-        image: (size, size, 3) uint8 to draw into; a new array by default.
-        masks: (size, size) uint8 that receives instance labels, if given: 0 = background, i + 1
-            where sprite i is visible and covers at least half of the pixel.
+        image: (size, size, 3) uint8, the output array; None: a new one.
+        masks: (size, size) uint8, the output array of instance labels: 0 = background, i + 1 where
+            sprite i is visible and covers at least half of the pixel; None: no labels.
 
     Returns:
         The image, (size, size, 3) uint8.

@@ -1,7 +1,7 @@
-"""Tables of figures as text: for the terminal, for cards and for the page of results.
+"""Tables as text, for the terminal, model cards and the results page.
 
-A table is JSON data: ``caption`` (may be empty), ``head`` and ``rows`` of cells, as
-`genesis_rl.results` takes them.
+A table is JSON data: ``caption`` (may be empty), ``head`` and ``rows`` of cells, as in
+`genesis_rl.results`.
 """
 
 import math
@@ -10,18 +10,18 @@ from typing import Any
 
 
 def as_text(tables: Iterable[Mapping[str, Any]]) -> str:
-    """Lay tables out in columns: the first to the left, figures to the right."""
+    """Format tables as text, the first column left-aligned, the others right-aligned."""
     return "\n\n".join(_one(table) for table in tables)
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Lay a table out in Markdown: the first column to the left, figures to the right."""
+    """Format a table as Markdown, the first column left-aligned, the others right-aligned."""
     lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def figure(value: float | None, digits: int) -> str:
-    """Format a number with so many decimals; empty for None and what is not finite."""
+    """Format a number with ``digits`` decimals; empty for None and non-finite numbers."""
     return "" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
 
 

@@ -1,4 +1,4 @@
-"""How long things take, and how many operations: for everything that measures speed."""
+"""Measurement of run times and operation counts."""
 
 import statistics
 import time
@@ -14,7 +14,10 @@ Task = Callable[[], object]
 def medians(
     tasks: Mapping[str, Task], repeats: int, warmup: int, device: torch.device
 ) -> dict[str, float]:
-    """Median seconds of each task, taken in turns so that a slow spell hits all alike."""
+    """Return the median seconds of each task.
+
+    Tasks are run in turns, so that slow periods of the machine affect all equally.
+    """
     times: dict[str, list[float]] = {name: [] for name in tasks}
     for turn in range(warmup + repeats):
         for name, task in tasks.items():
@@ -28,7 +31,7 @@ def medians(
 
 
 def infer_operations(model: Any) -> int:
-    """Floating-point operations to infer one image's slots, of convolutions and matrix products."""
+    """Count the FLOPs of convolutions and matrix products to infer one image's slots."""
     parameter, size = next(model.parameters()), model.config.image_size
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model.infer(torch.zeros(1, 3, size, size, device=parameter.device))

@@ -1,7 +1,9 @@
-"""Models on disk: a folder of model.safetensors and config.json, by the conventions of the Hub.
+"""Reading and writing of pretrained model folders in the Hub's format.
 
-What here reads or writes a model is told its classes, and so can serve the models themselves. No
-pickle is ever loaded from a user's path: weights are safetensors, everything else is JSON.
+A folder contains model.safetensors and config.json.
+
+The functions get the model classes as an argument, so that the models' modules can import them.
+Pickles are never loaded: weights are safetensors, everything else is JSON.
 """
 
 import dataclasses
@@ -26,19 +28,19 @@ _SHIPPED = Path(__file__).parent / "pretrained"
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 M = TypeVar("M", bound=nn.Module)
 
-_OTHER = "its config.json is of another model"
+_OTHER = "its config.json belongs to another model"
 
-#: Config and class of models by the name that config.json gives.
+#: Config and class of models by their name in config.json.
 Classes = Mapping[str, tuple[type[Any], type[Any]]]
 
 
 class Pretrained(NamedTuple):
-    """A loaded model with what was saved beside it.
+    """A loaded model with its preprocessing and metadata.
 
     Attributes:
         model: the model, in eval mode.
-        preprocessing: how frames are brought to its size.
-        metadata: the whole content of config.json.
+        preprocessing: resizing of frames to the model's size.
+        metadata: the content of config.json.
     """
 
     model: SceneModel
@@ -55,16 +57,16 @@ def write_model(
     extra: Mapping[str, Any] | None = None,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Write model.safetensors and config.json into a folder, which is made if missing.
+    """Write model.safetensors and config.json into a folder, which is created if missing.
 
     Args:
         model: a model with a ``config``.
-        folder: destination; other files there are left alone.
-        name: what config.json calls the model's class.
-        preprocessing: how frames are brought to the model's size; by default as it was loaded,
-            and else stretched.
-        extra: more JSON data for config.json (training settings, metrics).
-        dtype: that the weights are rounded to; None: as they are. Loaded, they are float32.
+        folder: destination; its other files are not changed.
+        name: name of the model's class in config.json.
+        preprocessing: resizing of frames to the model's size; None: as the model was loaded, else
+            "stretch".
+        extra: additional JSON data for config.json (training settings, metrics).
+        dtype: data type to round the weights to; None: no rounding. Weights are loaded as float32.
 
     Raises:
         OSError: if the folder cannot be written.
@@ -91,9 +93,9 @@ def write_module(
     config: Mapping[str, Any],
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Write a module's weights and what config.json is to hold into a folder, made if missing.
+    """Write a module's weights and the content of config.json to a folder, created if missing.
 
-    ``dtype`` rounds the weights; what is no weight (running statistics) stays as it is.
+    ``dtype`` rounds the parameters, but not the buffers (running statistics).
 
     Raises:
         OSError: if the folder cannot be written.
@@ -105,7 +107,7 @@ def write_module(
         for name, value in module.state_dict().items()
     }
     folder = Path(folder)
-    # Both are written before either takes its place.
+    # Both files are written before either is renamed.
     with new_file(folder / WEIGHTS) as weights, new_file(folder / CONFIG) as described:
         save_file(state, weights)
         weights.chmod(0o644)
@@ -122,17 +124,17 @@ def read_model(
     """Read a model of one of the given classes.
 
     Args:
-        path_or_hub_id: a folder with config.json; a run's folder, whose best checkpoint is taken;
+        path_or_hub_id: a pretrained model folder; a run directory (its best checkpoint is loaded);
             a name of `shipped`; or the id of a repository on the Hugging Face Hub, "owner/name".
-        classes: the classes that it may be of.
-        device: "auto" takes a GPU if there is one.
+        classes: accepted classes.
+        device: "auto" selects a GPU if available.
         **options: for the Hub.
 
     Returns:
         The model in eval mode on the device, its preprocessing and the metadata.
 
     Raises:
-        ValueError: if nothing lies there, or it is damaged or of another kind.
+        ValueError: if no model is found, or it is damaged or of another class.
     """
     loaded = read_folder(_find(path_or_hub_id, options), lambda folder: _read(folder, classes))
     model: Any = loaded.model
@@ -141,7 +143,7 @@ def read_model(
 
 
 def _read(folder: Path, classes: Classes) -> Pretrained:
-    """Read a model's folder, to the CPU."""
+    """Read a pretrained model folder, to the CPU."""
     metadata = _read_config(folder / CONFIG, classes)
     config_class, model_class = classes[metadata["model"]]
     try:
@@ -157,19 +159,19 @@ def _read(folder: Path, classes: Classes) -> Pretrained:
 
 
 def build(make: Callable[[], M], folder: Path, *, other: str = _OTHER) -> M:
-    """Build a module whose shape a folder's model.safetensors has.
+    """Build a module after comparing its shapes with a folder's model.safetensors.
 
-    The shapes are compared before memory is allocated: a config cannot ask for more than the file
-    holds.
+    The comparison precedes the allocation of memory: a config cannot require more than the file
+    contains.
 
     Args:
-        make: builds the module.
-        folder: holds model.safetensors and config.json.
-        other: what other entries mean, for the message.
+        make: factory of the module.
+        folder: folder with model.safetensors and config.json.
+        other: cause of unexpected entries, for the message.
 
     Raises:
-        ValueError: if the file is missing or damaged, an entry does not fit, or no module can be
-            built.
+        ValueError: if the file is missing or damaged, an entry does not match, or the module cannot
+            be built.
     """
     try:
         with torch.device("meta"):
@@ -184,55 +186,56 @@ def load_weights(model: nn.Module, folder: Path) -> None:
     """Load a folder's model.safetensors into a model of the same shape.
 
     Raises:
-        ValueError: if the file is missing or damaged, an entry does not fit, or a value is not
+        ValueError: if the file is missing or damaged, an entry does not match, or a value is not
             finite.
     """
-    wanted = model.state_dict()
-    state = read_tensors(folder / WEIGHTS, wanted, other=_OTHER, shapes=CONFIG)
+    expected = model.state_dict()
+    state = read_tensors(folder / WEIGHTS, expected, other=_OTHER, shapes=CONFIG)
     model.load_state_dict(state)
 
 
-def check_tensors(path: Path, wanted: Mapping[str, Tensor], *, other: str, shapes: str) -> None:
-    """Check that a safetensors file has exactly the wanted entries, from its header alone.
+def check_tensors(path: Path, expected: Mapping[str, Tensor], *, other: str, shapes: str) -> None:
+    """Check that a safetensors file has exactly the expected entries, from its header only.
 
     Args:
-        path: the file; a link is followed, as the Hub's cache consists of links.
-        wanted: tensors of the names and shapes that it must hold, on any device.
-        other: what other entries mean, for the message.
-        shapes: what asks for the shapes, for the message.
+        path: the file; links are followed, as the Hub's cache consists of links.
+        expected: tensors of the expected names and shapes, on any device.
+        other: cause of unexpected entries, for the message.
+        shapes: source of the expected shapes, for the message.
 
     Raises:
-        ValueError: if the file is missing or damaged, or an entry does not fit.
+        ValueError: if the file is missing or damaged, or an entry does not match.
     """
     if not path.is_file():
         raise ValueError(f"{path} is missing.")
-    check_parameters(shapes, sum(value.numel() for value in wanted.values()))
+    check_parameters(shapes, sum(value.numel() for value in expected.values()))
     try:
         with safe_open(path, "pt") as file:
             found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is damaged or not safetensors: {error}") from error
-    for name in sorted(wanted.keys() ^ found.keys()):
-        where = "lacks" if name in wanted else "has an unknown"
+    for name in sorted(expected.keys() ^ found.keys()):
+        where = "lacks" if name in expected else "has an unknown"
         raise ValueError(f"{path} {where} entry {name}; {other}.")
-    for name, value in wanted.items():
+    for name, value in expected.items():
         if found[name] != tuple(value.shape):
             raise ValueError(
-                f"{path}: {name} has shape {found[name]}; {shapes} wants {tuple(value.shape)}."
+                f"{path}: {name} must have shape {tuple(value.shape)} of {shapes}, got shape "
+                f"{found[name]}."
             )
 
 
 def read_tensors(
-    path: Path, wanted: Mapping[str, Tensor], *, other: str, shapes: str
+    path: Path, expected: Mapping[str, Tensor], *, other: str, shapes: str
 ) -> dict[str, Tensor]:
-    """Read a safetensors file that must hold exactly the wanted entries, to the CPU.
+    """Read a safetensors file with exactly the expected entries, to the CPU.
 
     Args and errors as for `check_tensors`.
 
     Raises:
         ValueError: also if a value is not finite.
     """
-    check_tensors(path, wanted, other=other, shapes=shapes)
+    check_tensors(path, expected, other=other, shapes=shapes)
     try:
         state = load_file(path, device="cpu")
     except (SafetensorError, OSError) as error:
@@ -241,7 +244,7 @@ def read_tensors(
         if not bool(value.isfinite().all()):
             raise ValueError(
                 f"{path}: {name} must have finite values, got {_count_non_finite(value)} that are "
-                "not; train the model again, with a smaller learning rate."
+                "not. Train the model again with a smaller learning rate."
             )
     return state
 
@@ -251,12 +254,11 @@ def _count_non_finite(value: Tensor) -> str:
 
 
 def pick_device(device: str | torch.device) -> torch.device:
-    """Resolve "auto" to CUDA if there is any, else the CPU.
+    """Resolve "auto" to CUDA if available, else to the CPU.
 
     Raises:
         TypeError: if the device is neither a string nor a torch.device.
-        ValueError: if the device is unknown or not supported, or a GPU is asked for that does not
-            exist.
+        ValueError: if the device is unknown, not supported or not available.
     """
     if not isinstance(device, str | torch.device):
         raise TypeError(f"device must be a string or a torch.device, got {device!r}.")
@@ -267,30 +269,28 @@ def pick_device(device: str | torch.device) -> torch.device:
     except RuntimeError:
         chosen = None
     if chosen is None or chosen.type not in ("cpu", "cuda"):
-        raise ValueError(
-            f"device is {str(device)!r}; wanted 'auto', 'cpu' or 'cuda' (or 'cuda:N')."
-        )
+        raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {str(device)!r}.")
     if chosen.type == "cuda":
         if not torch.cuda.is_available():
-            raise ValueError(f"device is {str(device)!r}, but PyTorch sees no GPU; try 'cpu'.")
+            raise ValueError(f"device must be 'cpu' without a GPU, got {str(device)!r}.")
         count = torch.cuda.device_count()
         if count and chosen.index is not None and chosen.index >= count:
-            raise ValueError(f"device is {str(device)!r}; wanted 'cuda:0' to 'cuda:{count - 1}'.")
+            raise ValueError(f"device must be 'cuda:0' to 'cuda:{count - 1}', got {str(device)!r}.")
     return chosen
 
 
 def as_tuple(value: Any) -> Any:
-    """Turn a list into a tuple: JSON has the one where the configs have the other."""
+    """Convert a list of JSON data to a tuple of a config."""
     return tuple(value) if isinstance(value, list) else value
 
 
 def shipped(*, world_models: bool = False) -> list[str]:
-    """Names of the scene models, or of the world models, that come with the package."""
+    """Return the names of the package's pretrained scene models or world models."""
     return sorted(path.parent.name for path in _home(world_models).glob(f"*/{CONFIG}"))
 
 
 def shipped_folder(name: str, *, world_models: bool = False) -> Path | None:
-    """The folder of a model that comes with the package; None if none is called so."""
+    """Return the folder of a pretrained model of the package; None for an unknown name."""
     return _home(world_models) / name if name in shipped(world_models=world_models) else None
 
 
@@ -304,15 +304,15 @@ def _find(path_or_hub_id: str | os.PathLike[str], options: DownloadOptions) -> P
         if (current_folder(folder) / CONFIG).is_file():
             return folder
     if path.exists():
-        raise ValueError(f"{path} holds no model: wanted a folder with {CONFIG} and {WEIGHTS}.")
+        raise ValueError(f"encoder must be a folder with {CONFIG} and {WEIGHTS}, got {path}.")
     name = str(path_or_hub_id)
-    coming_along = shipped_folder(name)
-    if coming_along is not None:
-        return coming_along
+    packaged = shipped_folder(name)
+    if packaged is not None:
+        return packaged
     if not is_repository(name):
         raise ValueError(
-            f"encoder {name!r} is neither a folder nor a Hub id of form 'owner/name', nor one of"
-            f" those that come with genesis_rl: {', '.join(shipped())}."
+            f"encoder must be a folder, a Hub id of form 'owner/name' or one of "
+            f"{', '.join(shipped())}, got {name!r}."
         )
     return download(name, [WEIGHTS, CONFIG], **options)
 
@@ -320,14 +320,14 @@ def _find(path_or_hub_id: str | os.PathLike[str], options: DownloadOptions) -> P
 def _read_config(path: Path, classes: Classes) -> dict[str, Any]:
     metadata = read_json(path)
     if not isinstance(metadata, dict) or not isinstance(metadata.get("config"), dict):
-        raise ValueError(f"{path} is not the config of a genesis_rl model.")
+        raise ValueError(f"{path} must be the config of a genesis_rl model.")
     if metadata.get("format") != FORMAT:
-        raise ValueError(f"{path} has format {metadata.get('format')!r}; wanted {FORMAT}.")
-    if metadata.get("model") not in list(classes):  # it may be of a type that has no hash
-        more = "" if len(classes) > 1 else "; genesis_rl.load takes any model"
+        raise ValueError(f"{path}: format must be {FORMAT}, got {metadata.get('format')!r}.")
+    if metadata.get("model") not in list(classes):  # the value may not be hashable
+        more = "" if len(classes) > 1 else " genesis_rl.load loads any model."
         raise ValueError(
-            f"{path} is of a model {metadata.get('model')!r}; wanted "
-            f"{'one of ' * (len(classes) > 1)}{', '.join(classes)}{more}."
+            f"{path}: model must be {'one of ' * (len(classes) > 1)}{', '.join(classes)}, "
+            f"got {metadata.get('model')!r}.{more}"
         )
     return metadata
 

@@ -17,7 +17,7 @@ import tyro
 
 from genesis_rl.evaluation import format_score
 from genesis_rl.process import report_stop
-from genesis_rl.reproduction import claims, largest_difference, measure
+from genesis_rl.reproduction import largest_difference, published_scores, reproduce
 from genesis_rl.results import TOLERANCE
 
 _SHOWN = {"ari_fg": "ARI-FG", "msc": "mSC"}
@@ -45,14 +45,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = tyro.cli(ReproduceConfig, args=argv, description=__doc__)
     missed = 0
     try:
-        found = claims(config.folder, config.models)
-        for claim in found:
-            how, again = claim.config, measure(claim, config.out, config.device)
-            difference, name = largest_difference(claim.scores, again)
+        found = published_scores(config.folder, config.models)
+        for published in found:
+            how, again = published.config, reproduce(published, config.out, config.device)
+            difference, name = largest_difference(published.scores, again)
             missed += difference > config.tolerance
             shown = ", ".join(
                 f"{title} {format_score(again[key])} "
-                f"(published: {format_score(claim.scores.get(key))})"
+                f"(published: {format_score(published.scores.get(key))})"
                 for key, title in _SHOWN.items()
                 if key in again
             )

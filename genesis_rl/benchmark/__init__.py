@@ -1,4 +1,4 @@
-"""How fast a model trains, encodes and draws, beside what the machine can do at all."""
+"""Benchmarks of training, encoding and sampling, relative to the machine's own speed."""
 
 from genesis_rl.benchmark.config import BenchmarkConfig
 from genesis_rl.benchmark.parts import measure_parts, parts_tables

@@ -1,4 +1,4 @@
-"""Settings of a benchmark."""
+"""Configuration of benchmarks."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,45 +12,45 @@ from genesis_rl.models import GenesisConfig, GenesisSConfig
 
 @dataclass(frozen=True)
 class BenchmarkConfig:
-    """What to measure, and how often."""
+    """Model, measurements and repeats of a benchmark."""
 
     model: GenesisConfig | GenesisSConfig = field(default_factory=GenesisConfig)
-    """the model and its shape"""
+    """model and its config"""
     batch_size: int = 32
-    """images per update, per drawing, and per encoding pass that stands beside the authors'"""
+    """images per update, per sample of the prior, and per encoding pass compared with the authors'
+    code"""
     encode_batches: tuple[int, ...] = (1, 8, 32, 256)
-    """frames in a pass of the encoder, besides 1 and batch_size"""
+    """batch sizes of encoding, besides 1 and batch_size"""
     scaling: bool = False
-    """also measure the cost against slots, image size and batch, with fitted exponents"""
+    """also measure the cost against slots, image size and batch size, with fitted exponents"""
     parts: bool = False
-    """also measure every part of the model alone: operations, time, memory, share of the peak"""
+    """also measure each part of the model alone: operations, time, memory, share of the peak"""
     repeats: int = 7
-    """timed repeats of each measurement; the median counts"""
+    """timed repeats of each measurement; the median is reported"""
     warmup: int = 2
-    """untimed repeats before"""
+    """untimed repeats first"""
     precision: Literal["bf16", "fp32"] = "bf16"
-    """arithmetic of training and encoding"""
+    """precision of training and encoding"""
     compile: bool = True
-    """compile the training pass and the encoder with torch.compile; on a CPU this needs a C++
-    compiler"""
+    """compile training and encoding with torch.compile; on a CPU this requires a C++ compiler"""
     device: str = "auto"
     """auto, cpu or cuda"""
     threads: int | None = None
     """CPU threads; None: PyTorch's choice"""
     out: Path | None = None
-    """write the figures to this file as JSON"""
+    """JSON file to write the results to"""
 
     def __post_init__(self) -> None:
         """Check values."""
         check_integers(self, 1, "batch_size", "repeats")
         if not self.encode_batches or min(self.encode_batches) < 1:
-            raise ValueError(f"encode_batches is {self.encode_batches}; wanted batches of >= 1.")
+            raise ValueError(f"encode_batches must be at least 1 each, got {self.encode_batches}.")
         if self.warmup < 0:
-            raise ValueError(f"warmup is {self.warmup}; wanted at least 0.")
+            raise ValueError(f"warmup must be at least 0, got {self.warmup}.")
         if self.threads is not None and self.threads < 1:
-            raise ValueError(f"threads is {self.threads}; wanted at least 1.")
+            raise ValueError(f"threads must be at least 1, got {self.threads}.")
 
     @property
     def dtype(self) -> torch.dtype:
-        """The arithmetic as PyTorch names it."""
+        """PyTorch's dtype of the precision."""
         return torch.bfloat16 if self.precision == "bf16" else torch.float32

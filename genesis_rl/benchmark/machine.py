@@ -1,18 +1,18 @@
-"""The machine's own speed, to hold times against."""
+"""Reference operations to measure the machine's speed."""
 
 import torch
 import torch.nn.functional as F
 
 from genesis_rl.timing import Task
 
-#: Side of the square matrices whose float32 product tells the machine's speed.
+#: Side of the square matrices of the reference float32 product.
 MATMUL_SIDE = 4096
-# The convolution that tells the peak: as large as the model's own, and large enough to be fast.
+# The reference convolution: of the size of the model's, and large enough to reach the peak.
 _CONV_BATCH, _CONV_CHANNELS, _CONV_SIDE, _CONV_KERNEL = 32, 64, 64, 5
 
 
 def matmul(device: torch.device) -> tuple[Task, float]:
-    """The float32 matrix product, and its operations."""
+    """Return a float32 matrix product and its number of operations."""
     side = MATMUL_SIDE
     a, b = torch.randn(2, side, side, device=device)
 
@@ -23,7 +23,7 @@ def matmul(device: torch.device) -> tuple[Task, float]:
 
 
 def convolution(device: torch.device, dtype: torch.dtype) -> tuple[Task, float]:
-    """A wide convolution, channels last, in the arithmetic of the models; and its operations."""
+    """Return a wide channels-last convolution and its number of operations."""
     channels, side = _CONV_CHANNELS, _CONV_SIDE
     x = torch.randn(_CONV_BATCH, channels, side, side, device=device, dtype=dtype)
     weight = torch.randn(channels, channels, _CONV_KERNEL, _CONV_KERNEL, device=device, dtype=dtype)

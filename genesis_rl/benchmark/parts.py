@@ -1,4 +1,4 @@
-"""Each part of a model alone: what it computes, how long it takes, what it keeps."""
+"""Benchmark of each network of a model: operations, time and memory."""
 
 from typing import Any
 
@@ -13,22 +13,22 @@ from genesis_rl.checkpoint import pick_device
 from genesis_rl.models import build_model
 from genesis_rl.timing import Task, medians
 
-# Operations of the passes forward and back, beside those of the forward pass.
+# Operations of forward and backward pass, relative to the forward pass.
 _BOTH = 3
 
 
 def measure_parts(config: BenchmarkConfig) -> dict[str, Any]:
-    """Measure the model's networks on what they get in an update; nothing is compiled.
+    """Measure the model's networks on their inputs in an update, without compilation.
 
     Returns:
         ``conv_tflops`` of the machine and ``parts``, a row for each network and for the whole
-        model: ``calls`` in an update, and of all of them together per image ``gflop`` forward,
-        ``forward_ms`` and ``both_ms`` (forward and back), ``kept_mib`` for the gradient, and the
-        shares ``forward_share`` and ``both_share`` of the convolution's speed (a network without
-        convolutions is held to it, too).
+        model: ``calls`` per update, and, summed over the calls and per image, ``gflop`` of the
+        forward pass, ``forward_ms``, ``both_ms`` (forward and backward), ``kept_mib`` (activations
+        saved for the gradient), and ``forward_share`` and ``both_share`` of the reference
+        convolution's speed, also for networks without convolutions.
 
     Raises:
-        ValueError: if the device is unknown or absent.
+        ValueError: if the device is unknown or not available.
     """
     device = pick_device(config.device)
     if config.threads is not None:
@@ -70,10 +70,10 @@ def measure_parts(config: BenchmarkConfig) -> dict[str, Any]:
 
 
 def _inputs(model: nn.Module, x: Tensor) -> dict[str, tuple[tuple[Tensor, ...], int]]:
-    """What each of the model's networks is given in its first call, and how often it is called."""
+    """Return the inputs of each network's first call and its number of calls."""
     calls: dict[str, tuple[tuple[Tensor, ...], int]] = {}
 
-    def note(name: str) -> Any:
+    def record(name: str) -> Any:
         def hook(_: nn.Module, given: tuple[Any, ...]) -> None:
             tensors = tuple(v.detach() for v in given if isinstance(v, Tensor))
             before = calls.get(name)
@@ -81,7 +81,7 @@ def _inputs(model: nn.Module, x: Tensor) -> dict[str, tuple[tuple[Tensor, ...], 
 
         return hook
 
-    hooks = [m.register_forward_pre_hook(note(name)) for name, m in model.named_children()]
+    hooks = [m.register_forward_pre_hook(record(name)) for name, m in model.named_children()]
     with torch.no_grad():
         model(x)
     for handle in hooks:
@@ -109,7 +109,7 @@ def _both(
     device: torch.device,
 ) -> Task:
     enabled = config.precision == "bf16"
-    # The image itself wants no gradient, what comes from other networks does.
+    # Images need no gradient, outputs of other networks do.
     inputs = tuple(v.clone().requires_grad_(v.shape[1] != 3) for v in given)
 
     def task() -> None:
@@ -124,7 +124,7 @@ def _both(
 
 
 def parts_tables(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """The figures as a table for the page of results."""
+    """Return the results as a table for the results page."""
     return [
         {
             "caption": "Parts of an update, per image, each alone and not compiled; shares of the "

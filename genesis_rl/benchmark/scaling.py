@@ -1,4 +1,4 @@
-"""How the cost of an update and of encoding grows with slots, pixels and images."""
+"""Benchmark of the cost of training and encoding against slots, image size and batch size."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -13,7 +13,7 @@ from genesis_rl.checkpoint import pick_device
 from genesis_rl.models import build_model
 from genesis_rl.timing import Task, medians
 
-#: What is varied, and over which values.
+#: Varied settings and their values.
 AXES: dict[str, tuple[int, ...]] = {
     "num_slots": (2, 4, 8, 16),
     "image_size": (32, 64, 128),
@@ -23,7 +23,7 @@ _REPEATS, _WARMUP = 3, 1
 
 
 class Cost(NamedTuple):
-    """Median seconds at one value of one axis, and what the update keeps for the gradient."""
+    """Median seconds of an update and of encoding, and bytes saved for the gradient."""
 
     value: int
     train: float
@@ -34,14 +34,14 @@ class Cost(NamedTuple):
 def measure_scaling(
     config: BenchmarkConfig, axes: Mapping[str, tuple[int, ...]] | None = None
 ) -> dict[str, Any]:
-    """Measure along each axis (None: `AXES`), all else as in the settings; nothing is compiled.
+    """Measure the cost along each axis (None: `AXES`), without compilation.
 
     Returns:
-        For each axis ``costs`` (rows of `Cost`) and ``exponents``: slopes of log cost over log
-        value, for images over the pixels, 1 where the cost grows in proportion.
+        By axis, ``costs`` (rows of `Cost`) and ``exponents``: slopes of log cost over log value, or
+        over the log number of pixels for ``image_size``; 1 means a linear cost.
 
     Raises:
-        ValueError: if the device is unknown or absent.
+        ValueError: if the device is unknown or not available.
     """
     device = pick_device(config.device)
     if config.threads is not None:
@@ -64,7 +64,7 @@ def measure_scaling(
 def _costs(
     config: BenchmarkConfig, axis: str, values: tuple[int, ...], device: torch.device
 ) -> Iterator[Cost]:
-    """All values in turns, so that a slow spell hits all alike."""
+    """Measure all values in turns, so that slow periods of the machine affect all equally."""
     timed: dict[str, Task] = {}
     kept = []
     for value in values:
@@ -86,7 +86,7 @@ def _costs(
 
 
 def scaling_tables(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """The figures as tables for the page of results."""
+    """Return the results as tables for the results page."""
     return [
         {
             "caption": f"Cost against {axis}; the last row is the exponent"

@@ -1,7 +1,7 @@
-"""Rates of training, encoding, drawing and loading, in one run with the machine's own speed.
+"""Benchmark of training, encoding, sampling and loading, and of the machine's own speed.
 
-Absolute times say little about code when machines differ, so every rate is also divided by the
-float32 matrix product's TFLOP/s of the same run, and set against the convolution's.
+To compare code across machines, each rate is also divided by the TFLOP/s of a float32 matrix
+product in the same run, and given as a share of a convolution's speed.
 """
 
 import platform
@@ -26,20 +26,20 @@ _COUNTED = ("train", "encode")
 
 
 def run(config: BenchmarkConfig) -> dict[str, Any]:
-    """Measure all in turns.
+    """Measure all rates in turns.
 
     Returns:
-        ``matmul_tflops`` and ``conv_tflops``, of the machine; ``rates`` with train, encode and
+        ``matmul_tflops`` and ``conv_tflops`` of the machine; ``rates`` with train, encode and
         sample (images/s at the batch size) and encode_one (1 / latency of one frame, 1/s);
-        ``per_tflops``, the same divided by ``matmul_tflops``; ``authors``, theirs on that scale;
-        ``operations`` per image, and ``share`` of the convolution's speed that training and
-        encoding reach; ``encoding``, frames/s by batch; ``memory``, bytes kept for the gradient
-        per image and, on CUDA, the peak of an update; ``loading`` with the images/s that the data
-        set's batches come at, and how many times the training rate that is; ``machine``,
-        ``config``, and ``tables`` for the page of results.
+        ``per_tflops``, the rates divided by ``matmul_tflops``; ``authors``, the authors' rates on
+        that scale; ``operations`` per image, and ``share`` of the convolution's speed in training
+        and encoding; ``encoding``, frames/s by batch size; ``memory``, bytes saved for the gradient
+        per image and, on CUDA, the peak of an update; ``loading``, images/s of loading batches,
+        absolute and relative to the training rate; ``machine``, ``config``, and ``tables`` for the
+        results page.
 
     Raises:
-        ValueError: if the device is unknown or absent.
+        ValueError: if the device is unknown or not available.
     """
     device = pick_device(config.device)
     if config.threads is not None:
@@ -99,10 +99,10 @@ def run(config: BenchmarkConfig) -> dict[str, Any]:
 
 
 def _peak(update: Task, device: torch.device) -> int | None:
-    """Bytes that an update takes at most, beyond what lies on the GPU anyway; None on a CPU."""
+    """Return the peak of GPU memory that an update allocates, in bytes; None on a CPU."""
     if device.type != "cuda":
         return None
-    update()  # compiles, and makes the optimiser's state
+    update()  # compiles, and allocates the optimiser's state
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
     update()
@@ -110,7 +110,7 @@ def _peak(update: Task, device: torch.device) -> int | None:
 
 
 def page_tables(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """The figures as tables for the page of results."""
+    """Return the results as tables for the results page."""
     precision, tflops = result["config"]["precision"], result["matmul_tflops"]
     rows = []
     for name, rate in result["rates"].items():

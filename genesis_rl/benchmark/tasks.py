@@ -1,4 +1,4 @@
-"""What is timed: an update, a pass of the encoder, scenes from the prior, batches of a data set."""
+"""Timed tasks: an update, encoding, sampling from the prior, loading of batches."""
 
 import itertools
 import tempfile
@@ -19,20 +19,20 @@ from genesis_rl.perception import SlotEncoder
 from genesis_rl.timing import Task, infer_operations
 from genesis_rl.training import train_terms
 
-#: Batches of one timed loading.
+#: Batches per timed call of loading.
 LOADED_BATCHES = 64
-_LOADED_IMAGES = 4096  # to draw from
+_LOADED_IMAGES = 4096  # size of the dataset
 
 
 def images(config: BenchmarkConfig, device: torch.device) -> Tensor:
-    """Random images of the model's size, (B, 3, S, S)."""
+    """Return random images of the model's size, (B, 3, S, S) in [0, 1]."""
     size = config.model.image_size
     x = torch.rand(config.batch_size, 3, size, size, device=device)
     return x.contiguous(memory_format=torch.channels_last)
 
 
 def training(config: BenchmarkConfig, model: nn.Module, device: torch.device) -> Task:
-    """One update as pretrain/train.py makes it."""
+    """Return one update as in pretrain/train.py."""
     x = images(config, device)
     generator = torch.Generator(device).manual_seed(0)
     geco = Geco.from_config(GecoConfig(), config.model.image_size).to(device)
@@ -51,9 +51,9 @@ def training(config: BenchmarkConfig, model: nn.Module, device: torch.device) ->
 
 
 def encoding(config: BenchmarkConfig, model: Any, device: torch.device) -> dict[int, Task]:
-    """Frames through SlotEncoder, uint8 frames in, numpy features out; by batch.
+    """Return encoding of uint8 frames to NumPy features, by batch size; includes 1 and the default.
 
-    Those of 1 and of the batch size are always among them.
+    The default is ``config.batch_size``.
     """
     size = config.model.image_size
     dtype: Literal["bfloat16", "float32"] = "bfloat16" if config.precision == "bf16" else "float32"
@@ -69,7 +69,7 @@ def encoding(config: BenchmarkConfig, model: Any, device: torch.device) -> dict[
 
 
 def sampling(config: BenchmarkConfig, model: Any, device: torch.device) -> Task:
-    """Scenes from the prior, drawn as frames."""
+    """Return sampling and decoding of scenes from the prior."""
     generator = torch.Generator(device).manual_seed(0)
 
     def task() -> None:
@@ -85,7 +85,7 @@ def sampling(config: BenchmarkConfig, model: Any, device: torch.device) -> Task:
 
 
 def loading(config: BenchmarkConfig, device: torch.device) -> Task:
-    """Batches of a data set as training takes them: in a drawn order, as floats on the device."""
+    """Return loading of shuffled training batches as floats on the device."""
     size = config.model.image_size
     count = max(_LOADED_IMAGES, config.batch_size)
     with tempfile.TemporaryDirectory() as folder:
@@ -93,7 +93,7 @@ def loading(config: BenchmarkConfig, device: torch.device) -> Task:
         with PackWriter(path, count, size, masks=False) as writer:
             rng = np.random.default_rng(0)
             writer.write(rng.integers(256, size=(count, size, size, 3), dtype=np.uint8))
-        feed = ImageFeed(Pack.open(path), device)  # copies them: the files may go
+        feed = ImageFeed(Pack.open(path), device)  # copies the images; the files can be deleted
     steps = itertools.count()
 
     def task() -> None:
@@ -104,10 +104,10 @@ def loading(config: BenchmarkConfig, device: torch.device) -> Task:
 
 
 def operations(model: Any, device: torch.device) -> dict[str, float]:
-    """Floating-point operations per image, of convolutions and matrix products alone.
+    """Count floating-point operations per image, of convolutions and matrix products only.
 
     Returns:
-        ``train``: of the passes forward and back; ``encode``: of inferring posterior means.
+        ``train``: forward and backward pass; ``encode``: inference of posterior means.
     """
     size = model.config.image_size
     x = torch.rand(2, 3, size, size, device=device)
@@ -124,8 +124,8 @@ def operations(model: Any, device: torch.device) -> dict[str, float]:
 
 
 def kept_bytes(module: nn.Module, inputs: tuple[Tensor, ...], dtype: torch.dtype) -> int:
-    """Bytes that a forward pass keeps for the gradient, of activations alone, shared ones once."""
-    # Autocast casts weights to tensors of their own, which are told by their shapes.
+    """Return the bytes of activations that a forward pass saves for the gradient."""
+    # Autocast copies weights; the copies are recognised by their shapes.
     weights = {tuple(p.shape) for p in module.parameters()}
     seen: dict[int, int] = {}
 
@@ -145,6 +145,6 @@ def kept_bytes(module: nn.Module, inputs: tuple[Tensor, ...], dtype: torch.dtype
 
 
 def total(out: Any) -> Tensor:
-    """Sum of a tensor, or of a tuple of tensors: something to take the gradient of."""
+    """Return the sum of a tensor or of a tuple of tensors, as a scalar to differentiate."""
     terms = out if isinstance(out, tuple) else (out,)
     return torch.stack([term.float().sum() for term in terms]).sum()

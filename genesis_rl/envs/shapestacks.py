@@ -16,9 +16,9 @@ from genesis_rl.towers import (
     FAMILIES,
     HEIGHTS,
     KINDS,
-    Look,
     Pile,
     Pose,
+    RoomAppearance,
     Shape,
     TowerRenderer,
     sample_look,
@@ -142,7 +142,7 @@ class ShapeStacksEnv(WindowEnv[npt.NDArray[np.float32]]):
         self.height = height
         self.family = family
         self.hover_offset = hover_offset
-        self.appearance = None if appearance is None else Look(*appearance)
+        self.appearance = None if appearance is None else RoomAppearance(*appearance)
         self.camera = camera
         self.reach = reach
         self.settle_steps = round(settle_time / _TIME_STEP)
@@ -159,7 +159,7 @@ class ShapeStacksEnv(WindowEnv[npt.NDArray[np.float32]]):
         )
         self._pile: Pile | None = None
         self._waiting: list[Shape] = []  # the first is the next block
-        self._appearance = Look()
+        self._appearance = RoomAppearance()
         self._renderers: dict[int, TowerRenderer] = {}
 
     @property

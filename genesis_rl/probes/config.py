@@ -1,4 +1,4 @@
-"""Settings of a probing."""
+"""Configuration of probes."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,81 +13,84 @@ _CHOICES = {"which": ("best", "last"), "task": (None, "scenes", "properties")}
 
 @dataclass(frozen=True)
 class ProbeConfig:
-    """Which models to probe for what; defaults are the paper's (appendix B.5)."""
+    """Models, targets and training of probes; defaults are the paper's (appendix B.5)."""
 
     runs: tuple[str, ...]
-    """runs of pretrain/train.py, folders of saved models, or models' ids on the Hub"""
+    """run directories, folders of pretrained models, or model ids on the Hub"""
     task: Literal["scenes", "properties"] | None = None
-    """what is asked: of whole scenes the tasks of ShapeStacks; of single slots the properties of
-    the object that each took. None: of scenes if the data's factors have a task's answers"""
+    """scenes: predict the ShapeStacks tasks from all slots; properties: predict an object's
+    properties from its slot. None: scenes if the dataset has a factor of these tasks"""
     tasks: tuple[Literal["stability", "height", "view", "simulated_stability"], ...] = ()
-    """tasks of scenes; none: all that the data's factors tell"""
+    """scene tasks; none: all tasks for which the dataset has a factor"""
     num_train: int = 50_000
-    """labelled images of the training split, drawn at random; a pack may have fewer"""
+    """most labelled training images, drawn at random"""
     num_held_out: int = 10_000
-    """images of the test split, and of the validation split where it is used"""
+    """most images of the test split, and of the validation split if used"""
     mlp: MlpConfig = field(default_factory=MlpConfig)
-    """the probes' network and its training"""
+    """network of the probes and its training"""
     ridge: float = 1.0
-    """weight of the squared coefficients of the linear probes of properties, as examples"""
+    """L2 weight of the linear probes of properties, in examples"""
     standardise: bool = False
-    """bring each latent and pixel to mean 0 and standard deviation 1 before the MLP; the linear
-    probes and the ground-truth state are always brought to it"""
+    """standardise latents and pixels for the MLP; the inputs of linear probes and the ground-truth
+    state are always standardised"""
     pixel_side: int | None = 16
-    """side in pixels of the raw images, averaged over areas, beside the models; None: all pixels"""
+    """side in pixels of the area-averaged images of the pixel baseline; None: all pixels"""
     seeds: int = 1
-    """trainings of each MLP, from other weights in another order"""
+    """number of trainings of each MLP, with different seeds"""
     seed: int = 0
-    """the first of these seeds, and that of the random encoders' weights"""
+    """first of these seeds; also seeds the weights of the random encoders"""
     which: Literal["best", "last"] = "best"
-    """which model of a run"""
+    """checkpoint of a run"""
     data: str | None = None
-    """name of a data set or folder of packs; None: what the runs were trained on"""
+    """name of a dataset or folder of packs; None: the runs' training dataset"""
     data_options: str = "{}"
-    """options of that data set as JSON"""
+    """options of that dataset as JSON"""
     cache: Path | None = None
-    """folder where latents are kept; None: latents in the folder of the generated data sets"""
+    """folder of cached latents; None: latents/ in the folder of generated datasets"""
     out: Path | None = None
-    """JSON file of all figures; None: probes-TASK.json in the run's folder"""
+    """JSON file of results; None: probes-TASK.json in the run directory"""
     heads: Path | None = None
-    """folder to keep one run's MLPs on scenes in, each in a folder named as its question, to judge
-    other scenes by (see `genesis_rl.probes.SceneProbe`); of several seeds the first"""
+    """folder to save the scene MLPs of a single run in, one subfolder per target, as
+    `genesis_rl.probes.SceneProbe`; the first seed is saved"""
     device: str = "auto"
     """auto, cpu or cuda"""
 
     def __post_init__(self) -> None:
         """Check values."""
         if not self.runs:
-            raise ValueError("runs is empty; wanted at least one.")
+            raise ValueError("runs must contain at least one run, got none.")
         doubled = sorted({run for run in self.runs if self.runs.count(run) > 1})
         if doubled:
-            raise ValueError(f"runs has {', '.join(doubled)} more than once.")
+            raise ValueError(f"runs must be different, got {', '.join(doubled)} more than once.")
         if len(self.runs) > 1 and self.out is None:
-            raise ValueError("several runs are probed; wanted --out, one file for all.")
+            raise ValueError("out must be given for several runs, got None.")
         if self.heads is not None and (len(self.runs) > 1 or self.task == "properties"):
             raise ValueError(
-                "heads are kept of a single run's scenes; wanted one run, no properties."
+                "heads must be None unless runs is a single run and task is not 'properties', "
+                f"got {len(self.runs)} runs and task {self.task!r}."
             )
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; wanted one of {choices}.")
+                raise ValueError(f"{name} must be one of {choices}, got {getattr(self, name)!r}.")
         unknown = sorted(set(self.tasks) - set(TASKS))
         if unknown or len(set(self.tasks)) < len(self.tasks):
-            raise ValueError(f"tasks is {self.tasks}; wanted each of {', '.join(TASKS)} once.")
+            raise ValueError(
+                f"tasks must be different ones of {', '.join(TASKS)}, got {self.tasks}."
+            )
         if self.tasks and self.task == "properties":
-            raise ValueError("tasks are those of scenes; task is 'properties'.")
+            raise ValueError(f"tasks must be empty with task='properties', got {self.tasks}.")
         check_integers(self, 1, "num_train", "num_held_out", "seeds")
         if self.pixel_side is not None and self.pixel_side < 1:
-            raise ValueError(f"pixel_side is {self.pixel_side}; wanted at least 1.")
+            raise ValueError(f"pixel_side must be at least 1, got {self.pixel_side}.")
         if not self.ridge > 0:
-            raise ValueError(f"ridge is {self.ridge}; wanted a value > 0.")
+            raise ValueError(f"ridge must be positive, got {self.ridge}.")
         if not 0 <= self.seed < 2**63 - self.seeds:
-            raise ValueError(f"seed is {self.seed}; wanted 0 to 2**63 - 1 - seeds.")
+            raise ValueError(f"seed must be 0 to 2**63 - 1 - seeds, got {self.seed}.")
         if self.data is None and self.data_options != "{}":
-            raise ValueError("data_options are given without data; wanted both.")
+            raise ValueError("data must be given together with data_options, got None.")
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits that are used."""
+        """Splits in use."""
         held_out = ("validation", "test") if self.mlp.epoch == "best" else ("test",)
         return ("train", *held_out)

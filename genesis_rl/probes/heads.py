@@ -1,4 +1,4 @@
-"""Small networks that answer questions from frozen features, trained for all questions at once."""
+"""Probe networks: linear and MLP predictors of targets from frozen features."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-_CHUNK = 4096  # rows answered at a time
+_CHUNK = 4096  # rows per forward pass in evaluation
 
 
 @dataclass(frozen=True)
@@ -26,58 +26,58 @@ class MlpConfig:
     learning_rate: float = 1e-4
     """Adam's step size"""
     epoch: Literal["last", "best"] = "last"
-    """which epoch is scored: the last one (the paper tells of no selection), or each question's
-    best on the validation split"""
+    """epoch to evaluate: the last one (the paper states no selection), or each target's best on the
+    validation split"""
 
     def __post_init__(self) -> None:
         """Check values."""
         for name in ("hidden", "epochs", "batch_size"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; wanted at least 1.")
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
         if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate is {self.learning_rate}; wanted a value > 0.")
+            raise ValueError(f"learning_rate must be positive, got {self.learning_rate}.")
         if self.epoch not in ("last", "best"):
-            raise ValueError(f"epoch is {self.epoch!r}; wanted 'last' or 'best'.")
+            raise ValueError(f"epoch must be 'last' or 'best', got {self.epoch!r}.")
 
 
 @dataclass(frozen=True, eq=False)
-class Question:
-    """Something to predict from features, with the answers by split.
+class ProbeTarget:
+    """Prediction target of a probe.
 
     Attributes:
-        name: what is asked.
-        answers: by split, the number of the class (n,) int64, or (n, d) float32 values with the
-            training split's mean 0 and standard deviation 1.
-        classes: what the numbers stand for; empty for values.
+        name: name of the target.
+        values: by split, class indices (n,) int64, or (n, d) float32 values standardised by the
+            training split.
+        classes: labels of the class indices; empty for regression.
     """
 
     name: str
-    answers: Mapping[str, Tensor]
+    values: Mapping[str, Tensor]
     classes: tuple[int | str, ...] = ()
 
     @property
     def outputs(self) -> int:
-        """How many numbers answer it: one logit per class, or d values."""
-        return len(self.classes) or self.answers["train"].shape[1]
+        """Width of the network's output: one logit per class, or d values."""
+        return len(self.classes) or self.values["train"].shape[1]
 
     @property
-    def targets(self) -> Tensor:
-        """The training answers as (n, outputs) float32: classes as one-hot."""
-        train = self.answers["train"]
+    def regression_targets(self) -> Tensor:
+        """Training values, (n, outputs) float32; classes are one-hot."""
+        train = self.values["train"]
         return F.one_hot(train, self.outputs).float() if self.classes else train
 
-    def loss(self, outputs: Tensor, answers: Tensor) -> Tensor:
-        """Mean cross-entropy in nats, or mean squared error."""
-        return F.cross_entropy(outputs, answers) if self.classes else F.mse_loss(outputs, answers)
+    def loss(self, outputs: Tensor, values: Tensor) -> Tensor:
+        """Compute the mean cross-entropy in nats, or the mean squared error."""
+        return F.cross_entropy(outputs, values) if self.classes else F.mse_loss(outputs, values)
 
     def score(self, outputs: Tensor, split: str) -> float:
-        """Score outputs (n, outputs) for a split.
+        """Compute the accuracy or R2 of outputs (n, outputs) on a split.
 
         Returns:
-            Accuracy in [0, 1], or R2, the share of variance explained, averaged over the values
-            that vary in the split: 1 at best, 0 for their mean, below 0 for worse.
+            Accuracy in [0, 1], or R2 averaged over the columns that vary in the split: at most 1, 0
+            for predicting the mean.
         """
-        true = self.answers[split]
+        true = self.values[split]
         if self.classes:
             return float((outputs.argmax(1) == true).double().mean())
         true = true.double()
@@ -86,14 +86,14 @@ class Question:
         varies = total > 0
         return float((1 - residual[varies] / total[varies]).mean())
 
-    def guess(self) -> float:
-        """Score on the test split of what needs no features: the commonest class, the mean."""
-        outputs = self.targets.mean(0).expand(len(self.answers["test"]), -1)
+    def baseline_score(self) -> float:
+        """Return the test score of predicting the most frequent class or the mean."""
+        outputs = self.regression_targets.mean(0).expand(len(self.values["test"]), -1)
         return self.score(outputs, "test")
 
 
 class Head(nn.Module):
-    """A multilayer perceptron that answers one question."""
+    """A multilayer perceptron for one target."""
 
     def __init__(self, width: int, hidden: int, outputs: int) -> None:
         super().__init__()
@@ -101,14 +101,14 @@ class Head(nn.Module):
         self.output = nn.Linear(hidden, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Answer from features (B, width): logits or values, (B, outputs)."""
-        answer: Tensor = self.output(F.elu(self.hidden(x)))
-        return answer
+        """Predict logits or values (B, outputs) from features (B, width)."""
+        outputs: Tensor = self.output(F.elu(self.hidden(x)))
+        return outputs
 
 
 @dataclass(frozen=True)
-class Fit:
-    """How well a question is answered on the test split, after which epoch, by which network."""
+class FittedProbe:
+    """A trained probe: its test score, its epoch and its network."""
 
     score: float
     epoch: int
@@ -116,7 +116,7 @@ class Fit:
 
 
 class Mlps(nn.Module):
-    """One multilayer perceptron per question; their hidden layers are one matrix product."""
+    """One multilayer perceptron per target, with the hidden layers computed in one product."""
 
     def __init__(self, width: int, hidden: int, outputs: Sequence[int]) -> None:
         super().__init__()
@@ -124,15 +124,15 @@ class Mlps(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(hidden, n) for n in outputs)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Answer every question from features (B, width): logits or values, (B, n) each."""
+        """Predict logits or values (B, n) of every target from features (B, width)."""
         parts = F.elu(self.hidden(x)).chunk(len(self.heads), dim=1)
         return [head(part) for head, part in zip(self.heads, parts, strict=True)]
 
     @torch.no_grad()
     def single(self, index: int) -> Head:
-        """Copy the perceptron of one question as it is now, to the CPU."""
+        """Return a copy of one target's perceptron, on the CPU."""
         output = cast("nn.Linear", self.heads[index])
-        with torch.random.fork_rng(devices=[]):  # its initial weights are not used
+        with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten below
             head = Head(self.hidden.in_features, output.in_features, output.out_features)
         for mine, theirs in (
             (head.hidden.weight, self.hidden.weight.chunk(len(self.heads))[index]),
@@ -146,39 +146,39 @@ class Mlps(nn.Module):
 
 def fit_mlps(
     features: Mapping[str, Tensor],
-    questions: Sequence[Question],
+    targets: Sequence[ProbeTarget],
     config: MlpConfig,
     *,
     seed: int,
     device: torch.device,
     name: str = "probes",
-) -> dict[str, Fit]:
-    """Train an MLP for each question and score it on the test split.
+) -> dict[str, FittedProbe]:
+    """Train one MLP per target and evaluate it on the test split.
 
-    The questions share no weight, and Adam moves every weight by its own gradients alone, so
-    training them together is training each for itself.
+    The MLPs share no weights, and Adam updates every weight from its own gradients alone. Joint
+    training is therefore equivalent to separate trainings.
 
     Args:
-        features: by split, (n, width) float32: "train", "test", and "validation" if the best
-            epoch is wanted.
-        questions: with answers of the same splits.
+        features: by split, (n, width) float32: "train", "test", and "validation" to select the best
+            epoch.
+        targets: with values of the same splits.
         config: see `MlpConfig`.
-        seed: of the initial weights and the order of the examples.
-        device: where to train.
-        name: what the progress bar is called.
+        seed: seed of the initial weights and the order of the examples.
+        device: device to train on.
+        name: title of the progress bar.
 
     Returns:
-        A fit by the name of each question.
+        A trained probe per target, by name.
 
     Raises:
         ValueError: if the training diverges.
     """
     x = features["train"].to(device)
-    answers = [question.answers["train"].to(device) for question in questions]
+    values = [target.values["train"].to(device) for target in targets]
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        network = Mlps(x.shape[1], config.hidden, [q.outputs for q in questions]).to(device)
+        network = Mlps(x.shape[1], config.hidden, [t.outputs for t in targets]).to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=config.learning_rate, fused=True)
 
     def scores(split: str) -> list[float]:
@@ -188,70 +188,70 @@ def fit_mlps(
                 for part in features[split].split(_CHUNK)
             ]
         outputs = [torch.cat(column) for column in zip(*parts, strict=True)]
-        return [q.score(out, split) for q, out in zip(questions, outputs, strict=True)]
+        return [t.score(out, split) for t, out in zip(targets, outputs, strict=True)]
 
-    best = [-math.inf] * len(questions)
-    fits: dict[str, Fit] = {}
+    best = [-math.inf] * len(targets)
+    fits: dict[str, FittedProbe] = {}
     for epoch in tqdm(range(1, config.epochs + 1), desc=name, unit="epoch", disable=None):
         order = torch.randperm(len(x), generator=generator).to(device)
         for rows in order.split(config.batch_size):
-            outputs = zip(questions, network(x[rows]), answers, strict=True)
-            loss = torch.stack([q.loss(out, true[rows]) for q, out, true in outputs]).sum()
+            outputs = zip(targets, network(x[rows]), values, strict=True)
+            loss = torch.stack([t.loss(out, true[rows]) for t, out, true in outputs]).sum()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
         if config.epoch == "last" and epoch < config.epochs:
             continue
-        now = scores("validation") if config.epoch == "best" else [0.0] * len(questions)
+        now = scores("validation") if config.epoch == "best" else [0.0] * len(targets)
         better = [new > old for new, old in zip(now, best, strict=True)]
         if any(better):
             tested = scores("test")
-            for i, question in enumerate(questions):
+            for i, target in enumerate(targets):
                 if better[i]:
                     best[i] = now[i]
-                    fits[question.name] = Fit(tested[i], epoch, network.single(i))
-    if len(fits) < len(questions) or not all(math.isfinite(fit.score) for fit in fits.values()):
+                    fits[target.name] = FittedProbe(tested[i], epoch, network.single(i))
+    if len(fits) < len(targets) or not all(math.isfinite(fit.score) for fit in fits.values()):
         raise ValueError(f"the training of {name} diverged; choose a lower learning_rate.")
     return fits
 
 
 def fit_linear(
-    features: Mapping[str, Tensor], questions: Sequence[Question], ridge: float
+    features: Mapping[str, Tensor], targets: Sequence[ProbeTarget], ridge: float
 ) -> dict[str, float]:
-    """Solve a ridge regression for each question; classes are regressed as one-hot.
+    """Solve a ridge regression per target; classes are regressed as one-hot.
 
     Args:
         features: by split, (n, width): "train" and "test".
-        questions: with answers of the same splits.
-        ridge: weight of the squared coefficients of standardised features, as examples; > 0.
+        targets: with values of the same splits.
+        ridge: weight of the squared coefficients of standardised features, in examples; positive.
 
     Returns:
-        The score on the test split by the name of each question.
+        Test score by target name.
     """
     features = standardise({name: x.double() for name, x in features.items()})
     x = features["train"]
-    targets = torch.cat([q.targets for q in questions], dim=1).double()
-    mean = targets.mean(0)
+    y = torch.cat([t.regression_targets for t in targets], dim=1).double()
+    mean = y.mean(0)
     gram = x.T @ x + ridge * torch.eye(x.shape[1], dtype=x.dtype)
-    weights = torch.linalg.solve(gram, x.T @ (targets - mean))
-    outputs = (features["test"] @ weights + mean).split([q.outputs for q in questions], dim=1)
-    return {q.name: q.score(out, "test") for q, out in zip(questions, outputs, strict=True)}
+    weights = torch.linalg.solve(gram, x.T @ (y - mean))
+    outputs = (features["test"] @ weights + mean).split([t.outputs for t in targets], dim=1)
+    return {t.name: t.score(out, "test") for t, out in zip(targets, outputs, strict=True)}
 
 
 def standardise(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Bring columns to the training split's mean 0 and standard deviation 1, if they vary."""
+    """Standardise columns by the training split's mean and standard deviation, if they vary."""
     mean, scale = moments(values["train"])
     return {name: (x - mean) / scale for name, x in values.items()}
 
 
 def moments(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the columns of (n, d), each (d,); 1 if they do not vary."""
+    """Return means (d,) and standard deviations (d,) of columns (n, d); 1 for constant columns."""
     mean, std = values.mean(0), values.std(0, correction=0)
     return mean, std.where(std > 1e-6 * mean.abs().clamp_min(1e-6), torch.ones_like(std))
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share of ``count`` independent trials, in [0, 1]."""
+    """Return Wilson's 95 % interval of a share of ``count`` independent trials, in [0, 1]."""
     z = 1.959964
     centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     half = math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2) / (1 + z**2 / count)

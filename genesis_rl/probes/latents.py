@@ -1,4 +1,4 @@
-"""Frozen latents of the images that are probed: inferred once, kept on disk."""
+"""Frozen latents of probe images, cached on disk."""
 
 import hashlib
 import json
@@ -20,17 +20,17 @@ from genesis_rl.models.distilled import segmentation_masks
 from genesis_rl.slots import SceneModel
 from genesis_rl.training.validate import device_of, eval_mode
 
-_FORMAT = 1  # raised when the same model and images give another content
+_FORMAT = 1  # increment if the cached content of the same model and images changes
 _BATCH = 64
 _SLOTS, _IOU = "slots.npy", "iou.npy"
 
 
 class Sample(NamedTuple):
-    """The images of a split that are used.
+    """A subset of a split's images.
 
     Attributes:
         pack: the split.
-        rows: (n,) int64, ascending numbers of its images.
+        rows: (n,) int64, ascending indices of its images.
     """
 
     pack: Pack
@@ -38,37 +38,37 @@ class Sample(NamedTuple):
 
     @classmethod
     def draw(cls, pack: Pack, count: int) -> "Sample":
-        """Draw at most ``count`` images, the same at every call.
+        """Sample at most ``count`` images from the whole split, the same ones at every call.
 
-        From the whole split, because neighbours may be views of one scene, or scenes of one kind.
+        Neighbouring images may be views of one scene, so the first ``count`` would be biased.
         """
         order = np.random.default_rng(0).permutation(len(pack))
         return cls(pack, np.sort(order[:count]))
 
 
-class Latents(NamedTuple):
-    """What a model makes of the n images of a sample.
+class EncodedSample(NamedTuple):
+    """Latents of the n images of a sample, and their overlap with the ground-truth masks.
 
     Attributes:
         slots: (n, K, D) float32, `genesis_rl.slots.Slots.features` at the posterior's means.
-        iou: (n, K, L) float32 in [0, 1], intersection over union of each slot's pixels (those
-            where its mask is the largest) with each label's from 1; L = 0 without masks.
+        iou: (n, K, L) float32 in [0, 1], intersection over union of slot k (the pixels where its
+            mask is the largest) and label l + 1; L = 0 without masks.
     """
 
     slots: npt.NDArray[np.float32]
     iou: npt.NDArray[np.float32]
 
 
-def latents(model: SceneModel, sample: Sample, cache: Path) -> Latents:
-    """Infer the latents of a sample, or map those that an earlier call left in the cache.
+def encode_sample(model: SceneModel, sample: Sample, cache: Path) -> EncodedSample:
+    """Infer the latents of a sample, or load them from the cache.
 
-    They are kept by the model's fingerprint, the pack's content and the images' numbers. Two
-    processes may ask for the same ones at once.
+    The cache key is the model's fingerprint, the pack's content and the images' indices. Concurrent
+    calls from several processes are safe.
 
     Args:
-        model: a scene model in eval or training mode, which is put back.
+        model: a scene model; its training mode is restored.
         sample: images of the model's size.
-        cache: folder of all latents, made if missing.
+        cache: folder of all cached latents, created if missing.
 
     Raises:
         ValueError: if the images do not fit the model, or the latents are not finite.
@@ -89,12 +89,12 @@ def latents(model: SceneModel, sample: Sample, cache: Path) -> Latents:
             np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in (_SLOTS, _IOU)
         )
     except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{folder} is damaged ({error}): delete it, it is made again.") from error
-    return Latents(slots, iou)
+        raise ValueError(f"{folder} is damaged ({error}). Delete it to recompute it.") from error
+    return EncodedSample(slots, iou)
 
 
 @torch.inference_mode()
-def _infer(model: SceneModel, sample: Sample) -> Latents:
+def _infer(model: SceneModel, sample: Sample) -> EncodedSample:
     device, (pack, rows) = device_of(model), sample
     num_slots, width = model.config.num_slots, sum(model.latent_sizes)
     slots = np.empty((len(rows), num_slots, width), np.float32)
@@ -113,16 +113,16 @@ def _infer(model: SceneModel, sample: Sample) -> Latents:
                 )
             bar.update(len(part))
     if not np.isfinite(slots).all():
-        raise ValueError("the model's latents are not finite on some images; is it trained?")
+        raise ValueError("model must infer finite latents, got NaN or infinity on some images.")
     labels = max((iou.shape[2] for iou in ious), default=0)
     padded = [np.pad(iou, ((0, 0), (0, 0), (0, labels - iou.shape[2]))) for iou in ious]
     empty = np.zeros((len(rows), num_slots, 0), np.float32)
-    return Latents(slots, np.concatenate(padded) if padded else empty)
+    return EncodedSample(slots, np.concatenate(padded) if padded else empty)
 
 
 def _iou(true: torch.Tensor, pred: torch.Tensor, num_slots: int) -> npt.NDArray[np.float32]:
-    """(B, K, labels) of label maps (B, H, W)."""
-    both = overlaps(true, pred)  # (B, labels with 0, slots seen)
+    """Compute the IoU (B, K, labels) of label maps (B, H, W)."""
+    both = overlaps(true, pred)  # (B, labels with 0, slots present)
     either = both.sum(1, keepdim=True) + both.sum(2, keepdim=True) - both
     iou = (both / either.clamp_min(1))[:, 1:].transpose(1, 2)
     missing = num_slots - iou.shape[1]

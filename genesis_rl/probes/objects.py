@@ -1,4 +1,4 @@
-"""What is asked of single slots: position, size, colour and shape of the object each one took."""
+"""Inputs of property probes: object properties and the latents of the matched slots."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -13,26 +13,26 @@ from torch import Tensor
 from genesis_rl.data import Pack
 from genesis_rl.data.multi_dsprites import SHAPES
 from genesis_rl.metrics.targets import require_masks
-from genesis_rl.probes.heads import Question, standardise
-from genesis_rl.probes.latents import Latents, Sample
-from genesis_rl.probes.scenes import class_question
+from genesis_rl.probes.heads import ProbeTarget, standardise
+from genesis_rl.probes.latents import EncodedSample, Sample
+from genesis_rl.probes.scenes import class_target
 from genesis_rl.sprites import OUTLINES
 from genesis_rl.worlds import STATE_COLUMNS
 
 _CHUNK = 512
-_LEAST_STD = 1e-6  # of what is regressed; below, it counts as constant
+_LEAST_STD = 1e-6  # values of a smaller standard deviation count as constant
 _VALUES, _CLASSES = {"scale": "size"}, ("size", "shape", "material")  # factors by name
 
 Arrays = dict[str, npt.NDArray[Any]]
 
 
 class Properties(NamedTuple):
-    """Ground truth of the objects of a pack; row i of an image is label i + 1 of its mask.
+    """Ground-truth properties of a pack's objects; row i of an image is label i + 1 of its mask.
 
     Attributes:
         values: (N, M, d) numbers by name.
-        classes: (N, M) integers by name.
-        names: what the integers from 0 stand for, by name, where that is known.
+        classes: (N, M) class indices by name.
+        names: labels of the class indices by name, where known.
     """
 
     values: Arrays
@@ -41,10 +41,10 @@ class Properties(NamedTuple):
 
 
 class Objects(NamedTuple):
-    """The n objects that are to be seen in the images of a sample, image by image.
+    """The n visible objects of a sample, sorted by image.
 
     Attributes:
-        image: (n,) which image of the sample.
+        image: (n,) index of the image in the sample.
         label: (n,) label in its mask, from 1.
     """
 
@@ -52,57 +52,55 @@ class Objects(NamedTuple):
     label: npt.NDArray[np.int64]
 
 
-class ObjectStudy:
-    """Questions about objects, with the features of each that may answer them.
-
-    Every object that can be seen counts, for every model the same.
+class ObjectInputs:
+    """Targets and features of property probes; all visible objects count, for every model.
 
     Attributes:
         kind: "properties".
-        heads: what answers: ridge regression and an MLP.
-        questions: ``position``, ``size``, ``colour``, ``shape`` and ``material``, as far as the
-            factors tell and they vary.
+        heads: ridge regression and an MLP.
+        targets: ``position``, ``size``, ``colour``, ``shape`` and ``material``, those that the
+            factors contain and that vary.
     """
 
     kind = "properties"
     heads: tuple[str, ...] = ("linear", "mlp")
 
     def __init__(self, samples: Mapping[str, Sample]) -> None:
-        """Read the objects off the packs' masks and factors.
+        """Read the objects from the packs' masks and factors.
 
         Args:
             samples: the images by split; "train" and "test" at least.
 
         Raises:
-            ValueError: if the packs have no masks or no such factors, or nothing varies.
+            ValueError: if the packs have no masks or no object factors, or nothing varies.
         """
         self._samples = samples
         truth = {split: properties(sample.pack) for split, sample in samples.items()}
         most = truth["train"].values["position"].shape[1]
-        self._objects = {split: _seen(sample, most) for split, sample in samples.items()}
+        self._objects = {split: _visible(sample, most) for split, sample in samples.items()}
         for split, objects in self._objects.items():
             if not len(objects.image):
-                raise ValueError(f"the images of the {split} split show no objects.")
-        self.questions = []
+                raise ValueError(f"the {split} images must show objects, got none.")
+        self.targets = []
         for name in truth["train"].values:
             values = {s: self._of_objects(s, truth[s].values[name]).float() for s in samples}
             if bool((values["train"].std(0) > _LEAST_STD).any()):
-                self.questions.append(Question(name, standardise(values)))
+                self.targets.append(ProbeTarget(name, standardise(values)))
         for name in truth["train"].classes:
             classes = {s: self._of_objects(s, truth[s].classes[name]).numpy() for s in samples}
             if len(np.unique(classes["train"])) > 1:
                 names = truth["train"].names.get(name, ())
-                self.questions.append(class_question(name, classes, names))
-        if not self.questions:
-            raise ValueError("all objects are the same; wanted some that differ.")
+                self.targets.append(class_target(name, classes, names))
+        if not self.targets:
+            raise ValueError("objects must differ in a property, got identical ones.")
 
-    def of_model(
-        self, latents: Mapping[str, Latents]
+    def model_features(
+        self, latents: Mapping[str, EncodedSample]
     ) -> tuple[dict[str, Tensor], dict[str, float]]:
-        """The latents of the slot that took each object, (objects, D) by split.
+        """Return the latents (objects, D) of the slot matched to each object, by split.
 
         Returns:
-            The latents, and ``match_iou``, the mean overlap of the test objects with their slots.
+            The latents, and ``match_iou``, the mean IoU of the test objects and their slots.
         """
         slots = {split: match(found.iou, self._objects[split]) for split, found in latents.items()}
         features = {
@@ -114,21 +112,19 @@ class ObjectStudy:
         return features, {"match_iou": float(iou.mean())}
 
     def pixels(self, side: int) -> dict[str, Tensor]:
-        """Each object cut out by its true mask, which comes along: (objects, 4 side side)."""
+        """Return each object's pixels and its true mask, (objects, 4 side side) by split."""
         return {s: self._cut_out(s, side) for s in self._samples}
 
     def masks(self) -> None:
-        """Nothing: ``pixels`` shows every object by its true mask."""
+        """Return None: ``pixels`` contains the true masks."""
 
     def state(self) -> dict[str, Tensor]:
-        """The answers themselves, (objects, F): what a probe makes of features that have it all."""
+        """Return the target values, (objects, F), as an upper bound of the probes' scores."""
         return {
             split: torch.cat(
                 [
-                    F.one_hot(q.answers[split], q.outputs).float()
-                    if q.classes
-                    else q.answers[split]
-                    for q in self.questions
+                    F.one_hot(t.values[split], t.outputs).float() if t.classes else t.values[split]
+                    for t in self.targets
                 ],
                 dim=1,
             )
@@ -136,7 +132,7 @@ class ObjectStudy:
         }
 
     def _of_objects(self, split: str, rows: npt.NDArray[Any]) -> Tensor:
-        """Take the objects' rows of an array (N, M, ...)."""
+        """Select the objects' rows of an array (N, M, ...)."""
         objects = self._objects[split]
         image = self._samples[split].rows[objects.image]
         return torch.from_numpy(rows[image, objects.label - 1])
@@ -156,17 +152,17 @@ class ObjectStudy:
 
 
 def match(iou: npt.NDArray[np.float32], objects: Objects) -> npt.NDArray[np.int64]:
-    """Give every object a slot: one each, with the largest sum of overlaps in its image.
+    """Match objects to slots one-to-one so that the sum of IoUs in each image is the largest.
 
-    Where there are more objects than slots, those left over share the slot that overlaps each
-    most.
+    If an image has more objects than slots, each unmatched object shares the slot of its largest
+    IoU.
 
     Args:
-        iou: (n, K, L) as of `Latents`.
-        objects: of the n images.
+        iou: (n, K, L), see `EncodedSample`.
+        objects: objects of the n images.
 
     Returns:
-        Slot of each object, shape (objects,).
+        Slot index of each object, (objects,).
     """
     slots: npt.NDArray[np.int64] = iou[objects.image, :, objects.label - 1].argmax(1)
     starts = np.flatnonzero(np.diff(objects.image, prepend=-1))
@@ -180,10 +176,10 @@ def match(iou: npt.NDArray[np.float32], objects: Objects) -> npt.NDArray[np.int6
 
 
 def properties(pack: Pack) -> Properties:
-    """Read what a pack's factors tell of its objects.
+    """Read the properties of objects from a pack's factors.
 
     Raises:
-        ValueError: if they do not tell, naming those that there are.
+        ValueError: if no factors describe objects.
     """
     factors = pack.factors
     if {"x", "y"} <= factors.keys():
@@ -192,11 +188,11 @@ def properties(pack: Pack) -> Properties:
     if "state" in factors:
         return _sprites(factors["state"])
     has = ", ".join(factors) or "none"
-    raise ValueError(f"{pack.folder} has no factors of objects (state, or x and y); it has {has}.")
+    raise ValueError(f"{pack.folder} must have the factors state, or x and y, got {has}.")
 
 
-def _seen(sample: Sample, most: int) -> Objects:
-    """The objects of a sample with a pixel in the masks."""
+def _visible(sample: Sample, most: int) -> Objects:
+    """Return the objects of a sample with at least one pixel in the masks."""
     masks = require_masks(sample.pack)
     parts = []
     for first in range(0, len(sample.rows), _CHUNK):
@@ -207,11 +203,11 @@ def _seen(sample: Sample, most: int) -> Objects:
 
 
 def _sprites(state: npt.NDArray[Any]) -> Properties:
-    """Properties from the state of sprite scenes, see `genesis_rl.worlds.scene_state`."""
+    """Read properties from the state of sprite scenes, see `genesis_rl.worlds.scene_state`."""
     if state.ndim != 3 or state.shape[2] != len(STATE_COLUMNS):
         raise ValueError(
-            f"factor 'state' has shape {state.shape}; wanted (images, objects, "
-            f"{len(STATE_COLUMNS)}), as sprite scenes have it."
+            f"factor 'state' must have shape (images, objects, {len(STATE_COLUMNS)}), "
+            f"got {state.shape}."
         )
     values = {"position": state[..., :2], "size": state[..., 2:3], "colour": state[..., 3:6]}
     shape = state[..., [STATE_COLUMNS.index(name) for name in OUTLINES]].argmax(-1)
@@ -219,7 +215,7 @@ def _sprites(state: npt.NDArray[Any]) -> Properties:
 
 
 def _by_name(factors: Arrays) -> Properties:
-    """Properties from factors with a row per object, as the Multi-Object Datasets have them."""
+    """Read properties from factors with a row per object, as in the Multi-Object Datasets."""
     rows = {name: v.reshape(*v.shape[:2], -1) for name, v in factors.items() if v.ndim > 1}
     axes = [rows[name] for name in ("x", "y", "z") if name in rows]
     values = {"position": np.concatenate(axes, axis=2)}

@@ -1,4 +1,4 @@
-"""What is asked of a whole scene: the ShapeStacks tasks of the paper (section 4.3)."""
+"""Inputs of scene probes: the ShapeStacks tasks of the paper (section 4.3)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,11 +11,11 @@ from torch import Tensor
 
 from genesis_rl.blocks import coordinate_map
 from genesis_rl.data import Pack
-from genesis_rl.probes.heads import Question, standardise
-from genesis_rl.probes.latents import Latents, Sample
+from genesis_rl.probes.heads import ProbeTarget, standardise
+from genesis_rl.probes.latents import EncodedSample, Sample
 
-#: Tasks by name: the factor that has the answers, one integer per image. Stability is by
-#: construction, as the paper's; physics disagrees on some towers.
+#: Factor of each task, one integer per image. ``stable`` is by construction, as in the paper;
+#: ``simulated_stable``, by simulation, differs for some towers.
 TASKS = {
     "stability": "stable",
     "height": "height",
@@ -23,54 +23,54 @@ TASKS = {
     "simulated_stability": "simulated_stable",
 }
 
-_STATE = "state"  # factor with the scene's ground truth, if there is one
+_STATE = "state"  # optional factor with the scene's ground truth
 _CHUNK = 512
 
 
-class SceneStudy:
-    """Questions about scenes, with the features that may answer them.
+class SceneInputs:
+    """Targets and features of scene probes.
 
     Attributes:
         kind: "scenes".
-        heads: what answers: an MLP, as in the paper.
-        questions: one per task.
+        heads: an MLP, as in the paper.
+        targets: one per task.
     """
 
     kind = "scenes"
     heads: tuple[str, ...] = ("mlp",)
 
     def __init__(self, samples: Mapping[str, Sample], tasks: Sequence[str]) -> None:
-        """Read the answers off the packs' factors.
+        """Read the labels from the packs' factors.
 
         Args:
             samples: the images by split; "train" and "test" at least.
-            tasks: some of `TASKS`; none: all that the factors tell.
+            tasks: some of `TASKS`; none: all tasks with a factor in the training split.
 
         Raises:
-            ValueError: if a split does not have the factor of a task, or the training split lacks
-                a class of the others.
+            ValueError: if a split lacks the factor of a task, or the training split lacks a class
+                of another split.
         """
         self._samples = samples
         factors = {split: sample.pack.factors for split, sample in samples.items()}
         chosen = tuple(tasks) or tuple(t for t in TASKS if TASKS[t] in factors["train"])
         if not chosen:
-            raise ValueError(_lacking(samples["train"].pack, " or ".join(TASKS.values())))
-        self.questions = [_question(task, samples, factors) for task in chosen]
+            raise ValueError(_missing_factor(samples["train"].pack, " or ".join(TASKS.values())))
+        self.targets = [_task_target(task, samples, factors) for task in chosen]
         self._factors = factors
 
-    def of_model(
-        self, latents: Mapping[str, Latents]
+    def model_features(
+        self, latents: Mapping[str, EncodedSample]
     ) -> tuple[dict[str, Tensor], dict[str, float]]:
-        """All slots' latents side by side, (n, K D) by split, and no further figures."""
+        """Return the concatenated latents of all slots, (n, K D) by split, and no extra scores."""
         flat = {s: torch.from_numpy(np.array(found.slots)) for s, found in latents.items()}
         return {split: slots.flatten(1) for split, slots in flat.items()}, {}
 
     def pixels(self, side: int) -> dict[str, Tensor]:
-        """The images at ``side`` pixels by averaging areas, (n, 3 side side) in [0, 1]."""
+        """Return images area-averaged to ``side`` pixels, (n, 3 side side) in [0, 1], by split."""
         return {split: small_images(sample, side) for split, sample in self._samples.items()}
 
     def state(self) -> dict[str, Tensor] | None:
-        """The scenes' ground truth, (n, F), standardised; None if the packs have none."""
+        """Return the standardised ground-truth state, (n, F) by split; None without that factor."""
         if any(_STATE not in factors for factors in self._factors.values()):
             return None
         return standardise(
@@ -83,9 +83,9 @@ class SceneStudy:
         )
 
     def masks(self) -> dict[str, Tensor] | None:
-        """Moments of the true masks, (n, F), standardised; None if the packs have none.
+        """Return standardised moments of the true masks, (n, F) by split; None without masks.
 
-        What perfect masks contain of a scene without its depth and shading.
+        These are the features of perfect masks, without depth and shading.
         """
         if any(sample.pack.masks is None for sample in self._samples.values()):
             return None
@@ -100,10 +100,10 @@ class SceneStudy:
 
 
 def mask_moments(sample: Sample) -> Tensor:
-    """Moments of every object's true mask, (n, L, 7) float32, objects from the top down.
+    """Compute moments of each object's true mask, (n, L, 7) float32, sorted from top to bottom.
 
-    Presence, mean row and column, standard deviations of both, their covariance, and the root of
-    the area, in halves of the image's side; all 0 where there is no object.
+    The columns are presence, mean row and column, their standard deviations, their covariance and
+    the square root of the area, in halves of the image's side; 0 for missing objects.
     """
     pack, rows = sample
     if pack.masks is None:
@@ -130,7 +130,7 @@ def mask_moments(sample: Sample) -> Tensor:
 
 
 def small_images(sample: Sample, side: int) -> Tensor:
-    """Images at ``side`` pixels by averaging areas, (n, 3 side side) float32 in [0, 1]."""
+    """Return images area-averaged to ``side`` pixels, (n, 3 side side) float32 in [0, 1]."""
     pack, rows = sample
     parts = []
     for first in range(0, len(rows), _CHUNK):
@@ -139,53 +139,55 @@ def small_images(sample: Sample, side: int) -> Tensor:
     return torch.cat(parts)
 
 
-def _question(
+def _task_target(
     task: str, samples: Mapping[str, Sample], factors: Mapping[str, Mapping[str, npt.NDArray[Any]]]
-) -> Question:
+) -> ProbeTarget:
     name = TASKS[task]
     values: dict[str, npt.NDArray[np.int64]] = {}
     for split, sample in samples.items():
         if name not in factors[split]:
-            raise ValueError(_lacking(sample.pack, name))
+            raise ValueError(_missing_factor(sample.pack, name))
         values[split] = np.asarray(factors[split][name])[sample.rows].astype(np.int64)
         if values[split].ndim != 1:
             raise ValueError(
-                f"factor {name!r} of {sample.pack.folder} has shape {values[split].shape}; wanted "
-                "one integer per image."
+                f"factor {name!r} of {sample.pack.folder} must have one integer per image, "
+                f"got shape {values[split].shape}."
             )
-    return class_question(task, values)
+    return class_target(task, values)
 
 
-def class_question(
+def class_target(
     name: str, values: Mapping[str, npt.NDArray[np.int64]], names: Sequence[str] = ()
-) -> Question:
-    """Ask for a class; its classes are those of the training split.
+) -> ProbeTarget:
+    """Return a classification target with the classes of the training split.
 
     Args:
-        name: what is asked.
+        name: name of the target.
         values: (n,) integers by split.
-        names: names of the values from 0; none: the values stand for themselves.
+        names: labels of the values from 0; none: the values themselves.
 
     Raises:
-        ValueError: if there is only one class, or another split has one that training lacks.
+        ValueError: if there is only one class, or another split has a class that training lacks.
     """
     classes = np.unique(values["train"])
     for split, numbers in values.items():
         unseen = sorted(set(np.unique(numbers).tolist()) - set(classes.tolist()))
         if unseen:
             raise ValueError(
-                f"{name} has {', '.join(map(str, unseen))} among the images of the {split} split "
-                "but not among those trained on; take more training images, or other splits."
+                f"{name} of the {split} split must have classes of the training images, got "
+                f"{', '.join(map(str, unseen))}. Increase num_train or use other splits."
             )
     if len(classes) < 2:
-        raise ValueError(f"{name} is {classes[0]} on every training image; wanted two classes.")
-    return Question(
+        raise ValueError(
+            f"{name} must have two classes in the training images, got {classes[0]} only."
+        )
+    return ProbeTarget(
         name,
         {s: torch.from_numpy(np.searchsorted(classes, v)) for s, v in values.items()},
         tuple(names[int(c)] if names else int(c) for c in classes),
     )
 
 
-def _lacking(pack: Pack, wanted: str) -> str:
+def _missing_factor(pack: Pack, required: str) -> str:
     has = ", ".join(pack.meta.get("factors", [])) or "none"
-    return f"{pack.folder} has no factor {wanted}; it has {has}."
+    return f"{pack.folder} must have the factor {required}, got {has}."

@@ -1,4 +1,4 @@
-"""The figures of a probing as tables; those of scenes are laid out as the paper's Table 1."""
+"""Tables of probe results; scene tables follow the layout of the paper's Table 1."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -7,7 +7,7 @@ from rich.table import Table
 
 from genesis_rl.evaluation import format_score, group_title
 
-#: Accuracies in % of the paper's Table 1, on the original ShapeStacks; "majority" is its "Random".
+#: Accuracies in % of the paper's Table 1, on the original ShapeStacks; its "Random" is "majority".
 PAPER: dict[str, dict[str, float]] = {
     "stability": {
         "genesis": 64.0,
@@ -37,13 +37,13 @@ PAPER: dict[str, dict[str, float]] = {
 
 
 class Column(NamedTuple):
-    """Scores of one kind of features.
+    """A column of scores.
 
     Attributes:
-        title: its head.
-        model: which of the paper's columns it stands beside.
-        scores: by question.
-        spread: by question, what follows the score.
+        title: heading.
+        model: name of the corresponding column of the paper.
+        scores: score by target.
+        spread: suffix of the score by target, an interval or a standard deviation.
     """
 
     title: str
@@ -53,23 +53,23 @@ class Column(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """A table: the head and rows of as many cells."""
+    """A table: the heading and rows of the same number of cells."""
 
     head: list[str]
     rows: list[list[str]]
 
 
 def layout(result: Mapping[str, Any]) -> Layout:
-    """Lay out what `genesis_rl.probes.probe` returns.
+    """Lay out the results of `genesis_rl.probes.probe`.
 
-    A run's accuracies have their 95 % interval, a group of several runs mean ± standard deviation.
+    Cells of single runs contain the 95 % interval, those of groups the mean ± standard deviation.
     """
     columns = _columns(result)
     return _scenes(result, columns) if result["task"] == "scenes" else _objects(result, columns)
 
 
 def caption(result: Mapping[str, Any]) -> str:
-    """Say what was measured, in one sentence."""
+    """Return a caption with the metric and the numbers of images."""
     counts = result["num_images"]
     what = (
         "Accuracy in % of MLPs on frozen latents"
@@ -81,7 +81,7 @@ def caption(result: Mapping[str, Any]) -> str:
 
 
 def table(result: Mapping[str, Any]) -> Table:
-    """The same for the terminal."""
+    """Return the table for the terminal."""
     head, rows = layout(result)
     shown = Table(title=caption(result), title_justify="left")
     for index, name in enumerate(head):
@@ -122,7 +122,7 @@ def _intervals(record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _scenes(result: Mapping[str, Any], columns: list[Column]) -> Layout:
-    """Tasks down, models across, each task's figures above the paper's."""
+    """Lay out a row per task and a column per model, with the paper's figures below."""
     rows = []
     for task in result["questions"]:
         ours = [
@@ -132,13 +132,13 @@ def _scenes(result: Mapping[str, Any], columns: list[Column]) -> Layout:
         rows.append([task.replace("_", " ").capitalize(), "ours", *ours])
         if task in PAPER:
             theirs = [PAPER[task].get(c.model) for c in columns]
-            told = ["" if figure is None else str(figure) for figure in theirs]
-            rows.append(["", "paper, original data", *told])
+            cells = ["" if figure is None else str(figure) for figure in theirs]
+            rows.append(["", "paper, original data", *cells])
     return Layout(["Task", "", *(column.title for column in columns)], rows)
 
 
 def _objects(result: Mapping[str, Any], columns: list[Column]) -> Layout:
-    """Properties and heads down, models across; first how well slots and objects overlap."""
+    """Lay out a row per property and head and a column per model; the first row is the IoU."""
     shown = [("match_iou", "overlap with the slot", "mean IoU")]
     for name, question in result["questions"].items():
         metric = "accuracy" if question["classes"] else "R2"

@@ -1,4 +1,4 @@
-"""Towers of blocks like ShapeStacks': built, rendered and simulated with MuJoCo."""
+"""Towers of blocks as in ShapeStacks, sampled, rendered and simulated with MuJoCo."""
 
 from genesis_rl.towers.gl import require_gl
 from genesis_rl.towers.rendering import TowerRenderer
@@ -14,14 +14,14 @@ from genesis_rl.towers.rules import (
     sample_tower,
     shuffled_colours,
 )
-from genesis_rl.towers.simulation import Agreement, Outcome, count_agreement, simulate
+from genesis_rl.towers.simulation import Agreement, SimulationResult, count_agreement, simulate
 from genesis_rl.towers.stacking import Pile, Pose
 from genesis_rl.towers.textures import texture, texture_files
 from genesis_rl.towers.world import (
     CAMERAS,
     LIGHTS,
     TEXTURE_NUMBERS,
-    Look,
+    RoomAppearance,
     assets_xml,
     env_xml,
     read_world,
@@ -39,11 +39,11 @@ __all__ = [
     "RULES",
     "TEXTURE_NUMBERS",
     "Agreement",
-    "Look",
-    "Outcome",
     "Pile",
     "Pose",
+    "RoomAppearance",
     "Shape",
+    "SimulationResult",
     "Tower",
     "TowerRenderer",
     "assets_xml",

@@ -1,4 +1,4 @@
-"""Towers as a data set by name: rendered when first asked for, kept as packs."""
+"""Rendered towers as a named dataset, cached as packs."""
 
 from pathlib import Path
 
@@ -18,22 +18,21 @@ def open_towers(
     num_images: int | None = None,
     **options: object,
 ) -> Pack:
-    """Open a split of rendered towers; all splits are rendered first if they are missing.
+    """Open a split of rendered towers; render all splits if they are missing.
 
     Args:
-        root: folder of all data sets.
+        root: folder of all datasets.
         split: "train", "validation" or "test".
-        scenarios: towers of all splits together; each is seen from every camera.
-        num_images: most images that the caller uses. Whole towers are rendered all the same, since
-            the set is one for all callers.
+        scenarios: number of towers in all splits together; each is rendered from every camera.
+        num_images: largest number of images used. Ignored: the dataset is the same for all callers.
         **options: image_size, family, heights, rule, cameras, colours, simulate and seed of
             `RenderConfig`.
 
     Raises:
-        ValueError: for a bad value of an option.
-        TypeError: for an option that there is not.
+        ValueError: for an invalid value of an option.
+        TypeError: for an unknown option.
         OSError: if the pack cannot be written.
-        RuntimeError: if there is no OpenGL library.
+        RuntimeError: if no OpenGL library is installed.
     """
     if num_images is not None and num_images < 1:
         raise ValueError(f"num_images must be at least 1, got {num_images}.")

@@ -1,4 +1,4 @@
-"""MuJoCo, and an OpenGL context for it without a screen."""
+"""Import of MuJoCo, and offscreen OpenGL contexts for it."""
 
 import importlib
 import os
@@ -6,23 +6,19 @@ import sys
 from typing import Any
 
 _ADVICE = (
-    "no OpenGL context could be made (MUJOCO_GL={backend}: {error}). Without a GPU's driver,"
-    " install Mesa's: `apt-get install libegl1 libgl1-mesa-dri` gives MUJOCO_GL=egl,"
-    " `apt-get install libosmesa6` gives MUJOCO_GL=osmesa"
+    "no OpenGL context could be created (MUJOCO_GL={backend}: {error}). Without a GPU driver,"
+    " install Mesa: `apt-get install libegl1 libgl1-mesa-dri` for MUJOCO_GL=egl,"
+    " `apt-get install libosmesa6` for MUJOCO_GL=osmesa."
 )
 
 _opened_in: int | None = None  # the process in which OpenGL was first used
 
 
 def load_mujoco() -> Any:
-    """Import MuJoCo, also where there is no OpenGL library: simulating needs none.
+    """Import and return MuJoCo, also without an OpenGL library, as simulation needs none.
 
-    The environment variable MUJOCO_GL says which one MuJoCo takes, and where it names one that is
-    missing, importing fails, with an error that does not say why. Where it is not set and there is
-    no screen, it is set to "egl".
-
-    Returns:
-        The module.
+    MuJoCo loads the OpenGL library of the environment variable MUJOCO_GL on import, and fails with
+    an unclear error if it is missing. Without a screen, MUJOCO_GL defaults to "egl".
     """
     screen = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if sys.platform.startswith("linux") and not screen:
@@ -43,29 +39,29 @@ def load_mujoco() -> Any:
 
 
 def open_gl(model: Any) -> tuple[Any, Any]:
-    """Make an OpenGL context, make it current, and load a model's textures into it.
+    """Create an OpenGL context, make it current, and load a model's textures into it.
 
     Args:
-        model: the `mujoco.MjModel`; its `vis` says the size of the offscreen buffer.
+        model: the `mujoco.MjModel`; its `vis` contains the size of the offscreen buffer.
 
     Returns:
-        The OpenGL context and the `mujoco.MjrContext`, to be freed in the other order.
+        The OpenGL context and the `mujoco.MjrContext`; free them in reverse order.
 
     Raises:
-        RuntimeError: if there is no OpenGL library or driver; the message names the packages. Also
-            in a process forked from one that has used OpenGL, where drivers would wait forever.
+        RuntimeError: if no OpenGL library or driver is installed; the message names the packages.
+            Also in a process forked from one that has used OpenGL, where drivers would deadlock.
     """
     global _opened_in
     if _opened_in not in (None, os.getpid()):
         raise RuntimeError(
-            "this process was forked from one that has used OpenGL, which drivers do not survive:"
-            " start processes by 'spawn' or 'forkserver', for example"
-            " gym.make_vec(..., vector_kwargs={'context': 'spawn'})"
+            "OpenGL cannot be used in a process forked from one that has used it."
+            " Start processes by 'spawn' or 'forkserver', for example"
+            " gym.make_vec(..., vector_kwargs={'context': 'spawn'})."
         )
     mujoco = load_mujoco()
     backend = os.environ.get("MUJOCO_GL", "")
     try:
-        # Another part of the program may have imported MuJoCo before the choice was made.
+        # MuJoCo may have been imported before MUJOCO_GL was set above.
         home = importlib.import_module("mujoco.egl") if backend.lower() == "egl" else mujoco
         context = home.GLContext(model.vis.global_.offwidth, model.vis.global_.offheight)
         context.make_current()
@@ -76,10 +72,10 @@ def open_gl(model: Any) -> tuple[Any, Any]:
 
 
 def require_gl() -> None:
-    """Check that scenes can be rendered here.
+    """Check that an OpenGL context can be created.
 
     Raises:
-        RuntimeError: if there is no OpenGL library or driver; the message names the packages.
+        RuntimeError: if no OpenGL library or driver is installed; the message names the packages.
     """
     model: Any = load_mujoco().MjModel.from_xml_string("<mujoco/>")
     context, renderer = open_gl(model)

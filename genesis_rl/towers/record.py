@@ -1,4 +1,4 @@
-"""Render sets of towers: by several processes, resumable, the same for any number of them."""
+"""Tower datasets as packs, rendered in parallel, resumable and reproducible."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -13,13 +13,13 @@ from tqdm import tqdm
 from genesis_rl.data.cache import SPLITS, open_or_make
 from genesis_rl.data.pack import Pack
 from genesis_rl.data.resume import ResumablePackWriter
-from genesis_rl.towers.plan import Plan, RenderConfig, Scene, split_of
+from genesis_rl.towers.plan import Plan, RenderConfig, TowerScene, split_of
 from genesis_rl.towers.rendering import TowerRenderer
 from genesis_rl.towers.rules import HEIGHTS, KINDS, Tower
-from genesis_rl.towers.simulation import Agreement, Outcome, simulate
+from genesis_rl.towers.simulation import Agreement, SimulationResult, simulate
 from genesis_rl.towers.workers import Workers
 
-#: Columns of the factor "state": a row per shape from the bottom to the top, then zeros.
+#: Columns of the factor "state", with a row per shape from bottom to top, padded with zeros.
 STATE_COLUMNS = (
     *("x", "y", "z"),  # centre in metres
     *("cos_yaw", "sin_yaw", "lying"),
@@ -31,50 +31,50 @@ STATE_COLUMNS = (
 _CHECKPOINT_SECONDS = 10.0
 
 
-class Recording(NamedTuple):
-    """A scenario as its cameras see it.
+class RenderedScenario(NamedTuple):
+    """Images of a scenario from C cameras.
 
     Attributes:
         scene: the tower and its appearance.
         images: (C, H, W, 3) uint8.
         labels: (C, H, W) uint8, number of the shape from the bottom, 0 = background.
-        outcome: what became of the tower in simulation; None if it was not simulated.
+        outcome: result of the simulation; None if the tower was not simulated.
     """
 
-    scene: Scene
+    scene: TowerScene
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.uint8]
-    outcome: Outcome | None
+    outcome: SimulationResult | None
 
 
-class Recorder:
-    """Renders scenarios by their numbers; one per process."""
+class ScenarioRenderer:
+    """Renderer of scenarios by number; one per process."""
 
     def __init__(self, config: RenderConfig, size: int, *, crop: bool) -> None:
-        """Make an OpenGL context; arguments as for `TowerRenderer`."""
+        """Create an OpenGL context; arguments as for `TowerRenderer`."""
         self._config = config
         self._plan = Plan(config)
         self._renderer = TowerRenderer(size, crop=crop, textures=self._plan.textures)
 
-    def __call__(self, number: int) -> Recording:
-        """Render a scenario from all cameras, and simulate it if that is wanted."""
+    def __call__(self, number: int) -> RenderedScenario:
+        """Render a scenario from all cameras, and simulate it if configured."""
         scene = self._plan.scene(number)
-        self._renderer.load(scene.tower, scene.look)
+        self._renderer.load(scene.tower, scene.appearance)
         views = [self._renderer.render(camera) for camera in self._config.cameras]
         outcome = simulate(scene.tower) if self._config.simulate else None
         images, labels = (np.stack(parts) for parts in zip(*views, strict=True))
-        return Recording(scene, images, labels, outcome)
+        return RenderedScenario(scene, images, labels, outcome)
 
 
-class Tally:
-    """Counts how often simulation and construction agree, by `Tower.violation`.
+class AgreementCounter:
+    """Counts of towers whose stability is the same by simulation and by construction.
 
     Attributes:
-        counts: agreeing and all towers by violation.
+        counts: agreeing and all towers by `Tower.violation`.
     """
 
     def __init__(self, counts: Mapping[str, Sequence[int]] | None = None) -> None:
-        """Go on from counts."""
+        """Initialise with earlier counts."""
         self.counts: dict[str, list[int]] = {}
         self.add_all(counts or {})
 
@@ -94,31 +94,31 @@ class Tally:
 
 
 def record_packs(config: RenderConfig) -> tuple[dict[str, Pack], dict[str, Agreement]]:
-    """Render a set as packs, `train`, `validation` and `test` in the folder `config.out`.
+    """Render a dataset as packs `train`, `validation` and `test` in the folder `config.out`.
 
-    A split without scenarios, in a set of a few, gets no pack. Interrupted, the same call goes on.
-    Factors: stable, simulated_stable, height and camera of the image; state, see `STATE_COLUMNS`;
-    and x, y, z, colour and shape (a number, in the order of `KINDS`) with a row per shape.
+    Splits without scenarios get no pack. Repeating an interrupted call resumes it. The factors are
+    stable, simulated_stable, height and camera; state, see `STATE_COLUMNS`; and x, y, z, colour and
+    shape (index into `KINDS`) with a row per shape.
 
     Returns:
-        The packs by split, and how often simulation and construction agree, by violation.
+        The packs by split, and the agreement of simulation and construction by violation.
 
     Raises:
-        ValueError: if a folder holds another pack, or a world to render cannot be read.
+        ValueError: if a folder contains another pack, or a world file cannot be read.
         OSError: if a pack cannot be written.
-        RuntimeError: if there is no OpenGL, or a process dies.
+        RuntimeError: if OpenGL is not available, or a process dies.
     """
-    plan, tally = Plan(config), Tally()
+    plan, counter = Plan(config), AgreementCounter()
     packs = {}
-    make = partial(Recorder, config, config.image_size, crop=True)
+    make = partial(ScenarioRenderer, config, config.image_size, crop=True)
     with Workers(make, config.num_workers) as workers:
         for split in SPLITS:
             numbers = [number for number in plan.job if split_of(number) == split]
             if numbers:
                 packs[split] = _pack(config, plan, split, numbers, workers)
     for pack in packs.values():
-        tally.add_all(pack.meta.get("agreement", {}))
-    return packs, tally.agreement()
+        counter.add_all(pack.meta.get("agreement", {}))
+    return packs, counter.agreement()
 
 
 def _pack(
@@ -126,9 +126,9 @@ def _pack(
     plan: Plan,
     split: str,
     numbers: Sequence[int],
-    workers: Workers[Recording],
+    workers: Workers[RenderedScenario],
 ) -> Pack:
-    """Write one split's pack, or open it."""
+    """Open one split's pack; write it first if it is missing."""
     key = {"dataset": "shapestacks_towers", "split": split, **plan.key}
     key |= {"first": plan.job.start, "last": plan.job.stop}
 
@@ -138,33 +138,33 @@ def _pack(
         writer = ResumablePackWriter(folder, total, config.image_size, meta=key)
         about = f"{config.out.name}, {split}"
         with writer, tqdm(total=total, desc=about, unit="img", disable=None) as bar:
-            tally = Tally(writer.state.get("agreement"))
+            counter = AgreementCounter(writer.state.get("agreement"))
             bar.update(writer.written)
             saved = time.monotonic()
-            for recording in workers.map(numbers[writer.written // len(cameras) :]):
-                factors = _factors(recording, cameras)
-                writer.write(recording.images, recording.labels, **factors)
-                if recording.outcome is not None:
-                    tally.add(recording.scene.tower.violation, recording.outcome.collapsed)
+            for rendered in workers.map(numbers[writer.written // len(cameras) :]):
+                factors = _factors(rendered, cameras)
+                writer.write(rendered.images, rendered.labels, **factors)
+                if rendered.outcome is not None:
+                    counter.add(rendered.scene.tower.violation, rendered.outcome.collapsed)
                 bar.update(len(cameras))
                 if time.monotonic() - saved > _CHECKPOINT_SECONDS:
-                    writer.state["agreement"] = tally.counts
+                    writer.state["agreement"] = counter.counts
                     writer.checkpoint()
                     saved = time.monotonic()
-            writer.meta["agreement"] = tally.counts
+            writer.meta["agreement"] = counter.counts
 
     pack = open_or_make(config.out / split, write)
     for name, value in {**key, "image_size": [config.image_size] * 2}.items():
         if pack.meta.get(name) != value:
             raise ValueError(
-                f"{pack.folder} holds another pack: its {name} is {pack.meta.get(name)!r},"
-                f" wanted {value!r}"
+                f"{name} must be {pack.meta.get(name)!r} as in the pack {pack.folder}, "
+                f"got {value!r}. Choose another folder."
             )
     return pack
 
 
 def tower_state(tower: Tower) -> npt.NDArray[np.float32]:
-    """The ground truth of a tower, (6, F); a row per shape with `STATE_COLUMNS`, then zeros."""
+    """Return a tower's state (6, F): a row of `STATE_COLUMNS` per shape, padded with zeros."""
     state = np.zeros((HEIGHTS[-1], len(STATE_COLUMNS)), np.float32)
     for row, shape in zip(state, tower.shapes, strict=False):
         yaw = np.radians(shape.yaw)
@@ -176,9 +176,11 @@ def tower_state(tower: Tower) -> npt.NDArray[np.float32]:
     return state
 
 
-def _factors(recording: Recording, cameras: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[Any]]:
-    """The ground truth of a scenario's images."""
-    tower, outcome = recording.scene.tower, recording.outcome
+def _factors(
+    rendered: RenderedScenario, cameras: npt.NDArray[np.int64]
+) -> dict[str, npt.NDArray[Any]]:
+    """Return the factors of a scenario's images."""
+    tower, outcome = rendered.scene.tower, rendered.outcome
     state = tower_state(tower)
     of_scene: dict[str, npt.NDArray[Any]] = {
         "stable": np.array(tower.stable, np.int64),

@@ -1,4 +1,4 @@
-"""Render towers: the image and the instance map of any of the 16 cameras."""
+"""Renderer of towers: images and instance maps from the 16 cameras of ShapeStacks."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from genesis_rl.towers.textures import texture_files
 from genesis_rl.towers.world import (
     CAMERAS,
     TEXTURE_NUMBERS,
-    Look,
+    RoomAppearance,
     assets_xml,
     env_xml,
     world_xml,
@@ -24,30 +24,31 @@ from genesis_rl.towers.world import (
 Image = npt.NDArray[np.uint8]
 
 RECORDED_SIZE = 224  # side of ShapeStacks' recordings in pixels
-CROPPED_SIZE = 196  # side of the central part that readers keep
+CROPPED_SIZE = 196  # side of the central crop used for training
 MAX_SHAPES = 32
-_TEXTURE_SIZE = 512  # pixels for 20 m: finer than an image of 224 pixels shows
+_TEXTURE_SIZE = 512  # pixels for 20 m: finer than the resolution of a 224 pixel image
 
 
 class TowerRenderer:
-    """Draws scenes with one OpenGL context and one set of textures, without recompiling anything.
+    """Renderer of scenes with one OpenGL context and one set of textures.
 
-    Cameras look like the recordings': 45 degrees high, from the left eye of a stereo pair, 0.034
-    left of the camera's pose. By default a frame shows what readers of ShapeStacks keep of a
-    recording, its central 196 of 224 pixels, rendered at the wanted size at once.
+    The cameras are the left ones of the recordings' stereo pairs: a vertical field of view of 45
+    degrees, 0.034 left of the camera's pose. By default, an image shows the central 196 of a
+    recording's 224 pixels, rendered directly at the output size.
 
-    Not to be shared between threads. Use it in a `with` block or call `close`.
+    Not thread-safe. Use it in a `with` block or call `close`.
 
     Example:
         >>> with TowerRenderer(64) as renderer:
-        ...     renderer.load(sample_tower(np.random.default_rng(0), height=4), Look(light=1))
+        ...     tower = sample_tower(np.random.default_rng(0), height=4)
+        ...     renderer.load(tower, RoomAppearance(light=1))
         ...     image, instances = renderer.render(camera=1)
     """
 
     _context: Any = None
-    # What renderers that were dropped without being closed leave to the others: a renderer may be
-    # collected at any moment, also while another draws a frame in its own context.
-    _left: ClassVar[list[tuple[Any, Any]]] = []
+    # Contexts of released renderers, to be freed by another renderer: garbage collection may run
+    # at any moment, also while another renderer draws in its own context.
+    _released: ClassVar[list[tuple[Any, Any]]] = []
 
     def __init__(
         self,
@@ -58,34 +59,34 @@ class TowerRenderer:
         shadow_size: int | None = None,
         textures: str | Path | None = None,
     ) -> None:
-        """Make the OpenGL context and load the textures.
+        """Create the OpenGL context and load the textures.
 
         Args:
-            size: side of the images in pixels.
-            crop: show the central 196/224 of a recording; False for all of it.
-            supersampling: subpixels per pixel and axis that are averaged; 1 = jagged edges, fast.
-            shadow_size: side of the shadow map, a power of two, or 0 for no shadows; by default
-                512 for images of up to 128 pixels, else 2048, which has the resolution of the
-                original's 4096. In software the shadows take most of the time.
-            textures: folder of one's own textures, see `texture_files`.
+            size: side of the images in pixels, 8 to 1024.
+            crop: render the central 196/224 of a recording; False: all of it.
+            supersampling: averaged subpixels per pixel and axis; 1: aliased edges, fastest.
+            shadow_size: side of the shadow map, a power of two, or 0 for no shadows; None: 512 for
+                images of up to 128 pixels, else 2048, which has the resolution of the original's
+                4096. In software rendering, shadows take most of the time.
+            textures: folder of custom textures, see `texture_files`.
 
         Raises:
-            ValueError: for a bad option or texture.
-            RuntimeError: if there is no OpenGL; the message names the packages.
+            ValueError: for an invalid option or texture.
+            RuntimeError: if OpenGL is not available; the message names the packages.
         """
         if not isinstance(size, int) or not 8 <= size <= 1024:
-            raise ValueError(f"size must be an integer in 8..1024, got {size!r}")
+            raise ValueError(f"size must be an integer from 8 to 1024, got {size!r}.")
         if supersampling not in (1, 2, 3, 4):
-            raise ValueError(f"supersampling must be 1, 2, 3 or 4, got {supersampling!r}")
+            raise ValueError(f"supersampling must be 1, 2, 3 or 4, got {supersampling!r}.")
         if shadow_size is None:
             shadow_size = 512 if size <= 128 else 2048
         if shadow_size not in (0, 256, 512, 1024, 2048, 4096, 8192):
             raise ValueError(
-                f"shadow_size must be 0 or a power of two in 256..8192, got {shadow_size!r}"
+                f"shadow_size must be 0 or a power of two from 256 to 8192, got {shadow_size!r}."
             )
         self.size = size
         side = size * supersampling
-        # MuJoCo keeps files in memory by their names without folders.
+        # MuJoCo identifies files in memory by their names without folders.
         images = texture_files(textures, _TEXTURE_SIZE)
         files = {name.replace("/", "_"): png for name, png in images.items()}
         files["assets.xml"] = assets_xml().replace("/0", "_0").encode()
@@ -93,17 +94,17 @@ class TowerRenderer:
         mujoco = self._mujoco = load_mujoco()
         model: Any = mujoco.MjModel.from_xml_string(env_xml("room"), files)
         model.vis.quality.shadowsize = shadow_size
-        # Half of the original's: the shadow map then covers 40 x 40 m, still the whole room.
+        # Half of the original value: the shadow map then covers 40 x 40 m, still the whole room.
         model.vis.map.shadowclip = 5.0
         model.vis.quality.offsamples = 0
         model.vis.global_.offwidth = model.vis.global_.offheight = side
         data = mujoco.MjData(model)
         mujoco.mj_forward(model, data)
-        self._free_left()
+        self._free_released()
         self._context, self._renderer = open_gl(model)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._renderer)
         self._scene: Any = mujoco.MjvScene(model, maxgeom=MAX_SHAPES + 8)
-        self._cameras = [self._eye(model, data, i, crop=crop) for i in range(len(CAMERAS))]
+        self._cameras = [self._left_eye(model, data, i, crop=crop) for i in range(len(CAMERAS))]
         self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = shadow_size > 0
         self._room = self._scene.ngeom  # floor and walls come first
         self._materials = {
@@ -117,29 +118,31 @@ class TowerRenderer:
         self._big = np.empty((side, side, 3), np.uint8)
         self._small = np.empty((size, size, 3), np.uint8)
 
-    def load(self, tower: Tower | Sequence[Shape], look: Look | None = None) -> None:
-        """Put shapes into the room, in place of those that are there.
+    def load(
+        self, tower: Tower | Sequence[Shape], appearance: RoomAppearance | None = None
+    ) -> None:
+        """Replace the shapes in the room.
 
         Args:
-            tower: a tower, or shapes of any number.
-            look: textures and the light that casts shadows.
+            tower: a tower, or a sequence of at most 32 shapes.
+            appearance: textures, and the light that casts shadows.
 
         Raises:
             ValueError: for too many shapes.
             RuntimeError: if the renderer is closed.
         """
         self._check_open()
-        look = look or Look()
+        appearance = appearance or RoomAppearance()
         shapes = shapes_of(tower)
         if len(shapes) > MAX_SHAPES:
-            raise ValueError(f"at most {MAX_SHAPES} shapes can be drawn, got {len(shapes)}")
+            raise ValueError(f"tower must have at most {MAX_SHAPES} shapes, got {len(shapes)}.")
         for geom, place in zip(self._scene.geoms, ("floor", "wall", "wall"), strict=False):
-            geom.matid = self._materials[place, getattr(look, place)]
-            if hasattr(geom, "texid"):  # since MuJoCo 3.11; before, the material alone decides
+            geom.matid = self._materials[place, getattr(appearance, place)]
+            if hasattr(geom, "texid"):  # since MuJoCo 3.11; before, the material includes it
                 geom.texid = self._texture_ids[geom.matid]
             geom.segid = -1
         for number, light in enumerate(self._scene.lights[: self._scene.nlight]):
-            light.castshadow = number == look.light
+            light.castshadow = number == appearance.light
         self._scene.ngeom = self._room + len(shapes)
         types = self._mujoco.mjtGeom
         geom_types = {
@@ -160,10 +163,10 @@ class TowerRenderer:
             geom.segid = number
 
     def move(self, number: int, position: npt.ArrayLike, rotation: npt.ArrayLike) -> None:
-        """Put a loaded shape elsewhere.
+        """Set the pose of a loaded shape.
 
         Args:
-            number: 1 = the first shape.
+            number: number of the shape, from 1.
             position: centre (3,).
             rotation: matrix (3, 3).
 
@@ -172,20 +175,20 @@ class TowerRenderer:
         """
         count = self._scene.ngeom - self._room
         if not 1 <= number <= count:
-            raise ValueError(f"number must be in 1..{count}, got {number!r}")
+            raise ValueError(f"number must be from 1 to {count}, got {number!r}.")
         geom = self._scene.geoms[self._room + number - 1]
         geom.pos[:] = position
         geom.mat[:] = np.asarray(rotation, np.float32).reshape(geom.mat.shape)
 
     def render(self, camera: int) -> tuple[Image, Image]:
-        """Draw the scene.
+        """Render the scene.
 
         Args:
-            camera: 1 to 16.
+            camera: number of the camera, 1 to 16.
 
         Returns:
-            The image, RGB (size, size, 3), and the instance map (size, size): 0 = background,
-            i = i-th shape, taken at the pixels' centres.
+            The image, RGB (size, size, 3) uint8, and the instance map (size, size) uint8, sampled
+            at the pixels' centres: 0 = background, i = i-th shape.
 
         Raises:
             ValueError: for another camera.
@@ -193,8 +196,8 @@ class TowerRenderer:
         """
         self._check_open()
         if camera not in range(1, len(CAMERAS) + 1):
-            raise ValueError(f"camera must be in 1..{len(CAMERAS)}, got {camera!r}")
-        self._free_left()
+            raise ValueError(f"camera must be from 1 to {len(CAMERAS)}, got {camera!r}.")
+        self._free_released()
         self._context.make_current()
         for eye in self._scene.camera:
             for name, value in self._cameras[camera - 1].items():
@@ -204,28 +207,28 @@ class TowerRenderer:
         flags[names.mjRND_SEGMENT] = flags[names.mjRND_IDCOLOR] = 1
         self._draw(self._small)
         flags[names.mjRND_SEGMENT] = flags[names.mjRND_IDCOLOR] = 0
-        # Rows come from the bottom up.
+        # OpenGL's rows are from bottom to top.
         image = cv2.resize(self._big, (self.size, self.size), interpolation=cv2.INTER_AREA)
         return np.array(image[::-1], np.uint8), np.array(self._small[::-1, :, 0])
 
     def close(self) -> None:
         """Release the OpenGL context."""
-        self._leave()
-        self._free_left()
+        self._release()
+        self._free_released()
 
     def __del__(self) -> None:
-        self._leave()
+        self._release()
 
-    def _leave(self) -> None:
+    def _release(self) -> None:
         if self._context is not None:
-            self._left.append((self._context, self._renderer))
+            self._released.append((self._context, self._renderer))
             self._context = None
 
     @classmethod
-    def _free_left(cls) -> None:
-        while cls._left:
-            context, renderer = cls._left.pop()
-            # Elsewhere its numbers of textures and buffers stand for another renderer's.
+    def _free_released(cls) -> None:
+        while cls._released:
+            context, renderer = cls._released.pop()
+            # In another context, the same texture and buffer ids belong to another renderer.
             context.make_current()
             renderer.free()
             context.free()
@@ -243,15 +246,15 @@ class TowerRenderer:
 
     def _check_open(self) -> None:
         if self._context is None:
-            raise RuntimeError("the renderer is closed")
+            raise RuntimeError("the renderer is closed.")
 
     def _draw(self, pixels: Image) -> None:
         rect = self._mujoco.MjrRect(0, 0, pixels.shape[1], pixels.shape[0])
         self._mujoco.mjr_render(rect, self._scene, self._renderer)
         self._mujoco.mjr_readPixels(pixels, None, rect, self._renderer)
 
-    def _eye(self, model: Any, data: Any, index: int, *, crop: bool) -> dict[str, Any]:
-        """Return the left eye of a camera as MuJoCo's renderer wants it."""
+    def _left_eye(self, model: Any, data: Any, index: int, *, crop: bool) -> dict[str, Any]:
+        """Return the attributes of a camera's left eye for MuJoCo's renderer."""
         camera = self._mujoco.MjvCamera()
         camera.type = self._mujoco.mjtCamera.mjCAMERA_FIXED.value
         camera.fixedcamid = index

@@ -1,13 +1,13 @@
-"""How the towers of ShapeStacks (Groth et al., ECCV 2018) are built.
+"""Sampling of ShapeStacks towers (Groth et al., ECCV 2018).
 
-Lengths in metres, angles in degrees, z up. A tower is built from the top down: each shape is put
-under the common centre of mass of all shapes above it, with an offset that decides whether it
-carries them.
+Lengths are in metres, angles in degrees, z is up. A tower is built from top to bottom: each shape
+is placed below the common centre of mass of all shapes above it, its load, with an offset that
+determines its stability.
 
-Two rules can be violated, each at one shape, counted from the bottom (1 = the lowest):
+At most one shape, numbered from the bottom (1 = the lowest), violates one of two rules:
 
-- `vcom`: the load's centre of mass lies outside the shape's upper face;
-- `vpsf`: the shape that carries others has no planar upper face: a sphere or a lying cylinder.
+- `vcom`: the load's centre of mass is outside the shape's upper face;
+- `vpsf`: a shape below the top has no planar upper face: a sphere or a lying cylinder.
 """
 
 from collections.abc import Sequence
@@ -50,7 +50,7 @@ class Shape:
     kind: str
     """one of KINDS"""
     size: tuple[float, ...]
-    """half sizes as MuJoCo wants them: (x, y, z), (radius, half height) or (radius,)"""
+    """half sizes as in MuJoCo: (x, y, z), (radius, half height) or (radius,)"""
     position: Point
     """centre"""
     yaw: float = 0.0
@@ -63,20 +63,20 @@ class Shape:
     def __post_init__(self) -> None:
         """Check every field."""
         if self.kind not in KINDS:
-            raise ValueError(f"kind must be one of {KINDS}, got {self.kind!r}")
+            raise ValueError(f"kind must be one of {KINDS}, got {self.kind!r}.")
         if len(self.size) != _SIZES[self.kind] or not all(0 < s < 100 for s in self.size):
             raise ValueError(
                 f"size of a {self.kind} must be {_SIZES[self.kind]} half sizes in metres,"
-                f" got {self.size}"
+                f" got {self.size}."
             )
         if len(self.position) != 3 or not np.isfinite([*self.position, self.yaw]).all():
             raise ValueError(
-                f"position and yaw must be finite numbers, got {self.position} and {self.yaw}"
+                f"position and yaw must be finite numbers, got {self.position} and {self.yaw}."
             )
         if self.lying and self.kind != "cylinder":
-            raise ValueError(f"only a cylinder can lie, got a {self.kind}")
+            raise ValueError(f"lying must be False for a {self.kind}, got True.")
         if len(self.colour) != 3 or not all(0 <= c <= 255 for c in self.colour):
-            raise ValueError(f"colour must be three numbers in 0..255, got {self.colour}")
+            raise ValueError(f"colour must be three numbers from 0 to 255, got {self.colour}.")
 
     @property
     def half_height(self) -> float:
@@ -102,7 +102,7 @@ class Shape:
 
     @property
     def rotation(self) -> npt.NDArray[np.float64]:
-        """Rotation matrix (3, 3): tipped by 90 degrees about x if lying, then turned by the yaw."""
+        """Rotation matrix (3, 3): by 90 degrees about x if lying, then by the yaw about z."""
         c, s = cos(radians(self.yaw)), sin(radians(self.yaw))
         if self.lying:
             return np.array([[c, 0.0, s], [s, 0.0, -c], [0.0, 1.0, 0.0]])
@@ -118,9 +118,9 @@ class Tower:
     shapes: tuple[Shape, ...]
     """from the bottom to the top"""
     vcom: int = 0
-    """number of the shape off which the load's centre of mass lies; 0 = none"""
+    """number of the shape that violates the centre-of-mass rule; 0 = none"""
     vpsf: int = 0
-    """number of the shape that carries the load on a curved surface; 0 = none"""
+    """number of the shape that violates the planar-surface rule; 0 = none"""
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -133,7 +133,7 @@ class Tower:
 
     @property
     def stable(self) -> bool:
-        """Whether the tower is stable by its construction; see `simulate` for what physics says."""
+        """Whether the tower is stable by construction; see `simulate` for the simulation."""
         return self.vcom == 0 and self.vpsf == 0
 
     @cached_property
@@ -155,23 +155,23 @@ def shapes_of(tower: Tower | Sequence[Shape]) -> tuple[Shape, ...]:
 
 
 def check_tower(family: str, height: int, vcom: int, vpsf: int) -> None:
-    """Refuse what is no tower.
+    """Validate the arguments of a tower.
 
     Raises:
         ValueError: naming the argument.
     """
     if family not in FAMILIES:
-        raise ValueError(f"family must be one of {FAMILIES}, got {family!r}")
+        raise ValueError(f"family must be one of {FAMILIES}, got {family!r}.")
     if height not in HEIGHTS:
-        raise ValueError(f"height must be 2 to 6 shapes, got {height!r}")
+        raise ValueError(f"height must be 2 to 6 shapes, got {height!r}.")
     for name, number in (("vcom", vcom), ("vpsf", vpsf)):
         if number not in range(height):
             raise ValueError(
-                f"{name} must be 0 or the number of a shape that carries others,"
-                f" at most {height - 1} here, got {number!r}"
+                f"{name} must be 0 or the number of a shape below the top, at most {height - 1}, "
+                f"got {number!r}."
             )
     if vcom and vpsf:
-        raise ValueError(f"at most one rule can be violated, got vcom={vcom} and vpsf={vpsf}")
+        raise ValueError(f"vcom or vpsf must be 0, got vcom={vcom} and vpsf={vpsf}.")
 
 
 def sample_tower(
@@ -184,34 +184,31 @@ def sample_tower(
     rule: str = "original",
     num_colours: int | None = None,
 ) -> Tower:
-    """Draw a tower.
+    """Sample a tower.
 
     Args:
-        rng: source of the randomness.
+        rng: random generator.
         family: "blocks" (cuboids) or "ccs" (cuboids, cylinders, spheres).
         height: number of shapes, 2 to 6.
-        vcom: shape that violates the centre-of-mass rule, counted from the bottom; 0 for none.
-        vpsf: shape that violates the planar-surface rule; 0 for none.
-        rule: "original", or "corrected": the original takes a standing cylinder's radius for its
-            diameter, so that the violating load's centre of mass stays above the disc and the tower
-            stands; corrected, it lies 0.05 outside the disc.
-        num_colours: different colours at most, 1 to 6, drawn for every shape anew; None: no two
-            shapes have the same.
-
-    Returns:
-        The tower.
+        vcom: number of the shape that violates the centre-of-mass rule; 0 for none.
+        vpsf: number of the shape that violates the planar-surface rule; 0 for none.
+        rule: "original" or "corrected". The original uses a standing cylinder's radius as its
+            diameter: the violating load's centre of mass stays above the disc, and the tower
+            stands. Corrected, it is 0.05 outside the disc.
+        num_colours: largest number of colours, 1 to 6, sampled independently per shape; None: all
+            shapes have different colours.
 
     Raises:
-        ValueError: for a bad option.
+        ValueError: for an invalid option.
     """
     check_tower(family, height, vcom, vpsf)
     if rule not in RULES:
-        raise ValueError(f"rule must be one of {RULES}, got {rule!r}")
+        raise ValueError(f"rule must be one of {RULES}, got {rule!r}.")
     if vpsf and family == "blocks":
-        raise ValueError("vpsf needs a sphere or a lying cylinder: use the family 'ccs'")
+        raise ValueError(f"vpsf must be 0 for the family 'blocks', got {vpsf}. Use family='ccs'.")
     colours = shuffled_colours(rng)
     if num_colours is not None:
-        # Shapes beyond the number of colours, and with them every pair of neighbours, may match.
+        # Any two shapes, also neighbours, may have the same colour.
         colours = [colours[i] for i in rng.integers(num_colours, size=height)]
     shapes: list[Shape] = []  # from the top to the bottom, heights above ground unknown
     for number in range(height, 0, -1):
@@ -237,14 +234,13 @@ def shuffled_colours(rng: np.random.Generator) -> list[RGB]:
 def sample_shape(
     rng: np.random.Generator, family: str, *, top: bool, curved: bool = False
 ) -> Shape:
-    """Draw a shape's kind, size and yaw.
+    """Sample a shape's kind, size and yaw.
 
     Args:
-        rng: source of the randomness.
+        rng: random generator.
         family: one of FAMILIES.
-        top: it carries nothing, so it may be of any kind of the family; others are cuboids or
-            standing cylinders.
-        curved: it violates the planar-surface rule: a sphere or a lying cylinder.
+        top: sample any kind of the family; otherwise cuboids and standing cylinders only.
+        curved: sample a violation of the planar-surface rule: a sphere or a lying cylinder.
 
     Returns:
         The shape, at the origin.
@@ -265,9 +261,9 @@ def sample_shape(
 
 
 def _surface(shape: Shape) -> npt.NDArray[np.float64]:
-    """Edges (x, y) of the upper face in the original's reckoning, in the shape's own axes.
+    """Return the edges (x, y) of the upper face as in the original, in the shape's own axes.
 
-    For a standing cylinder the original takes the radius here, not the diameter.
+    For a standing cylinder, the original uses the radius, not the diameter.
     """
     if shape.kind == "cuboid":
         return 2 * np.array(shape.size[:2])
@@ -278,13 +274,13 @@ def _surface(shape: Shape) -> npt.NDArray[np.float64]:
 
 
 def _stable_offset(rng: np.random.Generator, shape: Shape) -> npt.NDArray[np.float64]:
-    """Offset (x, y) of a shape from its load's centre of mass, in its own axes: it carries it."""
+    """Sample a stable offset (x, y) of a shape from its load's centre of mass, in its own axes."""
     reach = rng.uniform(0, _STABLE_SHARE, 2) * _surface(shape) / 2
     return rng.choice([-1.0, 1.0], 2) * reach
 
 
 def _violating_offset(rng: np.random.Generator, shape: Shape, rule: str) -> npt.NDArray[np.float64]:
-    """Offset (x, y) with which the load's centre of mass lies off the shape's upper face."""
+    """Sample an offset (x, y) that violates the centre-of-mass rule."""
     if rule == "corrected" and shape.kind == "cylinder":
         angle = rng.uniform(0, 2 * pi)
         return (shape.size[0] + _BEYOND_EDGE) * np.array([cos(angle), sin(angle)])
@@ -296,20 +292,20 @@ def _violating_offset(rng: np.random.Generator, shape: Shape, rule: str) -> npt.
 
 
 def turn(yaw: float) -> npt.NDArray[np.float64]:
-    """Matrix (2, 2) of a rotation about the vertical axis by an angle in degrees."""
+    """Return the matrix (2, 2) of a rotation about the vertical axis by an angle in degrees."""
     c, s = cos(radians(yaw)), sin(radians(yaw))
     return np.array([[c, -s], [s, c]])
 
 
 def centre_of_mass(shapes: Sequence[Shape]) -> npt.NDArray[np.float64]:
-    """Horizontal centre of mass (x, y)."""
+    """Return the horizontal centre of mass (x, y)."""
     volumes = np.array([shape.volume for shape in shapes])
     centres = np.array([shape.position[:2] for shape in shapes])
     return np.asarray(volumes @ centres / volumes.sum())
 
 
 def _pile(shapes: Sequence[Shape], shift: npt.NDArray[np.float64]) -> tuple[Shape, ...]:
-    """Stack shapes (bottom to top) without gaps from the ground, and shift them."""
+    """Stack shapes (bottom to top) on the ground without gaps, and shift them by (x, y)."""
     piled, ground = [], 0.0
     for shape in shapes:
         x, y, _ = shape.position

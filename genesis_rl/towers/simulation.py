@@ -1,4 +1,4 @@
-"""Let physics say whether a tower stands."""
+"""Simulated stability of towers."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -11,39 +11,36 @@ from genesis_rl.towers.rules import Shape, Tower
 from genesis_rl.towers.world import TEXTURE_NUMBERS, env_xml, world_xml
 
 TIME_STEP = 0.003  # seconds
-BURN_IN = 50  # steps in which the contacts settle
+BURN_IN = 50  # initial steps without check, until the contacts have settled
 SPEED_LIMIT = 0.2  # of any component of the top shape's velocity, in metres per second
 STEPS = 1680  # five seconds at the recordings' eight frames per second
 
 
-class Outcome(NamedTuple):
-    """What became of a tower."""
+class SimulationResult(NamedTuple):
+    """Result of a simulation."""
 
     collapsed: bool
     step: int
-    """the step at which the top shape was first too fast, or the number of steps simulated"""
+    """first step at which the top shape exceeded the speed limit, or the number of steps"""
     top_speed: float
     """largest component of the top shape's velocity after the burn-in, in metres per second"""
 
 
-def simulate(tower: Tower, *, steps: int = STEPS) -> Outcome:
-    """Simulate a tower until its top shape moves too fast.
+def simulate(tower: Tower, *, steps: int = STEPS) -> SimulationResult:
+    """Simulate a tower until it collapses.
 
-    The rule is the original recorder's: after a burn-in of 50 steps, the tower has collapsed as
-    soon as any component of the top shape's velocity exceeds 0.2 m/s.
+    As in the original, a tower has collapsed if, after a burn-in of 50 steps, any component of the
+    top shape's velocity exceeds 0.2 m/s. The simulation is deterministic.
 
     Args:
         tower: the tower, at rest.
-        steps: steps of 3 ms; 1680 as in the original.
-
-    Returns:
-        The outcome; the same tower always gives the same one.
+        steps: number of steps of 3 ms; 1680 as in the original.
 
     Raises:
         ValueError: if there are no steps after the burn-in.
     """
     if steps <= BURN_IN:
-        raise ValueError(f"steps must be more than the burn-in of {BURN_IN}, got {steps!r}")
+        raise ValueError(f"steps must be more than the burn-in of {BURN_IN}, got {steps!r}.")
     mujoco = load_mujoco()
     model = physics_model(tower)
     data: Any = mujoco.MjData(model)
@@ -54,19 +51,19 @@ def simulate(tower: Tower, *, steps: int = STEPS) -> Outcome:
         speed = float(np.abs(data.sensordata).max())
         fastest = max(fastest, speed)
         if speed > SPEED_LIMIT:
-            return Outcome(collapsed=True, step=step, top_speed=fastest)
-    return Outcome(collapsed=False, step=steps, top_speed=fastest)
+            return SimulationResult(collapsed=True, step=step, top_speed=fastest)
+    return SimulationResult(collapsed=False, step=steps, top_speed=fastest)
 
 
 class Agreement(NamedTuple):
-    """How often simulation and construction agree on whether a tower stands."""
+    """Number of towers whose stability is the same by simulation and by construction, of all."""
 
     agreeing: int
     towers: int
 
 
 def count_agreement(towers: Iterable[Tower], *, steps: int = STEPS) -> dict[str, Agreement]:
-    """Simulate towers and compare with the labels of their construction.
+    """Count towers whose stability is the same by simulation and by construction.
 
     Args:
         towers: the towers.
@@ -83,13 +80,10 @@ def count_agreement(towers: Iterable[Tower], *, steps: int = STEPS) -> dict[str,
 
 
 def physics_model(tower: Tower | Sequence[Shape]) -> Any:
-    """Compile a scene without textures.
+    """Compile a scene without textures into a `mujoco.MjModel`.
 
-    The original sets its contact parameters by an override, which in MuJoCo 1.50 left the shapes'
-    friction alone; today's would replace it too. So the parameters go to the shapes themselves.
-
-    Returns:
-        The `mujoco.MjModel`.
+    The original sets its contact parameters by an override. In MuJoCo 1.50 this did not affect the
+    shapes' friction; now it does. The parameters are therefore set on the shapes.
     """
     mujoco = load_mujoco()
     files = {"assets.xml": _PLAIN.encode(), "world_tower.xml": world_xml(tower).encode()}

@@ -1,4 +1,4 @@
-"""Put blocks onto a tower one after the other; physics decides."""
+"""Stacking of blocks in simulation."""
 
 from dataclasses import replace
 from math import cos, radians, sin, sqrt
@@ -13,14 +13,14 @@ from genesis_rl.towers.simulation import physics_model
 
 Array = npt.NDArray[np.float64]
 
-_GAP = 0.001  # metres between a block and the tower when it is let go
-_FALLEN = 0.2  # metres by which a block has sunk when it has fallen: less than half of any block
-_REST = 0.02  # metres or radians per second, below which everything is at rest
-_LEAST_STEPS = 100  # before rest is believed: a block that topples starts slowly
+_GAP = 0.001  # metres between a new block and the tower
+_FALLEN = 0.2  # metres of descent of a fallen block: less than half of any block
+_REST = 0.02  # metres or radians per second; below, blocks are at rest
+_LEAST_STEPS = 100  # steps before rest is checked: a toppling block starts slowly
 
 
 class Pose(NamedTuple):
-    """Where a block is."""
+    """Position and rotation of a block."""
 
     position: Array
     """centre (3,)"""
@@ -29,16 +29,16 @@ class Pose(NamedTuple):
 
     @classmethod
     def of(cls, shape: Shape) -> "Pose":
-        """Return the pose that a shape is described with."""
+        """Return the pose of a shape."""
         half = radians(shape.yaw) / 2
         turn = np.array([cos(half), 0.0, 0.0, sin(half)])
-        if shape.lying:  # first tipped by 90 degrees about x
+        if shape.lying:  # first rotated by 90 degrees about x
             turn = np.array([cos(half), cos(half), sin(half), sin(half)]) * sqrt(0.5)
         return cls(np.array(shape.position), turn)
 
     @property
     def rotation(self) -> Array:
-        """The rotation as a matrix (3, 3)."""
+        """Rotation matrix (3, 3)."""
         w, x, y, z = self.quaternion
         return np.array(
             [
@@ -50,15 +50,15 @@ class Pose(NamedTuple):
 
 
 class Pile:
-    """Blocks that stand on each other, or no longer do."""
+    """A simulated pile of blocks."""
 
     def __init__(self, base: Shape) -> None:
-        """Start with one block on the ground, at its x and y."""
+        """Place the first block on the ground, at its x and y."""
         x, y, _ = base.position
         self.shapes: list[Shape] = [replace(base, position=(x, y, base.half_height))]
-        """blocks where they were put, from the bottom to the top"""
+        """blocks in their initial poses, from the bottom to the top"""
         self.poses: list[Pose] = [Pose.of(self.shapes[0])]
-        """where they are now"""
+        """present poses"""
         self._velocities: list[Array] = [np.zeros(6)]
 
     @property
@@ -71,14 +71,14 @@ class Pile:
 
     @property
     def stands(self) -> bool:
-        """Whether no block has fallen from where it was put."""
+        """Whether no block has fallen from its initial position."""
         return all(
             shape.position[2] - float(pose.position[2]) < _FALLEN
             for shape, pose in zip(self.shapes, self.poses, strict=True)
         )
 
     def put(self, shape: Shape) -> None:
-        """Put a block on top, at its x and y and with its yaw."""
+        """Place a block on top, at its x and y and with its yaw."""
         x, y, _ = shape.position
         placed = replace(shape, position=(x, y, self.top + shape.half_height + _GAP))
         self.shapes.append(placed)
@@ -86,13 +86,13 @@ class Pile:
         self._velocities.append(np.zeros(6))
 
     def settle(self, steps: int) -> bool:
-        """Let physics act until the blocks rest or have fallen, or the steps are over.
+        """Simulate until the blocks are at rest or one has fallen.
 
         Args:
-            steps: at most so many steps of 3 ms.
+            steps: largest number of steps of 3 ms.
 
         Returns:
-            Whether the tower stands.
+            Whether the pile stands.
         """
         mujoco = load_mujoco()
         model = physics_model(self.shapes)
@@ -124,7 +124,7 @@ class Pile:
 
 
 def _half_height(shape: Shape, rotation: Array) -> float:
-    """Half of the vertical extent of a shape in any pose."""
+    """Return half of a shape's vertical extent in any pose."""
     up = np.abs(rotation[2])
     if shape.kind == "sphere":
         return shape.size[0]

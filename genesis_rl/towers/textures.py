@@ -1,7 +1,7 @@
-"""Procedural textures of walls and floor, and textures from files in their place.
+"""Procedural textures of walls and floor, replaceable by files.
 
-There are six for the floor and six for the walls, of which the first three are the same, as in
-ShapeStacks. Each shows 20 x 20 m and has about the mean colour of the original of its number.
+As in ShapeStacks, floor and walls have six textures each and share the first three. Each covers
+20 x 20 m and has approximately the mean colour of the original texture of its number.
 """
 
 from collections.abc import Callable
@@ -23,41 +23,43 @@ PLACES = ("floor", "wall")
 
 
 def texture(place: str, number: int, size: int = 512) -> Image:
-    """Draw a texture; the same arguments always give the same pixels.
+    """Render a texture, deterministically.
 
     Args:
         place: "floor" or "wall".
-        number: 1..6, as in the original's file names.
-        size: side in pixels.
+        number: 1 to 6, as in the original's file names.
+        size: side in pixels, 16 to 4096.
 
     Returns:
-        RGB (size, size, 3).
+        RGB image (size, size, 3) uint8.
 
     Raises:
-        ValueError: for another place or number, or a size outside 16..4096.
+        ValueError: for another place, number or size.
     """
     if place not in PLACES or number not in TEXTURE_NUMBERS:
-        raise ValueError(f"place must be one of {PLACES}, number 1..6, got {place!r}, {number!r}")
+        raise ValueError(
+            f"place must be one of {PLACES} and number 1 to 6, got {place!r} and {number!r}."
+        )
     if not 16 <= size <= 4096:
-        raise ValueError(f"size must be in 16..4096, got {size}")
+        raise ValueError(f"size must be from 16 to 4096, got {size}.")
     return _drawn(place if number > 3 else "floor", number, size)
 
 
 def texture_files(folder: str | Path | None = None, size: int = 1024) -> dict[str, bytes]:
-    """Make the content of the folder `textures/` that `assets_xml` names.
+    """Return the files of the folder `textures/` that `assets_xml` refers to.
 
     Args:
-        folder: one's own `floor/001.png` to `006.png` and `wall/001.png` to `006.png` (or .jpg),
-            any of which replaces the drawn one; also the folder `mjcf/textures` of a downloaded
+        folder: folder with any of `floor/001.png` to `006.png` and `wall/001.png` to `006.png` (or
+            .jpg) to replace the procedural ones, such as `mjcf/textures` of the original
             ShapeStacks.
         size: side of the textures in pixels.
 
     Returns:
-        PNG files by their names, such as "floor/001.png".
+        PNG files by name, such as "floor/001.png".
 
     Raises:
         FileNotFoundError: if the folder is missing.
-        ValueError: naming the file, if one is no image, or if the folder has none.
+        ValueError: if a file is not an image, or the folder has no textures.
     """
     images = {
         texture_file(place, number): texture(place, number, size)
@@ -71,7 +73,7 @@ def texture_files(folder: str | Path | None = None, size: int = 1024) -> dict[st
 
 def _own(folder: Path, names: dict[str, Image], size: int) -> dict[str, Image]:
     if not folder.is_dir():
-        raise FileNotFoundError(f"no folder of textures: {folder}")
+        raise FileNotFoundError(f"textures must be an existing folder, got {folder}.")
     found = {}
     for name in names:
         for path in (folder / name, (folder / name).with_suffix(".jpg")):
@@ -79,12 +81,12 @@ def _own(folder: Path, names: dict[str, Image], size: int) -> dict[str, Image]:
                 try:
                     image = decode_image(read_image_file(path))
                 except ValueError as error:
-                    raise ValueError(f"{path}: not an image that can be read: {error}") from error
+                    raise ValueError(f"{path} cannot be read as an image: {error}") from error
                 resized = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
                 found[name] = np.asarray(resized, np.uint8)
                 break
     if not found:
-        raise ValueError(f"{folder} has none of the textures {', '.join(names)}")
+        raise ValueError(f"textures must contain one of {', '.join(names)}, got {folder}.")
     return found
 
 
@@ -104,7 +106,7 @@ def _drawn(place: str, number: int, size: int) -> Image:
     shift = np.zeros(3, np.float32)
     step = max(1, size // 128)
     some = image[::step, ::step]
-    for _ in range(8):  # clipping moves the mean: come back to it
+    for _ in range(8):  # correct the mean, which clipping changes
         shift += target - np.clip(target + shift + contrast * some, 0, 255).mean((0, 1))
     image = np.clip(target + shift + contrast * image, 0, 255)
     drawn: Image = np.rint(image).astype(np.uint8)
@@ -115,14 +117,14 @@ def _drawn(place: str, number: int, size: int) -> Image:
 def noise(
     rng: np.random.Generator, size: int, cells: int, octaves: int = 4, stretch: int = 1
 ) -> Field:
-    """Draw smooth random brightness: grids of random numbers, each finer and weaker by two.
+    """Sample smooth noise (size, size): a sum of grids, each of twice the resolution of the last.
 
     Args:
-        rng: source of the numbers.
+        rng: random generator.
         size: side in pixels.
         cells: cells along the side of the coarsest grid.
-        octaves: number of grids.
-        stretch: how much longer structures are along the rows than across.
+        octaves: number of grids; each has half the amplitude of the last.
+        stretch: aspect ratio of structures, along the rows by across.
     """
     total = np.zeros((size, size), np.float32)
     for octave in range(octaves):
@@ -136,11 +138,10 @@ def noise(
 def _grid(
     size: int, rows: int, columns: int, *, bond: float = 0.0
 ) -> tuple[npt.NDArray[np.int64], Field]:
-    """Lay rows of tiles, each second one shifted by a share `bond` of a tile.
+    """Compute a grid of tiles, with every second row shifted by a share `bond` of a tile.
 
     Returns:
-        The number of every pixel's tile, and its distance from the tile's edge as a share of a
-        row's height.
+        The index of each pixel's tile, and the distance from the tile's edge in heights of a row.
     """
     y, x = np.mgrid[:size, :size].astype(np.float32) / size
     row = np.minimum((y * rows).astype(np.int64), rows - 1)
@@ -163,7 +164,7 @@ def _stones(
     spread: float,
     depth: float,
 ) -> Field:
-    """Draw tiles of different brightness with dark (or, with a negative depth, light) joints."""
+    """Render tiles of different brightness with dark joints, or light ones for negative depth."""
     tile, edge = _grid(size, rows, columns, bond=bond)
     brightness = rng.standard_normal(rows * columns).astype(np.float32)[tile]
     return spread * brightness - depth * (edge < joint) + 0.4 * noise(rng, size, 16)
@@ -178,7 +179,7 @@ def _concrete(rng: np.random.Generator, size: int) -> Field:
 
 
 def _slabs(rng: np.random.Generator, size: int) -> Field:
-    """Slabs of black, white, coloured and speckled stone."""
+    """Render slabs of black, white, coloured and speckled stone."""
     rows = 8
     tile, edge = _grid(size, rows, rows)
     kind = rng.permutation(np.arange(rows * rows) % 4)[tile]
@@ -205,7 +206,7 @@ def _wood(rng: np.random.Generator, size: int, rows: int, columns: int) -> Field
 
 
 def _parquet(rng: np.random.Generator, size: int) -> Field:
-    """Squares of five staves each, every other one turned."""
+    """Render squares of five staves each, every other one rotated by 90 degrees."""
     tile, edge = _grid(size, 12, 12)
     y, x = np.mgrid[:size, :size].astype(np.float32) / size * 12
     turned = (tile // 12 + tile % 12) % 2 == 1
@@ -233,7 +234,7 @@ def _tiles(rng: np.random.Generator, size: int) -> Field:
 
 Draw = Callable[[np.random.Generator, int], Field]
 
-# How each is drawn, its mean colour and its standard deviation.
+# Function, mean colour and standard deviation of each texture.
 _TEXTURES: dict[tuple[str, int], tuple[Draw, tuple[int, int, int], float]] = {
     ("floor", 1): (_bricks, (122, 105, 83), 30),
     ("floor", 2): (_concrete, (121, 121, 121), 22),

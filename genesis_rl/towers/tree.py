@@ -1,8 +1,8 @@
-"""Sets of towers in ShapeStacks' original layout, for any reader of it.
+"""Tower datasets in ShapeStacks' original layout.
 
-A scenario is complete when its record lies in `meta/scenarios`, which is written last; the lists
-of the splits are written when all scenarios of the set are. So jobs may render parts of a set side
-by side, and an interrupted one goes on.
+A scenario is complete once its summary is in `meta/scenarios`, which is written last. The lists of
+the splits are written once all scenarios are complete. Jobs may therefore render parts of a dataset
+in parallel, and interrupted jobs resume.
 """
 
 import json
@@ -28,7 +28,7 @@ from genesis_rl.data.shapestacks_files import (
 )
 from genesis_rl.files import json_text, new_file, new_folder, private_folder
 from genesis_rl.towers.plan import Plan, RenderConfig, split_of
-from genesis_rl.towers.record import Recorder, Recording, Tally
+from genesis_rl.towers.record import AgreementCounter, RenderedScenario, ScenarioRenderer
 from genesis_rl.towers.simulation import STEPS, Agreement
 from genesis_rl.towers.textures import texture_files
 from genesis_rl.towers.workers import Workers
@@ -39,30 +39,28 @@ _SCENARIOS = Path("meta", "scenarios")
 
 
 class TreeReport(NamedTuple):
-    """What became of a set."""
+    """Progress and statistics of a dataset."""
 
     complete: int
-    """scenarios of the set that are there now"""
+    """number of complete scenarios"""
     scenarios: int
-    """scenarios that the set shall have"""
+    """number of scenarios of the whole dataset"""
     agreement: dict[str, Agreement]
-    """how often simulation and construction agree, by violation, in a set that is complete"""
+    """agreement of simulation and construction by violation; empty until the dataset is complete"""
 
 
 def record_tree(config: RenderConfig) -> TreeReport:
-    """Render a set, or this job's part of it, into the folder `config.out`.
-
-    Scenarios that are there already are left alone.
+    """Render this job's scenarios into the folder `config.out`; skip complete ones.
 
     Raises:
-        ValueError: if the folder holds another set, or a world to render cannot be read.
+        ValueError: if the folder contains another dataset, or a world file cannot be read.
         OSError: if files cannot be written.
-        RuntimeError: if there is no OpenGL, or a process dies.
+        RuntimeError: if OpenGL is not available, or a process dies.
     """
     plan, out = Plan(config), config.out
     _prepare(out, plan)
-    there = _complete(out)
-    todo = [number for number in plan.job if str(plan.scenario(number)) not in there]
+    complete = _complete(out)
+    todo = [number for number in plan.job if str(plan.scenario(number)) not in complete]
     cameras = len(config.cameras)
     bar = tqdm(
         total=len(plan.job) * cameras,
@@ -71,27 +69,28 @@ def record_tree(config: RenderConfig) -> TreeReport:
         unit="img",
         disable=None,
     )
-    with bar, Workers(partial(_TreeRecorder, config), config.num_workers) as workers:
+    with bar, Workers(partial(_TreeWriter, config), config.num_workers) as workers:
         for _ in workers.map(todo):
             bar.update(cameras)
     return _finish(out, plan)
 
 
 def _prepare(out: Path, plan: Plan) -> None:
-    """Write what all scenarios share; refuse to mix sets."""
+    """Write the files common to all scenarios; refuse the folder of another dataset."""
     settings = out / _SETTINGS
     if settings.exists():
         try:
             found = json.loads(settings.read_bytes())
         except ValueError as error:
-            raise ValueError(f"{settings} is damaged ({error}): delete {out}") from error
+            raise ValueError(f"{settings} is damaged ({error}). Delete {out}.") from error
         for name, value in plan.key.items():
             if found.get(name) != value:
                 raise ValueError(
-                    f"{out} holds another set: its {name} is {found.get(name)!r}, wanted {value!r}"
+                    f"{name} must be {found.get(name)!r} as in the dataset {out}, got {value!r}. "
+                    "Choose another folder."
                 )
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} exists and is not a rendered set: choose another folder")
+        raise ValueError(f"out must be a new folder or a rendered dataset, got {out}.")
     else:
         _write_text(settings, json_text(plan.key, indent=2) + "\n")
     textures = out / "mjcf" / "textures"
@@ -103,53 +102,58 @@ def _prepare(out: Path, plan: Plan) -> None:
 
 
 def _complete(out: Path) -> set[str]:
-    """Names of the scenarios that are there."""
+    """Return the names of the complete scenarios."""
     return {path.stem for path in (out / _SCENARIOS).glob("env_*.json")}
 
 
-class _TreeRecorder:
-    """Renders scenarios into a tree; one per process."""
+class _TreeWriter:
+    """Writer of rendered scenarios; one per process."""
 
     def __init__(self, config: RenderConfig) -> None:
         self._out = config.out
         self._cameras = config.cameras
-        self._record = Recorder(config, SIZE, crop=False)
+        self._render = ScenarioRenderer(config, SIZE, crop=False)
 
     def __call__(self, number: int) -> None:
-        """Render a scenario and write its files, its record last."""
-        recording = self._record(number)
-        (scenario, tower, look, colours), name = recording.scene, str(recording.scene.scenario)
+        """Render a scenario and write its files, the summary last."""
+        rendered = self._render(number)
+        (scenario, tower, appearance, colours), name = (
+            rendered.scene,
+            str(rendered.scene.scenario),
+        )
         stem = scenario.stem
-        _write_text(self._out / "mjcf" / f"world_{stem}.xml", world_xml(tower, look))
+        _write_text(self._out / "mjcf" / f"world_{stem}.xml", world_xml(tower, appearance))
         _write_text(self._out / "mjcf" / f"env_{stem}.xml", env_xml(stem))
         with new_folder(self._out / "iseg" / name) as folder:
-            for camera, labels in zip(self._cameras, recording.labels, strict=True):
+            for camera, labels in zip(self._cameras, rendered.labels, strict=True):
                 (folder / str(label_map(camera))).write_bytes(encode_map(labels))
         with new_folder(self._out / "recordings" / name) as folder:
-            for camera, image in zip(self._cameras, recording.images, strict=True):
-                view = View("rgb", camera, look.wall, look.floor, look.light, colours)
+            for camera, image in zip(self._cameras, rendered.images, strict=True):
+                view = View(
+                    "rgb", camera, appearance.wall, appearance.floor, appearance.light, colours
+                )
                 (folder / str(view)).write_bytes(encode_image(image))
-        record = json_text(_record(number, recording)) + "\n"
+        record = json_text(_summary(number, rendered)) + "\n"
         _write_text(self._out / _SCENARIOS / f"{name}.json", record)
 
 
-def _record(number: int, recording: Recording) -> dict[str, Any]:
-    """What the set's lists and summaries need of a scenario, as JSON data."""
-    outcome = recording.outcome
+def _summary(number: int, rendered: RenderedScenario) -> dict[str, Any]:
+    """Return the JSON data of a scenario for the dataset's lists and statistics."""
+    outcome = rendered.outcome
     return {
         "number": number,
-        "violation": recording.scene.tower.violation,
-        "mean_bgr": recording.images.mean((0, 1, 2))[::-1].tolist(),
+        "violation": rendered.scene.tower.violation,
+        "mean_bgr": rendered.images.mean((0, 1, 2))[::-1].tolist(),
         "outcome": None if outcome is None else outcome._asdict(),
     }
 
 
 def _finish(out: Path, plan: Plan) -> TreeReport:
-    """Write the splits and the outcomes of the simulations, once all scenarios are there."""
+    """Write the splits and the results of the simulations, if all scenarios are complete."""
     names = {str(plan.scenario(number)): number for number in plan.all}
-    there = len(names.keys() & _complete(out))
-    if there < len(names):
-        return TreeReport(there, len(names), {})
+    complete = len(names.keys() & _complete(out))
+    if complete < len(names):
+        return TreeReport(complete, len(names), {})
     with private_folder(out / "splits", wait=True, argument="out"):
         records = {name: _read_record(out / _SCENARIOS / f"{name}.json") for name in names}
         for subset in SUBSETS:
@@ -159,24 +163,24 @@ def _finish(out: Path, plan: Plan) -> TreeReport:
             chosen = [n for n, number in names.items() if plan.scenario(number).family in families]
             if chosen:
                 _write_splits(out / "splits" / subset, chosen, records)
-        tally = Tally()
+        counter = AgreementCounter()
         if plan.key["simulate"]:
             for record in records.values():
-                tally.add(record["violation"], record["outcome"]["collapsed"])
+                counter.add(record["violation"], record["outcome"]["collapsed"])
             summary = {
                 "steps": STEPS,
-                "agreement": {kind: a._asdict() for kind, a in tally.agreement().items()},
+                "agreement": {kind: a._asdict() for kind, a in counter.agreement().items()},
                 "scenarios": {name: record["outcome"] for name, record in records.items()},
             }
             _write_text(out / SIMULATION_FILE, json_text(summary, indent=1) + "\n")
-    return TreeReport(there, len(names), tally.agreement())
+    return TreeReport(complete, len(names), counter.agreement())
 
 
 def _read_record(path: Path) -> dict[str, Any]:
     try:
         record: dict[str, Any] = json.loads(path.read_bytes())
     except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}): delete it and render again") from error
+        raise ValueError(f"{path} is damaged ({error}). Delete it and render again.") from error
     return record
 
 

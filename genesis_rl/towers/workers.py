@@ -12,24 +12,24 @@ from typing import Any, Generic, Self, TypeVar
 
 T = TypeVar("T")
 
-_AHEAD = 4  # scenarios per worker that are handed out before they are asked for
+_AHEAD = 4  # prefetched scenarios per worker
 
 _work: Callable[[int], Any] | None = None  # of this process
 
 
 class Workers(Generic[T]):
-    """A function of a number that is computed by several processes; use it in a `with` block."""
+    """Parallel map of a function of a number over several processes; a context manager."""
 
     def __init__(self, make: Callable[[], Callable[[int], T]], count: int) -> None:
-        """Prepare; nothing starts before it is needed.
+        """Create the pool; processes start with the first call of `map`.
 
         Args:
-            make: makes the function, once per process; to be pickled.
-            count: processes; 1 computes in this one.
+            make: picklable factory of the function, called once per process.
+            count: number of processes; 1: compute in this process.
         """
         self._make, self._count = make, count
         self._here: Callable[[int], T] | None = None
-        spawn = multiprocessing.get_context("spawn")  # a copy of an OpenGL context is of no use
+        spawn = multiprocessing.get_context("spawn")  # OpenGL contexts do not survive a fork
         self._pool = ProcessPoolExecutor(count, spawn, initializer=_start, initargs=(make,))
 
     def map(self, numbers: Iterable[int]) -> Iterator[T]:
@@ -60,22 +60,22 @@ class Workers(Generic[T]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End the processes; what has not begun is dropped."""
+        """Shut down the processes and cancel pending work."""
         self._pool.shutdown(cancel_futures=True)
 
 
 def _start(make: Callable[[], Callable[[int], Any]]) -> None:
-    """Prepare a worker's process."""
+    """Initialise a worker process."""
     global _work
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends the others in order
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process shuts the workers down
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    # Mesa draws with all processors otherwise, in each of the processes.
+    # By default, Mesa uses all processors in each of the processes.
     os.environ.setdefault("LP_NUM_THREADS", "1")
     _work = make()
 
 
 def _end_with_parent() -> None:
-    """Do not outlive a first process that was killed."""
+    """Exit when the parent process ends."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -84,5 +84,5 @@ def _end_with_parent() -> None:
 
 def _do(number: int) -> Any:
     if _work is None:
-        raise RuntimeError("the worker was not started")
+        raise RuntimeError("the worker process was not initialised.")
     return _work(number)

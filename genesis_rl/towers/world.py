@@ -1,8 +1,7 @@
-"""The scenes of ShapeStacks as MJCF, in the structure of the original's files.
+"""ShapeStacks scenes as MJCF, structured as the original files.
 
-A scene is two documents, `env_<name>.xml` (options) that includes `world_<name>.xml` (floor,
-walls, shapes, lights, cameras), and a catalogue of materials that all scenes share, `assets.xml`,
-with the textures that it names.
+A scene consists of `env_<name>.xml` (options), which includes `world_<name>.xml` (floor, walls,
+shapes, lights, cameras) and `assets.xml`, the textures and materials common to all scenes.
 """
 
 import re
@@ -16,7 +15,7 @@ import numpy.typing as npt
 
 from genesis_rl.towers.rules import HEIGHTS, Point, Shape, Tower, shapes_of
 
-#: Numbers of the textures in the order of the catalogue: index 0 of a file name is texture 003.
+#: Numbers of the textures in the order of `assets.xml`: index 0 in a file name is texture 003.
 TEXTURE_NUMBERS = (3, 1, 5, 2, 6, 4)
 
 #: Position and Euler angles (degrees, fixed axes x, y, z) of cameras 1 to 16.
@@ -39,7 +38,7 @@ CAMERAS: tuple[tuple[Point, Point], ...] = (
     ((5, -5, 9), (45, 0, 45)),
 )
 
-#: Position of lights 0 to 4; each shines on the origin.
+#: Position of lights 0 to 4; each is directed at the origin.
 LIGHTS: tuple[Point, ...] = (
     (0, 0, 20),
     (-9, -9, 20),
@@ -53,15 +52,15 @@ _KINDS = {geom: kind for kind, geom in _GEOMS.items()}
 
 
 @dataclass(frozen=True)
-class Look:
-    """What of a scene's appearance is drawn per recording."""
+class RoomAppearance:
+    """Textures and light of a room, sampled per recording."""
 
     wall: int = 0
-    """index 0..5 of the walls' texture, in the order of the catalogue"""
+    """index of the walls' texture in `TEXTURE_NUMBERS`, 0 to 5"""
     floor: int = 0
-    """index 0..5 of the floor's texture"""
+    """index of the floor's texture, 0 to 5"""
     light: int = 0
-    """number 0..4 of the light that casts shadows"""
+    """number of the light that casts shadows, 0 to 4"""
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -72,18 +71,20 @@ class Look:
         ):
             if getattr(self, name) not in range(count):
                 raise ValueError(
-                    f"{name} must be an integer in 0..{count - 1}, got {getattr(self, name)!r}"
+                    f"{name} must be an integer from 0 to {count - 1}, got {getattr(self, name)!r}."
                 )
 
 
-def sample_look(rng: np.random.Generator) -> Look:
-    """Draw a look uniformly."""
+def sample_look(rng: np.random.Generator) -> RoomAppearance:
+    """Sample an appearance uniformly."""
     count = len(TEXTURE_NUMBERS)
-    return Look(int(rng.integers(count)), int(rng.integers(count)), int(rng.integers(len(LIGHTS))))
+    return RoomAppearance(
+        int(rng.integers(count)), int(rng.integers(count)), int(rng.integers(len(LIGHTS)))
+    )
 
 
 def assets_xml() -> str:
-    """Write the catalogue of textures and materials, `assets.xml`."""
+    """Return `assets.xml`, the textures and materials."""
     root = ET.Element("assets")
     asset = ET.SubElement(root, "asset")
     _add(
@@ -106,12 +107,12 @@ def assets_xml() -> str:
 
 
 def texture_file(place: str, number: int) -> str:
-    """Name of a texture's file under `textures/`; `place` is "floor" or "wall"."""
+    """Return the name of a texture's file in `textures/`; `place` is "floor" or "wall"."""
     return f"{place}/{number:03d}.png"
 
 
 def env_xml(name: str) -> str:
-    """Write a scene's options, `env_<name>.xml`, which includes the catalogue and the world."""
+    """Return `env_<name>.xml`, a scene's options, which includes the assets and the world."""
     root = ET.Element("mujoco", model=name)
     _add(
         root, "compiler", angle="degree", eulerseq="XYZ", strippath="false", texturedir="textures/"
@@ -141,21 +142,18 @@ def env_xml(name: str) -> str:
     return _text(root)
 
 
-def world_xml(tower: Tower | Sequence[Shape], look: Look | None = None) -> str:
-    """Write a scene's content, `world_<name>.xml`.
+def world_xml(tower: Tower | Sequence[Shape], appearance: RoomAppearance | None = None) -> str:
+    """Return `world_<name>.xml`, a scene's content, to be included by `env_xml`.
 
     Args:
-        tower: a tower, or shapes of any number, from the bottom to the top.
-        look: materials of walls and floor, and the light that casts shadows.
-
-    Returns:
-        The document; its root is to be included into `env_xml`'s.
+        tower: a tower, or a sequence of shapes from the bottom to the top.
+        appearance: materials of walls and floor, and the light that casts shadows.
     """
-    look = look or Look()
+    appearance = appearance or RoomAppearance()
     root = ET.Element("world")
     body = ET.SubElement(root, "worldbody")
-    floor = f"mat_floor_{TEXTURE_NUMBERS[look.floor]:03d}"
-    wall = f"mat_wall_{TEXTURE_NUMBERS[look.wall]:03d}"
+    floor = f"mat_floor_{TEXTURE_NUMBERS[appearance.floor]:03d}"
+    wall = f"mat_wall_{TEXTURE_NUMBERS[appearance.wall]:03d}"
     for name, material, position, euler in (
         ("floor", floor, "0 0 0", "0 0 0"),
         ("wall_1", wall, "0 10 10", "90 180 0"),
@@ -182,7 +180,7 @@ def world_xml(tower: Tower | Sequence[Shape], look: Look | None = None) -> str:
             name=f"light_{number}",
             directional="true",
             mode="fixed",
-            castshadow=str(number == look.light).lower(),
+            castshadow=str(number == appearance.light).lower(),
             pos=_numbers(point),
             dir=_numbers((-x, -y, -z)),
         )
@@ -231,19 +229,19 @@ def _add_shape(parent: ET.Element, shape: Shape, number: int, *, top: bool) -> N
         _add(site, "site", name="sensor_site_velo_collapse", pos="0 0 0", size="0.01")
 
 
-def read_world(path: str | Path) -> tuple[Tower, Look]:
-    """Read a scene of ShapeStacks from its MJCF.
+def read_world(path: str | Path) -> tuple[Tower, RoomAppearance]:
+    """Read a ShapeStacks scene from its MJCF.
 
     Args:
-        path: an `env_*.xml` (whose `world_*.xml` lies beside it) or a `world_*.xml`.
+        path: an `env_*.xml`, with its `world_*.xml` in the same folder, or a `world_*.xml`.
 
     Returns:
-        The tower, with the violation that the file's name tells, and the textures of walls and
-        floor; the light is 0 where the file lets none cast shadows.
+        The tower, with the violation of the file's name, and the appearance; its light is 0 if no
+        light casts shadows.
 
     Raises:
         FileNotFoundError: if a file is missing.
-        ValueError: naming the file, if it is not such a scene.
+        ValueError: if the file is not a ShapeStacks scene.
     """
     path = Path(path)
     root = _parse(path)
@@ -251,20 +249,20 @@ def read_world(path: str | Path) -> tuple[Tower, Look]:
         included = [e.get("file", "") for e in root.findall("include")]
         worlds = [name for name in included if Path(name).name.startswith("world_")]
         if not worlds:
-            raise ValueError(f"{path}: includes no world_*.xml")
+            raise ValueError(f"{path} must include a world_*.xml.")
         path = path.parent / Path(worlds[0]).name
         root = _parse(path)
     try:
-        return _tower(path, root), _look(root)
+        return _tower(path, root), _appearance(root)
     except (ValueError, KeyError) as error:
-        raise ValueError(f"{path}: not a scene of ShapeStacks: {error}") from error
+        raise ValueError(f"{path} must be a ShapeStacks scene: {error}") from error
 
 
 def _parse(path: Path) -> ET.Element:
     try:
         return ET.parse(path).getroot()
     except ET.ParseError as error:
-        raise ValueError(f"{path}: not XML: {error}") from error
+        raise ValueError(f"{path} cannot be read as XML: {error}") from error
 
 
 def _tower(path: Path, root: ET.Element) -> Tower:
@@ -275,7 +273,7 @@ def _tower(path: Path, root: ET.Element) -> Tower:
         if geom is not None and match:
             found[int(match[1])] = _shape(body, geom)
     if sorted(found) != list(range(1, len(found) + 1)) or len(found) not in HEIGHTS:
-        raise ValueError(f"wants shape_1 to at most shape_6, has {sorted(found) or 'none'}")
+        raise ValueError(f"shapes must be shape_1 to shape_6, got {sorted(found) or 'none'}.")
     stem = path.stem
     numbers = {key: int(value) for key, value in re.findall(r"(vcom|vpsf)=(\d+)", stem)}
     shapes = tuple(found[number] for number in sorted(found))
@@ -296,11 +294,11 @@ def _shape(body: ET.Element, geom: ET.Element) -> Shape:
         yaw = 0.0
     shape = Shape(kind, size, (x, y, z), yaw, lying, (colour[0], colour[1], colour[2]))
     if kind != "sphere" and not np.allclose(shape.rotation, turn, atol=1e-6):
-        raise ValueError(f"{geom.get('name')} is neither upright nor lying")
+        raise ValueError(f"{geom.get('name')} must be upright or lying.")
     return shape
 
 
-def _look(root: ET.Element) -> Look:
+def _appearance(root: ET.Element) -> RoomAppearance:
     numbers = {}
     for geom in root.iter("geom"):
         match = re.fullmatch(r"mat_(floor|wall)_(\d+)", geom.get("material", ""))
@@ -308,11 +306,11 @@ def _look(root: ET.Element) -> Look:
             numbers[match[1]] = TEXTURE_NUMBERS.index(int(match[2]))
     shadows = [light.get("castshadow", "true") == "true" for light in root.iter("light")]
     light = shadows.index(True) if True in shadows[: len(LIGHTS)] else 0
-    return Look(numbers.get("wall", 0), numbers.get("floor", 0), light)
+    return RoomAppearance(numbers.get("wall", 0), numbers.get("floor", 0), light)
 
 
 def _rotation(element: ET.Element) -> npt.NDArray[np.float64]:
-    """Rotation matrix of Euler angles about the fixed axes x, y, z."""
+    """Return the rotation matrix (3, 3) of Euler angles about the fixed axes x, y, z."""
     x, y, z = np.radians(_floats(element, "euler"))
     cx, cy, cz, sx, sy, sz = (*np.cos([x, y, z]), *np.sin([x, y, z]))
     about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])

@@ -48,9 +48,7 @@ def test_names_are_the_classes_own(name: str) -> None:
 
 def test_another_class_is_refused(tmp_path: Path) -> None:
     build("monet").save_pretrained(tmp_path)
-    with pytest.raises(
-        ValueError, match=r"is of a model 'monet'; wanted genesis; genesis_rl\.load takes any"
-    ):
+    with pytest.raises(ValueError, match="model must be genesis, got 'monet'"):
         Genesis.from_pretrained(tmp_path, device="cpu")
     assert isinstance(Monet.from_pretrained(tmp_path, device="cpu"), Monet)
 
@@ -75,9 +73,9 @@ def test_a_class_of_ones_own_has_its_own_name(tmp_path: Path) -> None:
 
     Mine(build("genesis_s").config).save_pretrained(tmp_path)
     assert type(Mine.from_pretrained(tmp_path, device="cpu")) is Mine
-    with pytest.raises(ValueError, match="is of a model 'mine'; wanted one of genesis, genesis_s"):
+    with pytest.raises(ValueError, match="model must be one of genesis, genesis_s"):
         genesis_rl.load(tmp_path)
-    with pytest.raises(ValueError, match="is of a model 'mine'; wanted genesis_s"):
+    with pytest.raises(ValueError, match="model must be genesis_s"):
         GenesisS.from_pretrained(tmp_path)
 
 

@@ -170,7 +170,7 @@ def test_a_signal_saves_a_checkpoint(
         (["--env", "Nowhere-v0"], "env 'Nowhere-v0' cannot be made: NameNotFound"),
         (["--env", "CartPole-v1", "--env-options", "{}"], "must be an image"),
         (["--env-options", '{"image_size": 3}'], "image_size must be an integer in 8..1024"),
-        (["--encoder", "nowhere"], "encoder 'nowhere' is neither a folder nor a Hub id"),
+        (["--encoder", "nowhere"], "encoder must be a folder, a Hub id"),
         (["--policy.extractor", "rnn"], "invalid choice 'rnn'"),
         (["--device", "abacus"], "device"),
         (["--ppo.gamma", "3"], "gamma"),

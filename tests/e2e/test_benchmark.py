@@ -91,4 +91,4 @@ def test_misuse(run_program: Any) -> None:
     for flags in (("--repeats", "0"), ("--threads", "0"), ("--device", "tpu")):
         status, _, errors = run_program("pretrain/benchmark.py", *flags)
         assert status == 2, flags
-        assert "wanted" in errors, errors
+        assert f"{flags[0].strip('-')} must be" in errors, errors

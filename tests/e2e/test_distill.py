@@ -102,7 +102,7 @@ def test_a_student_sees_what_its_teacher_sees(run_program: Run, tmp_path: Path) 
     )
     same = SlotEncoder(out / "last", device="cpu").fingerprint == report["fingerprint"]
     assert (status == 0) is same, errors
-    assert same or "is not the student that the run's report is of" in errors
+    assert same or "which must be 'best'" in errors
     frames = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
     np.testing.assert_allclose(
         SlotEncoder(shared, device="cpu").features(frames), student.features(frames), atol=0.1
@@ -197,7 +197,7 @@ def test_misuse(run_program: Run, tmp_path: Path) -> None:
     eyes = teacher(tmp_path / "eyes")
     wrong = ("--data", "object_goal", "--data-options", json.dumps({**DATA, "image_size": 64}))
     for arguments, message in (
-        ((str(tmp_path / "none"), *SCENES), "neither a folder nor a Hub id"),
+        ((str(tmp_path / "none"), *SCENES), "encoder must be a folder, a Hub id"),
         ((str(eyes),), "must be a run"),
         ((str(eyes), *wrong), "images of 32 px, as the teacher, got 64 px"),
         (

@@ -160,7 +160,7 @@ def test_not_finite_names_step_and_term_and_keeps_the_checkpoint(
         (("--data-options", '{"image_size": 64, "num_images": 9}'), ["64 x 64", "32 x 32"]),
         (("--data-options", "[1"), ["data_options", "JSON"]),
         (("--model.num-slots", "1"), ["num_slots must be at least 2"]),
-        (("--batch-size", "0"), ["batch_size is 0"]),
+        (("--batch-size", "0"), ["batch_size must be"]),
         (("--batch-size", "9999"), ["256 images", "9999"]),
         (("--resume",), ["out must contain a checkpoint to resume"]),
         (("--device", "cuda:77"), ["cuda"]),

@@ -147,11 +147,11 @@ def test_misuse_ends_with_status_2_and_one_reason(
 
 def test_no_such_run(sample: Program, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, _, errors = sample(tmp_path / "nothing here", "--out", tmp_path / "out")
-    assert status == 2 and "neither a folder nor a Hub id" in errors
+    assert status == 2 and "encoder must be a folder, a Hub id" in errors
     status, _, errors = sample(tmp_path / "nothing here")
     assert status == 2 and "out (--out) must be set" in errors
     status, _, errors = sample(tmp_path)
-    assert status == 2 and "holds no model" in errors
+    assert status == 2 and "encoder must be a folder with" in errors
 
 
 def test_help_lists_the_figures(sample: Program) -> None:

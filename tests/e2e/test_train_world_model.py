@@ -236,7 +236,7 @@ def test_invalid_flags(given: tuple[str, ...], run_program: Run, tmp_path: Path)
         (("--data", str(images)), "images only"),
         (("--data", str(mixed)), "must have the actions"),
         (("--data", str(tmp_path / "nowhere")), "nowhere"),
-        (("--encoder", str(tmp_path / "pack")), "holds no model"),
+        (("--encoder", str(tmp_path / "pack")), "encoder must be a folder with"),
         (("--batch-size", "1000"), "batch_size"),
     ]
     for flags, message in cases:

@@ -89,7 +89,7 @@ def test_extra_data_cannot_displace_the_model(tmp_path: Path) -> None:
 
 
 def test_only_registered_models_are_saved(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="model is a Linear; wanted one of genesis, genesis_s"):
+    with pytest.raises(ValueError, match="model must be one of genesis"):
         save_pretrained(torch.nn.Linear(1, 1), tmp_path / "m")  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
 
@@ -137,7 +137,7 @@ def test_fingerprints_see_weights_config_and_class() -> None:
     with torch.no_grad():
         next(model.parameters()).view(-1)[0] += 1
     assert fingerprint(model) != first
-    with pytest.raises(TypeError, match="model is a int; wanted a torch module"):
+    with pytest.raises(TypeError, match="model must be a torch module"):
         fingerprint(3)  # type: ignore[arg-type]
 
 
@@ -166,17 +166,17 @@ def test_weights_missing(folder: Path) -> None:
 
 def test_entries_that_do_not_fit(folder: Path) -> None:
     change_weights(folder, lambda state: state.update({ENTRY: torch.zeros(2)}))
-    with pytest.raises(ValueError, match=rf"has an unknown entry {ENTRY}; its config\.json is of"):
+    with pytest.raises(ValueError, match=rf"has an unknown entry {ENTRY}; its config\.json"):
         load_pretrained(folder, device="cpu")
     name = next(iter(build().state_dict()))
     change_weights(folder, lambda state: (state.pop(ENTRY), state.pop(name)))
-    with pytest.raises(ValueError, match=rf"lacks entry {name}; its config\.json is of another"):
+    with pytest.raises(ValueError, match=rf"lacks entry {name}; its config\.json"):
         load_pretrained(folder, device="cpu")
 
 
 def test_shapes_that_do_not_fit(folder: Path) -> None:
     change_config(folder, lambda config: config["config"].update(feature_size=11))
-    with pytest.raises(ValueError, match=r"has shape \(16, .*\); config\.json wants \(22, "):
+    with pytest.raises(ValueError, match=r"must have shape \(22, .* got shape \(16, "):
         load_pretrained(folder, device="cpu")
 
 
@@ -199,17 +199,17 @@ def test_configs_that_are_not_json(folder: Path, text: str) -> None:
 @pytest.mark.parametrize("text", ["[]", "{}", '{"model_type": "bert"}', '{"config": 3}'])
 def test_configs_of_something_else(folder: Path, text: str) -> None:
     (folder / "config.json").write_text(text)
-    with pytest.raises(ValueError, match=r"config\.json is not the config of a genesis_rl model"):
+    with pytest.raises(ValueError, match=r"config\.json must be the config of a genesis_rl model"):
         load_pretrained(folder, device="cpu")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 2}, "has format 2; wanted 1"),
-        ({"format": None}, "has format None; wanted 1"),
-        ({"model": "capsules"}, "is of a model 'capsules'; wanted one of genesis, genesis_s"),
-        ({"model": ["genesis"]}, r"is of a model \['genesis'\]; wanted one of"),
+        ({"format": 2}, "format must be 1, got 2"),
+        ({"format": None}, "format must be 1, got None"),
+        ({"model": "capsules"}, "model must be one of genesis"),
+        ({"model": ["genesis"]}, "model must be one of genesis"),
         ({"config": {"depth": 3}}, "does not fit this version: .*depth"),
         ({"config": {"num_slots": 1}}, "does not fit this version: num_slots must be"),
         ({"config": {"image_size": "32"}}, "does not fit this version"),
@@ -220,7 +220,7 @@ def test_configs_of_something_else(folder: Path, text: str) -> None:
 )
 def test_configs_that_do_not_fit(folder: Path, change: dict[str, Any], message: str) -> None:
     change_config(folder, lambda config: config.update(change))
-    with pytest.raises(ValueError, match=rf"config\.json {message}"):
+    with pytest.raises(ValueError, match=rf"config\.json:? {message}"):
         load_pretrained(folder, device="cpu")
 
 
@@ -228,10 +228,10 @@ def test_configs_that_do_not_fit(folder: Path, change: dict[str, Any], message: 
 
 
 def test_a_folder_without_a_model(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"holds no model: wanted a folder with config\.json and"):
+    with pytest.raises(ValueError, match=r"encoder must be a folder with config\.json and"):
         load(tmp_path)
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="file holds no model"):
+    with pytest.raises(ValueError, match="encoder must be a folder with"):
         load(tmp_path / "file")
 
 
@@ -239,7 +239,7 @@ def test_the_current_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.chdir(folder)
     assert load(".", device="cpu").config.num_slots == 3
     monkeypatch.chdir(folder.parent)
-    with pytest.raises(ValueError, match="holds no model"):
+    with pytest.raises(ValueError, match="encoder must be a folder with"):
         load("")
 
 
@@ -248,7 +248,7 @@ def test_neither_a_folder_nor_a_hub_id(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="is neither a folder nor a Hub id"):
+    with pytest.raises(ValueError, match="encoder must be a folder, a Hub id"):
         load(name)
 
 
@@ -258,9 +258,7 @@ def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ConnectionError("no route to host")
 
     monkeypatch.setattr(hub, "snapshot_download", unreachable)
-    with pytest.raises(
-        ValueError, match=r"'owner/name' is no folder here, and not to be had from .*: no route"
-    ) as caught:
+    with pytest.raises(ValueError, match=r"encoder must be .*'owner/name'.*: no route") as caught:
         load("owner/name")
     assert isinstance(caught.value.__cause__, ConnectionError)
 
@@ -296,13 +294,13 @@ def test_devices_are_picked(gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
         assert pick_device("cuda:1") == torch.device("cuda", 1)
     else:
         for missing in ("cuda", torch.device("cuda:3")):
-            with pytest.raises(ValueError, match=r"cuda.* but PyTorch sees no GPU; try 'cpu'"):
+            with pytest.raises(ValueError, match="device must be 'cpu'"):
                 pick_device(missing)
 
 
 @pytest.mark.parametrize("device", ["tpu", "cuda:x", "", "cpu:-2"])
 def test_devices_that_are_none(device: str) -> None:
-    with pytest.raises(ValueError, match=f"device is '{device}'; wanted 'auto', 'cpu' or 'cuda'"):
+    with pytest.raises(ValueError, match="device must be"):
         pick_device(device)
 
 

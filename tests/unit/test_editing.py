@@ -153,19 +153,19 @@ def test_interpolate() -> None:
 
 def test_bad_input_is_named() -> None:
     slots, decoded = make_slots(0), Decoded(torch.zeros(1, 3, 3, H, W), torch.zeros(1, 3, 1, H, W))
-    with pytest.raises(ValueError, match="slot is 5; wanted 0 to 4"):
+    with pytest.raises(ValueError, match="slot must be 0 to 4"):
         replace_slot(slots, 5, slots)
-    with pytest.raises(ValueError, match="donor_slot is -1; wanted 0 to 4"):
+    with pytest.raises(ValueError, match="donor_slot must be 0 to 4"):
         replace_slot(slots, 1, slots, donor_slot=-1)
-    with pytest.raises(ValueError, match=r"donor.z_m has scenes of shape \(2, 0\); wanted \(2, 7"):
+    with pytest.raises(ValueError, match=r"donor.z_m must have .*got \(2, 0\)"):
         replace_slot(slots, 1, make_slots(1, d_m=0))
-    with pytest.raises(ValueError, match=r"donor.z_m has scenes of shape \(1, 7\)"):
+    with pytest.raises(ValueError, match=r"donor.z_m must have .*got \(1, 7\)"):
         replace_slot(slots, 1, make_slots(1, 1))
-    with pytest.raises(ValueError, match="slot is 3; wanted 0 to 2"):
+    with pytest.raises(ValueError, match="slot must be 0 to 2"):
         drop_slot(decoded, 3)
-    with pytest.raises(ValueError, match="dimension is 10; wanted 0 to 9"):
+    with pytest.raises(ValueError, match="dimension must be 0 to 9"):
         set_latent(slots, 0, D_M + D_C, 0.0)
-    with pytest.raises(ValueError, match=r"second has features \(1, 5, 10\)"):
+    with pytest.raises(ValueError, match="second must have"):
         interpolate(slots, make_slots(1, 1), 0.5)
-    with pytest.raises(ValueError, match=r"weight is 1.5; wanted a value in \[0, 1\]"):
+    with pytest.raises(ValueError, match="weight must be"):
         interpolate(slots, slots, 1.5)

@@ -105,7 +105,7 @@ def test_cells(value: float | None, cell: str) -> None:
         ({"split": "all"}, "split must be"),
         ({"which": "worst"}, "which must be"),
         ({"frechet": "fid"}, "frechet must be"),
-        ({"num_images": 0}, "num_images is 0"),
+        ({"num_images": 0}, "num_images must be"),
         ({"data_options": '{"a": 1}'}, "data must be"),
         ({"inception_weights": "w.pth"}, "frechet must be"),
     ],

@@ -183,7 +183,7 @@ def _edit(change: dict[str, Any]) -> Callable[[Path], object]:
         (_edit({"steps": 0}), "steps must be"),
         (_edit({"seed": "x"}), "not compatible"),
         (_edit({"held_out": None}), "not compatible"),
-        (_edit({"most_objects": 4}), "config.json wants"),
+        (_edit({"most_objects": 4}), "of config.json"),
         (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors is missing"),
         (lambda folder: (folder / "model.safetensors").write_text(""), "is damaged"),
     ],

@@ -100,7 +100,7 @@ def test_options_reach_the_hub(folder: Path, api: type[FakeApi]) -> None:
 @pytest.mark.parametrize("name", ["model", "a/b/c", "me/", "me/my model", "", "../model/x"])
 def test_what_is_no_repository_is_refused(name: str, folder: Path, api: type[FakeApi]) -> None:
     assert not is_repository(name)
-    with pytest.raises(ValueError, match=r"repo_id is '.*'; wanted a Hub id of form 'owner/name'"):
+    with pytest.raises(ValueError, match="repo_id must be"):
         push_folder(folder, name)
     assert api.asked == []
 

@@ -110,12 +110,12 @@ def test_disabled_writes_nothing(tmp_path: Path) -> None:
 
 def test_closing_twice_and_bad_input(tmp_path: Path) -> None:
     run = log.RunLog(tmp_path, tensorboard=False)
-    with pytest.raises(ValueError, match=r"not be named \['time'\]"):
+    with pytest.raises(ValueError, match="values must not be named"):
         run.scalars(1, {"time": 3.0})
     run.close()
     run.close()
     assert lines(tmp_path) == []
-    with pytest.raises(ValueError, match=r"folder must be a run with a metrics\.jsonl, got"):
+    with pytest.raises(ValueError, match="folder must be a run directory"):
         log.read(tmp_path / "nowhere")
 
 

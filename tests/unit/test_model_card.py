@@ -14,7 +14,7 @@ from genesis_rl.checkpoint import Pretrained
 from genesis_rl.doctor import Finding
 from genesis_rl.frames import Preprocessing
 from genesis_rl.geco import GecoConfig
-from genesis_rl.model_card import Figures, data_name, model_card, public_settings
+from genesis_rl.model_card import ModelScores, data_name, model_card, public_settings
 from genesis_rl.models import MODELS, build_model
 from genesis_rl.presets import PRESETS
 from genesis_rl.training import PretrainConfig
@@ -28,7 +28,7 @@ METADATA: dict[str, Any] = {
     "hardware": "A Processor (3 threads)",
     "versions": {"genesis_rl": "0.1.0", "torch": "9.8"},
 }
-FIGURES = Figures(
+FIGURES = ModelScores(
     "7 held-out images",
     {"mse": 0.0123456, "ari": 0.5, "msc": None, "iwae": 1234.5, "ari_images": 7},
     {"one_slot": {"ari": 0.0}, "fixed_grid": {"ari": 0.25}},
@@ -40,7 +40,7 @@ def loaded(config: PretrainConfig = SMOKE, **metadata: Any) -> Pretrained:
     return Pretrained(build_model(config.model), Preprocessing("crop"), METADATA | metadata)
 
 
-def card(config: PretrainConfig = SMOKE, figures: Figures = FIGURES, **options: Any) -> str:
+def card(config: PretrainConfig = SMOKE, figures: ModelScores = FIGURES, **options: Any) -> str:
     return model_card(config, loaded(config), figures, **options)
 
 
@@ -120,11 +120,11 @@ def test_nothing_is_told_of_the_machine() -> None:
 
 
 def test_without_scores_the_card_says_so() -> None:
-    text = card(figures=Figures("nothing", {"mse": None}))
-    assert "Not scored." in text and "no models" not in text and "doctor" not in text
+    text = card(figures=ModelScores("nothing", {"mse": None}))
+    assert "Not scored." in text and "baselines" not in text and "doctor" not in text
     data = front(text)
     assert "model-index" not in data and not data.get("metrics")
-    assert "model-index" not in front(card(figures=Figures("", {"ari": math.nan})))
+    assert "model-index" not in front(card(figures=ModelScores("", {"ari": math.nan})))
 
 
 def test_older_checkpoints_lack_the_hardware() -> None:

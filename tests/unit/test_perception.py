@@ -154,7 +154,7 @@ def test_preprocessing_is_applied(how: Resize) -> None:
     frame[:, 8:24] = 255
     encoder = SlotEncoder(Bands(), device="cpu", preprocessing=Preprocessing(how))
     if how == "none":
-        with pytest.raises(ValueError, match="16 x 32 pixels, but the model takes 16 x 16"):
+        with pytest.raises(ValueError, match=r"16 x 16 pixels.* got 16 x 32"):
             encoder.features(frame)
         return
     slots = encoder.features(frame)[0, :, 0]
@@ -295,28 +295,28 @@ def test_as_encoder_takes_each_kind(tmp_path: Path) -> None:
     assert as_encoder(encoder, device="cpu") is encoder
     for kind in (str(tmp_path / "enc"), tmp_path / "enc", model):
         assert as_encoder(kind, device="cpu").fingerprint == encoder.fingerprint
-    with pytest.raises(ValueError, match="the encoder given is on cpu"):
+    with pytest.raises(ValueError, match="device must be"):
         as_encoder(encoder, device="meta")
 
 
 @pytest.mark.parametrize("model", [None, 3, nn.Linear(2, 2), object()])
 def test_what_is_no_model(model: Any) -> None:
-    with pytest.raises(TypeError, match="wanted a path, a hub id or a scene model"):
+    with pytest.raises(TypeError, match="model must be a path"):
         SlotEncoder(model, device="cpu")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, "batch_size is 0"),
-        ({"dtype": "float16"}, "dtype is 'float16'"),
-        ({"refine_steps": -2}, "refine_steps is -2; wanted 0 or more"),
-        ({"device": "gpu"}, "device is 'gpu'"),
-        ({"device": "mps"}, "device is 'mps'; wanted 'auto', 'cpu' or 'cuda'"),
-        ({"device": torch.device("meta")}, "device is 'meta'; wanted 'auto', 'cpu' or 'cuda'"),
-        ({"device": "cuda:99"}, "device is 'cuda:99'"),
-        ({"preprocessing": "zoom"}, "resize is 'zoom'"),
-        ({"preprocessing": {"resize": "zoom"}}, "resize is 'zoom'"),
+        ({"batch_size": 0}, "batch_size must be"),
+        ({"dtype": "float16"}, "dtype must be"),
+        ({"refine_steps": -2}, "refine_steps must be"),
+        ({"device": "gpu"}, "device must be"),
+        ({"device": "mps"}, "device must be"),
+        ({"device": torch.device("meta")}, "device must be"),
+        ({"device": "cuda:99"}, "device must be"),
+        ({"preprocessing": "zoom"}, "resize must be"),
+        ({"preprocessing": {"resize": "zoom"}}, "resize must be"),
     ],
 )
 def test_bad_options(options: dict[str, Any], message: str) -> None:
@@ -386,7 +386,7 @@ def test_decoders_with_nan_are_refused(broken: dict[str, SlotEncoder], frames: A
 def test_frames_with_nan_are_refused_by_every_entry(entry: str, value: float, frames: Any) -> None:
     spoilt = frames / np.float32(255)
     spoilt[1, 2, 3] = value
-    with pytest.raises(ValueError, match="frames contain NaN or infinite"):
+    with pytest.raises(ValueError, match="frames must be finite"):
         getattr(SlotEncoder(small_genesis(), device="cpu"), entry)(spoilt)
 
 
@@ -513,7 +513,7 @@ def test_decode_is_the_way_back(name: str) -> None:
     assert torch.allclose(found.log_pi, wanted.log_pi, atol=1e-4)
     with pytest.raises(ValueError, match=r"^features must have shape"):
         encoder.decode(features[:, :, None])
-    with pytest.raises(ValueError, match="wanted at least"):
+    with pytest.raises(ValueError, match="features must have"):
         encoder.decode(features[:, :, :2])
 
 
@@ -548,5 +548,5 @@ def test_a_model_without_a_likelihood_cannot_be_refined() -> None:
     encoder = SlotEncoder(Bands(), device="cpu", refine_steps=1)
     with pytest.raises(TypeError, match=r"^model must have a method nll.*Bands"):
         encoder(np.zeros((1, 16, 16, 3), np.uint8))
-    with pytest.raises(TypeError, match="Bands; wanted one of genesis_rl's"):
+    with pytest.raises(TypeError, match=r"model must be .* got Bands"):
         SlotEncoder(Bands(), device="cpu").segment(np.zeros((1, 16, 16, 3), np.uint8))

@@ -1,4 +1,4 @@
-"""The probes' small networks: what they learn, how they are scored, that they are told apart."""
+"""Probe networks: training, scores, independence of the targets."""
 
 import math
 from dataclasses import replace
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from genesis_rl.probes.heads import (
     MlpConfig,
-    Question,
+    ProbeTarget,
     fit_linear,
     fit_mlps,
     standardise,
@@ -28,23 +28,23 @@ def features(width: int = 4) -> dict[str, Tensor]:
     return {split: torch.randn(n, width, generator=generator) for split, n in SIZES.items()}
 
 
-def xor(x: dict[str, Tensor]) -> Question:
-    answers = {split: ((v[:, 0] > 0) ^ (v[:, 1] > 0)).long() for split, v in x.items()}
-    return Question("xor", answers, (0, 1))
+def xor(x: dict[str, Tensor]) -> ProbeTarget:
+    values = {split: ((v[:, 0] > 0) ^ (v[:, 1] > 0)).long() for split, v in x.items()}
+    return ProbeTarget("xor", values, (0, 1))
 
 
-def line(x: dict[str, Tensor]) -> Question:
+def line(x: dict[str, Tensor]) -> ProbeTarget:
     weights = torch.tensor([[1.0, 0.0], [2.0, 1.0], [0.0, -1.0], [0.0, 0.0]])
-    return Question("line", standardise({split: v @ weights for split, v in x.items()}))
+    return ProbeTarget("line", standardise({split: v @ weights for split, v in x.items()}))
 
 
-def noise(x: dict[str, Tensor]) -> Question:
+def noise(x: dict[str, Tensor]) -> ProbeTarget:
     generator = torch.Generator().manual_seed(2)
-    answers = {s: torch.randint(4, (len(v),), generator=generator) for s, v in x.items()}
-    return Question("noise", answers, (2, 3, 4, 5))
+    values = {s: torch.randint(4, (len(v),), generator=generator) for s, v in x.items()}
+    return ProbeTarget("noise", values, (2, 3, 4, 5))
 
 
-def test_all_questions_are_answered_in_one_training() -> None:
+def test_all_targets_are_learned_in_one_training() -> None:
     x = features()
     fits = fit_mlps(x, [xor(x), line(x), noise(x)], QUICK, seed=0, device=CPU)
     assert fits["xor"].score > 0.9  # which no linear probe does
@@ -56,10 +56,10 @@ def test_all_questions_are_answered_in_one_training() -> None:
     assert linear["xor"] < 0.65
 
 
-def test_a_question_does_not_change_the_answers_to_another() -> None:
+def test_a_target_does_not_change_the_predictions_of_another() -> None:
     x = features()
     other = noise(x)
-    shuffled = Question("noise", {s: v.flip(0) for s, v in other.answers.items()}, other.classes)
+    shuffled = ProbeTarget("noise", {s: v.flip(0) for s, v in other.values.items()}, other.classes)
     config = MlpConfig(hidden=16, epochs=3, batch_size=32, learning_rate=1e-2)
     scores = [
         fit_mlps(x, [line(x), beside], config, seed=3, device=CPU) for beside in (other, shuffled)
@@ -79,26 +79,26 @@ def test_the_seed_decides_everything() -> None:
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-def test_the_best_epoch_is_chosen_by_validation_for_each_question() -> None:
+def test_the_best_epoch_is_selected_by_validation_for_each_target() -> None:
     x = features()
     true = xor(x)
     # What training teaches is wrong on this validation split: the less of it, the better.
-    wrong = Question(
-        "wrong", {**true.answers, "validation": 1 - true.answers["validation"]}, (0, 1)
+    wrong = ProbeTarget(
+        "wrong", {**true.values, "validation": 1 - true.values["validation"]}, (0, 1)
     )
     config = MlpConfig(hidden=32, epochs=30, batch_size=32, learning_rate=1e-2, epoch="best")
     best = fit_mlps(x, [true, wrong], config, seed=0, device=CPU)
     assert best["wrong"].epoch < 5 < best["xor"].epoch
     assert best["wrong"].score < 0.7 < 0.9 < best["xor"].score
-    for question in (true, wrong):
-        fit = best[question.name]
+    for target in (true, wrong):
+        fit = best[target.name]
         shorter = replace(config, epochs=fit.epoch, epoch="last")
-        assert fit_mlps(x, [true, wrong], shorter, seed=0, device=CPU)[question.name] == fit
+        assert fit_mlps(x, [true, wrong], shorter, seed=0, device=CPU)[target.name] == fit
 
 
-def test_a_training_that_diverges_is_told() -> None:
+def test_a_diverging_training_raises() -> None:
     x = features()
-    with pytest.raises(ValueError, match="training of mine diverged; choose a lower learning_rate"):
+    with pytest.raises(ValueError, match="learning_rate"):
         fit_mlps(
             x, [line(x)], MlpConfig(epochs=3, learning_rate=1e30), seed=0, device=CPU, name="mine"
         )
@@ -106,27 +106,27 @@ def test_a_training_that_diverges_is_told() -> None:
 
 def test_scores_by_hand() -> None:
     train = torch.tensor([[0.0, 5.0], [2.0, 5.0]])
-    values = Question("v", {"train": train, "test": torch.tensor([[0.0, 5.0], [4.0, 5.0]])})
+    values = ProbeTarget("v", {"train": train, "test": torch.tensor([[0.0, 5.0], [4.0, 5.0]])})
     # Residuals 1 and 1 against deviations 2 and 2; the column that never varies counts nothing.
     assert values.score(torch.tensor([[1.0, 0.0], [3.0, 9.0]]), "test") == 1 - 2 / 8
-    assert values.guess() == 1 - (1 + 9) / 8  # the training mean, 1
-    classes = Question(
+    assert values.baseline_score() == 1 - (1 + 9) / 8  # the training mean, 1
+    classes = ProbeTarget(
         "c", {"train": torch.tensor([0, 1, 1]), "test": torch.tensor([1, 0, 0, 1])}, ("a", "b")
     )
     assert classes.score(torch.tensor([[0.0, 1], [0, 1], [1, 0], [0, 1]]), "test") == 0.75
-    assert classes.guess() == 0.5
+    assert classes.baseline_score() == 0.5
     assert (classes.outputs, values.outputs) == (2, 2)
 
 
 def test_ridge_is_least_squares_where_it_weighs_nothing_and_the_mean_where_all() -> None:
     x, rng = features(3), np.random.default_rng(0)
     values = {s: torch.from_numpy(rng.normal(size=(n, 2))).float() for s, n in SIZES.items()}
-    question = Question("v", standardise(values))
+    target = ProbeTarget("v", standardise(values))
     design = {s: np.c_[v.numpy(), np.ones(len(v))] for s, v in x.items()}
-    solved = np.linalg.lstsq(design["train"], question.answers["train"].numpy(), rcond=None)[0]
-    expected = question.score(torch.from_numpy(design["test"] @ solved), "test")
-    assert fit_linear(x, [question], 1e-9)["v"] == pytest.approx(expected, abs=1e-6)
-    assert fit_linear(x, [question], 1e12)["v"] == pytest.approx(question.guess(), abs=1e-6)
+    solved = np.linalg.lstsq(design["train"], target.values["train"].numpy(), rcond=None)[0]
+    expected = target.score(torch.from_numpy(design["test"] @ solved), "test")
+    assert fit_linear(x, [target], 1e-9)["v"] == pytest.approx(expected, abs=1e-6)
+    assert fit_linear(x, [target], 1e12)["v"] == pytest.approx(target.baseline_score(), abs=1e-6)
 
 
 def test_a_column_that_does_not_vary_stays() -> None:
@@ -143,10 +143,10 @@ def test_wilson_is_scipys(right: int, count: int) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"hidden": 0}, "hidden is 0"),
-        ({"epochs": -1}, "epochs is -1"),
-        ({"learning_rate": math.nan}, "learning_rate is nan"),
-        ({"epoch": "first"}, "epoch is 'first'"),
+        ({"hidden": 0}, "hidden must be"),
+        ({"epochs": -1}, "epochs must be"),
+        ({"learning_rate": math.nan}, "learning_rate must be"),
+        ({"epoch": "first"}, "epoch must be"),
     ],
 )
 def test_bad_settings_are_refused(options: dict[str, object], message: str) -> None:

@@ -1,4 +1,4 @@
-"""What goes into probes: cached latents, scenes' labels, objects matched to slots."""
+"""Inputs of probes: cached latents, scene labels, objects matched to slots."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +14,9 @@ from torch import Tensor
 from genesis_rl.data import Pack, PackWriter, open_dataset
 from genesis_rl.models import GenesisConfig, build_model
 from genesis_rl.probes import latents as latents_module
-from genesis_rl.probes.latents import Latents, Sample, latents
-from genesis_rl.probes.objects import Objects, ObjectStudy, match
-from genesis_rl.probes.scenes import SceneStudy, mask_moments
+from genesis_rl.probes.latents import EncodedSample, Sample, encode_sample
+from genesis_rl.probes.objects import ObjectInputs, Objects, match
+from genesis_rl.probes.scenes import SceneInputs, mask_moments
 from genesis_rl.slots import SceneModel
 from genesis_rl.worlds import STATE_COLUMNS
 
@@ -75,7 +75,7 @@ def test_latents_are_the_models_and_the_overlaps_those_of_its_masks(
 ) -> None:
     monkeypatch.setattr(latents_module, "_BATCH", 4)  # the last batch is smaller
     sample = Sample.draw(pack(tmp_path / "a"), 7)
-    found = latents(model, sample, tmp_path / "cache")
+    found = encode_sample(model, sample, tmp_path / "cache")
     x = torch.from_numpy(sample.pack.images[sample.rows]).permute(0, 3, 1, 2).float() / 255
     with torch.inference_mode():
         slots = model.infer(x)
@@ -94,26 +94,26 @@ def test_latents_are_inferred_once_for_each_model_and_sample(
     tmp_path: Path, model: SceneModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache, calls = tmp_path / "cache", []
-    infer: Callable[..., Latents] = latents_module._infer
+    infer: Callable[..., EncodedSample] = latents_module._infer
 
-    def count(*args: Any) -> Latents:
+    def count(*args: Any) -> EncodedSample:
         calls.append(args)
         return infer(*args)
 
     monkeypatch.setattr(latents_module, "_infer", count)
     one, two = pack(tmp_path / "a"), pack(tmp_path / "b", 9)
-    first = latents(model, Sample.draw(one, 8), cache)
-    assert np.array_equal(latents(model, Sample.draw(one, 8), cache).slots, first.slots)
+    first = encode_sample(model, Sample.draw(one, 8), cache)
+    assert np.array_equal(encode_sample(model, Sample.draw(one, 8), cache).slots, first.slots)
     assert len(calls) == 1
-    latents(model, Sample.draw(one, 7), cache)
-    latents(model, Sample.draw(two, 8), cache)
+    encode_sample(model, Sample.draw(one, 7), cache)
+    encode_sample(model, Sample.draw(two, 8), cache)
     assert len(calls) == 3
     next(model.parameters()).data += 1  # type: ignore[attr-defined]
-    latents(model, Sample.draw(one, 8), cache)
+    encode_sample(model, Sample.draw(one, 8), cache)
     assert len(calls) == 4
 
 
-def test_broken_off_inference_leaves_nothing_and_damage_is_told(
+def test_interrupted_inference_leaves_nothing_and_damage_raises(
     tmp_path: Path, model: SceneModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache, sample = tmp_path / "cache", Sample.draw(pack(tmp_path / "a"), 8)
@@ -127,23 +127,25 @@ def test_broken_off_inference_leaves_nothing_and_damage_is_told(
     with monkeypatch.context() as patch:
         patch.setattr(np, "save", fail)
         with pytest.raises(KeyboardInterrupt):
-            latents(model, sample, cache)
+            encode_sample(model, sample, cache)
     assert not [path for path in cache.iterdir() if path.is_dir()]
-    latents(model, sample, cache)
+    encode_sample(model, sample, cache)
     (file,) = cache.glob("*/slots.npy")
     file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(ValueError, match=r"is damaged .*delete it"):
-        latents(model, sample, cache)
+    with pytest.raises(ValueError, match="is damaged"):
+        encode_sample(model, sample, cache)
 
 
 def test_latents_that_are_not_finite_are_refused(tmp_path: Path, model: SceneModel) -> None:
     next(model.parameters()).data.fill_(torch.nan)  # type: ignore[attr-defined]
     with pytest.raises(ValueError, match="NaN"):
-        latents(model, Sample.draw(pack(tmp_path / "a"), 8), tmp_path / "cache")
+        encode_sample(model, Sample.draw(pack(tmp_path / "a"), 8), tmp_path / "cache")
 
 
 def test_packs_without_masks_have_latents(tmp_path: Path, model: SceneModel) -> None:
-    found = latents(model, Sample.draw(pack(tmp_path / "a", masks=False), 8), tmp_path / "cache")
+    found = encode_sample(
+        model, Sample.draw(pack(tmp_path / "a", masks=False), 8), tmp_path / "cache"
+    )
     assert found.iou.shape == (8, 3, 0)
 
 
@@ -159,15 +161,15 @@ def test_classes_are_those_of_the_training_split(tmp_path: Path) -> None:
         "train": towers(tmp_path / "a", [2, 6, 4, 2], stable=np.array([1, 0, 0, 1])),
         "test": towers(tmp_path / "b", [6, 6, 2], stable=np.array([1, 1, 0])),
     }
-    study = SceneStudy(samples, ())
-    assert [(q.name, q.classes) for q in study.questions] == [
+    inputs = SceneInputs(samples, ())
+    assert [(q.name, q.classes) for q in inputs.targets] == [
         ("stability", (0, 1)),
         ("height", (2, 4, 6)),
     ]
-    assert study.questions[1].answers["test"].tolist() == [2, 2, 0]
-    assert study.questions[1].guess() == pytest.approx(1 / 3)
-    assert [q.name for q in SceneStudy(samples, ("height",)).questions] == ["height"]
-    assert study.state() is None
+    assert inputs.targets[1].values["test"].tolist() == [2, 2, 0]
+    assert inputs.targets[1].baseline_score() == pytest.approx(1 / 3)
+    assert [q.name for q in SceneInputs(samples, ("height",)).targets] == ["height"]
+    assert inputs.state() is None
 
 
 def test_bad_labels_are_refused(tmp_path: Path) -> None:
@@ -176,15 +178,15 @@ def test_bad_labels_are_refused(tmp_path: Path) -> None:
     same = towers(tmp_path / "c", [2, 2, 2])
     bare = Sample.draw(pack(tmp_path / "d", 3, vcom=np.zeros(3)), 3)
     cases: list[tuple[Sample, Sample, tuple[str, ...], str]] = [
-        (train, more, (), "height has 5 among the images of the test split but not among those"),
-        (same, same, (), "height is 2 on every training image; wanted two classes"),
-        (train, train, ("view",), "has no factor camera; it has height"),
-        (train, bare, (), "d has no factor height; it has vcom"),
-        (bare, bare, (), "has no factor stable or height or camera or simulated_stable"),
+        (train, more, (), "height of the test split"),
+        (same, same, (), "height must have two classes"),
+        (train, train, ("view",), "factor camera, got height"),
+        (train, bare, (), "d must have the factor height, got vcom"),
+        (bare, bare, (), "factor stable or height or camera or simulated_stable"),
     ]
     for first, second, tasks, message in cases:
         with pytest.raises(ValueError, match=message):
-            SceneStudy({"train": first, "test": second}, tasks)
+            SceneInputs({"train": first, "test": second}, tasks)
 
 
 def test_moments_of_true_masks(tmp_path: Path) -> None:
@@ -204,24 +206,24 @@ def test_moments_of_true_masks(tmp_path: Path) -> None:
 
 def test_scenes_without_masks_have_no_moments(tmp_path: Path) -> None:
     samples = {s: towers(tmp_path / s, [2, 3, 3, 2]) for s in ("train", "test")}
-    found = SceneStudy(samples, ()).masks()
+    found = SceneInputs(samples, ()).masks()
     assert found is not None and found["test"].shape[0] == 4
     bare = {
         s: v._replace(pack=mock.Mock(masks=None, factors=v.pack.factors, meta=v.pack.meta))
         for s, v in samples.items()
     }
-    assert SceneStudy(bare, ()).masks() is None
+    assert SceneInputs(bare, ()).masks() is None
 
 
 def test_pixels_are_averaged_and_the_state_is_standardised(tmp_path: Path) -> None:
     state = np.arange(24, dtype=np.float32).reshape(4, 2, 3)
     samples = {s: towers(tmp_path / s, [2, 3, 3, 2], state=state) for s in ("train", "test")}
-    study = SceneStudy(samples, ())
+    inputs = SceneInputs(samples, ())
     images = torch.from_numpy(np.array(samples["test"].pack.images)).float() / 255
-    small = study.pixels(4)["test"].unflatten(1, (3, 4, 4))
+    small = inputs.pixels(4)["test"].unflatten(1, (3, 4, 4))
     torch.testing.assert_close(small[1, 2, 3, 0], images[1, 24:32, :8, 2].mean())
-    assert torch.equal(study.pixels(SIDE)["train"], images.permute(0, 3, 1, 2).flatten(1))
-    found = study.state()
+    assert torch.equal(inputs.pixels(SIDE)["train"], images.permute(0, 3, 1, 2).flatten(1))
+    found = inputs.state()
     assert found is not None and found["test"].shape == (4, 6)
     torch.testing.assert_close(found["train"].mean(0), torch.zeros(6))
 
@@ -237,7 +239,7 @@ def test_every_object_gets_a_slot_of_its_own_while_there_are_enough() -> None:
     assert match(iou, objects).tolist() == [1, 0, 0, 1, 0]
 
 
-def perfect(sample: Sample, order: list[int]) -> Latents:
+def perfect(sample: Sample, order: list[int]) -> EncodedSample:
     """Slots with the true masks; object i lies in slot order[i], and its latent is its label."""
     masks, k = masks_of(sample), len(order)
     iou = np.zeros((len(masks), k, int(masks.max())), np.float32)
@@ -245,11 +247,11 @@ def perfect(sample: Sample, order: list[int]) -> Latents:
     for label in range(1, iou.shape[2] + 1):
         iou[:, order[label - 1], label - 1] = (masks == label).any((1, 2))
         slots[:, order[label - 1]] = label
-    return Latents(slots, iou)
+    return EncodedSample(slots, iou)
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "questions"),
+    ("name", "options", "targets"),
     [
         (
             "object_goal",
@@ -264,21 +266,23 @@ def perfect(sample: Sample, order: list[int]) -> Latents:
     ],
 )
 def test_objects_are_known(
-    name: str, options: dict[str, Any], questions: dict[str, Any], tmp_path: Path
+    name: str, options: dict[str, Any], targets: dict[str, Any], tmp_path: Path
 ) -> None:
     packs = {
         split: open_dataset(name, split, root=tmp_path, num_images=20, image_size=SIDE, **options)
         for split in ("train", "test")
     }
     samples = {split: Sample.draw(found, 15) for split, found in packs.items()}
-    study = ObjectStudy(samples)
-    asked = {q.name: q.classes or q.outputs for q in study.questions}
-    assert set(asked) == set(questions)
+    inputs = ObjectInputs(samples)
+    asked = {q.name: q.classes or q.outputs for q in inputs.targets}
+    assert set(asked) == set(targets)
     assert {k: v for k, v in asked.items() if k != "shape"} == {
-        k: v for k, v in questions.items() if k != "shape"
+        k: v for k, v in targets.items() if k != "shape"
     }
-    assert set(asked["shape"]) >= set(questions["shape"])  # type: ignore[arg-type]
-    features, further = study.of_model({s: perfect(v, [2, 0, 3, 1]) for s, v in samples.items()})
+    assert set(asked["shape"]) >= set(targets["shape"])  # type: ignore[arg-type]
+    features, further = inputs.model_features(
+        {s: perfect(v, [2, 0, 3, 1]) for s, v in samples.items()}
+    )
     assert further == {"match_iou": 1.0}
     labels = features["test"][:, 0].long()
     masks = packs["test"].masks
@@ -287,10 +291,10 @@ def test_objects_are_known(
     seen = [sorted(set(masks[row].ravel().tolist()) - {0}) for row in rows]
     assert labels.tolist() == [label for image in seen for label in image]
     # Where the colour says it is, the image has it.
-    state, pixels = study.state()["test"], study.pixels(SIDE)["test"]
+    state, pixels = inputs.state()["test"], inputs.pixels(SIDE)["test"]
     assert len(state) == len(pixels) == len(labels)
     cut = pixels.unflatten(1, (4, SIDE, SIDE))
-    colour = next(q for q in study.questions if q.name == "colour").answers["test"]
+    colour = next(q for q in inputs.targets if q.name == "colour").values["test"]
     seen_colour = cut[:, :3].flatten(2).amax(2)
     for channel in range(3):
         if colour[:, channel].std() > 0:
@@ -314,36 +318,34 @@ def test_factors_with_a_row_per_object_are_read_by_their_names(tmp_path: Path) -
         "count": np.full(n, m),
     }
     sample = Sample.draw(pack(tmp_path / "a", n, **factors), n)
-    study = ObjectStudy({"train": sample, "test": sample})
-    asked = {q.name: q.classes or q.outputs for q in study.questions}
+    inputs = ObjectInputs({"train": sample, "test": sample})
+    asked = {q.name: q.classes or q.outputs for q in inputs.targets}
     assert asked == {"position": 3, "material": (1, 2), "colour": (1, 2)}  # of one shape
-    assert study.questions[1].answers["test"].tolist() == [0, 1, 0] * n
+    assert inputs.targets[1].values["test"].tolist() == [0, 1, 0] * n
 
 
 def test_centres_are_where_the_masks_are(tmp_path: Path) -> None:
     """The objects' rows are those of their labels."""
     found = open_dataset("object_goal", "test", root=tmp_path, num_images=20, image_size=SIDE)
-    study = ObjectStudy({"train": Sample.draw(found, 20), "test": Sample.draw(found, 20)})
-    mask = study.pixels(SIDE)["test"].unflatten(1, (4, SIDE, SIDE))[:, 3]
+    inputs = ObjectInputs({"train": Sample.draw(found, 20), "test": Sample.draw(found, 20)})
+    mask = inputs.pixels(SIDE)["test"].unflatten(1, (4, SIDE, SIDE))[:, 3]
     columns = (mask.sum(1) * torch.arange(SIDE)).sum(1) / mask.sum((1, 2))
-    position: Tensor = study.questions[0].answers["test"]
-    assert study.questions[0].name == "position"
+    position: Tensor = inputs.targets[0].values["test"]
+    assert inputs.targets[0].name == "position"
     assert float(torch.corrcoef(torch.stack([columns, position[:, 0]]))[0, 1]) > 0.98
 
 
-def test_packs_that_do_not_tell_of_objects_are_refused(tmp_path: Path) -> None:
+def test_packs_without_object_factors_are_refused(tmp_path: Path) -> None:
     bare = Sample.draw(pack(tmp_path / "a", 3, height=np.arange(3)), 3)
-    with pytest.raises(
-        ValueError, match=r"no factors of objects \(state, or x and y\); it has height"
-    ):
-        ObjectStudy({"train": bare, "test": bare})
+    with pytest.raises(ValueError, match="factors state, or x and y, got height"):
+        ObjectInputs({"train": bare, "test": bare})
     odd = Sample.draw(pack(tmp_path / "b", 3, state=np.zeros((3, 4))), 3)
-    with pytest.raises(ValueError, match=r"'state' has shape \(3, 4\); wanted \(images, objects"):
-        ObjectStudy({"train": odd, "test": odd})
+    with pytest.raises(ValueError, match=r"'state' must have shape .*got \(3, 4\)"):
+        ObjectInputs({"train": odd, "test": odd})
     state = np.zeros((3, 4, len(STATE_COLUMNS)))
     flat = Sample.draw(pack(tmp_path / "c", 3, masks=False, state=state), 3)
     with pytest.raises(ValueError, match="must have masks"):
-        ObjectStudy({"train": flat, "test": flat})
+        ObjectInputs({"train": flat, "test": flat})
     alike = Sample.draw(pack(tmp_path / "d", 3, state=state), 3)
-    with pytest.raises(ValueError, match="all objects are the same"):
-        ObjectStudy({"train": alike, "test": alike})
+    with pytest.raises(ValueError, match="objects must differ"):
+        ObjectInputs({"train": alike, "test": alike})

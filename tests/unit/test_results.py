@@ -97,7 +97,7 @@ def test_one_model_on_several_images_has_a_row_for_each(tmp_path: Path) -> None:
         assert f"\n| a | {data}, test, 200 | {steps} | {figures}\n" in text
     assert "`results/object_goal-0.json`, `results/object_goal-3.json`" in text
     (tmp_path / files[0]).write_text('{"runs": [{}]}')
-    with pytest.raises(ValueError, match=r"object_goal-0.json is not what evaluate.py --out"):
+    with pytest.raises(ValueError, match=r"object_goal-0.json must be a file of evaluate.py"):
         page(tmp_path)
 
 
@@ -127,7 +127,7 @@ def test_tables_are_shown_as_their_file_has_them(tmp_path: Path) -> None:
     assert "Success.\n\n|  | Goal |\n| --- | ---: |\n| state | 0.97 |\n\n|  | bytes |" in shown
     assert shown.endswith("All figures and settings: `results/rl.json`.\n")
     (tmp_path / "rl.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"rl\.json holds no tables: KeyError 'tables'"):
+    with pytest.raises(ValueError, match=r"rl\.json must have tables: KeyError 'tables'"):
         page(tmp_path)
 
 
@@ -171,9 +171,7 @@ def test_probes_stand_beside_the_papers_figures(tmp_path: Path) -> None:
     assert f"|  | paper, original data | {theirs} |" in lines
     assert any(line.startswith("| b | 1 | 1,500 |") for line in lines)
     (tmp_path / "probes.json").write_text(json.dumps(probes(groups=[{}])))
-    with pytest.raises(
-        ValueError, match=r"probes\.json is not what probe\.py --out writes: KeyError"
-    ):
+    with pytest.raises(ValueError, match=r"probes\.json must be a file of probe\.py"):
         page(tmp_path)
 
 
@@ -187,13 +185,13 @@ def test_models_without_a_run_have_no_row_of_training(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
-        ({"title": "x"}, "no list of sections"),
-        ([{"text": "x"}], "wanted a title"),
-        ([{"title": "x", "txt": "y"}], "wanted a title and any of"),
-        ([{"title": "x", "pictures": [{"path": "y"}]}], "pictures of 'x' are wrong"),
-        ([{"title": "x", "published": [{"name": "y"}]}], "published of 'x' are wrong"),
+        ({"title": "x"}, "must be a list of sections"),
+        ([{"text": "x"}], "sections must have a title"),
+        ([{"title": "x", "txt": "y"}], "sections must have a title"),
+        ([{"title": "x", "pictures": [{"path": "y"}]}], "pictures of 'x' are invalid"),
+        ([{"title": "x", "published": [{"name": "y"}]}], "published of 'x' are invalid"),
         ([{"title": "x", "evaluation": "gone.json"}], "gone.json cannot be read"),
-        ([{"title": "x", "evaluation": "index.json"}], "is not what evaluate.py --out writes"),
+        ([{"title": "x", "evaluation": "index.json"}], "must be a file of evaluate.py"),
     ],
 )
 def test_damaged_folders_are_refused(sections: Any, message: str, tmp_path: Path) -> None:

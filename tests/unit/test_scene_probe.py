@@ -1,4 +1,4 @@
-"""Probes on disk: what they answer, whose slots they read, damage."""
+"""Saved scene probes: predictions, fingerprint check, damaged folders."""
 
 from pathlib import Path
 from typing import Any
@@ -8,15 +8,15 @@ import torch
 from torch import nn
 
 from genesis_rl.probes import MlpConfig, SceneProbe
-from genesis_rl.probes.heads import Question, fit_mlps, moments
-from genesis_rl.probes.saved import Keeper
+from genesis_rl.probes.heads import ProbeTarget, fit_mlps, moments
+from genesis_rl.probes.saved import SceneProbeWriter
 
 K, WIDTH = 2, 3
 QUICK = MlpConfig(hidden=16, epochs=30, batch_size=32, learning_rate=1e-2)
 
 
 class Model(nn.Module):
-    """As much of a model as a probe is told of."""
+    """The attributes of a model that probes use."""
 
     latent_sizes = (1, 2)
 
@@ -37,52 +37,52 @@ def data() -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("standardised", [False, True])
-def test_it_answers_as_it_was_scored(
+def test_a_saved_probe_predicts_as_evaluated(
     data: dict[str, torch.Tensor], standardised: bool, tmp_path: Path
 ) -> None:
     mean, scale = moments(data["train"])
-    answers = {s: ((x - mean)[:, 0] + (x - mean)[:, 3] > 0).long() for s, x in data.items()}
+    values = {s: ((x - mean)[:, 0] + (x - mean)[:, 3] > 0).long() for s, x in data.items()}
     big = {s: (x[:, 4] > 2.5).long() * 3 for s, x in data.items()}
-    questions = [Question("sum", answers, (0, 1)), Question("big", big, (2, 5, 6, 9))]
+    targets = [ProbeTarget("sum", values, (0, 1)), ProbeTarget("big", big, (2, 5, 6, 9))]
     x = {s: (v - mean) / scale for s, v in data.items()} if standardised else data
-    fits = fit_mlps(x, questions, QUICK, seed=0, device=torch.device("cpu"))
+    fits = fit_mlps(x, targets, QUICK, seed=0, device=torch.device("cpu"))
     model: Any = Model()
-    Keeper(tmp_path, model, (mean, scale) if standardised else None)(questions, fits)
-    for question in questions:
-        probe = SceneProbe.load(tmp_path / question.name, device="cpu")
-        told = probe(data["test"].view(-1, K, WIDTH))
-        torch.testing.assert_close(told.sum(1), torch.ones(100))
-        assert probe.config.classes == question.classes
-        assert question.score(told, "test") == pytest.approx(fits[question.name].score, abs=0.011)
+    SceneProbeWriter(tmp_path, model, (mean, scale) if standardised else None).save(targets, fits)
+    for target in targets:
+        probe = SceneProbe.load(tmp_path / target.name, device="cpu")
+        predicted = probe(data["test"].view(-1, K, WIDTH))
+        torch.testing.assert_close(predicted.sum(1), torch.ones(100))
+        assert probe.config.classes == target.classes
+        assert target.score(predicted, "test") == pytest.approx(fits[target.name].score, abs=0.011)
     if standardised:  # otherwise one feature drowns the others
         assert fits["sum"].score > 0.9
 
 
 @pytest.fixture
 def folder(data: dict[str, torch.Tensor], tmp_path: Path) -> Path:
-    answers = {s: (x[:, 0] > 3).long() for s, x in data.items()}
-    question = Question("sign", answers, (0, 1))
+    values = {s: (x[:, 0] > 3).long() for s, x in data.items()}
+    target = ProbeTarget("sign", values, (0, 1))
     fits = fit_mlps(
-        data, [question], MlpConfig(hidden=4, epochs=1), seed=0, device=torch.device("cpu")
+        data, [target], MlpConfig(hidden=4, epochs=1), seed=0, device=torch.device("cpu")
     )
     model: Any = Model()
-    Keeper(tmp_path, model)([question], fits)
+    SceneProbeWriter(tmp_path, model).save([target], fits)
     return tmp_path / "sign"
 
 
 def test_bad_folders(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="was trained on the slots of another model"):
+    with pytest.raises(ValueError, match="fingerprint"):
         SceneProbe.load(folder, encoder_fingerprint="0" * 64)
-    with pytest.raises(ValueError, match=r"^slots must have shape \(any, 2, 3\)"):
+    with pytest.raises(ValueError, match="slots"):
         SceneProbe.load(folder, device="cpu")(torch.zeros(1, 3, 3))
     with pytest.raises(ValueError, match="cannot be read as JSON"):
         SceneProbe.load(tmp_path / "nothing")
     config = folder / "config.json"
     text = config.read_text()
     for old, new, message in (
-        ("scene_probe", "world_model", "is not the config of a scene probe"),
-        ('"format": 1', '"format": 9', "has format 9; wanted 1"),
-        ('"hidden": 4', '"hidden": 5', "config.json wants"),
+        ("scene_probe", "world_model", "must be the config of a scene probe"),
+        ('"format": 1', '"format": 9', "format must be 1"),
+        ('"hidden": 4', '"hidden": 5', "of config.json"),
         ('"accuracy"', '"luck"', "does not fit this version"),
     ):
         config.write_text(text.replace(old, new))

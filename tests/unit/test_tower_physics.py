@@ -53,7 +53,7 @@ def test_the_original_rule_is_at_fault_for_standing_cylinders() -> None:
     assert counted.agreeing <= 9
 
 
-def test_simulation_repeats_itself() -> None:
+def test_simulation_is_deterministic() -> None:
     tower = violating("vcom cuboid", "original", 1)[0]
     assert simulate(tower) == simulate(tower)
     assert simulate(tower).step < 1000
@@ -80,7 +80,7 @@ def test_a_pile_stands_if_the_block_is_supported(offset: float, stands: bool) ->
         assert pile.top == pytest.approx(1.1, abs=0.02)
 
 
-def test_a_late_fall_is_noticed_with_the_next_block() -> None:
+def test_a_late_fall_is_detected_with_the_next_block() -> None:
     pile = Pile(BASE)
     pile.put(replace(BASE, position=(1.3, -1.0, 0.0)))
     assert pile.settle(300)
@@ -96,7 +96,7 @@ def test_poses_are_those_of_the_shapes() -> None:
         np.testing.assert_allclose(Pose.of(shape).rotation, shape.rotation, atol=1e-12)
 
 
-def test_simulation_needs_no_opengl_and_rendering_says_what_it_needs() -> None:
+def test_simulation_needs_no_opengl_and_rendering_names_the_packages() -> None:
     code = (
         "import numpy as np; from genesis_rl.towers import *\n"
         "print(simulate(sample_tower(np.random.default_rng(0), height=2)).collapsed)\n"

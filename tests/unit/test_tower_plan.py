@@ -1,4 +1,4 @@
-"""Which towers a rendered set has: balanced, by number alone."""
+"""Scenarios of a rendered dataset: balance, independence of its size."""
 
 from collections import Counter
 from pathlib import Path
@@ -15,7 +15,7 @@ def plan(**options: Any) -> Plan:
     return Plan(RenderConfig(**{"out": Path("unused"), **options}))
 
 
-def test_a_set_is_balanced_and_its_names_differ() -> None:
+def test_a_dataset_is_balanced_and_names_are_unique() -> None:
     scenarios = [plan(scenarios=2000).scenario(number) for number in range(2000)]
     assert len({str(scenario) for scenario in scenarios}) == 2000
     assert Counter(s.stable for s in scenarios) == {True: 1000, False: 1000}
@@ -34,7 +34,7 @@ def test_variations_count_up_from_one() -> None:
     assert names[14:] == ["ccs-easy-h=3-vcom=0-vpsf=0-v=8", "ccs-easy-h=3-vcom=0-vpsf=2-v=2"]
 
 
-def test_a_scenario_does_not_depend_on_the_size_of_the_set() -> None:
+def test_a_scenario_does_not_depend_on_the_size_of_the_dataset() -> None:
     small, large = plan(scenarios=20), plan(scenarios=5000, first=7, count=5, workers=3)
     assert list(large.job) == [7, 8, 9, 10, 11]
     assert small.key == large.key
@@ -70,7 +70,7 @@ def test_worlds_are_read_from_files(tmp_path: Path) -> None:
         scene = made.scene(number)
         stem = scene.scenario.stem
         (tmp_path / f"env_{stem}.xml").write_text(env_xml(stem))
-        (tmp_path / f"world_{stem}.xml").write_text(world_xml(scene.tower, scene.look))
+        (tmp_path / f"world_{stem}.xml").write_text(world_xml(scene.tower, scene.appearance))
     (tmp_path / "assets.xml").touch()
     read = plan(mjcf=tmp_path)
     assert len(read.all) == 6
@@ -86,17 +86,17 @@ def test_worlds_are_read_from_files(tmp_path: Path) -> None:
             assert (shape.kind, shape.colour) == (other.kind, other.colour)
     (tmp_path / "textures").mkdir()
     assert plan(mjcf=tmp_path).textures == tmp_path / "textures"
-    with pytest.raises(ValueError, match="has 6 worlds, not 7"):
+    with pytest.raises(ValueError, match="scenarios must be at most 6"):
         plan(mjcf=tmp_path, scenarios=7)
     (tmp_path / "env_other.xml").touch()
-    with pytest.raises(ValueError, match=r"env_other\.xml: the name of a scenario must be"):
+    with pytest.raises(ValueError, match=r"env_other\.xml"):
         plan(mjcf=tmp_path)
 
 
-def test_a_damaged_world_is_named(tmp_path: Path) -> None:
+def test_a_damaged_world_raise(tmp_path: Path) -> None:
     name = str(Scenario("ccs", 2))
     (tmp_path / f"{name}.xml").write_text("<mujoco>")
-    with pytest.raises(ValueError, match=f"{name}.xml: not XML"):
+    with pytest.raises(ValueError, match=f"{name}.xml cannot be read as XML"):
         plan(mjcf=tmp_path).scene(0)
 
 
@@ -105,21 +105,21 @@ def test_a_damaged_world_is_named(tmp_path: Path) -> None:
     [
         ({"family": "cubes"}, "family must be one of"),
         ({"rule": "new"}, "rule must be one of"),
-        ({"heights": (2, 7)}, r"heights must be different numbers in 2\.\.6"),
+        ({"heights": (2, 7)}, r"heights must be different numbers from 2 to 6"),
         ({"heights": ()}, "heights must be different numbers"),
-        ({"cameras": (1, 1)}, r"cameras must be different numbers in 1\.\.16"),
+        ({"cameras": (1, 1)}, r"cameras must be different numbers from 1 to 16"),
         ({"cameras": (0,)}, "cameras must be different numbers"),
         ({"scenarios": 0}, "scenarios must be at least 1"),
         ({"seed": -1}, "seed must be at least 0"),
         ({"workers": 0}, "workers must be at least 1"),
-        ({"scenarios": 5, "first": 5}, "first must be below the number of scenarios, 5"),
+        ({"scenarios": 5, "first": 5}, "first must be less than"),
     ],
 )
-def test_bad_options_are_named(options: dict[str, Any], message: str) -> None:
+def test_bad_options_raise(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         plan(**options)
 
 
-def test_a_folder_without_worlds_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"has no env_\*\.xml"):
+def test_a_folder_without_worlds_raise(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="mjcf must"):
         plan(mjcf=tmp_path)

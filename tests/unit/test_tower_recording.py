@@ -1,4 +1,4 @@
-"""Rendered sets: what is written, read back, resumed, the same for any number of processes."""
+"""Rendered datasets: writing, reading, resuming, independence of the number of processes."""
 
 import json
 from collections.abc import Iterable
@@ -44,7 +44,7 @@ def whole(opengl: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def assert_same_trees(tree: Path, other: Path) -> None:
-    """The same files with the same content."""
+    """Check that both folders contain the same files."""
     found, wanted = (
         {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
         for root in (tree, other)
@@ -56,7 +56,7 @@ def assert_same_trees(tree: Path, other: Path) -> None:
 def read_by_the_format(
     root: Path, mode: str, subset: str = "default"
 ) -> Iterable[tuple[str, int, Image8, Image8]]:
-    """A reader that knows shapestacks_format.md alone: scenario, camera, image, labels."""
+    """A reader written from shapestacks_format.md alone: scenario, camera, image, labels."""
     names = (root / "splits" / subset / f"{mode}.txt").read_text().split("\n")[:-1]
     for name in names:
         for path in (root / "recordings" / name).iterdir():
@@ -81,7 +81,7 @@ def test_any_reader_finds_what_was_rendered(whole: Path) -> None:
             for name, camera, image, labels in read_by_the_format(whole, mode):
                 assert split_of(numbers[name]) == split
                 scene = plan.scene(numbers[name])
-                renderer.load(scene.tower, scene.look)
+                renderer.load(scene.tower, scene.appearance)
                 wanted = renderer.render(camera)
                 assert (image == wanted[0]).all()
                 assert (labels == wanted[1]).all()
@@ -135,8 +135,8 @@ def test_worlds_load_in_mujoco(whole: Path) -> None:
         path = whole / "mjcf" / f"{scene.scenario}.xml"
         model: Any = load_mujoco().MjModel.from_xml_path(str(path))
         assert model.nbody >= 1 + scene.tower.height
-        read, look = read_world(path)
-        assert (read.height, look) == (scene.tower.height, scene.look)
+        read, appearance = read_world(path)
+        assert (read.height, appearance) == (scene.tower.height, scene.appearance)
 
 
 def test_mean_colours_are_those_of_the_images(whole: Path) -> None:
@@ -171,9 +171,9 @@ class Kill:
 
 
 @pytest.mark.parametrize(
-    ("step", "calls"), [("encode_map", 1), ("encode_image", 6), ("_record", 3)]
+    ("step", "calls"), [("encode_map", 1), ("encode_image", 6), ("_summary", 3)]
 )
-def test_an_interrupted_tree_goes_on(
+def test_an_interrupted_tree_resumes(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, calls: int
 ) -> None:
     config = replace(BASE, out=tmp_path / "tree")
@@ -211,16 +211,16 @@ def test_a_set_can_grow(whole: Path, tmp_path: Path) -> None:
     assert_same_trees(config.out, whole)
 
 
-def test_a_whole_tree_is_left_alone(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tree, "Recorder", None)
+def test_a_complete_tree_is_kept(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tree, "ScenarioRenderer", None)
     assert record_tree(replace(BASE, out=whole)).complete == SCENARIOS
 
 
-def test_other_sets_are_not_mixed(whole: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="holds another set: its seed is 3, wanted 4"):
+def test_datasets_are_not_mixed(whole: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="seed must be 3"):
         record_tree(replace(BASE, out=whole, seed=4))
     (tmp_path / "mine.txt").touch()
-    with pytest.raises(ValueError, match="is not a rendered set"):
+    with pytest.raises(ValueError, match="out must be"):
         record_tree(replace(BASE, out=tmp_path))
 
 
@@ -259,7 +259,7 @@ def assert_same(packs: dict[str, Pack], others: dict[str, Pack]) -> None:
             assert (values == other.factors[name]).all()
 
 
-def test_packs_hold_what_is_rendered(packs: dict[str, Pack]) -> None:
+def test_packs_contain_the_rendered_images(packs: dict[str, Pack]) -> None:
     plan = Plan(BASE)
     assert set(packs) == {"train", "validation", "test"}
     with TowerRenderer(32) as renderer:
@@ -269,7 +269,7 @@ def test_packs_hold_what_is_rendered(packs: dict[str, Pack]) -> None:
             factors = pack.factors
             for number in (n for n in plan.all if split_of(n) == split):
                 scene = plan.scene(number)
-                renderer.load(scene.tower, scene.look)
+                renderer.load(scene.tower, scene.appearance)
                 standing = not simulate(scene.tower).collapsed
                 for camera in CAMERAS:
                     row = next(rows)
@@ -299,7 +299,7 @@ def test_training_opens_the_packs(packs: dict[str, Pack]) -> None:
     assert len(open_dataset(folder, "test")) == len(packs["test"])
 
 
-def test_an_interrupted_pack_goes_on(
+def test_an_interrupted_pack_resumes(
     packs: dict[str, Pack], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = replace(BASE, out=tmp_path / "towers", pack=True, image_size=32)
@@ -313,7 +313,7 @@ def test_an_interrupted_pack_goes_on(
     monkeypatch.setattr(record, "simulate", count)
     assert_same(record_packs(config)[0], packs)
     assert 1000 - count.left == SCENARIOS - 3  # what had been done is not done again
-    monkeypatch.setattr(record, "Recorder", Kill(None, 1))
+    monkeypatch.setattr(record, "ScenarioRenderer", Kill(None, 1))
     assert_same(record_packs(config)[0], packs)
 
 
@@ -327,13 +327,13 @@ def test_processes_do_not_change_a_pack(packs: dict[str, Pack], tmp_path: Path) 
 
 def test_other_packs_are_refused(packs: dict[str, Pack]) -> None:
     folder = packs["train"].folder.parent
-    with pytest.raises(ValueError, match="holds another pack: its rule is 'original'"):
+    with pytest.raises(ValueError, match="rule must be"):
         record_packs(replace(BASE, out=folder, pack=True, image_size=32, rule="corrected"))
-    with pytest.raises(ValueError, match="holds another pack: its image_size is"):
+    with pytest.raises(ValueError, match="image_size must be"):
         record_packs(replace(BASE, out=folder, pack=True, image_size=64))
 
 
-def test_towers_are_a_data_set_by_name(tmp_path: Path) -> None:
+def test_towers_are_a_named_dataset(tmp_path: Path) -> None:
     options: dict[str, Any] = {"scenarios": 8, "image_size": 32, "cameras": [2], "simulate": False}
     train = open_dataset("towers", "train", root=tmp_path, **options, colours=2)
     test = open_dataset("towers", "test", root=tmp_path, **options, colours=2)

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 
 from genesis_rl.towers import (
-    Look,
+    RoomAppearance,
     Shape,
     TowerRenderer,
     assets_xml,
@@ -84,10 +84,10 @@ def test_blocks_cover_the_pixels_of_the_genuine_recording(
 def test_pictures_are_those_of_mujocos_own_renderer(
     large: TowerRenderer, tmp_path: Path, camera: int
 ) -> None:
-    look = Look(2, 4, 3)
+    appearance = RoomAppearance(2, 4, 3)
     for name, content in (
         ("env_a.xml", env_xml("a")),
-        ("world_a.xml", world_xml(TOWER, look)),
+        ("world_a.xml", world_xml(TOWER, appearance)),
         ("assets.xml", assets_xml()),
     ):
         (tmp_path / name).write_text(content)
@@ -104,7 +104,7 @@ def test_pictures_are_those_of_mujocos_own_renderer(
         renderer.update_scene(data, f"cam_{camera}")
         renderer.scene.camera[1].pos = renderer.scene.camera[0].pos  # the left eye alone
         wanted = cv2.resize(renderer.render(), (224, 224), interpolation=cv2.INTER_AREA)
-    large.load(TOWER, look)
+    large.load(TOWER, appearance)
     image, _ = large.render(camera)
     difference = np.abs(image.astype(int) - wanted)
     assert difference.mean() < 0.2
@@ -112,12 +112,12 @@ def test_pictures_are_those_of_mujocos_own_renderer(
 
 
 @pytest.mark.parametrize("camera", [2, 13])
-def test_small_images_show_what_readers_keep_of_a_recording(
+def test_small_images_show_the_central_crop_of_a_recording(
     small: TowerRenderer, large: TowerRenderer, camera: int
 ) -> None:
-    look = Look(1, 1, 2)
-    small.load(TOWER, look)
-    large.load(TOWER, look)
+    appearance = RoomAppearance(1, 1, 2)
+    small.load(TOWER, appearance)
+    large.load(TOWER, appearance)
     image, instances = small.render(camera)
     whole, whole_instances = large.render(camera)
     assert image.shape == (64, 64, 3)
@@ -140,15 +140,15 @@ def test_small_images_show_what_readers_keep_of_a_recording(
     assert np.abs(np.mean(shifts, axis=0)).max() < 0.15
 
 
-def test_what_the_lights_and_textures_change(small: TowerRenderer) -> None:
-    def frame(look: Look) -> npt.NDArray[np.int64]:
-        small.load(TOWER, look)
+def test_lights_and_textures_change_the_image(small: TowerRenderer) -> None:
+    def frame(appearance: RoomAppearance) -> npt.NDArray[np.int64]:
+        small.load(TOWER, appearance)
         return small.render(1)[0].astype(np.int64)
 
-    first = frame(Look(0, 0, 0))
-    np.testing.assert_array_equal(first, frame(Look(0, 0, 0)))
+    first = frame(RoomAppearance(0, 0, 0))
+    np.testing.assert_array_equal(first, frame(RoomAppearance(0, 0, 0)))
     background = small.render(1)[1] == 0
-    for other in (Look(1, 0, 0), Look(0, 1, 0), Look(0, 0, 1)):
+    for other in (RoomAppearance(1, 0, 0), RoomAppearance(0, 1, 0), RoomAppearance(0, 0, 1)):
         assert np.abs(first - frame(other))[background].mean() > 2
 
 
@@ -156,9 +156,9 @@ def test_shapes_cast_shadows(small: TowerRenderer) -> None:
     sphere = Shape("sphere", (0.5,), (0.0, 0.0, 2.0))
     with TowerRenderer(64, shadow_size=0) as bare:
         for renderer, darkened in ((small, 30), (bare, 0)):
-            renderer.load([], Look(3, 3, 0))
+            renderer.load([], RoomAppearance(3, 3, 0))
             empty, _ = renderer.render(13)
-            renderer.load([sphere], Look(3, 3, 0))
+            renderer.load([sphere], RoomAppearance(3, 3, 0))
             image, instances = renderer.render(13)
             darker = (empty.astype(int) - image).mean(-1)[
                 cv2.dilate(instances, np.ones((3, 3))) == 0
@@ -167,7 +167,7 @@ def test_shapes_cast_shadows(small: TowerRenderer) -> None:
             assert np.abs(darker).max() < 1 or darkened
 
 
-def test_all_cameras_see_the_tower(small: TowerRenderer) -> None:
+def test_all_cameras_show_the_tower(small: TowerRenderer) -> None:
     rng = np.random.default_rng(0)
     small.load(sample_tower(rng, height=4), sample_look(rng))
     views = [small.render(camera) for camera in range(1, 17)]
@@ -189,7 +189,7 @@ def test_shapes_are_coloured_and_moved(small: TowerRenderer) -> None:
     assert np.nonzero(after)[0].mean() < np.nonzero(before)[0].mean() - 5
     small.load([])
     assert not small.render(1)[1].any()
-    with pytest.raises(ValueError, match=r"number must be in 1\.\.0"):
+    with pytest.raises(ValueError, match="number must be from 1 to 0"):
         small.move(1, (0, 0, 0), np.eye(3))
 
 
@@ -207,7 +207,7 @@ def test_supersampling_smooths_edges() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"size": 4}, "size must be an integer in 8..1024"),
+        ({"size": 4}, "size must be an integer"),
         ({"supersampling": 8}, "supersampling must be"),
         ({"shadow_size": 1000}, "shadow_size must be 0 or a power of two"),
     ],
@@ -218,7 +218,7 @@ def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:
 
 
 def test_bad_calls_are_refused(small: TowerRenderer) -> None:
-    with pytest.raises(ValueError, match=r"camera must be in 1\.\.16, got 0"):
+    with pytest.raises(ValueError, match="camera must be from 1 to 16, got 0"):
         small.render(0)
     with pytest.raises(ValueError, match="at most 32 shapes"):
         small.load([TOWER.shapes[0]] * 33)
@@ -236,7 +236,7 @@ def test_a_dropped_renderer_does_not_disturb_others(
     small.load(TOWER)
     image, instances = small.render(5)
     others = [TowerRenderer(64)]  # never closed
-    others[0].load(TOWER.shapes[:2], Look(wall=3, floor=4, light=1))
+    others[0].load(TOWER.shapes[:2], RoomAppearance(wall=3, floor=4, light=1))
     others[0].render(9)
     draw = small._draw
 

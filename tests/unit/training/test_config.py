@@ -21,7 +21,7 @@ N = 9  # images of a pack
     ("change", "message"),
     [
         *(
-            ({name: 0}, f"{name} is 0; wanted at least 1")
+            ({name: 0}, f"{name} must be at least 1")
             for name in (
                 "steps",
                 "batch_size",
