@@ -70,7 +70,7 @@ def test_a_correction_depends_on_the_slot_and_no_other_image() -> None:
     model = wake(build("genesis", 2, sigma_x=0.05))
     x = images(3)
     torch.testing.assert_close(model.infer(x[1:2]).z_m, model.infer(x).z_m[1:2])
-    evidence = model._evidence(x, torch.randn(3, 4, 12)).unflatten(0, (3, 4))
+    evidence = model._corrector_inputs(x, torch.randn(3, 4, 12)).unflatten(0, (3, 4))
     assert torch.equal(evidence[1, 2, :3], x[1])
     for share in (evidence[:, :, 3], evidence[:, :, 4]):  # masks, responsibilities
         torch.testing.assert_close(share.sum(1), torch.ones(3, 32, 32))

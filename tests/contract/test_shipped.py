@@ -28,7 +28,7 @@ FIXTURES = Path(__file__).parents[1] / "fixtures"
 
 def test_there_are_some() -> None:
     sprites = ["sprites", "sprites-fast", "sprites-sharp", "sprites-sharp-fast"]
-    assert NAMES == ["multi-dsprites", "multi-dsprites-sharp", *sprites]
+    assert NAMES == ["multi-dsprites", "multi-dsprites-sharp", *sprites, "towers"]
     assert WORLDS == ["object-comparison"]
     for name in [*NAMES, *(f"world_models/{name}" for name in WORLDS)]:
         files = {path.name: path.stat().st_size for path in (FOLDER / name).iterdir()}
@@ -46,14 +46,16 @@ def test_they_load_by_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         gym.make("genesis_rl/ObjectGoal-v0"), name, mask_geometry=True, device="cpu"
     )
     observation, _ = env.reset(seed=0)
-    assert observation.shape == (5 if name.startswith("multi") else 7, 8 + 4 + 3)
+    shapes = {"towers": (9, 16 + 8 + 3), "multi": (5, 8 + 4 + 3), "sprites": (7, 8 + 4 + 3)}
+    assert observation.shape == shapes[name.split("-")[0]]
     card = (FOLDER / name / "README.md").read_text()
     assert f'genesis_rl.load("{name}")' in card
     assert not re.search(r"/(home|root|tmp|work)/", card)
 
 
+# Seeds on flat squares are ties, which other CPUs may break in another way.
 @pytest.mark.smoke
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "towers"])
 def test_features_are_those_on_record(name: str) -> None:
     # Drawn here: OpenCV's versions draw the edges of the tasks' shapes in different ways.
     image = np.full((64, 64, 3), 40, np.uint8)
@@ -102,6 +104,25 @@ def test_multi_dsprites_is_taken_apart(
     scores = validate(genesis_rl.load(name, "cpu"), pack, 200)
     for score_name, value in least.items():
         assert scores[score_name] > value, score_name
+
+
+def test_towers_are_taken_apart(tmp_path: Path) -> None:
+    towers = np.load(FIXTURES / "towers.npz")
+    with PackWriter(tmp_path / "pack", len(towers["images"]), 64) as writer:
+        writer.write(towers["images"], towers["masks"])
+    scores = validate(genesis_rl.load("towers", "cpu"), Pack.open(tmp_path / "pack"), 16)
+    assert scores["ari"] > 0.77 and scores["ari_fg"] > 0.7 and scores["msc"] > 0.7
+
+
+def test_the_towers_prior_draws_objects_on_a_room() -> None:
+    model = genesis_rl.load("towers", "cpu")
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        slots = model.sample(40, generator=generator)
+    areas = slots.log_pi.exp().mean((2, 3, 4))
+    assert areas[:, 0].min() > 0.5  # the room
+    blocks = (areas[:, 1:] > 0.005).sum(1).float()
+    assert 2 <= float(blocks.mean()) <= 6
 
 
 def test_the_student_sees_what_the_teacher_sees() -> None:
