@@ -277,7 +277,7 @@ AGENTS: dict[str, tuple[Callable[[Place], Any], str]] = {
     "edited env": (agent(env="genesis_rl/PropertyComparison-v0"), "env must be .*ObjectGoal"),
     "edited options": (agent(env_options='{"num_objects": 3, "agent_scale": 0.3}'), "env_options"),
     "edited geometry": (edited_geometry, "must have the observations of"),
-    "edited geometry and spaces": (edited_geometry_and_spaces, "has shape|has an unknown|lacks"),
+    "edited geometry and spaces": (edited_geometry_and_spaces, "shape|has an unknown|lacks"),
 }
 
 
@@ -368,23 +368,23 @@ MODELS: dict[str, tuple[Callable[[Place], Any], str]] = {
         model_config(component_encoder_channels=[1] * 100_000),
         "component_encoder_channels must have at most",
     ),
-    "wider than its weights": (model_config(feature_size=16_000), "has shape"),
+    "wider than its weights": (model_config(feature_size=16_000), "have shape"),
     "wide latents": (model_config(component_latent_size=HUGE), "component_latent_size"),
     "no variance": (model_config(sigma_x=1e-300), "sigma_x must be from"),
     "infinite variance": (model_config(sigma_x=float("inf")), "sigma_x must be from"),
     "no numbers": (weights(float("nan")), "model.safetensors: .* must have finite values"),
     "infinite weights": (weights(float("inf")), "model.safetensors: .* must have finite values"),
     "long world model": (world("config", layers=HUGE), "layers must be at most"),
-    "world model wider than its weights": (world("config", width=4096), "has shape"),
+    "world model wider than its weights": (world("config", width=4096), "have shape"),
     "world of many slots": (world("slot_spec", num_slots=HUGE), "num_slots must be from"),
     "geometry of many features": (world("slot_spec", mask_geometry=HUGE), "mask_geometry"),
     "actions beyond the weights": (world("action_spec", n=HUGE), "n must be at most"),
-    "more actions than weights": (world("action_spec", n=5), "has shape"),
+    "more actions than weights": (world("action_spec", n=5), "have shape"),
     "infinite reward": (infinite_reward, "reward_scale must have finite values"),
     "swapped latents": (swapped_latents, "latent_sizes"),
     "wide probe": (probe(hidden=HUGE), "hidden must be at most"),
     "probe of many slots": (probe(num_slots=HUGE), "num_slots must be at most"),
-    "probe of many classes": (probe(classes=list(range(100_000))), "has shape"),
+    "probe of many classes": (probe(classes=list(range(100_000))), "have shape"),
 }
 
 
