@@ -204,7 +204,7 @@ def test_bad_settings_are_named() -> None:
         ({"num_images": 0}, "num_images must be at least"),
         ({"iw_samples": 0}, "iw_samples must be at least"),
         ({"refine_steps": -1}, "refine_steps must be at least"),
-        ({"seed": -1}, "seed is -1"),
+        ({"seed": -1}, "seed must be"),
     ):
         with pytest.raises(ValueError, match=message):
             ScoreConfig(**change)
