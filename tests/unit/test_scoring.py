@@ -193,9 +193,9 @@ def test_weights_with_nan_have_no_scores(
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.fill_(math.nan)
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(ValueError, match="must be finite"):
         score(model, pack, CONFIG)
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(ValueError, match="must be finite"):
         validate(model, pack, 5)
 
 

@@ -109,5 +109,5 @@ def test_simulation_needs_no_opengl_and_rendering_names_the_packages() -> None:
     )
     stood, message = run.stdout.strip().splitlines()
     assert stood == "False"
-    assert "no OpenGL context could be made (MUJOCO_GL=egl" in message
+    assert "no OpenGL context could be created (MUJOCO_GL=egl" in message
     assert "libegl1 libgl1-mesa-dri" in message
