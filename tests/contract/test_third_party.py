@@ -177,7 +177,7 @@ def test_stacked_atari_frames_are_named(ale: Any, encoder: SlotEncoder) -> None:
         env = AtariPreprocessing(gym.make("ALE/Pong-v5", frameskip=1))
         return FrameStackObservation(env, 4)
 
-    with pytest.raises(ValueError, match='"SHW".*frame_layout'):
+    with pytest.raises(ValueError, match=r'"SHW".*frame_layout'):
         GenesisObs(make(), encoder)
     check(make, encoder, frame_layout="SHW")
 

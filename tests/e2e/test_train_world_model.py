@@ -163,7 +163,7 @@ def test_a_run_is_exported_for_sharing(
     assert all(torch.equal(value, theirs[name]) for name, value in mine.items())
     card = ModelCard.load(shared / "README.md")
     assert "world-model" in card.data.to_dict()["tags"]
-    assert 'world_model="square-world"' in card.text and 'model="eyes"' in card.text
+    assert 'world_model="square-world"' in card.text and 'encoder="eyes"' in card.text
     report = json.loads((out / "report.json").read_text())
     assert f"{report['open_loop'][0]['latent_error']['world model']:.3f}" in card.text
 

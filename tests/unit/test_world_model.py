@@ -219,7 +219,7 @@ def test_invalid_folders(tmp_path: Path) -> None:
         ({"kind": None}, "kind"),
         ({"format": 9}, "format"),
         ({"config": {"depth": 2}}, "does not fit this version"),
-        ({"action_spec": {"kind": "discrete", "n": 5}}, "has shape"),
+        ({"action_spec": {"kind": "discrete", "n": 5}}, "have shape"),
         ({"slot_spec": {}}, "does not fit this version"),
     ):
         path.write_text(json.dumps(good | change))
