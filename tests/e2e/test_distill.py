@@ -146,7 +146,7 @@ def test_a_finer_student_learns_refined_slots(run_program: Run, tmp_path: Path) 
         *(PROGRAM, str(eyes), *SCENES, *flags, "--halvings", "3", "--refine-steps", "4"),
         *("--out", str(out), "--resume"),
     )
-    assert status == 2 and "halvings is 3, but the run in" in errors
+    assert status == 2 and "halvings must be 2 to resume the run in" in errors
 
 
 def test_targets_are_the_refined_slots(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_a_stopped_training_ends_where_another_would(run_program: Run, tmp_path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DistillTrainer, "_step", stop_at)
         status, _, errors = run_program(PROGRAM, str(eyes), *SCENES, *short, "--out", str(parts))
-    assert status == 143 and "resume with --resume" in errors
+    assert status == 143 and "--resume continues" in errors
     status, _, errors = run_program(
         PROGRAM, str(eyes), *SCENES, *short, "--out", str(parts), "--resume"
     )
