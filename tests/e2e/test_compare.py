@@ -204,7 +204,10 @@ def test_a_failed_run_is_reported_after_the_others(
         (["--obs", "genesis=nowhere"], "encoder must be a folder, a Hub id"),
         (["--obs", "sound"], "obs"),
         (["--tasks", "Nowhere-v0"], "env 'Nowhere-v0' cannot be made"),
-        (["--tasks", "CarRacing-v3", "--obs", "state", "--agent.env-options", "{}"], "must support observation='state'"),
+        (
+            ["--tasks", "CarRacing-v3", "--obs", "state", "--agent.env-options", "{}"],
+            "observation='state'",
+        ),
         (["--preset", "theirs"], "preset"),
         (["--episodes", "0"], "episodes"),
     ],
