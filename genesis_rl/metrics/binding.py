@@ -6,6 +6,8 @@ most of the true background; the first slot wins a tie.
 """
 
 import math
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,9 +23,12 @@ from genesis_rl.metrics.segmentation import (
 )
 from genesis_rl.slots import ElboTerms
 
+# Largest differences of equal colours, in [0, 1], and of equal hues, as unit RGB vectors.
+_TOLERANCE, _HUE_TOLERANCE = 0.05, 0.2
+
 
 def binding_scores(
-    true: Array, pred: Array, images: Array, *, tolerance: float = 0.05
+    true: Array, pred: Array, images: Array, *, tolerance: float = _TOLERANCE
 ) -> dict[str, Tensor]:
     """Compute the binding scores of every image of a batch.
 
@@ -50,15 +55,13 @@ def binding_scores(
         TypeError: if the labels are not integers, in tensors or NumPy arrays.
         ValueError: if a shape is wrong, or pred has negative values.
     """
-    true, pred, images = _check_scenes(true, pred, images)
-    parts = [
-        _binding(*part, tolerance)
-        for part in zip(true.split(CHUNK), pred.split(CHUNK), images.split(CHUNK), strict=True)
-    ]
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    parts = [_binding(scenes, tolerance) for scenes in _chunks(true, pred, images)]
+    return _joined(parts)
 
 
-def twins_shared(true: Array, pred: Array, images: Array, *, hue_tolerance: float = 0.2) -> Tensor:
+def twins_shared(
+    true: Array, pred: Array, images: Array, *, hue_tolerance: float = _HUE_TOLERANCE
+) -> Tensor:
     """Compute the share of pairs of touching objects of one hue that share a slot.
 
     Objects touch if pixels of both are neighbours in a row or a column. The hue is the median
@@ -77,9 +80,7 @@ def twins_shared(true: Array, pred: Array, images: Array, *, hue_tolerance: floa
         TypeError: if the labels are not integers, in tensors or NumPy arrays.
         ValueError: if a shape is wrong, or pred has negative values.
     """
-    true, pred, images = _check_scenes(true, pred, images)
-    parts = zip(true.split(CHUNK), pred.split(CHUNK), images.split(CHUNK), strict=True)
-    return torch.cat([_twins(*part, hue_tolerance) for part in parts])
+    return torch.cat([_twins(scenes, hue_tolerance) for scenes in _chunks(true, pred, images)])
 
 
 def active_slots(pred: Array, *, min_share: float = 0.01) -> Tensor:
@@ -134,11 +135,23 @@ def scene_scores(true: Array, pred: Array, images: Array) -> dict[str, Tensor]:
         TypeError: if the labels are not integers, in tensors or NumPy arrays.
         ValueError: if a shape is wrong, or pred has negative values.
     """
-    twins = {"twins_shared": twins_shared(true, pred, images)}
-    return image_scores(true, pred) | binding_scores(true, pred, images) | twins
+    parts = [
+        _binding(scenes, _TOLERANCE) | {"twins_shared": _twins(scenes, _HUE_TOLERANCE)}
+        for scenes in _chunks(true, pred, images)
+    ]
+    return image_scores(true, pred) | _joined(parts)
 
 
-def _check_scenes(true: Array, pred: Array, images: Array) -> tuple[Tensor, Tensor, Tensor]:
+class _Scenes(NamedTuple):
+    """True labels (B, H, W), overlaps (B, true, pred) and median colours (B, true, 3) of images."""
+
+    labels: Tensor
+    table: Tensor
+    colours: Tensor
+
+
+def _chunks(true: Array, pred: Array, images: Array) -> Iterator[_Scenes]:
+    """Validate the inputs of the scores; yield what all scores are computed from, in chunks."""
     true, pred = check_labels(true, pred)
     images = as_tensor(images, "images", device=true.device)
     if images.shape != (len(true), 3, *true.shape[1:]):
@@ -146,17 +159,23 @@ def _check_scenes(true: Array, pred: Array, images: Array) -> tuple[Tensor, Tens
             f"images must have shape {(len(true), 3, *true.shape[1:])}, as the labels, got "
             f"{tuple(images.shape)}."
         )
-    return true, pred, images
+    for part in zip(true.split(CHUNK), pred.split(CHUNK), images.split(CHUNK), strict=True):
+        labels, predicted, colours = part
+        yield _Scenes(labels, overlaps(labels, predicted), _median_colours(labels, colours))
 
 
-def _binding(true: Tensor, pred: Tensor, images: Tensor, tolerance: float) -> dict[str, Tensor]:
-    table = overlaps(true, pred)
+def _joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _binding(scenes: _Scenes, tolerance: float) -> dict[str, Tensor]:
+    table = scenes.table
     areas, slots = table.sum(dim=2), table.argmax(dim=2)
     exists = areas[:, 1:] > 0  # (B, objects)
     lost = exists & (slots[:, 1:] == slots[:, :1])
     lost_share = (lost.sum(dim=1) / exists.sum(dim=1)).double()  # 0 / 0 = NaN, as documented
 
-    colours = _median_colours(true, images)[:, 1:]
+    colours = scenes.colours[:, 1:]
     distance = (colours.unsqueeze(1) - colours.unsqueeze(2)).abs().amax(dim=3)
     same_colour = distance <= round(tolerance * 255)
     pairs = (exists.unsqueeze(1) & exists.unsqueeze(2)).triu(diagonal=1)
@@ -168,13 +187,12 @@ def _binding(true: Tensor, pred: Tensor, images: Tensor, tolerance: float) -> di
     }
 
 
-def _twins(true: Tensor, pred: Tensor, images: Tensor, tolerance: float) -> Tensor:
-    table = overlaps(true, pred)
-    slots = table.argmax(dim=2)
-    hues = F.normalize(_median_colours(true, images).double(), dim=2)
+def _twins(scenes: _Scenes, tolerance: float) -> Tensor:
+    slots = scenes.table.argmax(dim=2)
+    hues = F.normalize(scenes.colours.double(), dim=2)
     one_hue = torch.cdist(hues, hues) <= tolerance
     touch = torch.zeros_like(one_hue)
-    labels = compact(true.long().clamp(min=0))
+    labels = compact(scenes.labels.long().clamp(min=0))
     image = torch.arange(len(labels), device=labels.device)[:, None, None]
     for first, second in (
         (labels[:, 1:], labels[:, :-1]),

@@ -190,7 +190,6 @@ class SlotAttention(nn.Module):
         # Moments in one product: position, its square, hue.
         square = position.square().sum(2)
         moments = torch.cat([position, square[..., None], hue], 2)
-        assignment = gate[:, None].expand(-1, self.num_slots, -1)
         for _ in range(_ROUNDS):
             # Squared distances from products, without a tensor of size (B, K, N, F).
             distance = square[:, None] - 2 * centre @ position.transpose(1, 2)

@@ -101,7 +101,7 @@ def test_evaluating_writes_scores_and_a_video(trained: Path) -> None:
     agent, deterministic, random, written = output.splitlines()
     lines = {"agent": agent, "deterministic": deterministic, "random": random}
     for name, line in lines.items():
-        assert line.split()[:2] == [name, "success"]
+        assert line.startswith(f"{name:<13} success ")
     assert "95% interval" in random
     assert written == f"wrote {trained}"
     result = json.loads((trained / "evaluation.json").read_text())
