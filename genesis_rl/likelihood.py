@@ -1,7 +1,7 @@
 """Densities, KL divergences and the stick-breaking construction."""
 
 import math
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -69,6 +69,7 @@ class GaussianMixture(NamedTuple):
 
 
 Prior = Gaussian | GaussianMixture
+P = TypeVar("P", Gaussian, GaussianMixture, Prior)
 
 
 def standard_normal(like: Tensor) -> Gaussian:
@@ -84,10 +85,9 @@ def standard_mixture(like: Tensor, num_components: int) -> GaussianMixture:
     return GaussianMixture(weight, mu, torch.ones_like(mu))
 
 
-def concatenate(first: Gaussian, rest: Gaussian) -> Gaussian:
-    """Concatenate the distributions of slots: (B, J, D) and (B, K, D) to (B, J + K, D)."""
-    mu, sigma = (torch.cat(pair, 1) for pair in zip(first, rest, strict=True))
-    return Gaussian(mu, sigma)
+def concatenate(first: P, rest: P) -> P:
+    """Concatenate the distributions of slots: (B, J, ...) and (B, K, ...) to (B, J + K, ...)."""
+    return type(first)(*(torch.cat(pair, 1) for pair in zip(first, rest, strict=True)))
 
 
 def kl_monte_carlo(z: Tensor, q: Gaussian, p: Prior) -> Tensor:

@@ -52,7 +52,6 @@ from genesis_rl.models.local import LocalDecoder
 from genesis_rl.models.prior import (
     NextSlot,
     StepwiseModel,
-    join_priors,
     learned_prior,
     prior_size,
     spread_components,
@@ -345,7 +344,7 @@ class GenesisS(StepwiseModel):
         if not self.has_background:
             return self._mask_prior(z_m), self._component_prior(z_m)
         first = self._standard_prior(z_m.new_zeros(len(z_m), 1, self.latent_sizes[1]))
-        return self._mask_prior(z_m), join_priors(first, self._component_prior(z_m[:, 1:]))
+        return self._mask_prior(z_m), concatenate(first, self._component_prior(z_m[:, 1:]))
 
     def _background_posterior(self, x: Tensor) -> Gaussian:
         """Return q(z_b | x), (B, 1, D_m + D_c)."""

@@ -1,6 +1,5 @@
 """Autoregressive priors: densities, sampling, and generation of scenes slot by slot."""
 
-from collections.abc import Callable
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -112,7 +111,8 @@ class StepwiseModel(BaseModel):
                 step, state = self._prior_step(z_prev, state, z_k)
                 steps.append(step)
                 z_prev = z_k
-        return _join(steps, torch.stack)
+        fields = zip(*steps, strict=True)
+        return type(steps[0])(*(torch.stack(field, 1) for field in fields))
 
     def _prior_sample(self, eps: Tensor) -> Tensor:
         """Sample latents (B, K, D) slot by slot from noise (B, K, D)."""
@@ -151,13 +151,3 @@ def spread_components(head: nn.Linear, num_components: int) -> None:
     if num_components > 1:
         mu = head.bias.detach()[num_components:].unflatten(0, (num_components, -1)).chunk(2, 1)[0]
         nn.init.normal_(mu, std=0.5)
-
-
-def join_priors(first: Prior, rest: Prior) -> Prior:
-    """Concatenate the distributions of slots, of one class: (B, J, ...) and (B, K, ...)."""
-    return _join([first, rest], torch.cat)
-
-
-def _join(priors: list[Prior], join: Callable[[list[Tensor], int], Tensor]) -> Prior:
-    """Apply ``join`` to each field of the distributions along the slots' dimension."""
-    return type(priors[0])(*(join(list(field), 1) for field in zip(*priors, strict=True)))
