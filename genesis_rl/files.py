@@ -15,6 +15,7 @@ first: the target of a symbolic link is replaced, not the link.
 """
 
 import errno
+import itertools
 import json
 import math
 import os
@@ -40,8 +41,8 @@ _LOCK, _OWNER, _OWNER_NEW = "lock", "owner.json", "owner.new"
 _NEW, _OLD = "new", "old"
 #: Folder in the private directory that is kept when its writer is interrupted.
 PARTIAL = "partial"
-# Largest number of attempts to read a folder that is being replaced.
-_READS = 10
+# Attempts and seconds, both at least, to read a folder that is being replaced.
+_READS, _READ_SECONDS = 10, 10.0
 # Seconds, and number of attempts, to wait for the release of a private directory.
 _TIMEOUT, _ATTEMPTS = 0.2, 20
 _FULL = re.compile(
@@ -337,32 +338,39 @@ def read_folder(
 
     Returns:
         The result of ``read``.
+
+    Raises:
+        OSError: if every attempt was overtaken by a writer.
     """
-    for attempt in range(_READS):
+    deadline = time.monotonic() + _READ_SECONDS
+    for attempt in itertools.count(1):
         place = current_folder(folder)
         before = _version_of(place)
         try:
             result = read(place)
         except (OSError, ValueError):
-            if attempt == _READS - 1 or (current_folder(folder), _version_of(place)) == (
-                place,
-                before,
-            ):
+            if (current_folder(folder), _version_of(place)) == (place, before):
                 raise
-            continue
-        if _version_of(place) == before or attempt == _READS - 1:
+        else:
+            if _version_of(place) == before:
+                return result
+            discard(result)
+        if attempt >= _READS and time.monotonic() > deadline:
             break
-        discard(result)
-    return result
+    raise OSError(
+        errno.EBUSY,
+        f"folder must be unchanged while it is read, got {folder}, which another process keeps "
+        "replacing. Read it between two of its saves.",
+    )
 
 
-def _version_of(folder: Path) -> tuple[int, int, int] | None:
+def _version_of(folder: Path) -> tuple[int, int, int, int] | None:
     """Return an identifier that changes when the folder or a file in it is replaced."""
     try:
         stat = folder.stat()
     except OSError:
         return None
-    return stat.st_dev, stat.st_ino, stat.st_mtime_ns
+    return stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 #: The locks of run directories that this process holds.

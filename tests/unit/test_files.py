@@ -308,6 +308,7 @@ def test_a_reader_beside_a_writer_never_mixes_versions(tmp_path: Path) -> None:
         while not stop.is_set():
             save(number)
             number += 1
+            time.sleep(0.005)  # without a pause the reader may never be in time
 
     save(0)
     writer = threading.Thread(target=keep_saving)
@@ -323,6 +324,24 @@ def test_a_reader_beside_a_writer_never_mixes_versions(tmp_path: Path) -> None:
     finally:
         stop.set()
         writer.join()
+
+
+def test_a_reader_that_is_always_overtaken_returns_no_mixture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("genesis_rl.files._READ_SECONDS", 0.0)
+    folder = tmp_path / "folder"
+    write(folder, "0")
+    discarded: list[str] = []
+
+    def read(place: Path) -> str:
+        text = (place / "file").read_text()
+        write(folder, str(int(text) + 1))
+        return text
+
+    with pytest.raises(OSError, match="folder must be unchanged"):
+        read_folder(folder, read, discarded.append)
+    assert discarded == [str(number) for number in range(10)]
 
 
 def test_what_was_read_in_vain_is_discarded_and_errors_that_stay_are_raised(tmp_path: Path) -> None:
