@@ -72,6 +72,9 @@ _YOUNGEST_DEFAULTS = {
     "local_decoder_size": 64,
 }
 
+# Settings that fingerprints include by their first names.
+_FIRST_NAMES = {"posterior_sigma_min": "posterior_sigma_floor"}
+
 
 def save_pretrained(
     model: SceneModel,
@@ -141,6 +144,8 @@ def fingerprint(model: SceneModel) -> str:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch module, got a {type(model).__name__}.")
     config = str(model.config)
+    for name, first in _FIRST_NAMES.items():
+        config = config.replace(name, first)
     youngest = [
         text for k, v in _YOUNGEST_DEFAULTS.items() for text in (f", {k}={v!r}", f", {k!r}: {v!r}")
     ]

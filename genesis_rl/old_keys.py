@@ -9,14 +9,24 @@ OLD_KEYS = {
     "total_steps": "total_timesteps",
     "obs_key": "image_key",
     "eval_greedy": "eval_deterministic",
+    "frame_layout": "image_layout",
     # settings and metrics of training in imagination
     "num_dreams": "n_imagined_envs",
     "trust": "uncertainty_quantile",
     "iterate": "rounds",
     "dream_steps": "imagined_steps",
     "dream_return": "imagined_return",
-    # config.json of a world model
+    # train.json of a pretraining
+    "fresh": "reinit_modules",
+    "beta_until": "beta_anneal_fraction",
+    "trains": "trained_modules",
+    "sigma_x_fraction": "sigma_x_anneal_fraction",
+    "foreground_until": "foreground_anneal_fraction",
+    "recompute": "activation_checkpointing",
+    # config.json of a scene model, a world model and a scene probe
+    "posterior_sigma_floor": "posterior_sigma_min",
     "form": "slot_spec",
+    "question": "target",
 }
 
 

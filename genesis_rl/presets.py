@@ -119,7 +119,7 @@ _TRAINING: dict[str, dict[str, Any]] = {
     "iodine": {"objective": "elbo", "clip_norm": 5.0, "learning_rate": 1.5e-4},
 }
 # Fields that do not say how large a model is.
-_SHARED = ("image_size", "num_slots", "sigma_x", "mixture", "posterior_sigma_floor")
+_SHARED = ("image_size", "num_slots", "sigma_x", "mixture", "posterior_sigma_min")
 
 #: Options of genesis_rl/ObjectGoal-v0 (and of its scenes) for the demonstration: few, large objects
 #: in different colours, which come apart in minutes.
@@ -150,7 +150,7 @@ _SPRITES = replace(
     decoder_channels=(32, 16, 16, 8, 8),
     sigma_x=0.3,
     mixture="pixel",
-    posterior_sigma_floor=0.2,
+    posterior_sigma_min=0.2,
     posterior_sigma_bias=-2.0,
     # At first the last slot has all of the background: with -2 another one kept a share for good in
     # one seed of three.
@@ -177,7 +177,7 @@ _LARGE_SPRITES = PretrainConfig(
     objective="elbo",
     beta=0.02,
     beta_end=0.2,
-    beta_until=0.2,
+    beta_anneal_fraction=0.2,
     eval_every=500,
     eval_images=300,
     save_every=500,
@@ -207,7 +207,7 @@ _LIKE_SPRITES = replace(
     steps=36_000,
     beta=0.2,
     beta_end=0.03,
-    beta_until=0.7,
+    beta_anneal_fraction=0.7,
     eval_every=2_000,
     save_every=1_000,
     out=Path("runs/sprites"),
@@ -225,7 +225,7 @@ _FLAT_MULTI_DSPRITES = replace(
     # worth leaving empty instead of sharing another's.
     beta=0.05,
     beta_end=0.3,
-    beta_until=0.15,
+    beta_anneal_fraction=0.15,
     eval_every=1_000,
     out=Path("runs/multi-dsprites-flat"),
 )
@@ -245,7 +245,7 @@ _OBJECTS = GenesisConfig(
     component_decoder="shaded",
     sigma_x=0.12,
     mixture="pixel",
-    posterior_sigma_floor=0.01,
+    posterior_sigma_min=0.01,
     posterior_sigma_bias=-2.0,
     prior_lstm_size=128,
     prior_mlp_size=128,
@@ -254,7 +254,7 @@ _SCENES = PretrainConfig(
     model=_OBJECTS,
     data="towers",
     data_options=json.dumps({"image_size": 64, "scenarios": 1600}),
-    trains="objects",
+    trained_modules="objects",
     objective="elbo",
     steps=2_400,
     batch_size=16,
@@ -263,7 +263,7 @@ _SCENES = PretrainConfig(
     clip_norm=500.0,
     beta=0.02,
     beta_end=0.05,
-    beta_until=0.7,
+    beta_anneal_fraction=0.7,
     sigma_x_start=0.25,
     likelihood_stride=2,
     precision="fp32",
@@ -275,7 +275,7 @@ _SCENES = PretrainConfig(
 _MANY_TOWERS = json.dumps({"image_size": 64, "scenarios": 4500})
 _BACKGROUND = replace(
     _SCENES,
-    trains="background",
+    trained_modules="background",
     steps=3_000,
     batch_size=48,
     warmup_steps=500,
@@ -335,7 +335,7 @@ PRESETS: dict[str, Preset] = {
                 component_decoder_channels=4,
                 sigma_x=0.3,
                 mixture="pixel",
-                posterior_sigma_floor=0.2,
+                posterior_sigma_min=0.2,
                 mask_logit_bias=-2.0,
             ),
             data="object_goal",
@@ -346,7 +346,7 @@ PRESETS: dict[str, Preset] = {
             objective="elbo",
             beta=0.05,
             beta_end=0.2,
-            beta_until=0.2,
+            beta_anneal_fraction=0.2,
             steps=3_000,
             max_minutes=7.5,
             eval_every=500,
@@ -368,7 +368,7 @@ PRESETS: dict[str, Preset] = {
             _LIKE_SPRITES,
             # What differs less than the posterior's noise is not learned. It kept two objects from
             # sharing a slot; now that none do it would hold the encoder back.
-            model=replace(_LIKE_SPRITES.model, posterior_sigma_floor=0.03),
+            model=replace(_LIKE_SPRITES.model, posterior_sigma_min=0.03),
             init="runs/sprites",
             data_options=_task_scenes(0.16),
             beta=0.03,
@@ -394,10 +394,10 @@ PRESETS: dict[str, Preset] = {
                 mask_decoder="deconvolution",
                 mask_logit_bound=10.0,
                 posterior_passes=2,
-                posterior_sigma_floor=0.05,
+                posterior_sigma_min=0.05,
             ),
             init="runs/multi-dsprites-flat",
-            fresh=("corrector", "mask_decoder"),
+            reinit_modules=("corrector", "mask_decoder"),
             steps=10_000,
             # Below 2e-3 it stays with discs; there, without bounds, one run of two blew up.
             clip_norm=500.0,
@@ -511,8 +511,8 @@ def preset_config(preset: str, model: str | None = None) -> PretrainConfig:
     return replace(
         config,
         init=None,  # weights of the preset's own model
-        fresh=(),
-        trains="all",  # no other model has a background by default, or local masks
+        reinit_modules=(),
+        trained_modules="all",  # no other model has a background by default, or local masks
         likelihood_stride=1,
         model=replace(chosen, **_unlike_defaults(config.model, chosen)),
         out=config.out.with_name(f"{config.out.name}-{name.replace('_', '-')}"),

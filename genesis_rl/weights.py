@@ -21,6 +21,7 @@ from genesis_rl.checks import check_parameters
 from genesis_rl.files import current_folder, json_text, new_file, read_folder, read_json
 from genesis_rl.frames import Preprocessing, as_preprocessing
 from genesis_rl.hub import DownloadOptions, download, is_repository
+from genesis_rl.old_keys import rename_old_keys
 from genesis_rl.slots import SceneModel
 
 FORMAT = 1
@@ -147,7 +148,7 @@ def _read(folder: Path, classes: Classes) -> Pretrained:
     metadata = _read_config(folder / CONFIG, classes)
     config_class, model_class = classes[metadata["model"]]
     try:
-        values = {k: as_tuple(v) for k, v in metadata["config"].items()}
+        values = {k: as_tuple(v) for k, v in rename_old_keys(metadata["config"]).items()}
         config = config_class(**values)
         preprocessing = Preprocessing(**metadata.get("preprocessing", {}))
     except (TypeError, ValueError, AttributeError) as error:

@@ -48,7 +48,7 @@ SETTINGS, POLICY, ENCODER = "agent.json", "policy.safetensors", "encoder"
 # Settings that determine the meaning of the policy's inputs and actions. The weights file contains
 # a copy of them, because an edited environment may have the same spaces.
 _COPIED = (
-    *("env", "env_options", "wrappers", "obs", "image_key", "frame_layout", "render", "frame_size"),
+    *("env", "env_options", "wrappers", "obs", "image_key", "image_layout", "render", "frame_size"),
     *("mask_geometry", "finetune", "encoder_refine_steps"),
 )
 

@@ -143,7 +143,7 @@ class AgentConfig:
     image_key: str | None = None
     """entry of a Dict observation with the image, or its path in nested Dicts, e.g. camera/rgb;
     None: detected"""
-    frame_layout: Layout = "auto"
+    image_layout: Layout = "auto"
     """axis order of a frame, e.g. HWC; auto: inferred from its shape"""
     render: bool = False
     """use rendered frames, for environments whose observations contain none"""
@@ -198,8 +198,8 @@ class AgentConfig:
         self._check_encoder()
         _check_choice(self, "vec")
         _check_choice(self, "encoder_precision")
-        if self.frame_layout not in LAYOUTS:
-            raise ValueError(f"frame_layout must be one of {LAYOUTS}, got {self.frame_layout!r}.")
+        if self.image_layout not in LAYOUTS:
+            raise ValueError(f"image_layout must be one of {LAYOUTS}, got {self.image_layout!r}.")
         if self.frame_size < _MIN_FRAME:
             raise ValueError(
                 f"frame_size must be at least {_MIN_FRAME}, the smallest image of NatureCNN, got "

@@ -87,7 +87,7 @@ class EnvMaker:
         if config.render:
             env = RenderedObs(env)
         source = find_frames(
-            env.observation_space, key=config.image_key, layout=config.frame_layout
+            env.observation_space, key=config.image_key, layout=config.image_layout
         )
         if source.key is None:
             return env

@@ -30,7 +30,7 @@ class VecFrames(VecEnvWrapper):
         size: int,
         preprocessing: Preprocessing | None = None,
         image_key: str | None = None,
-        frame_layout: Layout = "auto",
+        image_layout: Layout = "auto",
         frame_in_info: bool = False,
     ) -> None:
         """Wrap a vector environment.
@@ -41,19 +41,19 @@ class VecFrames(VecEnvWrapper):
             preprocessing: method of resizing; None stretches frames.
             image_key: entry of a Dict observation with the image, or its path in nested Dicts, such
                 as "camera/rgb"; None detects it.
-            frame_layout: axis order of a single frame; "auto" infers it from the space.
+            image_layout: axis order of a single frame; "auto" infers it from the space.
             frame_in_info: add the frame, (S, S, 3), to the infos as "frame".
 
         Raises:
             ValueError: if the observations contain no frames.
         """
-        self._source = find_frames(venv.observation_space, key=image_key, layout=frame_layout)
+        self._source = find_frames(venv.observation_space, key=image_key, layout=image_layout)
         self._size, self._preprocessing, self._in_info = size, preprocessing, frame_in_info
         #: Settings that determine the observations, as plain data.
         self.frame_settings: dict[str, Any] = {
             "preprocessing": asdict(preprocessing or Preprocessing()),
             "image_key": image_key,
-            "frame_layout": frame_layout,
+            "image_layout": image_layout,
         }
         if preprocessing is not None:
             preprocessing.check(*self._source.size, size)

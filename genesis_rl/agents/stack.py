@@ -131,7 +131,7 @@ def _wrap_observations(
             encoder,
             mask_geometry=config.mask_geometry,
             image_key=config.image_key,
-            frame_layout=config.frame_layout,
+            image_layout=config.image_layout,
             info_keys=info_keys,
         )
     if encoder is not None or config.obs in PIXELS:
@@ -140,7 +140,7 @@ def _wrap_observations(
             size=config.frame_size if encoder is None else encoder.image_size,
             preprocessing=None if encoder is None else encoder.preprocessing,
             image_key=config.image_key,
-            frame_layout=config.frame_layout,
+            image_layout=config.image_layout,
             frame_in_info="frame" in info_keys,
         )
     return venv

@@ -39,7 +39,7 @@ class VecGenesisObs(VecEnvWrapper):
         mask_geometry: bool = False,
         image_key: str | None = None,
         keep: Sequence[str] = (),
-        frame_layout: Layout = "auto",
+        image_layout: Layout = "auto",
         device: str = "auto",
         info_keys: Sequence[InfoKey] = (),
         align: bool = False,
@@ -55,7 +55,7 @@ class VecGenesisObs(VecEnvWrapper):
             image_key: entry of a Dict observation with the image, or its path in nested Dicts, such
                 as "camera/rgb"; None detects it.
             keep: other entries of a Dict observation to include in the observation.
-            frame_layout: axis order of a single frame; "auto" infers it from the space.
+            image_layout: axis order of a single frame; "auto" infers it from the space.
             device: device of the encoder; "auto" is CUDA if available.
             info_keys: entries to add to the infos: "frame" (uint8, (H, W, 3)) and "masks" (float32,
                 (K, S, S)). At the end of an episode they are those of its terminal observation;
@@ -80,7 +80,7 @@ class VecGenesisObs(VecEnvWrapper):
             mask_geometry,
             image_key,
             keep,
-            frame_layout,
+            image_layout,
             info_keys,
             align,
             background,

@@ -240,9 +240,9 @@ def amortisation_gap(inputs: CheckInputs, thresholds: Thresholds) -> Finding | N
     share = 1 - stats.mse_refined / stats.mse if stats.mse else 0.0
     if not share > thresholds.max_amortisation_gap:
         return None
-    floor = getattr(config.model, "posterior_sigma_floor", 0.0)
+    floor = getattr(config.model, "posterior_sigma_min", 0.0)
     lower = Suggestion(
-        "model.posterior_sigma_floor",
+        "model.posterior_sigma_min",
         number(floor / 4),
         "differences below the noise are not learned; once objects are separated, with --init",
     )

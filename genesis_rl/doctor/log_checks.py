@@ -50,7 +50,7 @@ def non_finite(inputs: CheckInputs, thresholds: Thresholds) -> Finding | None:
                 "learning_rate", number(min(config.learning_rate / 3, 1e-3)), "smaller steps"
             ),
             Suggestion("clip_norm", "5", "clips large gradients"),
-            Suggestion("model.posterior_sigma_floor", "0.01", "bounds the density of latents"),
+            Suggestion("model.posterior_sigma_min", "0.01", "bounds the density of latents"),
             higher_beta_min(config),
             Suggestion("precision", "fp32", "avoids half precision"),
         ),
@@ -76,7 +76,7 @@ def kl_explodes(inputs: CheckInputs, thresholds: Thresholds) -> Finding | None:
             config,
             higher_beta_min(config),
             Suggestion("beta", number(10 * config.beta), "weights the KL more"),
-            Suggestion("model.posterior_sigma_floor", "0.01", "bounds the KL of a latent"),
+            Suggestion("model.posterior_sigma_min", "0.01", "bounds the KL of a latent"),
         ),
     )
 

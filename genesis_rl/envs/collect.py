@@ -34,7 +34,7 @@ Vec = Literal["subproc", "dummy"]
 # Fields that do not apply to a source of frames.
 _UNUSED = {
     "env": ("deterministic", "trust_remote_code"),
-    "agent": ("wrappers", "image_key", "frame_layout", "render"),
+    "agent": ("wrappers", "image_key", "image_layout", "render"),
     "from_minari": ("env_options", "wrappers", "render", "deterministic", "sticky", "minari"),
 }
 #: Maps frames (n, S, S, 3) uint8, and which of them start an episode, (n,) bool, to a batch of
@@ -64,7 +64,7 @@ class CollectConfig:
     image_key: str | None = None
     """entry of a Dict observation with the image, or its path in nested Dicts, e.g. camera/rgb;
     None: inferred from the space"""
-    frame_layout: Layout = "auto"
+    image_layout: Layout = "auto"
     """axis order of a frame, e.g. HWC; auto: inferred from its shape"""
     render: bool = False
     """use rendered frames, for environments without image observations"""
@@ -115,8 +115,8 @@ class CollectConfig:
             )
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"seed must be in 0..2**31 - 1, got {self.seed}.")
-        if self.frame_layout not in LAYOUTS:
-            raise ValueError(f"frame_layout must be one of {LAYOUTS}, got {self.frame_layout!r}.")
+        if self.image_layout not in LAYOUTS:
+            raise ValueError(f"image_layout must be one of {LAYOUTS}, got {self.image_layout!r}.")
         if self.vec not in get_args(Vec):
             raise ValueError(f"vec must be one of {get_args(Vec)}, got {self.vec!r}.")
         if self.unique and self.minari is not None:
@@ -190,7 +190,7 @@ class FrameRecordObs(gym.Wrapper[Any, Any, Any, Any]):
         """
         super().__init__(env)
         self._source = find_frames(
-            env.observation_space, key=config.image_key, layout=config.frame_layout
+            env.observation_space, key=config.image_key, layout=config.image_layout
         )
         config.preprocessing.check(*self._source.size, config.image_size)
         self._format: dict[str, Any] = {

@@ -104,14 +104,14 @@ def find_frames(space: spaces.Space[Any], *, key: str | None, layout: Layout) ->
         key: `image_key`: entry of a Dict, or its path in nested Dicts, such as "camera/rgb"; None
             selects the only entry with pixels under a common name (image, pixels, rgb, screen,
             frame, observation.image*), or else the only entry with pixels, not nested.
-        layout: `frame_layout`: axis order of one frame; "auto" infers it from the shape.
+        layout: `image_layout`: axis order of one frame; "auto" infers it from the shape.
 
     Raises:
         ValueError: if there are no frames, several candidates, or an ambiguous layout; the message
             lists the entries.
     """
     if layout not in LAYOUTS:
-        raise ValueError(f"frame_layout must be one of {LAYOUTS}, got {layout!r}.")
+        raise ValueError(f"image_layout must be one of {LAYOUTS}, got {layout!r}.")
     if not isinstance(space, spaces.Dict):
         if key is not None:
             raise ValueError(f"image_key must be None for the observation {space}, got {key!r}.")
@@ -179,14 +179,14 @@ def _source(
         layout = _infer(space.shape, what)
     if len(space.shape) != len(layout):
         raise ValueError(
-            f"{what} must have {len(layout)} axes for frame_layout {layout!r}, got shape "
+            f"{what} must have {len(layout)} axes for image_layout {layout!r}, got shape "
             f"{space.shape}."
         )
     channels = space.shape[layout.index("C")] if "C" in layout else 1
     if channels not in (1, 3, 4):
         raise ValueError(
             f"{what} must have 1, 3 or 4 channels, got {channels} in shape {space.shape} as "
-            f"{layout}. Stack slots instead of frames, or name the stacked axis S in frame_layout."
+            f"{layout}. Stack slots instead of frames, or name the stacked axis S in image_layout."
         )
     key = "/".join(route) or None
     source = FrameSource(key, route, layout, _white(space, what), space)
@@ -200,7 +200,7 @@ def _source(
         raise ValueError(
             f"{what} must be an image, got shape {space.shape}, which may be a symbolic grid. For "
             "MiniGrid use minigrid.wrappers.RGBImgObsWrapper; for a small image set "
-            f'frame_layout="{layout}".'
+            f'image_layout="{layout}".'
         )
     return source
 
@@ -209,14 +209,14 @@ def _infer(shape: tuple[int, ...], what: str) -> Layout:
     """Infer the layout; four channels are ambiguous: RGBA or four stacked grey frames."""
     if len(shape) == 3 and shape[-1] == 4:
         raise ValueError(
-            f'{what} must have frame_layout="HWC" (RGBA) or frame_layout="HWS" (4 stacked grey '
+            f'{what} must have image_layout="HWC" (RGBA) or image_layout="HWS" (4 stacked grey '
             f'frames) with shape {shape}, got "auto".'
         )
     try:
         return infer_layout(shape)
     except ValueError as error:
-        text = str(error).replace('layout="', 'frame_layout="')
-        raise ValueError(f"{what}: {text} Set frame_layout.") from None
+        text = str(error).replace('layout="', 'image_layout="')
+        raise ValueError(f"{what}: {text} Set image_layout.") from None
 
 
 def _white(space: spaces.Box, what: str) -> White:

@@ -46,7 +46,7 @@ class GenesisObs(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
         mask_geometry: bool = False,
         image_key: str | None = None,
         keep: Sequence[str] = (),
-        frame_layout: Layout = "auto",
+        image_layout: Layout = "auto",
         device: str = "auto",
         info_keys: Sequence[InfoKey] = (),
         render: bool = False,
@@ -63,7 +63,7 @@ class GenesisObs(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
             image_key: entry of a Dict observation with the image, or its path in nested Dicts,
                 such as "camera/rgb"; None infers it from the space.
             keep: entries of a Dict observation to keep besides the slots.
-            frame_layout: axis order of a frame, such as "HWC"; "auto" infers it from the space.
+            image_layout: axis order of a frame, such as "HWC"; "auto" infers it from the space.
             device: device of the encoder; "auto" is CUDA if available.
             info_keys: "frame" (uint8, (H, W, 3)) and "masks" (float32, (K, S, S)), added to the
                 info of every step.
@@ -84,7 +84,7 @@ class GenesisObs(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
             mask_geometry,
             image_key,
             keep,
-            frame_layout,
+            image_layout,
             info_keys,
             align,
             background,
@@ -149,7 +149,7 @@ class GenesisVectorObs(_VectorWrapper):
         mask_geometry: bool = False,
         image_key: str | None = None,
         keep: Sequence[str] = (),
-        frame_layout: Layout = "auto",
+        image_layout: Layout = "auto",
         device: str = "auto",
         info_keys: Sequence[InfoKey] = (),
         align: bool = False,
@@ -165,7 +165,7 @@ class GenesisVectorObs(_VectorWrapper):
             image_key: entry of a Dict observation with the image, or its path in nested Dicts,
                 such as "camera/rgb"; None infers it from the space.
             keep: entries of a Dict observation to keep besides the slots.
-            frame_layout: axis order of a single frame; "auto" infers it from the space.
+            image_layout: axis order of a single frame; "auto" infers it from the space.
             device: device of the encoder; "auto" is CUDA if available.
             info_keys: "frame" (uint8, (N, H, W, 3)) and "masks" (float32, (N, K, S, S)), added to
                 the infos of every step.
@@ -183,7 +183,7 @@ class GenesisVectorObs(_VectorWrapper):
             mask_geometry,
             image_key,
             keep,
-            frame_layout,
+            image_layout,
             info_keys,
             align,
             background,

@@ -21,7 +21,7 @@ from genesis_rl.towers import (
     RoomAppearance,
     Shape,
     TowerRenderer,
-    sample_look,
+    sample_appearance,
     sample_shape,
     shuffled_colours,
 )
@@ -197,7 +197,7 @@ class ShapeStacksEnv(WindowEnv[npt.NDArray[np.float32]]):
             for number, colour in enumerate(shuffled_colours(self.np_random)[: self.height], 1)
         ]
         x, y = self.np_random.uniform(-1, 1, 2)
-        self._appearance = self.appearance or sample_look(self.np_random)
+        self._appearance = self.appearance or sample_appearance(self.np_random)
         self._pile = Pile(replace(blocks[0], position=(float(x), float(y), 0.0)))
         self._waiting = blocks[1:]
         self._place_next()

@@ -37,7 +37,7 @@ class SlotObsOptions:
             as "camera/rgb"; None infers it from the space.
         keep: entries of a Dict observation to keep; observations are then a Dict, with the slots
             under "slots" ("set" and "flat").
-        frame_layout: axis order of one frame; "auto" infers it from the space.
+        image_layout: axis order of one frame; "auto" infers it from the space.
         info_keys: entries to add to the info: "frame", uint8 (H, W, 3), at its original size;
             "masks", float32 (K, S, S), mixing probabilities at the model's image size S.
         align: keep every object in its slot within an episode: reorder slots and masks to match
@@ -50,7 +50,7 @@ class SlotObsOptions:
     mask_geometry: bool = False
     image_key: str | None = None
     keep: Sequence[str] = ()
-    frame_layout: Layout = "auto"
+    image_layout: Layout = "auto"
     info_keys: Sequence[InfoKey] = ()
     align: bool = False
     background: bool = True
@@ -139,7 +139,7 @@ class SlotObsCodec:
                     f"image_key must be None with render=True, got {options.image_key!r}."
                 )
         else:
-            self.source = find_frames(space, key=options.image_key, layout=options.frame_layout)
+            self.source = find_frames(space, key=options.image_key, layout=options.image_layout)
             encoder.preprocessing.check(*self.source.size, encoder.image_size)
         kept = self._kept_spaces(space)
         slots = self._slot_spaces()

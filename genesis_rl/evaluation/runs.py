@@ -32,7 +32,7 @@ _CHOICES = {
 }
 # Settings that may differ between the runs of one group.
 _INCIDENTAL = frozenset(
-    "seed out resume device threads compile recompute".split()
+    "seed out resume device threads compile activation_checkpointing".split()
     + "log_every save_every tensorboard wandb".split()
 )
 

@@ -250,7 +250,7 @@ class BaseModel(Shareable):
         """Split (..., 2 D) into mu and sigma = softplus(raw + bias) + least sigma; bias 0.5."""
         mu, sigma = at_least_float32(raw).chunk(2, -1)
         bias = getattr(self.config, "posterior_sigma_bias", 0.5)
-        return Gaussian(mu, F.softplus(sigma + bias) + self.config.posterior_sigma_floor)
+        return Gaussian(mu, F.softplus(sigma + bias) + self.config.posterior_sigma_min)
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -306,7 +306,7 @@ def check_sizes(config: Any) -> None:
     check_image_size(config.image_size)
     check_limits(config)
     check_range("sigma_x", config.sigma_x, *_SIGMA_X)
-    check_positive(config, "posterior_sigma_floor")
+    check_positive(config, "posterior_sigma_min")
 
 
 def check_positive(config: Any, *names: str) -> None:

@@ -16,6 +16,7 @@ from genesis_rl.checks import check_limits
 from genesis_rl.models import MODELS, build_model
 from genesis_rl.models.base import BaseModel, LstmState, Noise, at_least_float32, check_channels
 from genesis_rl.models.prior import NextSlot
+from genesis_rl.old_keys import rename_old_keys
 from genesis_rl.refinement import STEP_SIZE
 from genesis_rl.slots import Decoded, ElboTerms, Slots
 from genesis_rl.weights import as_tuple
@@ -43,7 +44,8 @@ class DistilledConfig:
         """Check values, and complete the teacher's config by its defaults."""
         if self.teacher not in MODELS:
             raise ValueError(f"teacher must be one of {', '.join(MODELS)}, got {self.teacher!r}.")
-        given = {name: as_tuple(value) for name, value in self.teacher_config.items()}
+        known = rename_old_keys(self.teacher_config)
+        given = {name: as_tuple(value) for name, value in known.items()}
         try:
             whole = MODELS[self.teacher][0](**given)
         except TypeError as error:

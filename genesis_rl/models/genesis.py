@@ -94,14 +94,15 @@ class GenesisS(StepwiseModel):
     decoded; its mask is the scope that the objects leave.
 
     Attributes:
-        recompute: recompute activations per slot in the backward pass instead of storing them.
+        activation_checkpointing: recompute activations per slot in the backward pass instead of
+            storing them.
         background_only: score the background alone, with pixels of objects as outliers.
         likelihood_stride: in training, score every n-th row and column at a random offset, and
             scale the likelihood accordingly. For local decoders.
         refine_step_size: step size of `genesis_rl.refinement`.
     """
 
-    recompute: bool = False
+    activation_checkpointing: bool = False
     background_only: bool = False
     likelihood_stride: int = 1
     refine_step_size: float = 0.1
@@ -298,8 +299,8 @@ class GenesisS(StepwiseModel):
         return Slots(z_m, self._priors(z_m)[1].draw(noise.c), self._decode_masks(z_m))
 
     def _run(self, module: nn.Module, x: Tensor) -> Tensor:
-        """Apply a network to all slots, recomputing its activations if ``recompute`` is set."""
-        if self.recompute and self.training and torch.is_grad_enabled():
+        """Apply a network to all slots, with ``activation_checkpointing`` if set."""
+        if self.activation_checkpointing and self.training and torch.is_grad_enabled():
             return recomputed(module, x)
         out: Tensor = module(x)
         return out

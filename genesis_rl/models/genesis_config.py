@@ -47,7 +47,7 @@ class GenesisSConfig:
     """standard deviation of every Gaussian component, in pixel units"""
     mixture: Mixture = "channel"
     """mix the slots per colour "channel" (paper's code), or per "pixel", over all its channels"""
-    posterior_sigma_floor: float = 1e-8
+    posterior_sigma_min: float = 1e-8
     """least standard deviation of the posterior; 0.01 stabilises short trainings"""
     posterior_sigma_bias: float = 0.5
     """bias before the softplus of the posterior's standard deviation: 0.5 (paper's code) starts at

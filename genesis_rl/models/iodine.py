@@ -87,7 +87,7 @@ class IodineConfig:
     """standard deviation of every Gaussian component, in pixel units"""
     mixture: Mixture = "pixel"
     """mix the slots per "pixel" (the authors) over all channels, or per "channel" of colour"""
-    posterior_sigma_floor: float = 1e-8
+    posterior_sigma_min: float = 1e-8
     """least standard deviation of the posterior; 0.01 stabilises short trainings"""
 
     def __post_init__(self) -> None:

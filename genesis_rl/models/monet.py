@@ -49,7 +49,7 @@ class MonetConfig:
     """standard deviation of every Gaussian component, in pixel units"""
     mixture: Mixture = "channel"
     """mix the slots per colour "channel" (paper's code), or per "pixel", over all its channels"""
-    posterior_sigma_floor: float = 1e-8
+    posterior_sigma_min: float = 1e-8
     """least standard deviation of the posterior; 0.01 stabilises short trainings"""
 
     def __post_init__(self) -> None:

@@ -36,7 +36,7 @@ class VaeConfig:
     """width of the encoder's feature vector"""
     sigma_x: float = 0.7
     """standard deviation of the Gaussian around every pixel, in pixel units"""
-    posterior_sigma_floor: float = 1e-8
+    posterior_sigma_min: float = 1e-8
     """least standard deviation of the posterior; 0.01 stabilises short trainings"""
 
     def __post_init__(self) -> None:

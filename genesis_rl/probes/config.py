@@ -15,7 +15,7 @@ _CHOICES = {"which": ("best", "last"), "task": (None, "scenes", "properties")}
 class ProbeConfig:
     """Models, targets and training of probes; defaults are the paper's (appendix B.5)."""
 
-    runs: tuple[str, ...]
+    encoders: tuple[str, ...]
     """run directories, folders of pretrained models, or model ids on the Hub"""
     task: Literal["scenes", "properties"] | None = None
     """scenes: predict the ShapeStacks tasks from all slots; properties: predict an object's
@@ -50,24 +50,26 @@ class ProbeConfig:
     out: Path | None = None
     """JSON file of results; None: probes-TASK.json in the run directory"""
     heads: Path | None = None
-    """folder to save the scene MLPs of a single run in, one subfolder per target, as
+    """folder to save the scene MLPs of a single encoder in, one subfolder per target, as
     `genesis_rl.probes.SceneProbe`; the first seed is saved"""
     device: str = "auto"
     """auto, cpu or cuda"""
 
     def __post_init__(self) -> None:
         """Check values."""
-        if not self.runs:
-            raise ValueError("runs must contain at least one run, got none.")
-        doubled = sorted({run for run in self.runs if self.runs.count(run) > 1})
+        if not self.encoders:
+            raise ValueError("encoders must contain at least one entry, got none.")
+        doubled = sorted({name for name in self.encoders if self.encoders.count(name) > 1})
         if doubled:
-            raise ValueError(f"runs must be different, got {', '.join(doubled)} more than once.")
-        if len(self.runs) > 1 and self.out is None:
-            raise ValueError("out must be given for several runs, got None.")
-        if self.heads is not None and (len(self.runs) > 1 or self.task == "properties"):
             raise ValueError(
-                "heads must be None unless runs is a single run and task is not 'properties', "
-                f"got {len(self.runs)} runs and task {self.task!r}."
+                f"encoders must be different, got {', '.join(doubled)} more than once."
+            )
+        if len(self.encoders) > 1 and self.out is None:
+            raise ValueError("out must be given for several encoders, got None.")
+        if self.heads is not None and (len(self.encoders) > 1 or self.task == "properties"):
+            raise ValueError(
+                "heads must be None unless encoders is a single one and task is not 'properties', "
+                f"got {len(self.encoders)} encoders and task {self.task!r}."
             )
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:

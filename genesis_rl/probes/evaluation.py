@@ -87,14 +87,14 @@ def probe(config: ProbeConfig) -> dict[str, Any]:
     """
     candidates = [
         open_candidate(name, config.which, config.data, config.data_options, device=config.device)
-        for name in config.runs
+        for name in config.encoders
     ]
     check_one_data_set(candidates)
     samples = _samples(config, candidates[0])
     inputs = _probe_inputs(config, samples)
     if config.heads is not None and inputs.kind != "scenes":
         raise ValueError("heads must be None for datasets without factors of scene tasks.")
-    target = config.out or Path(config.runs[0]) / f"probes-{inputs.kind}.json"
+    target = config.out or Path(config.encoders[0]) / f"probes-{inputs.kind}.json"
     if config.out is None and not target.expanduser().parent.is_dir():
         raise ValueError(f"out must be given, as {target.parent} is not a folder.")
     records = [_run_record(config, inputs, samples, candidate) for candidate in candidates]

@@ -13,6 +13,7 @@ from torch import Tensor
 from genesis_rl.checkpoint import fingerprint, pick_device
 from genesis_rl.checks import check_limits
 from genesis_rl.files import new_folder, read_folder, read_json, write_json
+from genesis_rl.old_keys import rename_old_keys
 from genesis_rl.probes.heads import FittedProbe, Head, ProbeTarget
 from genesis_rl.slots import SceneModel, check_shape
 from genesis_rl.weights import CONFIG, WEIGHTS, as_tuple, build, read_tensors
@@ -24,7 +25,7 @@ _FORMAT, _KIND = 1, "scene_probe"
 class SceneProbeConfig:
     """Target, input shape and encoder of a scene probe."""
 
-    question: str
+    target: str
     """name of the target"""
     classes: tuple[int, ...]
     """labels of the outputs"""
@@ -142,7 +143,7 @@ class SceneProbeWriter(NamedTuple):
             if self.moments is not None:
                 _fold_standardisation(fit.head, *self.moments)
             config = SceneProbeConfig(
-                question=target.name,
+                target=target.name,
                 classes=tuple(int(value) for value in target.classes),
                 num_slots=self.model.config.num_slots,
                 slot_width=sum(self.model.latent_sizes),
@@ -165,7 +166,7 @@ def _read_config(path: Path) -> SceneProbeConfig:
         raise ValueError(f"{path} must be the config of a scene probe.")
     if data.get("format") != _FORMAT:
         raise ValueError(f"{path}: format must be {_FORMAT}, got {data.get('format')!r}.")
-    values: dict[str, Any] = {k: as_tuple(v) for k, v in data.items()}
+    values: dict[str, Any] = {k: as_tuple(v) for k, v in rename_old_keys(data).items()}
     try:
         return SceneProbeConfig(**{k: v for k, v in values.items() if k not in ("format", "kind")})
     except TypeError as error:

@@ -25,7 +25,7 @@ from genesis_rl.towers.world import (
     assets_xml,
     env_xml,
     read_world,
-    sample_look,
+    sample_appearance,
     world_xml,
 )
 
@@ -51,7 +51,7 @@ __all__ = [
     "env_xml",
     "read_world",
     "require_gl",
-    "sample_look",
+    "sample_appearance",
     "sample_shape",
     "sample_tower",
     "shuffled_colours",

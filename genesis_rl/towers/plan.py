@@ -12,7 +12,7 @@ import numpy as np
 from genesis_rl.data.cache import SPLITS
 from genesis_rl.data.shapestacks_files import Scenario
 from genesis_rl.towers.rules import COLOURS, FAMILIES, HEIGHTS, RULES, Tower, sample_tower
-from genesis_rl.towers.world import CAMERAS, RoomAppearance, read_world, sample_look
+from genesis_rl.towers.world import CAMERAS, RoomAppearance, read_world, sample_appearance
 
 #: Cumulative shares of the splits: 70 %, 15 % and 15 % of the scenarios.
 _ENDS = (0.7, 0.85, 1.0)
@@ -182,7 +182,7 @@ class Plan:
         rng = np.random.default_rng([config.seed, number])
         if self._worlds:
             tower, _ = read_world(self._worlds[number])
-            return TowerScene(scenario, tower, sample_look(rng), "original")
+            return TowerScene(scenario, tower, sample_appearance(rng), "original")
         tower = sample_tower(
             rng,
             family=scenario.family,
@@ -193,7 +193,7 @@ class Plan:
             num_colours=config.colours,
         )
         colours = "unique" if config.colours is None else "random"
-        return TowerScene(scenario, tower, sample_look(rng), colours)
+        return TowerScene(scenario, tower, sample_appearance(rng), colours)
 
 
 def split_of(number: int) -> str:

@@ -75,7 +75,7 @@ class RoomAppearance:
                 )
 
 
-def sample_look(rng: np.random.Generator) -> RoomAppearance:
+def sample_appearance(rng: np.random.Generator) -> RoomAppearance:
     """Sample an appearance uniformly."""
     count = len(TEXTURE_NUMBERS)
     return RoomAppearance(

@@ -11,11 +11,16 @@ from genesis_rl.geco import GecoConfig
 from genesis_rl.models import GenesisConfig, GenesisSConfig, ModelConfig
 
 _COUNTS = ("steps", "batch_size", "log_every", "eval_every", "eval_images", "save_every")
+_ANNEAL_FRACTIONS = (
+    "beta_anneal_fraction",
+    "sigma_x_anneal_fraction",
+    "foreground_anneal_fraction",
+)
 _CHOICES = {
     "schedule": ("constant", "cosine"),
     "objective": ("geco", "elbo"),
     "precision": ("auto", "bf16", "fp32"),
-    "trains": ("all", "background", "objects"),
+    "trained_modules": ("all", "background", "objects"),
 }
 
 
@@ -28,9 +33,9 @@ class PretrainConfig:
     init: str | None = None
     """model whose weights initialise this one, of the same architecture (a run directory, a model
     folder or a Hub id), for curricula and fine-tuning; None: random weights"""
-    fresh: tuple[str, ...] = ()
-    """modules initialised anew in spite of init, such as component_decoder, which may differ in
-    shape"""
+    reinit_modules: tuple[str, ...] = ()
+    """modules that keep random weights in spite of init, such as component_decoder; they may differ
+    in shape"""
     data: str = "multi_dsprites"
     """name of a data set, or folder of a pack"""
     data_options: str = "{}"
@@ -55,14 +60,14 @@ class PretrainConfig:
     """KL weight of objective "elbo", the initial one if annealed"""
     beta_end: float | None = None
     """final KL weight of objective "elbo", by geometric annealing; None: constant"""
-    beta_until: float = 0.5
+    beta_anneal_fraction: float = 0.5
     """fraction of the training over which the KL weight is annealed"""
-    trains: Literal["all", "background", "objects"] = "all"
-    """trained modules: "all"; "background" alone, with pixels of objects as outliers; or "objects",
-    all but the background, whose KL is then not part of the loss"""
+    trained_modules: Literal["all", "background", "objects"] = "all"
+    """all; the background alone, with pixels of objects as outliers; or the objects: all but the
+    background, whose KL is then not part of the loss"""
     sigma_x_start: float | None = None
     """initial standard deviation of the components, annealed to the model's; None: constant"""
-    sigma_x_fraction: float = 0.2
+    sigma_x_anneal_fraction: float = 0.2
     """fraction of the training over which sigma_x is annealed"""
     likelihood_stride: int = 1
     """stride of the rows and columns scored, at a random offset in every update: an unbiased
@@ -72,14 +77,14 @@ class PretrainConfig:
     foreground_weight: float = 1.0
     """initial weight in the loss of pixels that differ from the image's median colour, annealed to
     1"""
-    foreground_until: float = 0.5
+    foreground_anneal_fraction: float = 0.5
     """fraction of the training over which foreground_weight is annealed"""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """precision of convolutions; weights, latents and losses are float32. "auto" is bf16 where the
     device has native support, else fp32"""
     compile: bool = False
     """compile the forward pass of training by torch.compile"""
-    recompute: bool = False
+    activation_checkpointing: bool = False
     """recompute the decoders' activations in the backward pass: a third more computation for
     several times less memory; GENESIS and GENESIS-S only"""
     device: str = "auto"
@@ -119,7 +124,7 @@ class PretrainConfig:
                     f"{name} must be {' or '.join(map(repr, choices))}, got "
                     f"{getattr(self, name)!r}."
                 )
-        for name in ("learning_rate", "foreground_until", "beta", "beta_until", "sigma_x_fraction"):
+        for name in ("learning_rate", "beta", *_ANNEAL_FRACTIONS):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be > 0, got {getattr(self, name)}.")
         for name in ("max_minutes", "clip_norm", "threads", "beta_end", "sigma_x_start"):
@@ -128,27 +133,32 @@ class PretrainConfig:
                 raise ValueError(f"{name} must be > 0, got {value}.")
         if not self.foreground_weight >= 1:
             raise ValueError(f"foreground_weight must be at least 1, got {self.foreground_weight}.")
-        if self.fresh and self.init is None:
-            raise ValueError(f"fresh must be empty without init, got {self.fresh}.")
-        if self.recompute and not isinstance(self.model, GenesisSConfig):
+        if self.reinit_modules and self.init is None:
+            raise ValueError(
+                f"reinit_modules must be empty without init, got {self.reinit_modules}."
+            )
+        if self.activation_checkpointing and not isinstance(self.model, GenesisSConfig):
             kind = type(self.model).__name__.removesuffix("Config")
-            raise ValueError(f"recompute must be off unless model is GENESIS or -S, got {kind}.")
-        if self.recompute and self.compile:
-            raise ValueError("recompute must be off with compile.")
+            raise ValueError(
+                f"activation_checkpointing must be off unless model is GENESIS or -S, got {kind}."
+            )
+        if self.activation_checkpointing and self.compile:
+            raise ValueError("activation_checkpointing must be off with compile.")
         self._check_parts()
         parse_options(self.data_options)
 
     def _check_parts(self) -> None:
         """Check the settings that depend on the model's modules."""
         background = getattr(self.model, "background", "none")
-        if self.trains != "all" and background == "none":
+        if self.trained_modules != "all" and background == "none":
             raise ValueError(
-                f"trains must be 'all' for a model without background, got {self.trains!r}."
+                "trained_modules must be 'all' for a model without background, got "
+                f"{self.trained_modules!r}."
             )
-        if self.trains == "background" and background == "static":
+        if self.trained_modules == "background" and background == "static":
             raise ValueError(
-                "trains must be 'all' or 'objects' with model.background='static', which has no "
-                "parameters, got 'background'."
+                "trained_modules must be 'all' or 'objects' with model.background='static', which "
+                "has no parameters, got 'background'."
             )
         side, stride = self.model.image_size, self.likelihood_stride
         if stride < 1 or side % stride:

@@ -21,6 +21,7 @@ from genesis_rl.files import (
 from genesis_rl.frames import Preprocessing, as_preprocessing
 from genesis_rl.geco import GecoConfig
 from genesis_rl.models import MODELS
+from genesis_rl.old_keys import rename_old_keys
 from genesis_rl.process import hardware, versions
 from genesis_rl.training.config import PretrainConfig
 
@@ -84,12 +85,13 @@ def parse_settings(plain: Mapping[str, Any], model_name: str | None = None) -> P
     Raises:
         ValueError: if the data are not those of a config, or the model is unknown.
     """
-    values = dict(plain)
+    values = rename_old_keys(plain)
     name = values.pop("model_name", model_name)
     if name not in list(MODELS):  # a list, since it may not be hashable
         raise ValueError(f"model_name must be one of {', '.join(MODELS)}, got {name!r}.")
     try:
-        model = MODELS[name][0](**{k: as_tuple(v) for k, v in values.pop("model").items()})
+        model_values = rename_old_keys(values.pop("model"))
+        model = MODELS[name][0](**{k: as_tuple(v) for k, v in model_values.items()})
         geco = GecoConfig(**values.pop("geco"))
         values |= {"model": model, "geco": geco, "out": Path(values["out"])}
         return PretrainConfig(**{k: as_tuple(v) for k, v in values.items()})
@@ -160,8 +162,7 @@ class TrainingFolder:
 
     def _stored(self) -> dict[str, Any]:
         """Read the settings of the run in the directory."""
-        stored: dict[str, Any] = read_json(self.out / SETTINGS)
-        return stored
+        return rename_old_keys(read_json(self.out / SETTINGS))
 
     def lock(self) -> None:
         """Lock the directory against writes of other processes until `unlock`.
@@ -229,8 +230,12 @@ class RunFolder(TrainingFolder):
             )
 
     def _stored(self) -> dict[str, Any]:
+        stored = super()._stored()
         # Settings of older runs lack the model's name.
-        return {"model_name": self.settings["model_name"]} | super()._stored()
+        name = stored.get("model_name", self.settings["model_name"])
+        model = stored.get("model")
+        model = rename_old_keys(model) if isinstance(model, dict) else model
+        return {**stored, "model_name": name, "model": model}
 
     def last_preprocessing(self) -> Preprocessing:
         """Return the preprocessing of the last checkpoint's model.

@@ -75,8 +75,8 @@ def _load_initial_model(source: str) -> Any:
     return load_pretrained(source, device="cpu").model
 
 
-def _copy_weights(model: Any, other: Any, source: str, fresh: Sequence[str]) -> None:
-    """Copy the weights of another model, ``source`` in messages, except those of modules ``fresh``.
+def _copy_weights(model: Any, other: Any, source: str, reinit_modules: Sequence[str]) -> None:
+    """Copy the weights of another model, ``source`` in messages, except ``reinit_modules``.
 
     Raises:
         ValueError: if it is of another class or has other shapes, or a module does not exist.
@@ -87,11 +87,11 @@ def _copy_weights(model: Any, other: Any, source: str, fresh: Sequence[str]) -> 
             f"{source}."
         )
     parts = dict(model.named_children())
-    for name in fresh:
+    for name in reinit_modules:
         if name not in parts:
-            raise ValueError(f"fresh must be among {', '.join(parts)}, got {name!r}.")
+            raise ValueError(f"reinit_modules must be among {', '.join(parts)}, got {name!r}.")
     mine, theirs = (
-        {k: v for k, v in m.state_dict().items() if k.split(".")[0] not in fresh}
+        {k: v for k, v in m.state_dict().items() if k.split(".")[0] not in reinit_modules}
         for m in (model, other)
     )
     for name in mine.keys() | theirs.keys():
@@ -99,18 +99,18 @@ def _copy_weights(model: Any, other: Any, source: str, fresh: Sequence[str]) -> 
         if shapes[0] != shapes[1]:
             raise ValueError(
                 f"init must have {name} of shape {shapes[0]}, as model, got {shapes[1]} in "
-                f"{source}. Change the fields of --model, or list the module in fresh."
+                f"{source}. Change the fields of --model, or list the module in reinit_modules."
             )
-    model.load_state_dict(theirs, strict=not fresh)
+    model.load_state_dict(theirs, strict=not reinit_modules)
 
 
 def _select_modules(model: Any, config: PretrainConfig) -> None:
     """Set the likelihood's stride and the trained modules of a model."""
     if config.likelihood_stride > 1:
         model.likelihood_stride = config.likelihood_stride
-    if config.trains == "all":
+    if config.trained_modules == "all":
         return
-    model.background_only = config.trains == "background"
+    model.background_only = config.trained_modules == "background"
     model.requires_grad_(not model.background_only)
     model.background.requires_grad_(model.background_only)
 
@@ -127,7 +127,7 @@ class Trainer(StepTrainer):
     terms = ("nll", "kl_m", "kl_c", "beta")
     terms_advice = (
         "Try a lower learning_rate, clip_norm, or a higher geco.beta_min or "
-        "model.posterior_sigma_floor."
+        "model.posterior_sigma_min."
     )
     weights_advice = "Try a lower learning_rate, or clip_norm."
 
@@ -168,11 +168,11 @@ class Trainer(StepTrainer):
         torch.manual_seed(config.seed)
         model = build_model(config.model)
         if start is not None:
-            _copy_weights(model, start, str(config.init), config.fresh)
+            _copy_weights(model, start, str(config.init), config.reinit_modules)
         elif hasattr(model, "fit_background") and not folder.started:
             model.fit_background(self._sample_images())
-        if config.recompute:
-            model.recompute = True
+        if config.activation_checkpointing:
+            model.activation_checkpointing = True
         _select_modules(model, config)
         model.preprocessing = self._preprocessing(config, folder, start)
         self._processes = self.accelerator.num_processes
@@ -275,7 +275,7 @@ class Trainer(StepTrainer):
                 images,
                 self.generator,
                 self._foreground_weight(),
-                int(config.trains == "objects"),
+                int(config.trained_modules == "objects"),
                 **({"share": share} if self._processes > 1 else {}),
             )
         use_geco = config.objective == "geco"
@@ -304,7 +304,7 @@ class Trainer(StepTrainer):
         config = self.config
         if config.beta_end is None:
             return config.beta
-        share = min(1.0, self.progress() / config.beta_until)
+        share = min(1.0, self.progress() / config.beta_anneal_fraction)
         return config.beta * math.pow(config.beta_end / config.beta, share)
 
     def _sigma_scale(self) -> float:
@@ -312,11 +312,11 @@ class Trainer(StepTrainer):
         config = self.config
         if config.sigma_x_start is None:
             return 1.0
-        left = max(0.0, 1 - self.progress() / config.sigma_x_fraction)
+        left = max(0.0, 1 - self.progress() / config.sigma_x_anneal_fraction)
         return 1 + (config.sigma_x_start / config.model.sigma_x - 1) * left
 
     def _foreground_weight(self) -> float:
-        left = max(0.0, 1 - self.progress() / self.config.foreground_until)
+        left = max(0.0, 1 - self.progress() / self.config.foreground_anneal_fraction)
         return 1 + (self.config.foreground_weight - 1) * left
 
     # ---- logging and validation --------------------------------------------------------------
@@ -347,6 +347,6 @@ class Trainer(StepTrainer):
             scores = validate(self.model, self.validation_data, self.config.eval_images)
             images = pictures(self.model, self.validation_data)
         selection_score = -scores["nll"] - scores["kl_m"] - scores["kl_c"]
-        if self.config.trains != "background":
+        if self.config.trained_modules != "background":
             selection_score = scores.get("msc", selection_score)
         return Validation(scores, images, selection_score)

@@ -22,7 +22,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "dict": ({"entry": "image"}, {"layout": "dict", "keep": ("goal", "direction")}),
     "kept": (
         {"entry": "rgb", "values": "unit", "layout": "CWH"},
-        {"keep": ("goal",), "info_keys": ("frame",), "frame_layout": "CWH"},
+        {"keep": ("goal",), "info_keys": ("frame",), "image_layout": "CWH"},
     ),
 }
 

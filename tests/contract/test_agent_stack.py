@@ -62,7 +62,7 @@ def symbols() -> Iterator[None]:
         ({"env": "State-v0"}, "observation.*render"),
         ({"image_key": "pixels"}, "image_key"),
         ({"env_options": '{"entry": "image"}', "image_key": "goal"}, "goal"),
-        ({"frame_layout": "HW"}, "2 axes"),
+        ({"image_layout": "HW"}, "2 axes"),
     ],
 )
 @pytest.mark.parametrize("vec", ["dummy", "subproc"])
@@ -104,7 +104,7 @@ def test_module_and_id_name_an_environment(encoder_path: str, encoder: SlotEncod
         {"env": "State-v0", "render": True},
         {"env_options": '{"entry": "image"}'},
         {"env_options": '{"entry": "camera"}', "image_key": "camera"},
-        {"env_options": '{"layout": "CWH"}', "frame_layout": "CWH"},
+        {"env_options": '{"layout": "CWH"}', "image_layout": "CWH"},
     ],
     ids=["rendered", "entry found", "entry named", "layout named"],
 )
@@ -126,7 +126,7 @@ def test_sources_of_frames(
         ({"env_options": "{"}, "env_options"),
         ({"env_options": "[]"}, "env_options"),
         ({"env_options": '{"render_mode": "human"}'}, "env_options"),
-        ({"frame_layout": "XY"}, "frame_layout"),
+        ({"image_layout": "XY"}, "image_layout"),
         ({"n_envs": 0}, "n_envs"),
         ({"total_timesteps": 1.5}, "total_timesteps"),
         ({"eval_every": 0}, "eval_every"),

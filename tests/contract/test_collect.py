@@ -239,7 +239,7 @@ def test_spaces_survive_json() -> None:
         ({"n_envs": 0}, "n_envs"),
         ({"sticky": 1.0}, "sticky"),
         ({"validation": 0.6, "test": 0.4}, "validation and test"),
-        ({"frame_layout": "HWX"}, "frame_layout"),
+        ({"image_layout": "HWX"}, "image_layout"),
         ({"resize": "zoom"}, "resize"),
         ({"vec": "threads"}, "vec"),
         ({"seed": -1}, "seed"),

@@ -41,7 +41,7 @@ SMALL: dict[str, dict[str, Any]] = {
 def model(request: pytest.FixtureRequest) -> Any:
     torch.manual_seed(0)
     # A posterior of twice the prior's width: weights that leave its density out are off.
-    config = {"image_size": SIDE, "posterior_sigma_floor": 1.0, **SMALL[request.param]}
+    config = {"image_size": SIDE, "posterior_sigma_min": 1.0, **SMALL[request.param]}
     return build_model(MODELS[request.param][0](**config)).eval()
 
 

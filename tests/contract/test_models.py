@@ -330,7 +330,7 @@ def test_shared_options_do_what_they_say(name: str) -> None:
     assert (narrow - wide).abs().min() > 1
     generator = torch.Generator().manual_seed(0)
     spread = [
-        build(name, posterior_sigma_floor=floor)
+        build(name, posterior_sigma_min=floor)
         .infer(x, sample=True, generator=generator.manual_seed(0))
         .features
         for floor in (1e-8, 50.0)
@@ -338,7 +338,7 @@ def test_shared_options_do_what_they_say(name: str) -> None:
     assert spread[1].std() > 10 > spread[0].std()
     if hasattr(build(name).config, "mixture"):
         channel, pixel = (
-            build(name, mixture=mixture, sigma_x=0.05, posterior_sigma_floor=5.0)
+            build(name, mixture=mixture, sigma_x=0.05, posterior_sigma_min=5.0)
             .elbo(x, generator=generator.manual_seed(0))
             .nll
             for mixture in ("channel", "pixel")
@@ -350,7 +350,7 @@ def test_shared_options_do_what_they_say(name: str) -> None:
 @torch.no_grad()
 def test_options_do_what_they_say(name: str) -> None:
     x = images(2)
-    floored = build(name, posterior_sigma_floor=0.5)._infer(x, None)
+    floored = build(name, posterior_sigma_min=0.5)._infer(x, None)
     assert float(floored.q_m.sigma.min()) > 0.5
     biased = build(name, mask_logit_bias=-6.0).infer(x)
     assert float(biased.log_pi[:, -1].exp().mean()) > 0.9
@@ -376,7 +376,7 @@ def test_latents_do_not_depend_on_the_last_slots_mask() -> None:
 @pytest.mark.parametrize("name", ["genesis", "genesis_s"])
 def test_recomputing_changes_nothing(name: str) -> None:
     kept, spared = build(name).train(), build(name).train()
-    spared.recompute = True
+    spared.activation_checkpointing = True
     for model in (kept, spared):
         terms = model.elbo(images(4), generator=torch.Generator().manual_seed(2))
         (terms.nll + terms.kl).mean().backward()

@@ -171,7 +171,7 @@ def test_colour_layouts_give_the_same_slots(
     values: str,
 ) -> None:
     inner = pixel_env(layout=layout, channels=channels, values=values)
-    env: Any = GenesisObs(inner, encoder, frame_layout=layout if named else "auto")
+    env: Any = GenesisObs(inner, encoder, image_layout=layout if named else "auto")
     assert_same(rollout(env, 5), rollout(GenesisObs(pixel_env(values=values), encoder), 5))
 
 
@@ -192,7 +192,7 @@ def test_grey_layouts_give_the_same_slots(
     pixel_env: MakeEnv, encoder: Any, assert_same: AssertSame, layout: Any, named: bool
 ) -> None:
     env: Any = GenesisObs(
-        pixel_env(layout=layout), encoder, frame_layout=layout if named else "auto"
+        pixel_env(layout=layout), encoder, image_layout=layout if named else "auto"
     )
     want = GenesisObs(pixel_env(layout="HWC", channels=1), encoder)
     assert_same(rollout(env, 5), rollout(want, 5))
@@ -341,12 +341,12 @@ NESTED = spaces.Dict(camera=spaces.Dict(rgb=box(24, 40, 3)), goal=box(2))
         (spaces.Dict(image=box(24, 40, 3), rgb=box(24, 40, 3)), {}, "image_key.*image, rgb"),
         (spaces.Dict(left=box(24, 40, 3), right=box(24, 40, 3)), {}, "image_key.*left, right"),
         (spaces.Dict(a=box(3), b=spaces.Discrete(2)), {}, "a: Box.*b: Discrete"),
-        (box(4, 84, 84), {}, '"SHW".*frame_layout'),
-        (box(84, 84, 4), {}, 'frame_layout="HWS"'),
-        (box(84, 84, 12), {}, "frame_layout"),
-        (box(24, 40, 3), {"frame_layout": "CHW"}, "channels, got 24"),
-        (box(24, 40, 3), {"frame_layout": "HW"}, "2 axes"),
-        (box(24, 40, 3), {"frame_layout": "HCW"}, "frame_layout"),
+        (box(4, 84, 84), {}, '"SHW".*image_layout'),
+        (box(84, 84, 4), {}, 'image_layout="HWS"'),
+        (box(84, 84, 12), {}, "image_layout"),
+        (box(24, 40, 3), {"image_layout": "CHW"}, "channels, got 24"),
+        (box(24, 40, 3), {"image_layout": "HW"}, "2 axes"),
+        (box(24, 40, 3), {"image_layout": "HCW"}, "image_layout"),
         (box(24, 40, 3, low=-np.inf, high=np.inf, dtype=np.float32), {}, "the observation"),
         (box(24, 40, 3, low=-1, high=1, dtype=np.float32), {}, "from -1 to 1"),
         (box(24, 40, 3, high=1, dtype=np.uint8), {}, "from 0 to 1"),

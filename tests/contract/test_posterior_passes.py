@@ -90,11 +90,11 @@ def test_draws_are_of_the_density_that_is_scored(passes: int) -> None:
         torch.testing.assert_close(q_m.mu, model._infer(x, None).q_m.mu)
 
 
-@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("activation_checkpointing", [False, True])
 @pytest.mark.parametrize("name", GATED)
-def test_every_parameter_has_a_gradient(name: str, recompute: bool) -> None:
+def test_every_parameter_has_a_gradient(name: str, activation_checkpointing: bool) -> None:
     model = wake(build(name, 2)).train()
-    model.recompute = recompute
+    model.activation_checkpointing = activation_checkpointing
     terms = model.elbo(images(4), generator=torch.Generator().manual_seed(4))
     (terms.nll + terms.kl).mean().backward()
     assert [name for name, value in model.named_parameters() if value.grad is None] == []

@@ -142,9 +142,9 @@ def test_minigrid_symbols_are_no_picture(
 
 def test_a_grid_that_lost_its_mission_is_no_picture(minigrid: Any, encoder: SlotEncoder) -> None:
     env = minigrid.ImgObsWrapper(minigrid.FullyObsWrapper(gym.make("MiniGrid-MultiRoom-N6-v0")))
-    with pytest.raises(ValueError, match=r'symbolic grid.*frame_layout="HWC"'):
+    with pytest.raises(ValueError, match=r'symbolic grid.*image_layout="HWC"'):
         GenesisObs(env, encoder)
-    GenesisObs(env, encoder, frame_layout="HWC")  # who says so gets it
+    GenesisObs(env, encoder, image_layout="HWC")  # who says so gets it
 
 
 # ---- ALE ---------------------------------------------------------------------------------------
@@ -177,14 +177,14 @@ def test_stacked_atari_frames_are_named(ale: Any, encoder: SlotEncoder) -> None:
         env = AtariPreprocessing(gym.make("ALE/Pong-v5", frameskip=1))
         return FrameStackObservation(env, 4)
 
-    with pytest.raises(ValueError, match=r'"SHW".*frame_layout'):
+    with pytest.raises(ValueError, match=r'"SHW".*image_layout'):
         GenesisObs(make(), encoder)
-    check(make, encoder, frame_layout="SHW")
+    check(make, encoder, image_layout="SHW")
 
 
 def test_ataris_own_vector_environment(ale: Any, encoder: SlotEncoder) -> None:
     envs = gym.make_vec("ALE/Pong-v5", num_envs=2, vectorization_mode="vector_entry_point")
-    wrapped = GenesisVectorObs(envs, encoder, frame_layout="SHW")
+    wrapped = GenesisVectorObs(envs, encoder, image_layout="SHW")
     seen, _ = wrapped.reset(seed=0)
     assert wrapped.observation_space.contains(seen) and seen.shape == (2, K, D)
     assert wrapped.step(wrapped.action_space.sample())[0].shape == (2, K, D)

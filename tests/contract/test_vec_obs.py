@@ -115,7 +115,7 @@ def test_bad_vector_environments(
     with pytest.raises(ValueError, match="AddRenderObservation around each environment"):
         VecGenesisObs(DummyVecEnv([state_env]), encoder)
     stacked = VecFrameStack(DummyVecEnv([lambda: pixel_env(channels=1)]), 4)
-    with pytest.raises(ValueError, match='frame_layout="HWS"'):
+    with pytest.raises(ValueError, match='image_layout="HWS"'):
         VecGenesisObs(stacked, encoder)
 
 
@@ -125,7 +125,7 @@ def test_an_inner_frame_stack(pixel_env: MakeEnv, encoder: Any, assert_same: Ass
 
     want = rollout(VecGenesisObs(DummyVecEnv([pixels] * N), encoder))
     stacked = VecFrameStack(DummyVecEnv([pixels] * N), 4)
-    assert_same(rollout(VecGenesisObs(stacked, encoder, frame_layout="HWS")), want)
+    assert_same(rollout(VecGenesisObs(stacked, encoder, image_layout="HWS")), want)
 
 
 def test_outer_frame_stack_and_normalisation(pixel_env: MakeEnv, encoder: Any) -> None:

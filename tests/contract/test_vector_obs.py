@@ -157,7 +157,7 @@ class NativeEnv(VectorEnv[Any, Any, Any]):
 @pytest.mark.parametrize("with_mask", [False, True])
 def test_native_vector_environments(encoder: Any, with_mask: bool) -> None:
     inner = NativeEnv(with_mask)
-    envs: Any = GenesisVectorObs(inner, encoder, frame_layout="SHW")
+    envs: Any = GenesisVectorObs(inner, encoder, image_layout="SHW")
     observation, *_, infos = envs.step(np.zeros(2, np.int64))
     want = encoder.features(inner.frames(1)[:, -1], layout="HW")
     np.testing.assert_allclose(observation, want, atol=1e-6)
@@ -173,7 +173,7 @@ def test_bad_vector_environments(
         GenesisVectorObs(pixel_env(), encoder)
     with pytest.raises(ValueError, match="AddRenderObservation around each environment"):
         GenesisVectorObs(SyncVectorEnv([state_env]), encoder)
-    with pytest.raises(ValueError, match="frame_layout"):
+    with pytest.raises(ValueError, match="image_layout"):
         GenesisVectorObs(NativeEnv(True), encoder)
 
 

@@ -125,11 +125,11 @@ def test_amortisation_gaps() -> None:
     # The paper's minimum of sigma is close to 0 already.
     assert [each.setting for each in finding.suggestions] == ["steps"]
     noisy = dataclasses.replace(
-        CONFIG, model=dataclasses.replace(CONFIG.model, posterior_sigma_floor=0.2)
+        CONFIG, model=dataclasses.replace(CONFIG.model, posterior_sigma_min=0.2)
     )
     stats = dataclasses.replace(GOOD, mse_refined=0.0005)
     finding = CHECKS["amortisation_gap"](CheckInputs(noisy, [], [], stats), Thresholds())
-    assert finding and finding.suggestions[0].flags == ["--model.posterior-sigma-floor", "0.05"]
+    assert finding and finding.suggestions[0].flags == ["--model.posterior-sigma-min", "0.05"]
     skipped = run_checks(
         CheckInputs(CONFIG, [], [], dataclasses.replace(GOOD, mse_refined=math.nan))
     ).skipped

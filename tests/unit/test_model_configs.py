@@ -42,7 +42,7 @@ BAD: dict[str, dict[str, Any]] = {
 BAD_ANYWHERE: dict[str, Any] = {
     "image_size": 48,
     "sigma_x": 0.0,
-    "posterior_sigma_floor": 0.0,
+    "posterior_sigma_min": 0.0,
     "num_slots": 1,
     "mixture": "both",
 }

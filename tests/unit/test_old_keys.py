@@ -1,5 +1,6 @@
 """Files of earlier versions: the present names of their keys."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,40 @@ import pytest
 
 from genesis_rl.agents.config import AgentConfig
 from genesis_rl.agents.imagination import ImaginationConfig
+from genesis_rl.checkpoint import fingerprint, load, save_pretrained
+from genesis_rl.models import GenesisConfig, build_model
+from genesis_rl.models.distilled import Distilled, DistilledConfig
 from genesis_rl.old_keys import OLD_KEYS, rename_old_keys
+from genesis_rl.probes.heads import Head
+from genesis_rl.probes.saved import SceneProbe, SceneProbeConfig
+from genesis_rl.training import PretrainConfig
+from genesis_rl.training.folder import RunFolder, parse_settings, settings
 
 RESULTS = Path(__file__).parents[2] / "results"
+FIRST_KEYS = {new: old for old, new in OLD_KEYS.items()}
+MODEL = GenesisConfig(
+    image_size=32,
+    num_slots=2,
+    mask_latent_size=2,
+    component_latent_size=2,
+    encoder_channels=(2, 2, 2, 2, 2),
+    decoder_channels=(2, 2, 2, 2, 2),
+    feature_size=4,
+    posterior_lstm_size=2,
+    prior_lstm_size=2,
+    component_encoder_channels=(2,),
+    component_encoder_size=2,
+    component_decoder_channels=2,
+    prior_mlp_size=2,
+    posterior_sigma_min=0.02,
+)
+
+
+def with_old_keys(data: Any) -> Any:
+    """JSON data with the oldest names of its keys, at every depth."""
+    if not isinstance(data, dict):
+        return data
+    return {FIRST_KEYS.get(key, key): with_old_keys(value) for key, value in data.items()}
 
 
 def stored_settings(key: str) -> list[Any]:
@@ -30,11 +62,13 @@ def test_present_names_are_not_renamed() -> None:
 
 def test_settings_of_earlier_versions() -> None:
     old = {"obs": "state", "num_envs": 3, "total_steps": 5, "obs_key": "rgb", "eval_greedy": True}
+    old["frame_layout"] = "HWC"
     config = AgentConfig(
         obs="state",
         n_envs=3,
         total_timesteps=5,
         image_key="rgb",
+        image_layout="HWC",
         eval_deterministic=True,
         out=Path("."),
     )
@@ -42,6 +76,66 @@ def test_settings_of_earlier_versions() -> None:
     old = {"encoder": "e", "world_model": "w", "data": "d", "num_dreams": 8, "trust": 0.5}
     imagined = ImaginationConfig.from_json({**old, "iterate": 2})
     assert (imagined.n_imagined_envs, imagined.uncertainty_quantile, imagined.rounds) == (8, 0.5, 2)
+
+
+def test_settings_of_earlier_pretrainings(tmp_path: Path) -> None:
+    model = dataclasses.replace(MODEL, background="predicted")
+    config = PretrainConfig(
+        model=model,
+        init="runs/start",
+        reinit_modules=("component_decoder",),
+        beta_anneal_fraction=0.3,
+        trained_modules="objects",
+        sigma_x_anneal_fraction=0.4,
+        foreground_anneal_fraction=0.7,
+        activation_checkpointing=True,
+        out=tmp_path,
+    )
+    old = with_old_keys(settings(config))
+    changed = {"fresh", "beta_until", "trains", "sigma_x_fraction", "foreground_until", "recompute"}
+    assert changed <= old.keys() and "posterior_sigma_floor" in old["model"]
+    assert parse_settings(old) == config
+
+    for name in ("train.json", "last/training.pt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(json.dumps(old))
+    resumed_config = dataclasses.replace(config, resume=True)
+    wider = dataclasses.replace(model, feature_size=8)
+    assert RunFolder(resumed_config).started
+    with pytest.raises(ValueError, match="model"):
+        RunFolder(dataclasses.replace(resumed_config, model=wider))
+
+
+def test_models_of_earlier_versions(tmp_path: Path) -> None:
+    teacher = {**dataclasses.asdict(MODEL), "posterior_sigma_min": 0.02}
+    student = Distilled(DistilledConfig("genesis", teacher, channels=(2, 2, 2)))
+    for model in (build_model(MODEL), student):
+        save_pretrained(model, tmp_path)
+        path = tmp_path / "config.json"
+        data = json.loads(path.read_text())
+        old = with_old_keys(data["config"])
+        assert "posterior_sigma_floor" in old.get("teacher_config", old)
+        path.write_text(json.dumps({**data, "config": old}))
+        loaded = load(tmp_path, device="cpu")
+        assert loaded.config == model.config
+        assert fingerprint(loaded) == fingerprint(model)
+
+
+def test_fingerprints_are_those_of_the_first_names() -> None:
+    model = build_model(MODEL)
+    fields = str(MODEL).replace("posterior_sigma_min", "posterior_sigma_floor")
+    expected = fingerprint(model)
+    model.config = type("Config", (), {"__repr__": lambda self: fields})()
+    assert fingerprint(model) == expected
+
+
+def test_scene_probes_of_earlier_versions(tmp_path: Path) -> None:
+    config = SceneProbeConfig("height", (2, 3), 2, 4, 3, "f" * 64, 0.9)
+    SceneProbe(config, Head(8, 3, 2)).save(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(with_old_keys(json.loads(path.read_text()))))
+    assert "question" in json.loads(path.read_text())
+    assert SceneProbe.load(tmp_path, device="cpu").config == config
 
 
 @pytest.mark.skipif(not RESULTS.is_dir(), reason="results/ is not here")

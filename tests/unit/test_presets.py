@@ -51,7 +51,7 @@ def test_slots_and_likelihood_come_from_the_preset() -> None:
     small = PRESETS["monet-small"].config.model
     assert isinstance(model, MonetConfig) and isinstance(small, MonetConfig)
     likelihood: dict[str, Any] = {"sigma_x": 0.3, "mixture": "pixel"}
-    assert model == replace(small, num_slots=7, posterior_sigma_floor=0.2, **likelihood)
+    assert model == replace(small, num_slots=7, posterior_sigma_min=0.2, **likelihood)
     # What a preset leaves as its class has it is none of its settings: IODINE's sigma_x stays.
     iodine, small = preset_config("smoke", "iodine").model, PRESETS["iodine-small"].config.model
     assert isinstance(iodine, IodineConfig) and isinstance(small, IodineConfig)

@@ -283,7 +283,7 @@ def test_training_pass_in_every_mode(name: OfficialModel, mode: str) -> None:
         pytest.skip("torch.compile needs a C++ compiler on a CPU")
     model = build(name, torch.float32, **OPTIONS.get(name, {})).train()
     model.to(memory_format=torch.channels_last)
-    model.recompute = mode == "recomputed"
+    model.activation_checkpointing = mode == "recomputed"
     score = torch.compile(model._score) if mode == "compiled" else model._score
     with torch.autocast("cpu", torch.bfloat16, enabled=mode == "bfloat16"):
         check_training(name, model, score, BFLOAT16 if mode == "bfloat16" else FLOAT32)

@@ -15,7 +15,7 @@ from genesis_rl.towers import (
     env_xml,
     read_world,
     require_gl,
-    sample_look,
+    sample_appearance,
     sample_tower,
     texture_files,
     world_xml,
@@ -169,7 +169,7 @@ def test_shapes_cast_shadows(small: TowerRenderer) -> None:
 
 def test_all_cameras_show_the_tower(small: TowerRenderer) -> None:
     rng = np.random.default_rng(0)
-    small.load(sample_tower(rng, height=4), sample_look(rng))
+    small.load(sample_tower(rng, height=4), sample_appearance(rng))
     views = [small.render(camera) for camera in range(1, 17)]
     assert len({image.tobytes() for image, _ in views}) == 16
     for image, instances in views:

@@ -12,7 +12,7 @@ from genesis_rl.towers import (
     assets_xml,
     env_xml,
     read_world,
-    sample_look,
+    sample_appearance,
     sample_tower,
     texture,
     texture_files,
@@ -34,7 +34,7 @@ def test_written_worlds_are_read_back(tmp_path: Path) -> None:
     for index in range(30):
         height = 2 + index % 5
         violation: dict[str, Any] = ({}, {"vcom": 1}, {"vpsf": 1})[index % 3]
-        tower, appearance = sample_tower(rng, height=height, **violation), sample_look(rng)
+        tower, appearance = sample_tower(rng, height=height, **violation), sample_appearance(rng)
         name = f"ccs-hard-h={height}-vcom={tower.vcom}-vpsf={tower.vpsf}-v={index}"
         read, read_appearance = read_world(write(tmp_path, name, tower, appearance))
         assert read_appearance == appearance

@@ -32,10 +32,10 @@ N = 9  # images of a pack
             )
         ),
         ({"beta_end": 0.0}, "^beta_end must be"),
-        ({"beta_until": 0.0}, "^beta_until must be"),
+        ({"beta_anneal_fraction": 0.0}, "^beta_anneal_fraction must be"),
         ({"learning_rate": 0.0}, "^learning_rate must be"),
         ({"learning_rate": math.nan}, "^learning_rate must be"),
-        ({"foreground_until": -0.5}, "^foreground_until must be"),
+        ({"foreground_anneal_fraction": -0.5}, "^foreground_anneal_fraction must be"),
         ({"max_minutes": 0.0}, "^max_minutes must be"),
         ({"clip_norm": -1.0}, "^clip_norm must be"),
         ({"threads": 0}, "^threads must be"),
@@ -49,9 +49,12 @@ N = 9  # images of a pack
         ({"precision": "fp16"}, "^precision must be"),
         ({"data_options": "[1]"}, "^data_options must be"),
         ({"data_options": "{"}, "^data_options must be"),
-        ({"fresh": ("encoder",)}, "^fresh must be"),
-        ({"recompute": True, "compile": True}, "^recompute must be"),
-        ({"recompute": True, "model": BdVaeConfig()}, "^recompute must be.*BdVae"),
+        ({"reinit_modules": ("encoder",)}, "^reinit_modules must be"),
+        ({"activation_checkpointing": True, "compile": True}, "^activation_checkpointing must be"),
+        (
+            {"activation_checkpointing": True, "model": BdVaeConfig()},
+            "^activation_checkpointing must be.*BdVae",
+        ),
     ],
 )
 def test_bad_settings_are_refused(change: dict[str, Any], message: str) -> None:
@@ -84,7 +87,7 @@ def test_presets_build_their_models(name: str) -> None:
         differ = {
             k.split(".")[0] for k in own.keys() | shapes.keys() if own.get(k) != shapes.get(k)
         }
-        assert differ <= set(config.fresh)
+        assert differ <= set(config.reinit_modules)
     assert model.config == config.model
     options = json.loads(config.data_options)
     assert options.get("image_size", 64) == config.model.image_size

@@ -158,7 +158,9 @@ def test_trainings_that_finish_in_time_ignore_the_clock(
 
 
 def test_the_foreground_weight_is_annealed_to_one(config: PretrainConfig) -> None:
-    trainer = Trainer(dataclasses.replace(config, foreground_weight=5.0, foreground_until=0.5))
+    trainer = Trainer(
+        dataclasses.replace(config, foreground_weight=5.0, foreground_anneal_fraction=0.5)
+    )
     for trainer.step, weight in ((0, 5.0), (5, 3.0), (10, 1.0), (15, 1.0), (20, 1.0)):
         assert trainer._foreground_weight() == pytest.approx(weight)
 
@@ -166,7 +168,7 @@ def test_the_foreground_weight_is_annealed_to_one(config: PretrainConfig) -> Non
 def test_beta_is_annealed_geometrically(config: PretrainConfig) -> None:
     config = dataclasses.replace(config, objective="elbo", beta=0.01)
     assert Trainer(config)._beta() == 0.01
-    trainer = Trainer(dataclasses.replace(config, beta_end=0.16, beta_until=0.8))
+    trainer = Trainer(dataclasses.replace(config, beta_end=0.16, beta_anneal_fraction=0.8))
     for trainer.step, beta in ((0, 0.01), (8, 0.04), (16, 0.16), (20, 0.16)):
         assert trainer._beta() == pytest.approx(beta)
 
@@ -225,7 +227,7 @@ def test_modules_in_fresh_may_have_another_shape(config: PretrainConfig, tmp_pat
         config,
         model=dataclasses.replace(config.model, component_decoder="flat"),
         init=str(first.folder.last),
-        fresh=("component_decoder",),
+        reinit_modules=("component_decoder",),
         out=tmp_path / "other",
     )
     trained = first.model.state_dict()
@@ -246,8 +248,8 @@ def test_weights_of_another_shape_are_refused(config: PretrainConfig, tmp_path: 
     )
     with pytest.raises(ValueError, match=r"^init must have .* of shape"):
         Trainer(other)
-    with pytest.raises(ValueError, match=r"^fresh must be among encoder, "):
-        Trainer(dataclasses.replace(other, fresh=("decoder",)))
+    with pytest.raises(ValueError, match=r"^reinit_modules must be among encoder, "):
+        Trainer(dataclasses.replace(other, reinit_modules=("decoder",)))
     name = config.model.__class__.__name__.removesuffix("Config")
     with pytest.raises(ValueError, match=f"^init must be a BdVae, as model, got a {name}"):
         Trainer(dataclasses.replace(other, model=BdVaeConfig(image_size=config.model.image_size)))

@@ -96,7 +96,7 @@ def test_a_run_is_read_before_its_first_row(folder: Path) -> None:
             model=GenesisConfig(encoder_channels=(3, 5, 7, 9, 11)),
             geco=GecoConfig(goal=-1.25, beta_min=1e-3),
             init="runs/other",
-            fresh=("encoder", "mask_decoder"),
+            reinit_modules=("encoder", "mask_decoder"),
             max_minutes=7,
             clip_norm=0.1,
             threads=3,

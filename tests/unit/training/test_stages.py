@@ -47,8 +47,13 @@ def test_flags_reach_the_stages_that_they_name(tmp_path: Path) -> None:
     out = str(tmp_path / "towers")
     flags = ["--preset", "towers", "--out", out, "--seed", "3", "--steps", "7"]
     first, last = program().parse([*flags, "--stage-1.steps", "5", "--stage-1.batch-size", "4"])
-    assert (first.trains, first.steps, first.batch_size, first.seed) == ("background", 5, 4, 3)
-    assert (last.trains, last.steps, last.batch_size, last.seed) == ("objects", 7, 16, 3)
+    assert (first.trained_modules, first.steps, first.batch_size, first.seed) == (
+        "background",
+        5,
+        4,
+        3,
+    )
+    assert (last.trained_modules, last.steps, last.batch_size, last.seed) == ("objects", 7, 16, 3)
     assert first.out == Path(out) / "stage-1"
     assert last.init == str(first.out)
     assert (first.data, first.model) == (last.data, last.model)
@@ -82,7 +87,7 @@ def test_curricula_are_stages() -> None:
     assert {stage.seed for stage in stages} == {3}
     assert stages[0].data_options != stages[1].data_options != stages[2].data_options
     stages = program().parse(["--preset", "multi-dsprites-sharp"])
-    assert stages[-1].fresh == ("corrector", "mask_decoder")
+    assert stages[-1].reinit_modules == ("corrector", "mask_decoder")
     assert [stage.data for stage in stages] == ["sprite_scenes", "multi_dsprites", "multi_dsprites"]
 
 
@@ -99,7 +104,7 @@ def stages(write_pack: Callable[..., Pack], tmp_path: Path) -> Callable[..., lis
         last = PretrainConfig(
             model=MODEL,
             data=str(pack.folder),
-            trains="objects",
+            trained_modules="objects",
             objective="elbo",
             steps=4,
             batch_size=4,
@@ -115,7 +120,11 @@ def stages(write_pack: Callable[..., Pack], tmp_path: Path) -> Callable[..., lis
             resume=resume,
         )
         first = dataclasses.replace(
-            last, trains="background", likelihood_stride=1, sigma_x_start=None, resume=False
+            last,
+            trained_modules="background",
+            likelihood_stride=1,
+            sigma_x_start=None,
+            resume=False,
         )
         return join_stages([first], last, dataclasses.replace(last, resume=False))
 
@@ -183,11 +192,11 @@ def test_parts_that_a_model_lacks_are_refused(tmp_path: Path) -> None:
     plain = GenesisConfig(image_size=32)
     static = dataclasses.replace(MODEL, background="static")
     for changes, name in (
-        ({"trains": "objects"}, "trains"),
+        ({"trained_modules": "objects"}, "trained_modules"),
         ({"likelihood_stride": 2}, "likelihood_stride"),
         (
-            {"model": static, "trains": "background"},
-            "trains",
+            {"model": static, "trained_modules": "background"},
+            "trained_modules",
         ),
         ({"model": MODEL, "likelihood_stride": 3}, "likelihood_stride"),
         ({"model": MODEL, "compile": True, "sigma_x_start": 0.2}, "compile"),
