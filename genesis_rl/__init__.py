@@ -13,11 +13,15 @@ from typing import TYPE_CHECKING, Any
 from genesis_rl.envs import register_envs
 
 if TYPE_CHECKING:
+    from genesis_rl.agents.bundle import load_agent
+    from genesis_rl.agents.extractors.transformer import SlotSetExtractor
     from genesis_rl.agents.vec_obs import VecGenesisObs
     from genesis_rl.checkpoint import load
+    from genesis_rl.data import open_dataset
     from genesis_rl.envs.obs import GenesisObs, GenesisVectorObs
     from genesis_rl.perception import SlotEncoder
     from genesis_rl.slots import Slots
+    from genesis_rl.world_model.model import WorldModel
 
 __version__ = "0.1.0"
 
@@ -25,19 +29,27 @@ __all__ = [
     "GenesisObs",
     "GenesisVectorObs",
     "SlotEncoder",
+    "SlotSetExtractor",
     "Slots",
     "VecGenesisObs",
+    "WorldModel",
     "__version__",
     "load",
+    "load_agent",
+    "open_dataset",
 ]
 
 _HOMES = {
     "GenesisObs": "genesis_rl.envs.obs",
     "GenesisVectorObs": "genesis_rl.envs.obs",
     "SlotEncoder": "genesis_rl.perception",
+    "SlotSetExtractor": "genesis_rl.agents.extractors.transformer",
     "Slots": "genesis_rl.slots",
     "VecGenesisObs": "genesis_rl.agents.vec_obs",
+    "WorldModel": "genesis_rl.world_model.model",
     "load": "genesis_rl.checkpoint",
+    "load_agent": "genesis_rl.agents.bundle",
+    "open_dataset": "genesis_rl.data",
 }
 
 register_envs()
