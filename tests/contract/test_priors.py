@@ -9,7 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from genesis_rl.checkpoint import _YOUNGEST_DEFAULTS, fingerprint, load_pretrained, save_pretrained
+from genesis_rl.checkpoint import (
+    _FIRST_NAMES,
+    _YOUNGEST_DEFAULTS,
+    fingerprint,
+    load_pretrained,
+    save_pretrained,
+)
 from genesis_rl.models import MODELS, build_model
 from genesis_rl.models.base import Noise
 from genesis_rl.models.prior import SceneBuilder
@@ -159,7 +165,8 @@ def test_models_from_before_the_option_keep_their_fingerprint() -> None:
         *_YOUNGEST_DEFAULTS,
     )
     fields = [f for f in dataclasses.fields(model.config) if f.name not in younger]
-    values = ", ".join(f"{f.name}={getattr(model.config, f.name)!r}" for f in fields)
+    first = {f.name: _FIRST_NAMES.get(f.name, f.name) for f in fields}
+    values = ", ".join(f"{old}={getattr(model.config, new)!r}" for new, old in first.items())
     digest = hashlib.sha256(f"Genesis GenesisConfig({values})".encode())
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode() + value.numpy().tobytes())

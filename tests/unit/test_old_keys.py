@@ -121,14 +121,6 @@ def test_models_of_earlier_versions(tmp_path: Path) -> None:
         assert fingerprint(loaded) == fingerprint(model)
 
 
-def test_fingerprints_are_those_of_the_first_names() -> None:
-    model = build_model(MODEL)
-    fields = str(MODEL).replace("posterior_sigma_min", "posterior_sigma_floor")
-    expected = fingerprint(model)
-    model.config = type("Config", (), {"__repr__": lambda self: fields})()
-    assert fingerprint(model) == expected
-
-
 def test_scene_probes_of_earlier_versions(tmp_path: Path) -> None:
     config = SceneProbeConfig("height", (2, 3), 2, 4, 3, "f" * 64, 0.9)
     SceneProbe(config, Head(8, 3, 2)).save(tmp_path)
