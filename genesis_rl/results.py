@@ -224,7 +224,7 @@ def pages(folder: str | os.PathLike[str]) -> dict[str, str]:
     overview = [
         "# Results",
         "Generated from the files in `results/` by `python pretrain/results.py`. Each page starts "
-        "with a summary table, which links to sections with settings, commands, baselines and "
+        "with a summary table; its rows link to sections with settings, commands, baselines and "
         "findings. ↑: higher is better, ↓: lower is better. *By masks*: segmentation by the most "
         "probable slot of each pixel, p(k | z). *By responsibilities*: by the most probable slot "
         "given the pixel's colour, p(k | x, z) ([masks](../notes/masks.md)).",
@@ -237,10 +237,10 @@ def pages(folder: str | os.PathLike[str]) -> dict[str, str]:
         result[f"{page.page}.md"] = _page(Path(folder), page, summary)
         first = ""
         if summary:
-            count = len(page.labels)
-            values = zip(page.columns, summary[0][count:], strict=False)
+            labels = next(row.labels for s in page.sections for row in s.summary)
+            values = zip(page.columns, summary[0][len(labels) :], strict=True)
             shown = [f"{name.rstrip(' ↑↓')} {value}" for name, value in values if value]
-            first = f"{', '.join(summary[0][:count])}: {', '.join(shown)}"
+            first = f"{', '.join(labels)}: {', '.join(shown[:2])}"
         rows.append([f"[{page.title}]({page.page}.md)", page.text, first])
     overview.append(markdown(["page", "contents", "first result"], rows, text=3))
     return {"index.md": _join(overview), **result}
@@ -268,7 +268,7 @@ def _page(folder: Path, page: ResultsPage, summary: Sequence[Sequence[str]]) -> 
     """Return a page as Markdown."""
     parts = [f"# {page.title}", *([page.text] if page.text else [])]
     if summary:
-        parts.append(markdown([*page.labels, *page.columns, "section"], summary, len(page.labels)))
+        parts.append(markdown([*page.labels, *page.columns], summary, len(page.labels)))
     for section in page.sections:
         parts.append(f"## {section.title}")
         if section.text:
@@ -288,9 +288,13 @@ def _page(folder: Path, page: ResultsPage, summary: Sequence[Sequence[str]]) -> 
 
 
 def _summary(folder: Path, page: ResultsPage) -> list[list[str]]:
-    """Return the rows of a page's summary table."""
+    """Return the rows of a page's summary table; each first cell is a link to its section."""
     return [
-        [*row.labels, *_summary_cells(folder / row.file, row, page), f"[{s.title}](#{_slug(s)})"]
+        [
+            f"[{row.labels[0]}](#{_slug(s)})",
+            *row.labels[1:],
+            *_summary_cells(folder / row.file, row, page),
+        ]
         for s in page.sections
         for row in s.summary
     ]

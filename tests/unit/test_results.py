@@ -206,14 +206,14 @@ def test_summaries_read_their_cells_from_the_files(tmp_path: Path) -> None:
     (tmp_path / "rl.json").write_text(json.dumps({"tables": [{"rows": [["0.1"], ["0.9"]]}]}))
     (tmp_path / "probes.json").write_text(json.dumps(probes()))
     found = pages(tmp_path)
-    link = "[First runs, of 2](#first-runs-of-2) |"
+    anchor = "(#first-runs-of-2)"
     assert found["models.md"].startswith(
         "# Models\n\nAll of it.\n\n"
-        "| model | data | ARI ↑ | mSC ↑ | section |\n| --- | --- | ---: | ---: | ---: |\n"
-        f"| ours | a, b | 0.6000 ± 0.1414 | 0.2500 ± 0.0000 | {link}\n"
-        f"| a | a | 0.5000 | 0.2500 | {link}\n"
-        f"| tables | c | 0.9 |  | {link}\n"
-        f"| probes | d |  | 65.0 | {link}\n"
+        "| model | data | ARI ↑ | mSC ↑ |\n| --- | --- | ---: | ---: |\n"
+        f"| [ours]{anchor} | a, b | 0.6000 ± 0.1414 | 0.2500 ± 0.0000 |\n"
+        f"| [a]{anchor} | a | 0.5000 | 0.2500 |\n"
+        f"| [tables]{anchor} | c | 0.9 |  |\n"
+        f"| [probes]{anchor} | d |  | 65.0 |\n"
     )
     first = "ours, a, b: ARI 0.6000 ± 0.1414, mSC 0.2500 ± 0.0000"
     assert f"| [Models](models.md) | All of it. | {first} |\n" in found["index.md"]
