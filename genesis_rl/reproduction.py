@@ -33,7 +33,7 @@ class PublishedScores(NamedTuple):
 def published_scores(
     folder: str | os.PathLike[str], names: Sequence[str] = ()
 ) -> list[PublishedScores]:
-    """Read the published scores of the package's pretrained models, in the order of the page.
+    """Read the published scores of the package's pretrained models, in the order of the pages.
 
     Args:
         folder: folder of results, with the index and its files.
@@ -47,7 +47,8 @@ def published_scores(
         if name not in known:
             raise ValueError(f"models must be of {', '.join(known)}, got {name!r}.")
     found = []
-    for file in dict.fromkeys(file for section in read_index(folder) for file in section.across):
+    sections = [section for page in read_index(folder) for section in page.sections]
+    for file in dict.fromkeys(file for section in sections for file in section.across):
         path = Path(folder) / file
         with written_by("evaluate.py --out", path):
             records = read_json(path)["runs"]

@@ -1,14 +1,16 @@
-"""Generation of the results page from the result files of the programs.
+"""Generation of the results pages from the result files of the programs.
 
-A folder of results contains ``index.json``, a list of sections in the page's order, and the JSON
-files that the sections refer to, written by pretrain/evaluate.py, pretrain/probe.py,
-agents/compare.py and agents/benchmark.py.
+A folder of results contains ``index.json``, a list of pages with their sections, and the JSON files
+that the sections refer to, written by pretrain/evaluate.py, pretrain/probe.py, agents/compare.py,
+agents/benchmark.py and others. Each page starts with a summary table, whose cells are read from the
+same files.
 """
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,7 +22,7 @@ from genesis_rl.text_tables import markdown
 INDEX = "index.json"
 #: Tolerance of reproduced scores on another machine: absolute, or relative for scores above 1.
 TOLERANCE = 0.005
-# Scores on the page; the files contain all scores.
+# Scores on the pages; the files contain all scores.
 _SHOWN = (
     "ari",
     "ari_fg",
@@ -99,13 +101,30 @@ class Published:
 
 
 @dataclass(frozen=True)
+class SummaryRow:
+    """A row of a page's summary table."""
+
+    labels: Sequence[str]
+    """first cells, as many as the page has labels; Markdown"""
+    file: str
+    """file with the other cells, in the index's folder"""
+    at: str = "groups/0"
+    """entry of the file that has the cells, as keys and indices separated by slashes: a group of
+    runs, a mapping, or a row of a table"""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """heading to entry below ``at``; empty: the page's columns"""
+
+
+@dataclass(frozen=True)
 class Section:
-    """A section of the page."""
+    """A section of a page."""
 
     title: str
     """heading"""
     text: str = ""
     """description and commands; Markdown"""
+    summary: tuple[SummaryRow, ...] = ()
+    """rows of the page's summary table, which link to this section"""
     evaluation: str | None = None
     """file of pretrain/evaluate.py --out, in the index's folder"""
     published: tuple[Published, ...] = ()
@@ -118,84 +137,200 @@ class Section:
     tables: str | None = None
     """file with tables (agents/compare.py), in the index's folder: its entry ``tables`` is a list
     of objects with ``caption`` (may be empty), ``head`` and ``rows``"""
-    seen: tuple[str, ...] = ()
-    """observations as a list; Markdown"""
+    findings: tuple[str, ...] = ()
+    """conclusions as a list; Markdown"""
     pictures: tuple[Picture, ...] = ()
     """pictures below the tables"""
+
+    @classmethod
+    def from_json(cls, data: Any) -> Self:
+        """Read a section of the index.
+
+        Raises:
+            ValueError: if it is not a section.
+        """
+        kinds = {"summary": SummaryRow, "published": Published, "pictures": Picture}
+        built: Self = _build(cls, data, "title", **kinds)
+        return built
+
+
+@dataclass(frozen=True)
+class ResultsPage:
+    """A page of results on one topic."""
+
+    page: str
+    """name of the Markdown file, without its suffix"""
+    title: str
+    """heading"""
+    text: str = ""
+    """contents of the page in one or two sentences; Markdown"""
+    labels: tuple[str, ...] = ("model", "data")
+    """headings of the first columns of the summary table"""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """headings of the other columns, each with its entry in the files (`SummaryRow.at`)"""
+    sections: tuple[Section, ...] = ()
+    """sections in their order"""
 
     @classmethod
     def from_json(cls, data: Any) -> Self:
         """Read an entry of the index.
 
         Raises:
-            ValueError: if the entry is not a section.
+            ValueError: if the entry is not a page.
         """
-        names = [field.name for field in fields(cls)]
-        if not isinstance(data, dict) or "title" not in data or not data.keys() <= set(names):
-            raise ValueError(f"sections must have a title and any of {names[1:]}, got {data!r}.")
-        lists: dict[str, Any] = {name: tuple(data.get(name, ())) for name in ("seen", "across")}
-        for name, kind in (("pictures", Picture), ("published", Published)):
+        built: Self = _build(cls, data, "page")
+        sections = tuple(Section.from_json(section) for section in data.get("sections", ()))
+        return replace(built, sections=sections)
+
+
+def _build(cls: Any, data: Any, needed: str, **kinds: Any) -> Any:
+    """Build a dataclass from JSON, with tuples for lists and ``kinds`` for their elements."""
+    names = [known.name for known in fields(cls)]
+    if not isinstance(data, dict) or needed not in data or not data.keys() <= set(names):
+        raise ValueError(
+            f"a {cls.__name__} of {INDEX} must have {needed} and any of {names}, got {data!r}."
+        )
+    built = dict(data)
+    for name, value in data.items():
+        if isinstance(value, list):
             try:
-                lists[name] = tuple(kind(**entry) for entry in data.get(name, ()))
+                built[name] = tuple(kinds[name](**v) if name in kinds else v for v in value)
             except TypeError as error:
-                raise ValueError(f"{name} of {data['title']!r} are invalid: {error}.") from error
-        return cls(**{**data, **lists})
+                raise ValueError(f"{name} of {data[needed]!r} must be valid: {error}.") from error
+    try:
+        return cls(**built)
+    except TypeError as error:
+        raise ValueError(f"{data[needed]!r} must be a {cls.__name__}: {error}.") from error
 
 
-def read_index(folder: str | os.PathLike[str]) -> list[Section]:
-    """Read the sections of a folder of results.
+def read_index(folder: str | os.PathLike[str]) -> list[ResultsPage]:
+    """Read the pages and sections of a folder of results.
 
     Raises:
         ValueError: if the folder has no index, or it is damaged.
     """
     data = read_json(Path(folder) / INDEX)
     if not isinstance(data, list):
-        raise ValueError(f"{Path(folder) / INDEX} must be a list of sections.")
-    return [Section.from_json(entry) for entry in data]
+        raise ValueError(f"{Path(folder) / INDEX} must be a list of pages.")
+    return [ResultsPage.from_json(entry) for entry in data]
 
 
-def page(folder: str | os.PathLike[str]) -> str:
-    """Return the page of a folder of results as Markdown.
+def pages(folder: str | os.PathLike[str]) -> dict[str, str]:
+    """Return the pages of a folder of results, and their overview, as Markdown by file name.
 
     Raises:
         ValueError: if a file is missing or damaged.
     """
-    parts = [
+    overview = [
         "# Results",
-        "Generated from the files in `results/` by `python pretrain/results.py`. ↑ more is better, "
-        "↓ less is better. Scores of segmentations stand beside what no model gets on the same "
-        "images. Tables of models that come with the package are measured again by `python "
-        f"pretrain/reproduce.py`, which says where a figure is more than {TOLERANCE} from the "
-        "page's (beyond 1: more than that share of it).",
+        "Generated from the files in `results/` by `python pretrain/results.py`. Each page starts "
+        "with a summary table; its rows link to sections with settings, commands, baselines and "
+        "findings. ↑: higher is better, ↓: lower is better. *By masks*: segmentation by the most "
+        "probable slot of each pixel, p(k | z). *By responsibilities*: by the most probable slot "
+        "given the pixel's colour, p(k | x, z) ([masks](../notes/masks.md)).",
+        f"`python pretrain/reproduce.py` evaluates the package's pretrained models again and "
+        f"reports scores that differ by more than {TOLERANCE} (relative for scores above 1).",
     ]
-    for section in read_index(folder):
+    result, rows = {}, []
+    for page in read_index(folder):
+        summary = _summary(Path(folder), page)
+        result[f"{page.page}.md"] = _page(Path(folder), page, summary)
+        first = ""
+        if summary:
+            labels = next(row.labels for s in page.sections for row in s.summary)
+            values = zip(page.columns, summary[0][len(labels) :], strict=True)
+            shown = [f"{name.rstrip(' ↑↓')} {value}" for name, value in values if value]
+            first = f"{', '.join(labels)}: {', '.join(shown[:2])}"
+        rows.append([f"[{page.title}]({page.page}.md)", page.text, first])
+    overview.append(markdown(["page", "contents", "first result"], rows, text=3))
+    return {"index.md": _join(overview), **result}
+
+
+def write_pages(folder: str | os.PathLike[str], out: str | os.PathLike[str]) -> None:
+    """Write the `pages` of a folder of results to another folder, each atomically.
+
+    Raises:
+        ValueError: if a file of the folder is missing or damaged.
+        OSError: if a page cannot be written.
+    """
+    texts = pages(folder)
+    Path(out).mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        with new_file(Path(out) / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def _join(parts: Sequence[str]) -> str:
+    return "\n\n".join(parts) + "\n"
+
+
+def _page(folder: Path, page: ResultsPage, summary: Sequence[Sequence[str]]) -> str:
+    """Return a page as Markdown."""
+    parts = [f"# {page.title}", *([page.text] if page.text else [])]
+    if summary:
+        parts.append(markdown([*page.labels, *page.columns], summary, len(page.labels)))
+    for section in page.sections:
         parts.append(f"## {section.title}")
         if section.text:
             parts.append(section.text)
         if section.evaluation is not None:
-            parts += _evaluation(Path(folder) / section.evaluation, section.published)
+            parts += _evaluation(folder / section.evaluation, section.published)
         if section.across:
-            parts += _across([Path(folder) / file for file in section.across])
+            parts += _across([folder / file for file in section.across])
         if section.probes is not None:
-            parts += _probes(Path(folder) / section.probes)
+            parts += _probes(folder / section.probes)
         if section.tables is not None:
-            parts += _tables(Path(folder) / section.tables)
-        if section.seen:
-            parts.append("\n".join(f"- {remark}" for remark in section.seen))
+            parts += _tables(folder / section.tables)
+        if section.findings:
+            parts.append("\n".join(f"- {finding}" for finding in section.findings))
         parts += [f"![{p.caption}]({p.file})\n\n*{p.caption}*" for p in section.pictures]
-    return "\n\n".join(parts) + "\n"
+    return _join(parts)
 
 
-def write_page(folder: str | os.PathLike[str], out: str | os.PathLike[str]) -> None:
-    """Write the `page` of a folder of results to a file atomically.
+def _summary(folder: Path, page: ResultsPage) -> list[list[str]]:
+    """Return the rows of a page's summary table; each first cell is a link to its section."""
+    return [
+        [
+            f"[{row.labels[0]}](#{_slug(s)})",
+            *row.labels[1:],
+            *_summary_cells(folder / row.file, row, page),
+        ]
+        for s in page.sections
+        for row in s.summary
+    ]
 
-    Raises:
-        ValueError: if a file of the folder is missing or damaged.
-        OSError: if the page cannot be written.
-    """
-    text = page(folder)
-    with new_file(out) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+
+def _summary_cells(path: Path, row: SummaryRow, page: ResultsPage) -> list[str]:
+    result = read_json(path)
+    columns = row.columns or page.columns
+    with written_by("a program", path):
+        entry = _entry(result, row.at)
+        return [_cell(result, entry, columns.get(name)) for name in page.columns]
+
+
+def _cell(result: Any, entry: Any, key: str | None) -> str:
+    """Format a cell: a score, in % if it is of a probe, or text; empty without a value."""
+    if key is None:
+        return ""
+    group = isinstance(entry, dict) and "mean" in entry
+    value = entry["mean"].get(key) if group else _entry(entry, key)
+    if value is None or isinstance(value, str):
+        return value or ""
+    if "questions" in result:  # a file of pretrain/probe.py
+        return f"{100 * value:.1f}"
+    return format_score(value, entry["std"].get(key) if group else None)
+
+
+def _entry(data: Any, path: str) -> Any:
+    """Return the entry of JSON data at keys and indices separated by slashes."""
+    for part in path.split("/"):
+        data = data[int(part) if isinstance(data, list) else part]
+    return data
+
+
+def _slug(section: Section) -> str:
+    """Return the anchor of a section, as MkDocs and GitHub make it from plain titles."""
+    return re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", section.title).strip().lower())
 
 
 @contextmanager
@@ -221,13 +356,12 @@ def _evaluation(path: Path, published: Sequence[Published]) -> list[str]:
         if any("posterior_ari" in group["mean"] for group in result["groups"]):
             table = _scores(result, _POSTERIOR, only="posterior_ari")
             parts.append(
-                "The same by p(k | x, z), which slot each pixel is of once its colour is known, "
-                f"instead of the masks p(k | z).\n\n{table}"
+                "By responsibilities p(k | x, z) instead of the masks p(k | z):\n\n" + table
             )
         if any("valid" in group["mean"] for group in result["groups"]):
             table = _scores(result, _IMAGINED, only="valid")
             count = result["runs"][0]["num_images"]
-            parts.append(f"What {count} scenes from the prior show.\n\n{table}")
+            parts.append(f"Validity and novelty of {count} scenes from the prior:\n\n{table}")
         return [*parts, _runs(result["runs"], path.name)]
 
 
@@ -246,7 +380,7 @@ def _across(paths: Sequence[Path]) -> list[str]:
                 ]
                 for record in read_json(path)["runs"]
             ]
-    head = ["run", "images", "steps of refinement", *(f"{name} ↑" for _, name in shown)]
+    head = ["run", "images", "refinement steps", *(f"{name} ↑" for _, name in shown)]
     files = ", ".join(f"`results/{path.name}`" for path in paths)
     return [markdown(head, rows), f"All figures and settings: {files}."]
 
@@ -306,17 +440,17 @@ def _scores(
 
 
 def _describe(first: Mapping[str, Any]) -> str:
-    description = f"The first {first['num_images']} images of the {first['split']} split"
+    description = f"First {first['num_images']} images of the {first['split']} split"
     if first["frechet_images"]:
         description += (
-            f"; Frechet distance ({first['frechet']}) of {first['frechet_images']} scenes from the"
-            " prior"
+            f"; Frechet distance ({first['frechet']} features) of {first['frechet_images']} scenes "
+            "from the prior"
         )
     return description
 
 
 def _runs(records: Sequence[Mapping[str, Any]], file: str) -> str:
-    head = ["run", "seed", "updates", "images seen", "minutes", "img/s", "hardware", "versions"]
+    head = ["run", "seed", "updates", "images", "minutes", "img/s", "hardware", "versions"]
     body = []
     for record in records:
         training = record["training"]

@@ -14,9 +14,9 @@ def as_text(tables: Iterable[Mapping[str, Any]]) -> str:
     return "\n\n".join(_one(table) for table in tables)
 
 
-def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Format a table as Markdown, the first column left-aligned, the others right-aligned."""
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]], text: int = 1) -> str:
+    """Format a table as Markdown, the first ``text`` columns left-aligned, the others right."""
+    lines = [head, ["---"] * text + ["---:"] * (len(head) - text), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 

@@ -4,8 +4,8 @@
     python pretrain/benchmark.py --model.num-slots 9 --no-compile --out speed.json
     python pretrain/benchmark.py --parts --scaling
 
-Every rate is also given per TFLOP/s of the machine's float32 matrix product, with the authors' code
-on that scale, and relative to the machine's convolution.
+Every rate is also given per TFLOP/s of the machine's float32 matrix product, and relative to the
+machine's convolution.
 """
 
 import sys

@@ -1,9 +1,10 @@
-"""Generate the results page from the files in results/.
+"""Generate the results pages from the files in results/.
 
     python pretrain/results.py
     python pretrain/results.py --check
 
-With --check nothing is written and the exit status is 1 if the page is outdated.
+With --check nothing is written and the exit status is 1 if a page is outdated, missing or not
+generated.
 """
 
 import sys
@@ -14,37 +15,41 @@ from pathlib import Path
 import tyro
 
 from genesis_rl.process import report_stop
-from genesis_rl.results import page, write_page
+from genesis_rl.results import pages, write_pages
 
 
 @dataclass(frozen=True)
 class ResultsConfig:
-    """Input and output of the results page."""
+    """Input and output of the results pages."""
 
     folder: Path = Path("results")
     """folder of index.json and the files listed there"""
-    out: Path = Path("docs/results.md")
-    """output file"""
+    out: Path = Path("docs/results")
+    """output folder, which has no other Markdown files"""
     check: bool = False
-    """check only whether the page is up to date; exit status 1 if not"""
+    """check only whether the pages are up to date; exit status 1 if not"""
 
 
 @report_stop("results.py")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Generate or check the page; return the exit status."""
+    """Generate or check the pages; return the exit status."""
     config = tyro.cli(ResultsConfig, args=argv, description=__doc__)
     try:
         if not config.check:
-            write_page(config.folder, config.out)
+            write_pages(config.folder, config.out)
             return 0
-        current = config.out.read_text(encoding="utf-8")
-        if current == page(config.folder):
-            return 0
+        expected = pages(config.folder)
+        current = {p.name: p.read_text(encoding="utf-8") for p in config.out.glob("*.md")}
     except (ValueError, OSError) as error:
         print(f"results.py: {error}", file=sys.stderr)
         return 2
-    print(f"{config.out} is outdated for {config.folder}: run results.py", file=sys.stderr)
-    return 1
+    names = sorted(n for n in expected | current if expected.get(n) != current.get(n))
+    if names:
+        print(
+            f"{', '.join(names)} in {config.out} must match {config.folder}: run results.py",
+            file=sys.stderr,
+        )
+    return 1 if names else 0
 
 
 if __name__ == "__main__":

@@ -17,8 +17,7 @@ class BenchmarkConfig:
     model: GenesisConfig | GenesisSConfig = field(default_factory=GenesisConfig)
     """model and its config"""
     batch_size: int = 32
-    """images per update, per sample of the prior, and per encoding pass compared with the authors'
-    code"""
+    """images per update, per sample of the prior, and per encoding pass of the rate ``encode``"""
     encode_batches: tuple[int, ...] = (1, 8, 32, 256)
     """batch sizes of encoding, besides 1 and batch_size"""
     scaling: bool = False

@@ -18,10 +18,6 @@ from genesis_rl.models import build_model
 from genesis_rl.process import hardware, keep_freed_memory
 from genesis_rl.timing import Task, medians
 
-#: Rates of the authors' PyTorch code (float32, as released) per TFLOP/s of the float32 matrix
-#: product, measured once on a 2-core CPU at K = 5, 64 px: training and encoding at batch 32 in
-#: images per second, and one image's encoding as 1 / latency in 1 / s.
-AUTHORS = {"train": 12.4, "encode": 60.0, "encode_one": 57.0}
 _COUNTED = ("train", "encode")
 
 
@@ -31,12 +27,11 @@ def run(config: BenchmarkConfig) -> dict[str, Any]:
     Returns:
         ``matmul_tflops`` and ``conv_tflops`` of the machine; ``rates`` with train, encode and
         sample (images/s at the batch size) and encode_one (1 / latency of one frame, 1/s);
-        ``per_tflops``, the rates divided by ``matmul_tflops``; ``authors``, the authors' rates on
-        that scale; ``operations`` per image, and ``share`` of the convolution's speed in training
-        and encoding; ``encoding``, frames/s by batch size; ``memory``, bytes saved for the gradient
-        per image and, on CUDA, the peak of an update; ``loading``, images/s of loading batches,
-        absolute and relative to the training rate; ``machine``, ``config``, and ``tables`` for the
-        results page.
+        ``per_tflops``, the rates divided by ``matmul_tflops``; ``operations`` per image, and
+        ``share`` of the convolution's speed in training and encoding; ``encoding``, frames/s by
+        batch size; ``memory``, bytes saved for the gradient per image and, on CUDA, the peak of an
+        update; ``loading``, images/s of loading batches, absolute and relative to the training
+        rate; ``machine``, ``config``, and ``tables`` for the results page.
 
     Raises:
         ValueError: if the device is unknown or not available.
@@ -79,7 +74,6 @@ def run(config: BenchmarkConfig) -> dict[str, Any]:
         "conv_tflops": conv_tflops,
         "rates": rates,
         "per_tflops": {name: rate / tflops for name, rate in rates.items()},
-        "authors": AUTHORS,
         "operations": operations,
         "share": {name: rates[name] * operations[name] / conv_tflops / 1e12 for name in _COUNTED},
         "encoding": {str(batch): rate for batch, rate in frames.items()},
@@ -114,25 +108,15 @@ def page_tables(result: dict[str, Any]) -> list[dict[str, Any]]:
     precision, tflops = result["config"]["precision"], result["matmul_tflops"]
     rows = []
     for name, rate in result["rates"].items():
-        scaled, theirs = result["per_tflops"][name], result["authors"].get(name)
         share = result["share"].get(name)
-        beside = [f"{theirs:.1f}", f"{scaled / theirs:.1f}"] if theirs else ["", ""]
-        rows.append(
-            [name, f"{rate:.1f}", f"{scaled:.1f}", *beside, f"{share:.0%}" if share else ""]
-        )
+        scaled = result["per_tflops"][name]
+        rows.append([name, f"{rate:.1f}", f"{scaled:.1f}", f"{share:.0%}" if share else ""])
     return [
         {
             "caption": f"Rates on {result['machine']['hardware']}, whose float32 matrix product "
             f"reaches {tflops:.3f} TFLOP/s and {precision} convolution "
             f"{result['conv_tflops']:.3f}.",
-            "head": [
-                "",
-                "rate, 1/s",
-                "per matmul TFLOP/s",
-                "authors' code",
-                "ratio",
-                "share of the convolution's speed",
-            ],
+            "head": ["", "rate, 1/s", "per matmul TFLOP/s", "share of the convolution's speed"],
             "rows": rows,
         },
         {
@@ -141,9 +125,9 @@ def page_tables(result: dict[str, Any]) -> list[dict[str, Any]]:
             "rows": [[f"{rate:.1f}" for rate in result["encoding"].values()]],
         },
         {
-            "caption": "An image: operations of convolutions and matrix products, what is kept "
-            "for the gradient, and how much faster a data set's batches come than are trained on.",
-            "head": ["training", "encoding", "kept", "loading"],
+            "caption": "Per image: operations of convolutions and matrix products, memory saved "
+            "for the gradient, and rate of loading relative to training.",
+            "head": ["training", "encoding", "memory", "loading"],
             "rows": [
                 [
                     *(f"{result['operations'][name] / 1e9:.2f} GFLOP" for name in _COUNTED),

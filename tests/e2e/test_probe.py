@@ -14,7 +14,7 @@ from genesis_rl.checkpoint import fingerprint, save_pretrained
 from genesis_rl.data import Pack, PackWriter
 from genesis_rl.models import MODELS, build_model
 from genesis_rl.probes import SceneProbe
-from genesis_rl.results import page
+from genesis_rl.results import pages
 
 Run = Callable[..., tuple[int, str, str]]
 SIDE = 32
@@ -128,6 +128,14 @@ def test_tasks_of_scenes(packs: Path, data_root: Path, run_program: Run, tmp_pat
     assert kept == sorted(p.stat().st_mtime_ns for p in (data_root / "latents").glob("*/slots.npy"))
 
 
+def results_page(file: Path) -> str:
+    """The page with one section on a file of probes."""
+    section = {"title": "P", "probes": file.name}
+    index = [{"page": "p", "title": "P", "sections": [section]}]
+    (file.parent / "index.json").write_text(json.dumps(index))
+    return pages(file.parent)["p.md"]
+
+
 def test_several_models_reach_the_page_of_results(run_program: Run, tmp_path: Path) -> None:
     packs = few(tmp_path / "few")
     runs = [saved(tmp_path / name, name) for name in SMALL]
@@ -151,9 +159,7 @@ def test_several_models_reach_the_page_of_results(run_program: Run, tmp_path: Pa
     names = [record["name"] for record in result["baselines"]]
     untrained = [f"random {name}" for name in SMALL]
     assert names == ["majority", "pixels 8 x 8", *untrained, "true masks"]
-    index = [{"title": "Towers", "probes": out.name}]
-    (out.parent / "index.json").write_text(json.dumps(index))
-    lines = page(out.parent).splitlines()
+    lines = results_page(out).splitlines()
     (head,) = (line for line in lines if line.startswith("| Task"))
     cells = [cell.strip() for cell in head.strip("|").split("|")]
     others = [name for name in SMALL if name not in PAPER]
@@ -214,8 +220,8 @@ def test_properties_of_objects(run_program: Run, tmp_path: Path) -> None:
     assert 0 <= record["scores"]["match_iou"] <= 1 and record["training"]["step"] == 2
     assert set(record["intervals"]) == {"shape_linear", "shape_mlp"}
     assert "mean IoU" in shown and "R2, linear" in shown and "accuracy, mlp" in shown
-    (Path(run) / "index.json").write_text('[{"title": "P", "probes": "probes-properties.json"}]')
-    assert "| Property |  | genesis | majority |" in page(run)
+    page = results_page(Path(run, "probes-properties.json"))
+    assert "| Property |  | genesis | majority |" in page
     status, _, errors = run_program("pretrain/probe.py", *probing, "--task", "scenes")
     assert status == 2 and "factor stable or height or camera or simulated_stable" in errors
 

@@ -38,7 +38,9 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     result = json.loads((folder / FILE).read_text())
     result["runs"][0]["run"] = "runs/sprites-fast"
     (folder / "run.json").write_text(json.dumps(result))
-    (folder / "index.json").write_text(json.dumps([{"title": "x", "across": [FILE, "run.json"]}]))
+    section = {"title": "x", "across": [FILE, "run.json"]}
+    index = [{"page": "x", "title": "x", "sections": [section]}]
+    (folder / "index.json").write_text(json.dumps(index))
     return folder
 
 

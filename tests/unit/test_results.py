@@ -1,4 +1,4 @@
-"""The page of results: what of the files reaches it, and what is refused."""
+"""The results pages: contents, summary tables, and errors of damaged folders."""
 
 import importlib.util
 import json
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from genesis_rl.evaluation import group
-from genesis_rl.results import page, write_page
+from genesis_rl.results import pages, read_index, write_pages
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results"
@@ -39,30 +39,35 @@ def record(run: str, *, seed: int = 0, **scores: float | None) -> dict[str, Any]
     }
 
 
-def write(folder: Path, sections: Any, *records: dict[str, Any]) -> None:
-    (folder / "index.json").write_text(json.dumps(sections))
+def write(folder: Path, sections: Any, *records: dict[str, Any], **page: Any) -> None:
+    index = [{"page": "models", "title": "Models", "sections": sections, **page}]
+    (folder / "index.json").write_text(json.dumps(index))
     if records:
         result = {"runs": records, "groups": group(records)}
         (folder / "models.json").write_text(json.dumps(result))
 
 
+def page(folder: Path) -> str:
+    return pages(folder)["models.md"]
+
+
 def test_a_section_has_scores_baselines_runs_remarks_and_pictures(tmp_path: Path) -> None:
     section = {
-        "title": "Models",
+        "title": "Scores",
         "text": "By `train.py`.",
         "evaluation": "models.json",
         "published": [{"name": "theirs", "scores": {"ari": 0.25, "ari_fg": 0.5}}],
-        "seen": ["GENESIS wins."],
+        "findings": ["GENESIS wins."],
         "pictures": [{"file": "a.png", "caption": "Slots"}],
     }
     first = record("a", seed=3, ari=0.5, mse=0.0125, frechet=None)
     second = record("b", seed=4, ari=0.7, mse=0.0125, frechet=None)
     write(tmp_path, [section], first, second)
     lines = page(tmp_path).splitlines()
-    assert lines[0] == "# Results"
-    assert "## Models" in lines and "By `train.py`." in lines and "- GENESIS wins." in lines
-    told = "The first 200 images of the test split; Frechet distance (own) of 100 scenes"
-    assert any(line.startswith(told) for line in lines)
+    assert lines[0] == "# Models"
+    assert "## Scores" in lines and "By `train.py`." in lines and "- GENESIS wins." in lines
+    caption = "First 200 images of the test split; Frechet distance (own features) of 100 scenes"
+    assert any(line.startswith(caption) for line in lines)
     assert "|  | ARI ↑ | MSE ↓ | Frechet ↓ |" in lines
     assert "| genesis, 2 runs | 0.6000 ± 0.1414 | 0.0125 ± 0.0000 | - |" in lines
     assert "| *theirs* | 0.2500 |  |  |" in lines  # no column for what ours have not
@@ -106,7 +111,7 @@ def test_imagined_scenes_have_a_table_of_their_own(tmp_path: Path) -> None:
     one["baselines"]["real"] = {"frechet": 2.25, "valid": 0.97}
     write(tmp_path, [{"title": "Models", "evaluation": "models.json"}], one)
     lines = page(tmp_path).splitlines()
-    start = lines.index("What 200 scenes from the prior show.")
+    start = lines.index("Validity and novelty of 200 scenes from the prior:")
     assert "|  | ARI ↑ |" in lines[:start] and "| genesis | 0.5000 |" in lines[:start]
     assert lines[start + 2 : start + 6] == [
         "|  | valid ↑ | nearest training image, pixels |",
@@ -182,25 +187,75 @@ def test_models_without_a_run_have_no_row_of_training(tmp_path: Path) -> None:
     assert "| genesis | 0.5000 |" in page(tmp_path)
 
 
+def test_summaries_read_their_cells_from_the_files(tmp_path: Path) -> None:
+    summary = [
+        {"labels": ["ours", "a, b"], "file": "models.json"},
+        {"labels": ["a", "a"], "file": "models.json", "at": "runs/0/scores"},
+        {
+            "labels": ["tables", "c"],
+            "file": "rl.json",
+            "at": "tables/0/rows",
+            "columns": {"ARI ↑": "1/0"},
+        },
+        {"labels": ["probes", "d"], "file": "probes.json", "columns": {"mSC ↑": "stability"}},
+    ]
+    sections = [{"title": "First runs, of 2", "summary": summary}]
+    columns = {"ARI ↑": "ari", "mSC ↑": "msc"}
+    runs = [record("a", seed=1, ari=0.5, msc=0.25), record("b", seed=2, ari=0.7, msc=0.25)]
+    write(tmp_path, sections, *runs, columns=columns, text="All of it.")
+    (tmp_path / "rl.json").write_text(json.dumps({"tables": [{"rows": [["0.1"], ["0.9"]]}]}))
+    (tmp_path / "probes.json").write_text(json.dumps(probes()))
+    found = pages(tmp_path)
+    anchor = "(#first-runs-of-2)"
+    assert found["models.md"].startswith(
+        "# Models\n\nAll of it.\n\n"
+        "| model | data | ARI ↑ | mSC ↑ |\n| --- | --- | ---: | ---: |\n"
+        f"| [ours]{anchor} | a, b | 0.6000 ± 0.1414 | 0.2500 ± 0.0000 |\n"
+        f"| [a]{anchor} | a | 0.5000 | 0.2500 |\n"
+        f"| [tables]{anchor} | c | 0.9 |  |\n"
+        f"| [probes]{anchor} | d |  | 65.0 |\n"
+    )
+    first = "ours, a, b: ARI 0.6000 ± 0.1414, mSC 0.2500 ± 0.0000"
+    assert f"| [Models](models.md) | All of it. | {first} |\n" in found["index.md"]
+    sections[0]["summary"] = [{"labels": ["a"], "file": "models.json", "at": "groups/7"}]
+    write(tmp_path, sections, columns=columns)
+    with pytest.raises(ValueError, match=r"models\.json"):
+        pages(tmp_path)
+
+
 @pytest.mark.parametrize(
-    ("sections", "message"),
+    ("index", "message"),
     [
-        ({"title": "x"}, "must be a list of sections"),
-        ([{"text": "x"}], "sections must have a title"),
-        ([{"title": "x", "txt": "y"}], "sections must have a title"),
-        ([{"title": "x", "pictures": [{"path": "y"}]}], "pictures of 'x' are invalid"),
-        ([{"title": "x", "published": [{"name": "y"}]}], "published of 'x' are invalid"),
-        ([{"title": "x", "evaluation": "gone.json"}], "gone.json cannot be read"),
-        ([{"title": "x", "evaluation": "index.json"}], "must be a file of evaluate.py"),
+        ({"page": "x"}, "list of pages"),
+        ([{"title": "x"}], "ResultsPage"),
+        ([{"page": "x"}], "title"),
+        ([{"page": "x", "title": "x", "sections": [{"text": "x"}]}], "title"),
+        ([{"page": "x", "title": "x", "sections": [{"title": "x", "txt": "y"}]}], "txt"),
     ],
 )
-def test_damaged_folders_are_refused(sections: Any, message: str, tmp_path: Path) -> None:
-    write(tmp_path, sections)
+def test_damaged_indices_are_refused(index: Any, message: str, tmp_path: Path) -> None:
+    (tmp_path / "index.json").write_text(json.dumps(index))
     with pytest.raises(ValueError, match=message):
-        page(tmp_path)
+        pages(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"pictures": [{"path": "y"}]}, "pictures"),
+        ({"published": [{"name": "y"}]}, "published"),
+        ({"summary": [{"name": "y"}]}, "summary"),
+        ({"evaluation": "gone.json"}, r"gone\.json"),
+        ({"evaluation": "index.json"}, r"index\.json .* evaluate\.py"),
+    ],
+)
+def test_damaged_sections_are_refused(
+    section: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    write(tmp_path, [{"title": "x", **section}])
     with pytest.raises(ValueError, match=message):
-        write_page(tmp_path, tmp_path / "page.md")
-    assert not (tmp_path / "page.md").exists()
+        write_pages(tmp_path, tmp_path / "pages")
+    assert not (tmp_path / "pages").exists()
 
 
 def program() -> Callable[[list[str]], int]:
@@ -214,17 +269,42 @@ def program() -> Callable[[list[str]], int]:
 
 
 def test_the_program_writes_and_checks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main, out = program(), tmp_path / "page.md"
+    main, out = program(), tmp_path / "pages"
     flags = ["--folder", str(tmp_path), "--out", str(out)]
-    assert main([*flags, "--check"]) == 2  # neither index nor page
+    assert main([*flags, "--check"]) == 2  # no index
     write(tmp_path, [{"title": "Old"}])
+    assert main([*flags, "--check"]) == 1  # no pages
     assert main(flags) == 0
     assert main([*flags, "--check"]) == 0
+    (out / "other.md").write_text("")
+    assert main([*flags, "--check"]) == 1
+    assert "other.md" in capsys.readouterr().err
+    (out / "other.md").unlink()
     write(tmp_path, [{"title": "New"}])
     assert main([*flags, "--check"]) == 1
-    assert "run results.py" in capsys.readouterr().err
-    assert "## Old" in out.read_text()
+    assert "models.md" in capsys.readouterr().err
+    assert "## Old" in (out / "models.md").read_text()
 
 
-def test_the_projects_page_is_what_its_files_say() -> None:
-    assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == page(RESULTS)
+def test_the_projects_pages_match_its_files() -> None:
+    shown = {
+        path.name: path.read_text(encoding="utf-8")
+        for path in (ROOT / "docs" / "results").glob("*.md")
+    }
+    assert shown == pages(RESULTS)
+
+
+def test_every_page_has_a_short_summary_and_every_file_a_section() -> None:
+    index = read_index(RESULTS)
+    for one in index:
+        rows = [row for section in one.sections for row in section.summary]
+        assert 1 <= len(rows) <= 20, one.page
+        assert all(len(row.labels) == len(one.labels) for row in rows), one.page
+    sections = [section for one in index for section in one.sections]
+    named = {
+        name
+        for s in sections
+        for name in (s.evaluation, s.probes, s.tables, *s.across)
+        if name is not None
+    }
+    assert {"index.json", *named} == {path.name for path in RESULTS.glob("*.json")}
