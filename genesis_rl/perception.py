@@ -23,7 +23,15 @@ from genesis_rl.models.base import BaseModel, Noise
 from genesis_rl.models.distilled import segmentation_masks
 from genesis_rl.models.prior import has_sequential_prior
 from genesis_rl.refinement import refine
-from genesis_rl.slots import Decoded, SceneModel, Slots, check_finite, check_shape, check_slots
+from genesis_rl.slots import (
+    MASK_GEOMETRY,
+    Decoded,
+    SceneModel,
+    Slots,
+    check_finite,
+    check_shape,
+    check_slots,
+)
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -297,7 +305,7 @@ class SlotEncoder:
         frames: Any,
         *,
         layout: Layout = "auto",
-        mask_geometry: bool = False,
+        mask_geometry: bool = MASK_GEOMETRY,
         white: White | None = None,
     ) -> npt.NDArray[np.float32]:
         """Infer the slots of frames as an array; arguments and errors as for a call.
@@ -366,7 +374,7 @@ class SlotEncoder:
             check_finite(features[..., : d_m + d_c], decoded.mu_x, log_masks=decoded.log_pi)
         return decoded
 
-    def sample(self, noise: Tensor, *, mask_geometry: bool = False) -> Tensor:
+    def sample(self, noise: Tensor, *, mask_geometry: bool = MASK_GEOMETRY) -> Tensor:
         """Sample novel scenes from the model's prior.
 
         Args:
@@ -404,7 +412,7 @@ class SlotEncoder:
         return _no_tf32(self.device)
 
 
-def slot_features(slots: Slots, *, mask_geometry: bool = False) -> npt.NDArray[np.float32]:
+def slot_features(slots: Slots, *, mask_geometry: bool = MASK_GEOMETRY) -> npt.NDArray[np.float32]:
     """Convert slots to a float32 array (B, K, D); see `SlotEncoder.features`.
 
     Raises:

@@ -47,6 +47,10 @@ def check_finite(*values: Tensor, log_masks: Tensor | None = None) -> None:
         )
 
 
+#: Default of every ``mask_geometry``: features of slots include their masks' geometry.
+MASK_GEOMETRY = True
+
+
 @dataclass(frozen=True, eq=False)
 class Slots:
     """A scene as K object slots.

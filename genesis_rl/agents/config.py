@@ -13,6 +13,7 @@ from genesis_rl.checks import check_integers, check_limits, check_parameters
 from genesis_rl.envs.make import check_wrappers, parse_options
 from genesis_rl.frames import LAYOUTS, Layout
 from genesis_rl.old_keys import rename_old_keys
+from genesis_rl.slots import MASK_GEOMETRY
 
 Obs = Literal["encoder", "genesis", "monet", "vae", "random", "state", "pixels", "feature_map"]
 # Observations inferred by an encoder.
@@ -149,7 +150,7 @@ class AgentConfig:
     """use rendered frames, for environments whose observations contain none"""
     frame_size: int = 64
     """side in pixels to which frames are resized for obs pixels and feature_map"""
-    mask_geometry: bool = True
+    mask_geometry: bool = MASK_GEOMETRY
     """append each slot's mask centroid and area to its features"""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     """features extractor"""

@@ -12,6 +12,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 from genesis_rl.envs.slot_obs import Info, InfoKey, ObsLayout, SlotObsCodec, SlotObsOptions
 from genesis_rl.frames import Layout
 from genesis_rl.perception import EncoderLike, as_encoder
+from genesis_rl.slots import MASK_GEOMETRY
 
 _KEPT = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 # Smallest image side of NatureCNN.
@@ -36,7 +37,7 @@ class VecGenesisObs(VecEnvWrapper):
         venv: VecEnv,
         encoder: EncoderLike,
         layout: ObsLayout = "set",
-        mask_geometry: bool = False,
+        mask_geometry: bool = MASK_GEOMETRY,
         image_key: str | None = None,
         keep: Sequence[str] = (),
         image_layout: Layout = "auto",

@@ -100,7 +100,9 @@ class GoalReward:
     def _goal_slots(self, encoder: SlotEncoder) -> npt.NDArray[np.float32]:
         """Return the goal's slots, inferred once per encoder."""
         if self._slots is None or self._slots[0] != encoder.fingerprint:
-            goal = encoder.features(self._goal)[0] if self._goal.ndim == 3 else self._goal
+            goal = self._goal
+            if goal.ndim == 3:
+                (goal,) = encoder.features(goal, mask_geometry=False)
             self._slots = encoder.fingerprint, np.asarray(goal, np.float32)
         shape = (encoder.num_slots, sum(encoder.latent_sizes))
         if self._slots[1].shape != shape:

@@ -15,6 +15,7 @@ from genesis_rl import visualize
 from genesis_rl.envs.slot_obs import ObsLayout, SlotObsCodec, SlotObsOptions
 from genesis_rl.imagination import ImaginationOptions, ImaginedScenes, ImaginedStep
 from genesis_rl.perception import EncoderLike, as_encoder
+from genesis_rl.slots import MASK_GEOMETRY
 from genesis_rl.world_model import ActionSpec, WorldModel
 
 WorldModelLike = str | os.PathLike[str] | WorldModel
@@ -41,7 +42,7 @@ class ImaginationCore:
         encoder: EncoderLike,
         world_model: WorldModelLike,
         layout: ObsLayout,
-        mask_geometry: bool | None,
+        mask_geometry: bool,
         device: str,
         render_mode: str | None,
         options: Mapping[str, Any],
@@ -61,14 +62,11 @@ class ImaginationCore:
                 device=slot_encoder.device,
             )
         if mask_geometry and not world.mask_geometry:
-            raise ValueError(
-                "mask_geometry must be None or False for a world model without it, got True."
-            )
-        geometry = world.mask_geometry if mask_geometry is None else mask_geometry
+            raise ValueError("mask_geometry must be False for a world model without it, got True.")
         self.render_mode = render_mode
         self.engine = ImaginedScenes(slot_encoder, world, rollout_options, n_envs=num_envs)
         self._codec = SlotObsCodec(
-            slot_encoder, spaces.Dict(), SlotObsOptions(layout, geometry), rendered=True
+            slot_encoder, spaces.Dict(), SlotObsOptions(layout, mask_geometry), rendered=True
         )
         self.observation_space = self._codec.space
         self.action_space = action_space(world.action_spec)
@@ -164,7 +162,7 @@ class ImaginationEnv(gym.Env[Any, Any]):
         world_model: WorldModelLike,
         *,
         layout: ObsLayout = "set",
-        mask_geometry: bool | None = None,
+        mask_geometry: bool = MASK_GEOMETRY,
         device: str = "auto",
         render_mode: str | None = None,
         **options: Any,
@@ -175,8 +173,8 @@ class ImaginationEnv(gym.Env[Any, Any]):
             encoder: path, hub id, or a SlotEncoder (also its ``spec``).
             world_model: path, hub id or WorldModel, trained on the encoder's slots.
             layout: "set" (K, D), "flat" (K * D,), or "dict" with z_m, z_c (and geometry).
-            mask_geometry: whether observations contain each slot's mask geometry; None: whether
-                the world model was trained with it.
+            mask_geometry: append each slot's mask geometry; must be False for a world model trained
+                without it.
             device: device of both models; "auto" is CUDA if available.
             render_mode: "rgb_array" or None.
             **options: initial scenes, dynamics and truncation, see `ImaginationOptions`.

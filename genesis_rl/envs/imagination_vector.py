@@ -14,6 +14,7 @@ from genesis_rl.envs.imagination import ImaginationCore, WorldModelLike
 from genesis_rl.envs.slot_obs import ObsLayout
 from genesis_rl.imagination import ImaginedScenes
 from genesis_rl.perception import EncoderLike
+from genesis_rl.slots import MASK_GEOMETRY
 
 
 class ImaginationVectorEnv(BatchedVectorEnv):
@@ -33,7 +34,7 @@ class ImaginationVectorEnv(BatchedVectorEnv):
         *,
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
         layout: ObsLayout = "set",
-        mask_geometry: bool | None = None,
+        mask_geometry: bool = MASK_GEOMETRY,
         device: str = "auto",
         render_mode: str | None = None,
         **options: Any,
@@ -46,8 +47,8 @@ class ImaginationVectorEnv(BatchedVectorEnv):
             num_envs: number of scenes, B.
             autoreset_mode: an `AutoresetMode`, or its value ("NextStep", "SameStep", "Disabled").
             layout: "set" (K, D), "flat" (K * D,), or "dict" with z_m, z_c (and geometry).
-            mask_geometry: whether observations contain each slot's mask geometry; None: whether
-                the world model was trained with it.
+            mask_geometry: append each slot's mask geometry; must be False for a world model trained
+                without it.
             device: device of both models; "auto" is CUDA if available.
             render_mode: "rgb_array" or None.
             **options: initial scenes, dynamics and truncation, see `ImaginationOptions`.

@@ -100,7 +100,7 @@ class ImagineConfig:
             ValueError: for options that have a flag or that the video fixes.
         """
         options = read_options(self.options)
-        taken = {"encoder", "world_model", "device", "layout", "mask_geometry", "render_mode"}
+        taken = {"encoder", "world_model", "device", "layout", "render_mode"}
         found = sorted(taken & options.keys())
         if found:
             raise ValueError(f"options must not contain any of {sorted(taken)}, got {found}.")

@@ -13,6 +13,7 @@ from genesis_rl.envs.rendering import render_frame
 from genesis_rl.envs.slot_obs import Info, InfoKey, ObsLayout, SlotObsCodec, SlotObsOptions
 from genesis_rl.frames import Layout
 from genesis_rl.perception import EncoderLike, as_encoder
+from genesis_rl.slots import MASK_GEOMETRY
 
 if TYPE_CHECKING:
     _VectorWrapper = VectorWrapper[Any, Any, Any, Any, Any]
@@ -43,7 +44,7 @@ class GenesisObs(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
         env: gym.Env[Any, Any],
         encoder: EncoderLike,
         layout: ObsLayout = "set",
-        mask_geometry: bool = False,
+        mask_geometry: bool = MASK_GEOMETRY,
         image_key: str | None = None,
         keep: Sequence[str] = (),
         image_layout: Layout = "auto",
@@ -146,7 +147,7 @@ class GenesisVectorObs(_VectorWrapper):
         env: VectorEnv[Any, Any, Any],
         encoder: EncoderLike,
         layout: ObsLayout = "set",
-        mask_geometry: bool = False,
+        mask_geometry: bool = MASK_GEOMETRY,
         image_key: str | None = None,
         keep: Sequence[str] = (),
         image_layout: Layout = "auto",

@@ -15,6 +15,7 @@ from genesis_rl.alignment import Indices, SlotAligner
 from genesis_rl.envs.frame_source import FrameSource, find_frames
 from genesis_rl.frames import Layout, White, as_nhwc_uint8
 from genesis_rl.perception import SlotEncoder, slot_features
+from genesis_rl.slots import MASK_GEOMETRY
 
 ObsLayout = Literal["set", "flat", "dict"]
 InfoKey = Literal["frame", "masks"]
@@ -47,7 +48,7 @@ class SlotObsOptions:
     """
 
     layout: ObsLayout = "set"
-    mask_geometry: bool = False
+    mask_geometry: bool = MASK_GEOMETRY
     image_key: str | None = None
     keep: Sequence[str] = ()
     image_layout: Layout = "auto"

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from genesis_rl.checks import check_integers, check_limits
+from genesis_rl.slots import MASK_GEOMETRY
 from genesis_rl.world_model.model import WorldModelConfig
 
 _POSITIVE = (
@@ -30,7 +31,7 @@ class WorldTrainConfig:
     """folder of a recording (envs/collect.py)"""
     model: WorldModelConfig = field(default_factory=WorldModelConfig)
     """architecture of the world model"""
-    mask_geometry: bool = True
+    mask_geometry: bool = MASK_GEOMETRY
     """append each slot's mask centroid and area to its features, as for agents by default"""
     align: bool = True
     """keep every object in its slot within an episode"""

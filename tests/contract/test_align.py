@@ -95,7 +95,7 @@ def test_every_layout_is_aligned(pixel_env: MakeEnv, shuffling: SlotEncoder, lay
         for (slots, _), (want_slots, _) in zip(episode, want, strict=True):
             assert slots in env.observation_space
             if layout == "dict":
-                slots = np.concatenate([slots["z_m"], slots["z_c"]], axis=-1)
+                slots = np.concatenate(list(slots.values()), axis=-1)
             assert np.array_equal(slots.reshape(want_slots.shape), want_slots)
 
 

@@ -101,7 +101,7 @@ def test_the_scale_is_fitted_to_the_slots(pixel_env: MakeEnv, tiny_genesis: Gene
     batch = torch.rand(8, 3, SIZE, SIZE)
     extractor.fit_scale(batch)
     slots = extractor.scale(extractor.slots(batch)).detach().flatten(0, 1)
-    torch.testing.assert_close(slots.mean(0), torch.zeros(9), atol=1e-4, rtol=0)
+    torch.testing.assert_close(slots.mean(0), torch.zeros(12), atol=1e-4, rtol=0)
     assert slots.std(0).max() == pytest.approx(1, abs=0.1)
 
 

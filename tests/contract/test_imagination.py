@@ -66,7 +66,8 @@ def batched(models: dict[str, str], n: int, mode: str = "NextStep", **options: A
 @pytest.mark.parametrize("layout", ["set", "flat", "dict"])
 @pytest.mark.parametrize("world", ["moves", "pushes", "bare"])
 def test_both_check_envs_pass(models: dict[str, str], world: str, layout: str) -> None:
-    env = single(models, world, layout=layout, render_mode="rgb_array", horizon=5)
+    options = {"layout": layout, "mask_geometry": world != "bare", "horizon": 5}
+    env = single(models, world, render_mode="rgb_array", **options)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for text in ("unconventional shape", "infinity", "minimum value", "maximum value"):
@@ -79,16 +80,18 @@ def test_both_check_envs_pass(models: dict[str, str], world: str, layout: str) -
 
 
 @pytest.mark.parametrize("layout", ["set", "flat", "dict"])
-@pytest.mark.parametrize(("world", "geometry"), [("moves", None), ("moves", False), ("bare", None)])
+@pytest.mark.parametrize(
+    ("world", "geometry"), [("moves", True), ("moves", False), ("bare", False)]
+)
 def test_spaces_are_those_of_the_real_environment(
-    models: dict[str, str], layout: Any, world: str, geometry: bool | None
+    models: dict[str, str], layout: Any, world: str, geometry: bool
 ) -> None:
     env = single(models, world, layout=layout, mask_geometry=geometry)
     real = GenesisObs(
         gym.make("genesis_rl/ObjectGoal-v0"),
         models["encoder"],
         layout=layout,
-        mask_geometry=world == "moves" and geometry is None,
+        mask_geometry=geometry,
         device="cpu",
     )
     assert env.observation_space == real.observation_space
@@ -101,9 +104,7 @@ def test_a_policy_transfers_between_imagined_and_real(models: dict[str, str]) ->
     policy = PPO("MlpPolicy", venv, n_steps=8, batch_size=16, n_epochs=1, device="cpu", seed=0)
     policy.learn(64)
     assert len(policy.ep_info_buffer or []) > 2
-    real = GenesisObs(
-        gym.make("genesis_rl/ObjectGoal-v0"), models["encoder"], mask_geometry=True, device="cpu"
-    )
+    real = GenesisObs(gym.make("genesis_rl/ObjectGoal-v0"), models["encoder"], device="cpu")
     check_for_correct_spaces(real, policy.observation_space, policy.action_space)
     observation, _ = real.reset(seed=0)
     action, _ = policy.predict(observation)

@@ -99,7 +99,7 @@ def test_objects_without_their_background(
             for name, value in part.items():
                 np.testing.assert_array_equal(value, full[name][1:])
         else:
-            rows = full.reshape(4, 10)
+            rows = full.reshape(4, 13)
             np.testing.assert_array_equal(part, rows[1:] if layout == "set" else rows[1:].ravel())
             # The background stays first, whatever alignment does to the objects.
             z_b = with_background.features(info["raw"])[0, 0]
@@ -122,7 +122,7 @@ def test_keep_makes_a_dict(pixel_env: MakeEnv, encoder: Any, layout: Any) -> Non
     inner = pixel_env(entry="image")
     before = json.dumps(repr(inner.observation_space))
     env: Any = GenesisObs(inner, encoder, layout=layout, keep=["goal", "direction"])
-    slots = {"z_m", "z_c"} if layout == "dict" else {"slots"}
+    slots = {"z_m", "z_c", "geometry"} if layout == "dict" else {"slots"}
     assert set(env.observation_space.spaces) == slots | {"goal", "direction"}
     assert env.observation_space["goal"] == inner.observation_space["goal"]
     assert env.observation_space["goal"] is not inner.observation_space["goal"]

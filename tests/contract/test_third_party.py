@@ -28,7 +28,7 @@ from genesis_rl.envs.rendering import RenderedObs
 from genesis_rl.towers import require_gl
 
 pytestmark = pytest.mark.smoke
-K, D = 3, 9  # of the tiny model
+K, D = 3, 12  # of the tiny model
 Make = Callable[[], gym.Env[Any, Any]]
 
 

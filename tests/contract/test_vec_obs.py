@@ -135,8 +135,8 @@ def test_outer_frame_stack_and_normalisation(pixel_env: MakeEnv, encoder: Any) -
     venv.reset()
     for _ in range(20):
         observations, *_ = venv.step(np.zeros(N, np.int64))
-    assert observations.shape == (N, 54)
-    assert before == spaces.Box(-np.inf, np.inf, (27,), np.float32)
+    assert observations.shape == (N, 72)
+    assert before == spaces.Box(-np.inf, np.inf, (36,), np.float32)
 
 
 @pytest.mark.smoke
@@ -157,4 +157,4 @@ def test_ppo_does_not_train_the_encoder(pixel_env: MakeEnv, encoder_path: str, c
 def test_replay_buffers_store_terminal_slots(pixel_env: MakeEnv, encoder: Any) -> None:
     venv: Any = VecGenesisObs(DummyVecEnv([pixel_env]), encoder)
     agent: Any = DQN("MlpPolicy", venv, buffer_size=64, learning_starts=8, device="cpu").learn(32)
-    assert agent.replay_buffer.next_observations.shape == (64, 1, 3, 9)
+    assert agent.replay_buffer.next_observations.shape == (64, 1, 3, 12)

@@ -182,7 +182,7 @@ def test_stock_wrappers_go_around(pixel_env: MakeEnv, encoder: Any) -> None:
     envs = gym.wrappers.vector.RecordEpisodeStatistics(envs)
     envs = gym.wrappers.vector.NormalizeObservation(envs)
     observation, _ = envs.reset(seed=0)
-    assert observation.shape == (N, 27)
+    assert observation.shape == (N, 36)
     for _ in range(10):
         envs.step(envs.action_space.sample())
 

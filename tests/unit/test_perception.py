@@ -121,7 +121,7 @@ def test_slots_are_the_models_on_the_preprocessed_frame() -> None:
 
 def test_features_have_latents_then_geometry(frames: npt.NDArray[np.uint8]) -> None:
     encoder = SlotEncoder(Bands(), device="cpu")
-    features = encoder.features(frames, mask_geometry=True)
+    features = encoder.features(frames)
     assert features.shape == (6, 5, 7)
     assert features.dtype == np.float32
     slots = encoder(frames)
@@ -130,7 +130,7 @@ def test_features_have_latents_then_geometry(frames: npt.NDArray[np.uint8]) -> N
     np.testing.assert_array_equal(features[..., 4:], slots.mask_geometry())
     np.testing.assert_allclose(features[0, :, 4].mean(), 0, atol=0.1)
     assert (np.diff(features[0, :, 4]) > 0).all()  # bands from top to bottom
-    np.testing.assert_array_equal(features[..., :4], encoder.features(frames))
+    np.testing.assert_array_equal(features[..., :4], encoder.features(frames, mask_geometry=False))
 
 
 def test_one_frame_is_a_batch_of_one(frames: npt.NDArray[np.uint8]) -> None:
@@ -339,7 +339,7 @@ def test_counts_are_integers(name: str, value: Any) -> None:
 def test_integers_of_numpy_and_a_torch_device_are_taken(frames: Any) -> None:
     encoder = SlotEncoder(Bands(), device=torch.device("cpu"), batch_size=np.int64(4))  # type: ignore[arg-type]
     assert encoder.spec["device"] == "cpu"
-    assert encoder.features(frames).shape == (6, 5, 4)
+    assert encoder.features(frames).shape == (6, 5, 7)
 
 
 @pytest.mark.parametrize("device", [None, 0.5, ["cpu"]])

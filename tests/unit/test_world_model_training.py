@@ -18,7 +18,7 @@ from genesis_rl.world_model.rollouts import open_loop
 from genesis_rl.world_model.sequences import Sequences, encode
 
 MOVES = ActionSpec("discrete", n=2)
-SLOTS = SlotSpec("a" * 64, 2, (1, 0))
+SLOTS = SlotSpec("a" * 64, 2, (1, 0), mask_geometry=False)
 CPU = torch.device("cpu")
 
 

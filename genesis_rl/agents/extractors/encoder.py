@@ -16,7 +16,7 @@ from genesis_rl.agents.extractors.transformer import SlotSetExtractor
 from genesis_rl.checkpoint import load_pretrained
 from genesis_rl.envs.frame_source import find_frames
 from genesis_rl.set_layers import SlotScale
-from genesis_rl.slots import SceneModel
+from genesis_rl.slots import MASK_GEOMETRY, SceneModel
 
 
 class EncoderExtractor(BaseFeaturesExtractor):
@@ -51,7 +51,7 @@ class EncoderExtractor(BaseFeaturesExtractor):
         encoder: str | os.PathLike[str] | SceneModel,
         pool: type[SlotExtractor] = SlotSetExtractor,
         pool_kwargs: Mapping[str, Any] | None = None,
-        mask_geometry: bool = False,
+        mask_geometry: bool = MASK_GEOMETRY,
     ) -> None:
         """Load the model and build the extractor.
 
