@@ -49,6 +49,8 @@ def check_finite(*values: Tensor, log_masks: Tensor | None = None) -> None:
 
 #: Default of every ``mask_geometry``: features of slots include their masks' geometry.
 MASK_GEOMETRY = True
+#: Default of every ``align``: objects keep their slots within an episode.
+ALIGN = True
 
 
 @dataclass(frozen=True, eq=False)

@@ -133,6 +133,7 @@ def _wrap_observations(
             image_key=config.image_key,
             image_layout=config.image_layout,
             info_keys=info_keys,
+            align=False,  # as in agents of all versions, which have no such setting
         )
     if encoder is not None or config.obs in PIXELS:
         return VecFrames(

@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 from genesis_rl.envs.slot_obs import Info, InfoKey, ObsLayout, SlotObsCodec, SlotObsOptions
 from genesis_rl.frames import Layout
 from genesis_rl.perception import EncoderLike, as_encoder
-from genesis_rl.slots import MASK_GEOMETRY
+from genesis_rl.slots import ALIGN, MASK_GEOMETRY
 
 _KEPT = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 # Smallest image side of NatureCNN.
@@ -43,7 +43,7 @@ class VecGenesisObs(VecEnvWrapper):
         image_layout: Layout = "auto",
         device: str = "auto",
         info_keys: Sequence[InfoKey] = (),
-        align: bool = False,
+        align: bool = ALIGN,
         background: bool = True,
     ) -> None:
         """Wrap a vector environment.

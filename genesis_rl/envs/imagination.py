@@ -66,7 +66,10 @@ class ImaginationCore:
         self.render_mode = render_mode
         self.engine = ImaginedScenes(slot_encoder, world, rollout_options, n_envs=num_envs)
         self._codec = SlotObsCodec(
-            slot_encoder, spaces.Dict(), SlotObsOptions(layout, mask_geometry), rendered=True
+            slot_encoder,
+            spaces.Dict(),
+            SlotObsOptions(layout, mask_geometry, align=False),  # predicted slots keep their order
+            rendered=True,
         )
         self.observation_space = self._codec.space
         self.action_space = action_space(world.action_spec)
@@ -134,8 +137,7 @@ class ImaginationEnv(gym.Env[Any, Any]):
 
     Observations: slots in the form of `GenesisObs` with the same ``layout`` and ``mask_geometry``,
     so a policy transfers between the two. A world model trained on aligned slots (the default)
-    keeps every object in its slot: for policies with memory or stacked observations, use
-    ``GenesisObs(..., align=True)`` in the real environment.
+    keeps every object in its slot, as `GenesisObs` does by default.
 
     Rewards: the expected reward, minus ``uncertainty_penalty`` times the uncertainty.
 

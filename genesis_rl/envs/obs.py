@@ -13,7 +13,7 @@ from genesis_rl.envs.rendering import render_frame
 from genesis_rl.envs.slot_obs import Info, InfoKey, ObsLayout, SlotObsCodec, SlotObsOptions
 from genesis_rl.frames import Layout
 from genesis_rl.perception import EncoderLike, as_encoder
-from genesis_rl.slots import MASK_GEOMETRY
+from genesis_rl.slots import ALIGN, MASK_GEOMETRY
 
 if TYPE_CHECKING:
     _VectorWrapper = VectorWrapper[Any, Any, Any, Any, Any]
@@ -51,7 +51,7 @@ class GenesisObs(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
         device: str = "auto",
         info_keys: Sequence[InfoKey] = (),
         render: bool = False,
-        align: bool = False,
+        align: bool = ALIGN,
         background: bool = True,
     ) -> None:
         """Wrap an environment.
@@ -153,7 +153,7 @@ class GenesisVectorObs(_VectorWrapper):
         image_layout: Layout = "auto",
         device: str = "auto",
         info_keys: Sequence[InfoKey] = (),
-        align: bool = False,
+        align: bool = ALIGN,
         background: bool = True,
     ) -> None:
         """Wrap a vector environment.
@@ -201,7 +201,7 @@ class GenesisVectorObs(_VectorWrapper):
         if align and self._autoreset not in list(AutoresetMode):
             raise ValueError(
                 f'env.metadata["autoreset_mode"] must be an AutoresetMode with align, got '
-                f"{self._autoreset!r}."
+                f"{self._autoreset!r}. Use align=False."
             )
         self._reset_next = np.zeros(env.num_envs, np.bool_)
 

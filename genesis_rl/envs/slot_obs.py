@@ -15,7 +15,7 @@ from genesis_rl.alignment import Indices, SlotAligner
 from genesis_rl.envs.frame_source import FrameSource, find_frames
 from genesis_rl.frames import Layout, White, as_nhwc_uint8
 from genesis_rl.perception import SlotEncoder, slot_features
-from genesis_rl.slots import MASK_GEOMETRY
+from genesis_rl.slots import ALIGN, MASK_GEOMETRY
 
 ObsLayout = Literal["set", "flat", "dict"]
 InfoKey = Literal["frame", "masks"]
@@ -53,7 +53,7 @@ class SlotObsOptions:
     keep: Sequence[str] = ()
     image_layout: Layout = "auto"
     info_keys: Sequence[InfoKey] = ()
-    align: bool = False
+    align: bool = ALIGN
     background: bool = True
 
     def __post_init__(self) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from genesis_rl.checks import check_integers, check_limits
-from genesis_rl.slots import MASK_GEOMETRY
+from genesis_rl.slots import ALIGN, MASK_GEOMETRY
 from genesis_rl.world_model.model import WorldModelConfig
 
 _POSITIVE = (
@@ -33,7 +33,7 @@ class WorldTrainConfig:
     """architecture of the world model"""
     mask_geometry: bool = MASK_GEOMETRY
     """append each slot's mask centroid and area to its features, as for agents by default"""
-    align: bool = True
+    align: bool = ALIGN
     """keep every object in its slot within an episode"""
     baseline: Literal["none", "mlp"] = "none"
     """also train a baseline for comparison: mlp, an MLP over all concatenated latents"""

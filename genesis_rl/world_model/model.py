@@ -15,7 +15,7 @@ from genesis_rl.checks import LARGEST, check_limits, check_range
 from genesis_rl.files import current_folder, read_folder, read_json
 from genesis_rl.old_keys import rename_old_keys
 from genesis_rl.set_layers import SlotScale
-from genesis_rl.slots import MASK_GEOMETRY, check_shape
+from genesis_rl.slots import ALIGN, MASK_GEOMETRY, check_shape
 from genesis_rl.weights import (
     CONFIG,
     WEIGHTS,
@@ -82,7 +82,7 @@ class SlotSpec:
     num_slots: int
     latent_sizes: tuple[int, int]
     mask_geometry: bool = MASK_GEOMETRY
-    aligned: bool = True
+    aligned: bool = ALIGN
 
     def __post_init__(self) -> None:
         """Check values."""

@@ -166,6 +166,6 @@ def test_stable_baselines_equals_single(
 def test_align_wants_to_know_when_episodes_start(pixel_env: MakeEnv, encoder: SlotEncoder) -> None:
     envs: Any = SyncVectorEnv([pixel_env] * 2)
     envs.metadata = {}
-    GenesisVectorObs(envs, encoder)
+    GenesisVectorObs(envs, encoder, align=False)
     with pytest.raises(ValueError, match="autoreset_mode"):
-        GenesisVectorObs(envs, encoder, align=True)
+        GenesisVectorObs(envs, encoder)

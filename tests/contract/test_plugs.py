@@ -190,8 +190,8 @@ def test_evaluation_through_another_stack_is_refused(
         r"the wrappers of .* got \['VecFrame": VecFrameStack(stack(), 2),
         "the wrappers of": VecFrameStack(normalised(stack()), 2),
         "the observations of": normalised(VecFrameStack(stack(mask_geometry=False), 2)),
-        "the align of the evaluation environments must be False": normalised(
-            VecFrameStack(stack(align=True), 2)
+        "the align of the evaluation environments must be True": normalised(
+            VecFrameStack(stack(align=False), 2)
         ),
         "the clip_obs of": normalised(VecFrameStack(stack(), 2), clip_obs=5.0),
         "VecNormalize must": normalised(VecFrameStack(stack(), 2), training=True),
@@ -200,7 +200,7 @@ def test_evaluation_through_another_stack_is_refused(
         with pytest.raises(ValueError, match=message):
             check_same_stack(train, evaluation)
     agent = PPO("MlpPolicy", train, **PPO_SIZES)
-    other: Any = normalised(VecFrameStack(stack(align=True), 2))
+    other: Any = normalised(VecFrameStack(stack(align=False), 2))
     with pytest.raises(ValueError, match="the align of"):
         agent.learn(32, callback=SlotEvalCallback(other))
     assert agent.num_timesteps == 0

@@ -45,7 +45,7 @@ def closing() -> Iterator[ExitStack]:
 
 CHANGES: dict[str, dict[str, Any]] = {
     "encoder": {"encoder": "other"},
-    "align": {"align": True},
+    "align": {"align": False},
     "refine_steps": {"encoder": "refined"},
     "preprocessing": {"encoder": "cropped"},
 }

@@ -157,7 +157,7 @@ class NativeEnv(VectorEnv[Any, Any, Any]):
 @pytest.mark.parametrize("with_mask", [False, True])
 def test_native_vector_environments(encoder: Any, with_mask: bool) -> None:
     inner = NativeEnv(with_mask)
-    envs: Any = GenesisVectorObs(inner, encoder, image_layout="SHW")
+    envs: Any = GenesisVectorObs(inner, encoder, image_layout="SHW", align=False)
     observation, *_, infos = envs.step(np.zeros(2, np.int64))
     want = encoder.features(inner.frames(1)[:, -1], layout="HW")
     np.testing.assert_allclose(observation, want, atol=1e-6)

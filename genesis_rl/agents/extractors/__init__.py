@@ -2,7 +2,7 @@
 
 Inputs are slots (B, K, D), or slots stacked over time: (B, K, T * D) of VecFrameStack or
 (B, T, K, D) of Gymnasium's FrameStackObservation. Stacked features of a slot are its last T states,
-oldest first, which requires a constant order of the slots: ``align=True`` of the wrappers.
+oldest first, which requires a constant order of the slots: the wrappers' default.
 
 EncoderExtractor takes frames instead and contains the encoder.
 """
