@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from stable_baselines3 import PPO
@@ -19,6 +20,9 @@ WRAPPERS = {"vec_env_wrapper": "genesis_rl.VecGenesisObs", "env_wrapper": "genes
 def test_rl_zoo_trains(
     key: str, encoder_path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # rl_zoo3 replaces this class when it is imported; the original is restored after the test.
+    for module in (gym.wrappers, gym.wrappers.common):
+        monkeypatch.setattr(module, "TimeLimit", gym.wrappers.TimeLimit)
     pytest.importorskip("rl_zoo3", reason="rl_zoo3 is not installed (extra zoo)")
     yaml: Any = pytest.importorskip("yaml")
     content = yaml.safe_load((ROOT / "agents/zoo.yml").read_text())
