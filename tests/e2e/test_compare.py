@@ -49,7 +49,7 @@ def flags(out: Path, *more: str) -> list[str]:
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained encoder with a validation score."""
     torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("models") / "eyes"
+    folder = tmp_path_factory.mktemp("models") / "encoder"
     config: Any = PRESETS["smoke"].config.model
     save_pretrained(Genesis(config), folder, extra={"validation": {"ari": 0.25, "other": 1}})
     return folder
@@ -68,9 +68,9 @@ def test_a_completed_grid_is_not_repeated(encoder: Path, tmp_path: Path, run_pro
     summary = json.loads((tmp_path / "rl.json").read_text())
     assert [(run["label"], run["seed"]) for run in summary["runs"]] == [
         ("state", 0),
-        ("genesis-eyes", 0),
+        ("genesis-encoder", 0),
         ("state", 1),
-        ("genesis-eyes", 1),
+        ("genesis-encoder", 1),
     ]
     first, seen = summary["runs"][:2]
     assert first["steps"] == 192
@@ -82,7 +82,7 @@ def test_a_completed_grid_is_not_repeated(encoder: Path, tmp_path: Path, run_pro
     assert seen["encoder"]["scores"] == {"ari": 0.25}
     assert len(seen["encoder"]["fingerprint"]) == 64
     assert "threads" not in seen["hardware"] or "1 thread" in seen["hardware"]
-    assert [row[0] for row in summary["tables"][1]["rows"]] == ["genesis-eyes"]
+    assert [row[0] for row in summary["tables"][1]["rows"]] == ["genesis-encoder"]
     assert (tmp_path / "rl-steps.png").is_file()
 
     # Run again: nothing is trained. A run without its record keeps its training, and an

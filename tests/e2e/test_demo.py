@@ -51,9 +51,9 @@ def test_with_an_encoder_only_an_agent_is_trained(
 ) -> None:
     monkeypatch.setenv("GENESIS_RL_DATA", str(tmp_path / "data"))
     torch.manual_seed(0)
-    save_pretrained(build_model(PRESETS["smoke"].config.model).eval(), tmp_path / "eyes")
+    save_pretrained(build_model(PRESETS["smoke"].config.model).eval(), tmp_path / "encoder")
     out = tmp_path / "demo"
-    flags = ("--encoder", str(tmp_path / "eyes"), *FLAGS, *MORE)
+    flags = ("--encoder", str(tmp_path / "encoder"), *FLAGS, *MORE)
     status, _, errors = run_program("agents/demo.py", *flags, "--out", str(out))
     assert status == 0, errors
     figures = json.loads((out / "figures.json").read_text())

@@ -67,8 +67,8 @@ def teacher(folder: Path) -> Path:
 
 @pytest.mark.slow
 def test_a_student_sees_what_its_teacher_sees(run_program: Run, tmp_path: Path) -> None:
-    eyes, out = teacher(tmp_path / "eyes"), tmp_path / "student"
-    status, shown, errors = run_program(PROGRAM, str(eyes), *SCENES, *QUICK, "--out", str(out))
+    encoder, out = teacher(tmp_path / "encoder"), tmp_path / "student"
+    status, shown, errors = run_program(PROGRAM, str(encoder), *SCENES, *QUICK, "--out", str(out))
     assert status == 0, errors
     assert "student" in shown and str(out) in shown
     report = json.loads((out / "report.json").read_text())
@@ -81,7 +81,7 @@ def test_a_student_sees_what_its_teacher_sees(run_program: Run, tmp_path: Path) 
     assert len(validated) == 2 and validated[1] > validated[0]
 
     # It is an encoder of its own, and everything but the inference is the teacher's.
-    student, taught = SlotEncoder(out, device="cpu"), SlotEncoder(eyes, device="cpu")
+    student, taught = SlotEncoder(out, device="cpu"), SlotEncoder(encoder, device="cpu")
     assert student.fingerprint == report["fingerprint"] != taught.fingerprint
     assert student.has_prior and student.latent_sizes == taught.latent_sizes
     features = torch.rand(2, 3, 6)
@@ -118,10 +118,10 @@ def test_a_student_sees_what_its_teacher_sees(run_program: Run, tmp_path: Path) 
 
 
 def test_a_finer_student_learns_refined_slots(run_program: Run, tmp_path: Path) -> None:
-    eyes, out = teacher(tmp_path / "eyes"), tmp_path / "student"
+    encoder, out = teacher(tmp_path / "encoder"), tmp_path / "student"
     flags = (*QUICK[2:], "--steps", "30", "--eval-every", "30", "--num-images", "64")
     finer = ("--halvings", "2", "--refine-steps", "4", "--out", str(out))
-    status, _, errors = run_program(PROGRAM, str(eyes), *SCENES, *flags, *finer)
+    status, _, errors = run_program(PROGRAM, str(encoder), *SCENES, *flags, *finer)
     assert status == 0, errors
     report = json.loads((out / "report.json").read_text())
     scores = report["fidelity"]
@@ -143,14 +143,14 @@ def test_a_finer_student_learns_refined_slots(run_program: Run, tmp_path: Path) 
     (scored,) = json.loads(Path(written).read_text())["runs"]
     assert scored["model"] == "distilled" and scored["refine_steps"] == 2
     status, _, errors = run_program(
-        *(PROGRAM, str(eyes), *SCENES, *flags, "--halvings", "3", "--refine-steps", "4"),
+        *(PROGRAM, str(encoder), *SCENES, *flags, "--halvings", "3", "--refine-steps", "4"),
         *("--out", str(out), "--resume"),
     )
     assert status == 2 and "halvings must be 2 to resume the run in" in errors
 
 
 def test_targets_are_the_refined_slots(tmp_path: Path) -> None:
-    model = load_pretrained(teacher(tmp_path / "eyes"), device="cpu").model
+    model = load_pretrained(teacher(tmp_path / "encoder"), device="cpu").model
     pack = open_dataset("object_goal", "train", **DATA)
     x = torch.from_numpy(pack.images[:5].copy()).permute(0, 3, 1, 2) / 255
     with torch.no_grad():
@@ -166,10 +166,10 @@ def test_targets_are_the_refined_slots(tmp_path: Path) -> None:
 
 
 def test_a_stopped_training_ends_where_another_would(run_program: Run, tmp_path: Path) -> None:
-    eyes = teacher(tmp_path / "eyes")
+    encoder = teacher(tmp_path / "encoder")
     short = [*QUICK[2:], "--steps", "12", "--save-every", "5", "--eval-every", "12"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert run_program(PROGRAM, str(eyes), *SCENES, *short, "--out", str(whole))[0] == 0
+    assert run_program(PROGRAM, str(encoder), *SCENES, *short, "--out", str(whole))[0] == 0
     step = DistillTrainer._step
 
     def stop_at(self: Any) -> torch.Tensor:
@@ -179,10 +179,10 @@ def test_a_stopped_training_ends_where_another_would(run_program: Run, tmp_path:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DistillTrainer, "_step", stop_at)
-        status, _, errors = run_program(PROGRAM, str(eyes), *SCENES, *short, "--out", str(parts))
+        status, _, errors = run_program(PROGRAM, str(encoder), *SCENES, *short, "--out", str(parts))
     assert status == 143 and "--resume continues" in errors
     status, _, errors = run_program(
-        PROGRAM, str(eyes), *SCENES, *short, "--out", str(parts), "--resume"
+        PROGRAM, str(encoder), *SCENES, *short, "--out", str(parts), "--resume"
     )
     assert status == 0, errors
     ours, theirs = (
@@ -194,18 +194,21 @@ def test_a_stopped_training_ends_where_another_would(run_program: Run, tmp_path:
 
 
 def test_misuse(run_program: Run, tmp_path: Path) -> None:
-    eyes = teacher(tmp_path / "eyes")
+    encoder = teacher(tmp_path / "encoder")
     wrong = ("--data", "object_goal", "--data-options", json.dumps({**DATA, "image_size": 64}))
     for arguments, message in (
         ((str(tmp_path / "none"), *SCENES), "encoder must be a folder, a Hub id"),
-        ((str(eyes),), "must be a run"),
-        ((str(eyes), *wrong), "images of 32 px, as the teacher, got 64 px"),
+        ((str(encoder),), "must be a run"),
+        ((str(encoder), *wrong), "images of 32 px, as the teacher, got 64 px"),
         (
-            (str(eyes), *SCENES, "--channels", "4", "4"),
+            (str(encoder), *SCENES, "--channels", "4", "4"),
             "halvings must be",
         ),
-        ((str(eyes), *SCENES, "--mask-weight", "0"), "mask_weight must be"),
-        ((str(eyes), *SCENES, "--batch-size", "1024"), "batch_size must be at most the 512 images"),
+        ((str(encoder), *SCENES, "--mask-weight", "0"), "mask_weight must be"),
+        (
+            (str(encoder), *SCENES, "--batch-size", "1024"),
+            "batch_size must be at most the 512 images",
+        ),
     ):
         status, _, errors = run_program(
             PROGRAM, *arguments, "--out", str(tmp_path / "out"), "--device", "cpu"

@@ -62,7 +62,7 @@ def pushed(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def test_a_run_is_made_ready_for_others(run: Path, tmp_path: Path, run_program: Program) -> None:
-    out = tmp_path / "shared" / "eyes"
+    out = tmp_path / "shared" / "encoder"
     status, printed, errors = run_program("pretrain/share.py", str(run), "--out", str(out), *CPU)
     assert (status, printed) == (0, str(out)), errors
     names = sorted(path.name for path in out.iterdir())
@@ -84,8 +84,8 @@ def test_a_run_is_made_ready_for_others(run: Path, tmp_path: Path, run_program: 
 
 
 def test_weights_are_rounded_on_request(run: Path, tmp_path: Path, run_program: Program) -> None:
-    out = tmp_path / "eyes"
-    flags = ("--out", str(out), "--precision", "bf16", "--name", "eyes", *CPU)
+    out = tmp_path / "encoder"
+    flags = ("--out", str(out), "--precision", "bf16", "--name", "encoder", *CPU)
     status, _, errors = run_program("pretrain/share.py", str(run), *flags)
     assert status == 0, errors
     state = load_file(out / "model.safetensors")
@@ -96,11 +96,11 @@ def test_weights_are_rounded_on_request(run: Path, tmp_path: Path, run_program: 
         again = rounded.get_parameter(name)
         assert again.dtype == torch.float32
         torch.testing.assert_close(again, parameter, rtol=2**-8, atol=0)
-    assert 'genesis_rl.load("eyes")' in (out / "README.md").read_text()
+    assert 'genesis_rl.load("encoder")' in (out / "README.md").read_text()
 
 
 def test_the_use_that_the_card_shows_works(run: Path, tmp_path: Path, run_program: Program) -> None:
-    out = tmp_path / "eyes"
+    out = tmp_path / "encoder"
     assert run_program("pretrain/share.py", str(run), "--out", str(out), *CPU)[0] == 0
     code = (out / "README.md").read_text().split("```python\n")[1].split("```")[0]
     names = {"images": torch.rand(2, 3, 32, 32)}
@@ -143,7 +143,7 @@ def test_without_images_the_validation_is_told(
 ) -> None:
     settings = json.loads((run / "train.json").read_text())
     (run / "train.json").write_text(json.dumps(settings | {"data": str(tmp_path / "moved")}))
-    out = tmp_path / "eyes"
+    out = tmp_path / "encoder"
     status, _, errors = run_program(
         "pretrain/share.py", str(run), "--out", str(out), "--images", "0", *CPU
     )
@@ -156,23 +156,23 @@ def test_without_images_the_validation_is_told(
 
 
 def test_a_run_is_pushed(run: Path, run_program: Program, pushed: dict[str, Any]) -> None:
-    flags = ("--push", "me/eyes", "--private", "--license", "mit", "--title", "Eyes", *CPU)
+    flags = ("--push", "me/encoder", "--private", "--license", "mit", "--title", "Encoder", *CPU)
     status, printed, errors = run_program("pretrain/share.py", str(run), *flags)
     assert (status, printed) == (0, "https://hub/commit"), errors
-    assert (pushed["repo"], pushed["private"]) == ("me/eyes", True)
+    assert (pushed["repo"], pushed["private"]) == ("me/encoder", True)
     assert sorted(pushed["files"]) == ["README.md", "config.json", "model.safetensors"]
-    assert 'genesis_rl.load("me/eyes")' in pushed["files"]["README.md"]
-    assert "# Eyes" in pushed["files"]["README.md"]
+    assert 'genesis_rl.load("me/encoder")' in pushed["files"]["README.md"]
+    assert "# Encoder" in pushed["files"]["README.md"]
 
 
 def test_what_was_written_survives_a_refused_push(
     run: Path, tmp_path: Path, run_program: Program, pushed: dict[str, Any]
 ) -> None:
-    out = tmp_path / "eyes"
-    flags = ("--push", "other/eyes", *CPU)
+    out = tmp_path / "encoder"
+    flags = ("--push", "other/encoder", *CPU)
     status, _, errors = run_program("pretrain/share.py", str(run), "--out", str(out), *flags)
     assert status == 2 and "403 Forbidden" in errors
-    assert f"hf upload other/eyes {out}" in errors
+    assert f"hf upload other/encoder {out}" in errors
     assert genesis_rl.load(out, "cpu") and pushed == {}
     status, _, errors = run_program("pretrain/share.py", str(run), *flags)
     assert status == 2 and "403 Forbidden" in errors and "written" not in errors
@@ -182,7 +182,7 @@ def test_what_was_written_survives_a_refused_push(
     ("flags", "words"),
     [
         ((), "out or push must be"),
-        (("--push", "eyes"), "push must be"),
+        (("--push", "encoder"), "push must be"),
         (("--out", "{run}"), "out must be"),
         (("--out", "{run}/train.json"), "out must be"),
         (("--out", "new", "--images", "1"), "images must be"),

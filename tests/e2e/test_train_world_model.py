@@ -90,7 +90,7 @@ def saved(folder: Path) -> Path:
 @pytest.fixture
 def given(tmp_path: Path) -> tuple[str, ...]:
     """Flags of a tiny encoder and recording."""
-    encoder, data = saved(tmp_path / "eyes"), recorded(tmp_path / "pack")
+    encoder, data = saved(tmp_path / "encoder"), recorded(tmp_path / "pack")
     return ("--encoder", str(encoder), "--data", str(data))
 
 
@@ -103,7 +103,7 @@ def test_from_a_recording_to_a_report(
     )
     assert status == 0, errors
     assert "world model" in shown and "terminated" in shown
-    encoder = SlotEncoder(tmp_path / "eyes", device="cpu")
+    encoder = SlotEncoder(tmp_path / "encoder", device="cpu")
     report = json.loads((out / "report.json").read_text())
     assert report["encoder_fingerprint"] == encoder.fingerprint
     rows = report["open_loop"]
@@ -163,13 +163,13 @@ def test_a_run_is_exported_for_sharing(
     assert all(torch.equal(value, theirs[name]) for name, value in mine.items())
     card = ModelCard.load(shared / "README.md")
     assert "world-model" in card.data.to_dict()["tags"]
-    assert 'world_model="square-world"' in card.text and 'encoder="eyes"' in card.text
+    assert 'world_model="square-world"' in card.text and 'encoder="encoder"' in card.text
     report = json.loads((out / "report.json").read_text())
     assert f"{report['open_loop'][0]['latent_error']['world model']:.3f}" in card.text
 
 
 def test_boxes_and_slots_without_geometry(run_program: Run, tmp_path: Path) -> None:
-    encoder, data = saved(tmp_path / "eyes"), recorded(tmp_path / "pack", BOX)
+    encoder, data = saved(tmp_path / "encoder"), recorded(tmp_path / "pack", BOX)
     out = str(tmp_path / "world")
     flags = ("--encoder", str(encoder), "--data", str(data), "--out", out, "--no-mask-geometry")
     status, _, errors = run_program(PROGRAM, *flags, *QUICK, "--no-align", "--no-tensorboard")

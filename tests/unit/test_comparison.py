@@ -80,7 +80,7 @@ def test_the_table_includes_the_published_results(tmp_path: Path) -> None:
     goal, push = "genesis_rl/ObjectGoal-v0", "module:genesis_rl/ObjectInteraction-v0"
     chance = {"success_rate": 0.25, "success_interval": [0.2, 0.3]}
     encoder = {
-        "source": "runs/eyes",
+        "source": "runs/encoder",
         "model": "genesis",
         "fingerprint": "0123456789abcdef",
         "scores": {"ari": 0.5},
@@ -90,7 +90,7 @@ def test_the_table_includes_the_published_results(tmp_path: Path) -> None:
         record(goal, "state", 1, 0.8),
         record(push, "state", 0, 0.2),
         record(push, "state", 1, 0.2),
-        record(goal, "genesis-eyes", 0, 0.4, encoder=encoder),
+        record(goal, "genesis-encoder", 0, 0.4, encoder=encoder),
     ]
     records[0]["evaluation"]["random"] = chance
     summary = write_summary(records, tmp_path / "rl.json", reps=500)
@@ -103,10 +103,10 @@ def test_the_table_includes_the_published_results(tmp_path: Path) -> None:
     assert rows["state"][:2] == ["0.700 (0.600 to 0.800, 2 runs)", "0.200 (0.200 to 0.200, 2 runs)"]
     assert rows["state"][2].startswith("0.400 (")
     assert rows["state"][3:] == ["1,000", "0.50"]
-    assert rows["genesis-eyes"][:3] == ["0.400 (0.300 to 0.500)", "", ""]
+    assert rows["genesis-encoder"][:3] == ["0.400 (0.300 to 0.500)", "", ""]
     assert rows["random policy"][:2] == ["0.250 (0.200 to 0.300)", ""]
     assert rows["*published: SLATE*"][:2] == ["0.985", "0.787"]
-    assert encoders["rows"] == [["genesis-eyes", "genesis", "0123456789ab", "0.500"]]
+    assert encoders["rows"] == [["genesis-encoder", "genesis", "0123456789ab", "0.500"]]
     with pytest.raises(ValueError, match="records"):
         summarise([])
 
@@ -135,7 +135,7 @@ def test_the_published_figures_are_those_on_record() -> None:
 def test_the_grid_is_every_combination_once() -> None:
     config = CompareConfig(
         tasks=("A-v0", "n/B-v0"),
-        obs=("state", "genesis=runs/eyes"),
+        obs=("state", "genesis=runs/encoder"),
         seeds=(3, 4),
         agent=AgentConfig(obs="state", total_timesteps=7, progress=True),
         jobs=2,
@@ -145,8 +145,12 @@ def test_the_grid_is_every_combination_once() -> None:
     assert len(grid) == 8
     assert len({run.folder for run in grid}) == 8
     last = grid[-1]
-    assert last.folder == Path("grid/n_B-v0/genesis-eyes/4")
-    assert (last.config.obs, last.config.encoder, last.config.seed) == ("genesis", "runs/eyes", 4)
+    assert last.folder == Path("grid/n_B-v0/genesis-encoder/4")
+    assert (last.config.obs, last.config.encoder, last.config.seed) == (
+        "genesis",
+        "runs/encoder",
+        4,
+    )
     assert (last.config.env, last.config.total_timesteps) == ("n/B-v0", 7)
     assert not last.config.progress  # the bars of several runs would mix
     assert [run.first for run in grid] == [True, False, True, False, *[False] * 4]
@@ -157,7 +161,7 @@ def test_the_grid_is_every_combination_once() -> None:
     [
         ({"tasks": ()}, "tasks"),
         ({"seeds": (1, 1)}, "seeds"),
-        ({"obs": ("genesis=a/eyes", "genesis=b/eyes")}, "obs"),
+        ({"obs": ("genesis=a/encoder", "genesis=b/encoder")}, "obs"),
         ({"episodes": 0}, "episodes"),
         ({"jobs": 0}, "jobs"),
     ],
@@ -172,7 +176,7 @@ def test_bad_settings_are_named(changes: dict[str, Any], message: str) -> None:
     [
         ("sound", "obs"),
         ("genesis", "obs"),
-        ("state=runs/eyes", "encoder"),
+        ("state=runs/encoder", "encoder"),
     ],
 )
 def test_invalid_observations_are_named(obs: str, message: str) -> None:

@@ -19,7 +19,7 @@ from genesis_rl.models import MODELS, build_model
 from genesis_rl.presets import PRESETS
 from genesis_rl.training import PretrainConfig
 
-SMOKE = dataclasses.replace(PRESETS["smoke"].config, out=Path("/home/me/runs/eyes"))
+SMOKE = dataclasses.replace(PRESETS["smoke"].config, out=Path("/home/me/runs/encoder"))
 METADATA: dict[str, Any] = {
     "model": "genesis",
     "genesis_rl": "0.1.0",
@@ -65,10 +65,10 @@ def test_the_hub_reads_the_front_matter() -> None:
 
 
 def test_what_people_read() -> None:
-    text = card(repo_id="me/eyes")
+    text = card(repo_id="me/encoder")
     for words in (
         "# GENESIS on object_goal, 32 px",
-        'model = genesis_rl.load("me/eyes")',
+        'model = genesis_rl.load("me/encoder")',
         "slots = model.infer(images)  # (B, 3, 32, 32) in [0, 1] -> 3 slots each",
         "On 7 held-out images:",
         "| score | better | this model | one slot | fixed grid |",
@@ -89,10 +89,10 @@ def test_what_people_read() -> None:
 
 
 def test_titles_and_licenses_are_chosen() -> None:
-    text = card(title="My eyes", license="mit")
-    assert "\n# My eyes\n" in text and 'genesis_rl.load("OWNER/NAME")' in text
+    text = card(title="My encoder", license="mit")
+    assert "\n# My encoder\n" in text and 'genesis_rl.load("OWNER/NAME")' in text
     data = front(text)
-    assert data["license"] == "mit" and data["model-index"][0]["name"] == "My eyes"
+    assert data["license"] == "mit" and data["model-index"][0]["name"] == "My encoder"
 
 
 @pytest.mark.parametrize(
