@@ -45,6 +45,15 @@ def test_chains_of_runs_are_one_group_by_their_seeds() -> None:
     assert [entry["runs"] for entry in group(records)] == [["runs/b-0", "runs/b-1"], ["runs/b-2"]]
 
 
+def test_runs_in_stages_are_one_group() -> None:
+    records = [record(f"b-{seed}", seed=seed, ari=0.5) for seed in (0, 1)]
+    for entry in records:
+        config = entry["training"]["config"]
+        config["init"] = f"{config['out']}/stage-1"
+    (only,) = group(records)
+    assert only["runs"] == ["runs/b-0", "runs/b-1"]
+
+
 def test_one_run_has_no_deviation() -> None:
     (only,) = group([record("a", ari=0.5)])
     assert only["mean"] == {"ari": 0.5} and only["std"] == {"ari": None}
