@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from genesis_rl.editing import drop_slot, replace_slot, select, set_latent
-from genesis_rl.figures.cells import blocks, decode_images, shares_of, sheet
+from genesis_rl.figures.cells import blocks, decode_images, masked_components, sheet
 from genesis_rl.slots import Decoded, SceneModel, Slots
 from genesis_rl.visualize import (
     Picture,
@@ -91,7 +91,7 @@ def traversal(model: SceneModel, scene: Slots, prior: PriorRange) -> Picture:
     low, high = (prior.mean + end * prior.std for end in (_SWEEP[0], _SWEEP[-1]))
     per_slot = -(-_ROWS // len(low))
     chosen = strongest_latents(model, scene, low, high, per_slot).tolist()
-    pi, shares = shares_of(model.decode(scene))
+    pi, shares = masked_components(model.decode(scene))
     parts = over_checkerboard(shares, pi)[0]
     names = _latent_names(model)
     rows, bases, captions = [], [], []
@@ -134,7 +134,7 @@ def slot_edits(model: SceneModel, images: Tensor, prior_scenes: Slots) -> Pictur
     slots = model.infer(images)
     after = [*range(1, count), 0]
     decoded = model.decode(slots)
-    pi, shares = shares_of(decoded)
+    pi, shares = masked_components(decoded)
     others = select(slots, after)
     ways: tuple[Callable[[int], Decoded], ...] = (
         lambda k: drop_slot(decoded, k),
@@ -154,7 +154,7 @@ def slot_edits(model: SceneModel, images: Tensor, prior_scenes: Slots) -> Pictur
 
 def _whole(decoded: Decoded) -> npt.NDArray[np.uint8]:
     """Draw images, (B, H, W, 3), with a checkerboard where the only slot is removed."""
-    pi, shares = shares_of(decoded)
+    pi, shares = masked_components(decoded)
     return over_checkerboard(shares.sum(1), pi.sum(1))
 
 
