@@ -522,9 +522,9 @@ def preset_config(preset: str, model: str | None = None) -> PretrainConfig:
 
 def _unlike_defaults(model: ModelConfig, other: ModelConfig) -> dict[str, Any]:
     """Return the fields of _SHARED that both models have, with values other than the default."""
-    default, known = type(model)(), {field.name for field in fields(other)}
+    default, names = type(model)(), {field.name for field in fields(other)}
     return {
         name: getattr(model, name)
         for name in _SHARED
-        if name in known and getattr(model, name, None) not in (None, getattr(default, name, None))
+        if name in names and getattr(model, name, None) not in (None, getattr(default, name, None))
     }

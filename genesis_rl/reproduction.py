@@ -42,19 +42,19 @@ def published_scores(
     Raises:
         ValueError: for an unknown name, or if a file is damaged.
     """
-    known = shipped()
+    shipped_names = shipped()
     for name in names:
-        if name not in known:
-            raise ValueError(f"models must be of {', '.join(known)}, got {name!r}.")
-    found = []
+        if name not in shipped_names:
+            raise ValueError(f"models must be of {', '.join(shipped_names)}, got {name!r}.")
+    published = []
     sections = [section for page in read_index(folder) for section in page.sections]
     for file in dict.fromkeys(file for section in sections for file in section.across):
         path = Path(folder) / file
         with written_by("evaluate.py --out", path):
             records = read_json(path)["runs"]
-            if len(records) == 1 and records[0]["run"] in (names or known):
-                found.append(PublishedScores(file, _config(records[0]), records[0]["scores"]))
-    return found
+            if len(records) == 1 and records[0]["run"] in (names or shipped_names):
+                published.append(PublishedScores(file, _config(records[0]), records[0]["scores"]))
+    return published
 
 
 def _config(record: Mapping[str, Any]) -> EvaluateConfig:

@@ -137,10 +137,12 @@ def group(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     groups: dict[str, list[dict[str, Any]]] = {}
     for record in records:
         training = record["training"] or {"config": {}}
-        kept = {k: v for k, v in training["config"].items() if k not in _INCIDENTAL}
-        if kept.get("init"):  # the run of the same seed, e.g. "runs/large-2" for seed 2
-            kept["init"] = str(kept["init"]).removesuffix(f"-{training['config'].get('seed')}")
-        key = json.dumps([record["model"], record["model_config"], kept], sort_keys=True)
+        settings = {k: v for k, v in training["config"].items() if k not in _INCIDENTAL}
+        if settings.get("init"):  # the run of the same seed, e.g. "runs/large-2" for seed 2
+            settings["init"] = str(settings["init"]).removesuffix(
+                f"-{training['config'].get('seed')}"
+            )
+        key = json.dumps([record["model"], record["model_config"], settings], sort_keys=True)
         groups.setdefault(key, []).append(record)
     models = [members[0]["model"] for members in groups.values()]
     return [

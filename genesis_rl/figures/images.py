@@ -35,7 +35,7 @@ def decomposition_steps(images: Tensor, decoded: Decoded) -> Picture:
     pi, shares = masked_components(decoded)
     scope = (1 - pi.cumsum(1) + pi).clamp(0, 1)  # pi added back: the sum over j < k
     image = shares.sum(1)
-    whole = np.stack(
+    overview = np.stack(
         [
             to_pictures(images),
             to_pictures(image),
@@ -54,7 +54,7 @@ def decomposition_steps(images: Tensor, decoded: Decoded) -> Picture:
         axis=1,
     )
     return blocks(
-        whole,
+        overview,
         steps,
         headings=("image", "step"),
         left_rows=("input", "reconstruction", "slots", "error"),

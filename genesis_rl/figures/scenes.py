@@ -50,8 +50,8 @@ def component_steps(decoded: Decoded) -> Picture:
         decoded: the scenes, mu_x (B, K, 3, H, W) and log_pi (B, K, 1, H, W).
     """
     pi, shares = masked_components(decoded)
-    whole = np.stack([to_pictures(shares.sum(1)), colour_masks(pi.squeeze(2))], axis=1)
-    scene = sheet(whole, captions=["scene", "slots"])
+    overview = np.stack([to_pictures(shares.sum(1)), colour_masks(pi.squeeze(2))], axis=1)
+    scene = sheet(overview, captions=["scene", "slots"])
     steps = sheet(over_checkerboard(shares, pi), captions=numbered("step", shares.shape[1]))
     return margin(join([scene, steps], end=True))
 

@@ -65,11 +65,11 @@ def strongest_latents(
     """
     slots, width = low.shape
     effect = low.new_zeros(slots, width)
-    each = torch.arange(width, device=low.device)
+    indices = torch.arange(width, device=low.device)
     copies = select(scene, [0] * width)
     for slot in range(slots):
         ends = [
-            decode_images(model, set_latent(copies, slot, each, values[slot]))
+            decode_images(model, set_latent(copies, slot, indices, values[slot]))
             for values in (low, high)
         ]
         effect[slot] = (ends[1] - ends[0]).abs().mean((1, 2, 3))
@@ -102,9 +102,9 @@ def traversal(model: SceneModel, scene: Slots, prior: PriorRange) -> Picture:
             rows.append(to_pictures(decode_images(model, swept)))
             bases.append(parts[slot])
             captions.append(f"slot {slot + 1}\n{names[dimension]}")
-    whole = to_pictures(shares.sum(1))[0]
+    image = to_pictures(shares.sum(1))[0]
     start = sheet(
-        np.stack([np.stack([whole, base]) for base in bases]),
+        np.stack([np.stack([image, base]) for base in bases]),
         captions=["scene", "slot"],
         rows=captions,
     )

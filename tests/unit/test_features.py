@@ -1,4 +1,4 @@
-"""The features network: targets, training, caching and ranking."""
+"""The feature network: targets, training, caching and ranking."""
 
 import json
 import shutil
