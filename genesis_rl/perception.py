@@ -164,8 +164,8 @@ class SlotEncoder:
             preprocessing = as_preprocessing(preprocessing)
             if trained_with not in (None, preprocessing):
                 warnings.warn(
-                    f"preprocessing is {preprocessing}, but the model was trained_with with {trained_with}. "
-                    "The slots may be inaccurate.",
+                    f"preprocessing should be {trained_with}, with which the model was trained, got "
+                    f"{preprocessing}. The slots may be inaccurate.",
                     stacklevel=2,
                 )
         self.preprocessing = preprocessing or trained_with or Preprocessing()
@@ -177,9 +177,8 @@ class SlotEncoder:
         self.has_prior: bool = has_sequential_prior(model)
         teacher = getattr(model, "teacher", model)
         self.has_background: bool = getattr(teacher, "has_background", False)
-        inference_model = (
-            model if self.source else copy.deepcopy(model)
-        )  # do not modify the caller's model
+        # Copied, because the caller's model must not be modified.
+        inference_model = model if self.source else copy.deepcopy(model)
         self._model = cast("SceneModel", _inference_form(inference_model, self.device))
         self._compiled = self._compile() if compile else None
         self._arguments = {

@@ -192,9 +192,7 @@ class FactorFeatures:
             factors = FactorConfig(**values)
             held_out = {str(name): float(value) for name, value in metadata["held_out"].items()}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(
-                f"{folder / _CONFIG} is not compatible with this version: {error}"
-            ) from error
+            raise ValueError(f"{folder / _CONFIG} does not fit this version: {error}") from error
         network = build(lambda: FactorNetwork(factors), folder)
         load_weights(network, folder)
         return network, held_out
