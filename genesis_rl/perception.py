@@ -164,8 +164,8 @@ class SlotEncoder:
             preprocessing = as_preprocessing(preprocessing)
             if trained_with not in (None, preprocessing):
                 warnings.warn(
-                    f"preprocessing should be {trained_with}, with which the model was trained, got "
-                    f"{preprocessing}. The slots may be inaccurate.",
+                    f"preprocessing should be {trained_with}, with which the model was trained, "
+                    f"got {preprocessing}. The slots may be inaccurate.",
                     stacklevel=2,
                 )
         self.preprocessing = preprocessing or trained_with or Preprocessing()
