@@ -90,7 +90,7 @@ def reproduce(
 
 
 def largest_difference(
-    scores: Mapping[str, float | None], again: Mapping[str, float | None]
+    scores: Mapping[str, float | None], reproduced: Mapping[str, float | None]
 ) -> tuple[float, str]:
     """Return the largest difference of two sets of scores and the name of that score.
 
@@ -98,16 +98,16 @@ def largest_difference(
 
     Args:
         scores: published scores.
-        again: reproduced scores.
+        reproduced: reproduced scores.
     """
-    return max(_differences(scores, again))
+    return max(_differences(scores, reproduced))
 
 
 def _differences(
-    scores: Mapping[str, float | None], again: Mapping[str, float | None]
+    scores: Mapping[str, float | None], reproduced: Mapping[str, float | None]
 ) -> Iterator[tuple[float, str]]:
-    for name in scores.keys() | again.keys():
-        first, second = scores.get(name), again.get(name)
+    for name in scores.keys() | reproduced.keys():
+        first, second = scores.get(name), reproduced.get(name)
         if first is None or second is None:
             yield (0.0 if first is second else float("inf")), name
         else:

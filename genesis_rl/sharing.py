@@ -103,9 +103,9 @@ def share(config: ShareConfig) -> str:
         except ValueError as error:
             if config.out is None:
                 raise
-            again = f"hf upload {config.push} {folder}"
+            command = f"hf upload {config.push} {folder}"
             raise ValueError(
-                f"{error} The model is in {folder}; upload it by `{again}`."
+                f"{error} The model is in {folder}; upload it by `{command}`."
             ) from error
 
 

@@ -48,9 +48,9 @@ def check_same_stack(training: VecEnv, evaluation: VecEnv) -> None:
     other_names, others = _layers(evaluation)
     pairs: list[tuple[dict[str, Any], dict[str, Any]]]
     pairs = [({"wrappers": names}, {"wrappers": other_names}), *zip(layers, others, strict=False)]
-    for expected, got in pairs:
-        for name in expected | got:
-            value, other = expected.get(name), got.get(name)
+    for expected, actual in pairs:
+        for name in expected | actual:
+            value, other = expected.get(name), actual.get(name)
             if other != value:
                 raise ValueError(
                     f"the {name} of the evaluation environments must be {value} as in training, "

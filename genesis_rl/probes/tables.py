@@ -71,13 +71,13 @@ def layout(result: Mapping[str, Any]) -> Layout:
 def caption(result: Mapping[str, Any]) -> str:
     """Return a caption with the metric and the numbers of images."""
     counts = result["num_images"]
-    what = (
+    title = (
         "Accuracy in % of MLPs on frozen latents"
         if result["task"] == "scenes"
         else "Properties of objects from the frozen latents of the slots that took them (R2, "
         "accuracy), by ridge regression and by MLPs"
     )
-    return f"{what}: {counts['train']:,} labelled images, {counts['test']:,} test images"
+    return f"{title}: {counts['train']:,} labelled images, {counts['test']:,} test images"
 
 
 def table(result: Mapping[str, Any]) -> Table:

@@ -297,11 +297,11 @@ def _train_in_processes(
 ) -> None:
     """Complete the runs in parallel, one process per run."""
     context = multiprocessing.get_context("spawn")
-    waiting, running = list(missing), dict[int, tuple[SpawnProcess, GridRun]]()
+    pending, running = list(missing), dict[int, tuple[SpawnProcess, GridRun]]()
     with StopSignal() as stop:
-        while (waiting or running) and not stop.received:
-            while waiting and len(running) < config.jobs:
-                run = waiting.pop(0)
+        while (pending or running) and not stop.received:
+            while pending and len(running) < config.jobs:
+                run = pending.pop(0)
                 process = context.Process(target=_work, args=(run, config.episodes))
                 process.start()
                 running[process.sentinel] = process, run
@@ -316,7 +316,7 @@ def _train_in_processes(
         for process, _ in running.values():
             process.join()
     if stop.received:
-        left = len(waiting) + len(running)
+        left = len(pending) + len(running)
         raise StoppedError(f"stopped with {left} runs left", stop.status)
 
 
