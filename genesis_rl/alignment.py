@@ -21,16 +21,16 @@ class SlotAligner:
 
     All kinds are needed: positions are ambiguous when objects jump or pass one another, appearances
     when objects are identical. On trained slots of genesis_rl/ObjectGoal-v0, the sum tracked all
-    objects, even with every twelfth frame only; the geometry alone tracked 96 to 100 %.
+    objects, even when only every twelfth frame was used; the geometry alone tracked 96 to 100 %.
     """
 
     def __init__(self, num_envs: int, num_slots: int, widths: Sequence[int]) -> None:
-        """Initialise without previous frames; pass ``first=True`` with the first ones.
+        """Initialise without previous frames; ``first`` must be True for the first frames.
 
         Args:
             num_envs: number of environments N.
             num_slots: number of slots K.
-            widths: number of features of each kind, in order.
+            widths: number of features of each kind, in the order of their concatenation.
         """
         self._borders = np.cumsum(widths)[:-1].tolist()
         self._last = np.zeros((num_envs, num_slots, sum(widths)), np.float32)
@@ -47,14 +47,14 @@ class SlotAligner:
             (B, K): for each position, the index of the matching slot.
         """
         cost = np.zeros((*slots.shape[:2], slots.shape[1]))
-        last = np.split(self._last[envs], self._borders, axis=-1)
-        new = np.split(slots, self._borders, axis=-1)
-        for before, now in zip(last, new, strict=True):
-            squares = np.square(before[:, :, None].astype(np.float64) - now[:, None]).sum(-1)
+        previous = np.split(self._last[envs], self._borders, axis=-1)
+        current = np.split(slots, self._borders, axis=-1)
+        for old, new in zip(previous, current, strict=True):
+            squares = np.square(old[:, :, None].astype(np.float64) - new[:, None]).sum(-1)
             mean = squares.mean((1, 2), keepdims=True)
             cost += squares / np.maximum(mean, np.finfo(np.float64).tiny)
-        order = np.empty(slots.shape[:2], np.intp)
+        orders = np.empty(slots.shape[:2], np.intp)
         for row, pairs in enumerate(cost):
-            order[row] = np.arange(len(pairs)) if first[row] else linear_sum_assignment(pairs)[1]
-        self._last[envs] = np.take_along_axis(slots, order[..., None], axis=1)
-        return order
+            orders[row] = np.arange(len(pairs)) if first[row] else linear_sum_assignment(pairs)[1]
+        self._last[envs] = np.take_along_axis(slots, orders[..., None], axis=1)
+        return orders

@@ -75,14 +75,14 @@ def check_limits(config: Any) -> None:
                 raise ValueError(f"{field.name} must be at most {largest:,}, got {entry}.")
 
 
-def check_parameters(what: str, count: int) -> None:
+def check_parameters(name: str, count: int) -> None:
     """Check a model's number of parameters before it is built.
 
     Raises:
         ValueError: if it is larger than `PARAMETERS`.
     """
     if count > PARAMETERS:
-        raise ValueError(f"{what} must have at most {PARAMETERS:,} parameters, got {count:,}.")
+        raise ValueError(f"{name} must have at most {PARAMETERS:,} parameters, got {count:,}.")
 
 
 def _largest(name: str) -> int | None:

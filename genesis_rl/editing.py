@@ -42,10 +42,10 @@ def replace_slot(slots: Slots, slot: int, donor: Slots, *, donor_slot: int | Non
     _check_slot(slots.z_m, slot, "slot")
     _check_slot(donor.z_m, source, "donor_slot")
     for name in ("z_m", "z_c", "log_pi"):
-        mine, theirs = getattr(slots, name)[:, 0].shape, getattr(donor, name)[:, 0].shape
-        if mine != theirs:
+        expected, actual = getattr(slots, name)[:, 0].shape, getattr(donor, name)[:, 0].shape
+        if expected != actual:
             raise ValueError(
-                f"donor.{name} must have scenes of shape {tuple(mine)}, got {tuple(theirs)}."
+                f"donor.{name} must have scenes of shape {tuple(expected)}, got {tuple(actual)}."
             )
     z_m, z_c, log_pi = slots.z_m.clone(), slots.z_c.clone(), slots.log_pi.clone()
     z_m[:, slot], z_c[:, slot] = donor.z_m[:, source], donor.z_c[:, source]

@@ -58,8 +58,8 @@ class FullDiskError(OSError):
 class _Private:
     """A private directory, used by one process at a time."""
 
-    def __init__(self, place: Path, target: Path, argument: str) -> None:
-        self.place, self._target, self._argument = place, target, argument
+    def __init__(self, directory: Path, target: Path, argument: str) -> None:
+        self.directory, self._target, self._argument = directory, target, argument
         self._lock: filelock.BaseFileLock | None = None
         self._pid = os.getpid()
         self._made_target = False
@@ -77,22 +77,22 @@ class _Private:
                 made it.
             OSError: if it cannot be written.
         """
-        parent = self.place.parent
+        parent = self.directory.parent
         try:
             self._made_target = parent == self._target and not parent.exists()
             parent.mkdir(parents=True, exist_ok=True)
             while True:
                 self._check()
                 with suppress(FileExistsError):
-                    self.place.mkdir()
-                lock = filelock.FileLock(self.place / _LOCK, thread_local=False)
+                    self.directory.mkdir()
+                lock = filelock.FileLock(self.directory / _LOCK, thread_local=False)
                 try:
                     lock.acquire(timeout=-1 if wait else _TIMEOUT)
                 except (FileNotFoundError, FileExistsError):
                     continue  # its last user has just removed the directory
                 except filelock.Timeout as error:
                     raise self._in_use() from error
-                if (self.place / _LOCK).exists():
+                if (self.directory / _LOCK).exists():
                     break
                 lock.release()  # as above
             try:
@@ -103,7 +103,7 @@ class _Private:
                 raise
         except OSError as error:
             with suppress(OSError):
-                self.place.rmdir()  # succeeds if it is empty
+                self.directory.rmdir()  # succeeds if it is empty
             if is_full(error):
                 raise _full_disk(self._target) from error
             reason = error.strerror or str(error)
@@ -117,10 +117,10 @@ class _Private:
             return
         lock, self._lock = self._lock, None
         with suppress(OSError):
-            if {path.name for path in self.place.iterdir()} <= {_LOCK, _OWNER, _OWNER_NEW}:
+            if {path.name for path in self.directory.iterdir()} <= {_LOCK, _OWNER, _OWNER_NEW}:
                 for name in (_OWNER_NEW, _OWNER, _LOCK):
-                    (self.place / name).unlink(missing_ok=True)
-                self.place.rmdir()
+                    (self.directory / name).unlink(missing_ok=True)
+                self.directory.rmdir()
         lock.release()
         if self._made_target:
             with suppress(OSError):
@@ -129,33 +129,33 @@ class _Private:
     def _check(self) -> None:
         """Refuse a directory that this package has not made."""
         for _ in range(_ATTEMPTS):  # it may be incomplete while it is created or removed
-            if not os.path.lexists(self.place):
+            if not os.path.lexists(self.directory):
                 return
             with suppress(FileNotFoundError, NotADirectoryError):
-                paths = list(self.place.iterdir())
+                paths = list(self.directory.iterdir())
                 unused = {path.name for path in paths} <= {_LOCK, _OWNER_NEW}  # killed at once
                 # A link could lead to the user's own files; this package makes none.
-                linked = any(path.is_symlink() for path in (self.place, *paths))
-                if not linked and (unused or _is_ours(self.place)):
+                linked = any(path.is_symlink() for path in (self.directory, *paths))
+                if not linked and (unused or _is_ours(self.directory)):
                     return
             time.sleep(_TIMEOUT / _ATTEMPTS)
         raise ValueError(
-            f"{self.place} must be a folder made by genesis_rl, got another one: it has no valid "
-            f"{_OWNER}. Rename it; genesis_rl needs the name to write {self._target}."
+            f"{self.directory} must be a folder made by genesis_rl, got another one: it has no "
+            f"valid {_OWNER}. Rename it; genesis_rl needs the name to write {self._target}."
         )
 
     def _write_owner(self) -> None:
         now = time.strftime("%Y-%m-%d %H:%M:%S")
         owner = {"made_by": "genesis_rl", "pid": os.getpid(), "host": socket.gethostname()}
-        temporary = self.place / _OWNER_NEW
+        temporary = self.directory / _OWNER_NEW
         temporary.write_text(json_text(owner | {"started": now}) + "\n", encoding="utf-8")
-        os.replace(temporary, self.place / _OWNER)
+        os.replace(temporary, self.directory / _OWNER)
 
     def _in_use(self) -> ValueError:
         owner: dict[str, Any] = {}
         for _ in range(_ATTEMPTS):  # it is written right after the lock is acquired
             with suppress(OSError, ValueError):
-                owner = json.loads((self.place / _OWNER).read_text(encoding="utf-8"))
+                owner = json.loads((self.directory / _OWNER).read_text(encoding="utf-8"))
                 break
             time.sleep(_TIMEOUT / _ATTEMPTS)
         pid, host, started = (owner.get(name, "unknown") for name in ("pid", "host", "started"))
@@ -166,10 +166,10 @@ class _Private:
         )
 
 
-def _is_ours(place: Path) -> bool:
+def _is_ours(directory: Path) -> bool:
     """Return whether a private directory contains the proof that this package made it."""
     try:
-        owner = json.loads((place / _OWNER).read_text(encoding="utf-8"))
+        owner = json.loads((directory / _OWNER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return isinstance(owner, dict) and owner.get("made_by") == "genesis_rl"
@@ -207,35 +207,35 @@ def private_folder(
         OSError: if the directory cannot be written.
     """
     target = _resolve(path)
-    place = _private_path(target)
-    key = place, os.getpid(), threading.get_ident()
+    directory = _private_path(target)
+    key = directory, os.getpid(), threading.get_ident()
     if key in _used:
-        yield place
+        yield directory
         return
-    private = _Private(place, target, argument)
+    private = _Private(directory, target, argument)
     private.acquire(wait=wait)
     _used[key] = private
     try:
-        _repair(place, target)
-        yield place
+        _repair(directory, target)
+        yield directory
     finally:
         del _used[key]
         try:
-            _repair(place, target)
+            _repair(directory, target)
         finally:
             private.release()
 
 
-def _repair(place: Path, target: Path) -> None:
+def _repair(directory: Path, target: Path) -> None:
     """Finish or undo an interrupted replacement; requires the lock."""
-    old = place / _OLD
+    old = directory / _OLD
     if old.is_dir():
         if target.exists():
             _move_missing(old, target)
             shutil.rmtree(old, ignore_errors=True)
         else:
             old.rename(target)
-    for path in place.iterdir():
+    for path in directory.iterdir():
         if path.name.partition(".")[0] == _NEW:  # np.save, for one, adds a suffix
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
@@ -246,11 +246,11 @@ def _repair(place: Path, target: Path) -> None:
 def _move_missing(old: Path, new: Path) -> None:
     """Move the user's own files, which only the old folder has, to the new one."""
     for path in old.iterdir():
-        there = new / path.name
-        if not os.path.lexists(there):
-            path.rename(there)
-        elif all(each.is_dir() and not each.is_symlink() for each in (path, there)):
-            _move_missing(path, there)
+        destination = new / path.name
+        if not os.path.lexists(destination):
+            path.rename(destination)
+        elif all(entry.is_dir() and not entry.is_symlink() for entry in (path, destination)):
+            _move_missing(path, destination)
 
 
 @contextmanager
@@ -267,8 +267,8 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = _resolve(path)
     if target.exists() and not target.is_file():
         raise ValueError(f"path must be a file, or not exist, got {target}. Choose another name.")
-    with naming_full_disk(target), private_folder(target, wait=True, argument="path") as place:
-        temporary = place / f"{_NEW}{target.suffix}"
+    with naming_full_disk(target), private_folder(target, wait=True, argument="path") as directory:
+        temporary = directory / f"{_NEW}{target.suffix}"
         yield temporary
         os.replace(temporary, target)
 
@@ -289,12 +289,12 @@ def new_folder(folder: str | os.PathLike[str], *, argument: str = "folder") -> I
         OSError: if it cannot be written; names it if the disk is full.
     """
     target = _resolve(folder)
-    with naming_full_disk(target), private_folder(target, argument=argument) as place:
+    with naming_full_disk(target), private_folder(target, argument=argument) as directory:
         if target.exists() and not target.is_dir():
             raise ValueError(
                 f"{argument} must be a folder, or not exist, got the file {target}. Choose another."
             )
-        temporary = place / _NEW
+        temporary = directory / _NEW
         temporary.mkdir()
         yield temporary
         replace_folder(temporary, target)
@@ -316,11 +316,11 @@ def current_folder(folder: str | os.PathLike[str]) -> Path:
         if target.exists():  # "." has no name for the private path
             break
         resolved = _resolve(target)
-        place = _private_path(resolved)
-        if not place.is_dir():
+        directory = _private_path(resolved)
+        if not directory.is_dir():
             break
-        if (place / _OLD).is_dir() and _is_ours(place):
-            return place / _OLD
+        if (directory / _OLD).is_dir() and _is_ours(directory):
+            return directory / _OLD
     return target
 
 
@@ -344,15 +344,15 @@ def read_folder(
     """
     deadline = time.monotonic() + _READ_SECONDS
     for attempt in itertools.count(1):
-        place = current_folder(folder)
-        before = _version_of(place)
+        current = current_folder(folder)
+        before = _version_of(current)
         try:
-            result = read(place)
+            result = read(current)
         except (OSError, ValueError):
-            if (current_folder(folder), _version_of(place)) == (place, before):
+            if (current_folder(folder), _version_of(current)) == (current, before):
                 raise
         else:
-            if _version_of(place) == before:
+            if _version_of(current) == before:
                 return result
             discard(result)
         if attempt >= _READS and time.monotonic() > deadline:
@@ -413,10 +413,10 @@ class FolderLock:
             earlier.release()
         self._private.acquire(wait=False)
         _locks[self.out] = self
-        for place in self.out.glob(f".*{PRIVATE}"):
-            if place.name != PRIVATE and _is_ours(place):
+        for directory in self.out.glob(f".*{PRIVATE}"):
+            if directory.name != PRIVATE and _is_ours(directory):
                 with suppress(ValueError, OSError):  # somebody writes it
-                    target = place.with_name(place.name[1 : -len(PRIVATE)])
+                    target = directory.with_name(directory.name[1 : -len(PRIVATE)])
                     with private_folder(target):
                         pass
 

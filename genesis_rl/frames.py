@@ -232,11 +232,11 @@ def _as_array(frames: Any) -> npt.NDArray[Any]:
         parts = [_as_array(frame) for frame in frames]
         kinds = {"i" if part.dtype.kind == "u" else part.dtype.kind for part in parts}
         if len(kinds) > 1 or any(isinstance(frame, Image.Image) for frame in frames):
-            found = sorted({type(frame).__name__ for frame in frames})
+            names = sorted({type(frame).__name__ for frame in frames})
             types = sorted({str(part.dtype) for part in parts})
             raise TypeError(
                 "frames must be all arrays of integers or all of floats, got a list of "
-                f"{', '.join(found)} with {', '.join(types)}."
+                f"{', '.join(names)} with {', '.join(types)}."
             )
         return np.stack(parts)
     except ValueError as error:
@@ -289,16 +289,16 @@ def as_nhwc(frames: Any, *, layout: Layout = "auto", white: White | None = None)
     return _rgb(_scaled(array, white))
 
 
-def _resize_one(image: Frames, size: int, how: Resize, method: int | None = None) -> Frames:
+def _resize_one(image: Frames, size: int, mode: Resize, method: int | None = None) -> Frames:
     """Resize one image (H, W, 3), or labels (H, W), to height and width ``size``."""
     height, width = image.shape[:2]
-    if how == "crop":
+    if mode == "crop":
         side = min(height, width)
         top, left = (height - side) // 2, (width - side) // 2
         image = image[top : top + side, left : left + side]
         height = width = side
     new_height = new_width = size
-    if how == "letterbox":
+    if mode == "letterbox":
         longest = max(height, width)
         new_height = max(1, round(size * height / longest))
         new_width = max(1, round(size * width / longest))
@@ -321,7 +321,8 @@ def resize(images: Frames, image_size: int, preprocessing: Preprocessing) -> Fra
     if (height, width) == (image_size, image_size):
         return images
     return cast(
-        "Frames", np.stack([_resize_one(one, image_size, preprocessing.resize) for one in images])
+        "Frames",
+        np.stack([_resize_one(image, image_size, preprocessing.resize) for image in images]),
     )
 
 
@@ -356,8 +357,8 @@ def as_labels(ids: npt.NDArray[Any], *, num_rows: int = 0) -> npt.NDArray[np.uin
             f"instance ids must fit into the labels 0 to 255, got {len(present)} different ids, "
             f"{len(large)} of them above 255 and {len(free)} labels free for them."
         )
-    place = np.searchsorted(large, ids).clip(max=len(large) - 1)
-    return np.where(ids > 255, free[place], ids).astype(np.uint8)
+    position = np.searchsorted(large, ids).clip(max=len(large) - 1)
+    return np.where(ids > 255, free[position], ids).astype(np.uint8)
 
 
 def resize_labels(
@@ -371,8 +372,8 @@ def resize_labels(
     preprocessing.check(height, width, image_size)
     if labels.shape == (image_size, image_size):
         return labels
-    how = preprocessing.resize
-    small = _resize_one(labels, image_size, how, cv2.INTER_NEAREST_EXACT)
+    mode = preprocessing.resize
+    small = _resize_one(labels, image_size, mode, cv2.INTER_NEAREST_EXACT)
     return cast("npt.NDArray[np.uint8]", small)
 
 

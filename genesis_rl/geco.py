@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-# The paper's step size is for errors summed over images of this many pixels.
+# Number of pixels of the images of the paper, over which the error is summed for its step size.
 _PAPER_PIXELS = 64 * 64
 
 
 @dataclass(frozen=True)
 class GecoConfig:
-    """GECO's settings; defaults are the paper's (appendix B.4).
+    """GECO's settings; defaults are those of GENESIS (paper appendix B.4).
 
     ``goal`` and ``step_size`` are independent of the image size.
     """
@@ -27,7 +27,7 @@ class GecoConfig:
     beta_init: float = 1.0
     """weight of the KL at the start"""
     beta_min: float = 1e-10
-    """least beta; 1e-3 avoids divergence of the KL in short trainings"""
+    """minimum of beta; 1e-3 avoids divergence of the KL in short trainings"""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -65,8 +65,8 @@ class Geco(nn.Module):
             step_size: step of log beta per nat of the constraint.
             alpha: decay of the error's moving average.
             beta_init: initial beta.
-            beta_min: least beta.
-            speedup: factor on the step while the goal is met.
+            beta_min: minimum of beta.
+            speedup: factor on the step while the goal is met (beta increases).
         """
         super().__init__()
         self.goal, self.step_size = goal, step_size
@@ -94,9 +94,10 @@ class Geco(nn.Module):
 
     @torch.no_grad()
     def update(self, err: Tensor) -> None:
-        """Update beta by the error of a step (a scalar, averaged over the batch and all ranks).
+        """Update beta from the error of a step, without synchronising host and device.
 
-        Does not synchronise host and device.
+        Args:
+            err: scalar in nats, averaged over the batch and all ranks.
         """
         err = err.detach().to(self.err_ema.dtype)
         first = self.err_ema.isnan()

@@ -37,14 +37,19 @@ def is_repository(name: str) -> bool:
 
 
 def download(repo_id: str, files: Sequence[str], **options: Unpack[DownloadOptions]) -> Path:
-    """Download files of a repository, or find them in the cache; return their folder.
+    """Return the local folder of files of a repository, downloaded unless cached.
+
+    Args:
+        repo_id: the repository, "owner/name".
+        files: names or patterns of the files.
+        **options: see `DownloadOptions`.
 
     Raises:
         ValueError: if the download fails.
     """
     try:
         return Path(snapshot_download(repo_id, allow_patterns=list(files), **options))
-    except Exception as error:  # the Hub's client raises many kinds
+    except Exception as error:  # huggingface_hub raises many types
         raise ValueError(
             f"encoder must be a folder or a Hub id, got {repo_id!r}, which is not a folder and "
             f"cannot be downloaded: {error}"
@@ -83,7 +88,7 @@ def push_folder(
             revision=branch,
             create_pr=options.get("create_pr"),
         )
-    except Exception as error:  # the Hub's client raises many kinds
+    except Exception as error:  # huggingface_hub raises many types
         raise ValueError(
             f"cannot push to {repo_id!r}: {error} Run `hf auth login` with a token that has write "
             "access."

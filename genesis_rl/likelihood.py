@@ -64,8 +64,8 @@ class GaussianMixture(NamedTuple):
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Return the log density in nats, summed over the last dimension."""
-        each = Gaussian(self.mu, self.sigma).log_prob(z[..., None, :])
-        return torch.logsumexp(self.log_weight + each, -1)
+        log_density = Gaussian(self.mu, self.sigma).log_prob(z[..., None, :])
+        return torch.logsumexp(self.log_weight + log_density, -1)
 
 
 Prior = Gaussian | GaussianMixture
@@ -195,9 +195,9 @@ def log_responsibilities(x: Tensor, mu_x: Tensor, log_pi: Tensor, sigma_x: float
 def leave_one_out_logsumexp(values: Tensor) -> Tensor:
     """Return, for each slot k, the logsumexp over all other slots in dim 1; requires K >= 2."""
     slots = values.shape[1]
-    own = torch.eye(slots, dtype=torch.bool, device=values.device)
-    own = own.view(1, slots, slots, *(1,) * (values.ndim - 2))
-    return values.unsqueeze(1).masked_fill(own, -math.inf).logsumexp(2)
+    diagonal = torch.eye(slots, dtype=torch.bool, device=values.device)
+    diagonal = diagonal.view(1, slots, slots, *(1,) * (values.ndim - 2))
+    return values.unsqueeze(1).masked_fill(diagonal, -math.inf).logsumexp(2)
 
 
 def categorical_kl(log_q: Tensor, log_p: Tensor, floor: float = 1e-5) -> Tensor:

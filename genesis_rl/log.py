@@ -88,8 +88,8 @@ class RunLog:
         """
         if self._lines is None:
             return
-        if taken := {"step", "time"} & values.keys():
-            raise ValueError(f"values must not be named {sorted(taken)}, which are reserved.")
+        if reserved := {"step", "time"} & values.keys():
+            raise ValueError(f"values must not be named {sorted(reserved)}, which are reserved.")
         numbers = {name: _number(value) for name, value in values.items()}
         row = {"step": step, "time": round(time.time(), 3)} | numbers
         with naming_full_disk(self._folder / FILE):
@@ -176,9 +176,9 @@ def _truncate(path: Path, last_step: int | None) -> None:
     """Drop the rows after last_step and an unfinished line."""
     if not path.exists():
         return
-    kept = [row for row in _rows(path) if last_step is None or row["step"] <= last_step]
+    rows = [row for row in _rows(path) if last_step is None or row["step"] <= last_step]
     with new_file(path) as temporary:
-        temporary.write_text("".join(json_text(row) + "\n" for row in kept), encoding="utf-8")
+        temporary.write_text("".join(json_text(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def _import_wandb() -> Any:

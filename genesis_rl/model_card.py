@@ -57,10 +57,10 @@ def data_name(config: PretrainConfig) -> str:
 
 def public_settings(config: PretrainConfig) -> dict[str, Any]:
     """Return the settings without private data: paths are reduced to their last part."""
-    kept = settings(config)
-    del kept["out"]
+    public = settings(config)
+    del public["out"]
     init = config.init and Path(config.init).expanduser().name
-    return kept | {"data": data_name(config), "init": init}
+    return public | {"data": data_name(config), "init": init}
 
 
 def model_card(
@@ -176,7 +176,7 @@ def _findings(figures: ModelScores) -> tuple[str, ...]:
 
 
 def _training_table(config: PretrainConfig, loaded: Pretrained) -> str:
-    found, geco = loaded.metadata, config.geco
+    metadata, geco = loaded.metadata, config.geco
     if config.objective == "geco":
         objective = (
             f"GECO, goal {geco.goal:g} nats per pixel and channel, beta >= {geco.beta_min:g}"
@@ -185,15 +185,15 @@ def _training_table(config: PretrainConfig, loaded: Pretrained) -> str:
         objective = f"ELBO, KL weighted {config.beta:g}"
     else:
         objective = f"ELBO, KL weighted {config.beta:g} to {config.beta_end:g}"
-    step = int(found.get("step", 0))
-    versions = found.get("versions", {"genesis_rl": found["genesis_rl"]})
+    step = int(metadata.get("step", 0))
+    versions = metadata.get("versions", {"genesis_rl": metadata["genesis_rl"]})
     rows = {
         "data": f"{data_name(config)} {config.data_options.replace('{}', '')}",
         "initial weights": str(public_settings(config)["init"] or "random"),
         "objective": objective,
         "updates": f"{step:,} of {config.batch_size} images ({step * config.batch_size:,} seen)",
-        "wall time": f"{found.get('seconds', 0.0) / 60:,.1f} minutes",
-        "hardware": str(found.get("hardware", "not recorded")),
+        "wall time": f"{metadata.get('seconds', 0.0) / 60:,.1f} minutes",
+        "hardware": str(metadata.get("hardware", "not recorded")),
         "precision": config.precision,
         "seed": str(config.seed),
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),

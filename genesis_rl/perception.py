@@ -159,16 +159,16 @@ class SlotEncoder:
                 f"{type(model).__name__}. To rebuild an environment from its spec, wrap it with "
                 "the path of a saved model."
             )
-        known: Preprocessing | None = getattr(model, "preprocessing", None)
+        trained_with: Preprocessing | None = getattr(model, "preprocessing", None)
         if preprocessing is not None:
             preprocessing = as_preprocessing(preprocessing)
-            if known not in (None, preprocessing):
+            if trained_with not in (None, preprocessing):
                 warnings.warn(
-                    f"preprocessing is {preprocessing}, but the model was trained with {known}. "
-                    "The slots may be inaccurate.",
+                    f"preprocessing should be {trained_with}, with which the model was trained, "
+                    f"got {preprocessing}. The slots may be inaccurate.",
                     stacklevel=2,
                 )
-        self.preprocessing = preprocessing or known or Preprocessing()
+        self.preprocessing = preprocessing or trained_with or Preprocessing()
         self.image_size: int = model.config.image_size
         self.num_slots: int = model.config.num_slots
         self.latent_sizes: tuple[int, int] = model.latent_sizes
@@ -177,8 +177,9 @@ class SlotEncoder:
         self.has_prior: bool = has_sequential_prior(model)
         teacher = getattr(model, "teacher", model)
         self.has_background: bool = getattr(teacher, "has_background", False)
-        own = model if self.source else copy.deepcopy(model)  # do not modify the caller's model
-        self._model = cast("SceneModel", _inference_form(own, self.device))
+        # Copied, because the caller's model must not be modified.
+        inference_model = model if self.source else copy.deepcopy(model)
+        self._model = cast("SceneModel", _inference_form(inference_model, self.device))
         self._compiled = self._compile() if compile else None
         self._arguments = {
             "device": str(device),
@@ -398,8 +399,8 @@ class SlotEncoder:
         parts = []
         with torch.inference_mode(), self._precision():
             for chunk in noise.to(self.device, torch.float32).split(self.batch_size):
-                drawn = Noise(chunk[..., :d_m], chunk[..., d_m:])
-                slots: Slots = model.sample(len(chunk), noise=drawn)
+                latent_noise = Noise(chunk[..., :d_m], chunk[..., d_m:])
+                slots: Slots = model.sample(len(chunk), noise=latent_noise)
                 kinds = [slots.features, *([slots.mask_geometry()] if mask_geometry else [])]
                 parts.append(torch.cat(kinds, dim=-1).float())
             features = torch.cat(parts)

@@ -492,13 +492,13 @@ def preset_config(preset: str, model: str | None = None) -> PretrainConfig:
         ValueError: if the preset or the model is unknown.
     """
     if preset not in PRESETS:
-        raise ValueError(f"preset is {preset!r}; wanted one of {', '.join(PRESETS)}.")
+        raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}.")
     config = PRESETS[preset].config
     if model is None:
         return config
     name = model.replace("-", "_")
     if name not in MODELS:
-        raise ValueError(f"model is {model!r}; wanted one of {', '.join(MODELS)}.")
+        raise ValueError(f"model must be one of {', '.join(MODELS)}, got {model!r}.")
     if type(config.model) is MODELS[name][0]:
         return config
     small = PRESETS[_small_preset(name)].config
@@ -521,10 +521,10 @@ def preset_config(preset: str, model: str | None = None) -> PretrainConfig:
 
 
 def _unlike_defaults(model: ModelConfig, other: ModelConfig) -> dict[str, Any]:
-    """Fields of _SHARED that both models have, and that a model has not from its class."""
-    default, known = type(model)(), {field.name for field in fields(other)}
+    """Return the fields of _SHARED that both models have, with values other than the default."""
+    default, names = type(model)(), {field.name for field in fields(other)}
     return {
         name: getattr(model, name)
         for name in _SHARED
-        if name in known and getattr(model, name, None) not in (None, getattr(default, name, None))
+        if name in names and getattr(model, name, None) not in (None, getattr(default, name, None))
     }

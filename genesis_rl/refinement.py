@@ -1,7 +1,7 @@
 """Refinement: gradient steps on inferred latents, to reduce the amortisation gap.
 
 Semi-amortised inference (Kim et al., ICML 2018): starting from the encoder's latents, a few steps
-follow the gradient of the image's likelihood. Weights do not change, and no labels are needed.
+follow the gradient of the image's log likelihood. Weights do not change, and no labels are needed.
 """
 
 import torch
@@ -10,8 +10,8 @@ from torch import Tensor
 from genesis_rl.checks import check_integer
 from genesis_rl.slots import SceneModel, Slots
 
-# Adam's: short moving averages for few steps, and an epsilon of 1 nat per unit, so that latents
-# with a negligible gradient do not move by the sign of rounding errors.
+# Adam's betas: short moving averages, for few steps. Its epsilon: 1 nat per unit, so that rounding
+# errors of a negligible gradient do not change a latent.
 _BETAS, _EPS = (0.5, 0.9), 1.0
 #: Step size of models without ``refine_step_size``.
 STEP_SIZE = 0.1
@@ -41,7 +41,7 @@ def refine(
 
     Raises:
         ValueError: if ``steps`` or ``step_size`` is out of range.
-        TypeError: if the model has no ``nll``, as models of other packages may not.
+        TypeError: if the model has no method ``nll``, which `SceneModel` does not require.
     """
     check_integer("steps", steps, 0)
     if step_size is None:
@@ -50,8 +50,8 @@ def refine(
         raise ValueError(f"step_size must be greater than 0, got {step_size}.")
     if not steps:
         return slots
-    nll_of = getattr(model, "nll", None)  # beyond the protocol
-    if nll_of is None:
+    compute_nll = getattr(model, "nll", None)  # not part of the SceneModel protocol
+    if compute_nll is None:
         raise TypeError(
             f"model must have a method nll(x, decoded) for refinement, got {type(model).__name__}."
         )
@@ -62,7 +62,7 @@ def refine(
         latents = [z for z in (z_m, z_c) if z.shape[2]]
         adam = torch.optim.Adam(latents, step_size, betas=_BETAS, eps=_EPS)
         for _ in range(steps):
-            nll = nll_of(x, model.decode(Slots(z_m, z_c, log_pi))).sum()
+            nll = compute_nll(x, model.decode(Slots(z_m, z_c, log_pi))).sum()
             for z, grad in zip(latents, torch.autograd.grad(nll, latents), strict=True):
                 z.grad = grad
             adam.step()

@@ -42,19 +42,19 @@ def published_scores(
     Raises:
         ValueError: for an unknown name, or if a file is damaged.
     """
-    known = shipped()
+    shipped_names = shipped()
     for name in names:
-        if name not in known:
-            raise ValueError(f"models must be of {', '.join(known)}, got {name!r}.")
-    found = []
+        if name not in shipped_names:
+            raise ValueError(f"models must be of {', '.join(shipped_names)}, got {name!r}.")
+    published = []
     sections = [section for page in read_index(folder) for section in page.sections]
     for file in dict.fromkeys(file for section in sections for file in section.across):
         path = Path(folder) / file
         with written_by("evaluate.py --out", path):
             records = read_json(path)["runs"]
-            if len(records) == 1 and records[0]["run"] in (names or known):
-                found.append(PublishedScores(file, _config(records[0]), records[0]["scores"]))
-    return found
+            if len(records) == 1 and records[0]["run"] in (names or shipped_names):
+                published.append(PublishedScores(file, _config(records[0]), records[0]["scores"]))
+    return published
 
 
 def _config(record: Mapping[str, Any]) -> EvaluateConfig:
@@ -90,7 +90,7 @@ def reproduce(
 
 
 def largest_difference(
-    scores: Mapping[str, float | None], again: Mapping[str, float | None]
+    scores: Mapping[str, float | None], reproduced: Mapping[str, float | None]
 ) -> tuple[float, str]:
     """Return the largest difference of two sets of scores and the name of that score.
 
@@ -98,16 +98,16 @@ def largest_difference(
 
     Args:
         scores: published scores.
-        again: reproduced scores.
+        reproduced: reproduced scores.
     """
-    return max(_differences(scores, again))
+    return max(_differences(scores, reproduced))
 
 
 def _differences(
-    scores: Mapping[str, float | None], again: Mapping[str, float | None]
+    scores: Mapping[str, float | None], reproduced: Mapping[str, float | None]
 ) -> Iterator[tuple[float, str]]:
-    for name in scores.keys() | again.keys():
-        first, second = scores.get(name), again.get(name)
+    for name in scores.keys() | reproduced.keys():
+        first, second = scores.get(name), reproduced.get(name)
         if first is None or second is None:
             yield (0.0 if first is second else float("inf")), name
         else:

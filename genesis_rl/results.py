@@ -185,7 +185,7 @@ class ResultsPage:
 
 def _build(cls: Any, data: Any, needed: str, **kinds: Any) -> Any:
     """Build a dataclass from JSON, with tuples for lists and ``kinds`` for their elements."""
-    names = [known.name for known in fields(cls)]
+    names = [field.name for field in fields(cls)]
     if not isinstance(data, dict) or needed not in data or not data.keys() <= set(names):
         raise ValueError(
             f"a {cls.__name__} of {INDEX} must have {needed} and any of {names}, got {data!r}."

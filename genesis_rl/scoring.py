@@ -163,8 +163,8 @@ def _score_images(
         if masks is not None:
             _append(objects, metrics.scene_scores(masks, labels, x))
             if isinstance(model, BaseModel):
-                found = metrics.segment(model.log_responsibilities(x, decoded))
-                after = metrics.image_scores(masks, found)
+                assigned = metrics.segment(model.log_responsibilities(x, decoded))
+                after = metrics.image_scores(masks, assigned)
                 _append(objects, {f"posterior_{name}": after[name] for name in after})
     return _joined(images), _joined(objects)
 

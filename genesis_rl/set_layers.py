@@ -47,9 +47,9 @@ class SlotScale(nn.Module):
         Raises:
             ValueError: for another shape.
         """
-        given, slots = tuple(slots.shape), _through_time(slots)
+        shape, slots = tuple(slots.shape), _through_time(slots)
         if slots.ndim != 3 or slots.shape[-1] != len(self.mean) or not len(slots):
-            raise ValueError(f"slots must have shape (N, K, {len(self.mean)}), got {given}.")
+            raise ValueError(f"slots must have shape (N, K, {len(self.mean)}), got {shape}.")
         flat = slots.flatten(0, 1).to(self.mean)
         spread = flat.std(0, correction=0)
         widest = float(spread.max())

@@ -65,7 +65,7 @@ class ShareConfig:
     def __post_init__(self) -> None:
         """Check values."""
         if self.out is None and self.push is None:
-            raise ValueError("out or push must be given, got None for both.")
+            raise ValueError("out or push must be set, got None for both.")
         if self.push is not None and not is_repository(self.push):
             raise ValueError(f"push must be a Hub id of form 'owner/name', got {self.push!r}.")
         if self.images < 0 or self.images == 1:
@@ -103,9 +103,9 @@ def share(config: ShareConfig) -> str:
         except ValueError as error:
             if config.out is None:
                 raise
-            again = f"hf upload {config.push} {folder}"
+            command = f"hf upload {config.push} {folder}"
             raise ValueError(
-                f"{error} The model is in {folder}; upload it by `{again}`."
+                f"{error} The model is in {folder}; upload it by `{command}`."
             ) from error
 
 
@@ -137,8 +137,8 @@ def _world_model(config: ShareConfig) -> tuple[Callable[[Path], None], str]:
         title=config.title,
         license=config.license,
     )
-    kept = ("steps", "hardware", "versions")
-    extra = {"training": world_card.public_settings(report)} | {k: report[k] for k in kept}
+    keys = ("steps", "hardware", "versions")
+    extra = {"training": world_card.public_settings(report)} | {k: report[k] for k in keys}
     return partial(world.save_pretrained, extra=extra), card
 
 
@@ -160,10 +160,10 @@ def _student(config: ShareConfig) -> tuple[Pretrained, str, dict[str, Any]]:
         title=config.title,
         license=config.license,
     )
-    kept = ("teacher", "teacher_fingerprint", "fidelity", "flops", "steps", "minutes")
+    keys = ("teacher", "teacher_fingerprint", "fidelity", "flops", "steps", "minutes")
     extra = {
         "training": public_report_settings(report),
-        "distillation": {k: report[k] for k in kept},
+        "distillation": {k: report[k] for k in keys},
     }
     return loaded, card, extra
 

@@ -21,11 +21,11 @@ def check_shape(value: Tensor, expected: tuple[int | None, ...], name: str) -> N
             "torch.as_tensor."
         )
     fits = value.ndim == len(expected) and all(
-        want is None or got == want for got, want in zip(value.shape, expected, strict=False)
+        size is None or actual == size for actual, size in zip(value.shape, expected, strict=False)
     )
     if not fits:
-        want = "(" + ", ".join("any" if n is None else str(n) for n in expected) + ")"
-        raise ValueError(f"{name} must have shape {want}, got {tuple(value.shape)}.")
+        shape = "(" + ", ".join("any" if n is None else str(n) for n in expected) + ")"
+        raise ValueError(f"{name} must have shape {shape}, got {tuple(value.shape)}.")
 
 
 def check_finite(*values: Tensor, log_masks: Tensor | None = None) -> None:

@@ -19,13 +19,13 @@ def medians(
     Tasks are run in turns, so that slow periods of the machine affect all equally.
     """
     times: dict[str, list[float]] = {name: [] for name in tasks}
-    for turn in range(warmup + repeats):
+    for iteration in range(warmup + repeats):
         for name, task in tasks.items():
             began = time.perf_counter()
             task()
             if device.type == "cuda":
                 torch.cuda.synchronize()
-            if turn >= warmup:
+            if iteration >= warmup:
                 times[name].append(time.perf_counter() - began)
     return {name: statistics.median(values) for name, values in times.items()}
 

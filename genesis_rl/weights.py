@@ -72,9 +72,9 @@ def write_model(
     Raises:
         OSError: if the folder cannot be written.
     """
-    known: Preprocessing | None = getattr(model, "preprocessing", None)
+    stored: Preprocessing | None = getattr(model, "preprocessing", None)
     if preprocessing is None:
-        preprocessing = known or Preprocessing()
+        preprocessing = stored or Preprocessing()
     preprocessing = as_preprocessing(preprocessing)
     model_config: Any = model.config
     config = {
@@ -212,17 +212,17 @@ def check_tensors(path: Path, expected: Mapping[str, Tensor], *, other: str, sha
     check_parameters(shapes, sum(value.numel() for value in expected.values()))
     try:
         with safe_open(path, "pt") as file:
-            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+            stored_shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is damaged or not safetensors: {error}") from error
-    for name in sorted(expected.keys() ^ found.keys()):
+    for name in sorted(expected.keys() ^ stored_shapes.keys()):
         where = "lacks" if name in expected else "has an unknown"
         raise ValueError(f"{path} {where} entry {name}; {other}.")
     for name, value in expected.items():
-        if found[name] != tuple(value.shape):
+        if stored_shapes[name] != tuple(value.shape):
             raise ValueError(
                 f"{path}: {name} must have shape {tuple(value.shape)} of {shapes}, got shape "
-                f"{found[name]}."
+                f"{stored_shapes[name]}."
             )
 
 

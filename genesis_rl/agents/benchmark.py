@@ -94,10 +94,10 @@ def measure(config: SpeedConfig) -> dict[str, Any]:
             encoders.append(encoder)
         for count in config.n_envs:
             ppo = replace(agent.ppo, n_steps=config.transitions // count)
-            made = replace(settings, n_envs=count, ppo=ppo)
-            with closing(make_vec_env(made, encoder, seed=made.seed)) as venv:
+            variant = replace(settings, n_envs=count, ppo=ppo)
+            with closing(make_vec_env(variant, encoder, seed=variant.seed)) as venv:
                 trained = pretrained and pretrained.model
-                model = build_ppo(made, venv, pick_device(made.device), encoder=trained)
+                model = build_ppo(variant, venv, pick_device(variant.device), encoder=trained)
                 speed.append({"label": label, "n_envs": count, **_time(model, config)})
                 if count == config.n_envs[0]:
                     memory.append({"label": label, **_memory(model.rollout_buffer, venv)})

@@ -312,11 +312,11 @@ def check_same_settings(
     Raises:
         ValueError: naming the settings that differ.
     """
-    mine, theirs = (_flat(c.to_json()) for c in (config, type(config).from_json(stored)))
+    current, previous = (_flat(c.to_json()) for c in (config, type(config).from_json(stored)))
     changed = "; ".join(
-        f"{name} must be {theirs[name]} as in the run in {where}, got {mine[name]}"
-        for name in mine
-        if name not in ignore and mine[name] != theirs[name]
+        f"{name} must be {previous[name]} as in the run in {where}, got {current[name]}"
+        for name in current
+        if name not in ignore and current[name] != previous[name]
     )
     if changed:
         raise ValueError(f"{changed}. Use the run's settings or another out.")

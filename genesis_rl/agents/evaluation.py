@@ -65,8 +65,8 @@ class Episodes(NamedTuple):
 
     Attributes:
         returns: undiscounted sums of rewards, (N,).
-        lengths: in steps, (N,).
-        successes: final ``info["is_success"]``, (N,); None if the environment has none.
+        lengths: numbers of steps, (N,).
+        successes: final ``info["is_success"]``, (N,); None if the environment reports none.
     """
 
     returns: npt.NDArray[np.float64]
@@ -110,8 +110,8 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     """Return Wilson's 95 % confidence interval of a rate.
 
     Args:
-        successes: in 0..trials.
-        trials: at least 1.
+        successes: number of successes, in 0..trials.
+        trials: number of trials, at least 1.
 
     Raises:
         ValueError: for other counts.
@@ -189,11 +189,11 @@ def evaluate_agent(config: EvaluationConfig) -> dict[str, Any]:
     out = config.out or config.folder
     out.mkdir(parents=True, exist_ok=True)
     if config.video_episodes:
-        single = load(config.folder, info_keys=("frame", "masks"))
-        with closing(single.venv):
+        video_agent = load(config.folder, info_keys=("frame", "masks"))
+        with closing(video_agent.venv):
             record_video(
-                single.venv,
-                single.model,
+                video_agent.venv,
+                video_agent.model,
                 out / f"video.{config.video_format}",
                 episodes=config.video_episodes,
                 seed=config.seed,
@@ -235,14 +235,14 @@ def run_episodes(
             actions, _ = policy.predict(observations, deterministic=deterministic)
             observations, rewards, dones, infos = venv.step(actions)
             for i in np.flatnonzero(current < episodes).tolist():
-                e = int(current[i])
-                returns[e] += rewards[i]
-                lengths[e] += 1
+                episode = int(current[i])
+                returns[episode] += rewards[i]
+                lengths[episode] += 1
                 if dones[i]:
-                    successes[e] = infos[i].get("is_success")
+                    successes[episode] = infos[i].get("is_success")
                     current[i] += n
-    known = None if any(s is None for s in successes) else np.array(successes, np.bool_)
-    return Episodes(returns, lengths, known)
+    reported = all(success is not None for success in successes)
+    return Episodes(returns, lengths, np.array(successes, np.bool_) if reported else None)
 
 
 @contextmanager
@@ -273,11 +273,11 @@ def record_video(
         raise ValueError(f"venv must have 1 environment, got {venv.num_envs}.")
     if episodes < 1:
         raise ValueError(f"episodes must be at least 1, got {episodes}.")
-    slots = unwrap_vec_wrapper(venv, VecGenesisObs)
-    encoder = None if slots is None else slots.slot_encoder
+    wrapper = unwrap_vec_wrapper(venv, VecGenesisObs)
+    encoder = None if wrapper is None else wrapper.slot_encoder
     venv.env_method("seed_episodes", seed, 1)
     fps = int(venv.get_attr("metadata")[0].get("render_fps", 10))
-    # Half the environment's frame rate, because episodes may have a few steps only.
+    # Half the environment's frame rate, because episodes may be short.
     with _torch_seed(seed):
         save_animation(path, _pictures(venv, encoder, policy, episodes), fps=max(1, fps // 2))
 
@@ -285,7 +285,7 @@ def record_video(
 def _pictures(
     venv: VecEnv, encoder: SlotEncoder | None, policy: Policy, episodes: int
 ) -> Iterator[Picture]:
-    """Yield the frames with masks, with each episode's last one repeated."""
+    """Yield the frames with masks; the last frame of an episode is repeated."""
     observations = venv.reset()
     for _ in range(episodes):
         yield _picture(encoder, venv.reset_infos[0])
@@ -309,6 +309,6 @@ def _picture(encoder: SlotEncoder | None, info: dict[str, Any]) -> Picture:
         return mosaic(frame[None, None], scale=-(-_MIN_HEIGHT // len(frame)))
     if encoder.preprocessing.resize in ("crop", "letterbox"):
         # The masks are those of the preprocessed frame.
-        size, how = encoder.image_size, encoder.preprocessing
-        frame = as_nhwc_uint8(frame, layout="HWC", image_size=size, preprocessing=how)[0]
+        size, preprocessing = encoder.image_size, encoder.preprocessing
+        frame = as_nhwc_uint8(frame, layout="HWC", image_size=size, preprocessing=preprocessing)[0]
     return overlay_masks(frame, info["masks"])

@@ -29,8 +29,8 @@ _EPISODE = ("r", "l", "t")
 
 def imagination_settings(out: Path) -> Path | None:
     """Return the settings of a run of agents/train_in_imagination.py; None for other folders."""
-    found = [out / name for name in (IMAGINATION, _OLD_IMAGINATION) if (out / name).exists()]
-    return found[0] if found else None
+    paths = [out / name for name in (IMAGINATION, _OLD_IMAGINATION) if (out / name).exists()]
+    return paths[0] if paths else None
 
 
 def find_checkpoint(out: Path, *, resume: bool) -> Path | None:
@@ -50,19 +50,19 @@ def find_checkpoint(out: Path, *, resume: bool) -> Path | None:
     if (out / SETTINGS).is_file():
         raise ValueError(f"out must be a run directory, got the agent {out}; choose another.")
     agents = [find_agent(out / name) for name in ("last", "best")]
-    found = [home for home in agents if home is not None]
+    existing = [home for home in agents if home is not None]
     others = ("last", "best", folder.SETTINGS)
-    if not found and any((out / name).exists() for name in others):
+    if not existing and any((out / name).exists() for name in others):
         raise ValueError(
             f"out must be a new folder or a run of agents/train.py, got {out}, which contains the "
             "run of another program; choose another."
         )
-    if (found or (out / log.FILE).exists()) and not resume:
+    if (existing or (out / log.FILE).exists()) and not resume:
         raise ValueError(
             f"out must be a new folder, got {out}, which contains a run; add --resume to continue "
             "it, or choose another."
         )
-    return found[0] if found else None
+    return existing[0] if existing else None
 
 
 def training_state(model: PPO, seconds: float) -> dict[str, Any]:

@@ -48,9 +48,9 @@ def check_same_stack(training: VecEnv, evaluation: VecEnv) -> None:
     other_names, others = _layers(evaluation)
     pairs: list[tuple[dict[str, Any], dict[str, Any]]]
     pairs = [({"wrappers": names}, {"wrappers": other_names}), *zip(layers, others, strict=False)]
-    for expected, got in pairs:
-        for name in expected | got:
-            value, other = expected.get(name), got.get(name)
+    for expected, actual in pairs:
+        for name in expected | actual:
+            value, other = expected.get(name), actual.get(name)
             if other != value:
                 raise ValueError(
                     f"the {name} of the evaluation environments must be {value} as in training, "
@@ -66,10 +66,10 @@ def check_same_stack(training: VecEnv, evaluation: VecEnv) -> None:
 
 def _all(venv: VecEnv) -> list[VecEnv]:
     """Return the wrappers, outermost first, and the environments inside."""
-    found = [venv]
-    while isinstance(found[-1], VecEnvWrapper):
-        found.append(found[-1].venv)
-    return found
+    wrappers = [venv]
+    while isinstance(wrappers[-1], VecEnvWrapper):
+        wrappers.append(wrappers[-1].venv)
+    return wrappers
 
 
 def _layers(venv: VecEnv) -> tuple[list[str], list[dict[str, Any]]]:
@@ -105,15 +105,15 @@ def _inner_settings(venv: VecEnv) -> dict[str, Any]:
         metadata = venv.get_attr("metadata")
     except (AttributeError, NotImplementedError):  # not supported by the vector environment
         return {}
-    found: list[Any] = []
+    stacks: list[Any] = []
     for entries in metadata:
         wrappers = entries.get(SLOT_SETTINGS, []) if isinstance(entries, Mapping) else []
-        if wrappers not in found:
-            found.append(wrappers)
-    if len(found) != 1:  # environments that differ from each other
-        return {"slots": found}
+        if wrappers not in stacks:
+            stacks.append(wrappers)
+    if len(stacks) != 1:  # environments that differ from each other
+        return {"slots": stacks}
     return {
         f"{'inner ' * depth}{name}": value
-        for depth, wrapper in enumerate(found[0])
+        for depth, wrapper in enumerate(stacks[0])
         for name, value in wrapper.items()
     }

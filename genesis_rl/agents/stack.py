@@ -89,8 +89,8 @@ def make_vec_env(
     maker = EnvMaker(config, frame_in_info=config.obs == "state" and "frame" in info_keys)
     probe = maker()  # raises errors that would end a worker process
     try:
-        one = DummyVecEnv([lambda: probe])
-        _wrap_observations(config, encoder, one, ())
+        probe_venv = DummyVecEnv([lambda: probe])
+        _wrap_observations(config, encoder, probe_venv, ())
     finally:
         probe.close()
     venv: VecEnv

@@ -40,18 +40,18 @@ def measure_parts(config: BenchmarkConfig) -> dict[str, Any]:
     conv, conv_operations = convolution(device, config.dtype)
     timed: dict[str, Task] = {"conv": conv}
     networks: dict[str, tuple[Any, tuple[Tensor, ...], int]] = {
-        **{name: (getattr(model, name), given, count) for name, (given, count) in calls.items()},
+        **{name: (getattr(model, name), inputs, count) for name, (inputs, count) in calls.items()},
         "whole model": (model, (x,), 1),
     }
-    for name, (module, given, _) in networks.items():
-        timed[f"{name} forward"] = _forward(module, given, config, device)
-        timed[f"{name} both"] = _both(module, given, x, config, device)
+    for name, (module, inputs, _) in networks.items():
+        timed[f"{name} forward"] = _forward(module, inputs, config, device)
+        timed[f"{name} both"] = _both(module, inputs, x, config, device)
     seconds = medians(timed, config.repeats, config.warmup, device)
     peak = conv_operations / seconds["conv"]
     rows = []
-    for name, (module, given, count) in networks.items():
+    for name, (module, inputs, count) in networks.items():
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            module(*given)
+            module(*inputs)
         flop = count * counter.get_total_flops()
         forward, both = (count * seconds[f"{name} {kind}"] for kind in ("forward", "both"))
         rows.append(
@@ -61,7 +61,7 @@ def measure_parts(config: BenchmarkConfig) -> dict[str, Any]:
                 "gflop": flop / len(x) / 1e9,
                 "forward_ms": 1e3 * forward / len(x),
                 "both_ms": 1e3 * both / len(x),
-                "kept_mib": count * tasks.kept_bytes(module, given, config.dtype) / len(x) / 2**20,
+                "kept_mib": count * tasks.kept_bytes(module, inputs, config.dtype) / len(x) / 2**20,
                 "forward_share": flop / forward / peak,
                 "both_share": _BOTH * flop / both / peak,
             }
@@ -74,8 +74,8 @@ def _inputs(model: nn.Module, x: Tensor) -> dict[str, tuple[tuple[Tensor, ...], 
     calls: dict[str, tuple[tuple[Tensor, ...], int]] = {}
 
     def record(name: str) -> Any:
-        def hook(_: nn.Module, given: tuple[Any, ...]) -> None:
-            tensors = tuple(v.detach() for v in given if isinstance(v, Tensor))
+        def hook(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+            tensors = tuple(v.detach() for v in inputs if isinstance(v, Tensor))
             before = calls.get(name)
             calls[name] = (before[0], before[1] + 1) if before else (tensors, 1)
 
@@ -90,27 +90,27 @@ def _inputs(model: nn.Module, x: Tensor) -> dict[str, tuple[tuple[Tensor, ...], 
 
 
 def _forward(
-    module: nn.Module, given: tuple[Tensor, ...], config: BenchmarkConfig, device: torch.device
+    module: nn.Module, inputs: tuple[Tensor, ...], config: BenchmarkConfig, device: torch.device
 ) -> Task:
     enabled = config.precision == "bf16"
 
     def task() -> None:
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=enabled):
-            module(*given)
+            module(*inputs)
 
     return task
 
 
 def _both(
     module: nn.Module,
-    given: tuple[Tensor, ...],
+    arguments: tuple[Tensor, ...],
     x: Tensor,
     config: BenchmarkConfig,
     device: torch.device,
 ) -> Task:
     enabled = config.precision == "bf16"
     # Images need no gradient, outputs of other networks do.
-    inputs = tuple(v.clone().requires_grad_(v.shape[1] != 3) for v in given)
+    inputs = tuple(v.clone().requires_grad_(v.shape[1] != 3) for v in arguments)
 
     def task() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=enabled):

@@ -66,22 +66,24 @@ def _costs(
 ) -> Iterator[Cost]:
     """Measure all values in turns, so that slow periods of the machine affect all equally."""
     timed: dict[str, Task] = {}
-    kept = []
+    saved_bytes = []
     for value in values:
-        one = replace(config, compile=False)
+        variant = replace(config, compile=False)
         if axis == "batch_size":
-            one = replace(one, batch_size=value)
+            variant = replace(variant, batch_size=value)
         else:
             change: dict[str, Any] = {axis: value}
-            one = replace(one, model=replace(one.model, **change))
-        one = replace(one, encode_batches=(one.batch_size,))
+            variant = replace(variant, model=replace(variant.model, **change))
+        variant = replace(variant, encode_batches=(variant.batch_size,))
         torch.manual_seed(0)
-        model = build_model(one.model).to(device).to(memory_format=torch.channels_last)
-        kept.append(float(tasks.kept_bytes(model, (tasks.images(one, device),), one.dtype)))
-        timed[f"train {value}"] = tasks.training(one, model, device)
-        timed[f"encode {value}"] = tasks.encoding(one, model, device)[one.batch_size]
+        model = build_model(variant.model).to(device).to(memory_format=torch.channels_last)
+        saved_bytes.append(
+            float(tasks.kept_bytes(model, (tasks.images(variant, device),), variant.dtype))
+        )
+        timed[f"train {value}"] = tasks.training(variant, model, device)
+        timed[f"encode {value}"] = tasks.encoding(variant, model, device)[variant.batch_size]
     seconds = medians(timed, _REPEATS, _WARMUP, device)
-    for value, size in zip(values, kept, strict=True):
+    for value, size in zip(values, saved_bytes, strict=True):
         yield Cost(value, seconds[f"train {value}"], seconds[f"encode {value}"], size)
 
 

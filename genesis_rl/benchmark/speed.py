@@ -44,7 +44,7 @@ def run(config: BenchmarkConfig) -> dict[str, Any]:
     model = build_model(config.model).to(device).to(memory_format=torch.channels_last)
     operations = tasks.operations(model, device)
     x = tasks.images(config, device)
-    kept = tasks.kept_bytes(model, (x,), config.dtype) / config.batch_size
+    saved_bytes = tasks.kept_bytes(model, (x,), config.dtype) / config.batch_size
     encode = tasks.encoding(config, model, device)
     by_batch = {f"encode {batch}": task for batch, task in encode.items()}
     product, product_operations = matmul(device)
@@ -77,7 +77,7 @@ def run(config: BenchmarkConfig) -> dict[str, Any]:
         "operations": operations,
         "share": {name: rates[name] * operations[name] / conv_tflops / 1e12 for name in _COUNTED},
         "encoding": {str(batch): rate for batch, rate in frames.items()},
-        "memory": {"kept_bytes": kept, "peak_bytes": peak},
+        "memory": {"kept_bytes": saved_bytes, "peak_bytes": peak},
         "loading": {"images": loaded, "per_training": loaded / rates["train"]},
         "machine": {
             "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",

@@ -127,12 +127,12 @@ def kept_bytes(module: nn.Module, inputs: tuple[Tensor, ...], dtype: torch.dtype
     """Return the bytes of activations that a forward pass saves for the gradient."""
     # Autocast copies weights; the copies are recognised by their shapes.
     weights = {tuple(p.shape) for p in module.parameters()}
-    seen: dict[int, int] = {}
+    storages: dict[int, int] = {}
 
     def pack(value: Tensor) -> Tensor:
         if tuple(value.shape) not in weights:
             storage = value.untyped_storage()
-            seen[storage.data_ptr()] = storage.nbytes()
+            storages[storage.data_ptr()] = storage.nbytes()
         return value
 
     enabled = dtype != torch.float32
@@ -141,7 +141,7 @@ def kept_bytes(module: nn.Module, inputs: tuple[Tensor, ...], dtype: torch.dtype
             out = module(*inputs)
     total(out).backward()
     module.zero_grad(set_to_none=True)
-    return sum(seen.values())
+    return sum(storages.values())
 
 
 def total(out: Any) -> Tensor:

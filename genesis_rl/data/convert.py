@@ -71,10 +71,10 @@ def convert(
         _Conversion(reader, image_size, resize, num_images, on_damage).run(path, key)
 
     pack = open_or_make(folder, write)
-    found = {**{name: pack.meta.get(name) for name in key}, "image_size": pack.meta["image_size"]}
+    stored = {**{name: pack.meta.get(name) for name in key}, "image_size": pack.meta["image_size"]}
     for name, value in {**key, "image_size": [image_size, image_size]}.items():
-        if found[name] != value:
-            raise ValueError(f"{name} of {folder} must be {value!r}, got {found[name]!r}.")
+        if stored[name] != value:
+            raise ValueError(f"{name} of {folder} must be {value!r}, got {stored[name]!r}.")
     _check_damage(pack.meta, on_damage, folder)
     return pack
 
@@ -148,9 +148,9 @@ class _Conversion:
     def _check(self, record: Record, state: dict[str, Any]) -> Record | DamagedRecord:
         """Return the record, or its error."""
         height, width = record.image.shape[:2]
-        how = self.preprocessing.resize
+        resize = self.preprocessing.resize
         first = state.setdefault("size", [height, width])
-        if how in ("stretch", "none") and [height, width] != first:
+        if resize in ("stretch", "none") and [height, width] != first:
             reason = (
                 f"{height} x {width} pixels, but the first image has {first[0]} x {first[1]};"
                 ' resize="crop" and "letterbox" accept images of different sizes'

@@ -58,9 +58,9 @@ def batch_indices(step: int, batch_size: int, num_images: int, seed: int) -> Ten
         int64, shape (batch_size,), on the CPU; an incomplete last batch of an epoch is dropped.
     """
     per_epoch = num_images // batch_size
-    epoch, place = divmod(step, per_epoch)
+    epoch, position = divmod(step, per_epoch)
     order = _order(seed, epoch, num_images)
-    return torch.from_numpy(order[place * batch_size : (place + 1) * batch_size].copy())
+    return torch.from_numpy(order[position * batch_size : (position + 1) * batch_size].copy())
 
 
 @lru_cache(maxsize=1)  # permuting a million images takes longer than many updates

@@ -171,10 +171,10 @@ def _check_same(pack: Pack, expected: dict[str, Any], *more: str) -> None:
     """Raise for an existing pack that was generated with other options."""
     plain = json.loads(json.dumps(expected))  # tuples become lists, as on disk
     for name, value in plain.items():
-        found = pack.meta.get(name)
-        if (name not in _PACK_ENTRIES or name in more) and found != value:
+        stored = pack.meta.get(name)
+        if (name not in _PACK_ENTRIES or name in more) and stored != value:
             raise ValueError(
-                f"{pack.folder} must have {name} {value!r}, got {found!r}. Choose another folder, "
+                f"{pack.folder} must have {name} {value!r}, got {stored!r}. Choose another folder, "
                 "or delete it."
             )
 
@@ -191,18 +191,20 @@ def join_shards(out: str | os.PathLike[str], split: str) -> Path:
         OSError: if the pack cannot be written.
     """
     check_split(split)
-    place = shard_folder(out, split, 0, 1).parent
-    found = {path.name: path for path in sorted(place.glob("shard-*-of-*"))}
-    counts = {int(match[2]) for name in found if (match := _SHARD.fullmatch(name))}
+    directory = shard_folder(out, split, 0, 1).parent
+    paths = {path.name: path for path in sorted(directory.glob("shard-*-of-*"))}
+    counts = {int(match[2]) for name in paths if (match := _SHARD.fullmatch(name))}
     if len(counts) != 1:
-        known = ", ".join(map(str, sorted(counts))) or "none"
-        raise ValueError(f"{place} must have the shards of one number of shards, got {known}.")
+        numbers = ", ".join(map(str, sorted(counts))) or "none"
+        raise ValueError(
+            f"{directory} must have the shards of one number of shards, got {numbers}."
+        )
     (shards,) = counts
     folders = [shard_folder(out, split, i, shards) for i in range(shards)]
     missing = [folder.name for folder in folders if not folder.is_dir()]
     if missing:
         raise ValueError(
-            f"{place} must have {shards} shards, but {len(missing)} are missing, first "
+            f"{directory} must have {shards} shards, but {len(missing)} are missing, first "
             f"{missing[0]}."
         )
     packs = [Pack.open(folder) for folder in folders]

@@ -103,10 +103,11 @@ class GqnRooms:
     def _paths(self) -> list[Path]:
         inner = self.folder / _NAME
         folder, count, first, last = _FILES[self.split]
-        place = (inner if inner.is_dir() else self.folder) / folder
+        directory = (inner if inner.is_dir() else self.folder) / folder
         digits = len(str(count))
         paths = [
-            place / f"{number:0{digits}}-of-{count}.tfrecord" for number in range(first, last + 1)
+            directory / f"{number:0{digits}}-of-{count}.tfrecord"
+            for number in range(first, last + 1)
         ]
         return paths[: self.num_files]
 

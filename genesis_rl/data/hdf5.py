@@ -43,24 +43,24 @@ def check_hdf5(path: Path) -> None:
 def _check_links(path: Path, file: Any) -> None:
     import h5py
 
-    found: list[str] = []
+    external: list[str] = []
 
     def check(name: bytes, info: Any) -> None:
         text = name.decode(errors="replace")
         if info.type == h5py.h5l.TYPE_SOFT:
             return  # a soft link stays within the file, and its target is checked separately
         if info.type != h5py.h5l.TYPE_HARD:
-            found.append(f"{text} (an external link)")
+            external.append(f"{text} (an external link)")
             return
         item = file[name]
         if isinstance(item, h5py.Dataset) and item.external:
-            found.append(f"{text} (stored in {item.external[0][0]})")
+            external.append(f"{text} (stored in {item.external[0][0]})")
         elif isinstance(item, h5py.Dataset) and item.is_virtual:
-            found.append(f"{text} (a virtual dataset)")
+            external.append(f"{text} (a virtual dataset)")
 
     file.id.links.visit(check, info=True)
-    if found:
+    if external:
         raise ValueError(
             f"{path} must be self-contained, got entries that refer to other files: "
-            f"{', '.join(found[:3])}. Copy them into the file, for example with h5repack."
+            f"{', '.join(external[:3])}. Copy them into the file, for example with h5repack."
         )

@@ -43,12 +43,12 @@ def read_image_file(path: Path) -> bytes:
 
 def _check_file(path: Path, largest: int) -> os.stat_result:
     """Raise for pipes, devices and too large files, without opening them."""
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode):
-        raise ValueError(f"{path} must be a regular file, got {stat.filemode(found.st_mode)}.")
-    if found.st_size > largest:
-        raise ValueError(f"{path} must have at most {largest:,} bytes, got {found.st_size:,}.")
-    return found
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"{path} must be a regular file, got {stat.filemode(status.st_mode)}.")
+    if status.st_size > largest:
+        raise ValueError(f"{path} must have at most {largest:,} bytes, got {status.st_size:,}.")
+    return status
 
 
 def decode_image(data: bytes) -> npt.NDArray[np.uint8]:
@@ -116,8 +116,8 @@ class ImageFolder:
                 yield DamagedRecord(str(path), error)
 
     def _paths(self) -> list[Path]:
-        paths, whole, _ = _find(self.folder, self.split, IMAGE_TYPES)
-        return paths if whole else paths[_share(self.split, len(paths))]
+        paths, in_split_folder, _ = _find(self.folder, self.split, IMAGE_TYPES)
+        return paths if in_split_folder else paths[_share(self.split, len(paths))]
 
 
 @dataclass(frozen=True)
@@ -153,9 +153,9 @@ class VideoFolder:
 
     def __len__(self) -> int:
         """Return the number of frames according to the files' headers."""
-        paths, whole, _ = _find(self.folder, self.split, VIDEO_TYPES)
+        paths, in_split_folder, _ = _find(self.folder, self.split, VIDEO_TYPES)
         counts = [_header_count(path) for path in paths]
-        share = 1.0 if whole else SHARES[self.split][1] - SHARES[self.split][0]
+        share = 1.0 if in_split_folder else SHARES[self.split][1] - SHARES[self.split][0]
         return max(1, round(share * sum(counts) / self.every))
 
     @property
@@ -172,26 +172,28 @@ class VideoFolder:
         Raises:
             FileNotFoundError: if there are no videos.
         """
-        paths, whole, _ = _find(self.folder, self.split, VIDEO_TYPES)
+        paths, in_split_folder, _ = _find(self.folder, self.split, VIDEO_TYPES)
         number = 0
         for video, path in enumerate(paths):
-            for record in self._frames(video, path, whole):
+            for record in self._frames(video, path, in_split_folder):
                 if number >= start:
                     yield record
                 number += 1
 
-    def _frames(self, video: int, path: Path, whole: bool) -> Iterator[Record | DamagedRecord]:
+    def _frames(
+        self, video: int, path: Path, in_split_folder: bool
+    ) -> Iterator[Record | DamagedRecord]:
         """Yield the split's frames of one video."""
         try:
-            found = _check_file(path, _LARGEST_VIDEO)
-            count, damage = _count_frames(path, found.st_size, found.st_mtime_ns)
+            status = _check_file(path, _LARGEST_VIDEO)
+            count, damage = _count_frames(path, status.st_size, status.st_mtime_ns)
         except (OSError, ValueError) as error:
             yield DamagedRecord(str(path), error)
             return
         if not count:
             yield DamagedRecord(str(path), "it cannot be opened as a video, or has no frames")
             return
-        part = slice(0, count) if whole else _share(self.split, count)
+        part = slice(0, count) if in_split_folder else _share(self.split, count)
         capture = cv2.VideoCapture(str(path))
         try:
             for frame in range(part.stop):
@@ -252,61 +254,61 @@ def _count_frames(path: Path, size: int, changed: int) -> tuple[int, str]:
     return count, ""
 
 
-class _Found(NamedTuple):
+class _Files(NamedTuple):
     """The files of a split.
 
     Attributes:
         paths: sorted paths.
-        whole: whether all of them belong to the split.
+        in_split_folder: whether they are those of a folder of the split, not of all splits.
         hidden: number of skipped files: hidden, or in a hidden folder.
     """
 
     paths: list[Path]
-    whole: bool
+    in_split_folder: bool
     hidden: int
 
 
-def _find(folder: Path, split: str, types: tuple[str, ...]) -> _Found:
+def _find(folder: Path, split: str, types: tuple[str, ...]) -> _Files:
     """Find files by suffix in a folder and its subfolders, linked ones included."""
-    whole = any((folder / name).is_dir() for name in SPLITS)
-    place = folder / split if whole else folder
-    files = [(path, hidden) for path, hidden in _walk(place) if path.suffix.lower() in types]
+    in_split_folder = any((folder / name).is_dir() for name in SPLITS)
+    directory = folder / split if in_split_folder else folder
+    files = [(path, hidden) for path, hidden in _walk(directory) if path.suffix.lower() in types]
     paths = sorted(path for path, hidden in files if not hidden)
     count = len(files) - len(paths)
     if not paths:
         skipped = f" ({count} hidden files skipped)" if count else ""
         raise FileNotFoundError(
-            f"{place} has no files of the types {', '.join(types)}{skipped}: copy files there, or"
-            " set source to their folder"
+            f"{directory} has no files of the types {', '.join(types)}{skipped}: copy files there,"
+            " or set source to their folder"
         )
-    return _Found(paths, whole, count)
+    return _Files(paths, in_split_folder, count)
 
 
-def _walk(place: Path) -> Iterator[tuple[Path, bool]]:
+def _walk(directory: Path) -> Iterator[tuple[Path, bool]]:
     """Yield the files below a folder, and whether their relative path has a hidden part.
 
     Links to folders are followed, but every folder is visited once: by its own path if it has one
-    below ``place``, otherwise by the first link to it.
+    below ``directory``, otherwise by the first link to it.
 
     Raises:
-        ValueError: for a link to a parent of ``place``.
+        ValueError: for a link to a parent of ``directory``.
     """
-    above = {_identity(folder) for folder in place.resolve().parents}
-    seen: set[tuple[int, int]] = set()
-    folders = [(place, False)] if place.is_dir() else []
+    above = {_identity(folder) for folder in directory.resolve().parents}
+    visited: set[tuple[int, int]] = set()
+    folders = [(directory, False)] if directory.is_dir() else []
     links: list[Path] = []
     while folders or links:
         folder, hidden = folders.pop() if folders else (links.pop(0), False)
         identity = _identity(folder)
         if identity in above:
             raise ValueError(
-                f"{folder} must not link to {folder.resolve()}, a parent of {place}. Remove the"
+                f"{folder} must not link to {folder.resolve()}, a parent of {directory}. Remove the"
                 " link, or set source to another folder."
             )
-        if identity in seen:
+        if identity in visited:
             continue
         if not hidden:  # otherwise a visible link to it would be skipped
-            seen.add(identity)
+            visited.add(identity)
         for path in sorted(folder.iterdir()):
             dotted = hidden or path.name.startswith(".")
             if not path.is_dir():
@@ -318,8 +320,8 @@ def _walk(place: Path) -> Iterator[tuple[Path, bool]]:
 
 
 def _identity(folder: Path) -> tuple[int, int]:
-    found = folder.stat()
-    return found.st_dev, found.st_ino
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def _share(split: str, count: int) -> slice:

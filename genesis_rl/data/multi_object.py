@@ -111,10 +111,10 @@ class _MultiObject:
             FileNotFoundError: if the file is missing.
         """
         file = Path(self._format.file)
-        places = [self.folder / file.name, self.folder / file]
-        path = next((place for place in places if place.is_file()), None)
+        candidates = [self.folder / file.name, self.folder / file]
+        path = next((candidate for candidate in candidates if candidate.is_file()), None)
         if path is None:
-            raise missing_files(places[0], f"{_ORIGIN}/{file}")
+            raise missing_files(candidates[0], f"{_ORIGIN}/{file}")
         first, last = self._range
         left = None if last is None else max(0, last - first - start)
         for payload in islice(read_records([path], first + start), left):

@@ -143,8 +143,8 @@ class ObjectCentricHdf5:
                 for row in block:
                     yield self._try_row(path, arrays, row)
             else:
-                for place, row in enumerate(block):
-                    yield self._record(path, row, {n: v[place] for n, v in values.items()})
+                for position, row in enumerate(block):
+                    yield self._record(path, row, {n: v[position] for n, v in values.items()})
 
     def _try_row(self, path: Path, arrays: dict[str, Any], row: int) -> Record | DamagedRecord:
         try:

@@ -67,14 +67,14 @@ def open_original(
     """
     kind, default_size = READERS[name]
     size = default_size if image_size is None else image_size
-    place = None if source is None else Path(source).expanduser().resolve()
-    folder = root / name / "original" if place is None else place
+    source_path = None if source is None else Path(source).expanduser().resolve()
+    folder = root / name / "original" if source_path is None else source_path
     if hasattr(kind, "image_size"):  # the reader resizes as its dataset prescribes
         options["image_size"] = size
     reader = from_options(kind, {"folder": folder, "split": split, **options})
     if out is None:
         # The default folder is not part of the key, so that the root can be moved.
-        key = {**reader.meta, "source": place and str(place), "size": size}
+        key = {**reader.meta, "source": source_path and str(source_path), "size": size}
         out = pack_folder(root, name, split, key | {"resize": resize, "limit": num_images})
     return convert(
         reader, out, image_size=size, resize=resize, num_images=num_images, on_damage=on_damage

@@ -93,12 +93,12 @@ class Pack:
             preprocessing: the encoder's preprocessing.
             encoder: name of the encoder, for the message.
         """
-        own = self.preprocessing
+        stored = self.preprocessing
         # Images of the right size are unchanged by any resize.
-        if own is None or own.resize in ("none", preprocessing.resize):
+        if stored is None or stored.resize in ("none", preprocessing.resize):
             return
         warnings.warn(
-            f"{self.folder} was created with resize {own.resize!r}, but {encoder} uses"
+            f"{self.folder} was created with resize {stored.resize!r}, but {encoder} uses"
             f" {preprocessing.resize!r}: slots of these images differ from slots of the original"
             " frames. Use one resize for both.",
             stacklevel=3,
@@ -262,9 +262,9 @@ class PackWriter:
             if free < needed:
                 message = f"{needed / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free"
                 raise OSError(errno.ENOSPC, message)
-            place = self._private.enter_context(private_folder(self.folder))
+            private = self._private.enter_context(private_folder(self.folder))
             self._check_unused()  # again: another process may have written it meanwhile
-            self._temporary = self._make_temporary(place)
+            self._temporary = self._make_temporary(private)
             for name, shape in self._shapes(self.written).items():
                 path = self._temporary / name
                 file = self._files[name] = path.open("r+b" if path.exists() else "wb")
@@ -279,10 +279,10 @@ class PackWriter:
             raise
         return self
 
-    def _make_temporary(self, place: Path) -> Path:
+    def _make_temporary(self, private: Path) -> Path:
         """Create the subfolder of the private folder that is renamed when the pack is complete."""
-        (place / "new").mkdir()
-        return place / "new"
+        (private / "new").mkdir()
+        return private / "new"
 
     def _shapes(self, num_images: int) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the memory-mapped files for a number of images."""

@@ -57,8 +57,8 @@ class ResumablePackWriter(PackWriter):
         except OSError as error:
             raise self._explain(error) from error
 
-    def _make_temporary(self, place: Path) -> Path:
-        folder = place / PARTIAL
+    def _make_temporary(self, private: Path) -> Path:
+        folder = private / PARTIAL
         key = [self.meta, self.image_size, self._with_masks]
         self._key = json.loads(json.dumps(key))  # as after reading: lists for tuples
         self.state = {}

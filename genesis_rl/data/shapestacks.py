@@ -122,8 +122,8 @@ class ShapeStacks:
         if not folder.is_dir():
             return []
         names = (path.name for path in folder.iterdir())
-        found = [n for n in names if n.startswith("rgb-") and n.endswith("-mono-0.png")]
-        return sorted(found, key=lambda name: (len(name), name))  # camera 10 after camera 9
+        images = [n for n in names if n.startswith("rgb-") and n.endswith("-mono-0.png")]
+        return sorted(images, key=lambda name: (len(name), name))  # camera 10 after camera 9
 
     def _outcomes(self) -> dict[str, dict[str, Any]] | None:
         """Return the simulation results by scenario; None if the tree has none."""

@@ -105,9 +105,9 @@ class Scenario:
                 "the name of a scenario must be env_<family>-<difficulty>-h=<H>-vcom=<I>-vpsf=<J>"
                 f"-v=<N>, got {name!r}."
             )
-        found = match.groupdict()
-        family, difficulty = found.pop("family"), found.pop("difficulty")
-        return cls(family, difficulty=difficulty, **{key: int(n) for key, n in found.items()})
+        fields = match.groupdict()
+        family, difficulty = fields.pop("family"), fields.pop("difficulty")
+        return cls(family, difficulty=difficulty, **{key: int(n) for key, n in fields.items()})
 
 
 @dataclass(frozen=True)
@@ -153,9 +153,9 @@ class View:
                 "the name of a recording must be <modality>-w=<W>-f=<F>-l=<L>-c=<C>-cam_<N>-mono"
                 f"-<T>.png, got {name!r}."
             )
-        found = match.groupdict()
-        words = {key: found.pop(key) for key in ("modality", "colours", "camera_type", "suffix")}
-        return cls(**words, **{key: int(n) for key, n in found.items()})  # type: ignore[arg-type]
+        fields = match.groupdict()
+        words = {key: fields.pop(key) for key in ("modality", "colours", "camera_type", "suffix")}
+        return cls(**words, **{key: int(n) for key, n in fields.items()})  # type: ignore[arg-type]
 
 
 def label_map(camera: int) -> View:

@@ -178,9 +178,9 @@ def _values(example: Example, name: str, kind: str) -> bytes:
     """Return the serialised list of a feature."""
     if name not in example:
         raise ValueError(f"it has no feature {name!r}, only {', '.join(sorted(example))}")
-    found, values = example[name]
-    if found != kind:
-        raise ValueError(f"feature {name!r} must contain {kind}, got {found or 'nothing'}")
+    actual, values = example[name]
+    if actual != kind:
+        raise ValueError(f"feature {name!r} must contain {kind}, got {actual or 'nothing'}")
     return values
 
 

@@ -135,7 +135,9 @@ def _join(parts: Sequence[Transitions], folder: Path) -> None:
                 f"action_space of {part.pack.folder} must be {parts[0].action_space}, as in "
                 f"{first.folder}, got {part.action_space}."
             )
-    resizes = sorted({how.resize for part in parts if (how := part.pack.preprocessing)})
+    resizes = sorted(
+        {preprocessing.resize for part in parts if (preprocessing := part.pack.preprocessing)}
+    )
     if len(resizes) > 1:
         raise ValueError(
             f"recordings of {folder.name} must have one resize, got {', '.join(resizes)}."

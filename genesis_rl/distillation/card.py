@@ -65,7 +65,7 @@ def student_card(
         + markdown(
             ("frames", "teacher", "student"),
             [
-                (str(row["batch"]), *(f"{row['ms'][who]:.2f}" for who in ("teacher", "student")))
+                (str(row["batch"]), *(f"{row['ms'][role]:.2f}" for role in ("teacher", "student")))
                 for row in report["speed"]
             ],
         ),

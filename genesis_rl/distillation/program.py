@@ -141,21 +141,21 @@ def tables(report: dict[str, Any]) -> list[dict[str, Any]]:
     ]
     if "msc" in scores:
         names = ("ari", "ari_fg", "msc")
-        who = {"teacher": "teacher_", "student": ""}
+        prefixes = {"teacher": "teacher_", "student": ""}
         if "encoder_msc" in scores:
             refined = f"teacher, refined by {report['settings']['refine_steps']} steps"
-            who = {"teacher": "encoder_", refined: "teacher_", "student": ""}
+            prefixes = {"teacher": "encoder_", refined: "teacher_", "student": ""}
         result.append(
             {
                 "caption": "Segmentation of the same images by decoded masks.",
                 "head": ["", *names],
                 "rows": [
                     [label, *(figure(scores[prefix + name], 3) for name in names)]
-                    for label, prefix in who.items()
+                    for label, prefix in prefixes.items()
                 ],
             }
         )
-    mflop = {who: f"{count / 1e6:,.1f}" for who, count in report["flops"].items()}
+    mflop = {role: f"{count / 1e6:,.1f}" for role, count in report["flops"].items()}
     result.append(
         {
             "caption": f"Milliseconds from frames to slots, {report['hardware']}; teacher "
@@ -164,7 +164,7 @@ def tables(report: dict[str, Any]) -> list[dict[str, Any]]:
             "rows": [
                 [
                     str(row["batch"]),
-                    *(f"{row['ms'][who]:.2f}" for who in ("teacher", "student")),
+                    *(f"{row['ms'][role]:.2f}" for role in ("teacher", "student")),
                     f"{row['ms']['teacher'] / row['ms']['student']:.1f}",
                 ]
                 for row in report["speed"]

@@ -113,8 +113,10 @@ class Diagnosis:
                 " " * 11,
                 f"{finding.quantity}: {finding.value:.4g}, expected {finding.expected}",
             )
-            for each in finding.suggestions:
-                lines += _paragraph(" " * 11 + "try ", f"{shlex.join(each.flags)}  ({each.reason})")
+            for suggestion in finding.suggestions:
+                lines += _paragraph(
+                    " " * 11 + "try ", f"{shlex.join(suggestion.flags)}  ({suggestion.reason})"
+                )
             lines.append("")
         lines += _paragraph("passed   ", ", ".join(self.passed) or "none")
         for reason in dict.fromkeys(self.skipped.values()):

@@ -43,7 +43,7 @@ class Finding:
         plain = dataclasses.asdict(self)
         plain["value"] = self.value if math.isfinite(self.value) else str(self.value)
         plain["suggestions"] = [
-            {"flags": each.flags, "setting": each.setting, "reason": each.reason}
-            for each in self.suggestions
+            {"flags": suggestion.flags, "setting": suggestion.setting, "reason": suggestion.reason}
+            for suggestion in self.suggestions
         ]
         return plain

@@ -135,17 +135,17 @@ def geco_goal_met_at_once(inputs: CheckInputs, thresholds: Thresholds) -> Findin
     """Check that GECO's goal is not met from the start."""
     config, errors = _geco(inputs), _errors(inputs)
     goal = config.geco.goal
-    met = next((step for step, error in errors if error < goal), math.inf)
-    if met > max(thresholds.early_goal_fraction * config.steps, errors[0][0]):
+    first_step = next((step for step, error in errors if error < goal), math.inf)
+    if first_step > max(thresholds.early_goal_fraction * config.steps, errors[0][0]):
         return None
     return Finding(
         "geco_goal_met_at_once",
         "warning",
         f"GECO's goal of {goal:g} nats per pixel and channel (a squared error of about "
-        f"{_goal_mse(config):.3f}) was met at step {met:.0f}. Beta then grows from the start and "
-        "collapses the latents before slots form.",
+        f"{_goal_mse(config):.3f}) was met at step {first_step:.0f}. Beta then grows from the "
+        "start and collapses the latents before slots form.",
         "step of the first row that meets the goal",
-        met,
+        first_step,
         f"after the first row and {thresholds.early_goal_fraction:.0%} of the steps",
         applicable(config, paper_goal(config, thresholds)),
     )
@@ -204,10 +204,10 @@ def not_converged(inputs: CheckInputs, thresholds: Thresholds) -> Finding | None
     """Check that the validation error had converged at the end of the log."""
     config = inputs.config
     errors = _held_out(inputs, "mse")
-    then = [error for at, error in errors if 3 * at <= 2 * errors[-1][0]]
-    if not then:
+    earlier = [error for at, error in errors if 3 * at <= 2 * errors[-1][0]]
+    if not earlier:
         raise CheckSkippedError("no validation in the first two thirds of the log")
-    decrease = 1 - errors[-1][1] / then[-1] if then[-1] else 0.0
+    decrease = 1 - errors[-1][1] / earlier[-1] if earlier[-1] else 0.0
     if not decrease > thresholds.max_late_decrease:
         return None
     faster = Suggestion("learning_rate", number(3 * config.learning_rate), "if time is limited")
@@ -233,8 +233,12 @@ def overfitting(inputs: CheckInputs, thresholds: Thresholds) -> Finding | None:
     held_out = _held_out(inputs, "nll")
     at, least = min(held_out, key=lambda pair: pair[1])
     rise, fall = held_out[-1][1] - least, held_out[0][1] - least
-    own = [row["nll"] for row in inputs.updates if "nll" in row and row["step"] >= at]
-    if not own or not own[-1] < own[0] or not rise > thresholds.max_overfit * fall:
+    train_nll = [row["nll"] for row in inputs.updates if "nll" in row and row["step"] >= at]
+    if (
+        not train_nll
+        or not train_nll[-1] < train_nll[0]
+        or not rise > thresholds.max_overfit * fall
+    ):
         return None
     num_images = json.loads(config.data_options).get("num_images")
     more = None

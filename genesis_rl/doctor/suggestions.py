@@ -35,23 +35,23 @@ class Suggestion:
 
 def applicable(config: PretrainConfig, *candidates: Suggestion | None) -> tuple[Suggestion, ...]:
     """Return the suggestions that exist for the run's model and objective and change the run."""
-    kept = []
-    for each in candidates:
-        if each is None:
+    suggestions = []
+    for suggestion in candidates:
+        if suggestion is None:
             continue
         owner: Any = config
-        *path, name = each.setting.split(".")
+        *path, name = suggestion.setting.split(".")
         for step in path:
             owner = getattr(owner, step)
         if name not in {field.name for field in fields(owner)}:
             continue
-        if each.setting.startswith("geco.") and config.objective != "geco":
+        if suggestion.setting.startswith("geco.") and config.objective != "geco":
             continue
-        if each.setting.startswith("beta") and config.objective != "elbo":
+        if suggestion.setting.startswith("beta") and config.objective != "elbo":
             continue
-        if not _same(each.value, getattr(owner, name)):
-            kept.append(each)
-    return tuple(kept)
+        if not _same(suggestion.value, getattr(owner, name)):
+            suggestions.append(suggestion)
+    return tuple(suggestions)
 
 
 def number(value: float) -> str:

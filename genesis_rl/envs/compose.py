@@ -190,12 +190,12 @@ class ComposeEnv(gym.Env[Any, Any]):
 
     def _select(self, action: Any) -> tuple[NextSlot, int]:
         """Return samples of the next slot, and the row that the action selects."""
-        space, given = self.action_space, np.asarray(action)
+        space, array = self.action_space, np.asarray(action)
         if isinstance(space, spaces.Discrete):
-            if given.dtype.kind in "iu" and given.shape == () and 0 <= given < space.n:
-                return self._candidates, int(given)
-        elif given.dtype.kind in "iuf" and given.shape == space.shape:
-            noise = given.astype(np.float32)
+            if array.dtype.kind in "iu" and array.shape == () and 0 <= array < space.n:
+                return self._candidates, int(array)
+        elif array.dtype.kind in "iuf" and array.shape == space.shape:
+            noise = array.astype(np.float32)
             if space.contains(noise):
                 return self._next(noise[None]), 0
         raise ValueError(f"action must be in {space}, got {action!r}.")

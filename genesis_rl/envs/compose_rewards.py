@@ -60,8 +60,8 @@ class ObjectCountReward:
 
     def __call__(self, scene: ComposedScene) -> float:
         """Return the reward."""
-        found = int(evaluate_scenes(scene.image[None], segment(scene.log_pi[None])).objects[0])
-        return float(found if self.number is None else found == self.number)
+        count = int(evaluate_scenes(scene.image[None], segment(scene.log_pi[None])).objects[0])
+        return float(count if self.number is None else count == self.number)
 
 
 class GoalReward:
@@ -131,10 +131,10 @@ class ProbeReward:
 
     def __call__(self, scene: ComposedScene) -> float:
         """Return the reward."""
-        expected, given = self._probe.config.encoder_fingerprint, scene.encoder.fingerprint
-        if expected != given:
+        expected, actual = self._probe.config.encoder_fingerprint, scene.encoder.fingerprint
+        if expected != actual:
             raise ValueError(
-                f"probe {self._folder} must be trained on the slots of the encoder {given[:12]}, "
+                f"probe {self._folder} must be trained on the slots of the encoder {actual[:12]}, "
                 f"got {expected[:12]}."
             )
         return float(self._probe(scene.slots[None].cpu())[0, self._column])
@@ -160,22 +160,22 @@ def find_reward(reward: str | SceneReward, options: Mapping[str, Any] | None = N
         TypeError: for a reward of another type.
         ValueError: for an unknown name, or options that the class does not accept.
     """
-    found: Any = reward
+    resolved: Any = reward
     if isinstance(reward, str):
-        found = REWARDS.get(reward) or _named(reward)
-    if not callable(found):
+        resolved = REWARDS.get(reward) or _named(reward)
+    if not callable(resolved):
         raise TypeError(f"reward must be a callable or the name of one, got {reward!r}.")
-    if isinstance(found, type):
+    if isinstance(resolved, type):
         try:
-            found = found(**(options or {}))
+            resolved = resolved(**(options or {}))
         except TypeError as error:
             raise ValueError(
                 f"reward_options must be arguments of reward {reward!r}, got {options}: {error}."
             ) from error
     elif options:
-        found = functools.partial(found, **options)
-    made: SceneReward = found
-    return made
+        resolved = functools.partial(resolved, **options)
+    scene_reward: SceneReward = resolved
+    return scene_reward
 
 
 def evaluate_reward(reward: SceneReward, scene: ComposedScene) -> float:
@@ -184,11 +184,11 @@ def evaluate_reward(reward: SceneReward, scene: ComposedScene) -> float:
     Raises:
         ValueError: if it is not a finite number.
     """
-    given = reward(scene)
+    result = reward(scene)
     try:
-        value = float(given)
+        value = float(result)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"reward must return a number, got {given!r}.") from error
+        raise ValueError(f"reward must return a number, got {result!r}.") from error
     if not math.isfinite(value):
         raise ValueError(f"reward must return a finite number, got {value}.")
     return value

@@ -60,9 +60,9 @@ class FrameSource:
         frames = np.asarray(follow(observation, self.route))
         shape = frames.shape[frames.ndim > len(self.shape) :]
         if shape != self.shape or (self.white == 1 and frames.dtype.kind in "iu"):
-            what = "the observation" if self.key is None else f"entry {self.key!r}"
+            label = "the observation" if self.key is None else f"entry {self.key!r}"
             raise ValueError(
-                f"{what} must be in its space {self.space}, got {frames.dtype}{frames.shape}. "
+                f"{label} must be in its space {self.space}, got {frames.dtype}{frames.shape}. "
                 "Correct the environment's observation_space, or its frames."
             )
         return frames
@@ -122,16 +122,16 @@ def find_frames(space: spaces.Space[Any], *, key: str | None, layout: Layout) ->
         if route is None:
             raise ValueError(f"image_key must be one of {_list(space)}, got {key!r}.")
         return _source(follow(space, route), route, layout, f"entry {key!r}", min_side)
-    found: dict[str, FrameSource] = {}
+    sources: dict[str, FrameSource] = {}
     problems: dict[str, str] = {}
     for name, entry in space.spaces.items():
         try:
-            found[name] = _source(entry, (name,), layout, f"entry {name!r}", min_side)
+            sources[name] = _source(entry, (name,), layout, f"entry {name!r}", min_side)
         except ValueError as error:
             problems[name] = str(error)
-    candidates = [name for name in found if _is_common(name)] or list(found)
+    candidates = [name for name in sources if _is_common(name)] or list(sources)
     if len(candidates) == 1:
-        return found[candidates[0]]
+        return sources[candidates[0]]
     if candidates:
         raise ValueError(
             f"image_key must be one of {', '.join(candidates)}, which all have pixels, got None."
@@ -163,7 +163,7 @@ def _leaves(space: spaces.Dict, prefix: str = "") -> Iterator[tuple[str, spaces.
 
 
 def _source(
-    space: spaces.Space[Any], route: tuple[str, ...], layout: Layout, what: str, min_side: int
+    space: spaces.Space[Any], route: tuple[str, ...], layout: Layout, label: str, min_side: int
 ) -> FrameSource:
     """Return the frame source of a space.
 
@@ -171,55 +171,55 @@ def _source(
         ValueError: if the space is not one of frames.
     """
     if not isinstance(space, spaces.Box):
-        raise ValueError(f"{what} must be a Box of pixels, got {space}. {_ADVICE}")
+        raise ValueError(f"{label} must be a Box of pixels, got {space}. {_ADVICE}")
     if len(space.shape) < 2:
-        raise ValueError(f"{what} must be an image, got {space}. {_ADVICE}")
+        raise ValueError(f"{label} must be an image, got {space}. {_ADVICE}")
     named = layout != "auto"
     if layout == "auto":
-        layout = _infer(space.shape, what)
+        layout = _infer(space.shape, label)
     if len(space.shape) != len(layout):
         raise ValueError(
-            f"{what} must have {len(layout)} axes for image_layout {layout!r}, got shape "
+            f"{label} must have {len(layout)} axes for image_layout {layout!r}, got shape "
             f"{space.shape}."
         )
     channels = space.shape[layout.index("C")] if "C" in layout else 1
     if channels not in (1, 3, 4):
         raise ValueError(
-            f"{what} must have 1, 3 or 4 channels, got {channels} in shape {space.shape} as "
+            f"{label} must have 1, 3 or 4 channels, got {channels} in shape {space.shape} as "
             f"{layout}. Stack slots instead of frames, or name the stacked axis S in image_layout."
         )
     key = "/".join(route) or None
-    source = FrameSource(key, route, layout, _white(space, what), space)
+    source = FrameSource(key, route, layout, _white(space, label), space)
     if min(source.size) < min_side:
         raise ValueError(
-            f"{what} must be an image, got a symbolic grid of shape {space.shape}. For MiniGrid "
+            f"{label} must be an image, got a symbolic grid of shape {space.shape}. For MiniGrid "
             "use minigrid.wrappers.RGBImgObsWrapper or RGBImgPartialObsWrapper."
         )
     height, width = source.size
     if not named and height == width < _MIN_SIDE_GRID:
         raise ValueError(
-            f"{what} must be an image, got shape {space.shape}, which may be a symbolic grid. For "
+            f"{label} must be an image, got shape {space.shape}, which may be a symbolic grid. For "
             "MiniGrid use minigrid.wrappers.RGBImgObsWrapper; for a small image set "
             f'image_layout="{layout}".'
         )
     return source
 
 
-def _infer(shape: tuple[int, ...], what: str) -> Layout:
+def _infer(shape: tuple[int, ...], label: str) -> Layout:
     """Infer the layout; four channels are ambiguous: RGBA or four stacked grey frames."""
     if len(shape) == 3 and shape[-1] == 4:
         raise ValueError(
-            f'{what} must have image_layout="HWC" (RGBA) or image_layout="HWS" (4 stacked grey '
+            f'{label} must have image_layout="HWC" (RGBA) or image_layout="HWS" (4 stacked grey '
             f'frames) with shape {shape}, got "auto".'
         )
     try:
         return infer_layout(shape)
     except ValueError as error:
         text = str(error).replace('layout="', 'image_layout="')
-        raise ValueError(f"{what}: {text} Set image_layout.") from None
+        raise ValueError(f"{label}: {text} Set image_layout.") from None
 
 
-def _white(space: spaces.Box, what: str) -> White:
+def _white(space: spaces.Box, label: str) -> White:
     """Infer from the bounds whether frames are in [0, 1] or 0..255."""
     low, high = float(np.min(space.low)), float(np.max(space.high))
     kind = space.dtype.kind if space.dtype is not None else "?"
@@ -228,6 +228,6 @@ def _white(space: spaces.Box, what: str) -> White:
     if kind in "iuf" and low >= 0 and high == 255:
         return 255
     raise ValueError(
-        f"{what} must have pixels in 0..255, or floats in [0, 1] or [0, 255], got {space} with "
+        f"{label} must have pixels in 0..255, or floats in [0, 1] or [0, 255], got {space} with "
         f"values from {low:g} to {high:g}. Use gymnasium.wrappers.TransformObservation."
     )

@@ -99,13 +99,13 @@ class ImaginationCore:
         Raises:
             ValueError: for actions outside the action space.
         """
-        space, given = self.action_space, np.asarray(actions)
+        space, array = self.action_space, np.asarray(actions)
         shape = (num_envs, *(space.shape or ()))
-        if given.shape == shape and isinstance(space, spaces.Box) and given.dtype.kind in "iuf":
-            return given.astype(np.float32)
-        if given.shape == shape and isinstance(space, spaces.Discrete) and given.dtype.kind in "iu":
-            if bool(((given >= space.start) & (given < space.start + space.n)).all()):
-                return given.astype(np.int64)
+        if array.shape == shape and isinstance(space, spaces.Box) and array.dtype.kind in "iuf":
+            return array.astype(np.float32)
+        if array.shape == shape and isinstance(space, spaces.Discrete) and array.dtype.kind in "iu":
+            if bool(((array >= space.start) & (array < space.start + space.n)).all()):
+                return array.astype(np.int64)
         raise ValueError(f"actions must be {num_envs} of {space}, got {actions!r}.")
 
     def observe(self, indices: Any) -> Any:
@@ -216,10 +216,10 @@ class ImaginationEnv(gym.Env[Any, Any]):
         if seed is None and not self._seeded:
             seed = self.np_random_seed
         self._seeded = self._ready = True
-        given = dict(options or {})
-        if "slots" in given:
-            given["slots"] = np.asarray(given["slots"])[None]
-        self._imagined.start([0], [seed], given)
+        batched_options = dict(options or {})
+        if "slots" in batched_options:
+            batched_options["slots"] = np.asarray(batched_options["slots"])[None]
+        self._imagined.start([0], [seed], batched_options)
         return self._observe(), self._info(_RESET_INFO)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:

@@ -100,10 +100,10 @@ class ImagineConfig:
             ValueError: for options that have a flag or that the video fixes.
         """
         options = read_options(self.options)
-        taken = {"encoder", "world_model", "device", "layout", "render_mode"}
-        found = sorted(taken & options.keys())
-        if found:
-            raise ValueError(f"options must not contain any of {sorted(taken)}, got {found}.")
+        reserved = {"encoder", "world_model", "device", "layout", "render_mode"}
+        invalid = sorted(reserved & options.keys())
+        if invalid:
+            raise ValueError(f"options must not contain any of {sorted(reserved)}, got {invalid}.")
         return {
             "encoder": self.encoder,
             "world_model": self.world_model,
@@ -150,8 +150,8 @@ def make_imagined(config: ImagineConfig) -> ImaginationEnv:
     Raises:
         ValueError, TypeError: see `ImaginationEnv`.
     """
-    made: Any = gym.make(_ID, **config.imagination_options).unwrapped
-    env: ImaginationEnv = made
+    imagined: Any = gym.make(_ID, **config.imagination_options).unwrapped
+    env: ImaginationEnv = imagined
     return env
 
 
@@ -264,7 +264,7 @@ def _step_caption(reward: float, terminated: bool, truncated: bool, info: Mappin
 def _render(env: ImaginationEnv, snapshots: list[Snapshot]) -> Picture:
     """Render a row per snapshot: scene, masks and the content of each slot; captions below."""
     encoder = env.engine.encoder
-    decoded = encoder.decode(torch.from_numpy(np.stack([one.slots for one in snapshots])))
+    decoded = encoder.decode(torch.from_numpy(np.stack([s.slots for s in snapshots])))
     pi = decoded.log_pi.exp()
     scenes = visualize.to_pictures(decoded.image)
     size = encoder.image_size
@@ -274,8 +274,8 @@ def _render(env: ImaginationEnv, snapshots: list[Snapshot]) -> Picture:
                 snapshot.frame, image_size=size, layout="HWC", preprocessing=encoder.preprocessing
             )
             scenes[row] = visualize.to_pictures(fitted)[0]
-    whole = np.stack([scenes, visualize.colour_masks(pi.squeeze(2))], axis=1)
-    cells = np.concatenate([whole, visualize.to_pictures(pi * decoded.mu_x)], axis=1)
+    scene_cells = np.stack([scenes, visualize.colour_masks(pi.squeeze(2))], axis=1)
+    cells = np.concatenate([scene_cells, visualize.to_pictures(pi * decoded.mu_x)], axis=1)
     page = visualize.mosaic(
         cells,
         captions=["scene", "slots", *(f"slot {k}" for k in range(1, encoder.num_slots + 1))],

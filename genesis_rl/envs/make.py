@@ -1,4 +1,4 @@
-"""Construction of environments from id, options and wrappers of a command line."""
+"""Creation of environments from an id, options and wrappers, as given on the command line."""
 
 import json
 import os
@@ -15,7 +15,7 @@ import gymnasium as gym
 # Packages that register environments; safe to import if installed.
 _KNOWN_PACKAGES = ("ale_py", "gymnasium", "gymnasium_robotics", "minigrid", "miniworld")
 _INSTALLED = ("site-packages", "dist-packages")
-# A string that is neither a path nor the name of a module or its attribute.
+# Plain words: neither paths nor names of modules or their attributes.
 _WORD = re.compile(r"[\w -]*")
 
 
@@ -26,7 +26,7 @@ def parse_options(text: str) -> dict[str, Any]:
         text: a JSON object.
 
     Raises:
-        ValueError: if it is not a JSON object, or contains options with their own flag.
+        ValueError: if it is not a JSON object, or contains id or render_mode.
     """
     try:
         options = json.loads(text)
@@ -34,8 +34,8 @@ def parse_options(text: str) -> dict[str, Any]:
         raise ValueError(f"env_options must be JSON, got {text!r}: {error}.") from error
     if not isinstance(options, dict):
         raise ValueError(f"env_options must be a JSON object, got {text!r}.")
-    taken = {"id", "render_mode"} & options.keys()
-    if taken:
+    reserved = {"id", "render_mode"} & options.keys()
+    if reserved:
         raise ValueError(
             "env_options must not contain id or render_mode (use the flags env and render), got"
             f" {text!r}."
@@ -60,7 +60,7 @@ def check_wrappers(wrappers: Sequence[str]) -> None:
 def check_imports(
     env_id: str, options: Mapping[str, Any], wrappers: Sequence[str], *, source: Path
 ) -> str:
-    """Check that an environment described by a file imports and reads nothing untrusted.
+    """Check that making an environment described by a file imports no untrusted code.
 
     Accepted: ids registered with Gymnasium in this process, modules and wrappers of a few
     well-known installed packages, and options that are numbers and plain words.
@@ -72,35 +72,35 @@ def check_imports(
         source: the file, for the message.
 
     Returns:
-        The id, without a module that is imported already.
+        The id, without its module if the environment is registered already.
 
     Raises:
         ValueError: listing the modules and files that would be imported or read.
     """
     module, _, name = env_id.rpartition(":")
-    refused = []
+    untrusted = []
     if module and module not in sys.modules and not _is_known(module):
         if name in gym.registry:
             env_id = name
         else:
-            refused.append(f"env {env_id!r}")
-    refused += [f"wrappers {wrapper!r}" for wrapper in wrappers if not _is_known_wrapper(wrapper)]
-    refused += [
-        f"env_options {place} {text!r}"
-        for place, text in _strings(options)
-        if not _WORD.fullmatch(text) or _is_here(text)
+            untrusted.append(f"env {env_id!r}")
+    untrusted += [f"wrappers {wrapper!r}" for wrapper in wrappers if not _is_known_wrapper(wrapper)]
+    untrusted += [
+        f"env_options {path} {text!r}"
+        for path, text in _strings(options)
+        if not _WORD.fullmatch(text) or _is_local(text)
     ]
-    if refused:
+    if untrusted:
         raise ValueError(
             f"trust_remote_code must be True to import or read the names in {source}, got False: "
-            f"{', '.join(refused)}. Read the file; if you trust its author, pass "
+            f"{', '.join(untrusted)}. Read the file; if you trust its author, pass "
             "trust_remote_code=True (--trust-remote-code on the command line)."
         )
     return env_id
 
 
 def _is_known(package: str) -> bool:
-    """Whether a module is a well-known installed package, not one of that name in this folder."""
+    """Whether a name is a well-known package that is installed, not a local module."""
     if package not in _KNOWN_PACKAGES:
         return False
     spec = find_spec(package)
@@ -111,27 +111,27 @@ def _is_known_wrapper(wrapper: str) -> bool:
     module, _, attribute = wrapper.partition(":")
     if not module.endswith(".wrappers") or not _is_known(module.removesuffix(".wrappers")):
         return False
-    found = getattr(import_module(module), attribute, None)
-    return isinstance(found, type) and issubclass(found, gym.Wrapper)
+    wrapper_class = getattr(import_module(module), attribute, None)
+    return isinstance(wrapper_class, type) and issubclass(wrapper_class, gym.Wrapper)
 
 
-def _is_here(text: str) -> bool:
-    """Whether a word is also the name of a file, folder or module in this folder."""
+def _is_local(text: str) -> bool:
+    """Whether a word is the name of a file, folder or module in the working directory."""
     return bool(text) and any(os.path.lexists(text + suffix) for suffix in ("", ".py"))
 
 
 def _strings(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the path and value of every string and key in JSON data."""
     stack: list[tuple[str, Any]] = [("", dict(options))]
-    while stack:  # no recursion: the data may be deeply nested
-        place, value = stack.pop()
+    while stack:  # not recursive, because the data may be deeply nested
+        path, value = stack.pop()
         if isinstance(value, str):
-            yield place, value
+            yield path, value
         elif isinstance(value, dict):
-            yield from ((place, name) for name in value if not _WORD.fullmatch(name))
-            stack += [(f"{place}.{name}".lstrip("."), entry) for name, entry in value.items()]
+            yield from ((path, name) for name in value if not _WORD.fullmatch(name))
+            stack += [(f"{path}.{name}".lstrip("."), entry) for name, entry in value.items()]
         elif isinstance(value, list):
-            stack += [(place, entry) for entry in value]
+            stack += [(path, entry) for entry in value]
 
 
 def make_env(

@@ -85,11 +85,11 @@ def check_shapes(record: FrameRecord, shapes: Mapping[str, tuple[int, ...]]) -> 
     Raises:
         ValueError: if they differ.
     """
-    found = {name: value.shape for name, value in record.items()}
-    if found != shapes:
+    record_shapes = {name: value.shape for name, value in record.items()}
+    if record_shapes != shapes:
         raise ValueError(
             "frames, and true_masks and true_state in the info, must keep the entries and shapes"
-            f" of the first frame, {dict(shapes)}, got {found}."
+            f" of the first frame, {dict(shapes)}, got {record_shapes}."
         )
 
 

@@ -142,11 +142,11 @@ class SlotObsCodec:
         else:
             self.source = find_frames(space, key=options.image_key, layout=options.image_layout)
             encoder.preprocessing.check(*self.source.size, encoder.image_size)
-        kept = self._kept_spaces(space)
+        kept_spaces = self._kept_spaces(space)
         slots = self._slot_spaces()
-        self._dict = bool(kept) or options.layout == "dict"
+        self._dict = bool(kept_spaces) or options.layout == "dict"
         self.space: spaces.Space[Any] = (
-            spaces.Dict({**slots, **kept}) if self._dict else slots["slots"]
+            spaces.Dict({**slots, **kept_spaces}) if self._dict else slots["slots"]
         )
         self._aligner: SlotAligner | None = None
         if options.align:
@@ -182,9 +182,9 @@ class SlotObsCodec:
                 f"keep must not contain the encoded entry, got {self.source.key!r}. For the frame "
                 'in the info, use info_keys=("frame",).'
             )
-        taken = [name for name in keep if name in self._slot_spaces()]
-        if taken:
-            raise ValueError(f"keep must not contain names of slot entries, got {taken}.")
+        conflicts = [name for name in keep if name in self._slot_spaces()]
+        if conflicts:
+            raise ValueError(f"keep must not contain names of slot entries, got {conflicts}.")
         return {name: copy.deepcopy(space[name]) for name in keep}
 
     def batched_space(self, space: spaces.Space[Any], num_envs: int) -> spaces.Space[Any]:
@@ -192,8 +192,8 @@ class SlotObsCodec:
         if not self._dict:
             return batch_space(self.space, num_envs)
         slots = {name: batch_space(box, num_envs) for name, box in self._slot_spaces().items()}
-        kept = {name: copy.deepcopy(_entry(space, name)) for name in self.options.keep}
-        return spaces.Dict({**slots, **kept})
+        kept_spaces = {name: copy.deepcopy(_entry(space, name)) for name in self.options.keep}
+        return spaces.Dict({**slots, **kept_spaces})
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -253,10 +253,10 @@ class SlotObsCodec:
         frames = np.asarray(self.frames(observations))
         n = len(frames)
         if final:
-            last = np.stack([np.asarray(self.frames(one)) for one in final.values()])
+            last = np.stack([np.asarray(self.frames(obs)) for obs in final.values()])
             frames = np.concatenate([frames, last.astype(frames.dtype)])
-        features, whole = self._infer(frames)
-        info, tail = ({k: v[part] for k, v in whole.items()} for part in np.s_[:n, n:])
+        features, batch_info = self._infer(frames)
+        info, tail = ({k: v[part] for k, v in batch_info.items()} for part in np.s_[:n, n:])
         # Final observations precede the first observations of the next episodes.
         ended = np.fromiter(final, np.intp, len(final))
         self._align(features[n:], tail, ended, np.zeros(len(final), np.bool_))

@@ -55,13 +55,13 @@ class WatchConfig:
 
 def read_options(options: Mapping[str, str]) -> dict[str, Any]:
     """Parse command-line options: values that are JSON as JSON, others as strings."""
-    read: dict[str, Any] = {}
+    parsed: dict[str, Any] = {}
     for name, value in options.items():
         try:
-            read[name] = json.loads(value)
+            parsed[name] = json.loads(value)
         except ValueError:
-            read[name] = value
-    return read
+            parsed[name] = value
+    return parsed
 
 
 def make_rendering(env_id: str, options: dict[str, Any]) -> gym.Env[Any, Any]:

@@ -73,11 +73,11 @@ def check_one_data_set(candidates: Sequence[Candidate]) -> None:
     """
     first, *others = candidates
     for other in others:
-        mine, theirs = _data_of(first), _data_of(other)
-        if mine != theirs:
+        expected, actual = _data_of(first), _data_of(other)
+        if expected != actual:
             raise ValueError(
-                f"data of {other.name} must be {mine[0]} {mine[1]}, as of {first.name}, got "
-                f"{theirs[0]} {theirs[1]}. Set --data to evaluate all on one dataset."
+                f"data of {other.name} must be {expected[0]} {expected[1]}, as of {first.name}, "
+                f"got {actual[0]} {actual[1]}. Set --data to evaluate all on one dataset."
             )
 
 

@@ -137,14 +137,14 @@ def group(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     groups: dict[str, list[dict[str, Any]]] = {}
     for record in records:
         training = record["training"] or {"config": {}}
-        kept = {k: v for k, v in training["config"].items() if k not in _INCIDENTAL}
-        if kept.get("init"):
-            init, out = str(kept["init"]), f"{training['config'].get('out')}/"
+        settings = {k: v for k, v in training["config"].items() if k not in _INCIDENTAL}
+        if settings.get("init"):
+            init, out = str(settings["init"]), f"{training['config'].get('out')}/"
             if init.startswith(out):  # an earlier stage of the same run
-                kept["init"] = init.removeprefix(out)
+                settings["init"] = init.removeprefix(out)
             else:  # the run of the same seed, e.g. "runs/large-2" for seed 2
-                kept["init"] = init.removesuffix(f"-{training['config'].get('seed')}")
-        key = json.dumps([record["model"], record["model_config"], kept], sort_keys=True)
+                settings["init"] = init.removesuffix(f"-{training['config'].get('seed')}")
+        key = json.dumps([record["model"], record["model_config"], settings], sort_keys=True)
         groups.setdefault(key, []).append(record)
     models = [members[0]["model"] for members in groups.values()]
     return [

@@ -111,14 +111,14 @@ def group_title(group: Mapping[str, Any]) -> str:
 def baseline_columns(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any]]]:
     """Return the baselines' titles and scores, once per number of slots if they depend on it."""
     slots = {record["num_slots"] for record in records}
-    found: dict[str, Mapping[str, Any]] = {}
+    columns: dict[str, Mapping[str, Any]] = {}
     for record in records:
         for name, scores in record["baselines"].items():
             title = name.replace("_", " ")
             if name == "fixed_grid" and len(slots) > 1:
                 title += f" of {record['num_slots']}"
-            found.setdefault(title, scores)
-    return list(found.items())
+            columns.setdefault(title, scores)
+    return list(columns.items())
 
 
 def format_score(value: float | None, deviation: float | None = None) -> str:

@@ -141,8 +141,8 @@ def export_encoder(
     try:
         with new_file(path) as temporary:
             temporary.touch()  # fails before the export if the file cannot be written
-            own: Any = copy.deepcopy(model)
-            reference = own.to("cpu", torch.float32).requires_grad_(False).eval()
+            copied: Any = copy.deepcopy(model)
+            reference = copied.to("cpu", torch.float32).requires_grad_(False).eval()
             encoder = fold_batch_norm(copy.deepcopy(reference))
             proto = _to_onnx(encoder, model)
             onnx.helper.set_model_props(proto, _metadata(name, model, preprocessing))
@@ -246,12 +246,12 @@ def _metadata(name: str, model: SceneModel, preprocessing: Preprocessing | None)
     from genesis_rl import __version__
 
     form = {"layout": "BCHW", "colours": "RGB", "range": [0, 1]}
-    how = preprocessing or getattr(model, "preprocessing", None) or Preprocessing()
+    applied = preprocessing or getattr(model, "preprocessing", None) or Preprocessing()
     return {
         "model": name,
         "config": json_text(asdict(model.config)),
         "latent_sizes": json_text(model.latent_sizes),
-        "preprocessing": json_text({**asdict(how), **form}),
+        "preprocessing": json_text({**asdict(applied), **form}),
         "fingerprint": fingerprint(model),
         "opset": str(_OPSET),
         "genesis_rl": __version__,

@@ -39,24 +39,24 @@ def blocks(
     left_rows: Sequence[str],
     right_rows: Sequence[str],
 ) -> Picture:
-    """Arrange a block for each image: one column of the image and one for each slot.
+    """Arrange a block of columns per image: one for the image and one for each slot.
 
     Args:
         left: columns of the images, shape (B, R, H, W, 3).
         right: columns of the slots, shape (B, R, K, H, W, 3).
-        headings: heading of the image's column, and of the slots, which are numbered.
+        headings: heading of the image's column, and of the slots' columns, which are numbered.
         left_rows: R row captions of the image's column.
         right_rows: R row captions of the slots' columns.
     """
-    whole, each = headings
-    titles = numbered(each, right.shape[2])
+    image_heading, slot_heading = headings
+    captions = numbered(slot_heading, right.shape[2])
     return margin(
         flow(
             [
                 join(
                     [
-                        sheet(column[:, None], captions=[whole], rows=left_rows),
-                        sheet(slots, captions=titles, rows=right_rows, row_side="right"),
+                        sheet(column[:, None], captions=[image_heading], rows=left_rows),
+                        sheet(slots, captions=captions, rows=right_rows, row_side="right"),
                     ],
                     end=True,
                 )
@@ -71,14 +71,14 @@ def numbered(word: str, count: int) -> list[str]:
     return [f"{word} {number}" for number in range(1, count + 1)]
 
 
-def parts_of(count: int) -> list[slice]:
-    """Split images into rows of at most eight, of nearly equal length."""
+def row_slices(count: int) -> list[slice]:
+    """Return slices of images for rows of nearly equal length, at most eight images."""
     rows = -(-count // WIDE)
     length = -(-count // rows)
     return [slice(start, start + length) for start in range(0, count, length)]
 
 
-def shares_of(decoded: Decoded) -> tuple[Tensor, Tensor]:
+def masked_components(decoded: Decoded) -> tuple[Tensor, Tensor]:
     """Return masks pi (B, K, 1, H, W) and masked components pi * mu_x (B, K, 3, H, W)."""
     pi = decoded.log_pi.float().exp()
     return pi, pi * decoded.mu_x

@@ -1,4 +1,4 @@
-"""Program that draws figures of a model into a folder."""
+"""Program that renders figures of a model and saves them in a folder."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ class SampleConfig:
     seed: int = 0
     """seed of the selection of images and of the noise"""
     temperature: float = 1.0
-    """factor of every standard deviation of the prior"""
+    """factor on every standard deviation of the prior"""
     split: str = "test"
     """split of the images: train, validation or test"""
     data: str | None = None
@@ -73,7 +73,7 @@ class SampleConfig:
 
 
 def draw(config: SampleConfig) -> list[Path]:
-    """Draw figures into files of their names, and write index.html.
+    """Render figures into files named after them, and write index.html.
 
     Args:
         config: the settings.
@@ -86,7 +86,7 @@ def draw(config: SampleConfig) -> list[Path]:
             ``num`` images.
         OSError: if the folder cannot be written.
     """
-    figures, folder = _chosen(config), config.folder
+    figures, folder = _selected_figures(config), config.folder
     model, _, metadata = load_pretrained(config.model, device=config.device)
     needs_images = any(figure.needs_images for figure in figures.values())
     images = _images(config, model, config.num if needs_images else 0)
@@ -107,7 +107,7 @@ def draw(config: SampleConfig) -> list[Path]:
     return [*files, folder / "index.html"]
 
 
-def _chosen(config: SampleConfig) -> dict[str, Figure]:
+def _selected_figures(config: SampleConfig) -> dict[str, Figure]:
     """Return the selected figures, in the catalogue's order without repetition."""
     unknown = [name for name in config.figures if name not in FIGURES]
     if unknown or not config.figures:
@@ -130,7 +130,7 @@ def _draw_one(name: str, inputs: FigureInputs, folder: Path) -> Path:
 
 def _images(config: SampleConfig, model: SceneModel, count: int) -> Tensor:
     """Select ``count`` random images of the data, in the data's order: (count, 3, H, W)."""
-    if not count:  # without opening the data
+    if not count:  # do not open the data
         side = model.config.image_size
         return torch.zeros(0, 3, side, side)
     pack = _settings(config, model).open_data(config.split)
@@ -138,13 +138,13 @@ def _images(config: SampleConfig, model: SceneModel, count: int) -> Tensor:
         raise ValueError(
             f"num must be at most {len(pack)}, the images of the {config.split} split, got {count}."
         )
-    chosen = np.random.default_rng(config.seed).choice(len(pack), count, replace=False)
-    images = torch.from_numpy(np.array(pack.images[np.sort(chosen)]))
+    rows = np.random.default_rng(config.seed).choice(len(pack), count, replace=False)
+    images = torch.from_numpy(np.array(pack.images[np.sort(rows)]))
     return images.permute(0, 3, 1, 2).float().div_(255)
 
 
 def _settings(config: SampleConfig, model: SceneModel) -> PretrainConfig:
-    """Return settings with the data."""
+    """Return the settings that define the data: those of the arguments, or the run's."""
     if config.data is not None:
         return PretrainConfig(
             model=model.config, data=config.data, data_options=config.data_options

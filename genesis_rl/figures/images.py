@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from genesis_rl.editing import interpolate, select
-from genesis_rl.figures.cells import blocks, parts_of, shares_of, sheet
+from genesis_rl.figures.cells import blocks, masked_components, row_slices, sheet
 from genesis_rl.slots import Decoded, SceneModel, Slots
 from genesis_rl.visualize import (
     Picture,
@@ -32,10 +32,10 @@ def decomposition_steps(images: Tensor, decoded: Decoded) -> Picture:
         images: the inputs, shape (B, 3, H, W), in [0, 1].
         decoded: the reconstructions, mu_x (B, K, 3, H, W) and log_pi (B, K, 1, H, W).
     """
-    pi, shares = shares_of(decoded)
+    pi, shares = masked_components(decoded)
     scope = (1 - pi.cumsum(1) + pi).clamp(0, 1)  # pi added back: the sum over j < k
     image = shares.sum(1)
-    whole = np.stack(
+    overview = np.stack(
         [
             to_pictures(images),
             to_pictures(image),
@@ -54,7 +54,7 @@ def decomposition_steps(images: Tensor, decoded: Decoded) -> Picture:
         axis=1,
     )
     return blocks(
-        whole,
+        overview,
         steps,
         headings=("image", "step"),
         left_rows=("input", "reconstruction", "slots", "error"),
@@ -69,7 +69,7 @@ def reconstruction_rows(images: Tensor, decoded: Decoded) -> Picture:
         images: the inputs, shape (B, 3, H, W), in [0, 1].
         decoded: the reconstructions, mu_x (B, K, 3, H, W) and log_pi (B, K, 1, H, W).
     """
-    pi, shares = shares_of(decoded)
+    pi, shares = masked_components(decoded)
     image = shares.sum(1)
     rows = np.stack(
         [
@@ -80,7 +80,7 @@ def reconstruction_rows(images: Tensor, decoded: Decoded) -> Picture:
         ]
     )
     captions = ["input", "reconstruction", "error", "slots"]
-    bands = [sheet(rows[:, part], rows=captions) for part in parts_of(len(images))]
+    bands = [sheet(rows[:, part], rows=captions) for part in row_slices(len(images))]
     return margin(join(bands, axis=0, gap=20))
 
 

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from genesis_rl.figures.cells import (
     label,
+    masked_components,
     numbered,
-    parts_of,
-    shares_of,
+    row_slices,
     sheet,
 )
 from genesis_rl.slots import Decoded, SceneModel
@@ -36,7 +36,7 @@ def scene_grid(images: Tensor) -> Picture:
         images: the scenes, shape (B, 3, H, W), in [0, 1].
     """
     pictures = to_pictures(images)
-    rows = [sheet(pictures[part][None]) for part in parts_of(len(pictures))]
+    rows = [sheet(pictures[part][None]) for part in row_slices(len(pictures))]
     return margin(join(rows, axis=0, gap=4))
 
 
@@ -49,9 +49,9 @@ def component_steps(decoded: Decoded) -> Picture:
     Args:
         decoded: the scenes, mu_x (B, K, 3, H, W) and log_pi (B, K, 1, H, W).
     """
-    pi, shares = shares_of(decoded)
-    whole = np.stack([to_pictures(shares.sum(1)), colour_masks(pi.squeeze(2))], axis=1)
-    scene = sheet(whole, captions=["scene", "slots"])
+    pi, shares = masked_components(decoded)
+    overview = np.stack([to_pictures(shares.sum(1)), colour_masks(pi.squeeze(2))], axis=1)
+    scene = sheet(overview, captions=["scene", "slots"])
     steps = sheet(over_checkerboard(shares, pi), captions=numbered("step", shares.shape[1]))
     return margin(join([scene, steps], end=True))
 
@@ -95,7 +95,7 @@ def generation(decoded: Decoded) -> list[Picture]:
     Returns:
         The frames: each step fades in pi_k * mu_x_k.
     """
-    pi, shares = shares_of(decoded)
+    pi, shares = masked_components(decoded)
     slots = pi.shape[1]
     frames = [_frame(shares, pi, torch.zeros(slots), f"step 0 of {slots}")]
     for step in range(slots):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from genesis_rl.editing import drop_slot, replace_slot, select, set_latent
-from genesis_rl.figures.cells import blocks, decode_images, shares_of, sheet
+from genesis_rl.figures.cells import blocks, decode_images, masked_components, sheet
 from genesis_rl.slots import Decoded, SceneModel, Slots
 from genesis_rl.visualize import (
     Picture,
@@ -65,11 +65,11 @@ def strongest_latents(
     """
     slots, width = low.shape
     effect = low.new_zeros(slots, width)
-    each = torch.arange(width, device=low.device)
+    indices = torch.arange(width, device=low.device)
     copies = select(scene, [0] * width)
     for slot in range(slots):
         ends = [
-            decode_images(model, set_latent(copies, slot, each, values[slot]))
+            decode_images(model, set_latent(copies, slot, indices, values[slot]))
             for values in (low, high)
         ]
         effect[slot] = (ends[1] - ends[0]).abs().mean((1, 2, 3))
@@ -91,7 +91,7 @@ def traversal(model: SceneModel, scene: Slots, prior: PriorRange) -> Picture:
     low, high = (prior.mean + end * prior.std for end in (_SWEEP[0], _SWEEP[-1]))
     per_slot = -(-_ROWS // len(low))
     chosen = strongest_latents(model, scene, low, high, per_slot).tolist()
-    pi, shares = shares_of(model.decode(scene))
+    pi, shares = masked_components(model.decode(scene))
     parts = over_checkerboard(shares, pi)[0]
     names = _latent_names(model)
     rows, bases, captions = [], [], []
@@ -102,9 +102,9 @@ def traversal(model: SceneModel, scene: Slots, prior: PriorRange) -> Picture:
             rows.append(to_pictures(decode_images(model, swept)))
             bases.append(parts[slot])
             captions.append(f"slot {slot + 1}\n{names[dimension]}")
-    whole = to_pictures(shares.sum(1))[0]
+    image = to_pictures(shares.sum(1))[0]
     start = sheet(
-        np.stack([np.stack([whole, base]) for base in bases]),
+        np.stack([np.stack([image, base]) for base in bases]),
         captions=["scene", "slot"],
         rows=captions,
     )
@@ -134,7 +134,7 @@ def slot_edits(model: SceneModel, images: Tensor, prior_scenes: Slots) -> Pictur
     slots = model.infer(images)
     after = [*range(1, count), 0]
     decoded = model.decode(slots)
-    pi, shares = shares_of(decoded)
+    pi, shares = masked_components(decoded)
     others = select(slots, after)
     ways: tuple[Callable[[int], Decoded], ...] = (
         lambda k: drop_slot(decoded, k),
@@ -154,7 +154,7 @@ def slot_edits(model: SceneModel, images: Tensor, prior_scenes: Slots) -> Pictur
 
 def _whole(decoded: Decoded) -> npt.NDArray[np.uint8]:
     """Draw images, (B, H, W, 3), with a checkerboard where the only slot is removed."""
-    pi, shares = shares_of(decoded)
+    pi, shares = masked_components(decoded)
     return over_checkerboard(shares.sum(1), pi.sum(1))
 
 

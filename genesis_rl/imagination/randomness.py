@@ -67,5 +67,5 @@ def _right(x: Tensor, places: int) -> Tensor:
     return (x >> places) & ((1 << (64 - places)) - 1)
 
 
-def _unit(whole: Tensor) -> Tensor:
-    return whole.float() * 2.0**-_BITS
+def _unit(integers: Tensor) -> Tensor:
+    return integers.float() * 2.0**-_BITS

@@ -27,20 +27,20 @@ def recorded_starts(options: ImaginationOptions, encoder: SlotEncoder, world: Wo
         (M, K, D) float32 on the CPU.
 
     Raises:
-        ValueError: if the recording has no steps, its actions are not the world model's, or its
-            frames do not match the encoder.
+        ValueError: if the recording has no steps, its action space is not the world model's, or
+            its frames do not match the encoder.
     """
     recording = Transitions.open(Path(str(options.data)), options.data_split)
     spec = ActionSpec.from_json(recording.action_space)
     if spec != world.action_spec:
         raise ValueError(
-            f"data must have the actions of the world model, {world.action_spec.to_json()}, got "
+            f"data must have the world model's action space, {world.action_spec.to_json()}, got "
             f"{recording.pack.folder} with {spec.to_json()}."
         )
-    last = np.zeros(len(recording.first), np.bool_)
-    last[recording.episodes[:, 1]] = True
-    selected = (recording.first if options.data_frames == "first" else ~last) & ~last
+    is_last = np.zeros(len(recording.first), np.bool_)
+    is_last[recording.episodes[:, 1]] = True
+    selected = (recording.first if options.data_frames == "first" else ~is_last) & ~is_last
     if not selected.any():
-        raise ValueError(f"data must have steps, got none in {recording.pack.folder}.")
+        raise ValueError(f"data must contain steps, got none in {recording.pack.folder}.")
     features = encode(recording, encoder, align=world.slot_spec.aligned)[selected]
     return torch.from_numpy(features[..., : world.slot_spec.num_features].copy())

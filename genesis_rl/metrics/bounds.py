@@ -65,7 +65,7 @@ def bounds(weights: Array) -> Bounds:
     """Compute both bounds from log weights.
 
     Args:
-        weights: log weights, shape (S, B), nats.
+        weights: log importance weights, shape (S, B), nats.
 
     Returns:
         The bounds of each image, equal for S = 1.
@@ -83,12 +83,12 @@ def bounds(weights: Array) -> Bounds:
 def bits_per_dim(log_likelihood: float, num_dims: int, *, levels: int | None = None) -> float:
     """Convert a log likelihood to bits per dimension; lower is better.
 
-    The models define a density over continuous images in [0, 1]. Its bits per dimension,
-    -log2 p(x) / D, may be negative and depend on the unit. For images quantised to ``levels``
-    values, 1 / (levels - 1) apart, the probability of a value is the density times this distance,
-    which adds log2(levels - 1): 7.994 bits at 256 levels, as reported for 8-bit models. Assuming a
-    constant density over the distance has an error of (distance / sigma_x)^2 / 24 nats, below 1e-4
-    for sigma_x >= 0.1.
+    The models define a density over continuous images in [0, 1]. Their bits per dimension,
+    -log2 p(x) / D, may be negative and depend on the unit of the colours. Images quantised to
+    ``levels`` values have a step of 1 / (levels - 1). The probability of a value is the density
+    times the step, which adds log2(levels - 1) bits: 7.994 at 256 levels, as reported for 8-bit
+    images. The error of assuming a constant density over a step is (step / sigma_x)^2 / 24 nats,
+    below 1e-4 for sigma_x >= 0.1.
 
     Args:
         log_likelihood: log p(x) or a bound on it, in nats per image.

@@ -195,7 +195,7 @@ def fit(network: FactorNetwork, scenes: FactorDataset) -> None:
     generator = torch.Generator(device).manual_seed(config.seed)
     batch_size = min(_BATCH, scenes.num_training)
     network.train()
-    for step in tqdm(range(config.steps), desc="features network", unit="step", disable=None):
+    for step in tqdm(range(config.steps), desc="feature network", unit="step", disable=None):
         rows = batch_indices(step, batch_size, scenes.num_training, config.seed).numpy()
         images, cells, counts = scenes(np.sort(rows))  # in disk order
         level = torch.rand(batch_size, 1, 1, 1, generator=generator, device=device)

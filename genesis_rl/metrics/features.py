@@ -1,4 +1,4 @@
-"""A features network trained on a dataset, for distances between images.
+"""Feature network trained on a dataset, for distances between sets of images.
 
 The network is trained to predict the number, shapes, positions and colours of objects and the
 background's colour; its penultimate layer represents the content of a scene. Models are ranked by a
@@ -47,8 +47,8 @@ class FactorFeatures:
     Linear layers predict from the features the number of objects, the area of objects of each
     shape and their mean colour in the cells of a 4 x 4 grid, and the background's colour. Over the
     training images each feature has a mean near 0 and a variance near 1, which gives distances a
-    scale: copies of one image have about 64 or more. Training images have a little noise, which
-    makes the features insensitive to invisible noise.
+    scale: that of copies of one image is about 64 or more. Weak noise is added to the training
+    images, so that features are insensitive to invisible noise.
 
     Attributes:
         width: 64.
@@ -63,7 +63,7 @@ class FactorFeatures:
     width = WIDTH
 
     def __init__(self, network: FactorNetwork, held_out: Mapping[str, float]) -> None:
-        """Use `train`, `cached` or `load`."""
+        """Wrap a trained network; see `train`, `cached` and `load`."""
         self._network = network.eval().requires_grad_(False)
         self.config = network.config
         self.held_out = dict(held_out)
@@ -105,8 +105,8 @@ class FactorFeatures:
             raise ValueError(
                 f"pack must have at least {_MIN_IMAGES} images, got {len(pack)} in {pack.folder}."
             )
-        chosen = pick_device(device)
-        scenes = FactorDataset(pack, chosen)
+        device = pick_device(device)
+        scenes = FactorDataset(pack, device)
         height, width = pack.images.shape[1:3]
         config = FactorConfig(
             image_size=(height, width),
@@ -119,7 +119,7 @@ class FactorFeatures:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             network = FactorNetwork(config)
-        network.to(chosen)
+        network.to(device)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         fit(network, scenes)
         network.eval()
@@ -151,7 +151,7 @@ class FactorFeatures:
             return cls.load(folder, device=device)
         except OSError as error:
             warnings.warn(
-                f"the features network cannot be cached in {pack.folder}: {error}; save it to"
+                f"the feature network cannot be cached in {pack.folder}: {error}; save it to"
                 " compare other models with the same network",
                 stacklevel=2,
             )
@@ -192,9 +192,7 @@ class FactorFeatures:
             factors = FactorConfig(**values)
             held_out = {str(name): float(value) for name, value in metadata["held_out"].items()}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(
-                f"{folder / _CONFIG} is not compatible with this version: {error}"
-            ) from error
+            raise ValueError(f"{folder / _CONFIG} does not fit this version: {error}") from error
         network = build(lambda: FactorNetwork(factors), folder)
         load_weights(network, folder)
         return network, held_out
@@ -228,7 +226,7 @@ def _read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the content of config.json, and its network config."""
     metadata = read_json(path)
     if not isinstance(metadata, dict) or metadata.get("kind") != _KIND:
-        raise ValueError(f"{path} must be the config of a features network.")
+        raise ValueError(f"{path} must have kind {_KIND!r}, that of a feature network.")
     config = metadata.get("config")
     if metadata.get("format") != _FORMAT or not isinstance(config, dict):
         raise ValueError(f"{path} must have format {_FORMAT}, got {metadata.get('format')!r}.")

@@ -127,11 +127,11 @@ def frechet_distance(
         raise ValueError(
             f"generated must have features of width {a.width}, as real, got {b.width}."
         )
-    for name, one in (("real", a), ("generated", b)):
-        if one.count <= one.width:
+    for name, stats in (("real", a), ("generated", b)):
+        if stats.count <= stats.width:
             raise ValueError(
-                f"{name} must have at least {one.width + 1} images for {one.width} features, got"
-                f" {one.count}."
+                f"{name} must have at least {stats.width + 1} images for {stats.width} features,"
+                f" got {stats.count}."
             )
     values_a, vectors_a = torch.linalg.eigh(a.covariance)
     values_b, vectors_b = torch.linalg.eigh(b.covariance)

@@ -153,9 +153,9 @@ class SceneScorer:
         scores = {name: value / size for name, value in scores.items()}
         if self._features is not None and self._train_features is not None:
             features = _all(self._features(image) for image in images)
-            near = nearest(features, self._train_features.split(4096))
+            distances = nearest(features, self._train_features.split(4096))
             scores |= {
-                "nearest_features": _median(near),
+                "nearest_features": _median(distances),
                 "spread_features": _median(spread(features)),
             }
         return scores

@@ -94,13 +94,15 @@ def evaluate_scenes(
     frames = images.detach().float().permute(0, 2, 3, 1).cpu().numpy()
     segments = labels.cpu().numpy()
     criteria = criteria or SceneCriteria()
-    found = [
+    objects = [
         [_evaluate_object(frame, mask, criteria) for mask in objects_of(frame, segment, criteria)]
         for frame, segment in zip(frames, segments, strict=True)
     ]
-    table = [[all(column) for column in zip(*scene, strict=True)] or [True] * 3 for scene in found]
+    table = [
+        [all(column) for column in zip(*scene, strict=True)] or [True] * 3 for scene in objects
+    ]
     columns = np.array(table, np.bool_).reshape(-1, 3).T
-    return SceneValidity(np.array([len(scene) for scene in found], np.int64), *columns)
+    return SceneValidity(np.array([len(scene) for scene in objects], np.int64), *columns)
 
 
 def objects_of(

@@ -1,4 +1,4 @@
-"""Training targets of the features network from a pack's images, masks and factors.
+"""Training targets of the feature network from a pack's images, masks and factors.
 
 All targets except shapes come from images and instance masks, so any pack with masks is valid.
 """

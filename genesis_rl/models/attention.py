@@ -81,11 +81,11 @@ def find_seeds(
         present.append((best > 1) & (mass[:, 0] > least_mass))
         covered = torch.minimum(squared_distance(centre), around)
         nearest = torch.minimum(nearest, covered) if len(seeds) > 1 else covered
-    seed, there = torch.stack(seeds, 1), torch.stack(present, 1)
+    seed, is_present = torch.stack(seeds, 1), torch.stack(present, 1)
     # topk because ONNX has no stable sort.
     key = -seed[..., 0] if order == "top_down" else seed[..., 0]
-    rank = torch.where(there, key, -torch.inf).topk(num_slots, dim=1).indices
-    return Seeds(seed.gather(1, rank[..., None].expand_as(seed)), there.gather(1, rank))
+    rank = torch.where(is_present, key, -torch.inf).topk(num_slots, dim=1).indices
+    return Seeds(seed.gather(1, rank[..., None].expand_as(seed)), is_present.gather(1, rank))
 
 
 class Statistics(NamedTuple):
@@ -251,16 +251,16 @@ class SlotWindows(NamedTuple):
 
 
 @torch.no_grad()
-def sample_windows(x: Tensor, gate: Tensor, found: Statistics) -> SlotWindows:
+def sample_windows(x: Tensor, gate: Tensor, slots: Statistics) -> SlotWindows:
     """Sample images (B, 3, H, W), gates (B, 1, H, W) and assignments at the slots' windows."""
-    batch, num_slots = found.position.shape[:2]
+    batch, num_slots = slots.position.shape[:2]
     grid = _REACH * coordinate_map(_WINDOW)[0].permute(1, 2, 0).to(x)
-    points = found.position[:, :, None, None] + found.spread[..., None, None] * grid
+    points = slots.position[:, :, None, None] + slots.spread[..., None, None] * grid
     grid = points.flip(-1)  # to columns and rows
     pixels = F.grid_sample(torch.cat([x, gate], 1), grid.flatten(1, 2), align_corners=True)
     pixels = pixels.unflatten(2, (num_slots, _WINDOW)).transpose(1, 2)
-    rest = found.assignment.sum(1, keepdim=True) - found.assignment
-    both = torch.stack([found.assignment, rest], 2).flatten(0, 1)
+    rest = slots.assignment.sum(1, keepdim=True) - slots.assignment
+    both = torch.stack([slots.assignment, rest], 2).flatten(0, 1)
     # Coordinates of -1 and 1 are the centres of the corner pixels; the centres of the corner cells
     # lie half a stride further inside.
     scale = (x.shape[-1] - 1) / (x.shape[-1] - _STRIDE)
@@ -321,51 +321,51 @@ class AttentionPosterior(nn.Module):
             Raw parameters of z_m (B, K, 2 D_m) and z_c (B, K, 2 D_c), and the loss of the votes
             (B,).
         """
-        found = self.attention(x, gate)
-        windows = sample_windows(x, gate, found)
+        assigned = self.attention(x, gate)
+        windows = sample_windows(x, gate, assigned)
         inputs = torch.cat([windows.image, windows.gate, windows.assignment], 2)
         slots = inputs.shape[:2]
         features = at_least_float32(self.window(inputs.flatten(0, 1))).unflatten(0, slots)
-        scaled = (found.spread / 0.1).log()
-        statistics = torch.cat([found.position, scaled, found.log_mass, found.colour], 2)
+        scaled = (assigned.spread / 0.1).log()
+        statistics = torch.cat([assigned.position, scaled, assigned.log_mass, assigned.colour], 2)
         with torch.autocast(x.device.type, enabled=False):
             raw = self.head(torch.cat([features, statistics], 2))
         for _ in range(self.num_passes - 1):
-            decoded = self._decode_windows(windows, found, raw, decoder)
+            decoded = self._decode_windows(windows, assigned, raw, decoder)
             features = self.next_window(torch.cat([inputs, decoded], 2).flatten(0, 1))
             features = at_least_float32(features).unflatten(0, slots)
             with torch.autocast(x.device.type, enabled=False):
                 raw = raw + self.next_head(torch.cat([features, statistics, raw], 2))
-        return *self._anchor(raw, found), found.vote_loss
+        return *self._anchor(raw, assigned), assigned.vote_loss
 
     @torch.no_grad()
     def _decode_windows(
-        self, windows: SlotWindows, found: Statistics, raw: Tensor, decoder: nn.Module
+        self, windows: SlotWindows, slots: Statistics, raw: Tensor, decoder: nn.Module
     ) -> Tensor:
         """Return decoded masks and residuals of the image in the windows, (B, K, 4, S, S).
 
         They are inputs of the next pass, without gradients.
         """
-        z_m = self._anchor(raw, found)[0][..., : self.sizes[0]]
+        z_m = self._anchor(raw, slots)[0][..., : self.sizes[0]]
         logit, shade = (
             v.unflatten(2, windows.points.shape[2:4])[:, :, None]
             for v in decoder(z_m, windows.points.flatten(2, 3))
         )
-        colour = found.colour[..., None, None]
+        colour = slots.colour[..., None, None]
         return torch.cat([torch.sigmoid(logit), windows.image - colour * shade], 2)
 
-    def _anchor(self, raw: Tensor, found: Statistics) -> tuple[Tensor, Tensor]:
+    def _anchor(self, raw: Tensor, slots: Statistics) -> tuple[Tensor, Tensor]:
         """Return raw parameters of z_m (B, K, 2 D_m) and z_c (B, K, 2 D_c) by the statistics."""
         d_m, d_c = self.sizes
         mu_m, sigma_m, mu_c, sigma_c = raw.split([d_m, d_m, d_c, d_c], 2)
-        position = found.position + 0.1 * torch.tanh(mu_m[..., :2])
-        size = (found.spread / 0.1).log() + torch.tanh(mu_m[..., 2:3])
-        presence = torch.tanh(found.log_mass + 2.3) + mu_m[..., 3:4]
+        position = slots.position + 0.1 * torch.tanh(mu_m[..., :2])
+        size = (slots.spread / 0.1).log() + torch.tanh(mu_m[..., 2:3])
+        presence = torch.tanh(slots.log_mass + 2.3) + mu_m[..., 3:4]
         # Lower initial uncertainty of position, size and presence.
         sigma_m = torch.cat([sigma_m[..., :4] - 2, sigma_m[..., 4:]], 2)
         raw_m = torch.cat([position, size, presence, mu_m[..., 4:], sigma_m], 2)
         if d_c:
-            mu_c = torch.cat([2 * found.colour - 1 + mu_c[..., :3], mu_c[..., 3:]], 2)
+            mu_c = torch.cat([2 * slots.colour - 1 + mu_c[..., :3], mu_c[..., 3:]], 2)
         return raw_m, torch.cat([mu_c, sigma_c], 2)
 
 

@@ -99,7 +99,7 @@ def background_nll(x: Tensor, background: Tensor) -> Tensor:
     """Compute the negative log likelihood of images under a background with outliers.
 
     A pixel is distributed as N(background, SIGMA^2), or, as an outlier, uniformly over [0, 1]^3.
-    The cost of pixels of objects is thus bounded, and has hardly a gradient.
+    The cost of pixels of objects is therefore bounded and has almost no gradient.
 
     Args:
         x: images, (B, 3, H, W) in [0, 1].
@@ -108,8 +108,8 @@ def background_nll(x: Tensor, background: Tensor) -> Tensor:
     Returns:
         Shape (B,), nats, summed over pixels.
     """
-    certain = torch.zeros_like(x[:, None, :1])
-    inlier = joint_log_prob(x, background[:, None], certain, SIGMA, _PIXEL)[:, 0]
+    log_pi = torch.zeros_like(x[:, None, :1])
+    inlier = joint_log_prob(x, background[:, None], log_pi, SIGMA, _PIXEL)[:, 0]
     outlier = inlier.new_tensor(math.log(_OUTLIER_SHARE))
     log_p = torch.logaddexp(inlier + math.log(1 - _OUTLIER_SHARE), outlier)
     return -log_p.sum((1, 2, 3))

@@ -34,8 +34,8 @@ class Noise(NamedTuple):
 class BaseModel(Shareable):
     """Base class of scene models.
 
-    A subclass defines ``model_name`` and ``config_class``, ``latent_sizes``, ``decode``, and, as
-    functions of given noise, ``_infer_slots``, ``_score`` and ``_generate``.
+    A subclass defines ``model_name``, ``config_class``, ``latent_sizes`` and ``decode``, and the
+    functions of the noise ``_infer_slots``, ``_score`` and ``_generate``.
 
     Attributes:
         sigma_scale: factor on ``config.sigma_x``, annealed to 1 in training.
@@ -45,7 +45,7 @@ class BaseModel(Shareable):
 
     @property
     def latent_sizes(self) -> tuple[int, int]:
-        """(D_m, D_c), the widths of the two latents; 0 for a latent that the model lacks."""
+        """(D_m, D_c), the widths of the two latents; 0 for a latent the model does not have."""
         raise NotImplementedError
 
     # ---- public methods ----------------------------------------------------------------------
@@ -66,19 +66,19 @@ class BaseModel(Shareable):
             sample: as for ``elbo``.
             generator: as for ``elbo``.
             pixel_weight: as for ``elbo``.
-            share: (rank, world size): ``x`` is every world-size-th image, from ``rank`` on, of a
-                batch split across processes. Each process draws the noise of the whole batch and
-                uses its own part, so that results equal those of a single process.
+            share: (rank, world size) of a batch split across processes: ``x`` contains the images
+                rank, rank + world size, ... of the batch. Each process draws the noise of the whole
+                batch and uses its own part, so that results equal those of a single process.
         """
-        rank, of = share
-        if of == 1:
+        rank, world_size = share
+        if world_size == 1:
             return self.elbo(x, sample=sample, generator=generator, pixel_weight=pixel_weight)
         self._check_images(x)
         noise = None
         if sample:
-            whole = self._noise(x.new_empty(len(x) * of), generator)
-            inner = None if whole.inner is None else whole.inner[rank::of]
-            noise = Noise(whole.m[rank::of], whole.c[rank::of], inner)
+            m, c, inner = self._noise(x.new_empty(len(x) * world_size), generator)
+            inner = None if inner is None else inner[rank::world_size]
+            noise = Noise(m[rank::world_size], c[rank::world_size], inner)
         return self._score(x, noise, pixel_weight)
 
     def infer(
@@ -191,7 +191,7 @@ class BaseModel(Shareable):
             n: number of scenes, at least 1.
             generator: random generator on the model's device.
             temperature: factor on every prior sigma; at 0 each slot is the prior's mean given the
-                slots before.
+                previous slots.
             noise: standard normal noise, (n, K, D_m) and (n, K, D_c), instead of a generator.
 
         Returns:
@@ -247,14 +247,14 @@ class BaseModel(Shareable):
         check_shape(slots.z_c, (None, self.config.num_slots, d_c), "slots.z_c")
 
     def _posterior(self, raw: Tensor) -> Gaussian:
-        """Split (..., 2 D) into mu and sigma = softplus(raw + bias) + least sigma; bias 0.5."""
+        """Split (..., 2 D) into mu and sigma = softplus(raw + bias) + posterior_sigma_min."""
         mu, sigma = at_least_float32(raw).chunk(2, -1)
         bias = getattr(self.config, "posterior_sigma_bias", 0.5)
         return Gaussian(mu, F.softplus(sigma + bias) + self.config.posterior_sigma_min)
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Convert half precisions to float32, the least precision of latents, masks and densities."""
+    """Convert float16 and bfloat16 to float32, for latents, masks and densities."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
@@ -271,8 +271,10 @@ def slot_maps(*maps: Tensor) -> Tensor:
             them per slot.
     """
     num_slots = next(m.shape[1] for m in maps if m.ndim == 5)
-    each = [m if m.ndim == 5 else m.unsqueeze(1).expand(-1, num_slots, -1, -1, -1) for m in maps]
-    return torch.cat(each, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+    expanded = [
+        m if m.ndim == 5 else m.unsqueeze(1).expand(-1, num_slots, -1, -1, -1) for m in maps
+    ]
+    return torch.cat(expanded, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
 
 
 def components_and_masks(raw: Tensor, num_slots: int) -> Decoded:

@@ -44,15 +44,15 @@ class DistilledConfig:
         """Check values, and complete the teacher's config by its defaults."""
         if self.teacher not in MODELS:
             raise ValueError(f"teacher must be one of {', '.join(MODELS)}, got {self.teacher!r}.")
-        known = rename_old_keys(self.teacher_config)
-        given = {name: as_tuple(value) for name, value in known.items()}
+        settings = rename_old_keys(self.teacher_config)
+        arguments = {name: as_tuple(value) for name, value in settings.items()}
         try:
-            whole = MODELS[self.teacher][0](**given)
+            config = MODELS[self.teacher][0](**arguments)
         except TypeError as error:
             raise ValueError(
                 f"teacher_config must be the config of a {self.teacher}: {error}"
             ) from error
-        object.__setattr__(self, "teacher_config", asdict(whole))
+        object.__setattr__(self, "teacher_config", asdict(config))
         check_limits(self)
         check_channels(self, "channels")
         if not 1 <= self.halvings <= len(self.channels):
@@ -123,9 +123,10 @@ class SlotRegressor(nn.Module):
         pi = log_pi.flatten(2).to(y.dtype)  # (B, K, positions)
         pi = pi.exp()
         pooled = pi @ y.flatten(2).transpose(1, 2)  # (B, K, C)
-        place = pi @ self.positions.to(y.dtype).T  # (B, K, 3): mass, and mass-weighted row, column
-        mass = place[..., :1].clamp_min(1e-3)
-        summary = torch.cat([pooled / mass, place[..., 1:] / mass, mass / pi.shape[2]], dim=2)
+        # (B, K, 3): mass, and mass-weighted row and column
+        moments = pi @ self.positions.to(y.dtype).T
+        mass = moments[..., :1].clamp_min(1e-3)
+        summary = torch.cat([pooled / mass, moments[..., 1:] / mass, mass / pi.shape[2]], dim=2)
         hidden = self.hidden(summary) + self.hidden_context(context)[:, None] + self.slot_bias
         return self.head(F.relu(hidden)), log_pi[:, :, None]
 

@@ -1,7 +1,7 @@
 """GENESIS and GENESIS-S (paper sections 3 and B.1).
 
-Both decode K masks from mask latents z_m, which an LSTM infers one after the other and which have
-an autoregressive prior. GENESIS also infers a component latent z_c from each masked image;
+Both decode K masks from mask latents z_m, which an LSTM infers sequentially and which have an
+autoregressive prior. GENESIS also infers a component latent z_c from each masked image;
 GENESIS-S decodes the components from z_m.
 
 Optionally the first slot is a background with a network of its own, and the other slots are
@@ -65,8 +65,8 @@ _MOVING_CAMERA_SHARE = 0.5
 class Latents(NamedTuple):
     """Latents of images and their posteriors.
 
-    ``log_pi`` are the masks where inference computed them; ``vote_loss`` (B,) is the loss of the
-    votes of an attention posterior.
+    ``log_pi``: the masks, if computed in inference; ``vote_loss`` (B,): the loss of the votes of an
+    attention posterior.
     """
 
     z_m: Tensor
@@ -91,12 +91,12 @@ class GenesisS(StepwiseModel):
     """GENESIS-S: one latent per slot, decoded to its mask and to its component.
 
     With a background, the latents of the first slot are z_b, from which the background's image is
-    decoded; its mask is the scope that the objects leave.
+    decoded; its mask is the scope remaining after the objects.
 
     Attributes:
         activation_checkpointing: recompute activations per slot in the backward pass instead of
             storing them.
-        background_only: score the background alone, with pixels of objects as outliers.
+        background_only: score the background alone, with the objects' pixels as outliers.
         likelihood_stride: in training, score every n-th row and column at a random offset, and
             scale the likelihood accordingly. For local decoders.
         refine_step_size: step size of `genesis_rl.refinement`.
@@ -208,7 +208,7 @@ class GenesisS(StepwiseModel):
         """Initialise the background, if there is one, from images (N, 3, H, W).
 
         Warns:
-            UserWarning: if a static background differs from most pixels, so that the camera moves.
+            UserWarning: if a static background differs from most pixels: the camera seems to move.
         """
         if not self.has_background:
             return
@@ -259,38 +259,38 @@ class GenesisS(StepwiseModel):
         return self._with_masks(self._latents(x, noise))
 
     def _infer(self, x: Tensor, noise: Noise | None) -> Inference:
-        """Return posterior and prior of both latents; z = mu if ``noise`` is None."""
-        found = self._latents(x, noise)
-        p_m, p_c = self._priors(found.z_m)
-        return Inference(self._with_masks(found), found.q_m, p_m, found.q_c, p_c)
+        """Infer slots, posteriors and priors; z = mu if ``noise`` is None."""
+        latents = self._latents(x, noise)
+        p_m, p_c = self._priors(latents.z_m)
+        return Inference(self._with_masks(latents), latents.q_m, p_m, latents.q_c, p_c)
 
-    def _with_masks(self, found: Latents) -> Slots:
-        log_pi = found.log_pi
+    def _with_masks(self, latents: Latents) -> Slots:
+        log_pi = latents.log_pi
         if log_pi is None:
-            log_pi = self._decode_masks(found.z_m)
-        return Slots(found.z_m, found.z_c, log_pi)
+            log_pi = self._decode_masks(latents.z_m)
+        return Slots(latents.z_m, latents.z_c, log_pi)
 
     def _score(self, x: Tensor, noise: Noise | None, pixel_weight: Tensor | None) -> ElboTerms:
         """Compute the terms of paper Eq. 9, with single-sample estimates of both KL terms."""
         if self.background_only:
             return self._score_background(x, noise)
-        found = self._latents(x, noise)
-        p_m, p_c = self._priors(found.z_m)
+        latents = self._latents(x, noise)
+        p_m, p_c = self._priors(latents.z_m)
         offset = noise.inner if noise is not None else None
-        decoded = self._render(found.z_m, found.z_c, found.log_pi, offset)
+        decoded = self._render(latents.z_m, latents.z_c, latents.log_pi, offset)
         if offset is not None:
             x = self._subsample(x, offset)
             pixel_weight = None if pixel_weight is None else self._subsample(pixel_weight, offset)
         nll = self.nll(x, decoded, pixel_weight=pixel_weight)
         if offset is not None:
             nll = nll * self.likelihood_stride**2
-        if found.vote_loss is not None:
+        if latents.vote_loss is not None:
             # Adds the gradient of the votes' loss, but not its value, to the bound.
-            nll = nll + (found.vote_loss - found.vote_loss.detach())
+            nll = nll + (latents.vote_loss - latents.vote_loss.detach())
         return ElboTerms(
             nll,
-            kl_monte_carlo(found.z_m, found.q_m, p_m),
-            kl_monte_carlo(found.z_c, found.q_c, p_c),
+            kl_monte_carlo(latents.z_m, latents.q_m, p_m),
+            kl_monte_carlo(latents.z_c, latents.q_c, p_c),
         )
 
     def _generate(self, noise: Noise) -> Slots:
@@ -500,7 +500,7 @@ class GenesisS(StepwiseModel):
         ).movedim(1, 3)
 
     def _subsample(self, maps: Tensor, offset: Tensor) -> Tensor:
-        """Return every ``likelihood_stride``-th pixel of maps (B, C, H, W) from offsets (B, 2)."""
+        """Subsample maps (B, C, H, W) by ``likelihood_stride``, from pixel offsets (B, 2)."""
         stride = self.likelihood_stride
         start = torch.arange(0, maps.shape[-1], stride, device=maps.device)
         rows, cols = (start + offset[:, i : i + 1] for i in (0, 1))

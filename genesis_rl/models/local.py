@@ -71,12 +71,12 @@ class LocalDecoder(nn.Module):
 
     def _shapes(self, z: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return points (row, column, 1) in slot coordinates (B, K, 3, N), edges and faces."""
-        place, size = z[..., None, :2], z[..., 2:3].exp() * _SIZE
+        position, size = z[..., None, :2], z[..., 2:3].exp() * _SIZE
         if points.ndim == 3:
             points = points[:, None]
-        u = ((points - place) / size[..., None, :]).clamp(-_REACH, _REACH)
-        drawn = self.head(F.elu(self.hidden(z[..., GEOMETRY:])))
-        edges, faces = drawn.split([3 * _EDGES, 6 * _FACES], 2)
+        u = ((points - position) / size[..., None, :]).clamp(-_REACH, _REACH)
+        parameters = self.head(F.elu(self.hidden(z[..., GEOMETRY:])))
+        edges, faces = parameters.split([3 * _EDGES, 6 * _FACES], 2)
         u = F.pad(u, (0, 1), value=1.0).transpose(2, 3)
         return u, edges.unflatten(2, (_EDGES, 3)), faces.unflatten(2, (_FACES, 6))
 

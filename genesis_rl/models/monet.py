@@ -1,7 +1,7 @@
 """MONet (Burgess et al. 2019; paper section B.2).
 
-A U-Net computes one attention mask after the other. A VAE encodes each masked image and decodes it
-to colours and a mask, which is normalised over the slots.
+A U-Net computes the attention masks sequentially. A VAE encodes each masked image and decodes it to
+colours and a mask, which is normalised over the slots.
 """
 
 from dataclasses import dataclass
@@ -108,7 +108,7 @@ class Monet(BaseModel):
     def decode(self, slots: Slots) -> Decoded:
         """Decode slots to components, with ``slots.log_pi`` as masks.
 
-        They are the attention's for inferred slots and the component decoder's for sampled slots.
+        Inferred slots have the attention's masks, sampled slots those of the component decoder.
         """
         self._check_slots(slots)
         side = self.config.image_size

@@ -65,7 +65,7 @@ class ProbeConfig:
                 f"encoders must be different, got {', '.join(doubled)} more than once."
             )
         if len(self.encoders) > 1 and self.out is None:
-            raise ValueError("out must be given for several encoders, got None.")
+            raise ValueError("out must be set for several encoders, got None.")
         if self.heads is not None and (len(self.encoders) > 1 or self.task == "properties"):
             raise ValueError(
                 "heads must be None unless encoders is a single one and task is not 'properties', "
@@ -89,7 +89,7 @@ class ProbeConfig:
         if not 0 <= self.seed < 2**63 - self.seeds:
             raise ValueError(f"seed must be 0 to 2**63 - 1 - seeds, got {self.seed}.")
         if self.data is None and self.data_options != "{}":
-            raise ValueError("data must be given together with data_options, got None.")
+            raise ValueError("data must be set with data_options, got None.")
 
     @property
     def splits(self) -> tuple[str, ...]:

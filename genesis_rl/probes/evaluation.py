@@ -96,7 +96,7 @@ def probe(config: ProbeConfig) -> dict[str, Any]:
         raise ValueError("heads must be None for datasets without factors of scene tasks.")
     target = config.out or Path(config.encoders[0]) / f"probes-{inputs.kind}.json"
     if config.out is None and not target.expanduser().parent.is_dir():
-        raise ValueError(f"out must be given, as {target.parent} is not a folder.")
+        raise ValueError(f"out must be set if {target.parent} is not a folder, got None.")
     records = [_run_record(config, inputs, samples, candidate) for candidate in candidates]
     result = {
         "task": inputs.kind,
@@ -124,7 +124,7 @@ def probe(config: ProbeConfig) -> dict[str, Any]:
 def _samples(config: ProbeConfig, first: Candidate) -> dict[str, Sample]:
     samples: dict[str, Sample] = {}
     for split in config.splits:
-        # Open whole splits to sample from: the first images of original datasets show few scenes.
+        # Sample from whole splits, because the first images of original datasets show few scenes.
         pack = open_data(first, split, held_out=config.num_held_out)
         same = [name for name, other in samples.items() if other.pack.folder == pack.folder]
         if same:
@@ -145,8 +145,8 @@ def _samples(config: ProbeConfig, first: Candidate) -> dict[str, Sample]:
 
 
 def _probe_inputs(config: ProbeConfig, samples: Mapping[str, Sample]) -> ProbeInputs:
-    known = samples["train"].pack.meta.get("factors", [])
-    has_tasks = any(factor in known for factor in TASKS.values())
+    factors = samples["train"].pack.meta.get("factors", [])
+    has_tasks = any(factor in factors for factor in TASKS.values())
     task = config.task or ("scenes" if has_tasks or config.tasks else "properties")
     return SceneInputs(samples, config.tasks) if task == "scenes" else ObjectInputs(samples)
 
@@ -175,18 +175,18 @@ def _baselines(
     samples: Mapping[str, Sample],
     candidates: Sequence[Candidate],
 ) -> list[dict[str, Any]]:
-    guess = {
+    majority = {
         f"{t.name}{end}": t.baseline_score() for t in inputs.targets for end in _endings(inputs)
     }
-    records: list[dict[str, Any]] = [{"name": "majority", "width": 0, "scores": guess}]
+    records: list[dict[str, Any]] = [{"name": "majority", "width": 0, "scores": majority}]
     side = config.pixel_side or samples["train"].pack.images.shape[1]
     name, pixels = f"pixels {side} x {side}", inputs.pixels(side)
     records.append({"name": name, **_scores(config, inputs, _scaled(config, pixels), name)})
-    drawn: list[Any] = []
+    configs: list[Any] = []
     for candidate in candidates:
         trained = candidate.loaded.model
-        if trained.config not in drawn:
-            drawn.append(trained.config)
+        if trained.config not in configs:
+            configs.append(trained.config)
             name = f"random {candidate.loaded.metadata['model']}"
             model = _untrained(trained, config)
             records.append({"name": name, **_model_scores(config, inputs, samples, model, name)})
@@ -213,8 +213,8 @@ def _model_scores(
     writer: SceneProbeWriter | None = None,
 ) -> dict[str, Any]:
     cache = (config.cache or data_root() / "latents").expanduser()
-    found = {split: encode_sample(model, sample, cache) for split, sample in samples.items()}
-    features, further = inputs.model_features(found)
+    latents = {split: encode_sample(model, sample, cache) for split, sample in samples.items()}
+    features, further = inputs.model_features(latents)
     if writer is not None and config.standardise:
         writer = writer._replace(moments=moments(features["train"]))
     record = _scores(config, inputs, _scaled(config, features), name, writer)

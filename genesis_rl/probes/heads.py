@@ -134,13 +134,13 @@ class Mlps(nn.Module):
         output = cast("nn.Linear", self.heads[index])
         with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten below
             head = Head(self.hidden.in_features, output.in_features, output.out_features)
-        for mine, theirs in (
+        for parameter, value in (
             (head.hidden.weight, self.hidden.weight.chunk(len(self.heads))[index]),
             (head.hidden.bias, self.hidden.bias.chunk(len(self.heads))[index]),
             (head.output.weight, output.weight),
             (head.output.bias, output.bias),
         ):
-            mine.copy_(theirs)
+            parameter.copy_(value)
         return head.eval().requires_grad_(False)
 
 
@@ -202,16 +202,16 @@ def fit_mlps(
             optimizer.step()
         if config.epoch == "last" and epoch < config.epochs:
             continue
-        now = scores("validation") if config.epoch == "best" else [0.0] * len(targets)
-        better = [new > old for new, old in zip(now, best, strict=True)]
+        validated = scores("validation") if config.epoch == "best" else [0.0] * len(targets)
+        better = [new > old for new, old in zip(validated, best, strict=True)]
         if any(better):
-            tested = scores("test")
+            test_scores = scores("test")
             for i, target in enumerate(targets):
                 if better[i]:
-                    best[i] = now[i]
-                    fits[target.name] = FittedProbe(tested[i], epoch, network.single(i))
+                    best[i] = validated[i]
+                    fits[target.name] = FittedProbe(test_scores[i], epoch, network.single(i))
     if len(fits) < len(targets) or not all(math.isfinite(fit.score) for fit in fits.values()):
-        raise ValueError(f"the training of {name} diverged; choose a lower learning_rate.")
+        raise ValueError(f"the training of {name} diverged. Choose a lower learning_rate.")
     return fits
 
 
@@ -239,7 +239,7 @@ def fit_linear(
 
 
 def standardise(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Standardise columns by the training split's mean and standard deviation, if they vary."""
+    """Standardise columns by the `moments` of the training split."""
     mean, scale = moments(values["train"])
     return {name: (x - mean) / scale for name, x in values.items()}
 

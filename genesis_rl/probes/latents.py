@@ -80,10 +80,10 @@ def encode_sample(model: SceneModel, sample: Sample, cache: Path) -> EncodedSamp
     if not folder.is_dir():
         with private_folder(folder, wait=True, argument="cache"):
             if not folder.is_dir():
-                found = _infer(model, sample)
+                encoded = _infer(model, sample)
                 with new_folder(folder) as temporary:
-                    np.save(temporary / _SLOTS, found.slots)
-                    np.save(temporary / _IOU, found.iou)
+                    np.save(temporary / _SLOTS, encoded.slots)
+                    np.save(temporary / _IOU, encoded.iou)
     try:
         slots, iou = (
             np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in (_SLOTS, _IOU)
@@ -106,11 +106,11 @@ def _infer(model: SceneModel, sample: Sample) -> EncodedSample:
         for first in range(0, len(rows), _BATCH):
             part = rows[first : first + _BATCH]
             images = torch.from_numpy(pack.images[part]).to(device).permute(0, 3, 1, 2)
-            found = model.infer(images.float().div_(255))
-            slots[first : first + len(part)] = found.features.float().cpu().numpy()
+            inferred = model.infer(images.float().div_(255))
+            slots[first : first + len(part)] = inferred.features.float().cpu().numpy()
             if pack.masks is not None:
                 true = torch.from_numpy(pack.masks[part].astype(np.int64))
-                pred = metrics.segment(segmentation_masks(model, found)).cpu()
+                pred = metrics.segment(segmentation_masks(model, inferred)).cpu()
                 iou = _iou(true, pred, num_slots)
                 labels = iou.shape[2]
                 if labels > ious.shape[2]:

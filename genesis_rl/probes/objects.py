@@ -102,10 +102,12 @@ class ObjectInputs:
         Returns:
             The latents, and ``match_iou``, the mean IoU of the test objects and their slots.
         """
-        slots = {split: match(found.iou, self._objects[split]) for split, found in latents.items()}
+        slots = {
+            split: match(encoded.iou, self._objects[split]) for split, encoded in latents.items()
+        }
         features = {
-            split: torch.from_numpy(found.slots[self._objects[split].image, slots[split]])
-            for split, found in latents.items()
+            split: torch.from_numpy(encoded.slots[self._objects[split].image, slots[split]])
+            for split, encoded in latents.items()
         }
         tested = self._objects["test"]
         iou = latents["test"].iou[tested.image, slots["test"], tested.label - 1]

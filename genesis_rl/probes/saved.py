@@ -101,7 +101,7 @@ class SceneProbe:
                 another encoder.
         """
         config, head = read_folder(
-            Path(folder).expanduser(), lambda place: cls._read(place, encoder_fingerprint)
+            Path(folder).expanduser(), lambda path: cls._read(path, encoder_fingerprint)
         )
         return cls(config, head.to(pick_device(device)).eval().requires_grad_(False))
 

@@ -62,7 +62,7 @@ class SceneInputs:
         self, latents: Mapping[str, EncodedSample]
     ) -> tuple[dict[str, Tensor], dict[str, float]]:
         """Return the concatenated latents of all slots, (n, K D) by split, and no extra scores."""
-        flat = {s: torch.from_numpy(np.array(found.slots)) for s, found in latents.items()}
+        flat = {s: torch.from_numpy(np.array(encoded.slots)) for s, encoded in latents.items()}
         return {split: slots.flatten(1) for split, slots in flat.items()}, {}
 
     def pixels(self, side: int) -> dict[str, Tensor]:
@@ -90,11 +90,11 @@ class SceneInputs:
         if any(sample.pack.masks is None for sample in self._samples.values()):
             return None
         moments = {split: mask_moments(sample) for split, sample in self._samples.items()}
-        count = max(found.shape[1] for found in moments.values())
+        count = max(values.shape[1] for values in moments.values())
         return standardise(
             {
-                split: F.pad(found, (0, 0, 0, count - found.shape[1])).flatten(1)
-                for split, found in moments.items()
+                split: F.pad(values, (0, 0, 0, count - values.shape[1])).flatten(1)
+                for split, values in moments.items()
             }
         )
 
@@ -122,9 +122,9 @@ def mask_moments(sample: Sample) -> Tensor:
         shared = product - centre.prod(2, keepdim=True)
         size = (4 * area / labels[0].numel()).sqrt()
         present = (area > 0).float()
-        found = torch.cat([present, centre, spread, shared, size], 2) * present
+        features = torch.cat([present, centre, spread, shared, size], 2) * present
         order = torch.where(area > 0, centre[..., :1], torch.inf).argsort(1)
-        parts.append(found.gather(1, order.expand_as(found)))
+        parts.append(features.gather(1, order.expand_as(features)))
     count = max(part.shape[1] for part in parts)
     return torch.cat([F.pad(part, (0, 0, 0, count - part.shape[1])) for part in parts])
 

@@ -71,13 +71,13 @@ def layout(result: Mapping[str, Any]) -> Layout:
 def caption(result: Mapping[str, Any]) -> str:
     """Return a caption with the metric and the numbers of images."""
     counts = result["num_images"]
-    what = (
+    title = (
         "Accuracy in % of MLPs on frozen latents"
         if result["task"] == "scenes"
         else "Properties of objects from the frozen latents of the slots that took them (R2, "
         "accuracy), by ridge regression and by MLPs"
     )
-    return f"{what}: {counts['train']:,} labelled images, {counts['test']:,} test images"
+    return f"{title}: {counts['train']:,} labelled images, {counts['test']:,} test images"
 
 
 def table(result: Mapping[str, Any]) -> Table:
@@ -93,7 +93,7 @@ def table(result: Mapping[str, Any]) -> Table:
 
 def _columns(result: Mapping[str, Any]) -> list[Column]:
     by_run = {record["run"]: record for record in result["runs"]}
-    found = []
+    columns = []
     for group in result["groups"]:
         first = by_run[group["runs"][0]]
         single = len(group["runs"]) == 1
@@ -102,13 +102,13 @@ def _columns(result: Mapping[str, Any]) -> list[Column]:
             if single
             else {k: f" ± {100 * v:.1f}" for k, v in group["std"].items()}
         )
-        found.append(Column(group_title(group), first["model"], group["mean"], spread))
+        columns.append(Column(group_title(group), first["model"], group["mean"], spread))
     if result["task"] == "scenes":  # the paper's columns, probed or not, stand first
         order = [model for model in PAPER["stability"] if model != "majority"]
-        probed = {column.model for column in found}
-        found += [Column(model, model, {}, {}) for model in order if model not in probed]
-        found.sort(key=lambda c: order.index(c.model) if c.model in order else len(order))
-    return found + [
+        probed = {column.model for column in columns}
+        columns += [Column(model, model, {}, {}) for model in order if model not in probed]
+        columns.sort(key=lambda c: order.index(c.model) if c.model in order else len(order))
+    return columns + [
         Column(record["name"], record["name"], record["scores"], _intervals(record))
         for record in result["baselines"]
     ]
@@ -125,14 +125,14 @@ def _scenes(result: Mapping[str, Any], columns: list[Column]) -> Layout:
     """Lay out a row per task and a column per model, with the paper's figures below."""
     rows = []
     for task in result["questions"]:
-        ours = [
+        measured = [
             f"{100 * c.scores[task]:.1f}{c.spread.get(task, '')}" if task in c.scores else ""
             for c in columns
         ]
-        rows.append([task.replace("_", " ").capitalize(), "ours", *ours])
+        rows.append([task.replace("_", " ").capitalize(), "ours", *measured])
         if task in PAPER:
-            theirs = [PAPER[task].get(c.model) for c in columns]
-            cells = ["" if figure is None else str(figure) for figure in theirs]
+            figures = [PAPER[task].get(c.model) for c in columns]
+            cells = ["" if figure is None else str(figure) for figure in figures]
             rows.append(["", "paper, original data", *cells])
     return Layout(["Task", "", *(column.title for column in columns)], rows)
 

@@ -161,15 +161,15 @@ class Plan:
         families = FAMILIES if config.family == "both" else (config.family,)
         rest, family = divmod(number, len(families))
         rest, unstable = divmod(rest, 2)
-        turn, place = divmod(rest, len(config.heights))
-        height = config.heights[place]
+        cycle, position = divmod(rest, len(config.heights))
+        height = config.heights[position]
         if not unstable:
-            return Scenario(families[family], height, variation=turn + 1)
+            return Scenario(families[family], height, variation=cycle + 1)
         violations = [(shape, 0) for shape in range(1, height)]
         if families[family] == "ccs":
             violations = [v for shape, _ in violations for v in ((shape, 0), (0, shape))]
-        vcom, vpsf = violations[(turn + place) % len(violations)]
-        variation = turn // len(violations) + 1
+        vcom, vpsf = violations[(cycle + position) % len(violations)]
+        variation = cycle // len(violations) + 1
         return Scenario(families[family], height, vcom, vpsf, variation)
 
     def scene(self, number: int) -> TowerScene:
@@ -202,8 +202,8 @@ def split_of(number: int) -> str:
     Multiples of the golden ratio, modulo 1, are spread more evenly than random numbers: any eight
     consecutive scenarios include all three splits.
     """
-    place = number * _GOLDEN % 1
-    return next(split for split, end in zip(SPLITS, _ENDS, strict=True) if place < end)
+    position = number * _GOLDEN % 1
+    return next(split for split, end in zip(SPLITS, _ENDS, strict=True) if position < end)
 
 
 def _worlds(folder: Path) -> list[Path]:

@@ -186,7 +186,7 @@ def _factors(
         "stable": np.array(tower.stable, np.int64),
         "height": np.array(tower.height, np.int64),
         "state": state,
-        **{name: state[:, place] for place, name in enumerate("xyz")},
+        **{name: state[:, axis] for axis, name in enumerate("xyz")},
         "colour": state[:, 12:15],
         "shape": state[:, 9:12].argmax(1),
     }

@@ -4,10 +4,10 @@ Lengths are in metres, angles in degrees, z is up. A tower is built from top to 
 is placed below the common centre of mass of all shapes above it, its load, with an offset that
 determines its stability.
 
-At most one shape, numbered from the bottom (1 = the lowest), violates one of two rules:
+At most one shape, numbered from the bottom (1 = the lowest), has one of two violations:
 
-- `vcom`: the load's centre of mass is outside the shape's upper face;
-- `vpsf`: a shape below the top has no planar upper face: a sphere or a lying cylinder.
+- `vcom`, of the centre-of-mass rule: the load's centre of mass is outside the shape's upper face;
+- `vpsf`, of the planar-surface rule: a shape below the top is a sphere or a lying cylinder.
 """
 
 from collections.abc import Sequence
@@ -37,8 +37,8 @@ COLOURS: dict[str, RGB] = {
 }
 
 _HALF_SIZES = (0.25, 0.5)  # edges, heights and diameters are 0.5 to 1
-_STABLE_SHARE = 0.5  # a stable offset is at most this share of half the surface
-_BEYOND_EDGE = 0.05  # distance of a violating load's centre of mass from the edge
+_STABLE_SHARE = 0.5  # largest stable offset, as a share of half the upper face's edge
+_BEYOND_EDGE = 0.05  # distance of a violating load's centre of mass from the edge, in metres
 _SHIFT = 2.0  # the tower stands within +-2 of the origin, in x and y
 _SIZES = {"cuboid": 3, "cylinder": 2, "sphere": 1}  # numbers in `Shape.size`
 
@@ -193,10 +193,10 @@ def sample_tower(
         vcom: number of the shape that violates the centre-of-mass rule; 0 for none.
         vpsf: number of the shape that violates the planar-surface rule; 0 for none.
         rule: "original" or "corrected". The original uses a standing cylinder's radius as its
-            diameter: the violating load's centre of mass stays above the disc, and the tower
-            stands. Corrected, it is 0.05 outside the disc.
-        num_colours: largest number of colours, 1 to 6, sampled independently per shape; None: all
-            shapes have different colours.
+            diameter, so that the violating load's centre of mass is still above the disc and the
+            tower is stable. With the corrected rule, it is 0.05 m outside the disc.
+        num_colours: number of colours, 1 to 6, from which each shape's is sampled independently;
+            None: all shapes have different colours.
 
     Raises:
         ValueError: for an invalid option.
@@ -210,7 +210,7 @@ def sample_tower(
     if num_colours is not None:
         # Any two shapes, also neighbours, may have the same colour.
         colours = [colours[i] for i in rng.integers(num_colours, size=height)]
-    shapes: list[Shape] = []  # from the top to the bottom, heights above ground unknown
+    shapes: list[Shape] = []  # from the top to the bottom, with z = 0 until stacked
     for number in range(height, 0, -1):
         shape = sample_shape(rng, family, top=number == height, curved=number == vpsf)
         if shapes:
@@ -222,7 +222,7 @@ def sample_tower(
             shape = replace(shape, position=(float(x), float(y), 0.0))
         shapes.append(replace(shape, colour=colours[height - number]))
     shift = rng.uniform(-_SHIFT, _SHIFT, 2)
-    return Tower(family, _pile(shapes[::-1], shift), vcom, vpsf)
+    return Tower(family, _stack(shapes[::-1], shift), vcom, vpsf)
 
 
 def shuffled_colours(rng: np.random.Generator) -> list[RGB]:
@@ -253,11 +253,11 @@ def sample_shape(
         kinds = ["sphere", "lying"]
     else:
         kinds = ["cuboid", "standing"]
-    name = kinds[rng.integers(len(kinds))]
-    kind = name if name in KINDS else "cylinder"
+    choice = kinds[rng.integers(len(kinds))]
+    kind = choice if choice in KINDS else "cylinder"
     size = tuple(float(s) for s in rng.uniform(*_HALF_SIZES, _SIZES[kind]))
-    yaw = float(rng.integers(361)) if name in ("cuboid", "lying") else 0.0
-    return Shape(kind, size, (0.0, 0.0, 0.0), yaw, lying=name == "lying")
+    yaw = float(rng.integers(361)) if choice in ("cuboid", "lying") else 0.0
+    return Shape(kind, size, (0.0, 0.0, 0.0), yaw, lying=choice == "lying")
 
 
 def _surface(shape: Shape) -> npt.NDArray[np.float64]:
@@ -275,8 +275,8 @@ def _surface(shape: Shape) -> npt.NDArray[np.float64]:
 
 def _stable_offset(rng: np.random.Generator, shape: Shape) -> npt.NDArray[np.float64]:
     """Sample a stable offset (x, y) of a shape from its load's centre of mass, in its own axes."""
-    reach = rng.uniform(0, _STABLE_SHARE, 2) * _surface(shape) / 2
-    return rng.choice([-1.0, 1.0], 2) * reach
+    distance = rng.uniform(0, _STABLE_SHARE, 2) * _surface(shape) / 2
+    return rng.choice([-1.0, 1.0], 2) * distance
 
 
 def _violating_offset(rng: np.random.Generator, shape: Shape, rule: str) -> npt.NDArray[np.float64]:
@@ -304,12 +304,12 @@ def centre_of_mass(shapes: Sequence[Shape]) -> npt.NDArray[np.float64]:
     return np.asarray(volumes @ centres / volumes.sum())
 
 
-def _pile(shapes: Sequence[Shape], shift: npt.NDArray[np.float64]) -> tuple[Shape, ...]:
+def _stack(shapes: Sequence[Shape], shift: npt.NDArray[np.float64]) -> tuple[Shape, ...]:
     """Stack shapes (bottom to top) on the ground without gaps, and shift them by (x, y)."""
-    piled, ground = [], 0.0
+    stacked, top = [], 0.0
     for shape in shapes:
         x, y, _ = shape.position
-        z = ground + shape.half_height
-        piled.append(replace(shape, position=(x + float(shift[0]), y + float(shift[1]), z)))
-        ground = z + shape.half_height
-    return tuple(piled)
+        z = top + shape.half_height
+        stacked.append(replace(shape, position=(x + float(shift[0]), y + float(shift[1]), z)))
+        top = z + shape.half_height
+    return tuple(stacked)

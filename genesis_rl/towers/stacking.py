@@ -31,10 +31,10 @@ class Pose(NamedTuple):
     def of(cls, shape: Shape) -> "Pose":
         """Return the pose of a shape."""
         half = radians(shape.yaw) / 2
-        turn = np.array([cos(half), 0.0, 0.0, sin(half)])
+        quaternion = np.array([cos(half), 0.0, 0.0, sin(half)])
         if shape.lying:  # first rotated by 90 degrees about x
-            turn = np.array([cos(half), cos(half), sin(half), sin(half)]) * sqrt(0.5)
-        return cls(np.array(shape.position), turn)
+            quaternion = np.array([cos(half), cos(half), sin(half), sin(half)]) * sqrt(0.5)
+        return cls(np.array(shape.position), quaternion)
 
     @property
     def rotation(self) -> Array:
@@ -102,10 +102,10 @@ class Pile:
         joints = [int(model.body_jntadr[body]) for body in bodies]
         places = [int(model.jnt_qposadr[joint]) for joint in joints]
         speeds = [int(model.jnt_dofadr[joint]) for joint in joints]
-        for pose, velocity, place, speed in zip(
+        for pose, velocity, start, speed in zip(
             self.poses, self._velocities, places, speeds, strict=True
         ):
-            data.qpos[place : place + 7] = [*pose.position, *pose.quaternion]
+            data.qpos[start : start + 7] = [*pose.position, *pose.quaternion]
             data.qvel[speed : speed + 6] = velocity
         heights = np.array(places) + 2
         lowest = np.array([shape.position[2] - _FALLEN for shape in self.shapes])
@@ -117,8 +117,8 @@ class Pile:
                 break
         self._velocities = [np.array(data.qvel[speed : speed + 6]) for speed in speeds]
         self.poses = [
-            Pose(np.array(data.qpos[place : place + 3]), np.array(data.qpos[place + 3 : place + 7]))
-            for place in places
+            Pose(np.array(data.qpos[start : start + 3]), np.array(data.qpos[start + 3 : start + 7]))
+            for start in places
         ]
         return self.stands
 

@@ -74,7 +74,7 @@ def texture_files(folder: str | Path | None = None, size: int = 1024) -> dict[st
 def _own(folder: Path, names: dict[str, Image], size: int) -> dict[str, Image]:
     if not folder.is_dir():
         raise FileNotFoundError(f"textures must be an existing folder, got {folder}.")
-    found = {}
+    images = {}
     for name in names:
         for path in (folder / name, (folder / name).with_suffix(".jpg")):
             if path.is_file():
@@ -83,11 +83,11 @@ def _own(folder: Path, names: dict[str, Image], size: int) -> dict[str, Image]:
                 except ValueError as error:
                     raise ValueError(f"{path} cannot be read as an image: {error}") from error
                 resized = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
-                found[name] = np.asarray(resized, np.uint8)
+                images[name] = np.asarray(resized, np.uint8)
                 break
-    if not found:
+    if not images:
         raise ValueError(f"textures must contain one of {', '.join(names)}, got {folder}.")
-    return found
+    return images
 
 
 def _png(image: Image) -> bytes:
@@ -109,9 +109,9 @@ def _drawn(place: str, number: int, size: int) -> Image:
     for _ in range(8):  # correct the mean, which clipping changes
         shift += target - np.clip(target + shift + contrast * some, 0, 255).mean((0, 1))
     image = np.clip(target + shift + contrast * image, 0, 255)
-    drawn: Image = np.rint(image).astype(np.uint8)
-    drawn.setflags(write=False)
-    return drawn
+    pixels: Image = np.rint(image).astype(np.uint8)
+    pixels.setflags(write=False)
+    return pixels
 
 
 def noise(

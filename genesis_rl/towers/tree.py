@@ -80,13 +80,13 @@ def _prepare(out: Path, plan: Plan) -> None:
     settings = out / _SETTINGS
     if settings.exists():
         try:
-            found = json.loads(settings.read_bytes())
+            stored = json.loads(settings.read_bytes())
         except ValueError as error:
             raise ValueError(f"{settings} is damaged ({error}). Delete {out}.") from error
         for name, value in plan.key.items():
-            if found.get(name) != value:
+            if stored.get(name) != value:
                 raise ValueError(
-                    f"{name} must be {found.get(name)!r} as in the dataset {out}, got {value!r}. "
+                    f"{name} must be {stored.get(name)!r} as in the dataset {out}, got {value!r}. "
                     "Choose another folder."
                 )
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):

@@ -266,26 +266,26 @@ def _parse(path: Path) -> ET.Element:
 
 
 def _tower(path: Path, root: ET.Element) -> Tower:
-    found: dict[int, Shape] = {}
+    by_number: dict[int, Shape] = {}
     for body in root.iter("body"):
         geom = body.find("geom")
         match = re.fullmatch(r"shape_(\d+)", geom.get("name", "")) if geom is not None else None
         if geom is not None and match:
-            found[int(match[1])] = _shape(body, geom)
-    if sorted(found) != list(range(1, len(found) + 1)) or len(found) not in HEIGHTS:
-        raise ValueError(f"shapes must be shape_1 to shape_6, got {sorted(found) or 'none'}.")
+            by_number[int(match[1])] = _shape(body, geom)
+    if sorted(by_number) != list(range(1, len(by_number) + 1)) or len(by_number) not in HEIGHTS:
+        raise ValueError(f"shapes must be shape_1 to shape_6, got {sorted(by_number) or 'none'}.")
     stem = path.stem
     numbers = {key: int(value) for key, value in re.findall(r"(vcom|vpsf)=(\d+)", stem)}
-    shapes = tuple(found[number] for number in sorted(found))
+    shapes = tuple(by_number[number] for number in sorted(by_number))
     family = "blocks" if re.match(r"world_blocks-", stem) else "ccs"
     return Tower(family, shapes, numbers.get("vcom", 0), numbers.get("vpsf", 0))
 
 
 def _shape(body: ET.Element, geom: ET.Element) -> Shape:
     kind = _KINDS[geom.get("type", "sphere")]
-    turn = _rotation(body) @ _rotation(geom)
-    yaw = float(np.degrees(np.arctan2(turn[1, 0], turn[0, 0]))) % 360
-    lying = kind == "cylinder" and bool(abs(turn[2, 2]) < 0.5)
+    rotation = _rotation(body) @ _rotation(geom)
+    yaw = float(np.degrees(np.arctan2(rotation[1, 0], rotation[0, 0]))) % 360
+    lying = kind == "cylinder" and bool(abs(rotation[2, 2]) < 0.5)
     position = np.array(_floats(body, "pos")) + _rotation(body) @ np.array(_floats(geom, "pos"))
     colour = tuple(round(255 * c) for c in _floats(geom, "rgba", "0.5 0.5 0.5 1")[:3])
     x, y, z = (float(p) for p in position)
@@ -293,7 +293,7 @@ def _shape(body: ET.Element, geom: ET.Element) -> Shape:
     if kind == "sphere":
         yaw = 0.0
     shape = Shape(kind, size, (x, y, z), yaw, lying, (colour[0], colour[1], colour[2]))
-    if kind != "sphere" and not np.allclose(shape.rotation, turn, atol=1e-6):
+    if kind != "sphere" and not np.allclose(shape.rotation, rotation, atol=1e-6):
         raise ValueError(f"{geom.get('name')} must be upright or lying.")
     return shape
 
@@ -316,8 +316,8 @@ def _rotation(element: ET.Element) -> npt.NDArray[np.float64]:
     about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
     about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
     about_z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
-    turn: npt.NDArray[np.float64] = about_z @ about_y @ about_x
-    return turn
+    rotation: npt.NDArray[np.float64] = about_z @ about_y @ about_x
+    return rotation
 
 
 def _floats(element: ET.Element, name: str, default: str = "0 0 0") -> list[float]:

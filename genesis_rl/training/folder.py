@@ -64,8 +64,8 @@ def read_state(path: Path, device: torch.device) -> dict[str, Any]:
 
 def portable_settings(plain: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:
     """Return settings without folders of this machine: ``paths`` are reduced to their names."""
-    kept = {name: value for name, value in plain.items() if name not in ("out", "cache")}
-    return kept | {name: kept[name] and Path(kept[name]).name for name in paths}
+    portable = {name: value for name, value in plain.items() if name not in ("out", "cache")}
+    return portable | {name: portable[name] and Path(portable[name]).name for name in paths}
 
 
 def settings(config: PretrainConfig) -> dict[str, Any]:
@@ -153,11 +153,11 @@ class TrainingFolder:
             )
         stored = self._stored() if self.started else settings
         for name in self.identity:
-            mine, theirs = settings[name], stored.get(name)
-            if mine != theirs:
+            value, stored_value = settings[name], stored.get(name)
+            if value != stored_value:
                 raise ValueError(
-                    f"{name} must be {theirs} to resume the run in {out}, got {mine}. Use the same "
-                    "value, or choose another out."
+                    f"{name} must be {stored_value} to resume the run in {out}, got {value}. Use "
+                    "the same value, or choose another out."
                 )
 
     def _stored(self) -> dict[str, Any]:

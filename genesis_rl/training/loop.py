@@ -90,18 +90,20 @@ def _copy_weights(model: Any, other: Any, source: str, reinit_modules: Sequence[
     for name in reinit_modules:
         if name not in parts:
             raise ValueError(f"reinit_modules must be among {', '.join(parts)}, got {name!r}.")
-    mine, theirs = (
+    target_state, source_state = (
         {k: v for k, v in m.state_dict().items() if k.split(".")[0] not in reinit_modules}
         for m in (model, other)
     )
-    for name in mine.keys() | theirs.keys():
-        shapes = [None if name not in s else tuple(s[name].shape) for s in (mine, theirs)]
+    for name in target_state.keys() | source_state.keys():
+        shapes = [
+            None if name not in s else tuple(s[name].shape) for s in (target_state, source_state)
+        ]
         if shapes[0] != shapes[1]:
             raise ValueError(
                 f"init must have {name} of shape {shapes[0]}, as model, got {shapes[1]} in "
                 f"{source}. Change the fields of --model, or list the module in reinit_modules."
             )
-    model.load_state_dict(theirs, strict=not reinit_modules)
+    model.load_state_dict(source_state, strict=not reinit_modules)
 
 
 def _select_modules(model: Any, config: PretrainConfig) -> None:
@@ -206,17 +208,17 @@ class Trainer(StepTrainer):
             before = start.preprocessing or Preprocessing()
         elif folder.started:
             before = folder.last_preprocessing()
-        own = self.train_data.preprocessing
-        if own is None or (before is not None and own.resize == "none"):
+        stored = self.train_data.preprocessing
+        if stored is None or (before is not None and stored.resize == "none"):
             return before
-        if start is not None and before is not None and own != before:
+        if start is not None and before is not None and stored != before:
             warnings.warn(
                 f"init {config.init} resizes frames by {before.resize!r}, but data {config.data!r} "
-                f"was created with resize {own.resize!r}, which the trained model will use.",
+                f"was created with resize {stored.resize!r}, which the trained model will use.",
                 stacklevel=3,
             )
-        self.validation_data.check_preprocessing(own, f"a model of {self.train_data.folder}")
-        return own
+        self.validation_data.check_preprocessing(stored, f"a model of {self.train_data.folder}")
+        return stored
 
     @property
     def main(self) -> bool:

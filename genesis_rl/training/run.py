@@ -129,11 +129,13 @@ class Run:
 
 def _data_of(folder: Path, config: PretrainConfig) -> str:
     """Return the name of a run's data, or their path resolved by `Run.open`'s rule."""
-    data, out, here = Path(config.data), config.out, folder.resolve()
+    data, out, run_folder = Path(config.data), config.out, folder.resolve()
     if config.data in DATASETS or data.expanduser().is_absolute() or out.is_absolute():
         return config.data
     # The working directory of the training: the run directory without the relative path ``out``.
-    base = next((place for place in (here, *here.parents) if place / out == here), None)
+    base = next(
+        (parent for parent in (run_folder, *run_folder.parents) if parent / out == run_folder), None
+    )
     if base is None or base == Path.cwd() or not (base / data).is_dir():
         return config.data
     return str(base / data)

@@ -42,12 +42,12 @@ def decomposition_grid(
     shares = pi * mu_x
     # (B, 2K, 3, H, W): mask 1, slot 1, mask 2, slot 2, ...
     per_slot = to_pictures(torch.stack([pi.expand_as(shares), shares], dim=2).flatten(1, 2))
-    whole = [to_pictures(images), to_pictures(shares.sum(1)), colour_masks(pi.squeeze(2))]
+    overview = [to_pictures(images), to_pictures(shares.sum(1)), colour_masks(pi.squeeze(2))]
     headings = ["input", "recon", "slots"]
     for k in range(1, mu_x.shape[1] + 1):
         headings += [f"mask {k}", f"slot {k}"]
     return mosaic(
-        np.concatenate([np.stack(whole, axis=1), per_slot], axis=1),
+        np.concatenate([np.stack(overview, axis=1), per_slot], axis=1),
         captions=headings if captions else (),
         scale=scale,
     )
@@ -71,10 +71,10 @@ def sample_grid(
     """
     pi = decoded.log_pi[:max_rows].float().exp()
     shares = pi * decoded.mu_x[:max_rows]
-    whole = np.stack([to_pictures(shares.sum(1)), colour_masks(pi.squeeze(2))], axis=1)
+    overview = np.stack([to_pictures(shares.sum(1)), colour_masks(pi.squeeze(2))], axis=1)
     headings = ["scene", "slots", *(f"slot {k}" for k in range(1, shares.shape[1] + 1))]
     return mosaic(
-        np.concatenate([whole, to_pictures(shares)], axis=1),
+        np.concatenate([overview, to_pictures(shares)], axis=1),
         captions=headings if captions else (),
         scale=scale,
     )

@@ -91,8 +91,8 @@ def rollout_loss(
         output = model(state, windows.actions[:, h])
         error = (output.means - slots[:, h + 1, None]).square()  # (B, E, K, D)
         if h == 0:
-            known = error[rows, heads].detach() / output.sigma.square()
-            noise = (output.sigma.log() + 0.5 * known).mean()
+            normalised = error[rows, heads].detach() / output.sigma.square()
+            noise = (output.sigma.log() + 0.5 * normalised).mean()
         difference = (windows.rewards[:, h] - model.usual_reward) / model.reward_scale
         event = (difference != 0).float()
         event_logit, end_logit = output.event_logit, output.end_logit

@@ -311,7 +311,7 @@ class WorldModel(nn.Module):
             ValueError: if the folder contains no world model, a file is damaged, or the world model
                 was trained on the slots of another encoder.
         """
-        model = read_folder(_find(folder), lambda place: cls._read(place, encoder_fingerprint))
+        model = read_folder(_find(folder), lambda path: cls._read(path, encoder_fingerprint))
         return model.to(pick_device(device)).eval()
 
     @classmethod

@@ -155,11 +155,11 @@ class Sequences:
         Raises:
             ValueError: if its actions are of another space, or a reward or action is not finite.
         """
-        found = ActionSpec.from_json(transitions.action_space)
-        if found != spec:
+        recorded = ActionSpec.from_json(transitions.action_space)
+        if recorded != spec:
             raise ValueError(
                 f"{transitions.pack.folder} must have the actions {spec.to_json()}, got "
-                f"{found.to_json()}."
+                f"{recorded.to_json()}."
             )
         for name in ("actions", "rewards"):
             if not np.isfinite(getattr(transitions, name)).all():

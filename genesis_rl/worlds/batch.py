@@ -51,8 +51,8 @@ class BatchRenderer:
                 self._cached[i] = scene.objects
         agents = [get_agent(scene) for scene in scenes]
         stamps = [stamp(agent, self._size) for agent in agents]
-        alpha = np.stack([one.alpha for one in stamps])
-        corners = np.array([(one.top, one.left) for one in stamps]) + _MARGIN
+        alpha = np.stack([sprite.alpha for sprite in stamps])
+        corners = np.array([(sprite.top, sprite.left) for sprite in stamps]) + _MARGIN
         windows = sliding_window_view(
             self._canvases, alpha.shape[1:3], axis=(1, 2), writeable=True
         ).transpose(0, 1, 2, 4, 5, 3)

@@ -108,11 +108,11 @@ def from_options(cls: type[T], options: dict[str, Any]) -> T:
     Raises:
         TypeError: for an unknown option; the message lists the known ones.
     """
-    known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
-    unknown = [name for name in options if name not in known]
+    names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+    unknown = [name for name in options if name not in names]
     if unknown:
         raise TypeError(
-            f"options of {cls.__name__} must be among {', '.join(known)}, got {unknown[0]!r}."
+            f"options of {cls.__name__} must be among {', '.join(names)}, got {unknown[0]!r}."
         )
     return cls(**options)
 
@@ -155,9 +155,9 @@ def sample_positions(
             width = 1 - 2 * low
             # In blocks: one call of the generator costs as much as testing ten points.
             for block in (16, _TRIES - 16):
-                place = _first_free((low + width * rng.random((block, 2))).tolist(), points, limits)
-                if place:
-                    points.append(place)
+                point = _first_free((low + width * rng.random((block, 2))).tolist(), points, limits)
+                if point:
+                    points.append(point)
                     break
             else:
                 break

@@ -1,4 +1,4 @@
-"""The models that come with the package load by name, offline, and see what their cards say."""
+"""Shipped models: offline loading by name, recorded features, and the scores of their cards."""
 
 import json
 import math
@@ -26,7 +26,7 @@ FOLDER = Path(weights.__file__).parent / "pretrained"
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 
 
-def test_there_are_some() -> None:
+def test_shipped_models_and_their_files() -> None:
     sprites = ["sprites", "sprites-fast", "sprites-sharp", "sprites-sharp-fast"]
     assert NAMES == ["multi-dsprites", "multi-dsprites-sharp", *sprites, "towers"]
     assert WORLDS == ["object-comparison"]
@@ -37,9 +37,9 @@ def test_there_are_some() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_they_load_by_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_load_by_name_without_the_hub(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_hub(*_: object, **__: object) -> None:
-        raise AssertionError("asked the Hub")
+        raise AssertionError("the Hub must not be used")
 
     monkeypatch.setattr(weights, "download", no_hub)
     env = genesis_rl.GenesisObs(
@@ -53,11 +53,11 @@ def test_they_load_by_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not re.search(r"/(home|root|tmp|work)/", card)
 
 
-# Seeds on flat squares are ties, which other CPUs may break in another way.
+# Without towers: on uniform squares its attention seeds are ties, which depend on the CPU.
 @pytest.mark.smoke
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "towers"])
-def test_features_are_those_on_record(name: str) -> None:
-    # Drawn here: OpenCV's versions draw the edges of the tasks' shapes in different ways.
+def test_features_equal_the_recorded_ones(name: str) -> None:
+    # Not an image of a task, because the rendering of edges depends on OpenCV's version.
     image = np.full((64, 64, 3), 40, np.uint8)
     image[8:24, 12:28], image[36:56, 30:50], image[40:52, 6:18] = (220, 40, 40), (60, 90, 230), 180
     features = SlotEncoder(name, device="cpu").features(image, mask_geometry=True)
@@ -65,7 +65,7 @@ def test_features_are_those_on_record(name: str) -> None:
     np.testing.assert_allclose(features, record[name], atol=1e-3)
 
 
-def test_sprites_takes_the_tasks_apart(tmp_path: Path) -> None:
+def test_sprites_segments_task_images(tmp_path: Path) -> None:
     scenes = render_scenes(ObjectGoalWorld(image_size=32), 100, split="test")
     with PackWriter(tmp_path / "pack", 100, 32) as writer:
         writer.write(scenes.images, scenes.masks)
@@ -73,40 +73,40 @@ def test_sprites_takes_the_tasks_apart(tmp_path: Path) -> None:
     assert scores["ari"] > 0.78 and scores["ari_fg"] > 0.74 and scores["msc"] > 0.71
 
 
-def test_sprites_sharp_with_a_few_steps_tells_like_sprites_apart(tmp_path: Path) -> None:
+def test_refinement_of_sprites_sharp_segments_same_coloured_objects(tmp_path: Path) -> None:
     scenes = render_scenes(ObjectGoalWorld(image_size=32), 60, split="test")
     with PackWriter(tmp_path / "pack", 60, 32) as writer:
         writer.write(scenes.images, scenes.masks)
     model, pack = genesis_rl.load("sprites-sharp", "cpu"), Pack.open(tmp_path / "pack")
-    plain, refined = (
+    unrefined, refined = (
         score(model, pack, ScoreConfig(num_images=60, iw_samples=1, refine_steps=steps))
         for steps in (0, 3)
     )
-    found: dict[str, Any] = {**refined}
-    assert found["ari_fg"] > 0.93 and found["msc"] > 0.86
-    assert found["posterior_ari_fg"] > 0.95 and found["posterior_msc"] > 0.88
+    scores: dict[str, Any] = {**refined}
+    assert scores["ari_fg"] > 0.93 and scores["msc"] > 0.86
+    assert scores["posterior_ari_fg"] > 0.95 and scores["posterior_msc"] > 0.88
     for name in ("ari", "ari_fg", "msc", "posterior_ari", "posterior_ari_fg", "posterior_msc"):
-        assert found[name] > plain[name], name
+        assert scores[name] > unrefined[name], name
 
 
 @pytest.mark.parametrize(
-    ("name", "least"),
+    ("name", "min_scores"),
     [
         ("multi-dsprites", {"ari": 0.77, "ari_fg_2plus": 0.46, "msc": 0.56}),
         ("multi-dsprites-sharp", {"ari": 0.85, "ari_fg_2plus": 0.66, "msc": 0.68}),
     ],
 )
-def test_multi_dsprites_is_taken_apart(
-    name: str, least: dict[str, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_multi_dsprites_models_segment_its_images(
+    name: str, min_scores: dict[str, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GENESIS_RL_DATA", str(tmp_path))
     pack = open_dataset("multi_dsprites", "test", image_size=32, num_images=200)
     scores = validate(genesis_rl.load(name, "cpu"), pack, 200)
-    for score_name, value in least.items():
+    for score_name, value in min_scores.items():
         assert scores[score_name] > value, score_name
 
 
-def test_towers_are_taken_apart(tmp_path: Path) -> None:
+def test_towers_segments_tower_images(tmp_path: Path) -> None:
     towers = np.load(FIXTURES / "towers.npz")
     with PackWriter(tmp_path / "pack", len(towers["images"]), 64) as writer:
         writer.write(towers["images"], towers["masks"])
@@ -114,7 +114,7 @@ def test_towers_are_taken_apart(tmp_path: Path) -> None:
     assert scores["ari"] > 0.77 and scores["ari_fg"] > 0.7 and scores["msc"] > 0.7
 
 
-def test_the_towers_prior_draws_objects_on_a_room() -> None:
+def test_prior_of_towers_samples_a_room_with_objects() -> None:
     model = genesis_rl.load("towers", "cpu")
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -125,26 +125,26 @@ def test_the_towers_prior_draws_objects_on_a_room() -> None:
     assert 2 <= float(blocks.mean()) <= 6
 
 
-def test_the_student_sees_what_the_teacher_sees() -> None:
+def test_features_of_the_student_match_the_teacher() -> None:
     images = render_scenes(ObjectGoalWorld(image_size=64), 200, split="test").images
     teacher, student = (
         torch.from_numpy(SlotEncoder(name, device="cpu").features(images, mask_geometry=True))
         for name in ("sprites", "sprites-fast")
     )
-    rest = (student - teacher).square().sum((0, 1))
-    share = 1 - rest / (teacher - teacher.mean(0)).square().sum((0, 1))
-    assert float(share[:8].mean()) > 0.9 and float(share[-3:].mean()) > 0.8, share
+    residual = (student - teacher).square().sum((0, 1))
+    r2 = 1 - residual / (teacher - teacher.mean(0)).square().sum((0, 1))
+    assert float(r2[:8].mean()) > 0.9 and float(r2[-3:].mean()) > 0.8, r2
     assert np.isfinite(student.numpy()).all()
 
 
-def test_wrappers_show_the_masks_that_a_students_latents_decode_to() -> None:
+def test_wrappers_return_the_decoded_masks_of_a_student() -> None:
     env = gym.make("genesis_rl/ObjectGoal-v0", masks_in_info=True)
     _, info = genesis_rl.GenesisObs(env, "sprites-fast", info_keys=("masks",)).reset(seed=3)
     masks = info["masks"]
     assert masks.shape == (7, 32, 32) and np.allclose(masks.sum(0), 1, atol=1e-5)
     truth = info["true_masks"][::2, ::2]
-    found = ari(torch.from_numpy(truth)[None], torch.from_numpy(masks.argmax(0))[None])
-    assert float(found) > 0.5  # by its coarse ones it is 0
+    score_of_masks = ari(torch.from_numpy(truth)[None], torch.from_numpy(masks.argmax(0))[None])
+    assert float(score_of_masks) > 0.5  # 0 with the coarse masks of the student's encoder
 
 
 @pytest.mark.smoke

@@ -1,4 +1,4 @@
-"""The features network: targets, training, caching and ranking."""
+"""The feature network: targets, training, caching and ranking."""
 
 import json
 import shutil
@@ -177,12 +177,12 @@ def _edit(change: dict[str, Any]) -> Callable[[Path], object]:
     [
         (shutil.rmtree, "config.json cannot be read"),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json cannot be read"),
-        (lambda folder: (folder / "config.json").write_text("[]"), "must be the config"),
-        (_edit({"kind": "model"}), "must be the config"),
+        (lambda folder: (folder / "config.json").write_text("[]"), "must have kind"),
+        (_edit({"kind": "model"}), "must have kind"),
         (_edit({"format": 2}), "must have format 1"),
         (_edit({"steps": 0}), "steps must be"),
-        (_edit({"seed": "x"}), "not compatible"),
-        (_edit({"held_out": None}), "not compatible"),
+        (_edit({"seed": "x"}), "does not fit"),
+        (_edit({"held_out": None}), "does not fit"),
         (_edit({"most_objects": 4}), "of config.json"),
         (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors is missing"),
         (lambda folder: (folder / "model.safetensors").write_text(""), "is damaged"),
@@ -197,7 +197,7 @@ def test_damage_is_named(
         FactorFeatures.load(tmp_path / "features")
 
 
-def test_a_kept_network_is_the_next_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cached_network_is_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pack = write(tmp_path / "pack", 100)
     first = FactorFeatures.cached(pack, steps=1, device="cpu")
     monkeypatch.setattr(FactorFeatures, "train", None)

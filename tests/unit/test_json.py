@@ -1,4 +1,4 @@
-"""Every JSON file is one that strict readers take: null for what is not finite."""
+"""JSON files conform to the standard: numbers that are not finite are null."""
 
 import json
 import math
@@ -24,15 +24,15 @@ ROOT = Path(__file__).parents[2]
 
 
 def strict(text: str) -> Any:
-    """Read JSON as JavaScript does."""
+    """Parse JSON; NaN and Infinity are errors, as in JavaScript."""
 
-    def refuse(name: str) -> None:
-        raise AssertionError(f"{name} is no JSON")
+    def reject(constant: str) -> None:
+        raise AssertionError(f"{constant} is not valid JSON")
 
-    return json.loads(text, parse_constant=refuse)
+    return json.loads(text, parse_constant=reject)
 
 
-def test_what_is_not_finite_is_null_at_any_depth(tmp_path: Path) -> None:
+def test_non_finite_numbers_are_null_at_any_depth(tmp_path: Path) -> None:
     data = {
         "a": [math.nan, 1.5, (math.inf, -math.inf)],
         "b": {"c": np.float64("nan"), "d": None, "e": "nan", "f": True, "g": 3},
@@ -51,7 +51,7 @@ def test_what_is_not_finite_is_null_at_any_depth(tmp_path: Path) -> None:
     assert json_text({"a": math.nan}) == '{"a": null}'
 
 
-def test_what_is_no_json_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+def test_a_serialisation_error_leaves_the_file_unchanged(tmp_path: Path) -> None:
     write_json(tmp_path / "data.json", [1])
     with pytest.raises(TypeError, match="not JSON serializable"):
         write_json(tmp_path / "data.json", {"a": object()})
@@ -59,18 +59,18 @@ def test_what_is_no_json_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["data.json"]
 
 
-def test_a_models_config_is_strict(tmp_path: Path) -> None:
+def test_a_model_config_is_strict_json(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = build_model(BdVaeConfig(image_size=32))
     save_pretrained(model, tmp_path, extra={"validation": {"ari": math.nan, "mse": 0.5}})
     assert strict((tmp_path / "config.json").read_text())["validation"] == {"ari": None, "mse": 0.5}
-    # As it is shared: what was read is written again.
+    # Saving a loaded model writes the loaded metadata again.
     loaded = load_pretrained(tmp_path, device="cpu")
     save_pretrained(loaded.model, tmp_path / "again", extra=loaded.metadata)
     assert strict((tmp_path / "again" / "config.json").read_text())["validation"]["ari"] is None
 
 
-def test_a_config_with_nan_of_an_older_version_is_read(tmp_path: Path) -> None:
+def test_a_config_with_nan_of_an_older_version_loads(tmp_path: Path) -> None:
     model = build_model(BdVaeConfig(image_size=32))
     save_pretrained(model, tmp_path)
     path = tmp_path / "config.json"
@@ -79,7 +79,7 @@ def test_a_config_with_nan_of_an_older_version_is_read(tmp_path: Path) -> None:
     assert math.isnan(loaded.metadata["validation"]["ari"])
 
 
-def test_settings_and_packs_are_strict(tmp_path: Path) -> None:
+def test_settings_and_packs_are_strict_json(tmp_path: Path) -> None:
     class Folder(TrainingFolder):
         identity = ()
 
@@ -92,9 +92,9 @@ def test_settings_and_packs_are_strict(tmp_path: Path) -> None:
     assert Pack.open(tmp_path / "pack").meta["agent"] == {"score": None}
 
 
-def test_the_log_is_strict_and_is_read_as_numbers(tmp_path: Path) -> None:
-    with RunLog(tmp_path, tensorboard=False) as rows:
-        rows.scalars(1, {"a": math.nan, "b": -math.inf, "c": 2.0})
+def test_the_log_is_strict_json_and_reads_nan(tmp_path: Path) -> None:
+    with RunLog(tmp_path, tensorboard=False) as run_log:
+        run_log.scalars(1, {"a": math.nan, "b": -math.inf, "c": 2.0})
     with RunLog(tmp_path, tensorboard=False, resume_step=1):
         pass  # opens the log again, which rewrites it
     (line,) = (tmp_path / log.FILE).read_text().splitlines()
@@ -103,14 +103,14 @@ def test_the_log_is_strict_and_is_read_as_numbers(tmp_path: Path) -> None:
     assert math.isnan(row["a"]) and math.isnan(row["b"]) and row["c"] == 2.0
 
 
-def test_tables_leave_out_what_is_not_finite() -> None:
+def test_tables_show_non_finite_numbers_as_empty_cells() -> None:
     assert [figure(value, 2) for value in (None, math.nan, math.inf, 0.5)] == ["", "", "", "0.50"]
     assert _rows({"r2": None, "ari": 0.5}) == [("r2", ""), ("ari", "0.5000")]
 
 
-def test_every_file_is_written_by_the_one_writer() -> None:
-    written = re.compile(r"write(_text|_bytes)?\((?:\s|\w+\()*json\.dump|json\.dump\(")
+def test_library_and_programs_write_json_by_write_json_only() -> None:
+    direct_write = re.compile(r"write(_text|_bytes)?\((?:\s|\w+\()*json\.dump|json\.dump\(")
     folders = ("genesis_rl", "agents", "envs", "pretrain")
     sources = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
     assert len(sources) > 100
-    assert [path.name for path in sources if written.search(path.read_text())] == []
+    assert [path.name for path in sources if direct_write.search(path.read_text())] == []

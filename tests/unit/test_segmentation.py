@@ -1,4 +1,4 @@
-"""Segmentation metrics against the reference numbers, closed forms and each other."""
+"""Segmentation metrics, compared with reference values, closed forms and each other."""
 
 import math
 from pathlib import Path
@@ -29,41 +29,41 @@ def labels(reference: dict[str, npt.NDArray[np.generic]]) -> tuple[Tensor, Tenso
     return torch.from_numpy(reference["gt"]), torch.from_numpy(reference["pred"])
 
 
-def expect(
-    ours: Tensor,
-    theirs: npt.NDArray[np.generic],
-    left_out: list[int],
-    theirs_there: float,
+def assert_equals_reference(
+    scores: Tensor,
+    reference_scores: npt.NDArray[np.generic],
+    undefined: list[int],
+    undefined_value: float,
     tol: float,
 ) -> None:
-    """Compare with the reference, which has a constant for undefined scores."""
-    assert ours.dtype == torch.float64
-    assert ours.isnan().nonzero().flatten().tolist() == left_out
-    assert (theirs[left_out] == theirs_there).all()
-    filled = ours.nan_to_num(theirs_there).numpy()
-    assert np.abs(filled - theirs).max() <= tol
+    """Compare scores with reference scores, which have a constant where ours are NaN."""
+    assert scores.dtype == torch.float64
+    assert scores.isnan().nonzero().flatten().tolist() == undefined
+    assert (reference_scores[undefined] == undefined_value).all()
+    filled = scores.nan_to_num(undefined_value).numpy()
+    assert np.abs(filled - reference_scores).max() <= tol
 
 
 @pytest.mark.smoke
 def test_ari_equals_reference(
     reference: dict[str, npt.NDArray[np.generic]], labels: tuple[Tensor, Tensor]
 ) -> None:
-    expect(metrics.ari(*labels), reference["ari"], [], 1.0, 1e-12)
-    ours = metrics.ari(*labels, foreground_only=True)
-    expect(ours, reference["ari_fg"], NO_FOREGROUND, 1.0, 1e-12)
-    assert abs(float(ours.nan_to_num(1.0).mean()) - float(reference["ari_fg_mean"])) < 1e-12
+    assert_equals_reference(metrics.ari(*labels), reference["ari"], [], 1.0, 1e-12)
+    scores = metrics.ari(*labels, foreground_only=True)
+    assert_equals_reference(scores, reference["ari_fg"], NO_FOREGROUND, 1.0, 1e-12)
+    assert abs(float(scores.nan_to_num(1.0).mean()) - float(reference["ari_fg_mean"])) < 1e-12
 
 
-@pytest.mark.parametrize(("kind", "left_out"), [("fg", NO_FOREGROUND), ("all", [])])
+@pytest.mark.parametrize(("kind", "undefined"), [("fg", NO_FOREGROUND), ("all", [])])
 def test_covering_equals_reference(
     reference: dict[str, npt.NDArray[np.generic]],
     labels: tuple[Tensor, Tensor],
     kind: str,
-    left_out: list[int],
+    undefined: list[int],
 ) -> None:
     cover = metrics.segmentation_covering(*labels, foreground_only=kind == "fg")
-    expect(cover.mean, reference[f"msc_{kind}"], left_out, 0.0, 1e-6)
-    expect(cover.scaled, reference[f"ssc_{kind}"], left_out, 0.0, 1e-6)
+    assert_equals_reference(cover.mean, reference[f"msc_{kind}"], undefined, 0.0, 1e-6)
+    assert_equals_reference(cover.scaled, reference[f"ssc_{kind}"], undefined, 0.0, 1e-6)
 
 
 def test_ignored_pixels_equal_reference(
@@ -73,16 +73,16 @@ def test_ignored_pixels_equal_reference(
     columns = int(reference["ignore_columns"])
     true[:, :, :columns] = -1
     cover = metrics.segmentation_covering(true, pred)
-    expect(cover.mean, reference["msc_fg_ignore"], NO_FOREGROUND, 0.0, 1e-6)
-    expect(cover.scaled, reference["ssc_fg_ignore"], NO_FOREGROUND, 0.0, 1e-6)
-    # Ignoring a column is the same as not having it.
+    assert_equals_reference(cover.mean, reference["msc_fg_ignore"], NO_FOREGROUND, 0.0, 1e-6)
+    assert_equals_reference(cover.scaled, reference["ssc_fg_ignore"], NO_FOREGROUND, 0.0, 1e-6)
+    # Ignoring columns is equivalent to cropping them.
     cropped = metrics.image_scores(true[:, :, columns:], pred[:, :, columns:])
     for name, scores in metrics.image_scores(true, pred).items():
         torch.testing.assert_close(scores, cropped[name], rtol=0, atol=0, equal_nan=True)
 
 
 def test_covering_by_hand() -> None:
-    # A 1 x 8 frame: the object of 2 pixels is found exactly, that of 4 pixels in half.
+    # A 1 x 8 frame: the object of 2 pixels has IoU 1, that of 4 pixels 1/2.
     true = torch.tensor([[[0, 0, 1, 1, 2, 2, 2, 2]]])
     pred = torch.tensor([[[3, 3, 0, 0, 1, 1, 2, 2]]])
     cover = metrics.segmentation_covering(true, pred)
@@ -101,7 +101,7 @@ def test_ari_by_hand() -> None:
     assert metrics.ari(true, true + 5).tolist() == [1.0]
 
 
-def test_edge_images() -> None:
+def test_images_without_objects_or_background() -> None:
     true = torch.zeros(4, 3, 5, dtype=torch.int64)
     true[1] = -1  # all ignored
     true[2, 0, 0] = 1  # one foreground pixel
@@ -126,23 +126,27 @@ def test_average_counts_images(labels: tuple[Tensor, Tensor]) -> None:
     each = metrics.image_scores(*labels)
     assert scores["ari_images"] == 20
     assert scores["ari_fg_images"] == scores["sc_images"] == scores["msc_images"] == 18
-    # Image 10 shows one object everywhere, image 13 one object.
+    # Image 10 is covered by one object, image 13 contains one object.
     objects = [len(set(true.flatten().tolist()) - {0}) for true in labels[0]]
     several = [number >= 2 for number in objects]
     assert 0 < scores["ari_fg_2plus_images"] == sum(several) < 18
     assert scores["ari_fg_2plus"] == pytest.approx(float(each["ari_fg"][several].mean()), abs=1e-12)
     assert scores["msc"] == pytest.approx(float(each["msc"].nanmean()), abs=1e-12)
-    nobody = metrics.average({"sc": torch.full((3,), math.nan)})
-    assert math.isnan(nobody["sc"])
-    assert nobody["sc_images"] == 0
+    undefined = metrics.average({"sc": torch.full((3,), math.nan)})
+    assert math.isnan(undefined["sc"])
+    assert undefined["sc_images"] == 0
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])
-def test_label_names_do_not_matter(labels: tuple[Tensor, Tensor], dtype: torch.dtype) -> None:
+def test_scores_do_not_depend_on_label_values(
+    labels: tuple[Tensor, Tensor], dtype: torch.dtype
+) -> None:
     true, pred = labels
     expected = metrics.image_scores(true, pred)
-    far = 7 if dtype == torch.uint8 else 3000
-    renamed = metrics.image_scores((true.long() * far).to(dtype), (pred.long() * far + 2).to(dtype))
+    factor = 7 if dtype == torch.uint8 else 3000
+    renamed = metrics.image_scores(
+        (true.long() * factor).to(dtype), (pred.long() * factor + 2).to(dtype)
+    )
     for name in expected:
         torch.testing.assert_close(
             renamed[name], expected[name], rtol=0, atol=1e-12, equal_nan=True
@@ -159,7 +163,7 @@ def test_chunks_and_single_images_agree(labels: tuple[Tensor, Tensor]) -> None:
         torch.testing.assert_close(values[7:8], single[name], rtol=0, atol=0, equal_nan=True)
 
 
-def test_segment_takes_the_largest_mask() -> None:
+def test_segment_returns_the_argmax_of_the_masks() -> None:
     pred = torch.randint(5, (2, 4, 6), generator=torch.Generator().manual_seed(0))
     masks = torch.nn.functional.one_hot(pred, 5).permute(0, 3, 1, 2).unsqueeze(2)  # (B, K, 1, H, W)
     assert torch.equal(metrics.segment((0.9 * masks + 0.02).log()), pred)
@@ -183,7 +187,7 @@ def test_fixed_grid() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
-def test_colour_palette_is_the_true_colour(dtype: torch.dtype) -> None:
+def test_colour_palette_labels_pixels_by_colour(dtype: torch.dtype) -> None:
     labels = torch.tensor([[[0, 1, 1], [2, 0, 3]], [[1, 1, 1], [0, 0, 1]]])
     colours = torch.tensor([[10, 0, 255], [10, 0, 254], [255, 3, 0], [255, 3, 1]])
     images = colours[labels].permute(0, 3, 1, 2)  # (B, 3, H, W)
@@ -194,7 +198,7 @@ def test_colour_palette_is_the_true_colour(dtype: torch.dtype) -> None:
     assert palette.amin(dim=(1, 2)).tolist() == [0, 0]
 
 
-def test_baselines_score_what_no_model_gets() -> None:
+def test_scores_of_the_baselines() -> None:
     true = torch.zeros(2, 8, 12, dtype=torch.int64)
     true[:, :3, :3], true[:, 4:, 7:] = 1, 2
     colours = torch.tensor([[0, 0, 0], [9, 9, 9], [9, 9, 9]])  # both objects have one colour
@@ -210,7 +214,7 @@ def test_baselines_score_what_no_model_gets() -> None:
     assert scores["colour_palette"]["msc"] == pytest.approx((9 / 29 + 20 / 29) / 2)
 
 
-def test_bad_labels_are_named() -> None:
+def test_errors_name_the_invalid_argument() -> None:
     true = torch.zeros(2, 4, 6, dtype=torch.int64)
     with pytest.raises(TypeError, match=r"pred must be integer labels, got torch\.float32"):
         metrics.ari(true, true.float())
@@ -231,7 +235,7 @@ def test_bad_labels_are_named() -> None:
 INTEGERS = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64")
 
 
-def two(kind: str, true: npt.NDArray[Any], pred: npt.NDArray[Any]) -> tuple[Any, Any]:
+def as_kind(kind: str, true: npt.NDArray[Any], pred: npt.NDArray[Any]) -> tuple[Any, Any]:
     """Return both as arrays, as tensors, or one of each."""
     if kind == "arrays":
         return true, pred
@@ -242,29 +246,29 @@ def two(kind: str, true: npt.NDArray[Any], pred: npt.NDArray[Any]) -> tuple[Any,
 
 @pytest.mark.parametrize("kind", ["arrays", "tensors", "mixed"])
 @pytest.mark.parametrize("dtype", INTEGERS)
-def test_labels_may_be_arrays_and_of_any_integer_type(
+def test_labels_may_be_arrays_of_any_integer_type(
     labels: tuple[Tensor, Tensor], dtype: str, kind: str
 ) -> None:
-    want = [part[:3, ::4, ::4].clamp(min=0) for part in labels]
-    true, pred = two(kind, *(part.numpy().astype(dtype) for part in want))
-    expected = metrics.image_scores(*want)
+    tensors = [part[:3, ::4, ::4].clamp(min=0) for part in labels]
+    true, pred = as_kind(kind, *(part.numpy().astype(dtype) for part in tensors))
+    expected = metrics.image_scores(*tensors)
     for name, values in metrics.image_scores(true, pred).items():
         torch.testing.assert_close(values, expected[name], equal_nan=True)
-    torch.testing.assert_close(metrics.ari(true, pred), metrics.ari(*want), equal_nan=True)
-    found, cover = metrics.segmentation_covering(true, pred), metrics.segmentation_covering(*want)
-    torch.testing.assert_close(found.mean, cover.mean, equal_nan=True)
+    torch.testing.assert_close(metrics.ari(true, pred), metrics.ari(*tensors), equal_nan=True)
+    cover = metrics.segmentation_covering(true, pred).mean
+    torch.testing.assert_close(cover, metrics.segmentation_covering(*tensors).mean, equal_nan=True)
     assert metrics.segmentation_scores(true, pred) == pytest.approx(
-        metrics.segmentation_scores(*want), nan_ok=True
+        metrics.segmentation_scores(*tensors), nan_ok=True
     )
-    torch.testing.assert_close(metrics.active_slots(pred), metrics.active_slots(want[1]))
+    torch.testing.assert_close(metrics.active_slots(pred), metrics.active_slots(tensors[1]))
     images = torch.randint(0, 256, (len(true), 3, *true.shape[1:]), dtype=torch.uint8)
     scores = metrics.scene_scores(true, pred, images.numpy() if kind == "arrays" else images)
-    for name, values in metrics.scene_scores(want[0], want[1], images).items():
+    for name, values in metrics.scene_scores(tensors[0], tensors[1], images).items():
         torch.testing.assert_close(scores[name], values, equal_nan=True)
     assert not metrics.one_slot(true).any() and metrics.one_slot(true).shape == true.shape
 
 
-def test_arrays_of_any_layout_are_taken() -> None:
+def test_arrays_may_have_any_memory_layout() -> None:
     labels = np.arange(24).reshape(2, 3, 4)
     for other in (labels[:, ::-1][:, ::-1], labels.astype(">i8"), np.asfortranarray(labels)):
         assert metrics.ari(labels, other).tolist() == [1, 1]
@@ -288,7 +292,7 @@ def test_images_masks_and_weights_may_be_arrays() -> None:
     assert evaluate_scenes(images / 255, labels).objects.shape == (2,)
 
 
-def test_what_is_no_array_is_named() -> None:
+def test_inputs_of_invalid_type_raise() -> None:
     true = np.zeros((2, 4, 6), np.int64)
     with pytest.raises(TypeError, match="true must be a tensor or a NumPy array of numbers, got l"):
         metrics.ari(true.tolist(), true)  # type: ignore[arg-type]
@@ -304,7 +308,7 @@ def test_what_is_no_array_is_named() -> None:
         metrics.colour_palette("images")  # type: ignore[arg-type]
 
 
-def test_masks_with_nan_are_no_segmentation() -> None:
+def test_segment_rejects_nan() -> None:
     log_pi = torch.zeros(2, 3, 1, 4, 4)
     log_pi[0, 1] = -math.inf
     assert metrics.segment(log_pi).shape == (2, 4, 4)

@@ -19,14 +19,14 @@ from genesis_rl.towers import (
 )
 
 
-def violating(violation: str, rule: str, count: int) -> list[Tower]:
+def violating_towers(violation: str, rule: str, count: int) -> list[Tower]:
     rng = np.random.default_rng(0)
-    broken: dict[str, Any] = {violation.split()[0]: 1}
-    made = (sample_tower(rng, height=3, rule=rule, **broken) for _ in range(100 * count))
-    return [tower for tower in made if tower.violation == violation][:count]
+    options: dict[str, Any] = {violation.split()[0]: 1}
+    towers = (sample_tower(rng, height=3, rule=rule, **options) for _ in range(100 * count))
+    return [tower for tower in towers if tower.violation == violation][:count]
 
 
-def test_towers_without_a_load_off_its_support_stand() -> None:
+def test_towers_without_violation_are_stable() -> None:
     rng = np.random.default_rng(0)
     outcomes = [simulate(sample_tower(rng, family="blocks", height=3)) for _ in range(5)]
     assert not any(outcome.collapsed for outcome in outcomes)
@@ -34,27 +34,27 @@ def test_towers_without_a_load_off_its_support_stand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("violation", "rule", "least"),
+    ("violation", "rule", "min_share"),
     [
         ("vcom cuboid", "original", 1.0),
         ("vcom standing cylinder", "corrected", 1.0),
         ("vpsf lying cylinder", "original", 0.5),
     ],
 )
-def test_violations_fall(violation: str, rule: str, least: float) -> None:
-    counted = count_agreement(violating(violation, rule, 8))
-    assert set(counted) == {violation}
-    assert counted[violation].towers == 8
-    assert counted[violation].agreeing >= 8 * least
+def test_towers_with_a_violation_collapse(violation: str, rule: str, min_share: float) -> None:
+    counts = count_agreement(violating_towers(violation, rule, 8))
+    assert set(counts) == {violation}
+    assert counts[violation].towers == 8
+    assert counts[violation].agreeing >= 8 * min_share
 
 
-def test_the_original_rule_is_at_fault_for_standing_cylinders() -> None:
-    (counted,) = count_agreement(violating("vcom standing cylinder", "original", 12)).values()
-    assert counted.agreeing <= 9
+def test_the_original_rule_leaves_some_standing_cylinders_stable() -> None:
+    (count,) = count_agreement(violating_towers("vcom standing cylinder", "original", 12)).values()
+    assert count.agreeing <= 9
 
 
 def test_simulation_is_deterministic() -> None:
-    tower = violating("vcom cuboid", "original", 1)[0]
+    tower = violating_towers("vcom cuboid", "original", 1)[0]
     assert simulate(tower) == simulate(tower)
     assert simulate(tower).step < 1000
     with pytest.raises(ValueError, match="more than the burn-in of 50"):
@@ -65,38 +65,38 @@ BASE = Shape("cuboid", (0.5, 0.5, 0.25), (1.0, -1.0, 0.0), yaw=20)
 
 
 @pytest.mark.smoke
-@pytest.mark.parametrize(("offset", "stands"), [(0.4, True), (0.6, False), (1.5, False)])
-def test_a_pile_stands_if_the_block_is_supported(offset: float, stands: bool) -> None:
+@pytest.mark.parametrize(("offset", "stable"), [(0.4, True), (0.6, False), (1.5, False)])
+def test_a_pile_is_stable_if_the_block_is_supported(offset: float, stable: bool) -> None:
     pile = Pile(BASE)
     c, s = np.cos(np.radians(20)), np.sin(np.radians(20))
     block = Shape("cuboid", (0.4, 0.3, 0.3), (1 + c * offset, -1 + s * offset, 9.0), yaw=20)
     pile.put(block)
     assert pile.shapes[1].position[2] == pytest.approx(0.5 + 0.3, abs=0.002)
-    assert pile.settle(500) is stands
-    assert pile.stands is stands
+    assert pile.settle(500) is stable
+    assert pile.stands is stable
     assert pile.poses[0].position == pytest.approx([1, -1, 0.25], abs=0.02)
-    if stands:
+    if stable:
         assert pile.poses[1].position == pytest.approx([1 + c * 0.4, -1 + s * 0.4, 0.8], abs=0.02)
         assert pile.top == pytest.approx(1.1, abs=0.02)
 
 
-def test_a_late_fall_is_detected_with_the_next_block() -> None:
+def test_a_collapse_caused_by_the_next_block_is_detected() -> None:
     pile = Pile(BASE)
     pile.put(replace(BASE, position=(1.3, -1.0, 0.0)))
     assert pile.settle(300)
-    pile.put(replace(BASE, position=(1.75, -1.0, 0.0)))  # both together lean too far
+    pile.put(replace(BASE, position=(1.75, -1.0, 0.0)))  # the load's centre of mass is off the base
     assert not pile.settle(500)
 
 
 @pytest.mark.smoke
-def test_poses_are_those_of_the_shapes() -> None:
+def test_the_pose_of_a_shape_has_its_rotation() -> None:
     rng = np.random.default_rng(0)
     for _ in range(30):
         shape = sample_shape(rng, "ccs", top=True)
         np.testing.assert_allclose(Pose.of(shape).rotation, shape.rotation, atol=1e-12)
 
 
-def test_simulation_needs_no_opengl_and_rendering_names_the_packages() -> None:
+def test_without_opengl_simulation_runs_and_rendering_names_missing_packages() -> None:
     code = (
         "import numpy as np; from genesis_rl.towers import *\n"
         "print(simulate(sample_tower(np.random.default_rng(0), height=2)).collapsed)\n"
@@ -107,7 +107,7 @@ def test_simulation_needs_no_opengl_and_rendering_names_the_packages() -> None:
     run = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
-    stood, message = run.stdout.strip().splitlines()
-    assert stood == "False"
+    collapsed, message = run.stdout.strip().splitlines()
+    assert collapsed == "False"
     assert "no OpenGL context could be created (MUJOCO_GL=egl" in message
     assert "libegl1 libgl1-mesa-dri" in message

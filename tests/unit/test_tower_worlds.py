@@ -29,7 +29,7 @@ def write(folder: Path, name: str, tower: Tower, appearance: RoomAppearance) -> 
     return env
 
 
-def test_written_worlds_are_read_back(tmp_path: Path) -> None:
+def test_read_world_inverts_world_xml(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for index in range(30):
         height = 2 + index % 5
@@ -40,45 +40,42 @@ def test_written_worlds_are_read_back(tmp_path: Path) -> None:
         assert read_appearance == appearance
         assert (read.family, read.vcom, read.vpsf) == (tower.family, tower.vcom, tower.vpsf)
         for a, b in zip(read.shapes, tower.shapes, strict=True):
-            assert (a.kind, a.size, a.position, a.lying, a.colour) == (
-                *(b.kind, b.size, b.position, b.lying),
-                b.colour,
-            )
+            for name_of_field in ("kind", "size", "position", "lying", "colour"):
+                assert getattr(a, name_of_field) == getattr(b, name_of_field)
             np.testing.assert_allclose(a.rotation, b.rotation, atol=1e-12)
         assert read_world(tmp_path / f"world_{name}.xml")[0] == read
 
 
-@pytest.mark.skipif(not EXAMPLE.is_dir(), reason="the genuine example is not here")
-def test_genuine_worlds_are_read() -> None:
+@pytest.mark.skipif(not EXAMPLE.is_dir(), reason="the original example files are missing")
+def test_original_worlds_are_read() -> None:
     tower, appearance = read_world(EXAMPLE / "env_ccs-easy-h=5-vcom=2-vpsf=0-v=1.xml")
     assert (tower.family, tower.height, tower.vcom, tower.vpsf) == ("ccs", 5, 2, 0)
-    assert [s.kind for s in tower.shapes] == [
-        *("cylinder", "cuboid", "cylinder", "cylinder", "sphere")
-    ]
+    kinds = "cylinder cuboid cylinder cylinder sphere".split()
+    assert [s.kind for s in tower.shapes] == kinds
     assert tower.shapes[1].yaw == pytest.approx(111)
     assert appearance == RoomAppearance(1, 1, 0)  # textures 001
 
 
-@pytest.mark.skipif(not EXAMPLE.is_dir(), reason="the genuine example is not here")
-def test_our_files_have_the_originals_structure() -> None:
+@pytest.mark.skipif(not EXAMPLE.is_dir(), reason="the original example files are missing")
+def test_written_files_have_the_structure_of_the_original() -> None:
     import xml.etree.ElementTree as ET
 
     tower, appearance = read_world(EXAMPLE / "world_ccs-easy-h=5-vcom=2-vpsf=0-v=1.xml")
     name = "ccs-easy-h=5-vcom=2-vpsf=0-v=1"
-    for kind, ours in (("env", env_xml(name)), ("world", world_xml(tower, appearance))):
-        genuine = ET.parse(EXAMPLE / f"{kind}_{name}.xml").getroot()
-        tags = [e.tag for e in genuine.iter() if e.tag != "size"]  # buffers of MuJoCo 1.50
-        root = ET.fromstring(ours.encode())
+    for kind, written in (("env", env_xml(name)), ("world", world_xml(tower, appearance))):
+        original = ET.parse(EXAMPLE / f"{kind}_{name}.xml").getroot()
+        tags = [e.tag for e in original.iter() if e.tag != "size"]  # buffers of MuJoCo 1.50
+        root = ET.fromstring(written.encode())
         assert [e.tag for e in root.iter()] == tags
-        ours_by_name = {e.get("name"): e for e in root.iter() if e.get("name")}
-        for element in genuine.iter():
-            twin = ours_by_name.get(element.get("name"))
+        by_name = {e.get("name"): e for e in root.iter() if e.get("name")}
+        for element in original.iter():
+            counterpart = by_name.get(element.get("name"))
             if element.get("name") and kind == "world":
-                assert twin is not None
-                assert set(twin.attrib) == set(element.attrib)
+                assert counterpart is not None
+                assert set(counterpart.attrib) == set(element.attrib)
 
 
-def test_damaged_worlds_raise(tmp_path: Path) -> None:
+def test_invalid_worlds_raise(tmp_path: Path) -> None:
     tower = sample_tower(np.random.default_rng(0), height=2)
     env = write(tmp_path, "a", tower, RoomAppearance())
     world = tmp_path / "world_a.xml"
@@ -107,24 +104,24 @@ def test_appearances_are_validated(name: str, value: int) -> None:
         RoomAppearance(**{name: value})
 
 
-def test_textures_are_distinct_and_coloured_like_the_originals() -> None:
-    made = {(p, n): texture(p, n, 128) for p in ("floor", "wall") for n in TEXTURE_NUMBERS}
-    assert len({image.tobytes() for image in made.values()}) == 9
+def test_textures_are_distinct_with_the_mean_colours_of_the_originals() -> None:
+    textures = {(p, n): texture(p, n, 128) for p in ("floor", "wall") for n in TEXTURE_NUMBERS}
+    assert len({image.tobytes() for image in textures.values()}) == 9
     for number in (1, 2, 3):
-        np.testing.assert_array_equal(made["floor", number], made["wall", number])
+        np.testing.assert_array_equal(textures["floor", number], textures["wall", number])
     means = {("floor", 1): (122, 105, 83), ("floor", 6): (113, 82, 53), ("wall", 6): (80, 81, 78)}
     for key, mean in means.items():
-        np.testing.assert_allclose(made[key].mean((0, 1)), mean, atol=6)
-    assert all(image.std() > 15 for image in made.values())
-    np.testing.assert_array_equal(texture("wall", 4, 128), made["wall", 4])
+        np.testing.assert_allclose(textures[key].mean((0, 1)), mean, atol=6)
+    assert all(image.std() > 15 for image in textures.values())
+    np.testing.assert_array_equal(texture("wall", 4, 128), textures["wall", 4])
     with pytest.raises(ValueError, match="number 1 to 6"):
         texture("wall", 7)
 
 
 def test_texture_files_replace_procedural_ones(tmp_path: Path) -> None:
     (tmp_path / "wall").mkdir()
-    own = np.full((40, 40, 3), (200, 10, 30), np.uint8)
-    cv2.imwrite(str(tmp_path / "wall/004.png"), own[..., ::-1])
+    image = np.full((40, 40, 3), (200, 10, 30), np.uint8)
+    cv2.imwrite(str(tmp_path / "wall/004.png"), image[..., ::-1])
     files = texture_files(tmp_path, 64)
     assert sorted(files) == [f"{p}/00{n}.png" for p in ("floor", "wall") for n in range(1, 7)]
     assert all(name in assets_xml() for name in files)

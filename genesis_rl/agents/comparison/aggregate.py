@@ -50,8 +50,8 @@ def bootstrap_interval(
     tasks, rng, means = _check(scores), np.random.default_rng(seed), []
     for start in range(0, reps, _BLOCK):
         size = min(_BLOCK, reps - start)
-        drawn = [task[rng.integers(len(task), size=(size, len(task)))] for task in tasks]
-        means.append(trim_mean(np.concatenate(drawn, axis=1), 0.25, axis=1))
+        resampled = [task[rng.integers(len(task), size=(size, len(task)))] for task in tasks]
+        means.append(trim_mean(np.concatenate(resampled, axis=1), 0.25, axis=1))
     tail = (1 - confidence) / 2
     low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
     return float(low), float(high)

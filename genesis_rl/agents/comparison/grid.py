@@ -174,12 +174,12 @@ def read_included(config: CompareConfig) -> list[dict[str, Any]]:
         ValueError: if a folder contains no completed run, or a file is damaged.
     """
     records = []
-    for given in config.include:
-        name, _, folder = given.rpartition("=")
-        found = sorted(Path(folder).glob(f"*/*/*/{RECORD}"))
-        if not found:
-            raise ValueError(f"include must be folders with completed runs, got {given}.")
-        for path in found:
+    for entry in config.include:
+        name, _, folder = entry.rpartition("=")
+        paths = sorted(Path(folder).glob(f"*/*/*/{RECORD}"))
+        if not paths:
+            raise ValueError(f"include must be folders with completed runs, got {entry}.")
+        for path in paths:
             record = read_json(path)
             records.append(record | {"label": f"{record['label']}, {name}"} if name else record)
     return records
@@ -254,8 +254,8 @@ def _record(run: GridRun, scores: dict[str, Any]) -> dict[str, Any]:
         # Earlier versions logged only the time of day.
         return round(row.get("time/seconds", row["time"] - began), 1)
 
-    known = [row for row in rows if "rollout/success_rate" in row]
-    kept = known[:: -(-len(known) // _POINTS) or 1]
+    evaluated = [row for row in rows if "rollout/success_rate" in row]
+    points = evaluated[:: -(-len(evaluated) // _POINTS) or 1]
     shares = ("env", "encode", "evaluate", "learn")
     return {
         "task": run.task,
@@ -266,9 +266,9 @@ def _record(run: GridRun, scores: dict[str, Any]) -> dict[str, Any]:
         "seconds": seconds(rows[-1]) if rows else None,
         "shares": {name: rows[-1][f"time/{name}_share"] for name in shares} if rows else None,
         "curve": {
-            "steps": [row["step"] for row in kept],
-            "seconds": [seconds(row) for row in kept],
-            "success": [row["rollout/success_rate"] for row in kept],
+            "steps": [row["step"] for row in points],
+            "seconds": [seconds(row) for row in points],
+            "success": [row["rollout/success_rate"] for row in points],
         },
         "evaluation": scores,
         "encoder": _encoder(run.config, agent),
@@ -297,11 +297,11 @@ def _train_in_processes(
 ) -> None:
     """Complete the runs in parallel, one process per run."""
     context = multiprocessing.get_context("spawn")
-    waiting, running = list(missing), dict[int, tuple[SpawnProcess, GridRun]]()
+    pending, running = list(missing), dict[int, tuple[SpawnProcess, GridRun]]()
     with StopSignal() as stop:
-        while (waiting or running) and not stop.received:
-            while waiting and len(running) < config.jobs:
-                run = waiting.pop(0)
+        while (pending or running) and not stop.received:
+            while pending and len(running) < config.jobs:
+                run = pending.pop(0)
                 process = context.Process(target=_work, args=(run, config.episodes))
                 process.start()
                 running[process.sentinel] = process, run
@@ -316,7 +316,7 @@ def _train_in_processes(
         for process, _ in running.values():
             process.join()
     if stop.received:
-        left = len(waiting) + len(running)
+        left = len(pending) + len(running)
         raise StoppedError(f"stopped with {left} runs left", stop.status)
 
 

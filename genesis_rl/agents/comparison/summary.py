@@ -91,10 +91,12 @@ def short_name(task: str) -> str:
 def _row(label: str, records: Sequence[Record], tasks: Sequence[str], reps: int) -> dict[str, Any]:
     cells, scores = {}, []
     for task in tasks:
-        mine = [record for record in records if record["task"] == task]
-        if mine:
-            cells[task] = success_cell([record["evaluation"]["agent"] for record in mine], reps)
-            scores.append([record["success"] for record in mine])
+        task_records = [record for record in records if record["task"] == task]
+        if task_records:
+            cells[task] = success_cell(
+                [record["evaluation"]["agent"] for record in task_records], reps
+            )
+            scores.append([record["success"] for record in task_records])
     overall = None
     if len(tasks) > 1 and len(scores) == len(tasks):
         overall = _aggregate(scores, reps)
@@ -159,15 +161,15 @@ def show_success(cell: Record | None) -> str:
 
 def _encoders(records: Iterable[Record]) -> list[dict[str, Any]]:
     """Return a table of the encoders; empty without any."""
-    known = {r["label"]: r["encoder"] for r in records if r["encoder"] is not None}
-    names = list(dict.fromkeys(name for e in known.values() for name in e["scores"]))
+    encoders = {r["label"]: r["encoder"] for r in records if r["encoder"] is not None}
+    names = list(dict.fromkeys(name for e in encoders.values() for name in e["scores"]))
     body = [
         [label, e["model"], e["fingerprint"][:12], *(figure(e["scores"].get(n), 3) for n in names)]
-        for label, e in known.items()
+        for label, e in encoders.items()
     ]
     head = ["observation", "model", "fingerprint", *names]
     caption = "The encoders and the scores of their last validation."
-    return [{"caption": caption, "head": head, "rows": body}] if known else []
+    return [{"caption": caption, "head": head, "rows": body}] if encoders else []
 
 
 def _panels(
@@ -176,15 +178,15 @@ def _panels(
     """Return per task the mean curve of each label, up to the length of its shortest run."""
     panels: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
     for task, label in dict.fromkeys((r["task"], r["label"]) for r in records):
-        mine = [
+        curves = [
             r["curve"]
             for r in records
             if (r["task"], r["label"]) == (task, label) and r["curve"]["steps"]
         ]
         lines = panels.setdefault(short_name(task), {})
-        if mine:
-            first = max(curve[axis][0] for curve in mine)
-            x = np.linspace(first, min(curve[axis][-1] for curve in mine), _POINTS)
-            y = np.mean([np.interp(x, curve[axis], curve["success"]) for curve in mine], axis=0)
+        if curves:
+            first = max(curve[axis][0] for curve in curves)
+            x = np.linspace(first, min(curve[axis][-1] for curve in curves), _POINTS)
+            y = np.mean([np.interp(x, curve[axis], curve["success"]) for curve in curves], axis=0)
             lines[label] = ((x / scale).tolist(), y.tolist())
     return panels

@@ -154,11 +154,11 @@ def _check_recorded(config: ImaginationConfig, pack: Pack) -> None:
     agent = pack.meta.get("agent", {}).get("config", {})  # overridden by the recorder's settings
     options = [parse_options(part.get("env_options", "{}")) for part in (agent, settings)]
     recorded = {"env": _short(env), **options[0], **options[1]}
-    own = {"env": _short(config.env), **config.options}
-    names = [name for name in {**recorded, **own} if not name.endswith("_in_info")]
-    changed = [name for name in names if recorded.get(name) != own.get(name)]
+    current = {"env": _short(config.env), **config.options}
+    names = [name for name in {**recorded, **current} if not name.endswith("_in_info")]
+    changed = [name for name in names if recorded.get(name) != current.get(name)]
     if changed:
-        details = "; ".join(f"{n} {recorded.get(n)!r}, got {own.get(n)!r}" for n in changed)
+        details = "; ".join(f"{n} {recorded.get(n)!r}, got {current.get(n)!r}" for n in changed)
         raise ValueError(
             f"env and env_options must be those of the recording {pack.folder}: {details}."
         )

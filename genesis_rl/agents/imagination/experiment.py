@@ -178,11 +178,11 @@ def _write(path: Path, record: Record) -> Record:
 def _table(records: Sequence[Record]) -> dict[str, Any]:
     rows = []
     for label in dict.fromkeys(record["label"] for record in records):
-        mine = [record for record in records if record["label"] == label]
-        imagined = [r["imagined_return"] for r in mine if r["imagined_return"] is not None]
-        steps = [f"{mine[0][name]:,}" for name in ("real_steps", "imagined_steps")]
+        runs = [record for record in records if record["label"] == label]
+        imagined = [r["imagined_return"] for r in runs if r["imagined_return"] is not None]
+        steps = [f"{runs[0][name]:,}" for name in ("real_steps", "imagined_steps")]
         rows.append(
-            [label, *_scores([r["evaluation"]["agent"] for r in mine]), _mean(imagined), *steps]
+            [label, *_scores([r["evaluation"]["agent"] for r in runs]), _mean(imagined), *steps]
         )
     chance = [r["evaluation"]["random"] for r in records if "random" in r["evaluation"]]
     rows.append(["*random policy*", *_scores(chance), "", "0", "0"])
@@ -203,8 +203,8 @@ def _table(records: Sequence[Record]) -> dict[str, Any]:
 
 def _scores(scores: Sequence[Record]) -> list[str]:
     """Format success, if the environment reports it, and return."""
-    known = scores[0]["success_rate"] is not None
-    success = show_success(success_cell(scores, _REPS)) if known else ""
+    has_success = scores[0]["success_rate"] is not None
+    success = show_success(success_cell(scores, _REPS)) if has_success else ""
     return [success, _mean([score["mean_return"] for score in scores])]
 
 

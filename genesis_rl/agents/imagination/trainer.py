@@ -69,11 +69,11 @@ class ImaginationTrainer(AgentTrainer):
 
     def _check_env(self, stored: dict[str, Any], home: Path) -> None:
         """Check that an agent has this environment, whose names in its settings are imported."""
-        mine = self.config.to_json()
+        current = self.config.to_json()
         for name in ("env", "env_options", "wrappers"):
-            if stored.get(name) != mine[name]:
+            if stored.get(name) != current[name]:
                 raise ValueError(
-                    f"{name} must be {stored.get(name)!r} as in {home}, got {mine[name]!r}; use "
+                    f"{name} must be {stored.get(name)!r} as in {home}, got {current[name]!r}; use "
                     "another out."
                 )
 

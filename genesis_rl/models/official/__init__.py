@@ -79,13 +79,13 @@ def load_official(
     convert(entries, built)
     entries.finish()
     for name, value in built.state_dict().items():
-        if name not in entries.ours:
+        if name not in entries.converted:
             raise ValueError(f"checkpoint must contain the entries of {name}, got none.")
-        if entries.ours[name].shape != value.shape:
+        if entries.converted[name].shape != value.shape:
             raise ValueError(
                 f"checkpoint entries {entries.sources[name]}, converted to {name}, must have shape "
                 f"{tuple(value.shape)} for a {model} of {image_size} px and this config, got "
-                f"{tuple(entries.ours[name].shape)}."
+                f"{tuple(entries.converted[name].shape)}."
             )
-    built.load_state_dict(entries.ours)
+    built.load_state_dict(entries.converted)
     return built.eval()

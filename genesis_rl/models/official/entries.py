@@ -35,30 +35,30 @@ def read_checkpoint(checkpoint: str | os.PathLike[str] | Mapping[str, Tensor]) -
 
 
 class Entries:
-    """Conversion of an authors' state dict, which tracks the entries used.
+    """Converter of an authors' state dict, which records the entries used.
 
     Attributes:
-        ours: the converted state dict.
+        converted: the converted state dict.
         sources: the authors' name, or names, of each converted entry.
     """
 
     # Constants saved by older releases: pixel standard deviations and coordinate maps.
     _IGNORED = ("std", "g_1", "g_2", "num_batches_tracked")
 
-    def __init__(self, theirs: Mapping[str, Tensor]) -> None:
-        self.ours: dict[str, Tensor] = {}
+    def __init__(self, state: Mapping[str, Tensor]) -> None:
+        self.converted: dict[str, Tensor] = {}
         self.sources: dict[str, str] = {}
-        self._theirs = dict(theirs)
-        self._taken: set[str] = set()
+        self._original = dict(state)
+        self._used: set[str] = set()
 
     def take(self, source: str) -> Tensor:
         """Return one of the authors' entries, and mark it as used; ValueError if it is missing."""
-        if source not in self._theirs:
+        if source not in self._original:
             raise ValueError(
                 f"checkpoint must contain an entry {source}, got none. Check the model argument."
             )
-        self._taken.add(source)
-        return self._theirs[source]
+        self._used.add(source)
+        return self._original[source]
 
     def put(self, name: str, source: str, change: Change | None = None) -> None:
         """Convert one entry by ``change`` and store it as ``name``."""
@@ -71,14 +71,14 @@ class Entries:
                     f"checkpoint entry {source} must have the shape of a {name} of this config, "
                     f"got {tuple(value.shape)}."
                 ) from error
-        self.ours[name] = value
+        self.converted[name] = value
         self.sources[name] = source
 
     def join(self, name: str, sources: list[str]) -> None:
         """Concatenate several entries along the first dimension and store them as ``name``."""
         parts = [self.take(source) for source in sources]
         try:
-            self.ours[name] = torch.cat(parts)
+            self.converted[name] = torch.cat(parts)
         except RuntimeError as error:
             shapes = " and ".join(str(tuple(part.shape)) for part in parts)
             raise ValueError(
@@ -101,13 +101,13 @@ class Entries:
 
     def finish(self) -> None:
         """Raise ValueError if entries are unused, except for constants."""
-        left = [
+        unused = [
             name
-            for name in self._theirs
-            if name not in self._taken and name.split(".")[-1] not in self._IGNORED
+            for name in self._original
+            if name not in self._used and name.split(".")[-1] not in self._IGNORED
         ]
-        if left:
-            raise ValueError(f"checkpoint must contain only entries of the model, got {left[0]}.")
+        if unused:
+            raise ValueError(f"checkpoint must contain only entries of the model, got {unused[0]}.")
 
 
 def columns_channel_last(channels: int) -> Change:

@@ -132,8 +132,8 @@ def _gated_layer(
     for part in ("weight", "bias", "running_mean", "running_var"):
         halves = [f"{source}.{half}.{part}" for half in ("h_norm", "g_norm")]
         entries.join(f"{name}.norm.{part}", halves)
-    entries.ours[f"{name}.norm.running_mean"] -= entries.take(f"{source}.conv.bias")
-    entries.ours[f"{name}.norm.num_batches_tracked"] = torch.zeros((), dtype=torch.int64)
+    entries.converted[f"{name}.norm.running_mean"] -= entries.take(f"{source}.conv.bias")
+    entries.converted[f"{name}.norm.num_batches_tracked"] = torch.zeros((), dtype=torch.int64)
 
 
 def _component_encoder(entries: Entries, channels: tuple[int, ...]) -> None:

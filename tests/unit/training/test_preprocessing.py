@@ -171,7 +171,7 @@ def test_a_model_in_memory_keeps_its_resize(boxed: Path) -> None:
 
 
 def test_another_resize_than_the_models_is_a_warning(boxed: Path) -> None:
-    with pytest.warns(UserWarning, match="preprocessing is .*crop.* trained with .*letterbox"):
+    with pytest.warns(UserWarning, match="preprocessing should be .*letterbox.* got .*crop"):
         encoder = SlotEncoder(boxed, device="cpu", preprocessing="crop")
     assert encoder.preprocessing == Preprocessing("crop")
     with warnings.catch_warnings():
