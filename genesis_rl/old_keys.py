@@ -25,6 +25,7 @@ OLD_KEYS = {
     "recompute": "activation_checkpointing",
     # config.json of a scene model, a world model and a scene probe
     "posterior_sigma_floor": "posterior_sigma_min",
+    "glimpse_size": "window_size",
     "form": "slot_spec",
     "question": "target",
 }

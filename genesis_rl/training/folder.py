@@ -230,12 +230,12 @@ class RunFolder(TrainingFolder):
             )
 
     def _stored(self) -> dict[str, Any]:
-        stored = super()._stored()
-        # Settings of older runs lack the model's name.
-        name = stored.get("model_name", self.settings["model_name"])
-        model = stored.get("model")
-        model = rename_old_keys(model) if isinstance(model, dict) else model
-        return {**stored, "model_name": name, "model": model}
+        path = self.out / SETTINGS
+        try:  # settings of older runs lack the model's name and later fields
+            return settings(parse_settings(read_json(path), self.settings["model_name"]))
+        except ValueError as error:
+            message = f"out must contain a run of this version, got {path}: {error}"
+            raise ValueError(message) from error
 
     def last_preprocessing(self) -> Preprocessing:
         """Return the preprocessing of the last checkpoint's model.

@@ -155,7 +155,7 @@ def test_not_finite_names_step_and_term_and_keeps_the_checkpoint(
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--preset", "nonsense"), ["preset is 'nonsense'", "multi-dsprites"]),
+        (("--preset", "nonsense"), ["preset must be", "multi-dsprites"]),
         (("--data", "nowhere"), ["nowhere", "multi_dsprites"]),
         (("--data-options", '{"image_size": 64, "num_images": 9}'), ["64 x 64", "32 x 32"]),
         (("--data-options", "[1"), ["data_options", "JSON"]),

@@ -104,6 +104,17 @@ def test_settings_of_earlier_pretrainings(tmp_path: Path) -> None:
     assert RunFolder(resumed_config).started
     with pytest.raises(ValueError, match="model"):
         RunFolder(dataclasses.replace(resumed_config, model=wider))
+    # Fields that the earlier version did not have are at their defaults.
+    stored = json.loads((tmp_path / "train.json").read_text())
+    del stored["model"]["prior_components"], stored["precision"]
+    (tmp_path / "train.json").write_text(json.dumps(stored))
+    assert RunFolder(resumed_config).started
+    with pytest.raises(ValueError, match="model"):
+        RunFolder(
+            dataclasses.replace(
+                resumed_config, model=dataclasses.replace(model, prior_components=2)
+            )
+        )
 
 
 def test_models_of_earlier_versions(tmp_path: Path) -> None:
