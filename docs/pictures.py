@@ -1,4 +1,4 @@
-"""Draw the pictures of the environment pages: `python docs/pictures.py`."""
+"""Draw the pictures of the index and of the environment pages: `python docs/pictures.py`."""
 
 from pathlib import Path
 from typing import Any
@@ -6,12 +6,16 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
+import torch
 
-import genesis_rl  # noqa: F401 (registers the environments)
+import genesis_rl
+from genesis_rl.data.sprite_scenes import render_scenes
 from genesis_rl.envs import TASKS
-from genesis_rl.visualize import mosaic, save_png
+from genesis_rl.visualize import decomposition_grid, mosaic, save_png
+from genesis_rl.worlds import ObjectGoalWorld
 
-FOLDER = Path(__file__).parent / "environments"
+DOCS = Path(__file__).parent
+FOLDER = DOCS / "environments"
 
 
 def frames(name: str, seed: int, **options: Any) -> list[npt.NDArray[np.uint8]]:
@@ -28,8 +32,19 @@ def frames(name: str, seed: int, **options: Any) -> list[npt.NDArray[np.uint8]]:
     return rendered
 
 
+def write_decompositions() -> None:
+    """Draw the first test scenes of Object Goal with their slots by ``sprites-64``."""
+    scenes = render_scenes(ObjectGoalWorld(image_size=64), 6, split="test").images
+    images = torch.from_numpy(scenes).permute(0, 3, 1, 2).float() / 255
+    model = genesis_rl.load("sprites-64", "cpu")
+    with torch.no_grad():
+        picture = decomposition_grid(images, model.decode(model.infer(images)))
+    save_png(DOCS / "sprites_64_decomposition.png", picture)
+
+
 def main() -> None:
     """Write the pictures."""
+    write_decompositions()
     first = [frames(name, 1, render_size=160)[0] for name in TASKS]
     save_png(FOLDER / "relational-tasks.png", mosaic(np.stack(first)[None], captions=TASKS))
     episode = frames("ShapeStacks", 4, height=4, hover_offset=0.1, reach=0.1, render_size=160)
