@@ -387,7 +387,7 @@ PRESETS: dict[str, Preset] = {
         replace(
             _FLAT_MULTI_DSPRITES,
             # A broadcast decoder finds objects but stays with discs; transposed convolutions, once
-            # latents say where things are, draw shapes, if a second look at each slot tells them.
+            # latents contain positions, learn shapes with a second posterior pass.
             model=replace(
                 _SPRITES,
                 num_slots=5,

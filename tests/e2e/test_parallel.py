@@ -103,7 +103,7 @@ def test_two_processes_compute_what_one_does(data_root: Path, tmp_path: Path) ->
     for step, terms in theirs.items():
         assert ours[step] == pytest.approx(terms, rel=1e-5, abs=1e-3), step
     first, second = (load_file(out / "last" / "model.safetensors") for out in (one, two))
-    assert first.keys() == second.keys()  # the norms that look at both batches leave no trace
+    assert first.keys() == second.keys()  # norms over both batches add no parameters
     for name, value in first.items():
         # Adam's first updates are as large where gradients are rounding as where they are not, so
         # single weights may part; all together they have not.
@@ -135,10 +135,10 @@ def test_one_that_is_told_to_stop_stops_both(data_root: Path, tmp_path: Path) ->
     processes = ranks(data_root, out, "--steps", "100000", "--save-every", "3")
     wait_for_checkpoint(out)
     processes[1].send_signal(signal.SIGTERM)
-    told = [process.communicate(timeout=90)[1] for process in processes]
-    assert [process.returncode for process in processes] == [143, 143], told
+    outputs = [process.communicate(timeout=90)[1] for process in processes]
+    assert [process.returncode for process in processes] == [143, 143], outputs
     step = json.loads((out / "last" / "config.json").read_text())["step"]
-    assert all(f"stopped at step {step}" in errors for errors in told)
+    assert all(f"stopped at step {step}" in errors for errors in outputs)
 
 
 def test_in_one_process_a_synchronised_norm_is_an_ordinary_one() -> None:

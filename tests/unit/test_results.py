@@ -166,8 +166,8 @@ def test_probes_stand_beside_the_papers_figures(tmp_path: Path) -> None:
     write(tmp_path, [{"title": "Towers", "probes": "probes.json"}])
     (tmp_path / "probes.json").write_text(json.dumps(probes()))
     lines = page(tmp_path).splitlines()
-    told = "Accuracy in % of MLPs on frozen latents: 50,000 labelled images, 400 test images"
-    assert f"{told}, probed on AMD EPYC (2 threads)." in lines
+    title = "Accuracy in % of MLPs on frozen latents: 50,000 labelled images, 400 test images"
+    assert f"{title}, probed on AMD EPYC (2 threads)." in lines
     columns = "genesis, 2 runs | genesis_s | monet | bd_vae | dc_vae | iodine | majority | state"
     assert f"| Task |  | {columns} |" in lines
     ours = "65.0 ± 7.1 |  |  |  |  | 50.0 [45.0, 55.0] | 51.2 | 90.0 [88.0, 91.9]"
