@@ -302,14 +302,14 @@ def _small_preset(model: str) -> str:
 
 PRESETS: dict[str, Preset] = {
     "multi-dsprites": Preset(
-        "the paper's GENESIS on Multi-dSprites, 64 px, K = 5; days on one GPU of its time", _PAPER
+        "the paper's GENESIS on Multi-dSprites, 64 px, K = 5: days on one GPU of 2019", _PAPER
     ),
     "multi-dsprites-s": Preset(
         "the paper's GENESIS-S on Multi-dSprites, 64 px, K = 5",
         replace(_PAPER, model=GenesisSConfig(), out=Path("runs/multi-dsprites-s")),
     ),
     "multi-dsprites-small": Preset(
-        "half the channels, 32 px: fits a CPU, hours for all of its steps", _SHORT
+        "GENESIS with half the channels, Multi-dSprites, 32 px: hours on a CPU", _SHORT
     ),
     **{
         _small_preset(name): Preset(
@@ -319,7 +319,7 @@ PRESETS: dict[str, Preset] = {
         for name, (title, model, changes) in _OTHERS.items()
     },
     "demo": Preset(
-        "scenes of ObjectGoal's large-object world, 32 px: minutes on a CPU",
+        "large objects of Object Goal, 32 px: minutes on a CPU",
         replace(
             _SHORT,
             model=replace(
@@ -354,16 +354,16 @@ PRESETS: dict[str, Preset] = {
         ),
     ),
     "sprites-large": Preset(
-        "like sprites on grey, a third of a 32 px frame wide: minutes on a CPU, start of sprites",
+        "large identical sprites on grey, 32 px: minutes on a CPU; stage 1 of sprites",
         _LARGE_SPRITES,
     ),
     "sprites": Preset(
-        "the relational tasks' scenes, 32 px, after sprites-large: an hour on a CPU",
+        "the relational tasks' scenes, 32 px, in stages: an hour on a CPU",
         _LIKE_SPRITES,
         (_LARGE_SPRITES,),
     ),
     "sprites-sharp": Preset(
-        "the same scenes, objects may touch, after sprites: two hours",
+        "the same scenes with touching objects, in stages: two hours on a CPU",
         replace(
             _LIKE_SPRITES,
             # What differs less than the posterior's noise is not learned. It kept two objects from
@@ -378,12 +378,12 @@ PRESETS: dict[str, Preset] = {
         (_LARGE_SPRITES, _LIKE_SPRITES),
     ),
     "multi-dsprites-flat": Preset(
-        "Multi-dSprites, 32 px, after sprites-large: a quarter of an hour on a CPU",
+        "Multi-dSprites, 32 px, in stages: a quarter of an hour on a CPU",
         _FLAT_MULTI_DSPRITES,
         (_LARGE_SPRITES,),
     ),
     "multi-dsprites-sharp": Preset(
-        "the same images, shapes besides places, after multi-dsprites-flat: half an hour on a CPU",
+        "Multi-dSprites, 32 px, with shapes, in stages: half an hour on a CPU",
         replace(
             _FLAT_MULTI_DSPRITES,
             # A broadcast decoder finds objects but stays with discs; transposed convolutions, once
@@ -413,7 +413,7 @@ PRESETS: dict[str, Preset] = {
         (_BACKGROUND,),
     ),
     "towers-long": Preset(
-        "the same with 50,000 images of 3,150 towers: one and a half hours",
+        "towers with 50,000 images of 3,150 towers: one and a half hours on one CPU core",
         replace(
             _SCENES,
             data_options=_MANY_TOWERS,
@@ -433,7 +433,7 @@ PRESETS: dict[str, Preset] = {
         ),
     ),
     "sprites-64": Preset(
-        "the relational tasks' scenes, 64 px, before a static background: ten minutes on a CPU",
+        "the relational tasks' scenes, 64 px, static background: ten minutes on one CPU core",
         replace(
             _SCENES,
             model=replace(_OBJECTS, background="static", num_slots=8, object_size=0.3),
@@ -443,12 +443,12 @@ PRESETS: dict[str, Preset] = {
         ),
     ),
     "multi-dsprites-64": Preset(
-        "Multi-dSprites, 64 px, background first: a quarter of an hour on a CPU",
+        "Multi-dSprites, 64 px, background first: a quarter of an hour on one CPU core",
         replace(_SCENES, **_MULTI_DSPRITES_64, out=Path("runs/multi-dsprites-64")),
         (replace(_BACKGROUND, **_MULTI_DSPRITES_64),),
     ),
     "smoke": Preset(
-        "a few steps of a tiny model, to see that everything works",
+        "a few steps of a tiny model, as a check of the installation",
         replace(
             _SHORT,
             model=replace(
