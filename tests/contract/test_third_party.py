@@ -184,7 +184,9 @@ def test_stacked_atari_frames_are_named(ale: Any, encoder: SlotEncoder) -> None:
 
 def test_ataris_own_vector_environment(ale: Any, encoder: SlotEncoder) -> None:
     envs = gym.make_vec("ALE/Pong-v5", num_envs=2, vectorization_mode="vector_entry_point")
-    wrapped = GenesisVectorObs(envs, encoder, image_layout="SHW")
+    # Early versions of ale-py do not state their autoreset mode, which alignment needs.
+    align = "autoreset_mode" in envs.metadata
+    wrapped = GenesisVectorObs(envs, encoder, image_layout="SHW", align=align)
     seen, _ = wrapped.reset(seed=0)
     assert wrapped.observation_space.contains(seen) and seen.shape == (2, K, D)
     assert wrapped.step(wrapped.action_space.sample())[0].shape == (2, K, D)
