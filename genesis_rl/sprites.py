@@ -130,7 +130,7 @@ def _heart() -> npt.NDArray[np.float64]:
 
 #: Outlines of dSprites (Matthey et al., 2017) at scale 1, (P, 2) vertices as (x, y) with y up, in
 #: pixels of a 64-pixel frame about the centre of rotation. Sizes and the heart's curve are fitted
-#: to frames of the data set.
+#: to frames of the dataset.
 DSPRITES_OUTLINES: dict[str, npt.NDArray[np.float64]] = {
     "square": OUTLINES["square"] * 19.26,
     "ellipse": _regular([1.0] * 96, 0.0) * (12.8, 7.19),

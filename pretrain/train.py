@@ -45,7 +45,7 @@ def parse(argv: Sequence[str] | None) -> list[PretrainConfig]:
     preset = default = preset_config(known.preset, known.model)
     before = PRESETS[known.preset].before if default is PRESETS[known.preset].config else ()
     if known.data is not None:
-        # The preset's options are those of its own data set; a pack has none.
+        # The preset's options are those of its own dataset; a pack has none.
         options = default.data_options if known.data in DATASETS else "{}"
         default = replace(default, data=known.data, data_options=options)
     names = "\n".join(f"  {name}: {preset.about}" for name, preset in PRESETS.items())

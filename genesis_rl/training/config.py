@@ -37,9 +37,9 @@ class PretrainConfig:
     """modules that keep random weights in spite of init, such as component_decoder; they may differ
     in shape"""
     data: str = "multi_dsprites"
-    """name of a data set, or folder of a pack"""
+    """name of a dataset, or folder of a pack"""
     data_options: str = "{}"
-    """options of the data set as JSON, e.g. '{"num_images": 20000}'"""
+    """options of the dataset as JSON, e.g. '{"num_images": 20000}'"""
     steps: int = 500_000
     """total number of updates"""
     max_minutes: float | None = None

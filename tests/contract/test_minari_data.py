@@ -1,4 +1,4 @@
-"""Minari data sets, written from recordings and read as a source of frames."""
+"""Minari datasets, written from recordings and read as a source of frames."""
 
 import os
 import subprocess

@@ -164,7 +164,7 @@ def test_drawn_sprites_match_genuine_frames() -> None:
 
 
 def test_dsprites_sizes() -> None:
-    """Pixels at scale 1 and 0.5, from measurements of the data set."""
+    """Pixels at scale 1 and 0.5, from measurements of the dataset."""
     sizes = {"square": (368, 100), "ellipse": (289, 76), "heart": (225, 58)}
     assert set(SHAPES) == set(sizes) == set(DSPRITES_OUTLINES)
     for name, (full, half) in sizes.items():
