@@ -8,6 +8,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
@@ -19,7 +20,7 @@ from genesis_rl.metrics import ari
 from genesis_rl.perception import SlotEncoder
 from genesis_rl.scoring import ScoreConfig, score
 from genesis_rl.training.validate import validate
-from genesis_rl.worlds import ObjectComparisonWorld, ObjectGoalWorld
+from genesis_rl.worlds import ObjectComparisonWorld, ObjectGoalWorld, SpriteWorld
 
 NAMES, WORLDS = weights.shipped(), weights.shipped(world_models=True)
 FOLDER = Path(weights.__file__).parent / "pretrained"
@@ -66,27 +67,32 @@ def test_features_equal_the_recorded_ones(name: str) -> None:
     np.testing.assert_allclose(features, record[name], atol=1e-3)
 
 
+def write_pack(folder: Path, images: npt.NDArray[np.uint8], masks: npt.NDArray[np.uint8]) -> Pack:
+    with PackWriter(folder, *images.shape[:2]) as writer:
+        writer.write(images, masks)
+    return Pack.open(folder)
+
+
+def render_pack(folder: Path, world: SpriteWorld, count: int) -> Pack:
+    scenes = render_scenes(world, count, split="test")
+    return write_pack(folder, scenes.images, scenes.masks)
+
+
 def test_sprites_segments_task_images(tmp_path: Path) -> None:
-    scenes = render_scenes(ObjectGoalWorld(image_size=32), 100, split="test")
-    with PackWriter(tmp_path / "pack", 100, 32) as writer:
-        writer.write(scenes.images, scenes.masks)
-    scores = validate(genesis_rl.load("sprites", "cpu"), Pack.open(tmp_path / "pack"), 100)
+    pack = render_pack(tmp_path / "pack", ObjectGoalWorld(image_size=32), 100)
+    scores = validate(genesis_rl.load("sprites", "cpu"), pack, 100)
     assert scores["ari"] > 0.78 and scores["ari_fg"] > 0.74 and scores["msc"] > 0.71
 
 
 def test_sprites_64_segments_same_coloured_objects(tmp_path: Path) -> None:
-    scenes = render_scenes(ObjectComparisonWorld(image_size=64), 60, split="test")
-    with PackWriter(tmp_path / "pack", 60, 64) as writer:
-        writer.write(scenes.images, scenes.masks)
-    scores = validate(genesis_rl.load("sprites-64", "cpu"), Pack.open(tmp_path / "pack"), 60)
+    pack = render_pack(tmp_path / "pack", ObjectComparisonWorld(image_size=64), 60)
+    scores = validate(genesis_rl.load("sprites-64", "cpu"), pack, 60)
     assert scores["ari"] > 0.93 and scores["ari_fg"] > 0.95 and scores["msc"] > 0.9
 
 
 def test_refinement_of_sprites_sharp_segments_same_coloured_objects(tmp_path: Path) -> None:
-    scenes = render_scenes(ObjectGoalWorld(image_size=32), 60, split="test")
-    with PackWriter(tmp_path / "pack", 60, 32) as writer:
-        writer.write(scenes.images, scenes.masks)
-    model, pack = genesis_rl.load("sprites-sharp", "cpu"), Pack.open(tmp_path / "pack")
+    pack = render_pack(tmp_path / "pack", ObjectGoalWorld(image_size=32), 60)
+    model = genesis_rl.load("sprites-sharp", "cpu")
     unrefined, refined = (
         score(model, pack, ScoreConfig(num_images=60, iw_samples=1, refine_steps=steps))
         for steps in (0, 3)
@@ -117,9 +123,8 @@ def test_multi_dsprites_models_segment_its_images(
 
 def test_towers_segments_tower_images(tmp_path: Path) -> None:
     towers = np.load(FIXTURES / "towers.npz")
-    with PackWriter(tmp_path / "pack", len(towers["images"]), 64) as writer:
-        writer.write(towers["images"], towers["masks"])
-    scores = validate(genesis_rl.load("towers", "cpu"), Pack.open(tmp_path / "pack"), 16)
+    pack = write_pack(tmp_path / "pack", towers["images"], towers["masks"])
+    scores = validate(genesis_rl.load("towers", "cpu"), pack, 16)
     assert scores["ari"] > 0.77 and scores["ari_fg"] > 0.7 and scores["msc"] > 0.7
 
 

@@ -10,9 +10,10 @@ import pytest
 from genesis_rl.agents.config import AgentConfig
 from genesis_rl.agents.imagination import ImaginationConfig
 from genesis_rl.checkpoint import fingerprint, load, save_pretrained
-from genesis_rl.models import GenesisConfig, build_model
+from genesis_rl.models import build_model
 from genesis_rl.models.distilled import Distilled, DistilledConfig
 from genesis_rl.old_keys import OLD_KEYS, rename_old_keys
+from genesis_rl.presets import PRESETS
 from genesis_rl.probes.heads import Head
 from genesis_rl.probes.saved import SceneProbe, SceneProbeConfig
 from genesis_rl.training import PretrainConfig
@@ -20,22 +21,7 @@ from genesis_rl.training.folder import RunFolder, parse_settings, settings
 
 RESULTS = Path(__file__).parents[2] / "results"
 FIRST_KEYS = {new: old for old, new in OLD_KEYS.items()}
-MODEL = GenesisConfig(
-    image_size=32,
-    num_slots=2,
-    mask_latent_size=2,
-    component_latent_size=2,
-    encoder_channels=(2, 2, 2, 2, 2),
-    decoder_channels=(2, 2, 2, 2, 2),
-    feature_size=4,
-    posterior_lstm_size=2,
-    prior_lstm_size=2,
-    component_encoder_channels=(2,),
-    component_encoder_size=2,
-    component_decoder_channels=2,
-    prior_mlp_size=2,
-    posterior_sigma_min=0.02,
-)
+MODEL: Any = dataclasses.replace(PRESETS["smoke"].config.model, posterior_sigma_min=0.02)
 
 
 def with_old_keys(data: Any) -> Any:
