@@ -46,7 +46,9 @@ def program() -> Any:
 def test_flags_reach_the_stages_that_they_name(tmp_path: Path) -> None:
     out = str(tmp_path / "towers")
     flags = ["--preset", "towers", "--out", out, "--seed", "3", "--steps", "7"]
-    first, last = program().parse([*flags, "--stage-1.steps", "5", "--stage-1.batch-size", "4"])
+    first, last = (
+        program().parse([*flags, "--stage-1.steps", "5", "--stage-1.batch-size", "4"]).stages
+    )
     assert (first.trained_modules, first.steps, first.batch_size, first.seed) == (
         "background",
         5,
@@ -60,14 +62,14 @@ def test_flags_reach_the_stages_that_they_name(tmp_path: Path) -> None:
 
 
 def test_data_given_by_flag_apply_to_all_stages() -> None:
-    first, last = program().parse(["--preset", "towers", "--data", "packs/mine"])
+    first, last = program().parse(["--preset", "towers", "--data", "packs/mine"]).stages
     assert (
         (first.data, first.data_options) == (last.data, last.data_options) == ("packs/mine", "{}")
     )
 
 
 def test_init_given_by_flag_skips_the_stages_before() -> None:
-    (only,) = program().parse(["--preset", "towers", "--init", "runs/mine"])
+    (only,) = program().parse(["--preset", "towers", "--init", "runs/mine"]).stages
     assert only.init == "runs/mine"
 
 
@@ -77,7 +79,9 @@ def test_unknown_stages_are_refused() -> None:
 
 
 def test_curricula_are_stages() -> None:
-    stages = program().parse(["--preset", "sprites-sharp", "--out", "runs/mine", "--seed", "3"])
+    stages = (
+        program().parse(["--preset", "sprites-sharp", "--out", "runs/mine", "--seed", "3"]).stages
+    )
     assert [stage.out for stage in stages] == [
         Path("runs/mine/stage-1"),
         Path("runs/mine/stage-2"),
@@ -86,7 +90,7 @@ def test_curricula_are_stages() -> None:
     assert [stage.init for stage in stages] == [None, "runs/mine/stage-1", "runs/mine/stage-2"]
     assert {stage.seed for stage in stages} == {3}
     assert stages[0].data_options != stages[1].data_options != stages[2].data_options
-    stages = program().parse(["--preset", "multi-dsprites-sharp"])
+    stages = program().parse(["--preset", "multi-dsprites-sharp"]).stages
     assert stages[-1].reinit_modules == ("corrector", "mask_decoder")
     assert [stage.data for stage in stages] == ["sprite_scenes", "multi_dsprites", "multi_dsprites"]
 
@@ -169,7 +173,7 @@ def test_a_signal_in_the_last_validation_of_a_stage_stops_the_training(
 
     monkeypatch.setattr(Trainer, "_validate", interrupted)
     training = program()
-    monkeypatch.setattr(training, "parse", lambda argv: [first, second])
+    monkeypatch.setattr(training, "parse", lambda argv: training.Plan([first, second], []))
     assert training.main([]) == 143
     assert "--resume" in capsys.readouterr().err
     assert (first.out / "last").is_dir() and not (second.out / "last").exists()
