@@ -21,7 +21,39 @@ def render_frame(env: gym.Env[Any, Any]) -> npt.NDArray[Any]:
     viewer: Any = getattr(getattr(env.unwrapped, "mujoco_renderer", None), "viewer", None)
     if hasattr(viewer, "make_context_current"):
         viewer.make_context_current()
-    frame = env.render()
+    return _checked(env.render())
+
+
+def render_frames(envs: Any) -> npt.NDArray[Any]:
+    """Render the environments of a vector environment of Gymnasium or Stable-Baselines3.
+
+    Returns:
+        (N, H, W, 3).
+
+    Raises:
+        TypeError: if one renders anything but an integer array.
+    """
+    single = getattr(envs.unwrapped, "envs", None)
+    if isinstance(single, list | tuple) and all(isinstance(env, gym.Env) for env in single):
+        return np.stack([render_frame(env) for env in single])
+    frames = envs.get_images() if hasattr(envs, "get_images") else envs.render()
+    return np.stack([_checked(frame) for frame in frames])
+
+
+def check_render_mode(mode: str | None) -> None:
+    """Check the render mode of environments with render=True.
+
+    Raises:
+        ValueError: unless it is "rgb_array".
+    """
+    if mode != "rgb_array":
+        raise ValueError(
+            f"render_mode must be 'rgb_array' with render=True, got {mode!r}. Use "
+            'gym.make(..., render_mode="rgb_array").'
+        )
+
+
+def _checked(frame: Any) -> npt.NDArray[Any]:
     if not isinstance(frame, np.ndarray) or frame.dtype.kind not in "iu":
         got = frame.dtype if isinstance(frame, np.ndarray) else type(frame).__name__
         raise TypeError(
