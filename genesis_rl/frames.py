@@ -7,7 +7,6 @@ batch.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any, Literal, cast, get_args
 
 import cv2
@@ -93,10 +92,11 @@ def as_crop(value: Sequence[int] | None, size: tuple[int, int] | None = None) ->
     """
     if value is None:
         return None
-    given = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (None,)
-    if not all(isinstance(n, Integral) and not isinstance(n, bool) for n in given):
+    given: Any = value  # also of another type than annotated
+    parts: list[Any] = list(given) if isinstance(given, list | tuple) else [None]
+    if not all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in parts):
         raise TypeError(f"crop must be integers (top, left, height, width), got {value!r}.")
-    numbers = [int(n) for n in given]
+    numbers = [int(n) for n in parts]
     if len(numbers) != 4 or min(numbers[:2]) < 0 or min(numbers[2:]) < 1:
         raise ValueError(
             "crop must be (top, left, height, width) in pixels, with top and left of at least 0 "
@@ -122,8 +122,10 @@ def crop_frames(frames: npt.NDArray[Any], layout: str, crop: Crop | None) -> npt
     if crop is None:
         return frames
     top, left, height, width = crop
-    rows = {"H": slice(top, top + height), "W": slice(left, left + width)}
-    return frames[(..., *(rows.get(axis, slice(None)) for axis in layout))]
+    slices = {"H": slice(top, top + height), "W": slice(left, left + width)}
+    index: Any = (..., *(slices.get(axis, slice(None)) for axis in layout))
+    region: npt.NDArray[Any] = frames[index]
+    return region
 
 
 def infer_layout(shape: tuple[int, ...]) -> Layout:

@@ -112,7 +112,7 @@ class VecGenesisObs(VecEnvWrapper):
             check_render_mode(venv.render_mode)
         self._render_frames = render
         self._last_frames: npt.NDArray[Any] | None = None
-        _check_kept(self._slot_codec.space, keep)
+        check_kept(self._slot_codec.space, keep)
         super().__init__(venv, observation_space=self._slot_codec.space)
 
     @property
@@ -164,7 +164,7 @@ def _row(info: Info, index: int) -> Info:
     return {name: value[index] for name, value in info.items()}
 
 
-def _check_kept(space: spaces.Space[Any], keep: Sequence[str]) -> None:
+def check_kept(space: spaces.Space[Any], keep: Sequence[str]) -> None:
     """Check that policies support the entries of ``keep`` and do not mistake them for images.
 
     Raises:

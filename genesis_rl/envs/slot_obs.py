@@ -13,7 +13,16 @@ from gymnasium.vector.utils import batch_space
 
 from genesis_rl.alignment import Indices, SlotAligner
 from genesis_rl.envs.frame_source import FrameSource, find_frames, find_kept, follow
-from genesis_rl.frames import Crop, Layout, White, as_crop, as_nhwc_uint8, crop_frames
+from genesis_rl.frames import (
+    Crop,
+    Layout,
+    White,
+    as_crop,
+    as_nhwc,
+    as_nhwc_uint8,
+    crop_frames,
+    resize,
+)
 from genesis_rl.perception import SlotEncoder, slot_features
 from genesis_rl.slots import ALIGN, MASK_GEOMETRY
 
@@ -329,18 +338,21 @@ class SlotObsCodec:
         white: White = self.sources[0].white if self.sources else 255
         frames = batch[0]
         if cameras > 1:
-            images = [
-                as_nhwc_uint8(
-                    frames,
-                    layout=source.layout,
-                    white=source.white,
-                    image_size=size,
-                    preprocessing=self.encoder.preprocessing,
+            parts = [
+                resize(
+                    as_nhwc(part, layout=source.layout, white=source.white),
+                    size,
+                    self.encoder.preprocessing,
                 )
-                for frames, source in zip(batch, self.sources, strict=True)
+                for part, source in zip(batch, self.sources, strict=True)
             ]
-            frames = np.stack(images, 1).reshape(-1, size, size, 3)
             layout, white = "HWC", 255
+            if any(part.dtype != np.uint8 for part in parts):  # floats in [0, 1]
+                white = 1
+                parts = [
+                    part / np.float32(255) if part.dtype == np.uint8 else part for part in parts
+                ]
+            frames = np.stack(parts, 1).reshape(-1, size, size, 3)
         slots = self.encoder(frames, layout, white=white)
         info: Info = {}
         if "frame" in self.options.info_keys:
