@@ -11,9 +11,11 @@ r"""Train an agent (PPO, SAC, TD3, RecurrentPPO) on object slots, ground-truth s
         --algo sac --her --keep observation achieved_goal desired_goal
 
 The environment is any registered Gymnasium environment with image observations or rendering;
-module:id imports a module first, also one of the working directory. The preset "published" has the PPO settings of the published
-results on the relational tasks. "relational" has smaller updates than the defaults, for tasks that
-compare objects when observations are slots. agents/evaluate.py evaluates the run directory.
+module:id imports a module first, also one of the working directory. ppo.NAME are settings of PPO
+and RecurrentPPO, off-policy.NAME those of SAC and TD3. The preset "published" has the PPO settings
+of the published results on the relational tasks. "relational" has smaller updates than the
+defaults, for tasks that compare objects when observations are slots. agents/evaluate.py evaluates
+the run directory.
 """
 
 import argparse

@@ -58,7 +58,7 @@ class Agent(NamedTuple):
     """A loaded agent.
 
     Attributes:
-        model: BaseAlgorithm on ``venv``; ``learn`` continues training with a new optimiser.
+        model: the algorithm on ``venv``; ``learn`` continues training with a new optimiser.
         venv: the environments, with the agent's observations.
         config: the settings of its training.
         metadata: the content of agent.json.
@@ -83,7 +83,7 @@ def save_agent(
 
     Args:
         folder: destination; an existing agent is replaced.
-        model: BaseAlgorithm of `build_model`.
+        model: algorithm of `build_model`.
         config: its settings.
         encoder: its encoder; None for observations without one.
         metrics: evaluation metrics, as JSON data.

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, Self, cast, get_args, get_type_hints
 
@@ -79,7 +80,7 @@ class PolicyConfig:
         _check_choice(self, "extractor")
         _check_positive(self, "width", "heads", "layers", "lstm_size", whole=True)
         check_limits(self)
-        check_parameters("policy", 12 * self.layers * self.width**2)
+        check_parameters("policy", 12 * self.layers * self.width**2 + 8 * self.lstm_size**2)
         if self.extractor == "transformer" and self.width % self.heads:
             raise ValueError(f"heads must be a divisor of width {self.width}, got {self.heads}.")
 
@@ -165,6 +166,7 @@ class OffPolicyConfig:
         check_limits(self)
         for size in self.net_arch:
             check_integer("net_arch", size, 1)
+        check_parameters("net_arch", 6 * sum(a * b for a, b in pairwise(self.net_arch)))
         _check_positive(self, "learning_rate")
         for name in ("gamma", "tau"):
             if not 0 < getattr(self, name) <= 1:

@@ -53,7 +53,7 @@ def test_an_agent_is_pushed_and_loaded(
     )
     encoder = SlotEncoder(pretrained.model, device="cpu")
     with closing(make_vec_env(config, encoder, n_envs=1)) as venv:
-        agent = build_model(config, venv)
+        agent: Any = build_model(config, venv)
         save_agent(tmp_path / "agent", agent, config, pretrained)
         venv.seed(1)
         seen: Any = venv.reset()

@@ -11,7 +11,6 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from gymnasium import spaces
@@ -74,7 +73,7 @@ class Reach(gym.Env[Any, Any]):
         reward = float(self.compute_reward(self._place, self._goal, {}))
         return self._observation(), reward, False, self._steps == 8, {"is_success": reward == 0}
 
-    def compute_reward(self, achieved: Any, desired: Any, info: Any) -> npt.NDArray[np.float32]:
+    def compute_reward(self, achieved: Any, desired: Any, info: Any) -> Any:
         return -(np.linalg.norm(achieved - desired, axis=-1) > 0.3).astype(np.float32)
 
     def render(self) -> Any:
@@ -214,7 +213,7 @@ def test_rendered_frames_beside_kept_entries(quadrants: Path, tmp_path: Path) ->
     ]
     observed, rendered = (trainer.venv.reset() for trainer in trainers)
     for name in ("slots", *KEEP):
-        np.testing.assert_allclose(rendered[name], observed[name], atol=1e-5)  # type: ignore[index,call-overload]
+        np.testing.assert_allclose(rendered[name], observed[name], atol=1e-5)  # type: ignore[call-overload]
     for trainer in trainers:
         trainer.close()
 
@@ -325,7 +324,7 @@ def test_agents_of_earlier_versions_have_the_defaults(quadrants: Path, tmp_path:
     assert agent.config == replace(config, policy=replace(config.policy, lstm_size=128))
     again = AgentTrainer(replace(agent.config, total_timesteps=96), resume=True)
     equal(
-        trainer.model.policy.optimizer.state_dict(),  # type: ignore[attr-defined]
-        again.model.policy.optimizer.state_dict(),  # type: ignore[attr-defined]
+        trainer.model.policy.optimizer.state_dict(),
+        again.model.policy.optimizer.state_dict(),
     )
     again.close()
