@@ -232,8 +232,9 @@ class FrameRecordObs(gym.Wrapper[Any, Any, Any, Any]):
         return self._record(observation, info), reward, terminated, truncated, {}
 
     def _record(self, observation: Any, info: Mapping[str, Any]) -> FrameRecord:
-        shape = np.shape(info.get("true_masks", ()))
-        if self._source.crop is not None and shape not in ((), self._source.full_size):
+        shape = np.shape(info.get("true_masks"))
+        cropped = self._source.crop is not None and "true_masks" in info
+        if cropped and shape != self._source.full_size:
             raise ValueError(
                 f"info true_masks must have the size of the frame, {self._source.full_size}, with "
                 f"crop, got {shape}."

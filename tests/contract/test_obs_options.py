@@ -149,7 +149,7 @@ def test_the_spec_rebuilds_the_options(encoder_path: str) -> None:
         gym.make("Pixel-v0", entry="image"), encoder_path, crop=CROP, image_key=["image"]
     )
     assert env.spec is not None
-    again = gym.make(gym.envs.registration.EnvSpec.from_json(env.spec.to_json()))
+    again = gym.make(env.spec)
     np.testing.assert_array_equal(again.reset(seed=2)[0], env.reset(seed=2)[0])
 
 
