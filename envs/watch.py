@@ -1,8 +1,10 @@
-"""Render an environment under a random policy to a video file or a window.
+"""Show the frames of an environment under a random policy, as a video file or in a window.
 
 python envs/watch.py
 python envs/watch.py --options num_objects 3 object_scale 0.25 --out runs/watch.mp4
 python envs/watch.py --env CartPole-v1 --window
+python envs/watch.py --env minigrid:MiniGrid-FourRooms-v0 --no-render
+    --wrappers minigrid.wrappers:RGBImgObsWrapper
 """
 
 import sys
@@ -13,9 +15,8 @@ import tyro
 import genesis_rl  # noqa: F401 (registers the environment ids)
 from genesis_rl.envs.watch import (
     WatchConfig,
-    make_rendering,
+    make_watched,
     random_frames,
-    read_options,
     save_or_show,
 )
 from genesis_rl.process import report_stop
@@ -26,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; return the exit status."""
     try:
         config = tyro.cli(WatchConfig, args=argv, description=__doc__)
-        env = make_rendering(config.env, read_options(config.options))
+        env = make_watched(config)
         frames = random_frames(
             env, episodes=config.episodes, max_steps=config.max_steps, seed=config.seed
         )

@@ -27,14 +27,14 @@ from genesis_rl.envs.recorder import (
     recording,
 )
 from genesis_rl.envs.rendering import RenderedObs
-from genesis_rl.frames import LAYOUTS, Layout, Preprocessing, Resize
+from genesis_rl.frames import LAYOUTS, Crop, Layout, Preprocessing, Resize, as_crop
 from genesis_rl.process import ignore_interrupts, versions
 
 Vec = Literal["subproc", "dummy"]
 # Fields that do not apply to a source of frames.
 _UNUSED = {
     "env": ("deterministic", "trust_remote_code"),
-    "agent": ("wrappers", "image_key", "image_layout", "render"),
+    "agent": ("wrappers", "image_key", "image_layout", "render", "crop"),
     "from_minari": ("env_options", "wrappers", "render", "deterministic", "sticky", "minari"),
 }
 #: Maps frames (n, S, S, 3) uint8, and which of them start an episode, (n,) bool, to a batch of
@@ -68,6 +68,9 @@ class CollectConfig:
     """axis order of a frame, e.g. HWC; auto: inferred from its shape"""
     render: bool = False
     """use rendered frames, for environments without image observations"""
+    crop: Crop | None = None
+    """region of interest of every frame in pixels, cut out before resizing: top, left, height and
+    width"""
     image_size: int = 64
     """side of the recorded images in pixels"""
     resize: Resize = "stretch"
@@ -123,6 +126,7 @@ class CollectConfig:
             raise ValueError("unique must be False with minari, which records steps, got True.")
         _ = self.options
         _ = self.preprocessing
+        as_crop(self.crop)
         check_wrappers(self.wrappers)
 
     @property
@@ -190,7 +194,10 @@ class FrameRecordObs(gym.Wrapper[Any, Any, Any, Any]):
         """
         super().__init__(env)
         self._source = find_frames(
-            env.observation_space, key=config.image_key, layout=config.image_layout
+            env.observation_space,
+            key=config.image_key,
+            layout=config.image_layout,
+            crop=config.crop,
         )
         config.preprocessing.check(*self._source.size, config.image_size)
         self._format: dict[str, Any] = {
@@ -198,6 +205,7 @@ class FrameRecordObs(gym.Wrapper[Any, Any, Any, Any]):
             "white": self._source.white,
             "image_size": config.image_size,
             "preprocessing": config.preprocessing,
+            "crop": self._source.crop,
         }
         self._shapes: dict[str, tuple[int, ...]] = {}
         record = self.reset()[0]
@@ -224,6 +232,13 @@ class FrameRecordObs(gym.Wrapper[Any, Any, Any, Any]):
         return self._record(observation, info), reward, terminated, truncated, {}
 
     def _record(self, observation: Any, info: Mapping[str, Any]) -> FrameRecord:
+        shape = np.shape(info.get("true_masks"))
+        cropped = self._source.crop is not None and "true_masks" in info
+        if cropped and shape != self._source.full_size:
+            raise ValueError(
+                f"info true_masks must have the size of the frame, {self._source.full_size}, with "
+                f"crop, got {shape}."
+            )
         record = make_record(self._source.frames(observation), info, **self._format)
         if self._shapes:
             check_shapes(record, self._shapes)

@@ -1,10 +1,13 @@
 """Rendered frames as observations, with a workaround for MuJoCo's OpenGL contexts."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
+
+from genesis_rl.envs.frame_source import find_kept, follow
 
 
 def render_frame(env: gym.Env[Any, Any]) -> npt.NDArray[Any]:
@@ -21,7 +24,39 @@ def render_frame(env: gym.Env[Any, Any]) -> npt.NDArray[Any]:
     viewer: Any = getattr(getattr(env.unwrapped, "mujoco_renderer", None), "viewer", None)
     if hasattr(viewer, "make_context_current"):
         viewer.make_context_current()
-    frame = env.render()
+    return _checked(env.render())
+
+
+def render_frames(envs: Any) -> npt.NDArray[Any]:
+    """Render the environments of a vector environment of Gymnasium or Stable-Baselines3.
+
+    Returns:
+        (N, H, W, 3).
+
+    Raises:
+        TypeError: if one renders anything but an integer array.
+    """
+    single = getattr(envs.unwrapped, "envs", None)
+    if isinstance(single, list | tuple) and all(isinstance(env, gym.Env) for env in single):
+        return np.stack([render_frame(env) for env in single])
+    frames = envs.get_images() if hasattr(envs, "get_images") else envs.render()
+    return np.stack([_checked(frame) for frame in frames])
+
+
+def check_render_mode(mode: str | None) -> None:
+    """Check the render mode of environments with render=True.
+
+    Raises:
+        ValueError: unless it is "rgb_array".
+    """
+    if mode != "rgb_array":
+        raise ValueError(
+            f"render_mode must be 'rgb_array' with render=True, got {mode!r}. Use "
+            'gym.make(..., render_mode="rgb_array").'
+        )
+
+
+def _checked(frame: Any) -> npt.NDArray[Any]:
     if not isinstance(frame, np.ndarray) or frame.dtype.kind not in "iu":
         got = frame.dtype if isinstance(frame, np.ndarray) else type(frame).__name__
         raise TypeError(
@@ -30,21 +65,32 @@ def render_frame(env: gym.Env[Any, Any]) -> npt.NDArray[Any]:
     return frame
 
 
+#: Entry of a Dict observation with the rendered frame.
+RENDERED = "rendered_frame"
+
+
 class RenderedObs(gym.Wrapper[Any, Any, Any, Any]):
     """Replaces observations by rendered frames.
 
-    Like `gymnasium.wrappers.AddRenderObservation` with render_only, but with `render_frame`.
+    Like `gymnasium.wrappers.AddRenderObservation` with render_only, but with `render_frame`. With
+    ``keep``, the observation is a Dict of the frame, under `RENDERED`, and the kept entries.
     """
 
-    def __init__(self, env: gym.Env[Any, Any]) -> None:
+    def __init__(self, env: gym.Env[Any, Any], keep: Sequence[str] = ()) -> None:
         """Reset and render once, for the size of the frames.
 
+        Args:
+            env: environment of render_mode "rgb_array".
+            keep: entries of a Dict observation to keep, or their paths in nested Dicts.
+
         Raises:
-            ValueError: if it cannot be rendered.
+            ValueError: if it cannot be rendered, or an entry of ``keep`` is missing.
         """
         super().__init__(env)
+        self._kept = find_kept(env.observation_space, keep)
         try:
-            shape = self.reset()[0].shape
+            env.reset()
+            shape = render_frame(env).shape
         except Exception as error:  # whatever the environment's renderer raises
             reason = " ".join(str(error).split())
             raise ValueError(
@@ -52,15 +98,25 @@ class RenderedObs(gym.Wrapper[Any, Any, Any, Any]):
                 " MuJoCo needs the environment variable MUJOCO_GL=egl (or osmesa)."
             ) from error
         self.observation_space = gym.spaces.Box(0, 255, shape, np.uint8)
+        if keep:
+            entries = {name: follow(env.observation_space, at) for name, at in self._kept.items()}
+            self.observation_space = gym.spaces.Dict({RENDERED: self.observation_space, **entries})
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[npt.NDArray[Any], dict[str, Any]]:
+    ) -> tuple[Any, dict[str, Any]]:
         """Reset and render."""
-        _, info = self.env.reset(seed=seed, options=options)
-        return render_frame(self.env), info
+        observation, info = self.env.reset(seed=seed, options=options)
+        return self._rendered(observation), info
 
-    def step(self, action: Any) -> tuple[npt.NDArray[Any], Any, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Step and render."""
-        _, reward, terminated, truncated, info = self.env.step(action)
-        return render_frame(self.env), reward, terminated, truncated, info
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        return self._rendered(observation), reward, terminated, truncated, info
+
+    def _rendered(self, observation: Any) -> Any:
+        frame = render_frame(self.env)
+        if not self._kept:
+            return frame
+        kept = {name: follow(observation, route) for name, route in self._kept.items()}
+        return {RENDERED: frame, **kept}

@@ -319,3 +319,30 @@ def test_a_stopped_recording_leaves_nothing(
         collect(settings(tmp_path / "data"), policy)
     assert stopped.value.status == status
     assert not list(tmp_path.iterdir())
+
+
+def _goal(out: Path, **options: Any) -> CollectConfig:
+    env = "genesis_rl/ObjectGoal-v0"
+    return CollectConfig(env=env, out=out, steps=20, n_envs=1, vec="dummy", **options)
+
+
+def test_frames_and_masks_are_cropped(tmp_path: Path) -> None:
+    options = '{"image_size": 32, "masks_in_info": true}'
+    whole, cut = (
+        _goal(tmp_path / name, image_size=size, env_options=options, crop=crop)
+        for name, size, crop in (("whole", 32, None), ("cut", 16, (4, 8, 16, 16)))
+    )
+    packs = []
+    for settings in (whole, cut):
+        collect(settings)
+        packs.append(Pack.open(settings.out / "train"))
+    np.testing.assert_array_equal(packs[1].images, packs[0].images[:, 4:20, 8:24])
+    assert packs[0].masks is not None and packs[1].masks is not None
+    np.testing.assert_array_equal(packs[1].masks, packs[0].masks[:, 4:20, 8:24])
+
+
+def test_masks_of_another_size_cannot_be_cropped(tmp_path: Path) -> None:
+    options = '{"image_size": 32, "render_size": 64, "masks_in_info": true}'
+    settings = _goal(tmp_path / "data", env_options=options, render=True, crop=(0, 0, 32, 32))
+    with pytest.raises(ValueError, match="true_masks must have the size of the frame"):
+        collect(settings)

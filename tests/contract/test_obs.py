@@ -17,8 +17,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 from genesis_rl.envs.obs import GenesisObs, GenesisVectorObs
+from genesis_rl.envs.rendering import RenderedObs
 from genesis_rl.envs.slot_obs import SlotObsOptions
-from genesis_rl.envs.watch import random_frames
 from genesis_rl.frames import Preprocessing, Resize
 from genesis_rl.models import Genesis, GenesisConfig, build_model
 from genesis_rl.perception import SlotEncoder
@@ -301,9 +301,8 @@ def test_rendered_floats_are_refused(state_env: MakeEnv, encoder: Any) -> None:
     inner.render = lambda: np.ones((24, 40, 3), np.float32)
     with pytest.raises(TypeError, match=r"render\(\).*float32"):
         env.reset(seed=0)
-    env = random_frames(inner, episodes=1, max_steps=1)
     with pytest.raises(ValueError, match=r"render\(\).*float32"):
-        next(env)
+        RenderedObs(inner)
 
 
 # ---- what is refused -----------------------------------------------------------------------------

@@ -19,9 +19,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from genesis_rl.agents.algorithms import build_model
 from genesis_rl.agents.bundle import load_agent, save_agent
 from genesis_rl.agents.config import AgentConfig, PolicyConfig
-from genesis_rl.agents.stack import build_ppo, make_vec_env
+from genesis_rl.agents.stack import make_vec_env
 from genesis_rl.checkpoint import load, load_pretrained
 from genesis_rl.data.ocl_hdf5 import ObjectCentricHdf5
 from genesis_rl.data.pack import Pack, PackWriter
@@ -98,7 +99,7 @@ def honest(tmp_path_factory: pytest.TempPathFactory, encoder_path: str) -> Path:
     )
     for name, config in (("agent", state), ("slots_agent", slots)):
         with closing(make_vec_env(config, (config.encoder and encoder) or None)) as venv:
-            model = build_ppo(config, venv, "cpu")
+            model = build_model(config, venv, "cpu")
             save_agent(root / name, model, config, pretrained if config.encoder else None)
     WorldModel(
         WorldModelConfig("mlp", width=8, layers=1, attention_heads=1, ensemble=2),
