@@ -33,7 +33,6 @@ from genesis_rl.agents.same_stack import check_same_stack
 from genesis_rl.agents.stack import build_ppo, fit_scale, make_vec_env
 from genesis_rl.agents.vec_obs import VecGenesisObs
 from genesis_rl.checkpoint import load_pretrained, save_pretrained
-from genesis_rl.models import MODELS, BdVaeConfig, MonetConfig
 
 WORLD: dict[str, Any] = {
     "image_size": 32,
@@ -55,22 +54,16 @@ SHAPES = {
 
 
 @pytest.fixture(scope="module")
-def encoders(encoder_path: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def encoders(
+    encoder_path: str, small_model: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
     """Encoders by obs."""
     folder = tmp_path_factory.mktemp("encoders")
-    torch.manual_seed(0)
-    tiny = {
-        "vae": ("bd_vae", BdVaeConfig(image_size=32, latent_size=5, decoder_channels=8)),
-        "monet": (
-            "monet",
-            MonetConfig(image_size=32, num_slots=3, component_latent_size=4),
-        ),
-    }
-    for name, (model, config) in tiny.items():
-        save_pretrained(MODELS[model][1](config), folder / name)
+    save_pretrained(small_model("bd_vae", latent_size=5), folder / "vae")
+    save_pretrained(small_model("monet", component_latent_size=4), folder / "monet")
     return {
         **dict.fromkeys(("encoder", "genesis", "random"), encoder_path),
-        **{name: str(folder / name) for name in tiny},
+        **{name: str(folder / name) for name in ("vae", "monet")},
     }
 
 

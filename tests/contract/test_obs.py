@@ -10,7 +10,6 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-import torch
 from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
@@ -20,7 +19,7 @@ from genesis_rl.envs.obs import GenesisObs, GenesisVectorObs
 from genesis_rl.envs.slot_obs import SlotObsOptions
 from genesis_rl.envs.watch import random_frames
 from genesis_rl.frames import Preprocessing, Resize
-from genesis_rl.models import Genesis, GenesisConfig, build_model
+from genesis_rl.models import Genesis
 from genesis_rl.perception import SlotEncoder
 
 MakeEnv = Callable[..., Any]
@@ -67,21 +66,8 @@ def test_layouts(pixel_env: MakeEnv, encoder: Any, layout: Any, mask_geometry: b
 
 
 @pytest.fixture(scope="module")
-def with_background() -> SlotEncoder:
-    torch.manual_seed(0)
-    config = GenesisConfig(
-        image_size=32,
-        num_slots=4,
-        mask_latent_size=7,
-        component_latent_size=3,
-        background="predicted",
-        background_channels=(4, 4),
-        background_size=8,
-        posterior="attention",
-        mask_decoder="local",
-        component_decoder="shaded",
-    )
-    return SlotEncoder(build_model(config), device="cpu")
+def with_background(small_model: Callable[..., Any]) -> SlotEncoder:
+    return SlotEncoder(small_model(compact=True, background="predicted"), device="cpu")
 
 
 @pytest.mark.parametrize("layout", ["set", "flat", "dict"])

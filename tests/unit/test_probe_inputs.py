@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from genesis_rl.data import Pack, PackWriter, open_dataset
-from genesis_rl.models import GenesisConfig, build_model
 from genesis_rl.probes import latents as latents_module
 from genesis_rl.probes.latents import EncodedSample, Sample, encode_sample
 from genesis_rl.probes.objects import ObjectInputs, Objects, match
@@ -21,20 +20,6 @@ from genesis_rl.slots import SceneModel
 from genesis_rl.worlds import STATE_COLUMNS
 
 SIDE = 32
-CONFIG = GenesisConfig(
-    image_size=SIDE,
-    num_slots=3,
-    encoder_channels=(4, 4, 4, 4, 4),
-    decoder_channels=(4, 4, 4, 4, 4),
-    component_encoder_channels=(4, 4, 4, 4),
-    component_decoder_channels=4,
-    feature_size=8,
-    component_encoder_size=8,
-    prior_lstm_size=8,
-    prior_mlp_size=8,
-    mask_latent_size=5,
-    component_latent_size=2,
-)
 
 
 def pack(folder: Path, n: int = 10, *, masks: bool = True, **factors: Any) -> Pack:
@@ -52,10 +37,8 @@ def masks_of(sample: Sample) -> npt.NDArray[np.uint8]:
 
 
 @pytest.fixture
-def model() -> SceneModel:
-    torch.manual_seed(0)
-    built: SceneModel = build_model(CONFIG).eval()
-    return built
+def model(small_model: Callable[..., SceneModel]) -> SceneModel:
+    return small_model()
 
 
 # ---- latents -------------------------------------------------------------------------------------
@@ -79,7 +62,7 @@ def test_latents_are_the_models_and_the_overlaps_those_of_its_masks(
     x = torch.from_numpy(sample.pack.images[sample.rows]).permute(0, 3, 1, 2).float() / 255
     with torch.inference_mode():
         slots = model.infer(x)
-    assert found.slots.shape == (7, 3, 7) and found.iou.shape == (7, 3, 3)
+    assert found.slots.shape == (7, 3, 9) and found.iou.shape == (7, 3, 3)
     np.testing.assert_allclose(found.slots, slots.features.numpy(), atol=1e-5)
     taken = slots.log_pi[:, :, 0].argmax(1).numpy()
     true = masks_of(sample)

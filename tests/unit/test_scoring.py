@@ -13,29 +13,11 @@ import torch
 from genesis_rl import metrics
 from genesis_rl.data import Pack, PackWriter
 from genesis_rl.metrics.frechet import SampleScorer
-from genesis_rl.models import BdVaeConfig, GenesisSConfig, ModelConfig, build_model
 from genesis_rl.refinement import refine
 from genesis_rl.scoring import ScoreConfig, baselines, score
 from genesis_rl.training.validate import validate
 
 N, SIDE = 7, 32
-_WIDTHS = (4, 4, 4, 4, 4)
-MODELS: dict[str, ModelConfig] = {
-    "genesis_s": GenesisSConfig(
-        image_size=SIDE,
-        num_slots=3,
-        mask_latent_size=2,
-        encoder_channels=_WIDTHS,
-        decoder_channels=_WIDTHS,
-        feature_size=8,
-        posterior_lstm_size=8,
-        prior_lstm_size=8,
-        component_decoder_channels=4,
-    ),
-    "bd_vae": BdVaeConfig(
-        image_size=SIDE, latent_size=2, encoder_channels=_WIDTHS, decoder_channels=4
-    ),
-}
 IMAGES = {"mse", "nll", "kl_m", "kl_c", "elbo", "iwae", "elbo_bpd", "iwae_bpd"} | {
     "active_slots",
     "active_latents",
@@ -78,10 +60,9 @@ def make_pack(tmp_path: Path) -> Callable[..., Pack]:
     return make
 
 
-@pytest.fixture(params=list(MODELS))
-def model(request: pytest.FixtureRequest) -> Any:
-    torch.manual_seed(0)
-    return build_model(MODELS[request.param]).eval()
+@pytest.fixture(params=["genesis_s", "bd_vae"])
+def model(request: pytest.FixtureRequest, small_model: Callable[..., Any]) -> Any:
+    return small_model(request.param)
 
 
 CONFIG = ScoreConfig(num_images=5, seed=1, iw_samples=3)
