@@ -16,6 +16,7 @@ COMPACT = {
     "component_decoder": "shaded",
     "mixture": "pixel",
     "sigma_x": 0.12,
+    "component_latent_size": 4,
 }
 SIZES = {
     "image_size": 32,
@@ -25,7 +26,6 @@ SIZES = {
     "latent_size": 2,
     "num_iterations": 2,
     "kernel_size": 3,
-    "window_size": 32,
 }
 
 
@@ -35,13 +35,13 @@ def make_config(name: str = "genesis", *, compact: bool = False, **changes: Any)
     Args:
         compact: with the parts for compact objects, of GENESIS only.
     """
-    sizes: dict[str, Any] = dict(COMPACT) if compact else {}
+    sizes: dict[str, Any] = {}
     for field in dataclasses.fields(MODELS[name][0]):
         if isinstance(field.default, tuple):
             sizes[field.name] = (4,) * len(field.default)
         elif field.name in SIZES or (type(field.default) is int and field.default > 8):
             sizes[field.name] = SIZES.get(field.name, 8)
-    return MODELS[name][0](**(sizes | changes))
+    return MODELS[name][0](**(sizes | (COMPACT if compact else {}) | changes))
 
 
 def make_model(

@@ -366,8 +366,8 @@ def test_settings_that_do_not_fit_are_named(
 @pytest.mark.parametrize(
     ("obs", "given", "message"),
     [
-        ("vae", "genesis", "encoder must be one of bd_vae, dc_vae .* got genesis"),
-        ("genesis", "monet", "encoder must be one of genesis, .* got monet"),
+        ("vae", "genesis", r"^encoder .*bd_vae.* genesis "),
+        ("genesis", "monet", r"^encoder .*genesis_s.* monet "),
     ],
 )
 def test_an_encoder_of_another_kind_is_named(
@@ -384,7 +384,7 @@ def test_an_environment_without_a_state_is_named(env: str) -> None:
 
 
 def test_pixels_need_frames() -> None:
-    with pytest.raises(ValueError, match=r"must be an image.*render"):
+    with pytest.raises(ValueError, match=r"^the observation "):
         made(settings("pixels", {}, env="CartPole-v1", env_options="{}"))
 
 
@@ -406,7 +406,7 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
 def test_another_environment_than_the_agents_is_named(saved: Path) -> None:
     more = json.dumps({**WORLD, "num_objects": 4})
     edit(saved, lambda content: content["config"].update(env_options=more))
-    with pytest.raises(ValueError, match=r"observations .*\(3, 11\).* got .*\(5, 11\)"):
+    with pytest.raises(ValueError, match=r"observations .*\(3, 11\).*\(5, 11\)"):
         load_agent(saved)
 
 
@@ -435,7 +435,7 @@ def test_stacks_that_differ_are_named(encoders: dict[str, str]) -> None:
     training = made(config)
     check_same_stack(training, stacks.pop("same"))
     for what, other in stacks.items():
-        with closing(other), pytest.raises(ValueError, match=f"the {what} of the evaluation env"):
+        with closing(other), pytest.raises(ValueError, match=rf"^the {what} "):
             check_same_stack(training, other)
 
 

@@ -261,7 +261,7 @@ def test_slot_edits(small_model: Build, name: str) -> None:
         for row, donor in zip((2, 3), donors, strict=True):
             edited = visualize.to_pictures(model.decode(replace_slot(slots, k, donor)).image)[0]
             assert np.abs(found[row, k] - edited).max() <= 1
-    with pytest.raises(ValueError, match="images must be at least 2"):
+    with pytest.raises(ValueError, match=r"^images "):
         figures.slot_edits(model, x[:1], prior)
 
 

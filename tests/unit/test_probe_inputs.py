@@ -115,7 +115,7 @@ def test_interrupted_inference_leaves_nothing_and_damage_raises(
     encode_sample(model, sample, cache)
     (file,) = cache.glob("*/slots.npy")
     file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(ValueError, match="is damaged"):
+    with pytest.raises(ValueError, match="damaged"):
         encode_sample(model, sample, cache)
 
 
@@ -161,11 +161,11 @@ def test_bad_labels_are_refused(tmp_path: Path) -> None:
     same = towers(tmp_path / "c", [2, 2, 2])
     bare = Sample.draw(pack(tmp_path / "d", 3, vcom=np.zeros(3)), 3)
     cases: list[tuple[Sample, Sample, tuple[str, ...], str]] = [
-        (train, more, (), "height of the test split"),
-        (same, same, (), "height must have two classes"),
-        (train, train, ("view",), "factor camera, got height"),
-        (train, bare, (), "d must have the factor height, got vcom"),
-        (bare, bare, (), "factor stable or height or camera or simulated_stable"),
+        (train, more, (), r"^height .*test"),
+        (same, same, (), r"^height "),
+        (train, train, ("view",), r"/a .*camera.*height"),
+        (train, bare, (), r"/d .*height.*vcom"),
+        (bare, bare, (), r"/d .*stable .*simulated_stable"),
     ]
     for first, second, tasks, message in cases:
         with pytest.raises(ValueError, match=message):
@@ -320,15 +320,15 @@ def test_centres_are_where_the_masks_are(tmp_path: Path) -> None:
 
 def test_packs_without_object_factors_are_refused(tmp_path: Path) -> None:
     bare = Sample.draw(pack(tmp_path / "a", 3, height=np.arange(3)), 3)
-    with pytest.raises(ValueError, match="factors state, or x and y, got height"):
+    with pytest.raises(ValueError, match=r"/a .*state.*height"):
         ObjectInputs({"train": bare, "test": bare})
     odd = Sample.draw(pack(tmp_path / "b", 3, state=np.zeros((3, 4))), 3)
-    with pytest.raises(ValueError, match=r"'state' must have shape .*got \(3, 4\)"):
+    with pytest.raises(ValueError, match=r"^factor 'state' .*\(3, 4\)"):
         ObjectInputs({"train": odd, "test": odd})
     state = np.zeros((3, 4, len(STATE_COLUMNS)))
     flat = Sample.draw(pack(tmp_path / "c", 3, masks=False, state=state), 3)
-    with pytest.raises(ValueError, match="must have masks"):
+    with pytest.raises(ValueError, match=r"^pack .*masks"):
         ObjectInputs({"train": flat, "test": flat})
     alike = Sample.draw(pack(tmp_path / "d", 3, state=state), 3)
-    with pytest.raises(ValueError, match="objects must differ"):
+    with pytest.raises(ValueError, match=r"^objects "):
         ObjectInputs({"train": alike, "test": alike})

@@ -174,18 +174,18 @@ def test_weights_with_nan_have_no_scores(
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.fill_(math.nan)
-    with pytest.raises(ValueError, match="must be finite"):
+    with pytest.raises(ValueError, match=r"^latents and masks "):
         score(model, pack, CONFIG)
-    with pytest.raises(ValueError, match="must be finite"):
+    with pytest.raises(ValueError, match=r"^latents and masks "):
         validate(model, pack, 5)
 
 
 def test_bad_settings_are_named() -> None:
     for change, message in (
-        ({"num_images": 0}, "num_images must be at least"),
-        ({"iw_samples": 0}, "iw_samples must be at least"),
-        ({"refine_steps": -1}, "refine_steps must be at least"),
-        ({"seed": -1}, "seed must be"),
+        ({"num_images": 0}, r"^num_images "),
+        ({"iw_samples": 0}, r"^iw_samples "),
+        ({"refine_steps": -1}, r"^refine_steps "),
+        ({"seed": -1}, r"^seed "),
     ):
         with pytest.raises(ValueError, match=message):
             ScoreConfig(**change)

@@ -93,7 +93,7 @@ def test_every_step_starts_a_window(tmp_path: Path) -> None:
 def test_invalid_recordings(tmp_path: Path) -> None:
     transitions = record(tmp_path, [3])
     features = np.zeros((4, 1, 1), np.float32)
-    with pytest.raises(ValueError, match=r"actions .*'n': 3.* got .*'n': 2"):
+    with pytest.raises(ValueError, match=r"actions .*'n': 3.*'n': 2"):
         Sequences.of(transitions, features, ActionSpec("discrete", n=3), CPU)
     transitions.rewards = np.array([0, np.nan, 0, 0], np.float32)
     with pytest.raises(ValueError, match="rewards"):
@@ -120,7 +120,7 @@ def test_encoded_once_by_encoder_and_content(
     encode(transitions, SlotEncoder(small_model(seed=1), device="cpu"), align=False, cache=cache)
     assert len(list(cache.glob("*/features.npy"))) == 4
     kept.write_bytes(b"no")
-    with pytest.raises(ValueError, match=r"is damaged .* delete it"):
+    with pytest.raises(ValueError, match="damaged"):
         encode(transitions, encoder, align=False, cache=cache)
 
 
