@@ -35,13 +35,16 @@ def make_config(name: str = "genesis", *, compact: bool = False, **changes: Any)
     Args:
         compact: with the parts for compact objects, of GENESIS only.
     """
+    defaults = {field.name: field.default for field in dataclasses.fields(MODELS[name][0])}
     sizes: dict[str, Any] = {}
-    for field in dataclasses.fields(MODELS[name][0]):
-        if isinstance(field.default, tuple):
-            sizes[field.name] = (4,) * len(field.default)
-        elif field.name in SIZES or (type(field.default) is int and field.default > 8):
-            sizes[field.name] = SIZES.get(field.name, 8)
-    return MODELS[name][0](**(sizes | (COMPACT if compact else {}) | changes))
+    for field, default in defaults.items():
+        if isinstance(default, tuple):
+            sizes[field] = (4,) * len(default)
+        elif field in SIZES or (type(default) is int and default > 8):
+            sizes[field] = SIZES.get(field, 8)
+        if compact and field in COMPACT:
+            sizes[field] = COMPACT[field]
+    return MODELS[name][0](**(sizes | changes))
 
 
 def make_model(
