@@ -164,7 +164,7 @@ def test_the_folder_of_a_run_gives_its_best_agent(saved: Path, tmp_path: Path) -
 
 def test_loading_an_agent_keeps_other_folders(saved: Path, tmp_path: Path) -> None:
     shutil.copytree(saved, tmp_path / "runs" / "agent.old")
-    with pytest.raises(ValueError, match="folder must exist"):
+    with pytest.raises(ValueError, match=r"^folder "):
         load_agent(tmp_path / "runs" / "agent")
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["agent.old"]
 
@@ -192,47 +192,44 @@ def change_encoder(folder: Path) -> None:
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "nothing there": (shutil.rmtree, "folder must exist"),
-    "no settings": (lambda f: (f / "agent.json").unlink(), "folder must contain agent.json"),
-    "settings cut off": (lambda f: truncate(f / "agent.json"), "agent.json cannot be read as JSON"),
+    "nothing there": (shutil.rmtree, r"^folder "),
+    "no settings": (lambda f: (f / "agent.json").unlink(), r"^folder .*agent\.json"),
+    "settings cut off": (lambda f: truncate(f / "agent.json"), r"agent.json .*JSON"),
     "settings a list": (lambda f: (f / "agent.json").write_text("[]"), "format 1"),
     "another format": (lambda f: edit(f / "agent.json", format=9), "format 1"),
     "no config": (
         lambda f: (f / "agent.json").write_text('{"format": 1}'),
         "config",
     ),
-    "unknown setting": (
-        lambda f: set_config(f, colour="red"),
-        "does not fit this version: .*colour",
-    ),
-    "setting of another type": (lambda f: set_config(f, n_envs="x"), "does not fit this version"),
+    "unknown setting": (lambda f: set_config(f, colour="red"), r"^config .*colour"),
+    "setting of another type": (lambda f: set_config(f, n_envs="x"), r"^config .*n_envs"),
     "bad setting": (lambda f: set_config(f, ppo={"gamma": 2}), "gamma"),
-    "no policy": (lambda f: (f / "policy.safetensors").unlink(), "policy.safetensors is missing"),
+    "no policy": (lambda f: (f / "policy.safetensors").unlink(), r"policy.safetensors .*missing"),
     "policy cut off": (
         lambda f: truncate(f / "policy.safetensors"),
-        "policy.safetensors is damaged or not safetensors",
+        r"policy.safetensors .*damaged",
     ),
     "policy of another size": (
         lambda f: set_config(f, policy={"width": 32}),
-        "must have shape",
+        r"features_extractor.cls .*shape",
     ),
     "policy of another kind": (
         lambda f: set_config(f, policy={"extractor": "mlp"}),
-        "has an unknown entry features_extractor.* is of another policy",
+        r"unknown .*features_extractor",
     ),
-    "no encoder": (lambda f: shutil.rmtree(f / "encoder"), "encoder is missing; copy"),
+    "no encoder": (lambda f: shutil.rmtree(f / "encoder"), r"encoder .*missing"),
     "no weights of the encoder": (
         lambda f: (f / "encoder" / "model.safetensors").unlink(),
-        "model.safetensors is missing",
+        r"model.safetensors .*missing",
     ),
     "encoder cut off": (
         lambda f: truncate(f / "encoder" / "model.safetensors"),
-        "model.safetensors is damaged",
+        r"model.safetensors .*damaged",
     ),
-    "another encoder": (change_encoder, "encoder must be"),
+    "another encoder": (change_encoder, r"encoder .*fingerprint"),
     "unknown environment": (
         lambda f: set_config(f, env="Nowhere-v0"),
-        "env 'Nowhere-v0' cannot be made: NameNotFound",
+        r"^env 'Nowhere-v0' .*NameNotFound",
     ),
 }
 

@@ -34,7 +34,6 @@ from genesis_rl.agents.same_stack import check_same_stack
 from genesis_rl.agents.stack import make_vec_env
 from genesis_rl.agents.vec_obs import VecGenesisObs
 from genesis_rl.checkpoint import load_pretrained, save_pretrained
-from genesis_rl.models import MODELS, BdVaeConfig, MonetConfig
 
 WORLD: dict[str, Any] = {
     "image_size": 32,
@@ -56,22 +55,16 @@ SHAPES = {
 
 
 @pytest.fixture(scope="module")
-def encoders(encoder_path: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def encoders(
+    encoder_path: str, small_model: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
     """Encoders by obs."""
     folder = tmp_path_factory.mktemp("encoders")
-    torch.manual_seed(0)
-    tiny = {
-        "vae": ("bd_vae", BdVaeConfig(image_size=32, latent_size=5, decoder_channels=8)),
-        "monet": (
-            "monet",
-            MonetConfig(image_size=32, num_slots=3, component_latent_size=4),
-        ),
-    }
-    for name, (model, config) in tiny.items():
-        save_pretrained(MODELS[model][1](config), folder / name)
+    save_pretrained(small_model("bd_vae", latent_size=5), folder / "vae")
+    save_pretrained(small_model("monet", component_latent_size=4), folder / "monet")
     return {
         **dict.fromkeys(("encoder", "genesis", "random"), encoder_path),
-        **{name: str(folder / name) for name in tiny},
+        **{name: str(folder / name) for name in ("vae", "monet")},
     }
 
 
@@ -374,8 +367,8 @@ def test_settings_that_do_not_fit_are_named(
 @pytest.mark.parametrize(
     ("obs", "given", "message"),
     [
-        ("vae", "genesis", "encoder must be one of bd_vae, dc_vae .* got genesis"),
-        ("genesis", "monet", "encoder must be one of genesis, .* got monet"),
+        ("vae", "genesis", r"^encoder .*bd_vae.* genesis "),
+        ("genesis", "monet", r"^encoder .*genesis_s.* monet "),
     ],
 )
 def test_an_encoder_of_another_kind_is_named(
@@ -392,7 +385,7 @@ def test_an_environment_without_a_state_is_named(env: str) -> None:
 
 
 def test_pixels_need_frames() -> None:
-    with pytest.raises(ValueError, match=r"must be an image.*render"):
+    with pytest.raises(ValueError, match=r"^the observation "):
         made(settings("pixels", {}, env="CartPole-v1", env_options="{}"))
 
 
@@ -414,7 +407,7 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
 def test_another_environment_than_the_agents_is_named(saved: Path) -> None:
     more = json.dumps({**WORLD, "num_objects": 4})
     edit(saved, lambda content: content["config"].update(env_options=more))
-    with pytest.raises(ValueError, match=r"observations .*\(3, 11\).* got .*\(5, 11\)"):
+    with pytest.raises(ValueError, match=r"observations .*\(3, 11\).*\(5, 11\)"):
         load_agent(saved)
 
 
@@ -443,7 +436,7 @@ def test_stacks_that_differ_are_named(encoders: dict[str, str]) -> None:
     training = made(config)
     check_same_stack(training, stacks.pop("same"))
     for what, other in stacks.items():
-        with closing(other), pytest.raises(ValueError, match=f"the {what} of the evaluation env"):
+        with closing(other), pytest.raises(ValueError, match=rf"^the {what} "):
             check_same_stack(training, other)
 
 

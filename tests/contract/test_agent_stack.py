@@ -49,17 +49,17 @@ def symbols() -> Iterator[None]:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"env": "Nowhere-v0"}, "env 'Nowhere-v0' cannot be made: NameNotFound"),
-        ({"env": "no_such_module:X-v0"}, "cannot be made: ModuleNotFoundError"),
-        ({"env": "a b"}, "env 'a b' cannot be made"),
-        ({"env_options": '{"wings": 2}'}, "cannot be made: TypeError: .*wings"),
-        ({"env": "Symbols-v0"}, "symbolic grid"),
+        ({"env": "Nowhere-v0"}, r"^env 'Nowhere-v0' .*NameNotFound"),
+        ({"env": "no_such_module:X-v0"}, r"^env .*ModuleNotFoundError"),
+        ({"env": "a b"}, r"^env 'a b' "),
+        ({"env_options": '{"wings": 2}'}, r"^env .*TypeError: .*wings"),
+        ({"env": "Symbols-v0"}, "RGBImgObsWrapper"),
         ({"env": "Symbols-v0", "env_options": '{"pixels": true}'}, "Box, Discrete"),
         (
             {"env": "Symbols-v0", "env_options": '{"fails": true}'},
-            "cannot be made: RuntimeError: the simulator is not installed",
+            r"^env .*RuntimeError: the simulator",
         ),
-        ({"env": "State-v0"}, "observation.*render"),
+        ({"env": "State-v0"}, r"^the observation "),
         ({"image_key": "pixels"}, "image_key"),
         ({"env_options": '{"entry": "image"}', "image_key": "goal"}, "goal"),
         ({"image_layout": "HW"}, "2 axes"),
@@ -79,7 +79,7 @@ def test_an_environment_registered_in_this_process_only(
 ) -> None:
     with pytest.raises(
         ValueError,
-        match=r"env must be registered in worker processes, got .*genesis_rl/ObjectGoal-v0",
+        match=r"^env .*genesis_rl/ObjectGoal-v0",
     ):
         make_vec_env(settings(encoder_path, vec="subproc"), encoder)
     assert "NameNotFound" in capfd.readouterr().err  # the process's own message
@@ -121,7 +121,7 @@ def test_sources_of_frames(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"env": ""}, "env must"),
+        ({"env": ""}, r"^env "),
         ({"vec": "threads"}, "vec"),
         ({"env_options": "{"}, "env_options"),
         ({"env_options": "[]"}, "env_options"),

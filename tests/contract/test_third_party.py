@@ -136,13 +136,13 @@ def test_minigrid_symbols_are_no_picture(
     env = gym.make("MiniGrid-MultiRoom-N6-v0")  # 25 x 25 cells
     for name in wrappers:
         env = getattr(minigrid, name)(env)
-    with pytest.raises(ValueError, match=r"symbolic grid.*RGBImgObsWrapper"):
+    with pytest.raises(ValueError, match="RGBImgObsWrapper"):
         GenesisObs(env, encoder)
 
 
 def test_a_grid_that_lost_its_mission_is_no_picture(minigrid: Any, encoder: SlotEncoder) -> None:
     env = minigrid.ImgObsWrapper(minigrid.FullyObsWrapper(gym.make("MiniGrid-MultiRoom-N6-v0")))
-    with pytest.raises(ValueError, match=r'symbolic grid.*image_layout="HWC"'):
+    with pytest.raises(ValueError, match='image_layout="HWC"'):
         GenesisObs(env, encoder)
     GenesisObs(env, encoder, image_layout="HWC")  # who says so gets it
 
@@ -168,7 +168,7 @@ def test_atari_is_registered_by_its_module(ale: Any, tmp_path: Path) -> None:
 
 
 def test_atari_ram_is_no_picture(ale: Any, encoder: SlotEncoder) -> None:
-    with pytest.raises(ValueError, match="the observation"):
+    with pytest.raises(ValueError, match=r"^the observation "):
         GenesisObs(gym.make("ALE/Pong-v5", obs_type="ram"), encoder)
 
 

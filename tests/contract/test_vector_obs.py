@@ -171,7 +171,7 @@ def test_bad_vector_environments(
 ) -> None:
     with pytest.raises(TypeError, match="VectorEnv"):
         GenesisVectorObs(pixel_env(), encoder)
-    with pytest.raises(ValueError, match="AddRenderObservation around each environment"):
+    with pytest.raises(ValueError, match="AddRenderObservation"):
         GenesisVectorObs(SyncVectorEnv([state_env]), encoder)
     with pytest.raises(ValueError, match="image_layout"):
         GenesisVectorObs(NativeEnv(True), encoder)

@@ -8,14 +8,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import imageio.v3
 import pytest
-import torch
 
 from genesis_rl import log
 from genesis_rl.checkpoint import save_pretrained
-from genesis_rl.models import Genesis, GenesisConfig
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., tuple[int, str, str]]
@@ -23,24 +22,10 @@ WORLD = json.dumps({"image_size": 32, "num_objects": 2, "object_scale": 0.25, "a
 
 
 @pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def encoder(tmp_path_factory: pytest.TempPathFactory, small_model: Callable[..., Any]) -> Path:
     """A small untrained encoder."""
-    torch.manual_seed(0)
-    config = GenesisConfig(
-        image_size=32,
-        num_slots=3,
-        mask_latent_size=6,
-        component_latent_size=2,
-        component_encoder_channels=(4, 4),
-        component_decoder_channels=4,
-        feature_size=16,
-        prior_lstm_size=16,
-        prior_mlp_size=16,
-        encoder_channels=(4, 4, 4, 4, 4),
-        decoder_channels=(4, 4, 4, 4, 4),
-    )
     folder = tmp_path_factory.mktemp("models") / "small"
-    save_pretrained(Genesis(config), folder)
+    save_pretrained(small_model(), folder)
     return folder
 
 

@@ -19,7 +19,7 @@ from genesis_rl.data.feed import ImageFeed
 from genesis_rl.distillation.targets import infer_targets
 from genesis_rl.distillation.training import DistillTrainer
 from genesis_rl.log import read
-from genesis_rl.models import Genesis, GenesisConfig, Monet, MonetConfig
+from genesis_rl.models import Monet, MonetConfig
 from genesis_rl.models.distilled import Distilled
 from genesis_rl.perception import SlotEncoder
 from genesis_rl.refinement import refine
@@ -39,35 +39,24 @@ def data_root(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("GENESIS_RL_DATA", str(tmp_path_factory.getbasetemp() / "distill"))
 
 
-def teacher(folder: Path) -> Path:
-    """Set weights with which the slots depend smoothly on the frame."""
-    torch.manual_seed(0)
-    config = GenesisConfig(
-        image_size=32,
-        num_slots=3,
-        mask_latent_size=4,
-        component_latent_size=2,
-        encoder_channels=(4, 4, 8, 8, 8),
-        decoder_channels=(8, 4, 4, 4, 4),
-        component_encoder_channels=(4, 4, 8),
-        component_decoder_channels=4,
-    )
-    model = Genesis(config)
+@pytest.fixture
+def encoder(small_model: Callable[..., Any], tmp_path: Path) -> Path:
+    """A teacher whose slots depend smoothly on the frame."""
+    model = small_model(gain=2)
     with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.mul_(2)
         for head in (model.first_posterior, model.posterior_head, model.mask_decoder.head):
             head.weight.mul_(8)
         for _ in range(20):  # updates batch norm's running averages
-            model.elbo(torch.rand(4, 3, 32, 32))
-    save_pretrained(model.eval(), folder)
-    return folder
+            model.train().elbo(torch.rand(4, 3, 32, 32))
+    save_pretrained(model.eval(), tmp_path / "encoder")
+    return tmp_path / "encoder"
 
 
 @pytest.mark.slow
-def test_a_student_sees_what_its_teacher_sees(run_program: Run, tmp_path: Path) -> None:
-    encoder, out = teacher(tmp_path / "encoder"), tmp_path / "student"
+def test_a_student_sees_what_its_teacher_sees(
+    encoder: Path, run_program: Run, tmp_path: Path
+) -> None:
+    out = tmp_path / "student"
     status, shown, errors = run_program(PROGRAM, str(encoder), *SCENES, *QUICK, "--out", str(out))
     assert status == 0, errors
     assert "student" in shown and str(out) in shown
@@ -117,8 +106,10 @@ def test_a_student_sees_what_its_teacher_sees(run_program: Run, tmp_path: Path) 
     np.testing.assert_array_equal(rebuilt.reset(seed=0)[0], observation)
 
 
-def test_a_finer_student_learns_refined_slots(run_program: Run, tmp_path: Path) -> None:
-    encoder, out = teacher(tmp_path / "encoder"), tmp_path / "student"
+def test_a_finer_student_learns_refined_slots(
+    encoder: Path, run_program: Run, tmp_path: Path
+) -> None:
+    out = tmp_path / "student"
     flags = (*QUICK[2:], "--steps", "30", "--eval-every", "30", "--num-images", "64")
     finer = ("--halvings", "2", "--refine-steps", "4", "--out", str(out))
     status, _, errors = run_program(PROGRAM, str(encoder), *SCENES, *flags, *finer)
@@ -149,8 +140,8 @@ def test_a_finer_student_learns_refined_slots(run_program: Run, tmp_path: Path) 
     assert status == 2 and "halvings must be 2 to resume the run in" in errors
 
 
-def test_targets_are_the_refined_slots(tmp_path: Path) -> None:
-    model = load_pretrained(teacher(tmp_path / "encoder"), device="cpu").model
+def test_targets_are_the_refined_slots(encoder: Path, tmp_path: Path) -> None:
+    model = load_pretrained(encoder, device="cpu").model
     pack = open_dataset("object_goal", "train", **DATA)
     x = torch.from_numpy(pack.images[:5].copy()).permute(0, 3, 1, 2) / 255
     with torch.no_grad():
@@ -165,8 +156,9 @@ def test_targets_are_the_refined_slots(tmp_path: Path) -> None:
     assert (plain.latents - targets.latents).abs().max() > 0.01
 
 
-def test_a_stopped_training_ends_where_another_would(run_program: Run, tmp_path: Path) -> None:
-    encoder = teacher(tmp_path / "encoder")
+def test_a_stopped_training_ends_where_another_would(
+    encoder: Path, run_program: Run, tmp_path: Path
+) -> None:
     short = [*QUICK[2:], "--steps", "12", "--save-every", "5", "--eval-every", "12"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert run_program(PROGRAM, str(encoder), *SCENES, *short, "--out", str(whole))[0] == 0
@@ -193,8 +185,7 @@ def test_a_stopped_training_ends_where_another_would(run_program: Run, tmp_path:
         assert torch.equal(value, theirs.student.state_dict()[name]), name
 
 
-def test_misuse(run_program: Run, tmp_path: Path) -> None:
-    encoder = teacher(tmp_path / "encoder")
+def test_misuse(encoder: Path, run_program: Run, tmp_path: Path) -> None:
     wrong = ("--data", "object_goal", "--data-options", json.dumps({**DATA, "image_size": 64}))
     for arguments, message in (
         ((str(tmp_path / "none"), *SCENES), "encoder must be a folder, a Hub id"),

@@ -184,7 +184,7 @@ def test_scale_is_saved_with_the_weights() -> None:
 
 @pytest.mark.parametrize("shape", [(K, D), (2, K, D + 1), (0, K, D)])
 def test_scale_refuses_other_shapes(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"slots must have shape \(N, K, 7\)"):
+    with pytest.raises(ValueError, match=r"^slots "):
         SlotScale(D).fit(torch.zeros(shape))
 
 

@@ -110,18 +110,18 @@ def test_disabled_writes_nothing(tmp_path: Path) -> None:
 
 def test_closing_twice_and_bad_input(tmp_path: Path) -> None:
     run = log.RunLog(tmp_path, tensorboard=False)
-    with pytest.raises(ValueError, match="values must not be named"):
+    with pytest.raises(ValueError, match=r"^values "):
         run.scalars(1, {"time": 3.0})
     run.close()
     run.close()
     assert lines(tmp_path) == []
-    with pytest.raises(ValueError, match="folder must be a run directory"):
+    with pytest.raises(ValueError, match=r"^folder "):
         log.read(tmp_path / "nowhere")
 
 
 def test_missing_wandb_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(ValueError, match=r"pip install 'genesis_rl\[wandb\]'"):
+    with pytest.raises(ValueError, match=r"^wandb .*'genesis_rl\[wandb\]'"):
         log.RunLog(tmp_path / "run", wandb=True)
     assert list(tmp_path.iterdir()) == []
 

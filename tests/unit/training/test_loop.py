@@ -246,12 +246,12 @@ def test_weights_of_another_shape_are_refused(config: PretrainConfig, tmp_path: 
     other = dataclasses.replace(
         config, model=wider, out=tmp_path / "other", init=str(first.folder.last)
     )
-    with pytest.raises(ValueError, match=r"^init must have .* of shape"):
+    with pytest.raises(ValueError, match=r"^init .*prior_head"):
         Trainer(other)
-    with pytest.raises(ValueError, match=r"^reinit_modules must be among encoder, "):
+    with pytest.raises(ValueError, match=r"^reinit_modules "):
         Trainer(dataclasses.replace(other, reinit_modules=("decoder",)))
     name = config.model.__class__.__name__.removesuffix("Config")
-    with pytest.raises(ValueError, match=f"^init must be a BdVae, as model, got a {name}"):
+    with pytest.raises(ValueError, match=rf"^init .*BdVae.* {name} "):
         Trainer(dataclasses.replace(other, model=BdVaeConfig(image_size=config.model.image_size)))
 
 
@@ -271,7 +271,7 @@ def test_another_device_needs_another_process(
 ) -> None:
     Trainer(config)
     monkeypatch.setattr("genesis_rl.training.loop.pick_device", torch.device)
-    with pytest.raises(ValueError, match=r"^device must be 'cpu'"):
+    with pytest.raises(ValueError, match=r"^device "):
         Trainer(dataclasses.replace(config, device="cuda"))
 
 

@@ -17,22 +17,6 @@ from genesis_rl.training import PretrainConfig, Trainer
 from genesis_rl.training.stages import join_stages
 
 ROOT = Path(__file__).parents[3]
-MODEL = GenesisConfig(
-    image_size=32,
-    num_slots=4,
-    mask_latent_size=7,
-    component_latent_size=4,
-    background="predicted",
-    background_channels=(4, 4),
-    background_size=8,
-    posterior="attention",
-    mask_decoder="local",
-    component_decoder="shaded",
-    mixture="pixel",
-    sigma_x=0.12,
-    prior_lstm_size=8,
-    prior_mlp_size=8,
-)
 
 
 def program() -> Any:
@@ -101,12 +85,19 @@ def test_presets_without_stages_are_one() -> None:
 
 
 @pytest.fixture
-def stages(write_pack: Callable[..., Pack], tmp_path: Path) -> Callable[..., list[PretrainConfig]]:
+def model(small_config: Callable[..., Any]) -> Any:
+    return small_config(compact=True, background="predicted")
+
+
+@pytest.fixture
+def stages(
+    write_pack: Callable[..., Pack], model: Any, tmp_path: Path
+) -> Callable[..., list[PretrainConfig]]:
     pack = write_pack(tmp_path / "pack")
 
     def line_up(resume: bool = False, out: str = "run") -> list[PretrainConfig]:
         last = PretrainConfig(
-            model=MODEL,
+            model=model,
             data=str(pack.folder),
             trained_modules="objects",
             objective="elbo",
@@ -192,9 +183,9 @@ def test_stages_resume_where_they_were(
         torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0, msg=name)
 
 
-def test_parts_that_a_model_lacks_are_refused(tmp_path: Path) -> None:
+def test_parts_that_a_model_lacks_are_refused(model: Any, tmp_path: Path) -> None:
     plain = GenesisConfig(image_size=32)
-    static = dataclasses.replace(MODEL, background="static")
+    static = dataclasses.replace(model, background="static")
     for changes, name in (
         ({"trained_modules": "objects"}, "trained_modules"),
         ({"likelihood_stride": 2}, "likelihood_stride"),
@@ -202,8 +193,8 @@ def test_parts_that_a_model_lacks_are_refused(tmp_path: Path) -> None:
             {"model": static, "trained_modules": "background"},
             "trained_modules",
         ),
-        ({"model": MODEL, "likelihood_stride": 3}, "likelihood_stride"),
-        ({"model": MODEL, "compile": True, "sigma_x_start": 0.2}, "compile"),
+        ({"model": model, "likelihood_stride": 3}, "likelihood_stride"),
+        ({"model": model, "compile": True, "sigma_x_start": 0.2}, "compile"),
     ):
         options: dict[str, Any] = {"model": plain, "out": tmp_path, **changes}
         with pytest.raises(ValueError, match=f"^{name} "):
