@@ -9,7 +9,12 @@ import numpy.typing as npt
 from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
-from genesis_rl.envs.rendering import check_render_mode, render_frame, render_frames
+from genesis_rl.envs.rendering import (
+    check_render_mode,
+    place_camera,
+    render_frame,
+    render_frames,
+)
 from genesis_rl.envs.slot_obs import Info, InfoKey, ObsLayout, SlotObsCodec, SlotObsOptions
 from genesis_rl.frames import Layout, as_crop
 from genesis_rl.perception import EncoderLike, as_encoder
@@ -104,6 +109,7 @@ class GenesisObs(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
         gym.ObservationWrapper.__init__(self, env)
         if render:
             check_render_mode(env.render_mode)
+            place_camera(env)
         self._render_frames = render
         self._slot_codec = SlotObsCodec(
             self.slot_encoder, env.observation_space, options, rendered=render

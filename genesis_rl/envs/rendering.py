@@ -27,6 +27,21 @@ def render_frame(env: gym.Env[Any, Any]) -> npt.NDArray[Any]:
     return _checked(env.render())
 
 
+def place_camera(env: gym.Env[Any, Any]) -> None:
+    """Render a MuJoCo environment once from a fixed initial state.
+
+    Gymnasium's renderer places a free camera by the state at its first frame. Without this, every
+    instance of an environment would have a camera of its own. The next episode is seeded at random.
+
+    Raises:
+        TypeError: if it renders anything but an integer array.
+    """
+    if getattr(env.unwrapped, "mujoco_renderer", None) is not None:
+        env.reset(seed=0)
+        render_frame(env)
+        env.reset(seed=int(np.random.SeedSequence().generate_state(1)[0] >> 1))
+
+
 def render_frames(envs: Any) -> npt.NDArray[Any]:
     """Render the environments of a vector environment of Gymnasium or Stable-Baselines3.
 
@@ -89,6 +104,7 @@ class RenderedObs(gym.Wrapper[Any, Any, Any, Any]):
         super().__init__(env)
         self._kept = find_kept(env.observation_space, keep)
         try:
+            place_camera(env)
             env.reset()
             shape = render_frame(env).shape
         except Exception as error:  # whatever the environment's renderer raises

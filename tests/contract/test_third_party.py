@@ -240,6 +240,21 @@ def test_fetch_rendered(fetch: Make, encoder: SlotEncoder, tmp_path: Path) -> No
     assert steps.images.std() > 20 and steps.actions.shape == (4, 4)
 
 
+def test_instances_of_a_mujoco_environment_have_one_camera(opengl: None) -> None:
+    environments = [
+        RenderedObs(gym.make("Reacher-v5", render_mode="rgb_array", width=64, height=64))
+        for _ in range(2)
+    ]
+    frames = [env.reset(seed=5)[0] for env in environments]
+    np.testing.assert_array_equal(*frames)
+    # Unseeded instances still differ.
+    unseeded = [gym.make("Reacher-v5", render_mode="rgb_array", width=64, height=64) for _ in "ab"]
+    first, second = (RenderedObs(env).reset()[0] for env in unseeded)
+    assert (first != second).any()
+    for env in (*environments, *unseeded):
+        env.close()
+
+
 def test_mujoco_frames_outlive_other_environments(opengl: None) -> None:
     # Gymnasium's own render gives black frames here.
     env, other = (
