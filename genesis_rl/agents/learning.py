@@ -12,7 +12,6 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.vec_env import VecEnv
-from tqdm import tqdm
 
 from genesis_rl.agents.algorithms import build_model, fit_scale
 from genesis_rl.agents.bundle import SETTINGS, read_settings, save_agent
@@ -28,7 +27,7 @@ from genesis_rl.agents.same_stack import check_same_stack
 from genesis_rl.agents.stack import make_vec_env, step_seconds
 from genesis_rl.checkpoint import fingerprint, pick_device
 from genesis_rl.files import FolderLock
-from genesis_rl.log import RunLog
+from genesis_rl.log import ProgressBar, RunLog
 from genesis_rl.perception import SlotEncoder
 from genesis_rl.process import StopSignal, keep_freed_memory
 
@@ -376,7 +375,8 @@ class _ProgressCallback(BaseCallback):
         config = self._trainer.config
         self._began = time.monotonic()
         self._before = step_seconds(self._trainer.venv)
-        self._bar = tqdm(
+        self._bar = ProgressBar(
+            desc=config.out.name,
             total=self._trainer.total_timesteps,
             initial=self.num_timesteps,
             unit="step",

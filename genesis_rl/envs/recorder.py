@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from genesis_rl.data.pack import PackWriter
 from genesis_rl.data.transitions import ACTION_SPACE
@@ -27,6 +26,7 @@ from genesis_rl.frames import (
     crop_frames,
     resize_labels,
 )
+from genesis_rl.log import ProgressBar
 from genesis_rl.process import StoppedError, StopSignal
 
 #: A recorded frame: "image" (S, S, 3) uint8, and with ground truth "mask" (S, S) uint8 and "state"
@@ -160,7 +160,7 @@ class EpisodeRecorder:
         shares: Mapping[str, float],
         unique: bool,
         meta: Mapping[str, Any],
-        bar: "tqdm[Any]",
+        bar: ProgressBar,
         stop: StopSignal,
     ) -> None:
         """Create a recorder; see `recording`."""
@@ -323,7 +323,7 @@ def recording(
     target = Path(folder).expanduser()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"out must be a new or empty folder, got {target}.")
-    bar = tqdm(total=num_steps, desc=about, unit="step", disable=None)
+    bar = ProgressBar(total=num_steps, desc=about, unit="step")
     with StopSignal() as stop, bar, new_folder(target, argument="out") as temporary:
         recorder = EpisodeRecorder(
             temporary,

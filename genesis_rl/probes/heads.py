@@ -8,7 +8,8 @@ from typing import Literal, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
+
+from genesis_rl.log import ProgressBar
 
 _CHUNK = 4096  # rows per forward pass in evaluation
 
@@ -192,7 +193,7 @@ def fit_mlps(
 
     best = [-math.inf] * len(targets)
     fits: dict[str, FittedProbe] = {}
-    for epoch in tqdm(range(1, config.epochs + 1), desc=name, unit="epoch", disable=None):
+    for epoch in ProgressBar(range(1, config.epochs + 1), desc=name, unit="epoch"):
         order = torch.randperm(len(x), generator=generator).to(device)
         for rows in order.split(config.batch_size):
             outputs = zip(targets, network(x[rows]), values, strict=True)
