@@ -67,7 +67,8 @@ class CollectConfig:
     image_layout: Layout = "auto"
     """axis order of a frame, e.g. HWC; auto: inferred from its shape"""
     render: bool = False
-    """use rendered frames, for environments without image observations"""
+    """use rendered frames, for environments without image observations; vector observations are
+    recorded as the factor state, for pretrain/probe.py"""
     crop: Crop | None = None
     """region of interest of every frame in pixels, cut out before resizing: top, left, height and
     width"""
@@ -179,7 +180,7 @@ class RecordingEnvMaker:
         if not config.render:
             return FrameRecordObs(make_env(config.env, config.options, config.wrappers), config)
         options = {**config.options, "render_mode": "rgb_array"}
-        env = RenderedObs(make_env(config.env, options, config.wrappers))
+        env = RenderedObs(make_env(config.env, options, config.wrappers), state=True)
         return FrameRecordObs(env, config)
 
 

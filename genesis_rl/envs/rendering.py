@@ -88,21 +88,27 @@ class RenderedObs(gym.Wrapper[Any, Any, Any, Any]):
     """Replaces observations by rendered frames.
 
     Like `gymnasium.wrappers.AddRenderObservation` with render_only, but with `render_frame`. With
-    ``keep``, the observation is a Dict of the frame, under `RENDERED`, and the kept entries.
+    ``keep``, the observation is a Dict of the frame, under `RENDERED`, and the kept entries. With
+    ``state``, the info contains the environment's own observation as "true_state".
     """
 
-    def __init__(self, env: gym.Env[Any, Any], keep: Sequence[str] = ()) -> None:
+    def __init__(
+        self, env: gym.Env[Any, Any], keep: Sequence[str] = (), *, state: bool = False
+    ) -> None:
         """Reset and render once, for the size of the frames.
 
         Args:
             env: environment of render_mode "rgb_array".
             keep: entries of a Dict observation to keep, or their paths in nested Dicts.
+            state: add a vector observation, or the concatenated vectors of a Dict, to the info,
+                unless it contains "true_state" already.
 
         Raises:
             ValueError: if it cannot be rendered, or an entry of ``keep`` is missing.
         """
         super().__init__(env)
         self._kept = find_kept(env.observation_space, keep)
+        self._state = state and _is_vector(env.observation_space)
         try:
             place_camera(env)
             env.reset()
@@ -123,12 +129,19 @@ class RenderedObs(gym.Wrapper[Any, Any, Any, Any]):
     ) -> tuple[Any, dict[str, Any]]:
         """Reset and render."""
         observation, info = self.env.reset(seed=seed, options=options)
-        return self._rendered(observation), info
+        return self._rendered(observation), self._with_state(observation, info)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Step and render."""
         observation, reward, terminated, truncated, info = self.env.step(action)
+        info = self._with_state(observation, info)
         return self._rendered(observation), reward, terminated, truncated, info
+
+    def _with_state(self, observation: Any, info: dict[str, Any]) -> dict[str, Any]:
+        if not self._state:
+            return info
+        vector = gym.spaces.flatten(self.env.observation_space, observation)
+        return {"true_state": vector, **info}
 
     def _rendered(self, observation: Any) -> Any:
         frame = render_frame(self.env)
@@ -136,3 +149,9 @@ class RenderedObs(gym.Wrapper[Any, Any, Any, Any]):
             return frame
         kept = {name: follow(observation, route) for name, route in self._kept.items()}
         return {RENDERED: frame, **kept}
+
+
+def _is_vector(space: gym.spaces.Space[Any]) -> bool:
+    """Return whether a space is a vector of numbers, or a Dict of vectors."""
+    entries = space.spaces.values() if isinstance(space, gym.spaces.Dict) else [space]
+    return all(isinstance(entry, gym.spaces.Box) and len(entry.shape) == 1 for entry in entries)

@@ -40,7 +40,7 @@ _LEAST_RESPONSE = 0.5
 # noise of resizing and compression, for a network its error.
 _NOISE, _NETWORK_NOISE = 0.002, 0.01
 # Bounds of the squared colour distance at which a pixel shows an object, and its share of the
-# median distance of pixels that differ.
+# contrast.
 _LEAST_THRESHOLD, _THRESHOLD, _THRESHOLD_SHARE = 0.01, 0.08, 0.25
 # Bounds of the standard deviation of pixels, and its share of the contrast per channel.
 _LEAST_SIGMA, _SIGMA, _SIGMA_SHARE = 0.04, 0.12, 0.5
@@ -61,7 +61,8 @@ class ObjectStatistics:
     """Statistics of the pixels that differ from a background.
 
     Attributes:
-        contrast: median squared colour distance to the background of pixels that differ from it.
+        contrast: lower quartile of the squared colour distances to the background of pixels that
+            differ from it, so that small objects count beside large ones.
         share: share of the pixels above ``threshold``.
         side: root of the typical (area-weighted median) area of the connected components of one
             hue, in pixels.
@@ -153,7 +154,7 @@ def _measure(images: Tensor, background: Tensor, noise: float, pack: Pack) -> Ob
             f"data must contain images that differ from their background, got {len(pack)} images "
             f"without objects in {pack.folder}."
         )
-    contrast = float(differing.median())
+    contrast = float(differing.quantile(0.25))
     gate = foreground_gate(images, background, _threshold(contrast))
     areas = np.concatenate([component_areas(x, g) for x, g in zip(images, gate[:, 0], strict=True)])
     areas = np.sort(areas)
