@@ -392,8 +392,8 @@ class SlotObsCodec:
             return {name: value[:, 0] for name, value in info.items()}
         joined: Info = {}
         if "frame" in info:
-            frames = info["frame"].swapaxes(1, 2)  # (B, S, C, S, 3)
-            joined["frame"] = frames.reshape(*frames.shape[:2], -1, 3)
+            b, c, s, *_ = info["frame"].shape
+            joined["frame"] = info["frame"].swapaxes(1, 2).reshape(b, s, c * s, 3)
         if "masks" in info:
             masks = info["masks"]
             b, c, k, s, _ = masks.shape
