@@ -97,9 +97,8 @@ class SlotObsOptions:
     @property
     def keys(self) -> tuple[str | None, ...]:
         """The ``image_key`` of each camera."""
-        return (
-            (self.image_key,) if isinstance(self.image_key, str | None) else tuple(self.image_key)
-        )
+        key = self.image_key
+        return (key,) if key is None or isinstance(key, str) else tuple(key)
 
     def as_kwargs(self) -> dict[str, Any]:
         """Return the options as keyword arguments of a wrapper, in JSON types."""
