@@ -233,7 +233,7 @@ class FrameRecordObs(gym.Wrapper[Any, Any, Any, Any]):
         return self._record(observation, info), reward, terminated, truncated, {}
 
     def _record(self, observation: Any, info: Mapping[str, Any]) -> FrameRecord:
-        shape = np.shape(info.get("true_masks"))
+        shape = np.shape(info.get("true_masks", 0))
         cropped = self._source.crop is not None and "true_masks" in info
         if cropped and shape != self._source.full_size:
             raise ValueError(

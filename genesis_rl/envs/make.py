@@ -160,9 +160,10 @@ def make_env(
     Raises:
         ValueError: if the environment cannot be created; contains the reason.
     """
-    for module in (env_id.rpartition(":")[0], *(name.partition(":")[0] for name in wrappers)):
-        _add_working_directory(module)
+    modules = (env_id.rpartition(":")[0], *(name.partition(":")[0] for name in wrappers))
     try:
+        for module in modules:
+            _add_working_directory(module)
         env: gym.Env[Any, Any] = gym.make(env_id, **options)
         for name in wrappers:
             module, _, attribute = name.partition(":")

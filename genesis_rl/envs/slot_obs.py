@@ -97,9 +97,8 @@ class SlotObsOptions:
     @property
     def keys(self) -> tuple[str | None, ...]:
         """The ``image_key`` of each camera."""
-        return (
-            (self.image_key,) if isinstance(self.image_key, str | None) else tuple(self.image_key)
-        )
+        key = self.image_key
+        return (key,) if key is None or isinstance(key, str) else tuple(key)
 
     def as_kwargs(self) -> dict[str, Any]:
         """Return the options as keyword arguments of a wrapper, in JSON types."""
@@ -392,8 +391,8 @@ class SlotObsCodec:
             return {name: value[:, 0] for name, value in info.items()}
         joined: Info = {}
         if "frame" in info:
-            frames = info["frame"].swapaxes(1, 2)  # (B, S, C, S, 3)
-            joined["frame"] = frames.reshape(*frames.shape[:2], -1, 3)
+            b, c, s, *_ = info["frame"].shape
+            joined["frame"] = info["frame"].swapaxes(1, 2).reshape(b, s, c * s, 3)
         if "masks" in info:
             masks = info["masks"]
             b, c, k, s, _ = masks.shape

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from genesis_rl.agents.config import AgentConfig, PolicyConfig, PPOConfig
+from genesis_rl.agents.config import AgentConfig, OffPolicyConfig, PolicyConfig, PPOConfig
 from genesis_rl.agents.stack import make_vec_env
 from genesis_rl.perception import SlotEncoder
 
@@ -154,6 +154,14 @@ def test_bad_settings_are_named(changes: dict[str, Any], message: str) -> None:
         (PPOConfig, {"gae_lambda": 1.1}, "gae_lambda"),
         (PPOConfig, {"ent_coef": -0.1}, "ent_coef"),
         (PPOConfig, {"clip_range": 0}, "clip_range"),
+        (PolicyConfig, {"lstm_size": 16_384}, "parameters"),
+        (OffPolicyConfig, {"buffer_size": 2**23}, "buffer_size must be at most"),
+        (OffPolicyConfig, {"learning_starts": -1}, "learning_starts"),
+        (OffPolicyConfig, {"gradient_steps": 0}, "gradient_steps must be at least 1, or -1"),
+        (OffPolicyConfig, {"net_arch": (64, 0)}, "net_arch must be at least 1"),
+        (OffPolicyConfig, {"net_arch": (16_384,) * 8}, "net_arch must have .* parameters"),
+        (OffPolicyConfig, {"tau": 0.0}, "tau"),
+        (OffPolicyConfig, {"action_noise": float("inf")}, "action_noise"),
     ],
 )
 def test_bad_nested_settings_are_named(

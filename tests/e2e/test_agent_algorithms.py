@@ -44,6 +44,7 @@ class Reach(gym.Env[Any, Any]):
         self.observation_space = spaces.Dict(
             {
                 "camera": spaces.Dict({"rgb": spaces.Box(0, 255, (40, 40, 3), np.uint8)}),
+                "wrist": spaces.Box(0, 255, (3, 40, 40), np.uint8),
                 "robot": spaces.Dict({"joints": joints}),
                 "achieved_goal": goal,
                 "desired_goal": goal,
@@ -54,6 +55,7 @@ class Reach(gym.Env[Any, Any]):
     def _observation(self) -> dict[str, Any]:
         return {
             "camera": {"rgb": self.render()},
+            "wrist": 255 - self.render().transpose(2, 0, 1),
             "robot": {"joints": np.array([*self._place, self._steps / 8])},
             "achieved_goal": self._place.copy(),
             "desired_goal": self._goal.copy(),
@@ -219,8 +221,19 @@ def test_rendered_frames_beside_kept_entries(quadrants: Path, tmp_path: Path) ->
 
 
 def test_several_cameras(quadrants: Path, tmp_path: Path) -> None:
-    config = settings(tmp_path / "run", quadrants, "ppo", image_key=("camera/rgb",), keep=())
-    assert AgentConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+    config = settings(tmp_path / "run", quadrants, "ppo", image_key=("camera/rgb", "wrist"))
+    trainer = AgentTrainer(config)
+    assert trainer.venv.observation_space["slots"].shape == (8, 10)  # type: ignore[index]
+    trainer.run()
+    agent = load_agent(config.out, info_keys=("frame", "masks"))
+    with closing(agent.venv):
+        assert agent.config == config
+        agent.venv.reset()
+        info = agent.venv.reset_infos[0]
+        assert info["frame"].shape == (32, 64, 3) and info["masks"].shape == (8, 32, 64)
+        np.testing.assert_allclose(info["masks"].sum(0), 1, atol=1e-4)
+    evaluate_agent(EvaluationConfig(config.out, episodes=1, video_episodes=1))
+    assert (config.out / "video.mp4").stat().st_size > 500
 
 
 def test_updates_before_the_end_of_an_episode(quadrants: Path, tmp_path: Path) -> None:
