@@ -37,7 +37,7 @@ def test_writes_a_video(tmp_path: Path, suffix: str, run_program: Run) -> None:
         (["--env", "genesis_rl/Nothing-v0"], "genesis_rl/Nothing-v0"),
         (["--options", "num_objects", "99"], "num_objects"),
         (["--options", "cats", "1"], "cats"),
-        (["--out", "film.avi"], "out must"),
+        (["--out", "film.avi"], ": out "),
         (["--episodes", "0"], "episodes"),
     ],
 )
