@@ -19,7 +19,7 @@ from genesis_rl.data.feed import ImageFeed
 from genesis_rl.distillation.targets import infer_targets
 from genesis_rl.distillation.training import DistillTrainer
 from genesis_rl.log import read
-from genesis_rl.models import Monet, MonetConfig
+from genesis_rl.models import Genesis, GenesisConfig, Monet, MonetConfig
 from genesis_rl.models.distilled import Distilled
 from genesis_rl.perception import SlotEncoder
 from genesis_rl.refinement import refine
@@ -40,14 +40,28 @@ def data_root(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 
 @pytest.fixture
-def encoder(small_model: Callable[..., Any], tmp_path: Path) -> Path:
+def encoder(tmp_path: Path) -> Path:
     """A teacher whose slots depend smoothly on the frame."""
-    model = small_model(gain=2)
+    torch.manual_seed(0)
+    config = GenesisConfig(
+        image_size=32,
+        num_slots=3,
+        mask_latent_size=4,
+        component_latent_size=2,
+        encoder_channels=(4, 4, 8, 8, 8),
+        decoder_channels=(8, 4, 4, 4, 4),
+        component_encoder_channels=(4, 4, 8),
+        component_decoder_channels=4,
+    )
+    model = Genesis(config)
     with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(2)
         for head in (model.first_posterior, model.posterior_head, model.mask_decoder.head):
             head.weight.mul_(8)
         for _ in range(20):  # updates batch norm's running averages
-            model.train().elbo(torch.rand(4, 3, 32, 32))
+            model.elbo(torch.rand(4, 3, 32, 32))
     save_pretrained(model.eval(), tmp_path / "encoder")
     return tmp_path / "encoder"
 

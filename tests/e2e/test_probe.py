@@ -57,10 +57,10 @@ def packs(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def saved(small_model: Build) -> Build:
-    """Save a small model in a folder."""
+    """Save a small model in a folder, of another seed than the random models of probe.py."""
 
     def save(folder: Path, name: str = "bd_vae") -> str:
-        save_pretrained(small_model(name), folder)
+        save_pretrained(small_model(name, seed=1), folder)
         return str(folder)
 
     return save
