@@ -150,7 +150,7 @@ def make_env(
     """Make an environment.
 
     Modules of the working directory are found: it is appended to Python's path if a module is only
-    there.
+    there. Without a display MuJoCo renders with EGL, unless MUJOCO_GL is set.
 
     Args:
         env_id: id of a registered environment; module:id imports the module first.

@@ -153,13 +153,13 @@ def test_a_signal_saves_a_checkpoint(
     ("more", "message"),
     [
         (["--env", "Nowhere-v0"], "env 'Nowhere-v0' cannot be made: NameNotFound"),
-        (["--env", "CartPole-v1", "--env-options", "{}"], "must be an image"),
-        (["--env-options", '{"image_size": 3}'], "image_size must be an integer in 8..1024"),
-        (["--encoder", "nowhere"], "encoder must be a folder, a Hub id"),
+        (["--env", "CartPole-v1", "--env-options", "{}"], ": the observation "),
+        (["--env-options", '{"image_size": 3}'], ": image_size "),
+        (["--encoder", "nowhere"], ": encoder "),
         (["--policy.extractor", "rnn"], "invalid choice 'rnn'"),
         (["--device", "abacus"], "device"),
         (["--ppo.gamma", "3"], "gamma"),
-        (["--n-envs", "0"], "n_envs must be"),
+        (["--n-envs", "0"], ": n_envs "),
     ],
 )
 def test_bad_flags_end_with_status_2(
@@ -179,7 +179,7 @@ def test_a_run_is_not_overwritten(trained: Path, encoder: Path, run_program: Run
     before = (trained / "best" / "agent.json").read_bytes()
     status, _, errors = run_program("agents/train.py", *flags(encoder, trained))
     assert status == 2
-    assert errors.startswith(f"train.py: out must be a new folder, got {trained}")
+    assert errors.startswith("train.py: out ") and str(trained) in errors
     assert "--resume" in errors
     assert (trained / "best" / "agent.json").read_bytes() == before
 
@@ -187,7 +187,7 @@ def test_a_run_is_not_overwritten(trained: Path, encoder: Path, run_program: Run
 def test_evaluating_an_empty_folder_ends_with_status_2(tmp_path: Path, run_program: Run) -> None:
     status, _, errors = run_program("agents/evaluate.py", str(tmp_path))
     assert status == 2
-    assert errors.startswith("evaluate.py: folder must contain agent.json")
+    assert errors.startswith("evaluate.py: folder ")
     assert not list(tmp_path.iterdir())
 
 

@@ -19,7 +19,7 @@ from genesis_rl.data.feed import ImageFeed
 from genesis_rl.distillation.targets import infer_targets
 from genesis_rl.distillation.training import DistillTrainer
 from genesis_rl.log import read
-from genesis_rl.models import Monet, MonetConfig
+from genesis_rl.models import Genesis, GenesisConfig, Monet, MonetConfig
 from genesis_rl.models.distilled import Distilled
 from genesis_rl.perception import SlotEncoder
 from genesis_rl.refinement import refine
@@ -40,14 +40,28 @@ def data_root(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 
 @pytest.fixture
-def encoder(small_model: Callable[..., Any], tmp_path: Path) -> Path:
+def encoder(tmp_path: Path) -> Path:
     """A teacher whose slots depend smoothly on the frame."""
-    model = small_model(gain=2)
+    torch.manual_seed(0)
+    config = GenesisConfig(
+        image_size=32,
+        num_slots=3,
+        mask_latent_size=4,
+        component_latent_size=2,
+        encoder_channels=(4, 4, 8, 8, 8),
+        decoder_channels=(8, 4, 4, 4, 4),
+        component_encoder_channels=(4, 4, 8),
+        component_decoder_channels=4,
+    )
+    model = Genesis(config)
     with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(2)
         for head in (model.first_posterior, model.posterior_head, model.mask_decoder.head):
             head.weight.mul_(8)
         for _ in range(20):  # updates batch norm's running averages
-            model.train().elbo(torch.rand(4, 3, 32, 32))
+            model.elbo(torch.rand(4, 3, 32, 32))
     save_pretrained(model.eval(), tmp_path / "encoder")
     return tmp_path / "encoder"
 
@@ -91,7 +105,7 @@ def test_a_student_sees_what_its_teacher_sees(
     )
     same = SlotEncoder(out / "last", device="cpu").fingerprint == report["fingerprint"]
     assert (status == 0) is same, errors
-    assert same or "which must be 'best'" in errors
+    assert same or ": which " in errors
     frames = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
     np.testing.assert_allclose(
         SlotEncoder(shared, device="cpu").features(frames), student.features(frames), atol=0.1
@@ -137,7 +151,7 @@ def test_a_finer_student_learns_refined_slots(
         *(PROGRAM, str(encoder), *SCENES, *flags, "--halvings", "3", "--refine-steps", "4"),
         *("--out", str(out), "--resume"),
     )
-    assert status == 2 and "halvings must be 2 to resume the run in" in errors
+    assert status == 2 and ": halvings " in errors
 
 
 def test_targets_are_the_refined_slots(encoder: Path, tmp_path: Path) -> None:
@@ -188,17 +202,17 @@ def test_a_stopped_training_ends_where_another_would(
 def test_misuse(encoder: Path, run_program: Run, tmp_path: Path) -> None:
     wrong = ("--data", "object_goal", "--data-options", json.dumps({**DATA, "image_size": 64}))
     for arguments, message in (
-        ((str(tmp_path / "none"), *SCENES), "encoder must be a folder, a Hub id"),
+        ((str(tmp_path / "none"), *SCENES), ": encoder "),
         ((str(encoder),), "must be a run"),
         ((str(encoder), *wrong), "images of 32 px, as the teacher, got 64 px"),
         (
             (str(encoder), *SCENES, "--channels", "4", "4"),
-            "halvings must be",
+            ": halvings ",
         ),
-        ((str(encoder), *SCENES, "--mask-weight", "0"), "mask_weight must be"),
+        ((str(encoder), *SCENES, "--mask-weight", "0"), ": mask_weight "),
         (
             (str(encoder), *SCENES, "--batch-size", "1024"),
-            "batch_size must be at most the 512 images",
+            ": batch_size ",
         ),
     ):
         status, _, errors = run_program(
@@ -232,8 +246,8 @@ def test_students_of_other_models_draw_by_their_latents(tmp_path: Path) -> None:
 def test_a_teacher_must_be_known() -> None:
     from genesis_rl.models.distilled import DistilledConfig
 
-    with pytest.raises(ValueError, match=r"^teacher must be one of genesis"):
+    with pytest.raises(ValueError, match=r"^teacher "):
         DistilledConfig("slate", {"image_size": 32})
-    with pytest.raises(ValueError, match=r"^teacher_config must be"):
+    with pytest.raises(ValueError, match=r"^teacher_config "):
         DistilledConfig("genesis", {"image_size": 32, "colour": 3})
     assert DistilledConfig("genesis", {}).num_slots == 5

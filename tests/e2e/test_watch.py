@@ -117,7 +117,7 @@ def test_a_module_of_the_working_directory_is_recorded(room: Path) -> None:
         (["--env", "genesis_rl/Nothing-v0"], "genesis_rl/Nothing-v0"),
         (["--options", "num_objects", "99"], "num_objects"),
         (["--options", "cats", "1"], "cats"),
-        (["--out", "film.avi"], "out must"),
+        (["--out", "film.avi"], ": out "),
         (["--episodes", "0"], "episodes"),
         (["--env-options", "[]"], "env_options must be a JSON object"),
         (["--wrappers", "Same"], "wrappers must be module:Class"),

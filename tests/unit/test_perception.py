@@ -399,8 +399,8 @@ def test_arrays_where_tensors_are_wanted_are_named(encoder: Any, frames: Any) ->
     calls: dict[str, Callable[[], Any]] = {
         r"^x ": lambda: model.infer(images),
         r"^z_m ": lambda: Slots(images, images, images),  # type: ignore[arg-type]
-        r"^slots ": lambda: encoder.masks(encoder.features(frames)),  # type: ignore[arg-type]
-        r"^features ": lambda: encoder.decode([[1.0]]),  # type: ignore[arg-type]
+        r"^slots ": lambda: encoder.masks(encoder.features(frames)),
+        r"^features ": lambda: encoder.decode([[1.0]]),
         r"^slots .*ndarray": lambda: model.decode(encoder.features(frames)),
     }
     for message, call in calls.items():
