@@ -187,7 +187,7 @@ def _processor() -> str:
 
 
 def choose_opengl() -> None:
-    """Set MUJOCO_GL, which MuJoCo reads on import, to "egl" on Linux without a display, if unset."""
+    """Let MuJoCo, which reads MUJOCO_GL on import, render with EGL on Linux without a display."""
     display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if sys.platform.startswith("linux") and not display:
         os.environ.setdefault("MUJOCO_GL", "egl")
