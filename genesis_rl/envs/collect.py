@@ -200,6 +200,8 @@ class FrameRecordObs(gym.Wrapper[Any, Any, Any, Any]):
             layout=config.image_layout,
             crop=config.crop,
         )
+        #: Height and width of the environment's frames in pixels, before cropping.
+        self.frame_size = self._source.full_size
         config.preprocessing.check(*self._source.size, config.image_size)
         self._format: dict[str, Any] = {
             "layout": self._source.layout,
@@ -267,6 +269,7 @@ def collect(config: CollectConfig, policy: Policy | None = None) -> dict[str, Sp
     with closing(_make_vector(config)) as envs:
         meta = config.meta(policy="random" if policy is None else "given")
         meta["versions"] |= _env_versions(config.env)
+        meta["frame_size"] = list(envs.get_attr("frame_size")[0])
         with recording(
             config.out,
             envs.single_action_space,

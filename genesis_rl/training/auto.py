@@ -51,6 +51,8 @@ _LEAST_AREA, _LEAST_SIZE, _SIZE = 4, 0.2, 0.45
 _MOST_OBJECTS, _SPARE_SLOTS = 15, 2
 # Side of objects in pixels below which few are found.
 _SMALL_OBJECT = 4.0
+# Least share of images in which a pixel of the changing region differs, and the region's margin.
+_LEAST_CHANGES, _MARGIN = 0.002, 0.1
 # Least area in cells of the attention of a slot in use.
 _LEAST_CELLS = 0.5
 _TIMED_UPDATES = 3
@@ -102,6 +104,8 @@ class ImageStatistics:
         image_size: their side in pixels.
         mean_image_mse: mean squared error of the mean image, per channel; values in [0, 1].
         shift: distance in pixels by which the camera has moved in at least a quarter of the images.
+        region: region in which images differ from the median image, with a margin: (top, left,
+            height, width) in pixels of the frames that were recorded, or of the images.
         objects: statistics of the pixels that differ from the median image.
     """
 
@@ -109,6 +113,7 @@ class ImageStatistics:
     image_size: int
     mean_image_mse: float
     shift: float
+    region: tuple[int, int, int, int]
     objects: ObjectStatistics
 
     @property
@@ -125,13 +130,33 @@ def measure_images(pack: Pack) -> ImageStatistics:
     """
     images = _sample(pack)
     median = images.median(0).values
+    objects = _measure(images, median.expand_as(images), _NOISE, pack)
     return ImageStatistics(
         num_images=len(pack),
         image_size=images.shape[-1],
         mean_image_mse=float((images - images.mean(0)).square().mean()),
         shift=_camera_shift(images, median),
-        objects=_measure(images, median.expand_as(images), _NOISE, pack),
+        region=_changing_region(images, median, objects.threshold, pack),
+        objects=objects,
     )
+
+
+def _changing_region(
+    images: Tensor, median: Tensor, threshold: float, pack: Pack
+) -> tuple[int, int, int, int]:
+    changes = ((images - median).square().sum(1) > threshold).float().mean(0) > _LEAST_CHANGES
+    height, width = pack.meta.get("frame_size", changes.shape)
+    bounds = []
+    for axis, length in ((1, height), (0, width)):
+        rows = changes.any(axis).nonzero()[:, 0]
+        side = changes.shape[0]
+        low, high = (int(rows[0]), int(rows[-1]) + 1) if len(rows) else (0, side)
+        margin = _MARGIN * (high - low)
+        first = max(0, math.floor((low - margin) * length / side))
+        last = min(length, math.ceil((high + margin) * length / side))
+        bounds.append((first, last - first))
+    (top, rows_), (left, columns) = bounds
+    return top, left, rows_, columns
 
 
 @torch.inference_mode()
@@ -280,7 +305,11 @@ def describe(
         f"px: --model.num-slots {objects.num_slots} --model.object-size {objects.object_size:g}",
     ]
     if objects.side < _SMALL_OBJECT:
-        lines.append("objects are small: record with a larger --image-size, or with --crop")
+        crop = " ".join(map(str, images.region))
+        lines.append(
+            f"objects are small: record with --crop {crop}, the region that changes, or with "
+            "--image-size 128"
+        )
     return lines
 
 

@@ -149,6 +149,16 @@ def test_a_background_can_be_chosen(pack: Callable[..., Pack]) -> None:
 def test_small_objects_are_pointed_out(pack: Callable[..., Pack]) -> None:
     found = measure_images(pack(scenes(side=3)))
     assert any("--image-size" in line for line in describe(found, found.objects, static=True))
+    images = np.full((40, SIDE, SIDE, 3), 60, np.uint8)
+    for number, image in enumerate(images):
+        image[20 + number % 10 :][:3, 30 + number % 5 :][:, :3] = 250
+    found = measure_images(pack(images, "corner"))
+    top, left, height, width = found.region
+    assert 18 <= top <= 20 and 28 <= left <= 30
+    assert 32 <= top + height <= 34 and 37 <= left + width <= 39
+    assert f"--crop {top} {left} {height} {width}" in "\n".join(
+        describe(found, found.objects, static=True)
+    )
 
 
 def test_images_without_objects_or_of_other_shapes_are_refused(pack: Callable[..., Pack]) -> None:
