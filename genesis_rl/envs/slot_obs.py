@@ -12,7 +12,7 @@ from gymnasium import spaces
 from gymnasium.vector.utils import batch_space
 
 from genesis_rl.alignment import Indices, SlotAligner
-from genesis_rl.envs.frame_source import FrameSource, find_frames
+from genesis_rl.envs.frame_source import BlackFrameCheck, FrameSource, find_frames
 from genesis_rl.frames import Layout, White, as_nhwc_uint8
 from genesis_rl.perception import SlotEncoder, slot_features
 from genesis_rl.slots import ALIGN, MASK_GEOMETRY
@@ -128,6 +128,7 @@ class SlotObsCodec:
         self.encoder = encoder
         self.options = options
         self.source: FrameSource | None = None
+        self._check_black = BlackFrameCheck()
         # The background stays in the first slot: alignment moves objects only.
         self._first_object = int(encoder.has_background)
         if not options.background and not encoder.has_background:
@@ -277,6 +278,7 @@ class SlotObsCodec:
         """
         layout: Layout = "HWC" if self.source is None else self.source.layout
         white: White = 255 if self.source is None else self.source.white
+        self._check_black(frames, white)
         slots = self.encoder(frames, layout, white=white)
         info: Info = {}
         if "frame" in self.options.info_keys:

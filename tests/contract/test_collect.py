@@ -319,3 +319,22 @@ def test_a_stopped_recording_leaves_nothing(
         collect(settings(tmp_path / "data"), policy)
     assert stopped.value.status == status
     assert not list(tmp_path.iterdir())
+
+
+class DarkEnv(Clock):
+    """White is 1 in frames of a space with white 255."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.observation_space = spaces.Box(0, 255, (32, 32, 3), np.float32)
+
+    def _show(self) -> tuple[Any, dict[str, Any]]:
+        return np.ones((32, 32, 3), np.float32), {}
+
+
+def test_almost_black_frames_are_reported(tmp_path: Path) -> None:
+    gym.register("Dark-v0", DarkEnv)
+    config = CollectConfig(env="Dark-v0", out=tmp_path / "pack", steps=4, n_envs=1)
+    with pytest.warns(UserWarning, match="got at most 1 .*almost black"):
+        collect(config)
+    del gym.registry["Dark-v0"]
