@@ -8,8 +8,6 @@ python envs/watch.py --env CartPole-v1 --window
 import sys
 from collections.abc import Sequence
 
-import tyro
-
 import genesis_rl  # noqa: F401 (registers the environment ids)
 from genesis_rl.envs.watch import (
     WatchConfig,
@@ -18,6 +16,7 @@ from genesis_rl.envs.watch import (
     read_options,
     save_or_show,
 )
+from genesis_rl.flags import parse_flags, report_error
 from genesis_rl.process import report_stop
 
 
@@ -25,7 +24,7 @@ from genesis_rl.process import report_stop
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; return the exit status."""
     try:
-        config = tyro.cli(WatchConfig, args=argv, description=__doc__)
+        config = parse_flags(WatchConfig, argv, __doc__)
         env = make_rendering(config.env, read_options(config.options))
         frames = random_frames(
             env, episodes=config.episodes, max_steps=config.max_steps, seed=config.seed
@@ -36,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(config.out)
         env.close()
     except (ValueError, OSError) as error:
-        print(f"watch.py: {error}", file=sys.stderr)
+        report_error("watch.py", error, WatchConfig)
         return 2
     return 0
 

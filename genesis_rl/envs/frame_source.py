@@ -1,5 +1,6 @@
 """Frames within observations: entry of a Dict, axis order and value range."""
 
+import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -260,7 +261,7 @@ def _infer(shape: tuple[int, ...], label: str) -> Layout:
     try:
         return infer_layout(shape)
     except ValueError as error:
-        text = str(error).replace('layout="', 'image_layout="')
+        text = re.sub(r'\blayout(?= must|=")', "image_layout", str(error))
         raise ValueError(f"{label}: {text} Set image_layout.") from None
 
 

@@ -333,7 +333,7 @@ class DarkEnv(Clock):
 
 
 def test_almost_black_frames_are_reported(tmp_path: Path) -> None:
-    gym.register("Dark-v0", DarkEnv)
+    gym.register("Dark-v0", lambda **_: DarkEnv())
     config = CollectConfig(env="Dark-v0", out=tmp_path / "pack", steps=4, n_envs=1)
     with pytest.warns(UserWarning, match="got at most 1 .*almost black"):
         collect(config)

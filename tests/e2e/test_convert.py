@@ -75,10 +75,10 @@ def test_misuse_is_told_in_a_line(
     for flags, message in (
         (("tetrominoes",), "from gs://multi-object-datasets/tetrominoes/tetrominoes_train.tfrec"),
         (("cats",), "data must be one of"),
-        (("gqn", "--data-options", "{"), "data_options must be"),
-        (("gqn", "--data-options", "[]"), "data_options must be"),
+        (("gqn", "--data-options", "{"), "--data-options must be"),
+        (("gqn", "--data-options", "[]"), "--data-options must be"),
         (("gqn", "--data-options", '{"views": 2}'), "got 'views'"),
-        (("gqn", "--num-images", "0"), "num_images must be"),
+        (("gqn", "--num-images", "0"), "--num-images must be"),
     ):
         status, _, errors = run_program(PROGRAM, *flags)
         assert status == 2 and message in errors, errors

@@ -204,10 +204,10 @@ def test_misuse(run_program: Run, tmp_path: Path) -> None:
             (str(encoder), *SCENES, "--channels", "4", "4"),
             "halvings must be",
         ),
-        ((str(encoder), *SCENES, "--mask-weight", "0"), "mask_weight must be"),
+        ((str(encoder), *SCENES, "--mask-weight", "0"), "--mask-weight must be"),
         (
             (str(encoder), *SCENES, "--batch-size", "1024"),
-            "batch_size must be at most the 512 images",
+            "--batch-size must be at most the 512 images",
         ),
     ):
         status, _, errors = run_program(

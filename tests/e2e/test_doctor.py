@@ -89,7 +89,7 @@ def test_interrupted_trainings(run: Path, run_program: Program) -> None:
     ("flags", "words"),
     [
         (("--images", "1"), "images must be"),
-        (("--thresholds.max-kl", "-1"), "max_kl must be"),
+        (("--thresholds.max-kl", "-1"), "--thresholds.max-kl must be"),
         (("--device", "tpu"), "device"),
         (("--which", "first"), "first"),
     ],

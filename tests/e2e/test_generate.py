@@ -70,7 +70,7 @@ def test_misuse(run_program: Run, tmp_path: Path) -> None:
         (("clevr", out), "data must be one of"),
         (("object_goal", out, *quick, "--shards", "2", "--shard", "2"), "shard must be"),
         (("object_goal", out, *quick, "--shards", "5", "--shard", "0"), "shards must be"),
-        (("object_goal", out, "--num-images", "0"), "num_images must be"),
+        (("object_goal", out, "--num-images", "0"), "--num-images must be"),
         (("object_goal", out, "--join"), "got none"),
         (("object_goal", out, "--options", '{"size": 3}'), "got 'size'"),
     ):

@@ -258,7 +258,7 @@ def test_misuse(packs: Path, run_program: Run, tmp_path: Path) -> None:
             (model, *on_packs, "--data", str(packs / "train")),
             "data must contain",
         ),
-        ((model, *on_packs, "--num-train", "100"), "mlp.batch_size=128"),
+        ((model, *on_packs, "--num-train", "100"), "--mlp.batch-size 128"),
         ((model, *on_small, "--mlp.batch-size", "8"), "height of the test split"),
         ((model, *on_packs, "--tasks", "stability", "stability"), "tasks must be"),
         (

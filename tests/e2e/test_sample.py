@@ -110,17 +110,17 @@ def test_a_saved_model_without_a_run(
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--figures", "edits", "me"), ["sample.py: figures must be", "'me'"]),
-        (("--figures",), ["sample.py: figures must be"]),
-        (("--num", "17"), ["sample.py: num must be at most 16"]),
+        (("--figures", "edits", "me"), ["sample.py: --figures must be", "'me'"]),
+        (("--figures",), ["sample.py: --figures must be"]),
+        (("--num", "17"), ["sample.py: --num must be at most 16"]),
         (("--num", "1"), ["num must be at least 2"]),
         (("--seed", "-1"), ["seed must be"]),
         (("--temperature", "-0.5"), ["temperature must be"]),
         (("--temperature", "nan"), ["temperature must be"]),
         (("--split", "holdout"), ["split must be", "validation"]),
         (("--data", "nowhere"), ["nowhere", "multi_dsprites"]),
-        (("--data-options", '{"num_images": 9}'), ["data must be", "data_options"]),
-        (("--data", "object_goal", "--data-options", "[1"), ["data_options", "JSON"]),
+        (("--data-options", '{"num_images": 9}'), ["data must be", "--data-options"]),
+        (("--data", "object_goal", "--data-options", "[1"), ["--data-options", "JSON"]),
         (
             ("--data", "object_goal", "--data-options", '{"image_size": 64, "num_images": 9}'),
             ["64 x 64", "32 x 32"],
