@@ -13,7 +13,16 @@ from typing import Any, cast
 import gymnasium as gym
 
 # Packages that register environments; safe to import if installed.
-_KNOWN_PACKAGES = ("ale_py", "gymnasium", "gymnasium_robotics", "minigrid", "miniworld")
+_KNOWN_PACKAGES = (
+    "ale_py",
+    "gymnasium",
+    "gymnasium_robotics",
+    "highway_env",
+    "metaworld",
+    "minigrid",
+    "miniworld",
+    "panda_gym",
+)
 _INSTALLED = ("site-packages", "dist-packages")
 # Plain words: neither paths nor names of modules or their attributes.
 _WORD = re.compile(r"[\w -]*")

@@ -3,6 +3,7 @@
 import functools
 import importlib
 import importlib.util
+import inspect
 import json
 from collections.abc import Callable
 from importlib import metadata
@@ -37,15 +38,15 @@ Make = Callable[[], gym.Env[Any, Any]]
 # Skip for these causes only: whatever else goes wrong is a failure.
 
 
-def installed(module: str, extra: str = "envs") -> None:
+def installed(module: str, source: str = "extra envs") -> None:
     """Skip if the package is not installed."""
     if importlib.util.find_spec(module.partition(".")[0]) is None:
-        pytest.skip(f"{module} is not installed (extra {extra})")
+        pytest.skip(f"{module} is not installed ({source})")
 
 
 def robots_installed() -> None:
     """Skip if gymnasium-robotics is not installed, or with a MuJoCo version it fails with."""
-    installed("gymnasium_robotics", extra="robots")
+    installed("gymnasium_robotics", "extra robots")
     version = metadata.version("mujoco")
     if Version(version) >= Version("3.12"):
         pytest.skip(f"gymnasium-robotics needs mujoco<3.12 (extra robots), got {version}")
@@ -191,6 +192,11 @@ def test_stacked_atari_frames_are_named(ale: Any, encoder: SlotEncoder) -> None:
 def test_ataris_own_vector_environment(
     ale: Any, encoder: SlotEncoder, options: dict[str, Any], layout: Any
 ) -> None:
+    known = inspect.signature(
+        importlib.import_module("ale_py.vector_env").AtariVectorEnv
+    ).parameters
+    if not options.keys() <= known.keys():
+        pytest.skip(f"ale_py {metadata.version('ale_py')} has no options {', '.join(options)}")
     envs = gym.make_vec(
         "ALE/Pong-v5", num_envs=2, vectorization_mode="vector_entry_point", **options
     )
@@ -215,6 +221,7 @@ def test_crafter(encoder: SlotEncoder, tmp_path: Path) -> None:
     check(lambda: gym.make("genesis_rl/Crafter-v0", **options), encoder)
     steps = record(tmp_path, "genesis_rl/Crafter-v0", env_options=json.dumps(options))
     assert steps.images.std() > 20 and steps.action_space["n"] == 17
+    assert steps.pack.meta["versions"]["crafter"] == metadata.version("crafter")
 
 
 def test_vizdoom(encoder: SlotEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -352,6 +359,7 @@ RENDERED: dict[str, tuple[str, dict[str, Any]]] = {
     "Meta-World": ("metaworld:Meta-World/MT1", {**SIZE, "env_name": "reach-v3"}),
     "panda-gym": ("panda_gym:PandaReach-v3", {"render_width": 64, "render_height": 64}),
 }
+SOURCES = {"Meta-World": "extra metaworld", "panda-gym": "pip install panda-gym"}
 
 
 @pytest.mark.parametrize("name", RENDERED)
@@ -359,7 +367,7 @@ def test_robots_are_rendered(name: str, opengl: None, encoder: SlotEncoder, tmp_
     env_id, options = RENDERED[name]
     if env_id.startswith("gymnasium_robotics"):
         robots_installed()
-    installed(env_id.partition(":")[0], extra="metaworld" if name == "Meta-World" else "none")
+    installed(env_id.partition(":")[0], SOURCES.get(name, "extra robots"))
     make: Any = functools.partial(gym.make, env_id, render_mode="rgb_array", **options)
     env = GenesisObs(make(), encoder, render=True, info_keys=("frame",))
     other = RenderedObs(make())
