@@ -41,7 +41,7 @@ def test_empty_splits_are_reported(tmp_path: Path, run_program: Run) -> None:
     [
         ([], "exactly one of --env, --agent, --from-minari"),
         (["--env", "genesis_rl/Nothing-v0"], "genesis_rl/Nothing-v0"),
-        (["--env", "CartPole-v1"], "the observation"),
+        (["--env", "CartPole-v1"], "around each environment, or --render."),
         (["--env", "CartPole-v1", "--env-options", "[]"], "--env-options"),
         (["--agent", "no-such-folder"], "folder must exist, got no-such-folder"),
         (["--from-minari", "none/such-v0"], "--from-minari"),

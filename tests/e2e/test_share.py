@@ -181,7 +181,7 @@ def test_what_was_written_survives_a_refused_push(
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ((), "out or push must be"),
+        ((), "--out or --push must be"),
         (("--push", "encoder"), "push must be"),
         (("--out", "{run}"), "out must be"),
         (("--out", "{run}/train.json"), "out must be"),
