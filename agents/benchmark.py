@@ -10,10 +10,9 @@ the time, and the bytes of an observation in rollout and replay buffers; writes 
 import sys
 from collections.abc import Sequence
 
-import tyro
-
 from genesis_rl.agents.benchmark import SpeedConfig, measure
 from genesis_rl.files import write_json
+from genesis_rl.flags import parse_flags, report_error
 from genesis_rl.process import report_stop
 from genesis_rl.text_tables import as_text
 
@@ -22,10 +21,10 @@ from genesis_rl.text_tables import as_text
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; return the exit status."""
     try:
-        config = tyro.cli(SpeedConfig, args=argv, description=__doc__)
+        config = parse_flags(SpeedConfig, argv, __doc__)
         result = measure(config)
     except (ValueError, TypeError, OSError) as error:
-        print(f"benchmark.py: {error}", file=sys.stderr)
+        report_error("benchmark.py", error, SpeedConfig)
         return 2
     print(result["hardware"])
     print(as_text(result["tables"]))

@@ -16,8 +16,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-import tyro
-
 from genesis_rl.agents.comparison import (
     CompareConfig,
     read_included,
@@ -26,6 +24,7 @@ from genesis_rl.agents.comparison import (
 )
 from genesis_rl.agents.config import PRESETS, preset_flags
 from genesis_rl.agents.learning import TrainingError
+from genesis_rl.flags import parse_flags, report_error
 from genesis_rl.process import report_stop
 from genesis_rl.text_tables import as_text
 
@@ -37,7 +36,7 @@ def parse(argv: Sequence[str] | None) -> CompareConfig:
     known, rest = first.parse_known_args(argv)
     flags = [*preset_flags(known.preset, "agent."), *rest]
     description = f"{__doc__}\npresets (--preset NAME): {', '.join(PRESETS)}"
-    return tyro.cli(CompareConfig, args=flags, description=description)
+    return parse_flags(CompareConfig, flags, description)
 
 
 @report_stop("compare.py", "the same command resumes")
@@ -50,10 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         path = config.summary or config.out / "comparison.json"
         summary = write_summary(records, path)
     except TrainingError as error:
-        print(f"compare.py: {error}", file=sys.stderr)
+        report_error("compare.py", error, CompareConfig)
         return 1
     except (ValueError, TypeError, OSError) as error:
-        print(f"compare.py: {error}", file=sys.stderr)
+        report_error("compare.py", error, CompareConfig)
         return 2
     print(as_text(summary["tables"]))
     print(f"wrote {path}")

@@ -10,9 +10,8 @@ Takes about 12 minutes on two CPU cores.
 import sys
 from collections.abc import Sequence
 
-import tyro
-
 from genesis_rl.agents.demo import DemoConfig, run
+from genesis_rl.flags import parse_flags, report_error
 from genesis_rl.process import report_stop
 
 
@@ -20,9 +19,9 @@ from genesis_rl.process import report_stop
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demonstration; return the exit status."""
     try:
-        report = run(tyro.cli(DemoConfig, args=argv, description=__doc__))
+        report = run(parse_flags(DemoConfig, argv, __doc__))
     except (ValueError, OSError) as error:
-        print(f"demo.py: {error}", file=sys.stderr)
+        report_error("demo.py", error, DemoConfig)
         return 2
     print(f"report: {report.resolve()}")
     return 0

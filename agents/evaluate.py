@@ -14,6 +14,7 @@ import tyro
 
 from genesis_rl.agents.config import EvaluationConfig
 from genesis_rl.agents.evaluation import Scores, evaluate_agent
+from genesis_rl.flags import parse_flags, report_error
 from genesis_rl.process import report_stop
 
 
@@ -22,10 +23,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate; return the exit status."""
     try:
         settings = tyro.conf.PositionalRequiredArgs[EvaluationConfig]
-        config = tyro.cli(settings, args=argv, description=__doc__)
+        config = parse_flags(settings, argv, __doc__)
         result = evaluate_agent(config)
     except (ValueError, TypeError, OSError) as error:
-        print(f"evaluate.py: {error}", file=sys.stderr)
+        report_error("evaluate.py", error, settings)
         return 2
     for name in ("agent", "deterministic", "random"):
         if name in result:

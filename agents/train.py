@@ -22,10 +22,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-import tyro
-
 from genesis_rl.agents.config import PRESETS, TrainConfig, preset_flags
 from genesis_rl.agents.learning import AgentTrainer, TrainingError
+from genesis_rl.flags import parse_flags, report_error
 from genesis_rl.process import report_stop
 
 
@@ -35,7 +34,7 @@ def parse(argv: Sequence[str] | None) -> TrainConfig:
     first.add_argument("--preset", default="default")
     known, rest = first.parse_known_args(argv)
     description = f"{__doc__}\npresets (--preset NAME): {', '.join(PRESETS)}"
-    return tyro.cli(TrainConfig, args=[*preset_flags(known.preset), *rest], description=description)
+    return parse_flags(TrainConfig, [*preset_flags(known.preset), *rest], description)
 
 
 @report_stop("train.py", "--resume continues from the last checkpoint, if there is one")
@@ -45,14 +44,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = parse(argv)
         trainer = AgentTrainer(config.agent, resume=config.resume)
     except (ValueError, TypeError, OSError) as error:
-        print(f"train.py: {error}", file=sys.stderr)
+        report_error("train.py", error, TrainConfig)
         return 2
     if config.resume:
         print(_resumed(trainer), file=sys.stderr)
     try:
         metrics = trainer.run()
     except (TrainingError, OSError) as error:
-        print(f"train.py: {error}", file=sys.stderr)
+        report_error("train.py", error, TrainConfig)
         return 1
     if trainer.stopped:
         step = trainer.model.num_timesteps

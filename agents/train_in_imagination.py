@@ -17,10 +17,9 @@ same command resumes an interrupted run.
 import sys
 from collections.abc import Sequence
 
-import tyro
-
 from genesis_rl.agents.imagination import ImaginationConfig, ImaginationTrainer, compare
 from genesis_rl.agents.learning import TrainingError
+from genesis_rl.flags import parse_flags, report_error
 from genesis_rl.process import StoppedError, report_stop
 from genesis_rl.text_tables import as_text
 from genesis_rl.training import NonFiniteError
@@ -47,13 +46,13 @@ def train_and_compare(config: ImaginationConfig) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Train; return the exit status."""
     try:
-        config = tyro.cli(ImaginationConfig, args=argv, description=__doc__)
+        config = parse_flags(ImaginationConfig, argv, __doc__)
         (train_and_compare if config.seeds else train)(config)
     except (TrainingError, NonFiniteError) as error:
-        print(f"train_in_imagination.py: {error}", file=sys.stderr)
+        report_error("train_in_imagination.py", error, ImaginationConfig)
         return 1
     except (ValueError, TypeError, OSError) as error:
-        print(f"train_in_imagination.py: {' '.join(str(error).split())}", file=sys.stderr)
+        report_error("train_in_imagination.py", error, ImaginationConfig)
         return 2
     return 0
 

@@ -12,12 +12,11 @@ The policy is random without --agent. The folder contains a pack per split, by e
 import sys
 from collections.abc import Sequence
 
-import tyro
-
 import genesis_rl  # noqa: F401 (registers the environment ids)
 from genesis_rl.envs.collect import CollectConfig, collect
 from genesis_rl.envs.minari_data import check_new, collect_minari, write_minari
 from genesis_rl.envs.recorder import SplitCounts
+from genesis_rl.flags import parse_flags, report_error
 from genesis_rl.process import report_stop
 
 
@@ -47,14 +46,14 @@ def record(config: CollectConfig) -> dict[str, SplitCounts]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; return the exit status."""
     try:
-        config = tyro.cli(CollectConfig, args=argv, description=__doc__)
+        config = parse_flags(CollectConfig, argv, __doc__)
         recorded = record_all(config)
         for split, (images, steps, episodes) in recorded.items():
             print(f"{config.out / split}: {images} images, {steps} steps, {episodes} episodes")
         for split in config.shares.keys() - recorded.keys():
             print(f"{split} is empty: too few episodes. Increase --steps or --n-envs.")
     except (ValueError, TypeError, OSError) as error:
-        print(f"collect.py: {error}", file=sys.stderr)
+        report_error("collect.py", error, CollectConfig)
         return 2
     return 0
 

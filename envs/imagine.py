@@ -12,12 +12,11 @@ Each row shows a scene, its masks and the content of each slot.
 import sys
 from collections.abc import Sequence
 
-import tyro
-
 import genesis_rl  # noqa: F401 (registers the environment ids)
 from genesis_rl.envs.imagination_speed import imagination_speeds
 from genesis_rl.envs.imagine import ImagineConfig, video_frames
 from genesis_rl.envs.watch import save_or_show
+from genesis_rl.flags import parse_flags, report_error
 from genesis_rl.process import report_stop
 
 
@@ -42,7 +41,7 @@ def report_speed(config: ImagineConfig) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; return the exit status."""
     try:
-        config = tyro.cli(ImagineConfig, args=argv, description=__doc__)
+        config = parse_flags(ImagineConfig, argv, __doc__)
         if config.speed:
             report_speed(config)
             return 0
@@ -51,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not config.window:
             print(config.out)
     except (ValueError, TypeError, OSError) as error:
-        print(f"imagine.py: {error}", file=sys.stderr)
+        report_error("imagine.py", error, ImagineConfig)
         return 2
     return 0
 

@@ -7,12 +7,11 @@ python envs/measure_tasks.py --tasks ObjectGoal --options num_objects 6 --episod
 import sys
 from collections.abc import Sequence
 
-import tyro
-
 import genesis_rl  # noqa: F401 (registers the environment ids)
 from genesis_rl.agents.evaluation import wilson_interval
 from genesis_rl.envs.measure import TasksConfig, measure
 from genesis_rl.envs.watch import read_options
+from genesis_rl.flags import parse_flags, report_error
 from genesis_rl.process import report_stop
 
 
@@ -26,11 +25,11 @@ def rate(successes: int, episodes: int) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; return the exit status."""
     try:
-        config = tyro.cli(TasksConfig, args=argv, description=__doc__)
+        config = parse_flags(TasksConfig, argv, __doc__)
         options = read_options(config.options)
         measured = [measure(task, config, options) for task in config.tasks]
     except (ValueError, TypeError) as error:
-        print(f"measure_tasks.py: {error}", file=sys.stderr)
+        report_error("measure_tasks.py", error, TasksConfig)
         return 2
     print(
         "| task | scripted: success | steps | random: success | steps"

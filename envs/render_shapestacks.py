@@ -13,8 +13,7 @@ one job of an array: the last job to finish writes the lists of the splits.
 import sys
 from collections.abc import Sequence
 
-import tyro
-
+from genesis_rl.flags import parse_flags, report_error
 from genesis_rl.process import report_stop
 from genesis_rl.towers import require_gl
 from genesis_rl.towers.plan import RenderConfig
@@ -27,11 +26,11 @@ from genesis_rl.towers.tree import record_tree
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; return the exit status."""
     try:
-        config = tyro.cli(RenderConfig, args=argv, description=__doc__)
+        config = parse_flags(RenderConfig, argv, __doc__)
         require_gl()
         agreement = report_packs(config) if config.pack else report_tree(config)
     except (ValueError, OSError, RuntimeError) as error:
-        print(f"render_shapestacks.py: {' '.join(str(error).split())}", file=sys.stderr)
+        report_error("render_shapestacks.py", error, RenderConfig)
         return 2
     for violation, (agreeing, towers) in agreement.items():
         print(f"  {violation:24}{agreeing:6} of {towers} as simulated")

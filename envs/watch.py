@@ -10,8 +10,6 @@ python envs/watch.py --env minigrid:MiniGrid-FourRooms-v0 --no-render
 import sys
 from collections.abc import Sequence
 
-import tyro
-
 import genesis_rl  # noqa: F401 (registers the environment ids)
 from genesis_rl.envs.watch import (
     WatchConfig,
@@ -19,6 +17,7 @@ from genesis_rl.envs.watch import (
     random_frames,
     save_or_show,
 )
+from genesis_rl.flags import parse_flags, report_error
 from genesis_rl.process import report_stop
 
 
@@ -26,7 +25,7 @@ from genesis_rl.process import report_stop
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; return the exit status."""
     try:
-        config = tyro.cli(WatchConfig, args=argv, description=__doc__)
+        config = parse_flags(WatchConfig, argv, __doc__)
         env = make_watched(config)
         frames = random_frames(
             env, episodes=config.episodes, max_steps=config.max_steps, seed=config.seed
@@ -37,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(config.out)
         env.close()
     except (ValueError, OSError) as error:
-        print(f"watch.py: {error}", file=sys.stderr)
+        report_error("watch.py", error, WatchConfig)
         return 2
     return 0
 

@@ -147,8 +147,8 @@ def infer_layout(shape: tuple[int, ...]) -> Layout:
             return "CHW"
         if first and not last:
             raise ValueError(
-                'layout must be "CHW" (RGBA) or "SHW" (a stack of 4 grey frames) for frames of '
-                f'shape {shape}, got "auto".'
+                'layout must be "CHW" (RGBA), "SHW" (4 stacked grey frames) or "SWH" (the same, '
+                f'width before height) for frames of shape {shape}, got "auto".'
             )
         if first and last:
             raise ValueError(

@@ -22,6 +22,7 @@ from genesis_rl.benchmark import (
     scaling_tables,
 )
 from genesis_rl.files import write_json
+from genesis_rl.flags import parse_flags, report_error
 from genesis_rl.process import report_stop
 from genesis_rl.text_tables import as_text
 
@@ -30,11 +31,8 @@ from genesis_rl.text_tables import as_text
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure speed; return the exit status."""
     try:
-        config = tyro.cli(
-            tyro.conf.AvoidSubcommands[BenchmarkConfig],
-            default=BenchmarkConfig(),
-            args=argv,
-            description=__doc__,
+        config = parse_flags(
+            tyro.conf.AvoidSubcommands[BenchmarkConfig], argv, __doc__, default=BenchmarkConfig()
         )
         result = run(config)
         print(as_text(result["tables"]))
@@ -50,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if config.out is not None:
             write_json(config.out, result)
     except (ValueError, OSError) as error:
-        print(f"benchmark.py: {error}", file=sys.stderr)
+        report_error("benchmark.py", error, BenchmarkConfig)
         return 2
     return 0
 

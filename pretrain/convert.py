@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import tyro
 
 from genesis_rl.data.originals import READERS, ConvertConfig, convert_splits
+from genesis_rl.flags import parse_flags, report_error
 from genesis_rl.process import report_stop
 
 
@@ -24,10 +25,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = tyro.conf.PositionalRequiredArgs[ConvertConfig]
         names = f"Datasets: {', '.join(READERS)}."
-        config = tyro.cli(settings, args=argv, description=f"{__doc__}\n{names}")
+        config = parse_flags(settings, argv, f"{__doc__}\n{names}")
         packs = convert_splits(config)
     except (ValueError, TypeError, OSError) as error:
-        print(f"convert.py: {' '.join(str(error).split())}", file=sys.stderr)
+        report_error("convert.py", error, settings)
         return 2
     for pack in packs.values():
         damaged = pack.meta["damaged"]

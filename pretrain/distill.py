@@ -16,6 +16,7 @@ from typing import Any
 import tyro
 
 from genesis_rl.distillation import DistillConfig, distill
+from genesis_rl.flags import parse_flags
 from genesis_rl.process import report_stop
 from genesis_rl.training.program import run_and_report
 
@@ -23,12 +24,12 @@ from genesis_rl.training.program import run_and_report
 @report_stop("distill.py", "add --resume to resume")
 def main(argv: Sequence[str] | None = None) -> int:
     """Train a student; return the exit status."""
+    settings = tyro.conf.PositionalRequiredArgs[DistillConfig]
 
     def train() -> dict[str, Any]:
-        settings = tyro.conf.PositionalRequiredArgs[DistillConfig]
-        return distill(tyro.cli(settings, args=argv, description=__doc__))
+        return distill(parse_flags(settings, argv, __doc__))
 
-    return run_and_report("distill.py", train)
+    return run_and_report("distill.py", settings, train)
 
 
 if __name__ == "__main__":

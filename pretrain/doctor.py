@@ -15,6 +15,7 @@ import tyro
 
 from genesis_rl.doctor import DoctorConfig, diagnose
 from genesis_rl.files import json_text
+from genesis_rl.flags import parse_flags, report_error
 from genesis_rl.process import report_stop
 
 
@@ -23,10 +24,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Diagnose a run; return the exit status."""
     try:
         settings = tyro.conf.PositionalRequiredArgs[DoctorConfig]
-        config = tyro.cli(settings, args=argv, description=__doc__)
+        config = parse_flags(settings, argv, __doc__)
         diagnosis = diagnose(config)
     except (ValueError, TypeError, OSError) as error:
-        print(f"doctor.py: {error}", file=sys.stderr)
+        report_error("doctor.py", error, settings)
         return 2
     print(json_text(diagnosis.as_json(), indent=2) if config.json else diagnosis)
     return 0 if diagnosis.healthy else 1

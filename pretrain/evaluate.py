@@ -16,6 +16,7 @@ import tyro
 from rich.console import Console
 
 from genesis_rl.evaluation import EvaluateConfig, evaluate, tables
+from genesis_rl.flags import parse_flags, report_error
 from genesis_rl.process import report_stop
 
 # Width of tables if the output is not a terminal.
@@ -27,10 +28,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate models; return the exit status."""
     try:
         settings = tyro.conf.PositionalRequiredArgs[EvaluateConfig]
-        config = tyro.cli(settings, args=argv, description=__doc__)
+        config = parse_flags(settings, argv, __doc__)
         result = evaluate(config)
     except (ValueError, TypeError, OSError) as error:
-        print(f"evaluate.py: {' '.join(str(error).split())}", file=sys.stderr)
+        report_error("evaluate.py", error, settings)
         return 2
     first = result["runs"][0]
     console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)

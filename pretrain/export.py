@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import tyro
 
 from genesis_rl.export import ExportConfig, ParityError, export
+from genesis_rl.flags import parse_flags, report_error
 from genesis_rl.process import report_stop
 
 
@@ -22,13 +23,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Export an encoder; return the exit status."""
     try:
         settings = tyro.conf.PositionalRequiredArgs[ExportConfig]
-        config = tyro.cli(settings, args=argv, description=__doc__)
+        config = parse_flags(settings, argv, __doc__)
         print(export(config))
     except (ValueError, OSError) as error:
-        print(f"export.py: {' '.join(str(error).split())}", file=sys.stderr)
+        report_error("export.py", error, settings)
         return 2
     except ParityError as error:
-        print(f"export.py: {error}", file=sys.stderr)
+        report_error("export.py", error, settings)
         return 1
     return 0
 

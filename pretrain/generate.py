@@ -25,6 +25,7 @@ from genesis_rl.data.generated import (
     write_split,
 )
 from genesis_rl.data.originals import parse_options
+from genesis_rl.flags import parse_flags, report_error
 from genesis_rl.process import report_stop
 
 
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Generate or join packs; return the exit status."""
     try:
         settings = tyro.conf.PositionalRequiredArgs[GenerateConfig]
-        config = tyro.cli(settings, args=argv, description=__doc__)
+        config = parse_flags(settings, argv, __doc__)
         data = generated_dataset(config.data, **parse_options(config.options))
         shard = config.shard
         if shard is None and config.shards > 1 and "SLURM_ARRAY_TASK_ID" in os.environ:
@@ -80,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             else:
                 print(write_shard(data, config.out, split, count, shard, config.shards))
     except (ValueError, TypeError, OSError) as error:
-        print(f"generate.py: {' '.join(str(error).split())}", file=sys.stderr)
+        report_error("generate.py", error, settings)
         return 2
     return 0
 

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 import tyro
 from rich.console import Console
 
+from genesis_rl.flags import parse_flags, report_error
 from genesis_rl.probes import ProbeConfig, probe, table
 from genesis_rl.process import keep_freed_memory, report_stop
 
@@ -31,11 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train and evaluate probes; return the exit status."""
     try:
         settings = tyro.conf.PositionalRequiredArgs[ProbeConfig]
-        config = tyro.cli(settings, args=argv, description=__doc__)
+        config = parse_flags(settings, argv, __doc__)
         keep_freed_memory()
         result = probe(config)
     except (ValueError, TypeError, OSError) as error:
-        print(f"probe.py: {' '.join(str(error).split())}", file=sys.stderr)
+        report_error("probe.py", error, settings)
         return 2
     console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
     console.print(table(result))

@@ -16,6 +16,7 @@ from pathlib import Path
 import tyro
 
 from genesis_rl.evaluation import format_score
+from genesis_rl.flags import parse_flags, report_error
 from genesis_rl.process import report_stop
 from genesis_rl.reproduction import largest_difference, published_scores, reproduce
 from genesis_rl.results import TOLERANCE
@@ -42,9 +43,9 @@ class ReproduceConfig:
 @report_stop("reproduce.py")
 def main(argv: Sequence[str] | None = None) -> int:
     """Reproduce results; return the exit status."""
-    config = tyro.cli(ReproduceConfig, args=argv, description=__doc__)
     missed = 0
     try:
+        config = parse_flags(ReproduceConfig, argv, __doc__)
         found = published_scores(config.folder, config.models)
         for published in found:
             how, again = published.config, reproduce(published, config.out, config.device)
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 flush=True,
             )
     except (ValueError, OSError) as error:
-        print(f"reproduce.py: {error}", file=sys.stderr)
+        report_error("reproduce.py", error, ReproduceConfig)
         return 2
     matching = len(found) - missed
     print(f"{matching} of {len(found)} files match within a tolerance of {config.tolerance}.")

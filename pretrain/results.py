@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
+from genesis_rl.flags import parse_flags, report_error
 from genesis_rl.process import report_stop
 from genesis_rl.results import pages, write_pages
 
@@ -33,15 +32,15 @@ class ResultsConfig:
 @report_stop("results.py")
 def main(argv: Sequence[str] | None = None) -> int:
     """Generate or check the pages; return the exit status."""
-    config = tyro.cli(ResultsConfig, args=argv, description=__doc__)
     try:
+        config = parse_flags(ResultsConfig, argv, __doc__)
         if not config.check:
             write_pages(config.folder, config.out)
             return 0
         expected = pages(config.folder)
         current = {p.name: p.read_text(encoding="utf-8") for p in config.out.glob("*.md")}
     except (ValueError, OSError) as error:
-        print(f"results.py: {error}", file=sys.stderr)
+        report_error("results.py", error, ResultsConfig)
         return 2
     names = sorted(n for n in expected | current if expected.get(n) != current.get(n))
     if names:

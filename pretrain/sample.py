@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import tyro
 
 from genesis_rl.figures import FIGURES, SampleConfig, draw
+from genesis_rl.flags import parse_flags, report_error
 from genesis_rl.process import report_stop
 
 
@@ -22,14 +23,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Draw figures; return the exit status."""
     names = "\n".join(f"  {name}: {figure.title}" for name, figure in FIGURES.items())
     try:
-        config = tyro.cli(
-            tyro.conf.PositionalRequiredArgs[SampleConfig],
-            args=argv,
-            description=f"{__doc__}\nfigures (--figures NAME ...):\n{names}",
-        )
+        settings = tyro.conf.PositionalRequiredArgs[SampleConfig]
+        config = parse_flags(settings, argv, f"{__doc__}\nfigures (--figures NAME ...):\n{names}")
         files = draw(config)
     except (ValueError, TypeError, OSError) as error:
-        print(f"sample.py: {' '.join(str(error).split())}", file=sys.stderr)
+        report_error("sample.py", error, settings)
         return 2
     for path in files:
         print(path)

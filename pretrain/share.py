@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import tyro
 
+from genesis_rl.flags import parse_flags, report_error
 from genesis_rl.process import report_stop
 from genesis_rl.sharing import ShareConfig, share
 
@@ -22,10 +23,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Share a model; return the exit status."""
     try:
         settings = tyro.conf.PositionalRequiredArgs[ShareConfig]
-        config = tyro.cli(settings, args=argv, description=__doc__)
+        config = parse_flags(settings, argv, __doc__)
         place = share(config)
     except (ValueError, TypeError, OSError) as error:
-        print(f"share.py: {error}", file=sys.stderr)
+        report_error("share.py", error, settings)
         return 2
     print(place)
     return 0

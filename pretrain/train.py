@@ -23,6 +23,7 @@ from typing import NamedTuple
 import tyro
 
 from genesis_rl.data import DATASETS
+from genesis_rl.flags import parse_flags, report_error
 from genesis_rl.models import MODELS
 from genesis_rl.presets import AUTO, PRESETS, preset_config
 from genesis_rl.process import report_stop
@@ -73,11 +74,11 @@ def parse(argv: Sequence[str] | None) -> Plan:
         rest += ["--model.background", background]
     names = "\n".join(f"  {name}: {preset.about}" for name, preset in PRESETS.items())
     rest, of_stage = split_stage_flags(rest)
-    last = tyro.cli(
+    last = parse_flags(
         tyro.conf.AvoidSubcommands[PretrainConfig],
+        rest,
+        f"{__doc__}\npresets (--preset NAME):\n{names}\n{_MODEL_HELP}",
         default=default,
-        args=rest,
-        description=f"{__doc__}\npresets (--preset NAME):\n{names}\n{_MODEL_HELP}",
     )
     unknown = [number for number in of_stage if not 1 <= number <= len(before)]
     if unknown:
@@ -86,10 +87,8 @@ def parse(argv: Sequence[str] | None) -> Plan:
             f"--preset {preset}."
         )
     stages = [
-        tyro.cli(
-            tyro.conf.AvoidSubcommands[PretrainConfig],
-            default=stage,
-            args=of_stage.get(number, []),
+        parse_flags(
+            tyro.conf.AvoidSubcommands[PretrainConfig], of_stage.get(number, []), default=stage
         )
         for number, stage in enumerate(before, 1)
     ]
@@ -130,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             # With preset auto, the settings of the objects depend on the trained background.
             stages, notes = parse(argv) if number < len(stages) else (stages, [])
     except (ValueError, OSError) as error:
-        print(f"train.py: {error}", file=sys.stderr)
+        report_error("train.py", error, PretrainConfig)
         return 2
     return 0
 
@@ -140,12 +139,12 @@ def train(config: PretrainConfig, *, last: bool = True) -> int:
     try:
         trainer = Trainer(config)
     except (ValueError, TypeError, OSError) as error:
-        print(f"train.py: {error}", file=sys.stderr)
+        report_error("train.py", error, PretrainConfig)
         return 2
     try:
         scores = trainer.run()
     except (NonFiniteError, LostProcessError, OSError) as error:
-        print(f"train.py: {error}", file=sys.stderr)
+        report_error("train.py", error, PretrainConfig)
         return 1
     if trainer.stopped:
         print(f"stopped at step {trainer.step}; --resume continues", file=sys.stderr)

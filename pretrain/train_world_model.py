@@ -13,10 +13,11 @@ report.json, with pictures of imagined and real rollouts.
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-import tyro
 
+from genesis_rl.flags import parse_flags
 from genesis_rl.process import keep_freed_memory, report_stop
 from genesis_rl.training.program import run_and_report
 from genesis_rl.world_model.config import WorldTrainConfig
@@ -26,11 +27,15 @@ from genesis_rl.world_model.program import train_world_model
 @report_stop("train_world_model.py", "add --resume to resume")
 def main(argv: Sequence[str] | None = None) -> int:
     """Train a world model; return the exit status."""
-    config = tyro.cli(WorldTrainConfig, args=argv, description=__doc__)
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    keep_freed_memory()
-    return run_and_report("train_world_model.py", lambda: train_world_model(config))
+
+    def train() -> dict[str, Any]:
+        config = parse_flags(WorldTrainConfig, argv, __doc__)
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
+        keep_freed_memory()
+        return train_world_model(config)
+
+    return run_and_report("train_world_model.py", WorldTrainConfig, train)
 
 
 if __name__ == "__main__":

@@ -126,15 +126,15 @@ class VecGenesisObs(VecEnvWrapper):
         encoded = self._slot_codec.encode_step(
             observations, {}, first=np.ones(self.num_envs, np.bool_), rendered=self._rendered()
         )
-        # Only the innermost vector environment has the infos of resets.
         self.reset_infos = [
-            {**info, **_row(encoded.info, i)} for i, info in enumerate(self.unwrapped.reset_infos)
+            {**info, **_row(encoded.info, i)} for i, info in enumerate(self._inner_reset_infos())
         ]
         return encoded.observation  # type: ignore[no-any-return]
 
     def step_wait(self) -> VecEnvStepReturn:
         """Wait for the environments' step and encode all frames, including terminal ones."""
         observations, rewards, dones, infos = self.venv.step_wait()
+        dones = np.asarray(dones, np.bool_)  # uint8 in SuperSuit
         final = {
             i: info["terminal_observation"]
             for i, info in enumerate(infos)
@@ -151,13 +151,20 @@ class VecGenesisObs(VecEnvWrapper):
         infos = [{**info, **_row(encoded.info, i)} for i, info in enumerate(infos)]
         for i, (observation, extra) in encoded.final.items():
             infos[i] |= {"terminal_observation": observation, **extra}
-            self.reset_infos[i] = {**self.unwrapped.reset_infos[i], **_row(encoded.info, i)}
+            self.reset_infos[i] = {**self._inner_reset_infos()[i], **_row(encoded.info, i)}
         return encoded.observation, rewards, dones, infos
 
     def _rendered(self) -> npt.NDArray[Any] | None:
         if self._render_frames:
             self._last_frames = render_frames(self.venv)
         return self._last_frames
+
+    def _inner_reset_infos(self) -> list[dict[str, Any]]:
+        """Return the infos of resets, which only the innermost vector environment has."""
+        inner = self.venv
+        while isinstance(inner, VecEnvWrapper) and isinstance(inner.venv, VecEnv):
+            inner = inner.venv  # unlike `unwrapped`, ends at a VecEnv: SuperSuit wraps another kind
+        return inner.reset_infos
 
 
 def _row(info: Info, index: int) -> Info:

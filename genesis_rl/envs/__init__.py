@@ -32,3 +32,8 @@ def register_envs() -> None:
             id="genesis_rl/ShapeStacks-v0",
             entry_point="genesis_rl.envs.shapestacks:ShapeStacksEnv",
         )
+    for name in ("Crafter", "PettingZoo"):
+        if f"genesis_rl/{name}-v0" not in gym.registry:
+            gym.register(
+                id=f"genesis_rl/{name}-v0", entry_point=f"genesis_rl.envs.adapters:{name}Env"
+            )

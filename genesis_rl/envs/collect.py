@@ -350,9 +350,10 @@ def _row(records: Mapping[str, npt.NDArray[Any]], index: int) -> FrameRecord:
 
 
 def _env_versions(env_id: str) -> dict[str, str]:
-    """Return the versions of Gymnasium, the environment's package and MuJoCo."""
+    """Return the versions of Gymnasium, the environment's package and those that it uses."""
     entry = gym.spec(env_id.rpartition(":")[2]).entry_point  # module: is imported by now
     module = entry.partition(":")[0] if isinstance(entry, str) else getattr(entry, "__module__", "")
     packages = importlib.metadata.packages_distributions().get(module.split(".")[0], [])
-    names = {"gymnasium", *packages, *({"mujoco"} & sys.modules.keys())}
+    used = {"crafter", "mujoco", "pettingzoo"} & sys.modules.keys()
+    names = {"gymnasium", *packages, *used}
     return {name: importlib.metadata.version(name) for name in sorted(names)}

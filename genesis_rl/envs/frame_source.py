@@ -1,5 +1,7 @@
 """Frames within observations: entry of a Dict, axis order and value range."""
 
+import re
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,6 +25,9 @@ _DEPTH = (
     "Encoders have no depth channel: set image_key to an RGB image, or split RGB-D images with "
     "gymnasium.wrappers.TransformObservation."
 )
+# Frames whose highest value is at most this share of white are almost black.
+_BLACK = 10 / 255
+_FIRST_FRAMES = 50
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,36 @@ class FrameSource:
                 "Correct the environment's observation_space, or its frames."
             )
         return crop_frames(frames, self.layout, self.crop)
+
+
+class BlackFrameCheck:
+    """Warns if the first frames are almost black, a sign of values outside the assumed range."""
+
+    def __init__(self) -> None:
+        self._left = _FIRST_FRAMES
+
+    def __call__(self, frames: npt.NDArray[Any], white: White = 255) -> None:
+        """Check frames of the first steps; do nothing afterwards.
+
+        Args:
+            frames: frames of any shape.
+            white: value of white in them.
+        """
+        if not self._left:
+            return
+        self._left -= 1
+        highest = frames.max(initial=0)
+        if highest == 0 and self._left:  # episodes may start with a black frame
+            return
+        self._left = 0
+        if highest <= _BLACK * white:
+            warnings.warn(
+                f"frames should have values up to {white} (white), got at most {highest:g} in the "
+                "first steps: they are almost black. If their white is another value, as in depth "
+                "images or floats in [0, 1], correct the environment's observation_space or scale "
+                "them with gymnasium.wrappers.TransformObservation.",
+                stacklevel=2,
+            )
 
 
 def follow(observation: Any, route: tuple[str, ...]) -> Any:
@@ -243,6 +278,8 @@ def _source(
             f"{space.shape}."
         )
     channels = space.shape[layout.index("C")] if "C" in layout else 1
+    if layout in ("HWC", "CHW", "CWH"):
+        _check_colour_stack(space.shape, layout, label)
     if channels not in (1, 3, 4):
         raise ValueError(
             f"{label} must have 1, 3 or 4 channels, got {channels} in shape {space.shape} as "
@@ -272,10 +309,19 @@ def _infer(shape: tuple[int, ...], label: str) -> Layout:
             f'{label} must have image_layout="HWC" (RGBA, the fourth channel is opacity) or '
             f'image_layout="HWS" (4 stacked grey frames) with shape {shape}, got "auto". {_DEPTH}'
         )
+    if len(shape) == 4 and 3 in shape[1::2]:
+        layout = "SHWC" if shape[-1] == 3 else "SCHW"
+        raise ValueError(
+            f'{label} must have image_layout="{layout}" with shape {shape}, {shape[0]} stacked '
+            'RGB frames, got "auto". Only the newest frame is encoded: stack after encoding.'
+        )
+    if len(shape) == 3:
+        _check_colour_stack(shape, "HWC", label)
+        _check_colour_stack(shape, "CHW", label)
     try:
         return infer_layout(shape)
     except ValueError as error:
-        text = str(error).replace('layout="', 'image_layout="')
+        text = re.sub(r'\blayout(?= must|=")', "image_layout", str(error))
         depth = f" {_DEPTH}" if len(shape) == 3 and shape[0] == 4 else ""
         raise ValueError(f"{label}: {text} Set image_layout.{depth}") from None
 
@@ -287,6 +333,19 @@ def _is_depth(space: spaces.Box, route: tuple[str, ...]) -> bool:
 
 def _has_one_channel(space: spaces.Box) -> bool:
     return len(space.shape) == 2 or 1 in (space.shape[0], space.shape[-1])
+
+
+def _check_colour_stack(shape: tuple[int, ...], layout: str, label: str) -> None:
+    """Raise ValueError if the channels may be those of several RGB frames (VecFrameStack)."""
+    axis = layout.index("C")
+    channels, count = shape[axis], shape[axis] // 3
+    others = min(*shape[:axis], *shape[axis + 1 :])
+    if 4 < channels < others and channels % 3 == 0:
+        raise ValueError(
+            f"{label} must be one frame, got {count} stacked RGB frames with shape {shape}. Stack "
+            f"after encoding: VecFrameStack(VecGenesisObs(venv, encoder), n_stack={count}). For "
+            f'{channels} stacked grey frames, set image_layout="{layout.replace("C", "S")}".'
+        )
 
 
 def _white(space: spaces.Box, label: str) -> White:

@@ -15,7 +15,16 @@ import gymnasium as gym
 from genesis_rl.process import choose_opengl
 
 # Packages that register environments; safe to import if installed.
-_KNOWN_PACKAGES = ("ale_py", "gymnasium", "gymnasium_robotics", "minigrid", "miniworld")
+_KNOWN_PACKAGES = (
+    "ale_py",
+    "gymnasium",
+    "gymnasium_robotics",
+    "highway_env",
+    "metaworld",
+    "minigrid",
+    "miniworld",
+    "panda_gym",
+)
 _INSTALLED = ("site-packages", "dist-packages")
 # Plain words: neither paths nor names of modules or their attributes.
 _WORD = re.compile(r"[\w -]*")
@@ -39,7 +48,7 @@ def parse_options(text: str) -> dict[str, Any]:
     reserved = {"id", "render_mode"} & options.keys()
     if reserved:
         raise ValueError(
-            "env_options must not contain id or render_mode (use the flags env and render), got"
+            "env_options must not contain id or render_mode (--env and --render set these), got"
             f" {text!r}."
         )
     return cast("dict[str, Any]", options)
@@ -96,7 +105,7 @@ def check_imports(
         raise ValueError(
             f"trust_remote_code must be True to import or read the names in {source}, got False: "
             f"{', '.join(untrusted)}. Read the file; if you trust its author, pass "
-            "trust_remote_code=True (--trust-remote-code on the command line)."
+            "trust_remote_code=True."
         )
     return env_id
 

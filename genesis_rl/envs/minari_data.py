@@ -119,7 +119,7 @@ def _check_contained(folder: Path, trust_remote_code: bool) -> None:
             "trust_remote_code must be True to create the environment of"
             f" {folder / 'metadata.json'}, which lacks its spaces, got False; its env_spec is"
             f" {metadata.get('env_spec')!r}. Read it; if you trust its author, pass"
-            " trust_remote_code=True (--trust-remote-code on the command line)."
+            " trust_remote_code=True."
         )
 
 

@@ -209,6 +209,12 @@ class GenesisVectorObs(_VectorWrapper):
             background,
             as_crop(crop),
         )
+        if not hasattr(env, "single_observation_space"):
+            raise TypeError(
+                "env must have a single_observation_space, as Gymnasium's vector environments, got "
+                f"{type(env).__name__}. From SuperSuit, use concat_vec_envs_v1(..., "
+                'base_class="stable_baselines3") with VecGenesisObs.'
+            )
         super().__init__(env)
         self.slot_encoder = as_encoder(encoder, device=device)
         self._slot_codec = SlotObsCodec(

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from genesis_rl.data.pack import PackWriter
 from genesis_rl.data.transitions import ACTION_SPACE
+from genesis_rl.envs.frame_source import BlackFrameCheck
 from genesis_rl.envs.spaces import Space, space_to_json
 from genesis_rl.files import new_folder
 from genesis_rl.frames import (
@@ -169,6 +170,7 @@ class EpisodeRecorder:
         self._space = action_space
         self._meta |= {} if unique else {ACTION_SPACE: space_to_json(action_space)}
         self._splits = assign_splits(shares)
+        self._check_black = BlackFrameCheck()
         self._open: dict[int, _Episode] = {}
         self._writers: dict[str, PackWriter] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
@@ -207,6 +209,7 @@ class EpisodeRecorder:
             return
         episode = self._open[env]
         check_shapes(record, self._shapes)
+        self._check_black(record["image"])
         episode.records.append(record)
         episode.actions.append(np.asarray(action, self._space.dtype))
         episode.rewards.append(float(reward))

@@ -21,7 +21,10 @@ def render_frame(env: gym.Env[Any, Any]) -> npt.NDArray[Any]:
     """
     # Closing a MuJoCo environment leaves no OpenGL context current: others of the process then
     # render black frames, without an error.
-    viewer: Any = getattr(getattr(env.unwrapped, "mujoco_renderer", None), "viewer", None)
+    inner: Any = env.unwrapped
+    for name in ("point_env", "ant_env"):  # within the mazes of gymnasium-robotics
+        inner = getattr(inner, name, inner)
+    viewer: Any = getattr(getattr(inner, "mujoco_renderer", None), "viewer", None)
     if hasattr(viewer, "make_context_current"):
         viewer.make_context_current()
     return _checked(env.render())

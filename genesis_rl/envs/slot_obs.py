@@ -12,7 +12,13 @@ from gymnasium import spaces
 from gymnasium.vector.utils import batch_space
 
 from genesis_rl.alignment import Indices, SlotAligner
-from genesis_rl.envs.frame_source import FrameSource, find_frames, find_kept, follow
+from genesis_rl.envs.frame_source import (
+    BlackFrameCheck,
+    FrameSource,
+    find_frames,
+    find_kept,
+    follow,
+)
 from genesis_rl.frames import (
     Crop,
     Layout,
@@ -157,6 +163,7 @@ class SlotObsCodec:
         self.encoder = encoder
         self.options = options
         self.sources: tuple[FrameSource, ...] = ()
+        self._check_black = BlackFrameCheck()
         # The background stays in the first slot: alignment moves objects only.
         self._first_object = int(encoder.has_background)
         if not options.background and not encoder.has_background:
@@ -336,6 +343,7 @@ class SlotObsCodec:
         layout: Layout = self.sources[0].layout if self.sources else "HWC"
         white: White = self.sources[0].white if self.sources else 255
         frames = batch[0]
+        self._check_black(frames, white)
         if cameras > 1:
             parts = [
                 resize(

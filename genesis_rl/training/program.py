@@ -4,15 +4,17 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from genesis_rl.flags import report_error
 from genesis_rl.text_tables import as_text
 from genesis_rl.training.steps import NonFiniteError
 
 
-def run_and_report(name: str, train: Callable[[], dict[str, Any]]) -> int:
+def run_and_report(name: str, settings: Any, train: Callable[[], dict[str, Any]]) -> int:
     """Train, and print the report's tables and the run directory.
 
     Args:
         name: name of the program, for error messages.
+        settings: dataclass of the program's flags, as passed to `tyro.cli`.
         train: function that trains and returns the report: ``tables``, the input of `as_text`, and
             ``settings`` with ``out``.
 
@@ -22,13 +24,10 @@ def run_and_report(name: str, train: Callable[[], dict[str, Any]]) -> int:
     Raises:
         StoppedError: after SIGINT or SIGTERM.
     """
-    status, text = 0, ""
     try:
         report = train()
-        text = f"{as_text(report['tables'])}\n{report['settings']['out']}"
-    except (ValueError, TypeError, OSError) as error:
-        status, text = 2, f"{name}: {' '.join(str(error).split())}"
-    except NonFiniteError as error:
-        status, text = 1, f"{name}: {error}"
-    print(text, file=sys.stderr if status else sys.stdout)
-    return status
+        sys.stdout.write(f"{as_text(report['tables'])}\n{report['settings']['out']}\n")
+    except (ValueError, TypeError, OSError, NonFiniteError) as error:
+        report_error(name, error, settings)
+        return 1 if isinstance(error, NonFiniteError) else 2
+    return 0

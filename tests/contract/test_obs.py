@@ -328,7 +328,14 @@ NESTED = spaces.Dict(camera=spaces.Dict(rgb=box(24, 40, 3)), goal=box(2))
         (spaces.Dict(a=box(3), b=spaces.Discrete(2)), {}, "a: Box.*b: Discrete"),
         (box(4, 84, 84), {}, '"SHW".*image_layout'),
         (box(84, 84, 4), {}, 'image_layout="HWS"'),
-        (box(84, 84, 12), {}, "image_layout"),
+        (box(4, 128, 64), {}, '"SWH".*width before height.*image_layout'),
+        (box(84, 84, 12), {}, "4 stacked RGB.*Stack after encoding: VecFrameStack.*n_stack=4"),
+        (box(6, 84, 84), {}, '2 stacked RGB.*Stack after encoding.*6.*grey.*image_layout="SHW"'),
+        (box(84, 84, 9), {"image_layout": "HWC"}, 'Stack after encoding.*image_layout="HWS"'),
+        (box(9, 84, 60), {"image_layout": "CWH"}, 'Stack after encoding.*image_layout="SWH"'),
+        (box(4, 84, 84, 3), {}, 'image_layout="SHWC".*4 stacked RGB.*stack after encoding'),
+        (box(4, 3, 84, 84), {}, 'image_layout="SCHW"'),
+        (box(84, 84, 8), {}, "image_layout"),
         (box(24, 40, 3), {"image_layout": "CHW"}, "channels.* 24"),
         (box(24, 40, 3), {"image_layout": "HW"}, "2 axes"),
         (box(24, 40, 3), {"image_layout": "HCW"}, "image_layout"),
@@ -393,6 +400,48 @@ def test_frames_must_be_as_their_space(
     env.reset(seed=0)
     env.unwrapped._observation = lambda: frame
     with pytest.raises(ValueError, match=r"^the observation .*uint8"):
+        env.step(0)
+
+
+class FilledEnv(SpaceEnv):
+    """Frames of one value."""
+
+    def __init__(self, space: Any, value: float) -> None:
+        super().__init__(space)
+        self.value = value
+
+    def reset(self, *, seed: Any = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        space: Any = self.observation_space
+        return np.full(space.shape, self.value, space.dtype), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return self.reset()[0], 0.0, False, False, {}
+
+
+@pytest.mark.parametrize(
+    ("high", "dtype", "value"),
+    [(255, np.float32, 1), (255, np.float32, 10), (255, np.uint8, 1), (1, np.float32, 0.02)],
+)
+def test_almost_black_frames_are_reported_at_once(
+    encoder: Any, high: int, dtype: Any, value: float
+) -> None:
+    env = GenesisObs(FilledEnv(box(24, 40, 3, high=high, dtype=dtype), value), encoder)
+    with pytest.warns(UserWarning, match=f"up to {high}.*got at most {value}.*almost black"):
+        env.reset()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        env.step(0)  # once
+
+
+def test_only_lasting_black_is_reported(encoder: Any) -> None:
+    inner = FilledEnv(box(24, 40, 3), 0)
+    env = GenesisObs(inner, encoder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(49):
+            env.step(0)
+        GenesisObs(FilledEnv(box(24, 40, 3), 11), encoder).reset()
+    with pytest.warns(UserWarning, match="got at most 0"):
         env.step(0)
 
 

@@ -1,7 +1,9 @@
 """Environments that others made, through the wrappers and the recorder: each has its quirk."""
 
+import functools
 import importlib
 import importlib.util
+import inspect
 import json
 from collections.abc import Callable
 from importlib import metadata
@@ -18,6 +20,7 @@ from gymnasium.wrappers import (
     FrameStackObservation,
 )
 from packaging.version import Version
+from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from genesis_rl import GenesisObs, GenesisVectorObs, SlotEncoder, VecGenesisObs
@@ -35,15 +38,15 @@ Make = Callable[[], gym.Env[Any, Any]]
 # Skip for these causes only: whatever else goes wrong is a failure.
 
 
-def installed(module: str, extra: str = "envs") -> None:
+def installed(module: str, source: str = "extra envs") -> None:
     """Skip if the package is not installed."""
-    if importlib.util.find_spec(module) is None:
-        pytest.skip(f"{module} is not installed (extra {extra})")
+    if importlib.util.find_spec(module.partition(".")[0]) is None:
+        pytest.skip(f"{module} is not installed ({source})")
 
 
 def robots_installed() -> None:
     """Skip if gymnasium-robotics is not installed, or with a MuJoCo version it fails with."""
-    installed("gymnasium_robotics", extra="robots")
+    installed("gymnasium_robotics", "extra robots")
     version = metadata.version("mujoco")
     if Version(version) >= Version("3.12"):
         pytest.skip(f"gymnasium-robotics needs mujoco<3.12 (extra robots), got {version}")
@@ -182,15 +185,139 @@ def test_stacked_atari_frames_are_named(ale: Any, encoder: SlotEncoder) -> None:
     check(make, encoder, image_layout="SHW")
 
 
-def test_ataris_own_vector_environment(ale: Any, encoder: SlotEncoder) -> None:
-    envs = gym.make_vec("ALE/Pong-v5", num_envs=2, vectorization_mode="vector_entry_point")
+@pytest.mark.parametrize(
+    ("options", "layout"),
+    [({"img_height": 64, "img_width": 96}, "SHW"), ({"grayscale": False}, "SHWC")],
+)
+def test_ataris_own_vector_environment(
+    ale: Any, encoder: SlotEncoder, options: dict[str, Any], layout: Any
+) -> None:
+    known = inspect.signature(
+        importlib.import_module("ale_py.vector_env").AtariVectorEnv
+    ).parameters
+    if not options.keys() <= known.keys():
+        pytest.skip(f"ale_py {metadata.version('ale_py')} has no options {', '.join(options)}")
+    envs = gym.make_vec(
+        "ALE/Pong-v5", num_envs=2, vectorization_mode="vector_entry_point", **options
+    )
+    with pytest.raises(ValueError, match=f'"{layout}"'):
+        GenesisVectorObs(envs, encoder)
     # Early versions of ale-py do not state their autoreset mode, which alignment needs.
     align = "autoreset_mode" in envs.metadata
-    wrapped = GenesisVectorObs(envs, encoder, image_layout="SHW", align=align)
+    wrapped = GenesisVectorObs(envs, encoder, image_layout=layout, align=align)
     seen, _ = wrapped.reset(seed=0)
     assert wrapped.observation_space.contains(seen) and seen.shape == (2, K, D)
-    assert wrapped.step(wrapped.action_space.sample())[0].shape == (2, K, D)
+    moved = wrapped.step(wrapped.action_space.sample())[0]
+    assert moved.shape == (2, K, D) and wrapped.observation_space.contains(moved)
     wrapped.close()
+
+
+# ---- games with an API or a frame of their own -------------------------------------------------
+
+
+def test_crafter(encoder: SlotEncoder, tmp_path: Path) -> None:
+    installed("crafter")
+    options: dict[str, Any] = {"area": [32, 32]}  # large worlds take seconds to generate
+    check(lambda: gym.make("genesis_rl/Crafter-v0", **options), encoder)
+    steps = record(tmp_path, "genesis_rl/Crafter-v0", env_options=json.dumps(options))
+    assert steps.images.std() > 20 and steps.action_space["n"] == 17
+    assert steps.pack.meta["versions"]["crafter"] == metadata.version("crafter")
+
+
+def test_vizdoom(encoder: SlotEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed("vizdoom")
+    monkeypatch.chdir(tmp_path)  # ViZDoom writes its settings there
+    env_id = "vizdoom.gymnasium_wrapper:VizdoomBasic-v1"
+    check(lambda: gym.make(env_id), encoder)
+    env = GenesisObs(gym.make(env_id), encoder, keep=("gamevariables",))
+    assert env.observation_space.contains(env.reset(seed=0)[0])
+    env.close()
+    steps = record(tmp_path, env_id, resize="letterbox")
+    assert steps.images.std() > 20
+
+
+HIGHWAY = {
+    "vehicles_count": 5,
+    "observation": {
+        "type": "GrayscaleObservation",
+        "observation_shape": (128, 64),  # width, height
+        "stack_size": 4,
+        "weights": [0.3, 0.6, 0.1],
+    },
+}
+
+
+def test_highway_stacks_grey_frames_width_first(encoder: SlotEncoder, tmp_path: Path) -> None:
+    installed("highway_env")
+
+    # The shape must be a tuple, which JSON options cannot hold.
+    gym.register(
+        "GreyHighway-v0", "highway_env.envs.highway_env:HighwayEnv", kwargs={"config": HIGHWAY}
+    )
+
+    def make() -> gym.Env[Any, Any]:
+        return gym.make("GreyHighway-v0")
+
+    with pytest.raises(ValueError, match=r'"SWH".*width before height'):
+        GenesisObs(make(), encoder)
+    check(make, encoder, image_layout="SWH")
+    steps = record(tmp_path, "GreyHighway-v0", image_layout="SWH", resize="crop")
+    del gym.registry["GreyHighway-v0"]
+    lanes = steps.images[0, ..., 0].astype(np.float32)  # horizontal lines
+    assert lanes.mean(1).std() > 2 * lanes.mean(0).std() > 0
+
+
+def test_highway_rendered(encoder: SlotEncoder, tmp_path: Path) -> None:
+    installed("highway_env")
+    env = GenesisObs(
+        gym.make("highway_env:highway-v0", render_mode="rgb_array"), encoder, render=True
+    )
+    assert env.reset(seed=0)[0].shape == env.step(1)[0].shape == (K, D)
+    env.close()
+    options = json.dumps({"config": {"vehicles_count": 5}})
+    steps = record(tmp_path, "highway_env:highway-v0", render=True, env_options=options)
+    assert steps.images.std() > 5
+
+
+# ---- several agents: SuperSuit and PettingZoo --------------------------------------------------
+
+PONG = "pettingzoo.butterfly.cooperative_pong_v6"
+
+
+def test_supersuits_vector_environment(encoder: SlotEncoder) -> None:
+    installed("supersuit")
+    supersuit: Any = importlib.import_module("supersuit")
+    pong = importlib.import_module(PONG).parallel_env(max_cycles=4, render_mode="rgb_array")
+    agents = supersuit.pettingzoo_env_to_vec_env_v1(pong)
+    with pytest.raises(TypeError, match=r"single_observation_space.*ConcatVecEnv.*VecGenesisObs"):
+        GenesisVectorObs(supersuit.concat_vec_envs_v1(agents, 2), encoder)
+    venv: Any = VecGenesisObs(
+        supersuit.concat_vec_envs_v1(agents, 2, base_class="stable_baselines3"),
+        encoder,
+        info_keys=("frame",),
+    )
+    assert venv.reset().shape == (4, K, D)
+    assert [info["frame"].shape for info in venv.reset_infos] == [(280, 480, 3)] * 4
+    ends = 0
+    for _ in range(6):
+        observations, _, dones, infos = venv.step(np.zeros(4, np.int64))
+        assert observations.shape == (4, K, D) and dones.dtype == np.bool_
+        assert [info["terminal_observation"].shape for info in infos if dones[0]] in (
+            [],
+            [(K, D)] * 4,
+        )
+        ends += dones.sum()
+    assert ends >= 4 and observations.std() > 0
+    PPO("MlpPolicy", venv, n_steps=4, batch_size=4, device="cpu").learn(16)
+    venv.close()
+
+
+def test_an_agent_of_pettingzoo(encoder: SlotEncoder, tmp_path: Path) -> None:
+    installed("pettingzoo.butterfly")
+    options: dict[str, Any] = {"make": f"{PONG}:parallel_env"}
+    check(lambda: gym.make("genesis_rl/PettingZoo-v0", **options), encoder)
+    steps = record(tmp_path, "genesis_rl/PettingZoo-v0", env_options=json.dumps(options))
+    assert steps.images.std() > 20 and steps.action_space["n"] == 3
 
 
 # ---- rendered by OpenGL ------------------------------------------------------------------------
@@ -225,19 +352,36 @@ def test_fetch_keeps_its_goals_beside_the_slots(fetch: Make, encoder: SlotEncode
     env.close()
 
 
-def test_fetch_rendered(fetch: Make, encoder: SlotEncoder, tmp_path: Path) -> None:
-    size: dict[str, Any] = {"width": 64, "height": 64}
-    env = gym.make("FetchReach-v4", render_mode="rgb_array", **size)
-    wrapped = GenesisObs(env, encoder, render=True)
-    assert wrapped.reset(seed=0)[0].shape == (K, D)
+SIZE = {"width": 64, "height": 64}
+RENDERED: dict[str, tuple[str, dict[str, Any]]] = {
+    "FetchReach": ("gymnasium_robotics:FetchReach-v4", SIZE),
+    "PointMaze": ("gymnasium_robotics:PointMaze_UMaze-v3", SIZE),
+    "Meta-World": ("metaworld:Meta-World/MT1", {**SIZE, "env_name": "reach-v3"}),
+    "panda-gym": ("panda_gym:PandaReach-v3", {"render_width": 64, "render_height": 64}),
+}
+SOURCES = {"Meta-World": "extra metaworld", "panda-gym": "pip install panda-gym"}
+
+
+@pytest.mark.parametrize("name", RENDERED)
+def test_robots_are_rendered(name: str, opengl: None, encoder: SlotEncoder, tmp_path: Path) -> None:
+    env_id, options = RENDERED[name]
+    if env_id.startswith("gymnasium_robotics"):
+        robots_installed()
+    installed(env_id.partition(":")[0], SOURCES.get(name, "extra robots"))
+    make: Any = functools.partial(gym.make, env_id, render_mode="rgb_array", **options)
+    env = GenesisObs(make(), encoder, render=True, info_keys=("frame",))
+    other = RenderedObs(make())
+    _, before = env.reset(seed=0)
+    other.close()  # MuJoCo's own render then gives black frames
+    _, after = env.reset(seed=0)
+    assert before["frame"].shape == (64, 64, 3)
+    for frame in (before["frame"], after["frame"]):
+        assert frame.std() > 20
+    seen = env.step(env.action_space.sample())[0]
+    assert env.observation_space.contains(seen)
     env.close()
-    steps = record(
-        tmp_path,
-        "gymnasium_robotics:FetchReach-v4",
-        render=True,
-        env_options=json.dumps(size),
-    )
-    assert steps.images.std() > 20 and steps.actions.shape == (4, 4)
+    steps = record(tmp_path, env_id, render=True, env_options=json.dumps(options))
+    assert steps.images.std() > 20 and steps.actions.shape == (4, *make().action_space.shape)
 
 
 def test_instances_of_a_mujoco_environment_have_one_camera(opengl: None) -> None:

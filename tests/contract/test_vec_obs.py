@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from stable_baselines3.common.vec_env import (
     DummyVecEnv,
     SubprocVecEnv,
     VecEnv,
+    VecEnvWrapper,
     VecFrameStack,
     VecMonitor,
     VecNormalize,
@@ -158,3 +160,49 @@ def test_replay_buffers_store_terminal_slots(pixel_env: MakeEnv, encoder: Any) -
     venv: Any = VecGenesisObs(DummyVecEnv([pixel_env]), encoder)
     agent: Any = DQN("MlpPolicy", venv, buffer_size=64, learning_starts=8, device="cpu").learn(32)
     assert agent.replay_buffer.next_observations.shape == (64, 1, 3, 12)
+
+
+class ForeignWrapper(VecEnvWrapper):
+    """SuperSuit's: around a vector environment of another kind, with its own infos of resets."""
+
+    def __init__(self, venv: VecEnv) -> None:
+        self.inner = venv
+        self.venv: Any = SimpleNamespace(unwrapped=object())
+        self.num_envs, self.render_mode = venv.num_envs, None
+        self.observation_space, self.action_space = venv.observation_space, venv.action_space
+        self.reset_infos = []
+
+    def getattr_recursive(self, name: str) -> Any:
+        raise AttributeError(name)
+
+    def getattr_depth_check(self, name: str, already_found: bool) -> None:
+        return None
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> Any:
+        return self.inner.get_attr(attr_name)
+
+    def reset(self) -> Any:
+        observations = self.inner.reset()
+        self.reset_infos = [{"env": i} for i in range(self.num_envs)]
+        return observations
+
+    def step_async(self, actions: Any) -> None:
+        self.inner.step_async(actions)
+
+    def step_wait(self) -> Any:
+        observations, rewards, dones, infos = self.inner.step_wait()
+        return observations, rewards, dones.astype(np.uint8), infos
+
+
+def test_a_vector_environment_of_another_kind(pixel_env: MakeEnv, encoder: SlotEncoder) -> None:
+    foreign = VecMonitor(ForeignWrapper(DummyVecEnv([pixel_env] * N)))
+    venv: Any = VecGenesisObs(foreign, encoder, info_keys=("frame",))
+    venv.reset()
+    ends = 0
+    for _ in range(10):
+        assert [info["env"] for info in venv.reset_infos] == list(range(N))
+        assert all(info["frame"].ndim == 3 for info in venv.reset_infos)
+        dones = venv.step([0] * N)[2]
+        assert dones.dtype == np.bool_
+        ends += dones.sum()
+    assert ends

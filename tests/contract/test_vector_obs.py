@@ -209,3 +209,10 @@ def test_an_encoder_survives_a_fork(
             child.join()
     finally:
         torch.set_num_threads(threads)
+
+
+def test_a_vector_environment_without_a_single_space(encoder: SlotEncoder) -> None:
+    envs: VectorEnv[Any, Any, Any] = VectorEnv()  # as SuperSuit's
+    envs.num_envs, envs.observation_space = 2, spaces.Box(0, 255, (24, 40, 3), np.uint8)
+    with pytest.raises(TypeError, match=r"env must have a single_observation_space.*SuperSuit"):
+        GenesisVectorObs(envs, encoder)

@@ -159,7 +159,7 @@ def test_a_signal_saves_a_checkpoint(
         (["--policy.extractor", "rnn"], "invalid choice 'rnn'"),
         (["--device", "abacus"], "device"),
         (["--ppo.gamma", "3"], "gamma"),
-        (["--n-envs", "0"], ": n_envs "),
+        (["--n-envs", "0"], "--n-envs "),
     ],
 )
 def test_bad_flags_end_with_status_2(
@@ -179,7 +179,7 @@ def test_a_run_is_not_overwritten(trained: Path, encoder: Path, run_program: Run
     before = (trained / "best" / "agent.json").read_bytes()
     status, _, errors = run_program("agents/train.py", *flags(encoder, trained))
     assert status == 2
-    assert errors.startswith("train.py: out ") and str(trained) in errors
+    assert errors.startswith("train.py: --out ")
     assert "--resume" in errors
     assert (trained / "best" / "agent.json").read_bytes() == before
 
@@ -195,7 +195,7 @@ def test_evaluating_an_empty_folder_ends_with_status_2(tmp_path: Path, run_progr
     ("more", "message"),
     [
         (["--episodes", "0"], "episodes"),
-        (["--video-episodes", "-1"], "video_episodes"),
+        (["--video-episodes", "-1"], "--video-episodes"),
         (["--seed", "-1"], "seed"),
     ],
 )

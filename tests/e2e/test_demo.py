@@ -103,4 +103,4 @@ def test_a_signal_ends_the_demonstration(
 
 def test_invalid_flags(run_program: Any, tmp_path: Path) -> None:
     status, _, errors = run_program("agents/demo.py", "--pretrain-minutes", "0")
-    assert status == 2 and "pretrain_minutes" in errors
+    assert status == 2 and "--pretrain-minutes" in errors

@@ -209,10 +209,10 @@ def test_misuse(encoder: Path, run_program: Run, tmp_path: Path) -> None:
             (str(encoder), *SCENES, "--channels", "4", "4"),
             ": halvings ",
         ),
-        ((str(encoder), *SCENES, "--mask-weight", "0"), ": mask_weight "),
+        ((str(encoder), *SCENES, "--mask-weight", "0"), "--mask-weight "),
         (
             (str(encoder), *SCENES, "--batch-size", "1024"),
-            ": batch_size ",
+            "--batch-size ",
         ),
     ):
         status, _, errors = run_program(

@@ -245,7 +245,7 @@ def test_misuse(saved: Build, packs: Path, run_program: Run, tmp_path: Path) -> 
             (model, *on_packs, "--data", str(packs / "train")),
             ": data ",
         ),
-        ((model, *on_packs, "--num-train", "100"), "mlp.batch_size=128"),
+        ((model, *on_packs, "--num-train", "100"), "--mlp.batch-size 128"),
         ((model, *on_small, "--mlp.batch-size", "8"), "height of the test split"),
         ((model, *on_packs, "--tasks", "stability", "stability"), ": tasks "),
         (

@@ -184,7 +184,7 @@ def test_a_run_resumes_and_adds_rounds(
         "agents/train_in_imagination.py", *first, "--model-temperature", "2"
     )
     assert status == 2
-    assert ": model_temperature " in errors
+    assert "--model-temperature " in errors
 
 
 def test_a_signal_ends_training_and_rounds(

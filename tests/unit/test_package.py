@@ -22,7 +22,7 @@ MODULES = sorted(path.relative_to(ROOT) for path in LIBRARY.rglob("*.py"))
 LAYERS = (
     {"checks", "old_keys"},
     {"files", "hub", "weights", "process", "slots", "sprites", "worlds", "frames"},
-    {"text_tables", "timing"},
+    {"flags", "text_tables", "timing"},
     {"blocks", "likelihood", "geco", "editing", "set_layers", "alignment", "refinement"},
     {"models"},
     {"data", "checkpoint", "metrics", "visualize", "log", "report"},
