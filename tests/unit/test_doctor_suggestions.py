@@ -20,6 +20,7 @@ from genesis_rl.doctor import (
 )
 from genesis_rl.geco import GecoConfig
 from genesis_rl.models import MODELS, GenesisConfig
+from genesis_rl.presets import PRESETS
 from genesis_rl.training import PretrainConfig
 
 VALUES = 3 * 32 * 32
@@ -199,6 +200,7 @@ def test_suggestions_are_flags_of_the_training(name: str, objective: Any) -> Non
                 names.add(finding.name)
                 values |= {each.setting: each for each in finding.suggestions}
     assert len(names) > 6 and len(values) > 4
+    assert values.pop("preset").value in PRESETS  # a flag of the program itself
     changed = tyro.cli(
         tyro.conf.AvoidSubcommands[PretrainConfig],
         default=config,
