@@ -1,4 +1,4 @@
-r"""Train a PPO agent on object slots, ground-truth state or pixels.
+r"""Train an agent (PPO, SAC, TD3, RecurrentPPO) on object slots, ground-truth state or pixels.
 
     python agents/train.py --encoder runs/multi-dsprites-small
     python agents/train.py --encoder runs/cars --env CarRacing-v3 --policy.extractor mlp
@@ -7,11 +7,15 @@ r"""Train a PPO agent on object slots, ground-truth state or pixels.
     python agents/train.py --obs pixels --preset published --total-timesteps 2000000
     python agents/train.py --encoder sprites-fast --preset relational --total-timesteps 500000 \
         --env genesis_rl/ObjectComparison-v0
+    python agents/train.py --encoder runs/fetch --env gymnasium_robotics:FetchReach-v4 --render \
+        --algo sac --her --keep observation achieved_goal desired_goal
 
 The environment is any registered Gymnasium environment with image observations or rendering;
-module:id imports a module first. The preset "published" has the PPO settings of the published
-results on the relational tasks. "relational" has smaller updates than the defaults, for tasks that
-compare objects when observations are slots. agents/evaluate.py evaluates the run directory.
+module:id imports a module first, also one of the working directory. ppo.NAME are settings of PPO
+and RecurrentPPO, off-policy.NAME those of SAC and TD3. The preset "published" has the PPO settings
+of the published results on the relational tasks. "relational" has smaller updates than the
+defaults, for tasks that compare objects when observations are slots. agents/evaluate.py evaluates
+the run directory.
 """
 
 import argparse

@@ -1,8 +1,10 @@
-"""Render an environment under a random policy to a video file or a window.
+"""Show the frames of an environment under a random policy, as a video file or in a window.
 
 python envs/watch.py
 python envs/watch.py --options num_objects 3 object_scale 0.25 --out runs/watch.mp4
 python envs/watch.py --env CartPole-v1 --window
+python envs/watch.py --env minigrid:MiniGrid-FourRooms-v0 --no-render
+    --wrappers minigrid.wrappers:RGBImgObsWrapper
 """
 
 import sys
@@ -11,9 +13,8 @@ from collections.abc import Sequence
 import genesis_rl  # noqa: F401 (registers the environment ids)
 from genesis_rl.envs.watch import (
     WatchConfig,
-    make_rendering,
+    make_watched,
     random_frames,
-    read_options,
     save_or_show,
 )
 from genesis_rl.flags import parse_flags, report_error
@@ -25,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; return the exit status."""
     try:
         config = parse_flags(WatchConfig, argv, __doc__)
-        env = make_rendering(config.env, read_options(config.options))
+        env = make_watched(config)
         frames = random_frames(
             env, episodes=config.episodes, max_steps=config.max_steps, seed=config.seed
         )

@@ -28,6 +28,8 @@ LARGEST = {
     "iw_samples": 10_000,
     "batch_size": 2**20,
     "n_steps": 2**20,
+    "buffer_size": 2**22,
+    "net_arch": 16_384,
     "n": 2**20,
     "prior_scenes": 2**20,
     "candidates": 2**16,

@@ -5,7 +5,7 @@ frame stack, of which only the last and newest frame is used. An additional lead
 batch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
@@ -22,6 +22,8 @@ Layout = Literal[
 Resize = Literal["stretch", "letterbox", "crop", "none"]
 White = Literal[1, 255]
 Frames = npt.NDArray[np.uint8 | np.float32]
+#: Region of interest of a frame in pixels: (top, left, height, width).
+Crop = tuple[int, int, int, int]
 
 LAYOUTS: tuple[str, ...] = get_args(Layout)
 _CHANNELS = (1, 3, 4)
@@ -72,6 +74,58 @@ def as_preprocessing(value: Preprocessing | Mapping[str, Any] | str) -> Preproce
     raise TypeError(
         f"preprocessing must be a Preprocessing or one of {get_args(Resize)}, got {value!r}."
     )
+
+
+def as_crop(value: Sequence[int] | None, size: tuple[int, int] | None = None) -> Crop | None:
+    """Validate a region of interest.
+
+    Args:
+        value: (top, left, height, width) in pixels; None: the whole frame.
+        size: height and width of the frame in pixels; None: unknown.
+
+    Returns:
+        The region as a tuple; None for None.
+
+    Raises:
+        TypeError: if it is no sequence of integers.
+        ValueError: if it has other than four numbers, is empty, or exceeds the frame.
+    """
+    if value is None:
+        return None
+    given: Any = value  # also of another type than annotated
+    parts: list[Any] = list(given) if isinstance(given, list | tuple) else [None]
+    if not all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in parts):
+        raise TypeError(f"crop must be integers (top, left, height, width), got {value!r}.")
+    numbers = [int(n) for n in parts]
+    if len(numbers) != 4 or min(numbers[:2]) < 0 or min(numbers[2:]) < 1:
+        raise ValueError(
+            "crop must be (top, left, height, width) in pixels, with top and left of at least 0 "
+            f"and height and width of at least 1, got {value}."
+        )
+    top, left, height, width = numbers
+    if size is not None and (top + height > size[0] or left + width > size[1]):
+        raise ValueError(
+            f"crop must be a region within the frame of {size[0]} x {size[1]} pixels (height x "
+            f"width), got rows {top} to {top + height} and columns {left} to {left + width}."
+        )
+    return top, left, height, width
+
+
+def crop_frames(frames: npt.NDArray[Any], layout: str, crop: Crop | None) -> npt.NDArray[Any]:
+    """Return a view of the region ``crop`` of a frame or of a batch of frames.
+
+    Args:
+        frames: axes ``layout``, optionally after a batch axis.
+        layout: axes of one frame, such as "HWC".
+        crop: region within the frame; None: the whole frame.
+    """
+    if crop is None:
+        return frames
+    top, left, height, width = crop
+    slices = {"H": slice(top, top + height), "W": slice(left, left + width)}
+    index: Any = (..., *(slices.get(axis, slice(None)) for axis in layout))
+    region: npt.NDArray[Any] = frames[index]
+    return region
 
 
 def infer_layout(shape: tuple[int, ...]) -> Layout:

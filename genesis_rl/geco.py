@@ -1,5 +1,6 @@
 """GECO: minimisation of the KL under a reconstruction constraint (Rezende & Viola 2018)."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -36,6 +37,18 @@ class GecoConfig:
         for name in ("step_size", "speedup", "beta_init", "beta_min"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be > 0, got {getattr(self, name)}.")
+
+    def goal_mse(self, sigma_x: float) -> float:
+        """Return the squared error per channel at which a single Gaussian meets the goal."""
+        return 2 * sigma_x**2 * (self.goal - min_error(sigma_x))
+
+
+def min_error(sigma_x: float) -> float:
+    """Return the error of a perfect reconstruction, in nats per pixel and channel.
+
+    The density of a mixture of Gaussians never exceeds the peak of a single one.
+    """
+    return math.log(sigma_x * math.sqrt(2 * math.pi))
 
 
 class Geco(nn.Module):

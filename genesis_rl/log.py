@@ -1,10 +1,12 @@
-"""Logging of metrics to JSON lines, TensorBoard and Weights & Biases."""
+"""Logs of metrics (JSON lines, TensorBoard, Weights & Biases) and progress on a terminal."""
 
 import json
 import math
 import os
+import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -12,10 +14,59 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+from tqdm import tqdm
 
 from genesis_rl.files import json_text, naming_full_disk, new_file
 
 FILE = "metrics.jsonl"
+# Seconds between two lines of a progress bar without a terminal.
+_LINE_SECONDS = 25.0
+_LINE_FORMAT = "{desc}: {n_fmt}/{total_fmt} {unit}, {elapsed} elapsed, {remaining} left{postfix}"
+
+
+class ProgressBar(tqdm):  # type: ignore[misc]  # tqdm has no annotations
+    """A bar on a terminal; elsewhere, such as in a log file, a line every 25 seconds.
+
+    The lines are written by a thread, so that they also appear during a long step. Programs of less
+    than 25 seconds write none.
+    """
+
+    def __init__(self, *args: Any, disable: bool = False, **options: Any) -> None:
+        """Start the bar; arguments are tqdm's."""
+        self._closed = threading.Event()
+        self._lines = not disable and not (options.get("file") or sys.stderr).isatty()
+        if self._lines:
+            # Never displayed by updates.
+            options |= {"mininterval": math.inf, "delay": math.inf, "bar_format": _LINE_FORMAT}
+        super().__init__(*args, disable=disable, **options)
+        if self._lines:
+            threading.Thread(target=self._write_lines, daemon=True).start()
+
+    def _write_lines(self) -> None:
+        while not self._closed.wait(_LINE_SECONDS):
+            print(self, file=self.fp, flush=True)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Iterate; tqdm's own iterator counts only when it displays."""
+        with self:
+            for item in self.iterable:
+                yield item
+                self.update()
+
+    def display(self, *args: Any, **options: Any) -> None:
+        """Display the bar on a terminal."""
+        if not self._lines:
+            super().display(*args, **options)
+
+    def clear(self, *args: Any, **options: Any) -> None:
+        """Clear the bar on a terminal."""
+        if not self._lines:
+            super().clear(*args, **options)
+
+    def close(self) -> None:
+        """End the bar or its lines."""
+        self._closed.set()
+        super().close()
 
 
 class RunLog:

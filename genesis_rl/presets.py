@@ -300,6 +300,9 @@ def _small_preset(model: str) -> str:
     return f"{name}-small"
 
 
+#: Preset whose settings are completed by those inferred from the images, see `training.auto`.
+AUTO = "auto"
+
 PRESETS: dict[str, Preset] = {
     "multi-dsprites": Preset(
         "the paper's GENESIS on Multi-dSprites, 64 px, K = 5: days on one GPU of 2019", _PAPER
@@ -441,6 +444,11 @@ PRESETS: dict[str, Preset] = {
             data_options=_task_scenes(0.16, image_size=64, num_images=40_000),
             out=Path("runs/sprites-64"),
         ),
+    ),
+    AUTO: Preset(
+        "your own images or recordings: background, slots and object size from the images",
+        replace(_SCENES, data_options="{}", out=Path("runs/auto")),
+        (replace(_BACKGROUND, data_options="{}"),),
     ),
     "multi-dsprites-64": Preset(
         "Multi-dSprites, 64 px, background first: a quarter of an hour on one CPU core",

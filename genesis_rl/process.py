@@ -2,6 +2,7 @@
 
 import ctypes
 import multiprocessing
+import os
 import platform
 import signal
 import sys
@@ -183,3 +184,10 @@ def _processor() -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine() or "CPU"
+
+
+def choose_opengl() -> None:
+    """Let MuJoCo, which reads MUJOCO_GL on import, render with EGL on Linux without a display."""
+    display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if sys.platform.startswith("linux") and not display:
+        os.environ.setdefault("MUJOCO_GL", "egl")

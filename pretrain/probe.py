@@ -3,12 +3,14 @@
     python pretrain/probe.py runs/towers
     python pretrain/probe.py runs/towers-0 runs/towers-1 --data my/shapestacks --out probes.json
     python pretrain/probe.py runs/encoder --task properties --num-train 10000 --mlp.epochs 20
+    python pretrain/probe.py runs/reacher --task state
 
 Trains MLPs on labelled images of the training split and evaluates them on the test split: for
 ShapeStacks on the scene's stability, height and view (table 1 of the paper), for datasets with
-object labels on the position, size, colour and shape of each object from its slot. Baselines are
-raw pixels, untrained encoders, the most frequent class and, if available, the ground truth. Latents
-are cached. Prints a table and writes JSON.
+object labels on the position, size, colour and shape of each object from its slot, for recordings
+of rendered environments on the simulator's state. Baselines are raw pixels, untrained encoders, the
+most frequent class or the mean and, if available, the ground truth. Latents are cached. Prints a
+table and writes JSON.
 """
 
 import sys

@@ -4,11 +4,12 @@
     python pretrain/train.py --preset multi-dsprites-small --out runs/small
     python pretrain/train.py --preset multi-dsprites-small --out runs/small --resume
     python pretrain/train.py --preset multi-dsprites-small --model monet
-    python pretrain/train.py --preset multi-dsprites-small --data data/cars --out runs/cars
+    python pretrain/train.py --data data/cars --out runs/cars
 
 The first trains GENESIS on Multi-dSprites with the paper's settings, for a GPU; the second is for a
-CPU. The last trains on frames recorded by envs/collect.py with --image-size 32. Every field of the
-config is a flag; those of the model follow --model.
+CPU. The last trains on frames recorded by envs/collect.py, with preset auto: image size,
+background, number of slots and object size are inferred from the frames and printed. Every field
+of the config is a flag; those of the model follow --model.
 """
 
 import argparse
@@ -16,15 +17,18 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
 
 import tyro
 
 from genesis_rl.data import DATASETS
 from genesis_rl.flags import parse_flags, report_error
 from genesis_rl.models import MODELS
-from genesis_rl.presets import PRESETS, preset_config
+from genesis_rl.presets import AUTO, PRESETS, preset_config
 from genesis_rl.process import report_stop
 from genesis_rl.training import LostProcessError, NonFiniteError, PretrainConfig, Trainer
+from genesis_rl.training.auto import infer_settings
 from genesis_rl.training.stages import join_stages
 
 _STAGE_FLAG = re.compile(r"--stage-(\d+)\.(.+)")
@@ -36,19 +40,38 @@ models (--model NAME): {", ".join(MODELS)}
   clipping and learning rate. The default of --out is then named after the model."""
 
 
-def parse(argv: Sequence[str] | None) -> list[PretrainConfig]:
+class Plan(NamedTuple):
+    """Stages of a training, and lines on the images that preset auto has measured."""
+
+    stages: list[PretrainConfig]
+    notes: list[str]
+
+
+def parse(argv: Sequence[str] | None) -> Plan:
     """Return the configs of all stages; --preset and --model set the defaults of other flags."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--preset", default="multi-dsprites")
-    first.add_argument("--model")
-    first.add_argument("--data")
+    first.add_argument("--preset")
+    for name in ("--model", "--data", "--data-options", "--out", "--model.background"):
+        first.add_argument(name)
     known, rest = first.parse_known_args(argv)
-    preset = default = preset_config(known.preset, known.model)
-    before = PRESETS[known.preset].before if default is PRESETS[known.preset].config else ()
+    own_images = known.data is not None and known.data not in DATASETS
+    preset = known.preset or (AUTO if own_images and known.model is None else "multi-dsprites")
+    original = default = preset_config(preset, known.model)
+    before = PRESETS[preset].before if default is PRESETS[preset].config else ()
     if known.data is not None:
         # The preset's options are those of its own dataset; a pack has none.
         options = default.data_options if known.data in DATASETS else "{}"
         default = replace(default, data=known.data, data_options=options)
+    if known.data_options is not None:
+        default = replace(default, data_options=known.data_options)
+    if known.out is not None:
+        default = replace(default, out=Path(known.out))
+    background = getattr(known, "model.background")
+    notes: list[str] = []
+    if preset == AUTO and default is not original and not {"-h", "--help"} & set(rest):
+        default, before, notes = infer_settings(default, before, background)
+    elif background is not None:
+        rest += ["--model.background", background]
     names = "\n".join(f"  {name}: {preset.about}" for name, preset in PRESETS.items())
     rest, of_stage = split_stage_flags(rest)
     last = parse_flags(
@@ -61,7 +84,7 @@ def parse(argv: Sequence[str] | None) -> list[PretrainConfig]:
     if unknown:
         raise ValueError(
             f"--stage-{unknown[0]} must name one of the {len(before)} stages before the last of "
-            f"--preset {known.preset}."
+            f"--preset {preset}."
         )
     stages = [
         parse_flags(
@@ -69,7 +92,7 @@ def parse(argv: Sequence[str] | None) -> list[PretrainConfig]:
         )
         for number, stage in enumerate(before, 1)
     ]
-    return join_stages(stages, last, preset)
+    return Plan(join_stages(stages, last, original), notes)
 
 
 def split_stage_flags(flags: Sequence[str]) -> tuple[list[str], dict[int, list[str]]]:
@@ -92,16 +115,22 @@ def split_stage_flags(flags: Sequence[str]) -> tuple[list[str], dict[int, list[s
 def main(argv: Sequence[str] | None = None) -> int:
     """Train; return the exit status."""
     try:
-        stages = parse(argv)
-    except ValueError as error:
+        stages, notes = parse(argv)
+        number = 0
+        while number < len(stages):
+            print(*notes, sep="\n", end="\n" if notes else "")
+            config = stages[number]
+            number += 1
+            if len(stages) > 1:
+                print(f"stage {number} of {len(stages)}, {config.steps:,} updates: {config.out}")
+            status = train(config, last=number == len(stages))
+            if status:
+                return status
+            # With preset auto, the settings of the objects depend on the trained background.
+            stages, notes = parse(argv) if number < len(stages) else (stages, [])
+    except (ValueError, OSError) as error:
         report_error("train.py", error, PretrainConfig)
         return 2
-    for number, config in enumerate(stages, 1):
-        if len(stages) > 1:
-            print(f"stage {number} of {len(stages)}, {config.steps:,} updates: {config.out}")
-        status = train(config, last=number == len(stages))
-        if status:
-            return status
     return 0
 
 

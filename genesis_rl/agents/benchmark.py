@@ -5,7 +5,7 @@ import warnings
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from stable_baselines3 import PPO
@@ -13,9 +13,10 @@ from stable_baselines3.common.buffers import ReplayBuffer, RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
+from genesis_rl.agents.algorithms import build_model
 from genesis_rl.agents.config import AgentConfig, obs_label, with_obs
 from genesis_rl.agents.encoders import load_encoder, make_encoder
-from genesis_rl.agents.stack import build_ppo, make_vec_env, step_seconds
+from genesis_rl.agents.stack import make_vec_env, step_seconds
 from genesis_rl.checkpoint import pick_device
 from genesis_rl.checks import check_integers
 from genesis_rl.envs.imagination_speed import imagination_speeds
@@ -55,6 +56,8 @@ class SpeedConfig:
             if not getattr(self, name):
                 raise ValueError(f"{name} must have at least one value, got none.")
         check_integers(self, 1, "transitions", "rollouts")
+        if self.agent.algo != "ppo":
+            raise ValueError(f"agent.algo must be ppo, got {self.agent.algo!r}.")
         if self.world_model is not None and not any("=" in obs for obs in self.obs):
             raise ValueError(
                 "obs must have an entry with the world model's encoder, such as "
@@ -97,7 +100,8 @@ def measure(config: SpeedConfig) -> dict[str, Any]:
             variant = replace(settings, n_envs=count, ppo=ppo)
             with closing(make_vec_env(variant, encoder, seed=variant.seed)) as venv:
                 trained = pretrained and pretrained.model
-                model = build_ppo(variant, venv, pick_device(variant.device), encoder=trained)
+                device = pick_device(variant.device)
+                model = cast("PPO", build_model(variant, venv, device, encoder=trained))
                 speed.append({"label": label, "n_envs": count, **_time(model, config)})
                 if count == config.n_envs[0]:
                     memory.append({"label": label, **_memory(model.rollout_buffer, venv)})

@@ -21,14 +21,15 @@ import stable_baselines3
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from stable_baselines3 import PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 import genesis_rl
+from genesis_rl.agents.algorithms import build_model
 from genesis_rl.agents.config import AgentConfig
 from genesis_rl.agents.encoders import make_encoder
-from genesis_rl.agents.stack import build_ppo, make_vec_env
+from genesis_rl.agents.stack import make_vec_env
 from genesis_rl.checkpoint import (
     Pretrained,
     fingerprint,
@@ -49,7 +50,7 @@ SETTINGS, POLICY, ENCODER = "agent.json", "policy.safetensors", "encoder"
 # a copy of them, because an edited environment may have the same spaces.
 _COPIED = (
     *("env", "env_options", "wrappers", "obs", "image_key", "image_layout", "render", "frame_size"),
-    *("mask_geometry", "finetune", "encoder_refine_steps"),
+    *("mask_geometry", "finetune", "encoder_refine_steps", "algo", "keep", "crop"),
 )
 
 
@@ -57,13 +58,13 @@ class Agent(NamedTuple):
     """A loaded agent.
 
     Attributes:
-        model: PPO on ``venv``; ``learn`` continues training with a new optimiser.
+        model: the algorithm on ``venv``; ``learn`` continues training with a new optimiser.
         venv: the environments, with the agent's observations.
         config: the settings of its training.
         metadata: the content of agent.json.
     """
 
-    model: PPO
+    model: BaseAlgorithm
     venv: VecEnv
     config: AgentConfig
     metadata: dict[str, Any]
@@ -71,7 +72,7 @@ class Agent(NamedTuple):
 
 def save_agent(
     folder: str | os.PathLike[str],
-    model: PPO,
+    model: BaseAlgorithm,
     config: AgentConfig,
     encoder: Pretrained | None,
     *,
@@ -82,7 +83,7 @@ def save_agent(
 
     Args:
         folder: destination; an existing agent is replaced.
-        model: PPO of `build_ppo`.
+        model: algorithm of `build_model`.
         config: its settings.
         encoder: its encoder; None for observations without one.
         metrics: evaluation metrics, as JSON data.
@@ -198,7 +199,7 @@ def _load(
             trained = None
             if saved.finetune:  # the policy's weights include the encoder's
                 trained = load_pretrained(home / ENCODER, device="cpu").model
-            model = build_ppo(config, venv, device, encoder=trained)
+            model = build_model(config, venv, device, encoder=trained)
         check_spaces(model, metadata.get("spaces"), saved.env)
         load_policy(model, home)
         _check_unedited(metadata, home)
@@ -208,11 +209,11 @@ def _load(
     return Agent(model, venv, saved, metadata)
 
 
-def _spaces(model: PPO) -> dict[str, str]:
+def _spaces(model: BaseAlgorithm) -> dict[str, str]:
     return {"observations": str(model.observation_space), "actions": str(model.action_space)}
 
 
-def check_spaces(model: PPO, trained: Any, env: str) -> None:
+def check_spaces(model: BaseAlgorithm, trained: Any, env: str) -> None:
     """Check that the environment has the agent's spaces, which early versions did not store."""
     if not isinstance(trained, dict | None):
         raise ValueError(f"spaces must be an object in {SETTINGS}, got {trained!r}.")
@@ -283,8 +284,8 @@ def read_settings(path: Path) -> dict[str, Any]:
     return settings
 
 
-def load_policy(model: PPO, home: Path) -> None:
-    """Load the policy of an agent's folder into PPO of the same settings.
+def load_policy(model: BaseAlgorithm, home: Path) -> None:
+    """Load the policy of an agent's folder into a model of the same settings.
 
     Raises:
         ValueError: if the file is missing, damaged or of another policy.
@@ -300,7 +301,7 @@ def load_policy(model: PPO, home: Path) -> None:
         value.copy_(state[name])
 
 
-def _weights(model: PPO) -> dict[str, Tensor]:
+def _weights(model: BaseAlgorithm) -> dict[str, Tensor]:
     """Return the policy's parameters and buffers, without duplicates of shared modules."""
     policy = model.policy
     named = [*policy.named_parameters(), *policy.named_buffers()]

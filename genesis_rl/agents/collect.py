@@ -62,24 +62,28 @@ def _run(agent: Agent, recorder: EpisodeRecorder, config: CollectConfig) -> dict
     """Step the environments until the recorder is full."""
     model, venv = agent.model, agent.venv
     rng = np.random.default_rng(config.seed)
+
+    def shot(info: dict[str, Any]) -> FrameRecord:
+        return make_record(
+            info["frame"],
+            info,
+            image_size=config.image_size,
+            preprocessing=config.preprocessing,
+            crop=agent.config.crop,
+        )
+
     model.set_random_seed(config.seed)
     observations: Any = venv.reset()
-    first, actions = np.ones(venv.num_envs, np.bool_), None
+    first, actions, state = np.ones(venv.num_envs, np.bool_), None, None
     while True:
         for i in np.flatnonzero(first).tolist():
-            recorder.begin(i, _shot(venv.reset_infos[i], config))
-        chosen, _ = model.predict(observations, deterministic=config.deterministic)
+            recorder.begin(i, shot(venv.reset_infos[i]))
+        chosen, state = model.predict(observations, state, first, config.deterministic)
         actions = repeat_some(chosen, actions, first, config.sticky, rng)
         observations, rewards, first, infos = venv.step(actions)
         for i, info in enumerate(infos):
             truncated = bool(info["TimeLimit.truncated"])
             end = bool(first[i]) and not truncated, truncated
-            recorder.step(i, actions[i], rewards[i], *end, _shot(info, config))
+            recorder.step(i, actions[i], rewards[i], *end, shot(info))
         if not recorder.left:
             return recorder.close()
-
-
-def _shot(info: dict[str, Any], config: CollectConfig) -> FrameRecord:
-    return make_record(
-        info["frame"], info, image_size=config.image_size, preprocessing=config.preprocessing
-    )

@@ -1,21 +1,27 @@
-"""Settings of an agent: environment, encoder, policy, PPO and the run."""
+"""Settings of an agent: environment, encoder, policy, algorithm and the run."""
 
 import json
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, Self, cast, get_args, get_type_hints
 
 import numpy as np
 
-from genesis_rl.checks import check_integers, check_limits, check_parameters
+from genesis_rl.checks import check_integer, check_integers, check_limits, check_parameters
 from genesis_rl.envs.make import check_wrappers, parse_options
-from genesis_rl.frames import LAYOUTS, Layout
+from genesis_rl.frames import LAYOUTS, Crop, Layout, as_crop
 from genesis_rl.old_keys import rename_old_keys
 from genesis_rl.slots import MASK_GEOMETRY
 
 Obs = Literal["encoder", "genesis", "monet", "vae", "random", "state", "pixels", "feature_map"]
+Algo = Literal["ppo", "sac", "td3", "recurrent_ppo"]
+# Algorithms with a replay buffer, for Box actions.
+OFF_POLICY = ("sac", "td3")
+# Entries of a goal environment's observations for hindsight experience replay.
+GOALS = ("achieved_goal", "desired_goal")
 # Observations inferred by an encoder.
 ENCODED = ("encoder", "genesis", "monet", "vae", "random")
 # Observations that are frames.
@@ -66,20 +72,22 @@ class PolicyConfig:
     """attention heads of the transformer"""
     layers: int = 2
     """transformer blocks, or hidden layers"""
+    lstm_size: int = 128
+    """size of the LSTMs of actor and critic, for algo recurrent_ppo"""
 
     def __post_init__(self) -> None:
         """Check values."""
         _check_choice(self, "extractor")
-        _check_positive(self, "width", "heads", "layers", whole=True)
+        _check_positive(self, "width", "heads", "layers", "lstm_size", whole=True)
         check_limits(self)
-        check_parameters("policy", 12 * self.layers * self.width**2)
+        check_parameters("policy", 12 * self.layers * self.width**2 + 8 * self.lstm_size**2)
         if self.extractor == "transformer" and self.width % self.heads:
             raise ValueError(f"heads must be a divisor of width {self.width}, got {self.heads}.")
 
 
 @dataclass(frozen=True)
 class PPOConfig:
-    """Settings of PPO, by the names of Stable-Baselines3.
+    """Settings of PPO and RecurrentPPO, by the names of Stable-Baselines3.
 
     Of the settings tried with 16 environments, the defaults need the fewest steps on ObjectGoal.
     The preset "published" has the settings of the published results on the relational tasks.
@@ -120,10 +128,63 @@ class PPOConfig:
                 raise ValueError(f"{name} must be finite and >= 0, got {getattr(self, name)}.")
 
 
+@dataclass(frozen=True)
+class OffPolicyConfig:
+    """Settings of SAC and TD3, by the names of Stable-Baselines3."""
+
+    buffer_size: int = 100_000
+    """transitions in the replay buffer, with two observations each"""
+    learning_starts: int = 1_000
+    """environment steps before the first update, with random actions; with her at least an episode
+    of an environment, times n_envs"""
+    batch_size: int = 256
+    """transitions per update"""
+    learning_rate: float = 3e-4
+    """Adam's learning rate"""
+    gamma: float = 0.95
+    """discount factor"""
+    tau: float = 0.005
+    """rate of the moving average of the target networks"""
+    train_freq: int = 1
+    """steps of each environment between updates"""
+    gradient_steps: int = -1
+    """updates after these steps; -1: one per transition"""
+    net_arch: tuple[int, ...] = (256, 256)
+    """hidden layers of actor and critics, after the features extractor"""
+    action_noise: float = 0.1
+    """standard deviation of td3's exploration noise, for actions in [-1, 1]"""
+    n_sampled_goal: int = 4
+    """relabelled transitions per recorded one, with her"""
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        check_integers(self, 1, "buffer_size", "batch_size", "train_freq", "n_sampled_goal")
+        check_integers(self, 0, "learning_starts")
+        check_integers(self, -1, "gradient_steps")
+        if not self.gradient_steps:
+            raise ValueError("gradient_steps must be at least 1, or -1, got 0.")
+        check_limits(self)
+        for size in self.net_arch:
+            check_integer("net_arch", size, 1)
+        check_parameters("net_arch", 6 * sum(a * b for a, b in pairwise(self.net_arch)))
+        _check_positive(self, "learning_rate")
+        for name in ("gamma", "tau"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in (0, 1], got {getattr(self, name)}.")
+        if not 0 <= self.action_noise < math.inf:
+            raise ValueError(f"action_noise must be finite and >= 0, got {self.action_noise}.")
+
+
 @dataclass(frozen=True, kw_only=True)
 class AgentConfig:
     """Settings of an agent's training."""
 
+    algo: Algo = "ppo"
+    """algorithm of Stable-Baselines3: ppo, sac or td3 (continuous actions), or recurrent_ppo of the
+    package sb3-contrib"""
+    her: bool = False
+    """hindsight experience replay, with sac or td3 in environments with goals; requires
+    achieved_goal and desired_goal among keep"""
     obs: Obs = "encoder"
     """observations: slots of any encoder (encoder), of a GENESIS, MONet or VAE (genesis, monet,
     vae), or of the encoder's architecture with random weights (random); the environment's
@@ -141,13 +202,19 @@ class AgentConfig:
     """options of the environment as JSON, e.g. '{"num_objects": 3}'"""
     wrappers: tuple[str, ...] = ()
     """module:Class of wrappers around the environment, innermost first"""
-    image_key: str | None = None
+    image_key: str | tuple[str, ...] | None = None
     """entry of a Dict observation with the image, or its path in nested Dicts, e.g. camera/rgb;
-    None: detected"""
+    several: the slots of all cameras; None: detected"""
+    keep: tuple[str, ...] = ()
+    """entries of a Dict observation, or their paths in nested Dicts, to observe beside the slots,
+    e.g. observation achieved_goal desired_goal"""
     image_layout: Layout = "auto"
     """axis order of a frame, e.g. HWC; auto: inferred from its shape"""
     render: bool = False
     """use rendered frames, for environments whose observations contain none"""
+    crop: Crop | None = None
+    """region of interest of every frame in pixels, cut out before resizing: top, left, height and
+    width"""
     frame_size: int = 64
     """side in pixels to which frames are resized for obs pixels and feature_map"""
     mask_geometry: bool = MASK_GEOMETRY
@@ -155,9 +222,11 @@ class AgentConfig:
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     """features extractor"""
     ppo: PPOConfig = field(default_factory=PPOConfig)
-    """settings of PPO"""
+    """settings of ppo and recurrent_ppo"""
+    off_policy: OffPolicyConfig = field(default_factory=OffPolicyConfig)
+    """settings of sac and td3"""
     total_timesteps: int = 100_000
-    """environment steps, rounded up to whole rollouts of ppo.n_steps"""
+    """environment steps, rounded up to whole rollouts (PPO: of ppo.n_steps)"""
     max_minutes: float | None = None
     """time limit; training ends at this or at total_timesteps, whichever comes first"""
     n_envs: int = 16
@@ -196,7 +265,10 @@ class AgentConfig:
         if not self.env:
             raise ValueError(f"env must be the id of a registered environment, got {self.env!r}.")
         _check_choice(self, "obs")
+        _check_choice(self, "algo")
         self._check_encoder()
+        self._check_algo()
+        as_crop(self.crop)
         _check_choice(self, "vec")
         _check_choice(self, "encoder_precision")
         if self.image_layout not in LAYOUTS:
@@ -244,6 +316,40 @@ class AgentConfig:
         if self.obs == "state" and self.render:
             raise ValueError("render must be False for obs 'state', which has no frames, got True.")
 
+    def _check_algo(self) -> None:
+        """Check that observations and settings are those of the algorithm."""
+        off = self.algo in OFF_POLICY
+        if off and self.ppo != PPOConfig():
+            raise ValueError(
+                f"ppo must have its defaults for algo {self.algo!r}, got {self.ppo}. "
+                "Use off_policy."
+            )
+        if not off and self.off_policy != OffPolicyConfig():
+            raise ValueError(
+                f"off_policy must have its defaults for algo {self.algo!r}, got {self.off_policy}. "
+                "Use ppo."
+            )
+        if off and self.finetune:
+            raise ValueError(f"finetune must be False for algo {self.algo!r}, got True.")
+        slots = self.obs in ENCODED and not self.finetune
+        if self.keep and not slots:
+            raise ValueError(
+                f"keep must be empty for obs {self.obs!r} and for finetune, got {self.keep}. "
+                f"Observations with kept entries: {', '.join(ENCODED)}."
+            )
+        if self.image_key is not None and not isinstance(self.image_key, str) and not slots:
+            raise ValueError(
+                f"image_key must be a single entry for obs {self.obs!r} and for finetune, got "
+                f"{self.image_key}."
+            )
+        if self.her and not off:
+            raise ValueError(
+                f"her must be False for algo {self.algo!r}, got True. Algorithms with a replay "
+                f"buffer: {', '.join(OFF_POLICY)}."
+            )
+        if self.her and not set(GOALS) <= set(self.keep):
+            raise ValueError(f"keep must contain {' and '.join(GOALS)} with her, got {self.keep}.")
+
     @property
     def options(self) -> dict[str, Any]:
         """The environment's options."""
@@ -274,6 +380,13 @@ class AgentConfig:
         try:
             values["policy"] = PolicyConfig(**values.get("policy", {}))
             values["ppo"] = PPOConfig(**values.get("ppo", {}))
+            off_policy = dict(values.get("off_policy", {}))
+            if "net_arch" in off_policy:
+                off_policy["net_arch"] = tuple(off_policy["net_arch"])
+            values["off_policy"] = OffPolicyConfig(**off_policy)
+            for name in ("keep", "crop", "image_key"):
+                if isinstance(values.get(name), list):
+                    values[name] = tuple(values[name])
             values["out"] = Path(values.get("out", "."))
             values["wrappers"] = tuple(values.get("wrappers", ()))
             return cls(**values)

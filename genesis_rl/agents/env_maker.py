@@ -12,9 +12,10 @@ import torch
 from gymnasium.wrappers import TransformObservation
 from stable_baselines3.common.monitor import Monitor
 
-from genesis_rl.agents.config import AgentConfig
+from genesis_rl.agents.config import OFF_POLICY, AgentConfig
 from genesis_rl.agents.frames import RenderInfo
-from genesis_rl.envs.frame_source import find_entry, find_frames, follow
+from genesis_rl.agents.vec_obs import check_kept
+from genesis_rl.envs.frame_source import find_entry, find_frames, find_kept, follow
 from genesis_rl.envs.make import make_env
 from genesis_rl.envs.rendering import RenderedObs
 from genesis_rl.process import ignore_interrupts
@@ -66,34 +67,53 @@ class EnvMaker:
 
         Raises:
             ValueError: if it cannot be created, has no image observation (for obs state: no state),
-                or an action space that PPO does not support.
+                or an action space that the algorithm does not support; with her, if it has no
+                compute_reward.
         """
         config = self.config
         if multiprocessing.parent_process() is not None:
             torch.set_num_threads(1)
             ignore_interrupts()
         env = self._make_state_env() if config.obs == "state" else self._make_frame_env()
-        if not isinstance(env.action_space, _ACTIONS):
+        off_policy = config.algo in OFF_POLICY
+        if not isinstance(env.action_space, gym.spaces.Box if off_policy else _ACTIONS):
+            kinds = "Box" if off_policy else "Box, Discrete, MultiDiscrete or MultiBinary"
             raise ValueError(
-                f"env {config.env!r} must have Box, Discrete, MultiDiscrete or MultiBinary actions "
-                f"for PPO, got {env.action_space}."
+                f"env {config.env!r} must have {kinds} actions for algo {config.algo!r}, got "
+                f"{env.action_space}."
+            )
+        if config.her and not env.has_wrapper_attr("compute_reward"):
+            raise ValueError(
+                f"env {config.env!r} must have a method compute_reward(achieved_goal, "
+                "desired_goal, info) with her, got none."
             )
         return EpisodeSeeds(Monitor(RenderInfo(env) if self.frame_in_info else env))
 
     def _make_frame_env(self) -> gym.Env[Any, Any]:
-        """Create an environment whose observation is a frame only."""
+        """Create an environment whose observation is the frames and the kept entries only."""
         config = self.config
-        env = self._make(render_mode="rgb_array") if config.render else self._make()
         if config.render:
-            env = RenderedObs(env)
-        source = find_frames(
-            env.observation_space, key=config.image_key, layout=config.image_layout
-        )
-        if source.key is None:
+            env: gym.Env[Any, Any] = RenderedObs(self._make(render_mode="rgb_array"), config.keep)
+            if isinstance(env.observation_space, gym.spaces.Dict):
+                check_kept(env.observation_space, config.keep)
+            return env
+        env = self._make()
+        space = env.observation_space
+        keys = config.image_key if isinstance(config.image_key, tuple) else (config.image_key,)
+        sources = [find_frames(space, key=key, layout=config.image_layout) for key in keys]
+        kept = find_kept(space, config.keep)
+        if sources[0].key is None:
             return env
         # Reduces the data sent between processes, which does not support nested Dicts.
-        key, space = source.key, gym.spaces.Dict({source.key: source.space})
-        return TransformObservation(env, lambda entries: {key: source.frames(entries)}, space)
+        frames = {str(source.key): source.space for source in sources}
+        flat = gym.spaces.Dict({**frames, **{n: follow(space, at) for n, at in kept.items()}})
+        check_kept(flat, config.keep)
+
+        def flatten(entries: Any) -> dict[str, Any]:
+            frames = {str(source.key): source.frames(entries) for source in sources}
+            return {**frames, **{name: follow(entries, at) for name, at in kept.items()}}
+
+        return TransformObservation(env, flatten, flat)
 
     def _make_state_env(self) -> gym.Env[Any, Any]:
         """Create an environment with state observations, (N, F) float32; N = 1 for a vector."""
@@ -107,7 +127,7 @@ class EnvMaker:
                 raise
             env = self._make(**render)
         space = env.observation_space
-        if isinstance(space, gym.spaces.Dict) and config.image_key is not None:
+        if isinstance(space, gym.spaces.Dict) and isinstance(config.image_key, str):
             route = find_entry(space, config.image_key)
             if route is not None:
                 space = follow(space, route)

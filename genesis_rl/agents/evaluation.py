@@ -30,12 +30,23 @@ _MIN_HEIGHT = 128
 
 
 class Policy(Protocol):
-    """Policy of Stable-Baselines3: PPO and its ``policy`` implement it."""
+    """Policy of Stable-Baselines3: algorithms and their ``policy`` implement it."""
 
     def predict(
-        self, observation: Any, *, deterministic: bool = False
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
     ) -> tuple[npt.NDArray[Any], Any]:
-        """Return actions for a batch of observations, and an unused state."""
+        """Return actions for a batch of observations, and the state of a recurrent policy.
+
+        Args:
+            observation: observations of N environments.
+            state: the previous state; None at the start.
+            episode_start: (N,), whether an observation is the first of an episode.
+            deterministic: whether to return the most probable actions.
+        """
         ...
 
 
@@ -54,7 +65,11 @@ class RandomPolicy:
         self._space.seed(seed)
 
     def predict(
-        self, observation: Any, *, deterministic: bool = False
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
     ) -> tuple[npt.NDArray[Any], Any]:
         """Sample an action for each environment."""
         return np.stack([self._space.sample() for _ in range(self._num_envs)]), None
@@ -230,10 +245,11 @@ def run_episodes(
     returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)
     successes: list[bool | None] = [None] * episodes
     with _torch_seed(seed):
-        observations = venv.reset()
+        observations, state, first = venv.reset(), None, np.ones(n, np.bool_)
         while (current < episodes).any():
-            actions, _ = policy.predict(observations, deterministic=deterministic)
+            actions, state = policy.predict(observations, state, first, deterministic)
             observations, rewards, dones, infos = venv.step(actions)
+            first = dones
             for i in np.flatnonzero(current < episodes).tolist():
                 episode = int(current[i])
                 returns[episode] += rewards[i]
@@ -286,14 +302,14 @@ def _pictures(
     venv: VecEnv, encoder: SlotEncoder | None, policy: Policy, episodes: int
 ) -> Iterator[Picture]:
     """Yield the frames with masks; the last frame of an episode is repeated."""
-    observations = venv.reset()
+    observations, state = venv.reset(), None
     for _ in range(episodes):
         yield _picture(encoder, venv.reset_infos[0])
-        done = False
+        first, done = np.ones(1, np.bool_), False
         while not done:
-            actions, _state = policy.predict(observations, deterministic=False)
-            observations, _rewards, dones, infos = venv.step(actions)
-            done = bool(dones[0])
+            actions, state = policy.predict(observations, state, first)
+            observations, _rewards, first, infos = venv.step(actions)
+            done = bool(first[0])
             picture = _picture(encoder, infos[0])
             yield from [picture] * (_HOLD if done else 1)
 
@@ -307,7 +323,8 @@ def _picture(encoder: SlotEncoder | None, info: dict[str, Any]) -> Picture:
     frame = info["frame"]
     if encoder is None:
         return mosaic(frame[None, None], scale=-(-_MIN_HEIGHT // len(frame)))
-    if encoder.preprocessing.resize in ("crop", "letterbox"):
+    preprocessed = frame.shape[:2] == info["masks"].shape[-2:]  # as of several cameras
+    if encoder.preprocessing.resize in ("crop", "letterbox") and not preprocessed:
         # The masks are those of the preprocessed frame.
         size, preprocessing = encoder.image_size, encoder.preprocessing
         frame = as_nhwc_uint8(frame, layout="HWC", image_size=size, preprocessing=preprocessing)[0]

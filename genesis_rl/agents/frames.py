@@ -1,5 +1,6 @@
 """Wrappers for agents with image observations."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -32,6 +33,7 @@ class VecFrames(VecEnvWrapper):
         image_key: str | None = None,
         image_layout: Layout = "auto",
         frame_in_info: bool = False,
+        crop: Sequence[int] | None = None,
     ) -> None:
         """Wrap a vector environment.
 
@@ -43,17 +45,22 @@ class VecFrames(VecEnvWrapper):
                 as "camera/rgb"; None detects it.
             image_layout: axis order of a single frame; "auto" infers it from the space.
             frame_in_info: add the frame, (S, S, 3), to the infos as "frame".
+            crop: region of interest, (top, left, height, width) in pixels, cut out before resizing;
+                None: the whole frame.
 
         Raises:
             ValueError: if the observations contain no frames.
         """
-        self._source = find_frames(venv.observation_space, key=image_key, layout=image_layout)
+        self._source = find_frames(
+            venv.observation_space, key=image_key, layout=image_layout, crop=crop
+        )
         self._size, self._preprocessing, self._in_info = size, preprocessing, frame_in_info
         #: Settings that determine the observations, as plain data.
         self.frame_settings: dict[str, Any] = {
             "preprocessing": asdict(preprocessing or Preprocessing()),
             "image_key": image_key,
             "image_layout": image_layout,
+            "crop": self._source.crop,
         }
         if preprocessing is not None:
             preprocessing.check(*self._source.size, size)

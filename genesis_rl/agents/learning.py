@@ -12,10 +12,10 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.vec_env import VecEnv
-from tqdm import tqdm
 
+from genesis_rl.agents.algorithms import build_model, fit_scale
 from genesis_rl.agents.bundle import SETTINGS, read_settings, save_agent
-from genesis_rl.agents.config import MACHINE, AgentConfig, check_same_settings
+from genesis_rl.agents.config import MACHINE, OFF_POLICY, AgentConfig, check_same_settings
 from genesis_rl.agents.encoders import load_encoder, make_encoder
 from genesis_rl.agents.resume import (
     find_checkpoint,
@@ -24,15 +24,10 @@ from genesis_rl.agents.resume import (
     training_state,
 )
 from genesis_rl.agents.same_stack import check_same_stack
-from genesis_rl.agents.stack import (
-    build_ppo,
-    fit_scale,
-    make_vec_env,
-    step_seconds,
-)
+from genesis_rl.agents.stack import make_vec_env, step_seconds
 from genesis_rl.checkpoint import fingerprint, pick_device
 from genesis_rl.files import FolderLock
-from genesis_rl.log import RunLog
+from genesis_rl.log import ProgressBar, RunLog
 from genesis_rl.perception import SlotEncoder
 from genesis_rl.process import StopSignal, keep_freed_memory
 
@@ -60,7 +55,7 @@ class AgentTrainer:
     Attributes:
         config: the settings.
         encoder: encoder of the observations; None without one.
-        model: PPO.
+        model: the algorithm.
         venv: the training environments.
         eval_venv: the evaluation environments.
         metrics: metrics of the evaluations of last/ and best/; empty before the first one.
@@ -105,7 +100,7 @@ class AgentTrainer:
             )
             self.venv = self._make_venv()
             trained = self.pretrained and self.pretrained.model
-            self.model = build_ppo(config, self.venv, device, encoder=trained)
+            self.model = build_model(config, self.venv, device, encoder=trained)
             if checkpoint is None:
                 fit_scale(self.model, self.venv, config.seed)
             else:
@@ -159,7 +154,10 @@ class AgentTrainer:
     def _learn(self, callbacks: list[BaseCallback]) -> None:
         """Train for the remaining steps."""
         left = max(self.total_timesteps - self.model.num_timesteps, 0)
-        self.model.learn(left, callbacks, reset_num_timesteps=False)
+        # PPO logs every rollout; off-policy algorithms every few episodes of each environment.
+        off_policy = self.config.algo in OFF_POLICY
+        interval = 4 * self.venv.num_envs if off_policy else 1
+        self.model.learn(left, callbacks, log_interval=interval, reset_num_timesteps=False)
 
     @property
     def total_timesteps(self) -> int:
@@ -236,6 +234,14 @@ class AgentTrainer:
                         f"an environment's process ended at step {self.model.num_timesteps}; see "
                         "its output."
                     ) from error
+            except RuntimeError as error:
+                if "learning_starts" not in str(error):
+                    raise
+                raise TrainingError(
+                    "off_policy.learning_starts must be at least the length of an episode times "
+                    f"n_envs with her, got {config.off_policy.learning_starts}: no episode has "
+                    f"ended at step {self.model.num_timesteps}."
+                ) from error
             except ValueError as error:  # NaN or inf in a distribution or the encoder
                 raise TrainingError(
                     f"at step {self.model.num_timesteps}: {str(error).splitlines()[0]}"
@@ -369,7 +375,8 @@ class _ProgressCallback(BaseCallback):
         config = self._trainer.config
         self._began = time.monotonic()
         self._before = step_seconds(self._trainer.venv)
-        self._bar = tqdm(
+        self._bar = ProgressBar(
+            desc=config.out.name,
             total=self._trainer.total_timesteps,
             initial=self.num_timesteps,
             unit="step",
@@ -396,7 +403,7 @@ class _ProgressCallback(BaseCallback):
         for name, seconds in shares.items():
             self.logger.record(f"time/{name}_share", seconds / total)
         self.logger.record("time/seconds", self._trainer.seconds)
-        self._bar.set_postfix_str(self._summary())
+        self._bar.set_postfix_str(self._summary(), refresh=False)
 
     def _on_training_end(self) -> None:
         self._bar.close()

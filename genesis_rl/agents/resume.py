@@ -9,7 +9,12 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from stable_baselines3 import PPO
+import numpy.typing as npt
+import torch
+from stable_baselines3 import HerReplayBuffer
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.save_util import recursive_getattr
 
 from genesis_rl import log
 from genesis_rl.agents.bundle import (
@@ -65,27 +70,67 @@ def find_checkpoint(out: Path, *, resume: bool) -> Path | None:
     return existing[0] if existing else None
 
 
-def training_state(model: PPO, seconds: float) -> dict[str, Any]:
+def training_state(model: BaseAlgorithm, seconds: float) -> dict[str, Any]:
     """Return the training state in addition to the agent, as tensors and plain data.
 
     Args:
-        model: PPO.
+        model: the algorithm.
         seconds: elapsed time of the training.
+
+    Returns:
+        The state, with the transitions of a replay buffer.
     """
-    return {
+    modules, variables = model._get_torch_save_params()
+    optimisers = [name for name in modules if name.endswith("optimizer")]
+    state: dict[str, Any] = {
         "seconds": seconds,
-        "optimiser": model.policy.optimizer.state_dict(),
+        "optimisers": {name: recursive_getattr(model, name).state_dict() for name in optimisers},
+        "variables": {name: getattr(model, name).detach() for name in variables},
         "updates": model._n_updates,
         "episodes": [[float(e[name]) for name in _EPISODE] for e in model.ep_info_buffer or ()],
         "successes": [float(success) for success in model.ep_success_buffer or ()],
     }
+    buffer = getattr(model, "replay_buffer", None)
+    if buffer is not None:
+        filled = len(buffer.actions) if buffer.full else buffer.pos
+        arrays = {name: torch.from_numpy(array[:filled]) for name, array in _arrays(buffer).items()}
+        state["replay"] = {"pos": buffer.pos, "full": buffer.full, "arrays": arrays}
+        if isinstance(buffer, HerReplayBuffer):
+            state["replay"]["episode_start"] = torch.from_numpy(buffer._current_ep_start)
+    return state
 
 
-def restore(model: PPO, checkpoint: Path, encoder_fingerprint: str | None) -> float:
-    """Restore policy, optimiser, step count and statistics of the last episodes.
+def _arrays(buffer: ReplayBuffer) -> dict[str, npt.NDArray[Any]]:
+    """Return the arrays of a replay buffer, which share its memory."""
+    names = ["observations", "next_observations", "actions", "rewards", "dones", "timeouts"]
+    if isinstance(buffer, HerReplayBuffer):
+        names += ["ep_start", "ep_length"]
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for name in names:
+        value = getattr(buffer, name)
+        parts = value.items() if isinstance(value, dict) else [("", value)]
+        arrays |= {f"{name}/{part}": array for part, array in parts}
+    return arrays
+
+
+def _restore_replay(buffer: ReplayBuffer, state: dict[str, Any]) -> None:
+    """Restore the transitions; unfinished episodes, which are not continued, are truncated."""
+    for name, array in _arrays(buffer).items():
+        saved = state["arrays"][name].cpu().numpy()
+        array[: len(saved)] = saved
+    buffer.pos, buffer.full = state["pos"], state["full"]
+    if isinstance(buffer, HerReplayBuffer):
+        buffer._current_ep_start = state["episode_start"].cpu().numpy()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # about the truncation
+            buffer.truncate_last_trajectory()
+
+
+def restore(model: BaseAlgorithm, checkpoint: Path, encoder_fingerprint: str | None) -> float:
+    """Restore policy, optimisers, replay buffer, step count and statistics of the last episodes.
 
     Args:
-        model: new PPO of the run's settings.
+        model: new model of the run's settings.
         checkpoint: of `find_checkpoint`.
         encoder_fingerprint: fingerprint of the encoder; None without one.
 
@@ -116,11 +161,18 @@ def restore(model: PPO, checkpoint: Path, encoder_fingerprint: str | None) -> fl
         return 0.0
     state = read_state(path, model.device)
     try:
-        model.policy.optimizer.load_state_dict(state["optimiser"])
+        # Earlier versions have the optimiser of PPO only.
+        optimisers = state.get("optimisers") or {"policy.optimizer": state["optimiser"]}
+        for name, optimiser in optimisers.items():
+            recursive_getattr(model, name).load_state_dict(optimiser)
+        for name, variable in state.get("variables", {}).items():
+            getattr(model, name).data.copy_(variable)
+        if "replay" in state:
+            _restore_replay(model.replay_buffer, state["replay"])  # type: ignore[attr-defined]
         model._n_updates = state["updates"]
         episodes = [dict(zip(_EPISODE, episode, strict=True)) for episode in state["episodes"]]
         model.ep_info_buffer = deque(episodes, model._stats_window_size)
         model.ep_success_buffer = deque(state["successes"], model._stats_window_size)
         return float(state["seconds"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error

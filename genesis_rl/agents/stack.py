@@ -1,37 +1,25 @@
-"""Construction of vector environments and PPO from settings, for training and evaluation."""
+"""Construction of vector environments from settings, for training and evaluation."""
 
 import multiprocessing
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import cast
 
-import numpy as np
-import torch
-from stable_baselines3 import PPO
-from stable_baselines3.common.preprocessing import preprocess_obs
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
-from torch import Tensor
 
 from genesis_rl.agents.config import PIXELS, AgentConfig
 from genesis_rl.agents.env_maker import EnvMaker
-from genesis_rl.agents.extractors import EXTRACTORS, SlotExtractor
-from genesis_rl.agents.extractors.encoder import EncoderExtractor
-from genesis_rl.agents.extractors.pixels import FeatureMapExtractor
 from genesis_rl.agents.frames import VecFrames
 from genesis_rl.agents.vec_obs import VecGenesisObs
-from genesis_rl.checkpoint import pick_device
+from genesis_rl.envs.rendering import RENDERED
 from genesis_rl.envs.slot_obs import InfoKey
 from genesis_rl.perception import SlotEncoder
-from genesis_rl.slots import SceneModel
 
 # Read by OpenMP, OpenBLAS and MKL at the start of a process.
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-# Frames for the estimate of the latents' scale.
-_SCALE_FRAMES = 512
 
 
 class StepTimer(VecEnvWrapper):
@@ -80,7 +68,7 @@ def make_vec_env(
 
     Returns:
         The vector environment. Observations: slots (n_envs, K, D) or the state, float32; frames
-        (n_envs, 3, S, S), uint8.
+        (n_envs, 3, S, S), uint8; with ``keep``, a Dict of "slots" and the kept entries.
 
     Raises:
         ValueError: if the environment cannot be created, or has no frames for the encoder.
@@ -130,19 +118,22 @@ def _wrap_observations(
             venv,
             encoder,
             mask_geometry=config.mask_geometry,
-            image_key=config.image_key,
+            image_key=RENDERED if config.render and config.keep else config.image_key,
+            keep=config.keep,
             image_layout=config.image_layout,
             info_keys=info_keys,
-            align=False,  # as in agents of all versions, which have no such setting
+            align=config.algo == "recurrent_ppo",  # PPO's agents of all versions are not aligned
+            crop=config.crop,
         )
     if encoder is not None or config.obs in PIXELS:
         return VecFrames(
             venv,
             size=config.frame_size if encoder is None else encoder.image_size,
             preprocessing=None if encoder is None else encoder.preprocessing,
-            image_key=config.image_key,
+            image_key=cast("str | None", config.image_key),
             image_layout=config.image_layout,
             frame_in_info="frame" in info_keys,
+            crop=config.crop,
         )
     return venv
 
@@ -162,81 +153,3 @@ def _single_threaded_children() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-def build_ppo(
-    config: AgentConfig,
-    venv: VecEnv,
-    device: str | torch.device = "auto",
-    *,
-    encoder: SceneModel | None = None,
-) -> PPO:
-    """Build PPO with initial weights for environments of `make_vec_env`.
-
-    Args:
-        config: the settings.
-        venv: the environments.
-        device: device of the policy.
-        encoder: initial encoder for finetune, which is copied.
-
-    Raises:
-        ValueError: for an unknown device.
-        TypeError: if finetune is set without an encoder.
-    """
-    ppo = config.ppo
-    return PPO(
-        "MlpPolicy",
-        venv,
-        n_steps=ppo.n_steps,
-        batch_size=ppo.batch_size,
-        n_epochs=ppo.n_epochs,
-        learning_rate=ppo.learning_rate,
-        gamma=ppo.gamma,
-        gae_lambda=ppo.gae_lambda,
-        ent_coef=ppo.ent_coef,
-        vf_coef=ppo.vf_coef,
-        clip_range=ppo.clip_range,
-        max_grad_norm=ppo.max_grad_norm,
-        policy_kwargs=_policy_kwargs(config, encoder),
-        seed=config.seed,
-        device=pick_device(device),
-    )
-
-
-def _policy_kwargs(config: AgentConfig, encoder: SceneModel | None) -> dict[str, Any]:
-    """Return the policy's features extractor, its arguments and net_arch."""
-    if config.obs == "pixels":
-        return {"features_extractor_class": NatureCNN, "net_arch": []}
-    policy = config.policy
-    cls: type[BaseFeaturesExtractor] = EXTRACTORS[policy.extractor]
-    kwargs: dict[str, Any] = {}
-    hidden = [policy.width] * policy.layers
-    if policy.extractor != "mlp":
-        kwargs, hidden = {"width": policy.width, "layers": policy.layers}, []
-        kwargs["features_dim"] = policy.width
-    if policy.extractor == "transformer":
-        kwargs["heads"] = policy.heads
-    if config.obs == "feature_map":
-        cls, kwargs = FeatureMapExtractor, {"pool": cls, **kwargs}
-    if config.finetune:
-        kwargs = {"encoder": encoder, "pool": cls, "pool_kwargs": kwargs}
-        cls, kwargs["mask_geometry"] = EncoderExtractor, config.mask_geometry
-    return {
-        "features_extractor_class": cls,
-        "features_extractor_kwargs": kwargs,
-        "net_arch": hidden,
-    }
-
-
-def fit_scale(model: PPO, venv: VecEnv, seed: int = 0) -> None:
-    """Fit a slot extractor's scale to observations of random steps in ``venv``."""
-    extractor = model.policy.features_extractor
-    if not isinstance(extractor, SlotExtractor | EncoderExtractor):
-        return
-    venv.action_space.seed(seed)
-    batches = [cast("np.ndarray[Any, Any]", venv.reset())]
-    for _ in range(_SCALE_FRAMES // venv.num_envs):
-        actions = np.stack([venv.action_space.sample() for _ in range(venv.num_envs)])
-        batches.append(cast("np.ndarray[Any, Any]", venv.step(actions)[0]))
-    observations = preprocess_obs(torch.as_tensor(np.concatenate(batches)), venv.observation_space)
-    extractor.fit_scale(cast("Tensor", observations).to(model.device))

@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
+from genesis_rl.envs.rendering import check_render_mode, render_frames
 from genesis_rl.envs.slot_obs import Info, InfoKey, ObsLayout, SlotObsCodec, SlotObsOptions
-from genesis_rl.frames import Layout
+from genesis_rl.frames import Layout, as_crop
 from genesis_rl.perception import EncoderLike, as_encoder
 from genesis_rl.slots import ALIGN, MASK_GEOMETRY
 
@@ -38,13 +40,15 @@ class VecGenesisObs(VecEnvWrapper):
         encoder: EncoderLike,
         layout: ObsLayout = "set",
         mask_geometry: bool = MASK_GEOMETRY,
-        image_key: str | None = None,
+        image_key: str | Sequence[str] | None = None,
         keep: Sequence[str] = (),
         image_layout: Layout = "auto",
         device: str = "auto",
         info_keys: Sequence[InfoKey] = (),
         align: bool = ALIGN,
         background: bool = True,
+        crop: Sequence[int] | None = None,
+        render: bool = False,
     ) -> None:
         """Wrap a vector environment.
 
@@ -54,8 +58,11 @@ class VecGenesisObs(VecEnvWrapper):
             layout: "set" (K, D), "flat" (K * D,), or "dict" with z_m, z_c (and geometry).
             mask_geometry: append each slot's mask centroid (row, column, in [-1, 1]) and area.
             image_key: entry of a Dict observation with the image, or its path in nested Dicts, such
-                as "camera/rgb"; None detects it.
-            keep: other entries of a Dict observation to include in the observation.
+                as "camera/rgb"; None detects it. A sequence of C > 1 entries, one per
+                camera, concatenates the slots of all cameras, (C * K, D + C), with a one-hot camera
+                id of C features at the end of each slot ("camera" in layout "dict").
+            keep: entries of a Dict observation to keep beside the slots, or their paths in nested
+                Dicts.
             image_layout: axis order of a single frame; "auto" infers it from the space.
             device: device of the encoder; "auto" is CUDA if available.
             info_keys: entries to add to the infos: "frame" (uint8, (H, W, 3)) and "masks" (float32,
@@ -65,6 +72,12 @@ class VecGenesisObs(VecEnvWrapper):
                 observations and recurrent policies.
             background: include the background's slot, the first of an encoder with a background
                 network, whose latents are z_b; False returns the object slots alone (K - 1).
+            crop: region of interest of every frame, (top, left, height, width) in pixels, cut out
+                before resizing; None: the whole frame.
+            render: use rendered frames (render_mode "rgb_array"), for environments without image
+                observations. The environments reset themselves before their last frame can be
+                rendered: terminal observations contain the slots of the frame before it. For exact
+                ones, wrap each environment with gymnasium.wrappers.AddRenderObservation instead.
 
         Raises:
             TypeError, ValueError: if the observations contain no frames for the encoder, an
@@ -85,12 +98,21 @@ class VecGenesisObs(VecEnvWrapper):
             info_keys,
             align,
             background,
+            as_crop(crop),
         )
         self.slot_encoder = as_encoder(encoder, device=device)
         self._slot_codec = SlotObsCodec(
-            self.slot_encoder, venv.observation_space, options, num_envs=venv.num_envs
+            self.slot_encoder,
+            venv.observation_space,
+            options,
+            rendered=render,
+            num_envs=venv.num_envs,
         )
-        _check_kept(self._slot_codec.space, keep)
+        if render:
+            check_render_mode(venv.render_mode)
+        self._render_frames = render
+        self._last_frames: npt.NDArray[Any] | None = None
+        check_kept(self._slot_codec.space, keep)
         super().__init__(venv, observation_space=self._slot_codec.space)
 
     @property
@@ -100,8 +122,9 @@ class VecGenesisObs(VecEnvWrapper):
 
     def reset(self) -> VecEnvObs:
         """Reset all environments and encode their first frames."""
+        observations = self.venv.reset()
         encoded = self._slot_codec.encode_step(
-            self.venv.reset(), {}, first=np.ones(self.num_envs, np.bool_)
+            observations, {}, first=np.ones(self.num_envs, np.bool_), rendered=self._rendered()
         )
         self.reset_infos = [
             {**info, **_row(encoded.info, i)} for i, info in enumerate(self._inner_reset_infos())
@@ -117,7 +140,14 @@ class VecGenesisObs(VecEnvWrapper):
             for i, info in enumerate(infos)
             if "terminal_observation" in info
         }
-        encoded = self._slot_codec.encode_step(observations, final, first=dones)
+        last = self._last_frames
+        encoded = self._slot_codec.encode_step(
+            observations,
+            final,
+            first=dones,
+            rendered=self._rendered(),
+            rendered_final={} if last is None else {i: last[i] for i in final},
+        )
         infos = [{**info, **_row(encoded.info, i)} for i, info in enumerate(infos)]
         for i, (observation, extra) in encoded.final.items():
             infos[i] |= {"terminal_observation": observation, **extra}
@@ -131,12 +161,17 @@ class VecGenesisObs(VecEnvWrapper):
             inner = inner.venv  # unlike `unwrapped`, ends at a VecEnv: SuperSuit wraps another kind
         return inner.reset_infos
 
+    def _rendered(self) -> npt.NDArray[Any] | None:
+        if self._render_frames:
+            self._last_frames = render_frames(self.venv)
+        return self._last_frames
+
 
 def _row(info: Info, index: int) -> Info:
     return {name: value[index] for name, value in info.items()}
 
 
-def _check_kept(space: spaces.Space[Any], keep: Sequence[str]) -> None:
+def check_kept(space: spaces.Space[Any], keep: Sequence[str]) -> None:
     """Check that policies support the entries of ``keep`` and do not mistake them for images.
 
     Raises:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-from tqdm import tqdm
 
 from genesis_rl.data.cache import open_or_make
 from genesis_rl.data.pack import Pack
 from genesis_rl.data.records import DamagedRecord, Record, RecordReader
 from genesis_rl.data.resume import ResumablePackWriter
 from genesis_rl.frames import Preprocessing, Resize, as_nhwc_uint8, resize_labels
+from genesis_rl.log import ProgressBar
 
 OnDamage = Literal["raise", "skip"]
 
@@ -111,7 +111,7 @@ class _Conversion:
         writer = ResumablePackWriter(folder, None, size, masks=masks, meta=key)
         total = min(len(self.reader), self.num_images or len(self.reader))
         about = f"{key['dataset']}, {key['split']}"
-        with writer, tqdm(total=total, desc=about, unit="img", disable=None) as bar:
+        with writer, ProgressBar(total=total, desc=about, unit="img") as bar:
             state = writer.state
             _check_damage(state, self.on_damage, folder)
             state.setdefault("read", 0)

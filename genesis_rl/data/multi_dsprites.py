@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from genesis_rl.data.cache import check_split
 from genesis_rl.data.pack import DAMAGE, PackWriter
+from genesis_rl.log import ProgressBar
 from genesis_rl.sprites import DSPRITES_OUTLINES, coverage
 
 SHAPES = ("square", "ellipse", "heart")  # order of the classes in dSprites
@@ -289,7 +289,7 @@ def write_multi_dsprites(
     size, path = config.image_size, config.dsprites_path
     sprites = RenderedSprites(size) if path is None else NpzSprites(path, size)
     key = (config.seed, *split.encode())
-    bar = tqdm(total=num_images, desc=f"Multi-dSprites, {split}", unit="img", disable=None)
+    bar = ProgressBar(total=num_images, desc=f"Multi-dSprites, {split}", unit="img")
     with bar, PackWriter(folder, num_images, size, meta=config.meta(split)) as writer:
         for start in range(first, first + num_images, _BATCH):
             n = min(_BATCH, first + num_images - start)

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from genesis_rl.data.cache import SPLITS, check_split
 from genesis_rl.data.pack import PackWriter
+from genesis_rl.log import ProgressBar
 from genesis_rl.sprites import Colour, Sprite, check_shapes, render, scales, several
 from genesis_rl.worlds import (
     Scene,
@@ -210,7 +210,7 @@ def write_sprite_scenes(
     """
     check_split(split)
     size, n = config.world.image_size, config.num_images
-    bar = tqdm(total=n, desc=f"sprite scenes, {split}", unit="img", disable=None)
+    bar = ProgressBar(total=n, desc=f"sprite scenes, {split}", unit="img")
     with bar, PackWriter(folder, n, size, meta=config.meta(split)) as writer:
         for start in range(first, first + n, _BATCH):
             count = min(_BATCH, first + n - start)

@@ -5,9 +5,9 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 
 from genesis_rl.data.feed import ImageFeed
+from genesis_rl.log import ProgressBar
 from genesis_rl.refinement import refine
 from genesis_rl.slots import SceneModel
 
@@ -51,7 +51,7 @@ def infer_targets(
         ValueError: if latents are not finite.
     """
     latents, masks = [], []
-    with tqdm(total=count, desc="teacher", unit="img", disable=None) as bar:
+    with ProgressBar(total=count, desc="teacher", unit="img") as bar:
         for first in range(0, count, _BATCH):
             rows = torch.arange(first, min(first + _BATCH, count))
             x = feed(rows)

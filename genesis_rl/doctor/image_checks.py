@@ -8,6 +8,7 @@ from genesis_rl.doctor.model_statistics import REFINE_STEPS, CheckInputs, ModelS
 from genesis_rl.doctor.suggestions import (
     Suggestion,
     applicable,
+    auto_preset,
     half_size,
     higher_final_beta,
     longer,
@@ -37,6 +38,7 @@ def one_slot(inputs: CheckInputs, thresholds: Thresholds) -> Finding | None:
         f"at least {thresholds.min_active_slots:g}",
         applicable(
             config,
+            auto_preset(config),
             *lower_beta(config),
             half_size(config, "component_decoder_channels", "limits what one component can draw"),
             Suggestion("foreground_weight", "8", "weights small objects more at first"),
@@ -143,6 +145,7 @@ def objects_lost(inputs: CheckInputs, thresholds: Thresholds) -> Finding | None:
         f"at most {thresholds.max_objects_lost:g}",
         applicable(
             config,
+            auto_preset(config),
             Suggestion("foreground_weight", "8", "weights small objects more at first"),
             smaller_sigma(config, "penalises missing objects more"),
             *lower_beta(config),
@@ -224,6 +227,7 @@ def reconstruction_not_learnt(inputs: CheckInputs, thresholds: Thresholds) -> Fi
                 f"below {thresholds.max_relative_mse:g}",
                 applicable(
                     config,
+                    auto_preset(config),
                     *lower_beta(config),
                     Suggestion("learning_rate", "0.001", "with --warmup-steps 100, for 32 px"),
                     Suggestion("foreground_weight", "8", "weights objects more at first"),

@@ -11,11 +11,11 @@ from genesis_rl.doctor.suggestions import (
     goal_for,
     higher_beta_min,
     longer,
-    min_error,
     number,
     paper_goal,
 )
 from genesis_rl.doctor.thresholds import Thresholds
+from genesis_rl.geco import min_error
 from genesis_rl.training import PretrainConfig
 
 _TERMS = ("nll", "kl_m", "kl_c", "beta")
@@ -142,8 +142,8 @@ def geco_goal_met_at_once(inputs: CheckInputs, thresholds: Thresholds) -> Findin
         "geco_goal_met_at_once",
         "warning",
         f"GECO's goal of {goal:g} nats per pixel and channel (a squared error of about "
-        f"{_goal_mse(config):.3f}) was met at step {first_step:.0f}. Beta then grows from the "
-        "start and collapses the latents before slots form.",
+        f"{config.geco.goal_mse(config.model.sigma_x):.3f}) was met at step {first_step:.0f}. Beta "
+        "then grows from the start and collapses the latents before slots form.",
         "step of the first row that meets the goal",
         first_step,
         f"after the first row and {thresholds.early_goal_fraction:.0%} of the steps",
@@ -163,9 +163,9 @@ def geco_goal_never_met(inputs: CheckInputs, thresholds: Thresholds) -> Finding 
         "geco_goal_never_met",
         "warning",
         f"GECO's goal of {goal:g} nats per pixel and channel (a squared error of about "
-        f"{_goal_mse(config):.4f}) was never met. Beta decreases until it is (now "
-        f"{last['beta']:.1e}{floor}) and the KL is not regularised: objects may be separated, but "
-        "samples of the prior will be poor.",
+        f"{config.geco.goal_mse(config.model.sigma_x):.4f}) was never met. Beta decreases until it "
+        f"is (now {last['beta']:.1e}{floor}) and the KL is not regularised: objects may be "
+        "separated, but samples of the prior will be poor.",
         "smallest error in the log, nats per pixel and channel",
         best,
         f"below {goal:g}",
@@ -313,8 +313,3 @@ def _held_out(inputs: CheckInputs, name: str) -> list[tuple[float, float]]:
     if len(scores) < 3:
         raise CheckSkippedError("the log has fewer than three validations")
     return scores
-
-
-def _goal_mse(config: PretrainConfig) -> float:
-    """Return the squared error at which a single Gaussian meets the goal."""
-    return float(2 * config.model.sigma_x**2 * (config.geco.goal - min_error(config.model.sigma_x)))

@@ -1,14 +1,13 @@
 """Suggested settings: flags of pretrain/train.py that address a finding."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 from genesis_rl.doctor.thresholds import Thresholds
+from genesis_rl.geco import min_error
 from genesis_rl.training import PretrainConfig
 
-_HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 _PAPER_SIGMA = 0.7
 
 
@@ -17,7 +16,7 @@ class Suggestion:
     """A suggested setting.
 
     Attributes:
-        setting: its path in PretrainConfig, e.g. "geco.beta_min".
+        setting: its path in PretrainConfig, e.g. "geco.beta_min", or "preset".
         value: the suggested value, as on the command line.
         reason: its expected effect.
     """
@@ -38,6 +37,9 @@ def applicable(config: PretrainConfig, *candidates: Suggestion | None) -> tuple[
     suggestions = []
     for suggestion in candidates:
         if suggestion is None:
+            continue
+        if suggestion.setting == "preset":
+            suggestions.append(suggestion)
             continue
         owner: Any = config
         *path, name = suggestion.setting.split(".")
@@ -66,6 +68,13 @@ def _same(text: str, value: Any) -> bool:
 
 
 # ---- suggestions shared by several findings ------------------------------------------------------
+
+
+def auto_preset(config: PretrainConfig) -> Suggestion | None:
+    """Suggest settings inferred from the images, for a model without a background."""
+    if getattr(config.model, "background", "none") != "none":
+        return None
+    return Suggestion("preset", "auto", "infers the settings from the images, background first")
 
 
 def lower_beta(config: PretrainConfig) -> tuple[Suggestion | None, ...]:
@@ -129,14 +138,6 @@ def longer(
         return (Suggestion("steps", str(steps), reason),)
     minutes = Suggestion("max_minutes", number(config.max_minutes * steps / done), reason)
     return (minutes, *([Suggestion("steps", str(steps), reason)] if steps > config.steps else ()))
-
-
-def min_error(sigma_x: float) -> float:
-    """Return the error of a perfect reconstruction, in nats per pixel and channel.
-
-    The density of a mixture of Gaussians never exceeds the peak of a single one.
-    """
-    return math.log(sigma_x) + _HALF_LOG_2PI
 
 
 def goal_for(sigma_x: float, thresholds: Thresholds) -> float:

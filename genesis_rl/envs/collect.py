@@ -27,14 +27,14 @@ from genesis_rl.envs.recorder import (
     recording,
 )
 from genesis_rl.envs.rendering import RenderedObs
-from genesis_rl.frames import LAYOUTS, Layout, Preprocessing, Resize
+from genesis_rl.frames import LAYOUTS, Crop, Layout, Preprocessing, Resize, as_crop
 from genesis_rl.process import ignore_interrupts, versions
 
 Vec = Literal["subproc", "dummy"]
 # Fields that do not apply to a source of frames.
 _UNUSED = {
     "env": ("deterministic", "trust_remote_code"),
-    "agent": ("wrappers", "image_key", "image_layout", "render"),
+    "agent": ("wrappers", "image_key", "image_layout", "render", "crop"),
     "from_minari": ("env_options", "wrappers", "render", "deterministic", "sticky", "minari"),
 }
 #: Maps frames (n, S, S, 3) uint8, and which of them start an episode, (n,) bool, to a batch of
@@ -67,7 +67,11 @@ class CollectConfig:
     image_layout: Layout = "auto"
     """axis order of a frame, e.g. HWC; auto: inferred from its shape"""
     render: bool = False
-    """use rendered frames, for environments without image observations"""
+    """use rendered frames, for environments without image observations; vector observations are
+    recorded as the factor state, for pretrain/probe.py"""
+    crop: Crop | None = None
+    """region of interest of every frame in pixels, cut out before resizing: top, left, height and
+    width"""
     image_size: int = 64
     """side of the recorded images in pixels"""
     resize: Resize = "stretch"
@@ -123,6 +127,7 @@ class CollectConfig:
             raise ValueError("unique must be False with minari, which records steps, got True.")
         _ = self.options
         _ = self.preprocessing
+        as_crop(self.crop)
         check_wrappers(self.wrappers)
 
     @property
@@ -175,7 +180,7 @@ class RecordingEnvMaker:
         if not config.render:
             return FrameRecordObs(make_env(config.env, config.options, config.wrappers), config)
         options = {**config.options, "render_mode": "rgb_array"}
-        env = RenderedObs(make_env(config.env, options, config.wrappers))
+        env = RenderedObs(make_env(config.env, options, config.wrappers), state=True)
         return FrameRecordObs(env, config)
 
 
@@ -190,14 +195,20 @@ class FrameRecordObs(gym.Wrapper[Any, Any, Any, Any]):
         """
         super().__init__(env)
         self._source = find_frames(
-            env.observation_space, key=config.image_key, layout=config.image_layout
+            env.observation_space,
+            key=config.image_key,
+            layout=config.image_layout,
+            crop=config.crop,
         )
+        #: Height and width of the environment's frames in pixels, before cropping.
+        self.frame_size = self._source.full_size
         config.preprocessing.check(*self._source.size, config.image_size)
         self._format: dict[str, Any] = {
             "layout": self._source.layout,
             "white": self._source.white,
             "image_size": config.image_size,
             "preprocessing": config.preprocessing,
+            "crop": self._source.crop,
         }
         self._shapes: dict[str, tuple[int, ...]] = {}
         record = self.reset()[0]
@@ -224,6 +235,13 @@ class FrameRecordObs(gym.Wrapper[Any, Any, Any, Any]):
         return self._record(observation, info), reward, terminated, truncated, {}
 
     def _record(self, observation: Any, info: Mapping[str, Any]) -> FrameRecord:
+        shape = np.shape(info.get("true_masks", 0))
+        cropped = self._source.crop is not None and "true_masks" in info
+        if cropped and shape != self._source.full_size:
+            raise ValueError(
+                f"info true_masks must have the size of the frame, {self._source.full_size}, with "
+                f"crop, got {shape}."
+            )
         record = make_record(self._source.frames(observation), info, **self._format)
         if self._shapes:
             check_shapes(record, self._shapes)
@@ -251,6 +269,7 @@ def collect(config: CollectConfig, policy: Policy | None = None) -> dict[str, Sp
     with closing(_make_vector(config)) as envs:
         meta = config.meta(policy="random" if policy is None else "given")
         meta["versions"] |= _env_versions(config.env)
+        meta["frame_size"] = list(envs.get_attr("frame_size")[0])
         with recording(
             config.out,
             envs.single_action_space,

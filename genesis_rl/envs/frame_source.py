@@ -2,15 +2,15 @@
 
 import re
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
-from genesis_rl.frames import LAYOUTS, Layout, White, infer_layout
+from genesis_rl.frames import LAYOUTS, Crop, Layout, White, as_crop, crop_frames, infer_layout
 
 _NAMES = ("image", "pixels", "rgb", "screen", "frame", "observation.image")
 _PREFIX = "observation.image"  # LeRobot's observation.images.<camera>
@@ -20,6 +20,10 @@ _MIN_SIDE_GRID = 32
 _ADVICE = (
     "For pixels from rendering, use gymnasium.wrappers.AddRenderObservation around each "
     "environment, or GenesisObs(render=True)."
+)
+_DEPTH = (
+    "Encoders have no depth channel: set image_key to an RGB image, or split RGB-D images with "
+    "gymnasium.wrappers.TransformObservation."
 )
 # Frames whose highest value is at most this share of white are almost black.
 _BLACK = 10 / 255
@@ -37,6 +41,8 @@ class FrameSource:
         layout: axis order of one frame, never "auto".
         white: value of white, 1 or 255.
         space: space of one frame.
+        crop: region of interest of the frames, (top, left, height, width) in pixels; None: the
+            whole frame.
     """
 
     key: str | None
@@ -44,19 +50,25 @@ class FrameSource:
     layout: Layout
     white: White
     space: spaces.Box
+    crop: Crop | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of one frame in the observation."""
+        """Shape of one frame in the observation, before cropping."""
         return self.space.shape
 
     @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the frames in pixels."""
+    def full_size(self) -> tuple[int, int]:
+        """Height and width of the frames in pixels, before cropping."""
         return self.shape[self.layout.index("H")], self.shape[self.layout.index("W")]
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the frames in pixels, after cropping."""
+        return self.full_size if self.crop is None else self.crop[2:]
+
     def frames(self, observation: Any) -> npt.NDArray[Any]:
-        """Return the frames of an observation, or of a batch of them.
+        """Return the cropped frames of an observation, or of a batch of them.
 
         Raises:
             ValueError: if their shape is not that of the space, or they are integers in a float
@@ -70,7 +82,7 @@ class FrameSource:
                 f"{label} must be in its space {self.space}, got {frames.dtype}{frames.shape}. "
                 "Correct the environment's observation_space, or its frames."
             )
-        return frames
+        return crop_frames(frames, self.layout, self.crop)
 
 
 class BlackFrameCheck:
@@ -131,7 +143,42 @@ def find_entry(space: spaces.Dict, key: str) -> tuple[str, ...] | None:
     return None
 
 
-def find_frames(space: spaces.Space[Any], *, key: str | None, layout: Layout) -> FrameSource:
+def find_kept(space: spaces.Space[Any], keep: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Find the entries of a Dict observation to keep beside the slots.
+
+    Args:
+        space: observation space of one environment.
+        keep: entries, or their paths in nested Dicts, such as "robot/joints".
+
+    Returns:
+        The keys of the nested entries, by the names in ``keep``.
+
+    Raises:
+        ValueError: if an entry is missing, or the space is no Dict; the message lists the entries.
+    """
+    if not keep:
+        return {}
+    if not isinstance(space, spaces.Dict):
+        raise ValueError(
+            f"keep must be empty for the observation {space}, which is not a Dict, got {keep}. "
+            "gymnasium.wrappers.AddRenderObservation(env, render_only=False) returns a Dict."
+        )
+    routes = {name: find_entry(space, name) for name in keep}
+    missing = [name for name, route in routes.items() if route is None]
+    if missing:
+        raise ValueError(
+            f"keep must be among {[path for path, _ in _leaves(space)]}, got {missing}."
+        )
+    return {name: route for name, route in routes.items() if route is not None}
+
+
+def find_frames(
+    space: spaces.Space[Any],
+    *,
+    key: str | None,
+    layout: Layout,
+    crop: Sequence[int] | None = None,
+) -> FrameSource:
     """Find the frames in an observation space.
 
     Args:
@@ -140,11 +187,19 @@ def find_frames(space: spaces.Space[Any], *, key: str | None, layout: Layout) ->
             selects the only entry with pixels under a common name (image, pixels, rgb, screen,
             frame, observation.image*), or else the only entry with pixels, not nested.
         layout: `image_layout`: axis order of one frame; "auto" infers it from the shape.
+        crop: region of interest, (top, left, height, width) in pixels; None: the whole frame.
 
     Raises:
-        ValueError: if there are no frames, several candidates, or an ambiguous layout; the message
-            lists the entries.
+        TypeError: if ``crop`` is no sequence of integers.
+        ValueError: if there are no frames, several candidates, an ambiguous layout, or a ``crop``
+            outside of the frame; the message lists the entries.
     """
+    source = _find(space, key, layout)
+    return source if crop is None else replace(source, crop=as_crop(crop, source.full_size))
+
+
+def _find(space: spaces.Space[Any], key: str | None, layout: Layout) -> FrameSource:
+    """Find the whole frames; see `find_frames`."""
     if layout not in LAYOUTS:
         raise ValueError(f"image_layout must be one of {LAYOUTS}, got {layout!r}.")
     if not isinstance(space, spaces.Dict):
@@ -210,6 +265,11 @@ def _source(
     if len(space.shape) < 2:
         raise ValueError(f"{label} must be an image, got {space}. {_ADVICE}")
     named = layout != "auto"
+    if not named and _is_depth(space, route):
+        raise ValueError(
+            f"{label} must be a colour or grey image, got the depth map {space}. {_DEPTH} To "
+            'encode it as a grey image, set image_layout, such as "HW" or "HWC".'
+        )
     if layout == "auto":
         layout = _infer(space.shape, label)
     if len(space.shape) != len(layout):
@@ -246,8 +306,8 @@ def _infer(shape: tuple[int, ...], label: str) -> Layout:
     """Infer the layout; four channels are ambiguous: RGBA or four stacked grey frames."""
     if len(shape) == 3 and shape[-1] == 4:
         raise ValueError(
-            f'{label} must have image_layout="HWC" (RGBA) or image_layout="HWS" (4 stacked grey '
-            f'frames) with shape {shape}, got "auto".'
+            f'{label} must have image_layout="HWC" (RGBA, the fourth channel is opacity) or '
+            f'image_layout="HWS" (4 stacked grey frames) with shape {shape}, got "auto". {_DEPTH}'
         )
     if len(shape) == 4 and 3 in shape[1::2]:
         layout = "SHWC" if shape[-1] == 3 else "SCHW"
@@ -262,7 +322,17 @@ def _infer(shape: tuple[int, ...], label: str) -> Layout:
         return infer_layout(shape)
     except ValueError as error:
         text = re.sub(r'\blayout(?= must|=")', "image_layout", str(error))
-        raise ValueError(f"{label}: {text} Set image_layout.") from None
+        depth = f" {_DEPTH}" if len(shape) == 3 and shape[0] == 4 else ""
+        raise ValueError(f"{label}: {text} Set image_layout.{depth}") from None
+
+
+def _is_depth(space: spaces.Box, route: tuple[str, ...]) -> bool:
+    """Whether an entry is a depth map by its name and its single channel."""
+    return bool(route) and "depth" in route[-1].lower() and _has_one_channel(space)
+
+
+def _has_one_channel(space: spaces.Box) -> bool:
+    return len(space.shape) == 2 or 1 in (space.shape[0], space.shape[-1])
 
 
 def _check_colour_stack(shape: tuple[int, ...], layout: str, label: str) -> None:
@@ -289,4 +359,5 @@ def _white(space: spaces.Box, label: str) -> White:
     raise ValueError(
         f"{label} must have pixels in 0..255, or floats in [0, 1] or [0, 255], got {space} with "
         f"values from {low:g} to {high:g}. Use gymnasium.wrappers.TransformObservation."
+        f"{f' For a depth map: {_DEPTH}' if _has_one_channel(space) else ''}"
     )

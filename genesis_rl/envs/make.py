@@ -143,10 +143,23 @@ def _strings(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             stack += [(path, entry) for entry in value]
 
 
+def _add_working_directory(module: str) -> None:
+    """Append the working directory to Python's path if a module is found only there."""
+    package = module.partition(".")[0]
+    folder = os.getcwd()
+    if not package or package in sys.modules or folder in sys.path or find_spec(package):
+        return
+    if any(os.path.exists(os.path.join(folder, package + suffix)) for suffix in ("", ".py")):
+        sys.path.append(folder)
+
+
 def make_env(
     env_id: str, options: Mapping[str, Any], wrappers: Sequence[str] = ()
 ) -> gym.Env[Any, Any]:
     """Make an environment.
+
+    Modules of the working directory are found: it is appended to Python's path if a module is only
+    there. Without a display MuJoCo renders with EGL, unless MUJOCO_GL is set.
 
     Args:
         env_id: id of a registered environment; module:id imports the module first.
@@ -156,7 +169,10 @@ def make_env(
     Raises:
         ValueError: if the environment cannot be created; contains the reason.
     """
+    modules = (env_id.rpartition(":")[0], *(name.partition(":")[0] for name in wrappers))
     try:
+        for module in modules:
+            _add_working_directory(module)
         env: gym.Env[Any, Any] = gym.make(env_id, **options)
         for name in wrappers:
             module, _, attribute = name.partition(":")

@@ -9,9 +9,14 @@ import numpy.typing as npt
 from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
-from genesis_rl.envs.rendering import render_frame
+from genesis_rl.envs.rendering import (
+    check_render_mode,
+    place_camera,
+    render_frame,
+    render_frames,
+)
 from genesis_rl.envs.slot_obs import Info, InfoKey, ObsLayout, SlotObsCodec, SlotObsOptions
-from genesis_rl.frames import Layout
+from genesis_rl.frames import Layout, as_crop
 from genesis_rl.perception import EncoderLike, as_encoder
 from genesis_rl.slots import ALIGN, MASK_GEOMETRY
 
@@ -45,7 +50,7 @@ class GenesisObs(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
         encoder: EncoderLike,
         layout: ObsLayout = "set",
         mask_geometry: bool = MASK_GEOMETRY,
-        image_key: str | None = None,
+        image_key: str | Sequence[str] | None = None,
         keep: Sequence[str] = (),
         image_layout: Layout = "auto",
         device: str = "auto",
@@ -53,6 +58,7 @@ class GenesisObs(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
         render: bool = False,
         align: bool = ALIGN,
         background: bool = True,
+        crop: Sequence[int] | None = None,
     ) -> None:
         """Wrap an environment.
 
@@ -61,9 +67,12 @@ class GenesisObs(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
             encoder: path, hub id, or a SlotEncoder (also its ``spec``).
             layout: "set" (K, D), "flat" (K * D,), or "dict" with z_m, z_c (and geometry).
             mask_geometry: append each slot's mask centroid (row, column, in [-1, 1]) and area.
-            image_key: entry of a Dict observation with the image, or its path in nested Dicts,
-                such as "camera/rgb"; None infers it from the space.
-            keep: entries of a Dict observation to keep besides the slots.
+            image_key: entry of a Dict observation with the image, or its path in nested Dicts, such
+                as "camera/rgb"; None infers it from the space. A sequence of C > 1 entries, one per
+                camera, concatenates the slots of all cameras, (C * K, D + C), with a one-hot camera
+                id of C features at the end of each slot ("camera" in layout "dict").
+            keep: entries of a Dict observation to keep beside the slots, or their paths in nested
+                Dicts.
             image_layout: axis order of a frame, such as "HWC"; "auto" infers it from the space.
             device: device of the encoder; "auto" is CUDA if available.
             info_keys: "frame" (uint8, (H, W, 3)) and "masks" (float32, (K, S, S)), added to the
@@ -74,6 +83,8 @@ class GenesisObs(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
                 with memory or stacked observations.
             background: include the background's slot, the first of an encoder with a background
                 network, whose latents are z_b; False returns the object slots alone (K - 1).
+            crop: region of interest of every frame, (top, left, height, width) in pixels, cut out
+                before resizing; None: the whole frame.
 
         Raises:
             TypeError, ValueError: for observations without frames valid for the encoder, or an
@@ -89,17 +100,16 @@ class GenesisObs(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
             info_keys,
             align,
             background,
+            as_crop(crop),
         )
         self.slot_encoder = as_encoder(encoder, device=device)
         RecordConstructorArgs.__init__(
             self, encoder=self.slot_encoder.spec, **options.as_kwargs(), render=render
         )
         gym.ObservationWrapper.__init__(self, env)
-        if render and env.render_mode != "rgb_array":
-            raise ValueError(
-                f"render_mode must be 'rgb_array' with render=True, got {env.render_mode!r}. Use "
-                'gym.make(..., render_mode="rgb_array").'
-            )
+        if render:
+            check_render_mode(env.render_mode)
+            place_camera(env)
         self._render_frames = render
         self._slot_codec = SlotObsCodec(
             self.slot_encoder, env.observation_space, options, rendered=render
@@ -148,13 +158,15 @@ class GenesisVectorObs(_VectorWrapper):
         encoder: EncoderLike,
         layout: ObsLayout = "set",
         mask_geometry: bool = MASK_GEOMETRY,
-        image_key: str | None = None,
+        image_key: str | Sequence[str] | None = None,
         keep: Sequence[str] = (),
         image_layout: Layout = "auto",
         device: str = "auto",
         info_keys: Sequence[InfoKey] = (),
         align: bool = ALIGN,
         background: bool = True,
+        crop: Sequence[int] | None = None,
+        render: bool = False,
     ) -> None:
         """Wrap a vector environment.
 
@@ -163,9 +175,12 @@ class GenesisVectorObs(_VectorWrapper):
             encoder: path, hub id, or a SlotEncoder (also its ``spec``).
             layout: "set" (K, D), "flat" (K * D,), or "dict" with z_m, z_c (and geometry).
             mask_geometry: append each slot's mask centroid (row, column, in [-1, 1]) and area.
-            image_key: entry of a Dict observation with the image, or its path in nested Dicts,
-                such as "camera/rgb"; None infers it from the space.
-            keep: entries of a Dict observation to keep besides the slots.
+            image_key: entry of a Dict observation with the image, or its path in nested Dicts, such
+                as "camera/rgb"; None infers it from the space. A sequence of C > 1 entries, one per
+                camera, concatenates the slots of all cameras, (C * K, D + C), with a one-hot camera
+                id of C features at the end of each slot ("camera" in layout "dict").
+            keep: entries of a Dict observation to keep beside the slots, or their paths in nested
+                Dicts.
             image_layout: axis order of a single frame; "auto" infers it from the space.
             device: device of the encoder; "auto" is CUDA if available.
             info_keys: "frame" (uint8, (N, H, W, 3)) and "masks" (float32, (N, K, S, S)), added to
@@ -174,6 +189,10 @@ class GenesisVectorObs(_VectorWrapper):
                 with memory or stacked observations.
             background: include the background's slot, the first of an encoder with a background
                 network, whose latents are z_b; False returns the object slots alone (K - 1).
+            crop: region of interest of every frame, (top, left, height, width) in pixels, cut out
+                before resizing; None: the whole frame.
+            render: use rendered frames (render_mode "rgb_array"), for environments without image
+                observations; requires autoreset mode NEXT_STEP or DISABLED.
 
         Raises:
             TypeError, ValueError: for observations without frames valid for the encoder, or an
@@ -188,6 +207,7 @@ class GenesisVectorObs(_VectorWrapper):
             info_keys,
             align,
             background,
+            as_crop(crop),
         )
         if not hasattr(env, "single_observation_space"):
             raise TypeError(
@@ -198,7 +218,11 @@ class GenesisVectorObs(_VectorWrapper):
         super().__init__(env)
         self.slot_encoder = as_encoder(encoder, device=device)
         self._slot_codec = SlotObsCodec(
-            self.slot_encoder, env.single_observation_space, options, num_envs=env.num_envs
+            self.slot_encoder,
+            env.single_observation_space,
+            options,
+            rendered=render,
+            num_envs=env.num_envs,
         )
         self.single_observation_space = self._slot_codec.space
         self.observation_space = self._slot_codec.batched_space(env.observation_space, env.num_envs)
@@ -209,6 +233,16 @@ class GenesisVectorObs(_VectorWrapper):
                 f'env.metadata["autoreset_mode"] must be an AutoresetMode with align, got '
                 f"{self._autoreset!r}. Use align=False."
             )
+        self._render_frames = render
+        if render:
+            check_render_mode(env.render_mode)
+            if self._autoreset not in (AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED):
+                raise ValueError(
+                    'env.metadata["autoreset_mode"] must be NEXT_STEP or DISABLED with '
+                    f"render=True, got {self._autoreset!r}: the last frame of an episode cannot be "
+                    "rendered after the reset. Wrap each environment with "
+                    "gymnasium.wrappers.AddRenderObservation instead."
+                )
         self._reset_next = np.zeros(env.num_envs, np.bool_)
 
     def reset(
@@ -220,7 +254,9 @@ class GenesisVectorObs(_VectorWrapper):
         observations, infos = self.env.reset(seed=seed, options=options)
         rows = np.ones(self.num_envs, np.bool_) if mask is None else np.asarray(mask, np.bool_)
         self._reset_next[rows] = False
-        encoded = self._slot_codec.encode_step(observations, {}, first=rows)
+        encoded = self._slot_codec.encode_step(
+            observations, {}, first=rows, rendered=self._rendered()
+        )
         return encoded.observation, _with_entries(infos, encoded.info, rows)
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
@@ -231,12 +267,17 @@ class GenesisVectorObs(_VectorWrapper):
         if "final_obs" in infos:
             ended = np.asarray(infos.get("_final_obs", done))
             final = {i: _unbatch(infos["final_obs"], i) for i in np.flatnonzero(ended).tolist()}
-        encoded = self._slot_codec.encode_step(observations, final, self._first(done))
+        encoded = self._slot_codec.encode_step(
+            observations, final, self._first(done), rendered=self._rendered()
+        )
         rows = np.ones(self.num_envs, np.bool_)
         infos = _with_entries(infos, encoded.info, rows)
         if "final_obs" in infos:
             infos |= self._final_infos(infos, encoded.final)
         return encoded.observation, rewards, terminated, truncated, infos
+
+    def _rendered(self) -> npt.NDArray[Any] | None:
+        return render_frames(self.env) if self._render_frames else None
 
     def _first(self, done: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """Return which observations of a step are the first of an episode."""

@@ -11,14 +11,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from genesis_rl.data.pack import PackWriter
 from genesis_rl.data.transitions import ACTION_SPACE
 from genesis_rl.envs.frame_source import BlackFrameCheck
 from genesis_rl.envs.spaces import Space, space_to_json
 from genesis_rl.files import new_folder
-from genesis_rl.frames import Layout, Preprocessing, White, as_nhwc_uint8, resize_labels
+from genesis_rl.frames import (
+    Crop,
+    Layout,
+    Preprocessing,
+    White,
+    as_crop,
+    as_nhwc_uint8,
+    crop_frames,
+    resize_labels,
+)
+from genesis_rl.log import ProgressBar
 from genesis_rl.process import StoppedError, StopSignal
 
 #: A recorded frame: "image" (S, S, 3) uint8, and with ground truth "mask" (S, S) uint8 and "state"
@@ -34,6 +43,7 @@ def make_record(
     white: White = 255,
     image_size: int,
     preprocessing: Preprocessing,
+    crop: Crop | None = None,
 ) -> FrameRecord:
     """Convert a frame and the ground truth of its info to a record.
 
@@ -45,9 +55,11 @@ def make_record(
         white: value of white in the frame.
         image_size: S.
         preprocessing: resizing of the frame.
+        crop: the region to which the frame was cropped, (top, left, height, width) in pixels, and
+            to which the masks, of the whole frame, are cropped; None: the whole frame.
 
     Raises:
-        ValueError: for an invalid frame or mask.
+        ValueError: for an invalid frame or mask, or masks without the region ``crop``.
     """
     images = as_nhwc_uint8(
         np.asarray(frame)[None],
@@ -70,7 +82,8 @@ def make_record(
                 f"info true_masks must have labels from 0 to 255, got {labels.min()} to "
                 f"{labels.max()}. Number the objects from 1 and give every other pixel 0."
             )
-        record["mask"] = resize_labels(labels.astype(np.uint8), image_size, preprocessing)
+        labels = crop_frames(labels, "HW", as_crop(crop, labels.shape)).astype(np.uint8)
+        record["mask"] = resize_labels(labels, image_size, preprocessing)
     if "true_state" in info:
         record["state"] = np.asarray(info["true_state"], np.float32)
     return record
@@ -148,7 +161,7 @@ class EpisodeRecorder:
         shares: Mapping[str, float],
         unique: bool,
         meta: Mapping[str, Any],
-        bar: "tqdm[Any]",
+        bar: ProgressBar,
         stop: StopSignal,
     ) -> None:
         """Create a recorder; see `recording`."""
@@ -313,7 +326,7 @@ def recording(
     target = Path(folder).expanduser()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"out must be a new or empty folder, got {target}.")
-    bar = tqdm(total=num_steps, desc=about, unit="step", disable=None)
+    bar = ProgressBar(total=num_steps, desc=about, unit="step")
     with StopSignal() as stop, bar, new_folder(target, argument="out") as temporary:
         recorder = EpisodeRecorder(
             temporary,

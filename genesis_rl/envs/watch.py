@@ -10,9 +10,13 @@ import cv2
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
+from gymnasium.wrappers import TransformObservation
 
+from genesis_rl.envs.frame_source import find_frames
+from genesis_rl.envs.make import check_wrappers, make_env, parse_options
+from genesis_rl.envs.rendering import RenderedObs
 from genesis_rl.envs.window import has_window
-from genesis_rl.frames import as_nhwc_uint8
+from genesis_rl.frames import LAYOUTS, Crop, Layout, as_crop, as_nhwc_uint8
 from genesis_rl.visualize import save_animation
 
 
@@ -24,6 +28,20 @@ class WatchConfig:
     """id of a registered environment with rendering; module:id imports the module first"""
     options: dict[str, str] = field(default_factory=dict)
     """options of the environment, as name value pairs; values are parsed as JSON if possible"""
+    env_options: str = "{}"
+    """options of the environment as JSON, as of envs/collect.py; overridden by options"""
+    wrappers: tuple[str, ...] = ()
+    """wrappers of the environment, module:Class, innermost first"""
+    render: bool = True
+    """show rendered frames; --no-render: the frames of the observations, as envs/collect.py records
+    them without --render"""
+    image_key: str | None = None
+    """with --no-render: entry of a Dict observation with the image, or its path in nested Dicts,
+    e.g. camera/rgb; None: inferred from the space"""
+    image_layout: Layout = "auto"
+    """with --no-render: axis order of a frame, e.g. HWC; auto: inferred from its shape"""
+    crop: Crop | None = None
+    """region of interest of every frame in pixels: top, left, height and width"""
     out: Path = Path("runs/watch.gif")
     """video file to write, .gif or .mp4"""
     window: bool = False
@@ -42,6 +60,16 @@ class WatchConfig:
         for name in ("episodes", "max_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}.")
+        _ = self.all_options
+        check_wrappers(self.wrappers)
+        as_crop(self.crop)
+        if self.image_layout not in LAYOUTS:
+            raise ValueError(f"image_layout must be one of {LAYOUTS}, got {self.image_layout!r}.")
+        if self.render and (self.image_key is not None or self.image_layout != "auto"):
+            raise ValueError(
+                "image_key and image_layout must not be set with render, got "
+                f"{self.image_key!r} and {self.image_layout!r}. Use --no-render."
+            )
         if not self.fps > 0:
             raise ValueError(f"fps must be > 0, got {self.fps}.")
         if self.out.suffix not in (".gif", ".mp4"):
@@ -51,6 +79,11 @@ class WatchConfig:
                 "window must be False with an OpenCV without windows (opencv-python-headless), got"
                 " True. Install opencv-python instead, or write a file."
             )
+
+    @property
+    def all_options(self) -> dict[str, Any]:
+        """Options of the environment."""
+        return {**parse_options(self.env_options), **read_options(self.options)}
 
 
 def read_options(options: Mapping[str, str]) -> dict[str, Any]:
@@ -64,47 +97,54 @@ def read_options(options: Mapping[str, str]) -> dict[str, Any]:
     return parsed
 
 
-def make_rendering(env_id: str, options: dict[str, Any]) -> gym.Env[Any, Any]:
-    """Make an environment with render_mode "rgb_array".
+def make_watched(config: WatchConfig) -> gym.Env[Any, Any]:
+    """Make the environment of the settings, with frames (H, W, 3) uint8 as observations.
 
     Raises:
-        ValueError: for an unknown id or unknown options.
+        ValueError: if it cannot be created, or has no frames.
     """
-    try:
-        return gym.make(env_id, render_mode="rgb_array", **options)
-    except (gym.error.Error, ModuleNotFoundError, TypeError) as error:
-        raise ValueError(f"env {env_id!r} cannot be made: {error}") from error
+    mode = {"render_mode": "rgb_array"} if config.render else {}
+    env = make_env(config.env, {**config.all_options, **mode}, config.wrappers)
+    if config.render:
+        env = RenderedObs(env)
+    source = find_frames(
+        env.observation_space,
+        key=config.image_key,
+        layout="HWC" if config.render else config.image_layout,
+        crop=config.crop,
+    )
+    layout, white = source.layout, source.white
+    return TransformObservation(
+        env,
+        lambda entries: as_nhwc_uint8(source.frames(entries), layout=layout, white=white)[0],
+        gym.spaces.Box(0, 255, (*source.size, 3), np.uint8),
+    )
 
 
 def random_frames(
     env: gym.Env[Any, Any], *, episodes: int, max_steps: int, seed: int = 0
 ) -> Iterator[npt.NDArray[np.uint8]]:
-    """Yield the rendered frame after every reset and step of a random policy.
+    """Yield the frame after every reset and step of a random policy.
 
     Args:
-        env: environment with render_mode="rgb_array".
+        env: environment of `make_watched`.
         episodes: number of episodes.
         max_steps: maximum number of steps in total.
         seed: seed of the first reset and of the actions.
 
     Yields:
         (H, W, 3) uint8 frames.
-
-    Raises:
-        ValueError: if the environment does not render (H, W, 3) integer frames.
     """
     env.action_space.seed(seed)
-    env.reset(seed=seed)
-    yield _frame(env)
+    yield env.reset(seed=seed)[0]
     for _ in range(max_steps):
-        *_, terminated, truncated, _ = env.step(env.action_space.sample())
-        yield _frame(env)
+        frame, _, terminated, truncated, _ = env.step(env.action_space.sample())
+        yield frame
         if terminated or truncated:
             episodes -= 1
             if not episodes:
                 return
-            env.reset()
-            yield _frame(env)
+            yield env.reset()[0]
 
 
 def save_or_show(
@@ -130,14 +170,3 @@ def save_or_show(
         if cv2.waitKey(max(1, round(1000 / fps))) >= 0:
             break
     cv2.destroyAllWindows()
-
-
-def _frame(env: gym.Env[Any, Any]) -> npt.NDArray[np.uint8]:
-    frame: Any = env.render()
-    if not isinstance(frame, np.ndarray) or frame.ndim != 3 or frame.shape[-1] != 3:
-        shape = getattr(frame, "shape", type(frame).__name__)
-        raise ValueError(f"render() must return an (H, W, 3) frame, got {shape}.")
-    if frame.dtype.kind not in "iu":
-        raise ValueError(f"render() must return integers in 0..255, got {frame.dtype}.")
-    image: npt.NDArray[np.uint8] = as_nhwc_uint8(frame, layout="HWC")[0]
-    return image

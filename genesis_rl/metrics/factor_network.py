@@ -9,10 +9,10 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from genesis_rl.data import Pack
 from genesis_rl.data.feed import batch_indices
+from genesis_rl.log import ProgressBar
 from genesis_rl.metrics.targets import (
     GRID,
     CellTargets,
@@ -195,7 +195,7 @@ def fit(network: FactorNetwork, scenes: FactorDataset) -> None:
     generator = torch.Generator(device).manual_seed(config.seed)
     batch_size = min(_BATCH, scenes.num_training)
     network.train()
-    for step in tqdm(range(config.steps), desc="feature network", unit="step", disable=None):
+    for step in ProgressBar(range(config.steps), desc="feature network", unit="step"):
         rows = batch_indices(step, batch_size, scenes.num_training, config.seed).numpy()
         images, cells, counts = scenes(np.sort(rows))  # in disk order
         level = torch.rand(batch_size, 1, 1, 1, generator=generator, device=device)

@@ -14,6 +14,8 @@ _OUTLIER_SHARE = 0.05
 #: Standard deviation of pixels that show the background, in pixel units.
 SIGMA = 0.1
 _PIXEL: Mixture = "pixel"
+# Width of the foreground gate's sigmoid, in thresholds: the gate of the background itself is .07.
+_GATE_SCALE = 0.375
 
 
 class BackgroundNetwork(nn.Module):
@@ -118,9 +120,10 @@ def background_nll(x: Tensor, background: Tensor) -> Tensor:
 def foreground_gate(x: Tensor, background: Tensor, threshold: float) -> Tensor:
     """Return the probability that a pixel shows an object, from its distance to the background.
 
-        gate = sigmoid((sum_c (x_c - background_c)^2 - threshold) / .03); values below .3 become 0,
+        gate = sigmoid((distance / threshold - 1) / .375); values below .3 become 0,
 
-    without which all background pixels would contribute to the statistics of objects.
+    where the distance is sum_c (x_c - background_c)^2. Otherwise all background pixels would
+    contribute to the statistics of objects.
 
     Args:
         x: images, (B, 3, H, W) in [0, 1].
@@ -131,5 +134,5 @@ def foreground_gate(x: Tensor, background: Tensor, threshold: float) -> Tensor:
         (B, 1, H, W) in [0, 1].
     """
     distance = (x - background).square().sum(1, keepdim=True)
-    gate = torch.sigmoid((distance - threshold) / 0.03)
+    gate = torch.sigmoid((distance / threshold - 1) / _GATE_SCALE)
     return gate * (gate > 0.3)

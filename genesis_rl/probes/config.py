@@ -8,7 +8,7 @@ from genesis_rl.checks import check_integers
 from genesis_rl.probes.heads import MlpConfig
 from genesis_rl.probes.scenes import TASKS
 
-_CHOICES = {"which": ("best", "last"), "task": (None, "scenes", "properties")}
+_CHOICES = {"which": ("best", "last"), "task": (None, "scenes", "properties", "state")}
 
 
 @dataclass(frozen=True)
@@ -17,9 +17,10 @@ class ProbeConfig:
 
     encoders: tuple[str, ...]
     """run directories, folders of pretrained models, or model ids on the Hub"""
-    task: Literal["scenes", "properties"] | None = None
+    task: Literal["scenes", "properties", "state"] | None = None
     """scenes: predict the ShapeStacks tasks from all slots; properties: predict an object's
-    properties from its slot. None: scenes if the dataset has a factor of these tasks"""
+    properties from its slot; state: predict the simulator's state, which recordings of rendered
+    environments contain, from all slots. None: the first that the dataset has factors for"""
     tasks: tuple[Literal["stability", "height", "view", "simulated_stability"], ...] = ()
     """scene tasks; none: all tasks for which the dataset has a factor"""
     num_train: int = 50_000
@@ -66,9 +67,10 @@ class ProbeConfig:
             )
         if len(self.encoders) > 1 and self.out is None:
             raise ValueError("out must be set for several encoders, got None.")
-        if self.heads is not None and (len(self.encoders) > 1 or self.task == "properties"):
+        others = ("properties", "state")
+        if self.heads is not None and (len(self.encoders) > 1 or self.task in others):
             raise ValueError(
-                "heads must be None unless encoders is a single one and task is not 'properties', "
+                "heads must be None unless encoders is a single one and task is 'scenes', "
                 f"got {len(self.encoders)} encoders and task {self.task!r}."
             )
         for name, choices in _CHOICES.items():
@@ -79,8 +81,8 @@ class ProbeConfig:
             raise ValueError(
                 f"tasks must be different ones of {', '.join(TASKS)}, got {self.tasks}."
             )
-        if self.tasks and self.task == "properties":
-            raise ValueError(f"tasks must be empty with task='properties', got {self.tasks}.")
+        if self.tasks and self.task in others:
+            raise ValueError(f"tasks must be empty with task={self.task!r}, got {self.tasks}.")
         check_integers(self, 1, "num_train", "num_held_out", "seeds")
         if self.pixel_side is not None and self.pixel_side < 1:
             raise ValueError(f"pixel_side must be at least 1, got {self.pixel_side}.")

@@ -24,6 +24,7 @@ from genesis_rl.files import write_json
 from genesis_rl.probes.config import ProbeConfig
 from genesis_rl.probes.heads import (
     ProbeTarget,
+    fit_attention,
     fit_linear,
     fit_mlps,
     moments,
@@ -34,6 +35,7 @@ from genesis_rl.probes.latents import EncodedSample, Sample, encode_sample
 from genesis_rl.probes.objects import ObjectInputs
 from genesis_rl.probes.saved import SceneProbeWriter
 from genesis_rl.probes.scenes import TASKS, SceneInputs
+from genesis_rl.probes.state import StateInputs, has_states
 from genesis_rl.process import hardware, versions
 from genesis_rl.slots import SceneModel
 
@@ -147,8 +149,14 @@ def _samples(config: ProbeConfig, first: Candidate) -> dict[str, Sample]:
 def _probe_inputs(config: ProbeConfig, samples: Mapping[str, Sample]) -> ProbeInputs:
     factors = samples["train"].pack.meta.get("factors", [])
     has_tasks = any(factor in factors for factor in TASKS.values())
-    task = config.task or ("scenes" if has_tasks or config.tasks else "properties")
-    return SceneInputs(samples, config.tasks) if task == "scenes" else ObjectInputs(samples)
+    task = config.task
+    if task is None and (has_tasks or config.tasks):
+        task = "scenes"
+    elif task is None:
+        task = "state" if has_states(samples["train"].pack.factors) else "properties"
+    if task == "scenes":
+        return SceneInputs(samples, config.tasks)
+    return StateInputs(samples) if task == "state" else ObjectInputs(samples)
 
 
 # ---- features and their scores -------------------------------------------------------------------
@@ -217,7 +225,8 @@ def _model_scores(
     features, further = inputs.model_features(latents)
     if writer is not None and config.standardise:
         writer = writer._replace(moments=moments(features["train"]))
-    record = _scores(config, inputs, _scaled(config, features), name, writer)
+    num_slots = model.config.num_slots if "attention" in inputs.heads else None
+    record = _scores(config, inputs, _scaled(config, features), name, writer, num_slots)
     return {**record, "scores": {**record["scores"], **further}}
 
 
@@ -231,8 +240,12 @@ def _scores(
     features: Features,
     name: str,
     writer: SceneProbeWriter | None = None,
+    num_slots: int | None = None,
 ) -> dict[str, Any]:
-    """Train and evaluate all heads on the given features; see `probe`."""
+    """Train and evaluate all heads on the given features; see `probe`.
+
+    The head "attention" needs features (n, K D) with K = ``num_slots``.
+    """
     device = pick_device(config.device)
     ending = dict(zip(inputs.heads, _endings(inputs), strict=True))
     seeds: dict[str, list[dict[str, Any]]] = {}
@@ -240,9 +253,17 @@ def _scores(
         fits = fit_mlps(features, inputs.targets, config.mlp, seed=seed, device=device, name=name)
         if writer is not None and seed == config.seed:
             writer.save(inputs.targets, fits)
-        for name, fit in fits.items():
+        for target, fit in fits.items():
             row = {"seed": seed, "score": fit.score, "epoch": fit.epoch}
-            seeds.setdefault(name + ending["mlp"], []).append(row)
+            seeds.setdefault(target + ending["mlp"], []).append(row)
+        if num_slots is not None:
+            sets = {split: x.unflatten(1, (num_slots, -1)) for split, x in features.items()}
+            pooled = fit_attention(
+                sets, inputs.targets, config.mlp, seed=seed, device=device, name=name
+            )
+            for target, score in pooled.items():
+                row = {"seed": seed, "score": score, "epoch": config.mlp.epochs}
+                seeds.setdefault(target + ending["attention"], []).append(row)
     scores = {key: statistics.fmean(row["score"] for row in rows) for key, rows in seeds.items()}
     if "linear" in ending:
         linear = fit_linear(features, inputs.targets, config.ridge)

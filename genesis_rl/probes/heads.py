@@ -8,9 +8,12 @@ from typing import Literal, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
+
+from genesis_rl.log import ProgressBar
 
 _CHUNK = 4096  # rows per forward pass in evaluation
+# Queries per output of the attention, and its initial learning rate.
+_QUERIES, _POOL_RATE = 4, 2e-3
 
 
 @dataclass(frozen=True)
@@ -192,7 +195,7 @@ def fit_mlps(
 
     best = [-math.inf] * len(targets)
     fits: dict[str, FittedProbe] = {}
-    for epoch in tqdm(range(1, config.epochs + 1), desc=name, unit="epoch", disable=None):
+    for epoch in ProgressBar(range(1, config.epochs + 1), desc=name, unit="epoch"):
         order = torch.randperm(len(x), generator=generator).to(device)
         for rows in order.split(config.batch_size):
             outputs = zip(targets, network(x[rows]), values, strict=True)
@@ -213,6 +216,73 @@ def fit_mlps(
     if len(fits) < len(targets) or not all(math.isfinite(fit.score) for fit in fits.values()):
         raise ValueError(f"the training of {name} diverged. Choose a lower learning_rate.")
     return fits
+
+
+class AttentionPool(nn.Module):
+    """Predict values from a set of slots by attention with learned queries."""
+
+    def __init__(self, width: int, hidden: int, outputs: int) -> None:
+        super().__init__()
+        self.outputs = outputs
+        self.scores, self.values = (
+            nn.Sequential(nn.Linear(width, hidden), nn.ELU(), nn.Linear(hidden, _QUERIES * outputs))
+            for _ in range(2)
+        )
+
+    def forward(self, slots: Tensor) -> Tensor:
+        """Predict (B, outputs) from slots (B, K, width)."""
+        pooled: Tensor = (self.scores(slots).softmax(1) * self.values(slots)).sum(1)
+        outputs: Tensor = pooled.unflatten(1, (_QUERIES, self.outputs)).sum(1)
+        return outputs
+
+
+def fit_attention(
+    features: Mapping[str, Tensor],
+    targets: Sequence[ProbeTarget],
+    config: MlpConfig,
+    *,
+    seed: int,
+    device: torch.device,
+    name: str = "probes",
+) -> dict[str, float]:
+    """Train an `AttentionPool` for regression targets and evaluate it on the test split.
+
+    The result does not depend on the order of the slots. Slots are standardised, and the learning
+    rate decays from 2e-3 to 0.
+
+    Args:
+        features: by split, slots (n, K, D) float32: "train" and "test".
+        targets: with values of the same splits.
+        config: hidden units, epochs and batch size.
+        seed: seed of the initial weights and the order of the examples.
+        device: device to train on.
+        name: title of the progress bar.
+
+    Returns:
+        Test score by target name.
+    """
+    mean, scale = moments(features["train"].flatten(0, 1))
+    x = ((features["train"] - mean) / scale).to(device)
+    y = torch.cat([t.values["train"] for t in targets], 1).to(device)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        network = AttentionPool(x.shape[2], config.hidden // 4, y.shape[1]).to(device)
+    optimizer = torch.optim.Adam(network.parameters(), lr=_POOL_RATE, fused=True)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.epochs)
+    for _ in ProgressBar(range(config.epochs), desc=f"{name}, attention", unit="epoch"):
+        order = torch.randperm(len(x), generator=generator).to(device)
+        for rows in order.split(config.batch_size):
+            loss = F.mse_loss(network(x[rows]), y[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        schedule.step()
+    with torch.inference_mode():
+        parts = ((features["test"] - mean) / scale).split(_CHUNK)
+        outputs = torch.cat([network(part.to(device)).cpu() for part in parts])
+    columns = outputs.split([t.outputs for t in targets], dim=1)
+    return {t.name: t.score(out, "test") for t, out in zip(targets, columns, strict=True)}
 
 
 def fit_linear(

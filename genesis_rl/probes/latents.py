@@ -8,12 +8,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from tqdm import tqdm
 
 from genesis_rl import metrics
 from genesis_rl.checkpoint import fingerprint
 from genesis_rl.data import Pack
 from genesis_rl.files import new_folder, private_folder
+from genesis_rl.log import ProgressBar
 from genesis_rl.metrics.features import digest
 from genesis_rl.metrics.segmentation import overlaps
 from genesis_rl.models.distilled import segmentation_masks
@@ -101,7 +101,7 @@ def _infer(model: SceneModel, sample: Sample) -> EncodedSample:
     # One growing array: small arrays kept between the model's large ones would fragment the heap,
     # by 25 MB per batch.
     ious = np.zeros((len(rows), num_slots, 0), np.float32)
-    bar = tqdm(total=len(rows), desc="latents", unit="img", disable=None)
+    bar = ProgressBar(total=len(rows), desc="latents", unit="img")
     with bar, eval_mode(model):
         for first in range(0, len(rows), _BATCH):
             part = rows[first : first + _BATCH]

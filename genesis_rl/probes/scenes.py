@@ -62,8 +62,7 @@ class SceneInputs:
         self, latents: Mapping[str, EncodedSample]
     ) -> tuple[dict[str, Tensor], dict[str, float]]:
         """Return the concatenated latents of all slots, (n, K D) by split, and no extra scores."""
-        flat = {s: torch.from_numpy(np.array(encoded.slots)) for s, encoded in latents.items()}
-        return {split: slots.flatten(1) for split, slots in flat.items()}, {}
+        return concatenated(latents), {}
 
     def pixels(self, side: int) -> dict[str, Tensor]:
         """Return images area-averaged to ``side`` pixels, (n, 3 side side) in [0, 1], by split."""
@@ -97,6 +96,12 @@ class SceneInputs:
                 for split, values in moments.items()
             }
         )
+
+
+def concatenated(latents: Mapping[str, EncodedSample]) -> dict[str, Tensor]:
+    """Return the concatenated latents of all slots, (n, K D) by split."""
+    slots = {split: torch.from_numpy(np.array(part.slots)) for split, part in latents.items()}
+    return {split: part.flatten(1) for split, part in slots.items()}
 
 
 def mask_moments(sample: Sample) -> Tensor:

@@ -71,12 +71,13 @@ def layout(result: Mapping[str, Any]) -> Layout:
 def caption(result: Mapping[str, Any]) -> str:
     """Return a caption with the metric and the numbers of images."""
     counts = result["num_images"]
-    title = (
-        "Accuracy in % of MLPs on frozen latents"
-        if result["task"] == "scenes"
-        else "Properties of objects from the frozen latents of the slots that took them (R2, "
-        "accuracy), by ridge regression and by MLPs"
-    )
+    title = {
+        "scenes": "Accuracy in % of MLPs on frozen latents",
+        "properties": "Properties of objects from the frozen latents of the slots that took them "
+        "(R2, accuracy), by ridge regression and by MLPs",
+        "state": "The simulator's state from the frozen latents of all slots (R2), by ridge "
+        "regression, by MLPs and by attention over slots",
+    }[result["task"]]
     return f"{title}: {counts['train']:,} labelled images, {counts['test']:,} test images"
 
 
@@ -142,7 +143,9 @@ def _objects(result: Mapping[str, Any], columns: list[Column]) -> Layout:
     shown = [("match_iou", "overlap with the slot", "mean IoU")]
     for name, question in result["questions"].items():
         metric = "accuracy" if question["classes"] else "R2"
-        shown += [(f"{name}_{head}", name, f"{metric}, {head}") for head in ("linear", "mlp")]
+        heads = ("linear", "mlp", "attention")
+        shown += [(f"{name}_{head}", name, f"{metric}, {head}") for head in heads]
+    shown = [row for row in shown if any(row[0] in column.scores for column in columns)]
     rows = [
         [name, what, *(format_score(c.scores[key]) if key in c.scores else "" for c in columns)]
         for key, name, what in shown

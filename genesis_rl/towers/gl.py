@@ -2,8 +2,9 @@
 
 import importlib
 import os
-import sys
 from typing import Any
+
+from genesis_rl.process import choose_opengl
 
 _ADVICE = (
     "no OpenGL context could be created (MUJOCO_GL={backend}: {error}). Without a GPU driver,"
@@ -18,11 +19,9 @@ def load_mujoco() -> Any:
     """Import and return MuJoCo, also without an OpenGL library, as simulation needs none.
 
     MuJoCo loads the OpenGL library of the environment variable MUJOCO_GL on import, and fails with
-    an unclear error if it is missing. Without a screen, MUJOCO_GL defaults to "egl".
+    an unclear error if it is missing.
     """
-    screen = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    if sys.platform.startswith("linux") and not screen:
-        os.environ.setdefault("MUJOCO_GL", "egl")
+    choose_opengl()
     backend = os.environ.get("MUJOCO_GL")
     try:
         return importlib.import_module("mujoco")

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from genesis_rl.data.cache import SPLITS, open_or_make
 from genesis_rl.data.pack import Pack
 from genesis_rl.data.resume import ResumablePackWriter
+from genesis_rl.log import ProgressBar
 from genesis_rl.towers.plan import Plan, RenderConfig, TowerScene, split_of
 from genesis_rl.towers.rendering import TowerRenderer
 from genesis_rl.towers.rules import HEIGHTS, KINDS, Tower
@@ -137,7 +137,7 @@ def _pack(
         total = len(numbers) * len(cameras)
         writer = ResumablePackWriter(folder, total, config.image_size, meta=key)
         about = f"{config.out.name}, {split}"
-        with writer, tqdm(total=total, desc=about, unit="img", disable=None) as bar:
+        with writer, ProgressBar(total=total, desc=about, unit="img") as bar:
             counter = AgreementCounter(writer.state.get("agreement"))
             bar.update(writer.written)
             saved = time.monotonic()

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from genesis_rl.data.cache import SPLITS
 from genesis_rl.data.shapestacks_files import (
@@ -27,6 +26,7 @@ from genesis_rl.data.shapestacks_files import (
     write_split,
 )
 from genesis_rl.files import json_text, new_file, new_folder, private_folder
+from genesis_rl.log import ProgressBar
 from genesis_rl.towers.plan import Plan, RenderConfig, split_of
 from genesis_rl.towers.record import AgreementCounter, RenderedScenario, ScenarioRenderer
 from genesis_rl.towers.simulation import STEPS, Agreement
@@ -62,12 +62,11 @@ def record_tree(config: RenderConfig) -> TreeReport:
     complete = _complete(out)
     todo = [number for number in plan.job if str(plan.scenario(number)) not in complete]
     cameras = len(config.cameras)
-    bar = tqdm(
+    bar = ProgressBar(
         total=len(plan.job) * cameras,
         initial=(len(plan.job) - len(todo)) * cameras,
         desc=out.name,
         unit="img",
-        disable=None,
     )
     with bar, Workers(partial(_TreeWriter, config), config.num_workers) as workers:
         for _ in workers.map(todo):

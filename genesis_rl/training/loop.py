@@ -7,16 +7,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
 from genesis_rl.checkpoint import load_pretrained, pick_device
+from genesis_rl.data import Pack
 from genesis_rl.data.feed import ImageFeed, batch_indices
 from genesis_rl.frames import Preprocessing
 from genesis_rl.geco import Geco
-from genesis_rl.models import build_model
+from genesis_rl.models import GenesisSConfig, build_model
 from genesis_rl.process import has_bfloat16, keep_freed_memory
 from genesis_rl.slots import ElboTerms
 from genesis_rl.training.config import PretrainConfig
@@ -29,6 +31,9 @@ from genesis_rl.training.validate import pictures, validate
 _CLOCK_STEPS = 10
 # Images that initialise a background.
 _SAMPLE_IMAGES = 1500
+# Share of the mean image's squared error below which something is reconstructed, and the update
+# from which a training is expected to get there.
+_LEARNT_SHARE, _LEARNT_STEP = 0.95, 300
 # Expected training time on a CPU above which to print a notice.
 _LONG_HOURS = 2.0
 
@@ -94,7 +99,7 @@ def _copy_weights(model: Any, other: Any, source: str, reinit_modules: Sequence[
         {k: v for k, v in m.state_dict().items() if k.split(".")[0] not in reinit_modules}
         for m in (model, other)
     )
-    for name in target_state.keys() | source_state.keys():
+    for name in sorted(target_state.keys() | source_state.keys()):
         shapes = [
             None if name not in s else tuple(s[name].shape) for s in (target_state, source_state)
         ]
@@ -115,6 +120,24 @@ def _select_modules(model: Any, config: PretrainConfig) -> None:
     model.background_only = config.trained_modules == "background"
     model.requires_grad_(not model.background_only)
     model.background.requires_grad_(model.background_only)
+
+
+def _mean_image_mse(pack: Pack, count: int) -> float:
+    """Return the squared error of the mean of a pack's first images, values in [0, 1]."""
+    images = pack.images[:count].astype(np.float32) / 255
+    return float(np.square(images - images.mean(0)).mean())
+
+
+def _advice(config: PretrainConfig) -> str:
+    """Return flags that differ from the settings, for a training that learns nothing."""
+    model = config.model
+    if getattr(model, "background", "none") == "none":
+        return "--preset auto, which infers its settings from the images"
+    assert isinstance(model, GenesisSConfig)  # noqa: S101
+    return (
+        f"--model.sigma-x {model.sigma_x / 2:.2g} or --model.foreground-threshold "
+        f"{model.foreground_threshold / 2:.2g}"
+    )
 
 
 class Trainer(StepTrainer):
@@ -187,8 +210,24 @@ class Trainer(StepTrainer):
         super().__init__(config, folder, model, {"optimiser": self.optimiser, "geco": self.geco})
         self.generator = torch.Generator(self.device)
         self.feed = ImageFeed(self.train_data, self.device)
+        self._mean_image_mse = _mean_image_mse(self.validation_data, config.eval_images)
         self._parallel, self._optimiser = self.accelerator.prepare(self.model, self.optimiser)
         self._forward = torch.compile(self._parallel) if config.compile else self._parallel
+
+    def _warn(self, message: str) -> None:
+        """Write a line to stderr, in the first process."""
+        if self.main:
+            tqdm.write(message, file=sys.stderr)
+
+    def _check_goal(self) -> None:
+        """Warn of a GECO goal that the mean image meets, so that nothing has to be learned."""
+        config, mean = self.config, self._mean_image_mse
+        goal = config.geco.goal_mse(config.model.sigma_x)
+        if config.objective == "geco" and goal > mean:
+            self._warn(
+                f"geco.goal {config.geco.goal:g} is a squared error of {goal:.4f}, above the mean "
+                f"image's, {mean:.4f}: it can be met without objects. Use {_advice(config)}."
+            )
 
     def _sample_images(self) -> Tensor:
         """Return images at equal intervals of the training data, (N, 3, H, W)."""
@@ -235,6 +274,7 @@ class Trainer(StepTrainer):
             NonFiniteError: if a term or a weight is not finite.
             LostProcessError: if another process of distributed training has ended.
         """
+        self._check_goal()
         try:
             return super().run()
         except (NonFiniteError, torch.OutOfMemoryError):
@@ -335,12 +375,22 @@ class Trainer(StepTrainer):
         hours = (self.config.steps - self.step) * seconds / 3600
         if self.config.max_minutes is not None:
             hours = min(hours, self.config.max_minutes / 60)
-        if self.main and self.device.type == "cpu" and hours > _LONG_HOURS:
-            tqdm.write(
+        if self.device.type == "cpu" and hours > _LONG_HOURS:
+            self._warn(
                 f"The {self.config.steps:,} steps will take about {hours:,.0f} hours on this CPU "
                 f"({seconds:.2f} s each). These settings are meant for a CUDA GPU; "
-                "--preset multi-dsprites-small is meant for a CPU.",
-                file=sys.stderr,
+                "--preset multi-dsprites-small is meant for a CPU."
+            )
+
+    def _check_learning(self, mse: float) -> None:
+        """Warn if the reconstruction is no better than the mean image after the first updates."""
+        config, mean = self.config, self._mean_image_mse
+        if config.trained_modules == "background" or self.step < min(_LEARNT_STEP, config.steps):
+            return
+        if mse > _LEARNT_SHARE * mean:
+            self._warn(
+                f"step {self.step}: the reconstruction is no better than the mean image (squared "
+                f"error {mse:.4f}, mean image {mean:.4f}). Try {_advice(config)}."
             )
 
     def _validate(self) -> Validation:
@@ -348,6 +398,7 @@ class Trainer(StepTrainer):
         with self._autocast():
             scores = validate(self.model, self.validation_data, self.config.eval_images)
             images = pictures(self.model, self.validation_data)
+        self._check_learning(scores["mse"])
         selection_score = -scores["nll"] - scores["kl_m"] - scores["kl_c"]
         if self.config.trained_modules != "background":
             selection_score = scores.get("msc", selection_score)

@@ -4,15 +4,14 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from genesis_rl.log import RunLog
+from genesis_rl.log import ProgressBar, RunLog
 from genesis_rl.process import StopSignal
 from genesis_rl.training.folder import TrainingFolder
 
@@ -217,9 +216,12 @@ class StepTrainer(ABC):
             resume_step=self.step,
             enabled=self.main,
         )
-        hidden = None if self.main else True
-        bar = tqdm(
-            desc=self._title, total=config.steps, initial=self.step, unit="step", disable=hidden
+        bar = ProgressBar(
+            desc=self._title or self.folder.out.name,
+            total=config.steps,
+            initial=self.step,
+            unit="step",
+            disable=not self.main,
         )
         with log, bar, self._stop:
             try:
@@ -255,7 +257,7 @@ class StepTrainer(ABC):
             done = max(done, (clock - _CLOCK_SLACK) / (1 - _CLOCK_SLACK))
         return min(done, 1.0)
 
-    def _loop(self, log: RunLog, bar: "tqdm[Any]") -> dict[str, float]:
+    def _loop(self, log: RunLog, bar: ProgressBar) -> dict[str, float]:
         config, scores = self.config, dict[str, float]()
         first, before, began = self.step, self.seconds, time.monotonic()
         warm = before
@@ -319,7 +321,7 @@ class StepTrainer(ABC):
             self._means = {n: sum(row[n] for row in rows) / len(rows) for n in self.terms}
         return self._means
 
-    def _report(self, log: RunLog, bar: "tqdm[Any]") -> None:
+    def _report(self, log: RunLog, bar: ProgressBar) -> None:
         means = self._check_finite()
         more, text = self._describe(means)
         row = means | more | {"seconds": self.seconds}

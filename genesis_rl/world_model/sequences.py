@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from genesis_rl.alignment import SlotAligner
 from genesis_rl.data.cache import data_root
 from genesis_rl.data.transitions import Transitions
 from genesis_rl.files import new_folder, private_folder
+from genesis_rl.log import ProgressBar
 from genesis_rl.metrics.features import digest
 from genesis_rl.perception import SlotEncoder
 from genesis_rl.world_model.actions import ActionSpec
@@ -85,7 +85,7 @@ def _infer(transitions: Transitions, encoder: SlotEncoder) -> Floats:
     n = len(transitions.images)
     width = sum(encoder.latent_sizes) + _GEOMETRY
     features = np.empty((n, encoder.num_slots, width), np.float32)
-    with tqdm(total=n, desc="slots", unit="img", disable=None) as bar:
+    with ProgressBar(total=n, desc="slots", unit="img") as bar:
         for first in range(0, n, _BATCH):
             part = slice(first, first + _BATCH)
             frames = transitions.images[part]

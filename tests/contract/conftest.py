@@ -7,11 +7,10 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 import pytest
-import torch
 from gymnasium import spaces
 
 from genesis_rl.checkpoint import save_pretrained
-from genesis_rl.models import Genesis, GenesisConfig
+from genesis_rl.models import Genesis
 from genesis_rl.perception import SlotEncoder
 
 H, W = 24, 40
@@ -27,39 +26,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-def make_tiny_genesis() -> Genesis:
-    """GENESIS with a few channels whose slots move clearly with the frame."""
-    torch.manual_seed(0)
-    model = Genesis(
-        GenesisConfig(
-            image_size=32,
-            num_slots=3,
-            mask_latent_size=7,
-            component_latent_size=2,
-            encoder_channels=(4, 4, 8, 8, 8),
-            decoder_channels=(8, 4, 4, 4, 4),
-            feature_size=16,
-            posterior_lstm_size=16,
-            prior_lstm_size=16,
-            component_decoder_channels=4,
-            component_encoder_channels=(4, 4, 8, 8),
-            component_encoder_size=16,
-            prior_mlp_size=16,
-        )
-    )
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.mul_(2)
-        model.train()
-        for _ in range(3):  # batch norm's averages leave their initial values
-            model.elbo(torch.rand(4, 3, 32, 32))
-    return model.eval()
-
-
 @pytest.fixture(scope="session")
-def tiny_genesis() -> Genesis:
-    return make_tiny_genesis()
+def tiny_genesis(small_model: Callable[..., Genesis]) -> Genesis:
+    """GENESIS whose slots depend clearly on the frame."""
+    return small_model(gain=2, updates=3)
 
 
 @pytest.fixture(scope="session")

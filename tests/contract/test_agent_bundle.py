@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from stable_baselines3 import PPO
 
+from genesis_rl.agents.algorithms import build_model, fit_scale
 from genesis_rl.agents.bundle import load_agent, save_agent
 from genesis_rl.agents.config import AgentConfig, PolicyConfig, PPOConfig
 from genesis_rl.agents.extractors import FlatSlotsExtractor, SlotSetExtractor
-from genesis_rl.agents.stack import build_ppo, fit_scale, make_vec_env
+from genesis_rl.agents.stack import make_vec_env
 from genesis_rl.checkpoint import Pretrained, load_pretrained, save_pretrained
 from genesis_rl.frames import Preprocessing
 from genesis_rl.old_keys import OLD_KEYS
@@ -40,7 +40,7 @@ def settings(encoder_path: str, **changes: Any) -> AgentConfig:
     return AgentConfig(encoder=encoder_path, encoder_device="cpu", **options)
 
 
-def rollout(model: PPO, venv: Any) -> tuple[list[Any], list[Any]]:
+def rollout(model: Any, venv: Any) -> tuple[list[Any], list[Any]]:
     """Return observations of steps with episode ends, and their logits and values."""
     venv.seed(5)
     seen, thought = [venv.reset()], []
@@ -60,7 +60,7 @@ def saved(encoder_path: str, pretrained: Pretrained, tmp_path: Path) -> Path:
     config = settings(encoder_path)
     encoder = SlotEncoder(pretrained.model, device="cpu")
     with closing(make_vec_env(config, encoder)) as venv:
-        save_agent(tmp_path / "agent", build_ppo(config, venv), config, pretrained)
+        save_agent(tmp_path / "agent", build_model(config, venv), config, pretrained)
     return tmp_path / "agent"
 
 
@@ -76,7 +76,7 @@ def test_a_loaded_agent_has_equal_observations_and_actions(
     )
     encoder = SlotEncoder(pretrained.model, device="cpu")
     with closing(make_vec_env(config, encoder)) as venv:
-        model = build_ppo(config, venv)
+        model = build_model(config, venv)
         wanted = SlotSetExtractor if extractor == "transformer" else FlatSlotsExtractor
         assert isinstance(model.policy.features_extractor, wanted)
         fit_scale(model, venv)
@@ -93,7 +93,7 @@ def test_a_loaded_agent_has_equal_observations_and_actions(
         "policy.safetensors",
     ]
     shutil.move(tmp_path / "a", tmp_path / "elsewhere")
-    loaded = load_agent(tmp_path / "elsewhere", n_envs=2, encoder_device="cpu")
+    loaded: Any = load_agent(tmp_path / "elsewhere", n_envs=2, encoder_device="cpu")
     with closing(loaded.venv):
         again_seen, again_thought = rollout(loaded.model, loaded.venv)
     for a, b in zip(seen, again_seen, strict=True):
@@ -107,7 +107,7 @@ def test_a_loaded_agent_has_equal_observations_and_actions(
 
 
 def test_a_loaded_agent_can_be_trained(saved: Path) -> None:
-    loaded = load_agent(saved, n_envs=2, encoder_device="cpu")
+    loaded: Any = load_agent(saved, n_envs=2, encoder_device="cpu")
     with closing(loaded.venv):
         loaded.model.n_epochs = 1
         loaded.model.learn(256)
@@ -141,7 +141,7 @@ def test_preprocessing_is_saved_with_the_agent(
     config = settings(str(tmp_path / "encoder"))
     encoder = SlotEncoder(tmp_path / "encoder", device="cpu")
     with closing(make_vec_env(config, encoder)) as venv:
-        save_agent(tmp_path / "a", build_ppo(config, venv), config, pretrained)
+        save_agent(tmp_path / "a", build_model(config, venv), config, pretrained)
     loaded = load_agent(tmp_path / "a")
     with closing(loaded.venv):
         assert loaded.venv.slot_encoder.preprocessing == how  # type: ignore[attr-defined]
@@ -164,7 +164,7 @@ def test_the_folder_of_a_run_gives_its_best_agent(saved: Path, tmp_path: Path) -
 
 def test_loading_an_agent_keeps_other_folders(saved: Path, tmp_path: Path) -> None:
     shutil.copytree(saved, tmp_path / "runs" / "agent.old")
-    with pytest.raises(ValueError, match="folder must exist"):
+    with pytest.raises(ValueError, match=r"^folder "):
         load_agent(tmp_path / "runs" / "agent")
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["agent.old"]
 
@@ -192,47 +192,44 @@ def change_encoder(folder: Path) -> None:
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "nothing there": (shutil.rmtree, "folder must exist"),
-    "no settings": (lambda f: (f / "agent.json").unlink(), "folder must contain agent.json"),
-    "settings cut off": (lambda f: truncate(f / "agent.json"), "agent.json cannot be read as JSON"),
+    "nothing there": (shutil.rmtree, r"^folder "),
+    "no settings": (lambda f: (f / "agent.json").unlink(), r"^folder .*agent\.json"),
+    "settings cut off": (lambda f: truncate(f / "agent.json"), r"agent.json .*JSON"),
     "settings a list": (lambda f: (f / "agent.json").write_text("[]"), "format 1"),
     "another format": (lambda f: edit(f / "agent.json", format=9), "format 1"),
     "no config": (
         lambda f: (f / "agent.json").write_text('{"format": 1}'),
         "config",
     ),
-    "unknown setting": (
-        lambda f: set_config(f, colour="red"),
-        "does not fit this version: .*colour",
-    ),
-    "setting of another type": (lambda f: set_config(f, n_envs="x"), "does not fit this version"),
+    "unknown setting": (lambda f: set_config(f, colour="red"), r"^config .*colour"),
+    "setting of another type": (lambda f: set_config(f, n_envs="x"), r"^config .*n_envs"),
     "bad setting": (lambda f: set_config(f, ppo={"gamma": 2}), "gamma"),
-    "no policy": (lambda f: (f / "policy.safetensors").unlink(), "policy.safetensors is missing"),
+    "no policy": (lambda f: (f / "policy.safetensors").unlink(), r"policy.safetensors .*missing"),
     "policy cut off": (
         lambda f: truncate(f / "policy.safetensors"),
-        "policy.safetensors is damaged or not safetensors",
+        r"policy.safetensors .*damaged",
     ),
     "policy of another size": (
         lambda f: set_config(f, policy={"width": 32}),
-        "must have shape",
+        r"features_extractor.cls .*shape",
     ),
     "policy of another kind": (
         lambda f: set_config(f, policy={"extractor": "mlp"}),
-        "has an unknown entry features_extractor.* is of another policy",
+        r"unknown .*features_extractor",
     ),
-    "no encoder": (lambda f: shutil.rmtree(f / "encoder"), "encoder is missing; copy"),
+    "no encoder": (lambda f: shutil.rmtree(f / "encoder"), r"encoder .*missing"),
     "no weights of the encoder": (
         lambda f: (f / "encoder" / "model.safetensors").unlink(),
-        "model.safetensors is missing",
+        r"model.safetensors .*missing",
     ),
     "encoder cut off": (
         lambda f: truncate(f / "encoder" / "model.safetensors"),
-        "model.safetensors is damaged",
+        r"model.safetensors .*damaged",
     ),
-    "another encoder": (change_encoder, "encoder must be"),
+    "another encoder": (change_encoder, r"encoder .*fingerprint"),
     "unknown environment": (
         lambda f: set_config(f, env="Nowhere-v0"),
-        "env 'Nowhere-v0' cannot be made: NameNotFound",
+        r"^env 'Nowhere-v0' .*NameNotFound",
     ),
 }
 

@@ -8,10 +8,11 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
+from genesis_rl.agents.algorithms import build_model
 from genesis_rl.agents.bundle import save_agent
 from genesis_rl.agents.collect import collect_with_agent
 from genesis_rl.agents.config import AgentConfig
-from genesis_rl.agents.stack import build_ppo, make_vec_env
+from genesis_rl.agents.stack import make_vec_env
 from genesis_rl.checkpoint import load_pretrained
 from genesis_rl.data.transitions import Transitions
 from genesis_rl.envs.collect import CollectConfig
@@ -29,7 +30,7 @@ def save(folder: Path, encoder_path: str, **changes: Any) -> str:
     config = AgentConfig(**options)
     encoder = None if pretrained is None else SlotEncoder(pretrained.model, device="cpu")
     with closing(make_vec_env(config, encoder)) as venv:
-        save_agent(folder, build_ppo(config, venv), config, pretrained)
+        save_agent(folder, build_model(config, venv), config, pretrained)
     return str(folder)
 
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from genesis_rl import hub
+from genesis_rl.agents.algorithms import build_model
 from genesis_rl.agents.bundle import load_agent, save_agent
 from genesis_rl.agents.config import AgentConfig, PPOConfig
-from genesis_rl.agents.stack import build_ppo, make_vec_env
+from genesis_rl.agents.stack import make_vec_env
 from genesis_rl.checkpoint import load_pretrained
 from genesis_rl.hub import download, push_folder
 from genesis_rl.perception import SlotEncoder
@@ -52,14 +53,14 @@ def test_an_agent_is_pushed_and_loaded(
     )
     encoder = SlotEncoder(pretrained.model, device="cpu")
     with closing(make_vec_env(config, encoder, n_envs=1)) as venv:
-        agent = build_ppo(config, venv)
+        agent: Any = build_model(config, venv)
         save_agent(tmp_path / "agent", agent, config, pretrained)
         venv.seed(1)
         seen: Any = venv.reset()
     push_folder(tmp_path / "agent", "me/agent")
     shutil.rmtree(tmp_path / "agent")
 
-    loaded = load_agent(download("me/agent", ["*"]), encoder_device="cpu")
+    loaded: Any = load_agent(download("me/agent", ["*"]), encoder_device="cpu")
     with closing(loaded.venv):
         loaded.venv.seed(1)
         again: Any = loaded.venv.reset()

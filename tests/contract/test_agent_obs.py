@@ -15,6 +15,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper, VecFrameStack
 
 import genesis_rl  # noqa: F401 (registers the ids)
+from genesis_rl.agents.algorithms import build_model, fit_scale
 from genesis_rl.agents.bundle import load_agent, save_agent
 from genesis_rl.agents.config import (
     ENCODED,
@@ -30,10 +31,9 @@ from genesis_rl.agents.extractors import EXTRACTORS
 from genesis_rl.agents.extractors.pixels import FeatureMapExtractor
 from genesis_rl.agents.frames import VecFrames
 from genesis_rl.agents.same_stack import check_same_stack
-from genesis_rl.agents.stack import build_ppo, fit_scale, make_vec_env
+from genesis_rl.agents.stack import make_vec_env
 from genesis_rl.agents.vec_obs import VecGenesisObs
 from genesis_rl.checkpoint import load_pretrained, save_pretrained
-from genesis_rl.models import MODELS, BdVaeConfig, MonetConfig
 
 WORLD: dict[str, Any] = {
     "image_size": 32,
@@ -55,22 +55,16 @@ SHAPES = {
 
 
 @pytest.fixture(scope="module")
-def encoders(encoder_path: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def encoders(
+    encoder_path: str, small_model: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
     """Encoders by obs."""
     folder = tmp_path_factory.mktemp("encoders")
-    torch.manual_seed(0)
-    tiny = {
-        "vae": ("bd_vae", BdVaeConfig(image_size=32, latent_size=5, decoder_channels=8)),
-        "monet": (
-            "monet",
-            MonetConfig(image_size=32, num_slots=3, component_latent_size=4),
-        ),
-    }
-    for name, (model, config) in tiny.items():
-        save_pretrained(MODELS[model][1](config), folder / name)
+    save_pretrained(small_model("bd_vae", latent_size=5), folder / "vae")
+    save_pretrained(small_model("monet", component_latent_size=4), folder / "monet")
     return {
         **dict.fromkeys(("encoder", "genesis", "random"), encoder_path),
-        **{name: str(folder / name) for name in tiny},
+        **{name: str(folder / name) for name in ("vae", "monet")},
     }
 
 
@@ -112,11 +106,11 @@ def rollout(model: Any, venv: Any) -> list[Any]:
 def test_saved_agents_of_every_observation(
     obs: str, encoders: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("genesis_rl.agents.stack._SCALE_FRAMES", 16)
+    monkeypatch.setattr("genesis_rl.agents.algorithms._SCALE_FRAMES", 16)
     config = settings(obs, encoders)
     with closing(made(config)) as venv:
         assert venv.observation_space.shape == SHAPES[obs]
-        model = build_ppo(config, venv)
+        model = build_model(config, venv)
         fit_scale(model, venv)
         before = rollout(model, venv)
         save_agent(tmp_path / "agent", model, config, load_encoder(config))
@@ -136,14 +130,14 @@ def test_saved_agents_of_every_observation(
 def test_a_trained_encoder_is_saved(
     encoders: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("genesis_rl.agents.stack._SCALE_FRAMES", 16)
+    monkeypatch.setattr("genesis_rl.agents.algorithms._SCALE_FRAMES", 16)
     ppo = PPOConfig(n_steps=8, batch_size=8, n_epochs=1, learning_rate=1e-2)
     config = settings("genesis", encoders, finetune=True, ppo=ppo)
     pretrained = load_encoder(config)
     assert pretrained is not None
     with closing(made(config)) as venv:
         assert venv.observation_space.shape == (3, 32, 32)
-        model = build_ppo(config, venv, encoder=pretrained.model)
+        model = build_model(config, venv, encoder=pretrained.model)
         fit_scale(model, venv)
         learning: Any = model.policy.features_extractor
         slots = learning.slots(torch.as_tensor(venv.reset()) / 255)
@@ -168,7 +162,7 @@ def test_every_policy_takes_every_set(obs: str, extractor: Any) -> None:
     policy = PolicyConfig(extractor, width=16, heads=2, layers=1)
     config = settings(obs, {}, policy=policy, ppo=settings(obs, {}).ppo)
     with closing(made(config)) as venv:
-        model = build_ppo(config, venv)
+        model = build_model(config, venv)
         assert model.predict(venv.reset())[0].shape == (2,)
 
 
@@ -373,8 +367,8 @@ def test_settings_that_do_not_fit_are_named(
 @pytest.mark.parametrize(
     ("obs", "given", "message"),
     [
-        ("vae", "genesis", "encoder must be one of bd_vae, dc_vae .* got genesis"),
-        ("genesis", "monet", "encoder must be one of genesis, .* got monet"),
+        ("vae", "genesis", r"^encoder .*bd_vae.* genesis "),
+        ("genesis", "monet", r"^encoder .*genesis_s.* monet "),
     ],
 )
 def test_an_encoder_of_another_kind_is_named(
@@ -391,7 +385,7 @@ def test_an_environment_without_a_state_is_named(env: str) -> None:
 
 
 def test_pixels_need_frames() -> None:
-    with pytest.raises(ValueError, match=r"must be an image.*render"):
+    with pytest.raises(ValueError, match=r"^the observation "):
         made(settings("pixels", {}, env="CartPole-v1", env_options="{}"))
 
 
@@ -399,7 +393,7 @@ def test_pixels_need_frames() -> None:
 def saved(tmp_path: Path) -> Path:
     config = settings("state", {})
     with closing(made(config)) as venv:
-        save_agent(tmp_path / "agent", build_ppo(config, venv), config, None)
+        save_agent(tmp_path / "agent", build_model(config, venv), config, None)
     return tmp_path / "agent"
 
 
@@ -413,14 +407,14 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
 def test_another_environment_than_the_agents_is_named(saved: Path) -> None:
     more = json.dumps({**WORLD, "num_objects": 4})
     edit(saved, lambda content: content["config"].update(env_options=more))
-    with pytest.raises(ValueError, match=r"observations .*\(3, 11\).* got .*\(5, 11\)"):
+    with pytest.raises(ValueError, match=r"observations .*\(3, 11\).*\(5, 11\)"):
         load_agent(saved)
 
 
 def test_agents_without_newer_settings_load(encoder_path: str, tmp_path: Path) -> None:
     config = settings("encoder", {"encoder": encoder_path})
     with closing(made(config)) as venv:
-        save_agent(tmp_path / "agent", build_ppo(config, venv), config, load_encoder(config))
+        save_agent(tmp_path / "agent", build_model(config, venv), config, load_encoder(config))
 
     def age(content: dict[str, Any]) -> None:
         del content["spaces"], content["config"]["obs"], content["config"]["frame_size"]
@@ -442,7 +436,7 @@ def test_stacks_that_differ_are_named(encoders: dict[str, str]) -> None:
     training = made(config)
     check_same_stack(training, stacks.pop("same"))
     for what, other in stacks.items():
-        with closing(other), pytest.raises(ValueError, match=f"the {what} of the evaluation env"):
+        with closing(other), pytest.raises(ValueError, match=rf"^the {what} "):
             check_same_stack(training, other)
 
 

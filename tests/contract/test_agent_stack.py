@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from genesis_rl.agents.config import AgentConfig, PolicyConfig, PPOConfig
+from genesis_rl.agents.config import AgentConfig, OffPolicyConfig, PolicyConfig, PPOConfig
 from genesis_rl.agents.stack import make_vec_env
 from genesis_rl.perception import SlotEncoder
 
@@ -49,17 +49,17 @@ def symbols() -> Iterator[None]:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"env": "Nowhere-v0"}, "env 'Nowhere-v0' cannot be made: NameNotFound"),
-        ({"env": "no_such_module:X-v0"}, "cannot be made: ModuleNotFoundError"),
-        ({"env": "a b"}, "env 'a b' cannot be made"),
-        ({"env_options": '{"wings": 2}'}, "cannot be made: TypeError: .*wings"),
-        ({"env": "Symbols-v0"}, "symbolic grid"),
+        ({"env": "Nowhere-v0"}, r"^env 'Nowhere-v0' .*NameNotFound"),
+        ({"env": "no_such_module:X-v0"}, r"^env .*ModuleNotFoundError"),
+        ({"env": "a b"}, r"^env 'a b' "),
+        ({"env_options": '{"wings": 2}'}, r"^env .*TypeError: .*wings"),
+        ({"env": "Symbols-v0"}, "RGBImgObsWrapper"),
         ({"env": "Symbols-v0", "env_options": '{"pixels": true}'}, "Box, Discrete"),
         (
             {"env": "Symbols-v0", "env_options": '{"fails": true}'},
-            "cannot be made: RuntimeError: the simulator is not installed",
+            r"^env .*RuntimeError: the simulator",
         ),
-        ({"env": "State-v0"}, "observation.*render"),
+        ({"env": "State-v0"}, r"^the observation "),
         ({"image_key": "pixels"}, "image_key"),
         ({"env_options": '{"entry": "image"}', "image_key": "goal"}, "goal"),
         ({"image_layout": "HW"}, "2 axes"),
@@ -79,7 +79,7 @@ def test_an_environment_registered_in_this_process_only(
 ) -> None:
     with pytest.raises(
         ValueError,
-        match=r"env must be registered in worker processes, got .*genesis_rl/ObjectGoal-v0",
+        match=r"^env .*genesis_rl/ObjectGoal-v0",
     ):
         make_vec_env(settings(encoder_path, vec="subproc"), encoder)
     assert "NameNotFound" in capfd.readouterr().err  # the process's own message
@@ -121,7 +121,7 @@ def test_sources_of_frames(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"env": ""}, "env must"),
+        ({"env": ""}, r"^env "),
         ({"vec": "threads"}, "vec"),
         ({"env_options": "{"}, "env_options"),
         ({"env_options": "[]"}, "env_options"),
@@ -154,6 +154,14 @@ def test_bad_settings_are_named(changes: dict[str, Any], message: str) -> None:
         (PPOConfig, {"gae_lambda": 1.1}, "gae_lambda"),
         (PPOConfig, {"ent_coef": -0.1}, "ent_coef"),
         (PPOConfig, {"clip_range": 0}, "clip_range"),
+        (PolicyConfig, {"lstm_size": 16_384}, "parameters"),
+        (OffPolicyConfig, {"buffer_size": 2**23}, "buffer_size must be at most"),
+        (OffPolicyConfig, {"learning_starts": -1}, "learning_starts"),
+        (OffPolicyConfig, {"gradient_steps": 0}, "gradient_steps must be at least 1, or -1"),
+        (OffPolicyConfig, {"net_arch": (64, 0)}, "net_arch must be at least 1"),
+        (OffPolicyConfig, {"net_arch": (16_384,) * 8}, "net_arch must have .* parameters"),
+        (OffPolicyConfig, {"tau": 0.0}, "tau"),
+        (OffPolicyConfig, {"action_noise": float("inf")}, "action_noise"),
     ],
 )
 def test_bad_nested_settings_are_named(

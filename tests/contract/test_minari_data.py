@@ -80,7 +80,7 @@ def test_an_incomplete_episode_is_named(tmp_path: Path, root: Path, entry: str) 
 
 
 def test_ids_that_cannot_be(tmp_path: Path, root: Path) -> None:
-    with pytest.raises(ValueError, match="Malformed dataset ID"):
+    with pytest.raises(ValueError, match="dataset ID"):
         check_new("no version")
     write_minari(tmp_path / "data", record(tmp_path / "data"), "goal-v0")
     with pytest.raises(ValueError, match="minari"):
@@ -110,7 +110,7 @@ def test_datasets_without_frames_are_refused(tmp_path: Path) -> None:
     minari.create_dataset_from_buffers(
         "states-v0", [buffer], observation_space=spaces[0], action_space=spaces[1]
     )
-    with pytest.raises(ValueError, match="the observation"):
+    with pytest.raises(ValueError, match=r"^the observation "):
         record(tmp_path / "data", env=None, from_minari="states-v0")
     assert not (tmp_path / "data").exists()
 

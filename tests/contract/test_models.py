@@ -13,7 +13,7 @@ from torch import Tensor
 from genesis_rl.checkpoint import fingerprint, load_pretrained, save_pretrained
 from genesis_rl.editing import select
 from genesis_rl.frames import Preprocessing
-from genesis_rl.models import MODELS, build_model
+from genesis_rl.models import MODELS
 from genesis_rl.models.base import Noise
 from genesis_rl.models.genesis import GenesisS
 from genesis_rl.refinement import STEP_SIZE, refine
@@ -50,12 +50,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = (
         f"{name}, attention on a {background} background": (
             name,
             {
+                "compact": True,
                 "background": background,
-                "posterior": "attention",
-                "mask_decoder": "local",
-                "component_decoder": "shaded",
-                "mixture": "pixel",
-                "sigma_x": 0.12,
                 "prior_components": 2,
                 "posterior_passes": 1 + (background == "predicted"),
             },
@@ -65,65 +61,23 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = (
     }
 )
 AUTOREGRESSIVE = ["genesis", "genesis_s", "genesis_v2"]
-K, D_M, D_C = 5, 7, 3
-_GATED: dict[str, Any] = {
-    "num_slots": K,
-    "mask_latent_size": D_M,
-    "encoder_channels": (4, 4, 6, 6, 6),
-    "decoder_channels": (6, 4, 4, 4, 4),
-    "feature_size": 12,
-    "posterior_lstm_size": 10,
-    "prior_lstm_size": 11,
-    "component_decoder_channels": 4,
-}
-_VAE: dict[str, Any] = {
-    "latent_size": D_C,
-    "encoder_channels": (4, 4, 6, 6, 6),
-    "feature_size": 12,
-}
-SMALL: dict[str, dict[str, Any]] = {
-    "genesis": _GATED | {"component_latent_size": D_C, "component_encoder_channels": (4, 6)},
-    "genesis_s": _GATED,
-    "monet": {
-        "num_slots": K,
-        "component_latent_size": D_C,
-        "attention_channels": 4,
-        "component_encoder_channels": (4, 6),
-        "component_encoder_size": 12,
-        "component_decoder_channels": 16,
-    },
-    "bd_vae": _VAE | {"decoder_channels": 6},
-    "dc_vae": _VAE | {"decoder_channels": (6, 4, 4, 4, 4)},
-    "genesis_v2": {
-        "num_slots": K,
-        "component_latent_size": D_C,
-        "encoder_channels": 8,
-        "decoder_channels": 8,
-        "prior_lstm_size": 11,
-        "mask_loss": True,
-    },
-    "iodine": {
-        "num_slots": K,
-        "num_iterations": 2,
-        "component_latent_size": D_C,
-        "decoder_channels": 4,
-        "refinement_channels": (4, 6),
-        "refinement_size": 12,
-        "refinement_lstm_size": 10,
-        "sigma_x": 0.5,
-    },
-}
+K = 4
+Build = Callable[..., Any]
 
 
-def build(name: str, **changes: Any) -> Any:
-    torch.manual_seed(0)
-    model = build_model(MODELS[name][0](**({"image_size": 32} | SMALL[name] | changes)))
-    if name == "genesis_v2":
-        model.embedding.gate.data.fill_(0.3)  # which is 0 before the first step
-    # Batch statistics from a few batches, as after training.
-    for _ in range(3):
-        model.elbo(torch.rand(8, 3, 32, 32))
-    return model.eval()
+@pytest.fixture(scope="module")
+def build(small_model: Build) -> Build:
+    def build(name: str, **changes: Any) -> Any:
+        if not name.endswith("vae"):
+            changes = {"num_slots": K, **changes}
+        if name == "genesis_v2":
+            changes["mask_loss"] = True
+        model = small_model(name, updates=3, **changes)
+        if name == "genesis_v2":
+            model.embedding.gate.data.fill_(0.3)  # which is 0 before the first step
+        return model
+
+    return build
 
 
 def images(batch: int) -> Tensor:
@@ -131,7 +85,7 @@ def images(batch: int) -> Tensor:
 
 
 @pytest.fixture(params=[*NAMES, *VARIANTS])
-def model(request: pytest.FixtureRequest) -> Any:
+def model(request: pytest.FixtureRequest, build: Build) -> Any:
     name, changes = VARIANTS.get(request.param, (request.param, {}))
     return build(name, **changes)
 
@@ -215,7 +169,7 @@ def test_means_need_no_noise_and_generators_repeat(model: Any) -> None:
 
 @pytest.mark.parametrize("name", AUTOREGRESSIVE)
 @torch.no_grad()
-def test_samples_come_from_the_prior_that_is_trained(name: str) -> None:
+def test_samples_come_from_the_prior_that_is_trained(build: Build, name: str) -> None:
     """Invert sampling by the prior of the ELBO, which must recover the noise."""
     model = build(name)
     noise = Noise(*(torch.randn(2, K, d) for d in model.latent_sizes))
@@ -310,11 +264,11 @@ def test_folding_leaves_the_encoder(model: Any) -> None:
 
 
 def test_bad_arguments(model: Any) -> None:
-    with pytest.raises(ValueError, match=r"^x must have shape \(any, 3, 32, 32\)"):
+    with pytest.raises(ValueError, match=r"^x "):
         model.infer(torch.rand(2, 3, 16, 32))
-    with pytest.raises(ValueError, match=r"^n must be"):
+    with pytest.raises(ValueError, match=r"^n "):
         model.sample(0)
-    with pytest.raises(ValueError, match=r"^temperature must be"):
+    with pytest.raises(ValueError, match=r"^temperature "):
         model.sample(1, temperature=-1)
     slots = model.infer(images(1))
     twice = (torch.cat([part, part], 1) for part in (slots.z_m, slots.z_c, slots.log_pi))
@@ -324,7 +278,7 @@ def test_bad_arguments(model: Any) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @torch.no_grad()
-def test_shared_options_do_what_they_say(name: str) -> None:
+def test_shared_options_do_what_they_say(build: Build, name: str) -> None:
     x = images(2)
     narrow, wide = (build(name, sigma_x=s).elbo(x, sample=False).nll for s in (0.2, 0.7))
     assert (narrow - wide).abs().min() > 1
@@ -348,7 +302,7 @@ def test_shared_options_do_what_they_say(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["genesis", "genesis_s"])
 @torch.no_grad()
-def test_options_do_what_they_say(name: str) -> None:
+def test_options_do_what_they_say(build: Build, name: str) -> None:
     x = images(2)
     floored = build(name, posterior_sigma_min=0.5)._infer(x, None)
     assert float(floored.q_m.sigma.min()) > 0.5
@@ -357,7 +311,7 @@ def test_options_do_what_they_say(name: str) -> None:
     # With a bound of 2 every slot but the last has at least sigmoid(-2) of the remaining scope.
     bounded = build(name, mask_logit_bias=-60.0, mask_logit_bound=2.0).infer(x)
     assert float(bounded.log_pi[:, 0].exp().min()) == pytest.approx(0.1192, abs=1e-3)
-    with pytest.raises(ValueError, match=r"^mask_logit_bound must be"):
+    with pytest.raises(ValueError, match=r"^mask_logit_bound "):
         build(name, mask_logit_bound=0.0)
     # In eval mode decoding the K-th mask has no effect.
     last, skipped = (build(name, decode_last_mask=flag) for flag in (True, False))
@@ -365,16 +319,16 @@ def test_options_do_what_they_say(name: str) -> None:
     torch.testing.assert_close(last.infer(x).log_pi, skipped.infer(x).log_pi)
 
 
-def test_latents_do_not_depend_on_the_last_slots_mask() -> None:
+def test_latents_do_not_depend_on_the_last_slots_mask(build: Build) -> None:
     """The K-th mask is the remaining scope, so that its latent only conditions appearance."""
     model: GenesisS = build("genesis")
     slots = model.sample(1)
-    moved = dataclasses.replace(slots, z_m=slots.z_m + torch.eye(K)[:, -1:].expand(K, D_M))
+    moved = dataclasses.replace(slots, z_m=slots.z_m + torch.eye(K)[:, -1:].expand(K, 7))
     assert torch.equal(model.decode(moved).log_pi, model.decode(slots).log_pi)
 
 
 @pytest.mark.parametrize("name", ["genesis", "genesis_s"])
-def test_recomputing_changes_nothing(name: str) -> None:
+def test_recomputing_changes_nothing(build: Build, name: str) -> None:
     kept, spared = build(name).train(), build(name).train()
     spared.activation_checkpointing = True
     for model in (kept, spared):
@@ -465,7 +419,7 @@ def test_zero_steps_return_the_slots(model: Any) -> None:
     assert refine(model, images(2), slots, 0) is slots
 
 
-def test_a_likelihood_is_the_one_that_is_trained_on() -> None:
+def test_a_likelihood_is_the_one_that_is_trained_on(build: Build) -> None:
     model, x = build("genesis"), images(2)
     with torch.no_grad():
         terms, slots = model.elbo(x, sample=False), model.infer(x)
@@ -484,24 +438,14 @@ class Bare:
     ("call", "error", "message"),
     [
         (lambda m, x, s: refine(m, x, s, -1), ValueError, "^steps "),
-        (
-            lambda m, x, s: refine(m, x, s, 1, step_size=0),
-            ValueError,
-            "step_size must be",
-        ),
-        (
-            lambda m, x, s: refine(m, x, s, 1, step_size=math.nan),
-            ValueError,
-            "step_size must be",
-        ),
-        (
-            lambda m, x, s: refine(cast("Any", Bare()), x, s, 1),
-            TypeError,
-            "^model must have a method nll",
-        ),
+        (lambda m, x, s: refine(m, x, s, 1, step_size=0), ValueError, r"^step_size "),
+        (lambda m, x, s: refine(m, x, s, 1, step_size=math.nan), ValueError, r"^step_size "),
+        (lambda m, x, s: refine(cast("Any", Bare()), x, s, 1), TypeError, r"^model "),
     ],
 )
-def test_bad_refinement_is_refused(call: Callable[..., Any], error: Any, message: str) -> None:
+def test_bad_refinement_is_refused(
+    build: Build, call: Callable[..., Any], error: Any, message: str
+) -> None:
     model, x = build("bd_vae"), images(1)
     with torch.no_grad():
         slots = model.infer(x)

@@ -1,38 +1,30 @@
 """Posteriors of several passes."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from genesis_rl.models import MODELS, build_model
 from genesis_rl.models.genesis import GenesisS
 
 GATED = ["genesis", "genesis_s"]
+Build = Callable[..., Any]
 
 
-def build(name: str, passes: int, **changes: Any) -> GenesisS:
-    """Build a small model in eval mode, of equal weights for equal names but for the corrector."""
-    torch.manual_seed(0)
-    first = _build(name, 1, **changes)
-    model = _build(name, passes, **changes)
-    missing, unexpected = model.load_state_dict(first.state_dict(), strict=False)
-    assert not unexpected and all(key.startswith("corrector.") for key in missing)
-    return model
+@pytest.fixture
+def build(small_model: Build) -> Build:
+    """Build small models of equal weights for equal names but for the corrector."""
 
+    def build(name: str, passes: int, **changes: Any) -> GenesisS:
+        model: GenesisS = small_model(name, posterior_passes=passes, **changes)
+        first = small_model(name, **changes).state_dict()
+        missing, unexpected = model.load_state_dict(first, strict=False)
+        assert not unexpected and all(key.startswith("corrector.") for key in missing)
+        return model
 
-def _build(name: str, passes: int, **changes: Any) -> GenesisS:
-    small: dict[str, Any] = {
-        "image_size": 32,
-        "num_slots": 4,
-        "mask_latent_size": 6,
-        "posterior_passes": passes,
-    }
-    small |= {"encoder_channels": (4, 4, 6, 6, 6), "decoder_channels": (6, 4, 4, 4, 4)}
-    model = build_model(MODELS[name][0](**small, **changes)).eval()
-    assert isinstance(model, GenesisS)
-    return model
+    return build
 
 
 def images(n: int) -> Tensor:
@@ -49,7 +41,7 @@ def wake(model: GenesisS) -> GenesisS:
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", GATED)
-def test_initially_it_equals_the_posterior_of_one_pass(name: str) -> None:
+def test_initially_it_equals_the_posterior_of_one_pass(build: Build, name: str) -> None:
     x = images(3)
     one, three = build(name, 1).infer(x), build(name, 3).infer(x)
     for part in ("z_m", "z_c", "log_pi"):
@@ -58,7 +50,7 @@ def test_initially_it_equals_the_posterior_of_one_pass(name: str) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", GATED)
-def test_every_pass_corrects_the_one_before(name: str) -> None:
+def test_every_pass_corrects_the_one_before(build: Build, name: str) -> None:
     x = images(2)
     latents = [wake(build(name, passes)).infer(x).z_m for passes in (2, 3)]
     assert (latents[0] - build(name, 1).infer(x).z_m).abs().max() > 1e-3
@@ -66,11 +58,11 @@ def test_every_pass_corrects_the_one_before(name: str) -> None:
 
 
 @torch.no_grad()
-def test_a_correction_depends_on_the_slot_and_no_other_image() -> None:
+def test_a_correction_depends_on_the_slot_and_no_other_image(build: Build) -> None:
     model = wake(build("genesis", 2, sigma_x=0.05))
     x = images(3)
     torch.testing.assert_close(model.infer(x[1:2]).z_m, model.infer(x).z_m[1:2])
-    evidence = model._corrector_inputs(x, torch.randn(3, 4, 12)).unflatten(0, (3, 4))
+    evidence = model._corrector_inputs(x, torch.randn(3, 3, 14)).unflatten(0, (3, 3))
     assert torch.equal(evidence[1, 2, :3], x[1])
     for share in (evidence[:, :, 3], evidence[:, :, 4]):  # masks, responsibilities
         torch.testing.assert_close(share.sum(1), torch.ones(3, 32, 32))
@@ -79,7 +71,7 @@ def test_a_correction_depends_on_the_slot_and_no_other_image() -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("passes", [1, 3])
-def test_draws_are_of_the_density_that_is_scored(passes: int) -> None:
+def test_draws_are_of_the_density_that_is_scored(build: Build, passes: int) -> None:
     model = build("genesis", passes)
     model = wake(model) if passes > 1 else model
     x, noise = images(2), model._noise(images(2), torch.Generator().manual_seed(3))
@@ -92,7 +84,9 @@ def test_draws_are_of_the_density_that_is_scored(passes: int) -> None:
 
 @pytest.mark.parametrize("activation_checkpointing", [False, True])
 @pytest.mark.parametrize("name", GATED)
-def test_every_parameter_has_a_gradient(name: str, activation_checkpointing: bool) -> None:
+def test_every_parameter_has_a_gradient(
+    build: Build, name: str, activation_checkpointing: bool
+) -> None:
     model = wake(build(name, 2)).train()
     model.activation_checkpointing = activation_checkpointing
     terms = model.elbo(images(4), generator=torch.Generator().manual_seed(4))

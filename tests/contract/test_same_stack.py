@@ -102,7 +102,7 @@ def test_slot_wrappers_are_compared_wherever_they_are(
 
     training = made()
     check_same_stack(training, made(info_keys=("masks",)))
-    with pytest.raises(ValueError, match=f"the {change} of the evaluation environments"):
+    with pytest.raises(ValueError, match=rf"^the {change} "):
         check_same_stack(training, made(**CHANGES[change]))
 
 
@@ -120,7 +120,7 @@ def test_slots_in_one_of_them_only(pixel_env: MakeEnv, encoder: SlotEncoder) -> 
     slots, zeros = DummyVecEnv([lambda: GenesisObs(pixel_env(), encoder)]), DummyVecEnv([Slots])
     check_same_stack(zeros, zeros)
     for pair in ((slots, zeros), (zeros, slots)):
-        with pytest.raises(ValueError, match="the encoder of the evaluation environments"):
+        with pytest.raises(ValueError, match=r"^the encoder "):
             check_same_stack(*pair)
 
 
@@ -133,7 +133,7 @@ def test_environments_that_differ_among_each_other(
         )
 
     check_same_stack(mixed(encoder, encoder, encoder), mixed(encoder))
-    with pytest.raises(ValueError, match=r"the (slots|encoder) of the evaluation"):
+    with pytest.raises(ValueError, match=r"^the (slots|encoder) "):
         check_same_stack(mixed(encoder), mixed(encoder, other))
 
 
@@ -143,7 +143,7 @@ def test_frames_of_another_resize(pixel_env: MakeEnv) -> None:
         return VecFrames(venv, size=32, preprocessing=Preprocessing(resize))
 
     check_same_stack(made("crop"), made("crop"))
-    with pytest.raises(ValueError, match="the preprocessing of the evaluation environments"):
+    with pytest.raises(ValueError, match=r"^the preprocessing "):
         check_same_stack(made("crop"), made("letterbox"))
 
 

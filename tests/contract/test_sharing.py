@@ -1,6 +1,7 @@
 """Every model saves, loads and shares itself."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +12,16 @@ import genesis_rl
 from genesis_rl import hub
 from genesis_rl.checkpoint import fingerprint, load_pretrained, save_pretrained
 from genesis_rl.frames import Preprocessing
-from genesis_rl.models import MODELS, Genesis, GenesisS, Monet, build_model
+from genesis_rl.models import MODELS, Genesis, GenesisS, Monet
 from genesis_rl.models.base import BaseModel
-from genesis_rl.presets import PRESETS
 
 NAMES = list(MODELS)
-
-
-def build(name: str) -> Any:
-    torch.manual_seed(0)
-    small = [preset.config.model for preset in PRESETS.values()]
-    config_class = MODELS[name][0]
-    config = next(c for c in small if type(c) is config_class and c.image_size == 32)
-    return build_model(config).eval()
+Build = Callable[..., Any]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_model_comes_back_as_itself(name: str, tmp_path: Path) -> None:
-    model, kind = build(name), MODELS[name][1]
+def test_a_model_comes_back_as_itself(small_model: Build, name: str, tmp_path: Path) -> None:
+    model, kind = small_model(name), MODELS[name][1]
     assert model.save_pretrained(tmp_path / "m", extra={"step": 3}) is None
     again = kind.from_pretrained(str(tmp_path / "m"), device="cpu")
     assert type(again) is kind and not again.training
@@ -46,44 +39,44 @@ def test_names_are_the_classes_own(name: str) -> None:
     assert kind.__annotations__["config"] is config_class
 
 
-def test_another_class_is_refused(tmp_path: Path) -> None:
-    build("monet").save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="model must be genesis, got 'monet'"):
+def test_another_class_is_refused(small_model: Build, tmp_path: Path) -> None:
+    small_model("monet").save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"model .*'monet'"):
         Genesis.from_pretrained(tmp_path, device="cpu")
     assert isinstance(Monet.from_pretrained(tmp_path, device="cpu"), Monet)
 
 
-def test_classes_without_a_name_are_refused(tmp_path: Path) -> None:
+def test_classes_without_a_name_are_refused(small_model: Build, tmp_path: Path) -> None:
     """A name that is inherited would load as the parent's class."""
 
     class Mine(Genesis):
         pass
 
     for kind in (BaseModel, Mine):
-        with pytest.raises(ValueError, match=f"^{kind.__name__} must define a model_name"):
+        with pytest.raises(ValueError, match=rf"^{kind.__name__} "):
             kind.from_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"^Mine must define a model_name"):
-        Mine(build("genesis").config).save_pretrained(tmp_path / "m")
+    with pytest.raises(ValueError, match=r"^Mine "):
+        Mine(small_model("genesis").config).save_pretrained(tmp_path / "m")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_class_of_ones_own_has_its_own_name(tmp_path: Path) -> None:
+def test_a_class_of_ones_own_has_its_own_name(small_model: Build, tmp_path: Path) -> None:
     class Mine(GenesisS):
         model_name = "mine"
 
-    Mine(build("genesis_s").config).save_pretrained(tmp_path)
+    Mine(small_model("genesis_s").config).save_pretrained(tmp_path)
     assert type(Mine.from_pretrained(tmp_path, device="cpu")) is Mine
-    with pytest.raises(ValueError, match="model must be one of genesis, genesis_s"):
+    with pytest.raises(ValueError, match=r"model .*'mine'"):
         genesis_rl.load(tmp_path)
-    with pytest.raises(ValueError, match="model must be genesis_s"):
+    with pytest.raises(ValueError, match=r"model .*'mine'"):
         GenesisS.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize("save", ["method", "function"])
-def test_other_files_of_the_folder_stay(save: str, tmp_path: Path) -> None:
+def test_other_files_of_the_folder_stay(small_model: Build, save: str, tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("a card")
     (tmp_path / "config.json").write_text("old")
-    model = build("genesis_s")
+    model = small_model("genesis_s")
     for _ in range(2):
         if save == "method":
             model.save_pretrained(tmp_path)
@@ -95,8 +88,8 @@ def test_other_files_of_the_folder_stay(save: str, tmp_path: Path) -> None:
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o644}
 
 
-def test_a_run_gives_its_best(tmp_path: Path) -> None:
-    best, last = build("genesis"), build("genesis")
+def test_a_run_gives_its_best(small_model: Build, tmp_path: Path) -> None:
+    best, last = small_model("genesis"), small_model("genesis")
     with torch.no_grad():
         next(last.parameters()).add_(1)
     best.save_pretrained(tmp_path / "best")
@@ -104,8 +97,10 @@ def test_a_run_gives_its_best(tmp_path: Path) -> None:
     assert fingerprint(Genesis.from_pretrained(tmp_path, device="cpu")) == fingerprint(best)
 
 
-def test_how_frames_are_brought_to_size_stays_with_the_model(tmp_path: Path) -> None:
-    build("genesis").save_pretrained(tmp_path, preprocessing=Preprocessing("crop"))
+def test_how_frames_are_brought_to_size_stays_with_the_model(
+    small_model: Build, tmp_path: Path
+) -> None:
+    small_model("genesis").save_pretrained(tmp_path, preprocessing=Preprocessing("crop"))
     model = Genesis.from_pretrained(tmp_path, device="cpu")
     assert model.preprocessing == Preprocessing("crop")
     for save in (model.save_pretrained, lambda folder: save_pretrained(model, folder)):
@@ -118,8 +113,10 @@ def test_how_frames_are_brought_to_size_stays_with_the_model(tmp_path: Path) -> 
 # ---- the Hub -------------------------------------------------------------------------------------
 
 
-def test_loading_asks_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    build("genesis_v2").save_pretrained(tmp_path)
+def test_loading_asks_the_hub(
+    small_model: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_model("genesis_v2").save_pretrained(tmp_path)
     asked: list[Any] = []
 
     def snapshot(name: str, **options: Any) -> str:
@@ -150,8 +147,8 @@ def pushed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return pushed
 
 
-def test_a_model_is_pushed(pushed: list[Any], tmp_path: Path) -> None:
-    model = build("genesis")
+def test_a_model_is_pushed(small_model: Build, pushed: list[Any], tmp_path: Path) -> None:
+    model = small_model("genesis")
     address = model.push_to_hub("me/model", extra={"step": 5}, private=True)
     assert address == "https://hub/commit"
     ((repo_id, options, files),) = pushed
@@ -163,9 +160,9 @@ def test_a_model_is_pushed(pushed: list[Any], tmp_path: Path) -> None:
     assert fingerprint(genesis_rl.load(tmp_path, "cpu")) == fingerprint(model)
 
 
-def test_saving_pushes_on_request(pushed: list[Any], tmp_path: Path) -> None:
-    model = build("genesis")
-    with pytest.raises(ValueError, match=r"^repo_id must be"):
+def test_saving_pushes_on_request(small_model: Build, pushed: list[Any], tmp_path: Path) -> None:
+    model = small_model("genesis")
+    with pytest.raises(ValueError, match=r"^repo_id "):
         model.save_pretrained(tmp_path / "m", push_to_hub=True)
     assert pushed == [] and not (tmp_path / "m").exists()
     saved = model.save_pretrained(

@@ -19,9 +19,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from genesis_rl.agents.algorithms import build_model
 from genesis_rl.agents.bundle import load_agent, save_agent
 from genesis_rl.agents.config import AgentConfig, PolicyConfig
-from genesis_rl.agents.stack import build_ppo, make_vec_env
+from genesis_rl.agents.stack import make_vec_env
 from genesis_rl.checkpoint import load, load_pretrained
 from genesis_rl.data.ocl_hdf5 import ObjectCentricHdf5
 from genesis_rl.data.pack import Pack, PackWriter
@@ -98,7 +99,7 @@ def honest(tmp_path_factory: pytest.TempPathFactory, encoder_path: str) -> Path:
     )
     for name, config in (("agent", state), ("slots_agent", slots)):
         with closing(make_vec_env(config, (config.encoder and encoder) or None)) as venv:
-            model = build_ppo(config, venv, "cpu")
+            model = build_model(config, venv, "cpu")
             save_agent(root / name, model, config, pretrained if config.encoder else None)
     WorldModel(
         WorldModelConfig("mlp", width=8, layers=1, attention_heads=1, ensemble=2),
@@ -213,7 +214,7 @@ def edited_geometry_and_spaces(place: Place) -> Any:
 
 AGENTS: dict[str, tuple[Callable[[Place], Any], str]] = {
     "env imports": (agent(env="canary:Evil-v0"), "trust_remote_code.*env 'canary:Evil-v0'"),
-    "known env imports": (agent(env="canary:CartPole-v1"), "CartPole-v1. cannot be made"),
+    "known env imports": (agent(env="canary:CartPole-v1"), r"^env 'CartPole-v1' "),
     "wrapper": (agent(wrappers=["canary:Payload"]), "trust_remote_code.*'canary:Payload'"),
     "wrapper runs": (agent(wrappers=["subprocess:Popen"]), "trust_remote_code.*subprocess:Popen"),
     "wrapper of a known module": (
@@ -261,23 +262,20 @@ AGENTS: dict[str, tuple[Callable[[Place], Any], str]] = {
     ),
     "module as a plain word": (agent(env_options={"backend": "canary"}), "backend 'canary'"),
     "deep options": (agent(env_options='{"a": ' + DEEP + "}"), "env_options"),
-    "deep settings": (deep_settings, "agent.json cannot be read as JSON"),
-    "wide policy": (agent(policy={"extractor": "mlp", "width": HUGE}), "width must be at most"),
-    "long policy": (agent(policy={"extractor": "mlp", "layers": HUGE}), "layers must be at most"),
-    "large policy": (
-        agent(policy={"extractor": "mlp", "layers": 64, "width": 4096}),
-        "policy must have at most",
-    ),
-    "large frames": (agent(obs="pixels", frame_size=HUGE), "frame_size must be at most"),
-    "many environments": (agent(n_envs=HUGE), "n_envs must be at most"),
-    "pickled policy": (unpickled_policy, "not safetensors"),
-    "encoder of the Hub": (encoder_of_the_hub, "encoder is missing"),
-    "edited spaces": (edited_spaces, "must have the actions of"),
+    "deep settings": (deep_settings, r"agent.json .*JSON"),
+    "wide policy": (agent(policy={"extractor": "mlp", "width": HUGE}), r"^width "),
+    "long policy": (agent(policy={"extractor": "mlp", "layers": HUGE}), r"^layers "),
+    "large policy": (agent(policy={"extractor": "mlp", "layers": 64, "width": 4096}), r"^policy "),
+    "large frames": (agent(obs="pixels", frame_size=HUGE), r"^frame_size "),
+    "many environments": (agent(n_envs=HUGE), r"^n_envs "),
+    "pickled policy": (unpickled_policy, r"safetensors .*damaged"),
+    "encoder of the Hub": (encoder_of_the_hub, r"encoder .*missing"),
+    "edited spaces": (edited_spaces, r"^env .*actions"),
     "spaces of another type": (spaces_of_another_type, "spaces"),
-    "edited env": (agent(env="genesis_rl/PropertyComparison-v0"), "env must be .*ObjectGoal"),
+    "edited env": (agent(env="genesis_rl/PropertyComparison-v0"), r"^env .*ObjectGoal"),
     "edited options": (agent(env_options='{"num_objects": 3, "agent_scale": 0.3}'), "env_options"),
-    "edited geometry": (edited_geometry, "must have the observations of"),
-    "edited geometry and spaces": (edited_geometry_and_spaces, "shape|has an unknown|lacks"),
+    "edited geometry": (edited_geometry, r"^env .*observations"),
+    "edited geometry and spaces": (edited_geometry_and_spaces, "policy.safetensors"),
 }
 
 
@@ -357,34 +355,37 @@ def probe(**changes: Any) -> Callable[[Place], Any]:
 
 MODELS: dict[str, tuple[Callable[[Place], Any], str]] = {
     "class of a module": (model(model="canary:Payload"), "canary:Payload"),
-    "deep config": (model(DEEP), "config.json cannot be read as JSON"),
-    "large config": (model('"' + "a" * 2**25 + '"'), "config.json cannot be read as JSON"),
-    "pickled weights": (pickled_model, "not safetensors"),
-    "pickled training state": (pickled_training, "training.pt is damaged"),
-    "many slots": (model_config(num_slots=HUGE), "num_slots must be at most"),
-    "many passes": (model_config(posterior_passes=HUGE), "posterior_passes must be at most"),
-    "wide layers": (model_config(prior_lstm_size=HUGE), "prior_lstm_size must be at most"),
+    "deep config": (model(DEEP), r"config.json .*JSON"),
+    "large config": (model('"' + "a" * 2**25 + '"'), r"config.json .*JSON"),
+    "pickled weights": (pickled_model, r"safetensors .*damaged"),
+    "pickled training state": (pickled_training, "training.pt "),
+    "many slots": (model_config(num_slots=HUGE), r"config.json .*num_slots "),
+    "many passes": (model_config(posterior_passes=HUGE), r"config.json .*posterior_passes "),
+    "wide layers": (model_config(prior_lstm_size=HUGE), r"config.json .*prior_lstm_size "),
     "many layers": (
         model_config(component_encoder_channels=[1] * 100_000),
-        "component_encoder_channels must have at most",
+        r"config.json .*component_encoder_channels ",
     ),
-    "wider than its weights": (model_config(feature_size=16_000), "have shape"),
+    "wider than its weights": (model_config(feature_size=16_000), r"model.safetensors: .*shape"),
     "wide latents": (model_config(component_latent_size=HUGE), "component_latent_size"),
-    "no variance": (model_config(sigma_x=1e-300), "sigma_x must be from"),
-    "infinite variance": (model_config(sigma_x=float("inf")), "sigma_x must be from"),
-    "no numbers": (weights(float("nan")), "model.safetensors: .* must have finite values"),
-    "infinite weights": (weights(float("inf")), "model.safetensors: .* must have finite values"),
-    "long world model": (world("config", layers=HUGE), "layers must be at most"),
-    "world model wider than its weights": (world("config", width=4096), "have shape"),
-    "world of many slots": (world("slot_spec", num_slots=HUGE), "num_slots must be from"),
+    "no variance": (model_config(sigma_x=1e-300), r"config.json .*sigma_x "),
+    "infinite variance": (model_config(sigma_x=float("inf")), r"config.json .*sigma_x "),
+    "no numbers": (weights(float("nan")), r"model.safetensors: .*finite"),
+    "infinite weights": (weights(float("inf")), r"model.safetensors: .*finite"),
+    "long world model": (world("config", layers=HUGE), r"config.json .*layers "),
+    "world model wider than its weights": (
+        world("config", width=4096),
+        r"model.safetensors: .*shape",
+    ),
+    "world of many slots": (world("slot_spec", num_slots=HUGE), r"config.json .*num_slots "),
     "geometry of many features": (world("slot_spec", mask_geometry=HUGE), "mask_geometry"),
-    "actions beyond the weights": (world("action_spec", n=HUGE), "n must be at most"),
-    "more actions than weights": (world("action_spec", n=5), "have shape"),
-    "infinite reward": (infinite_reward, "reward_scale must have finite values"),
+    "actions beyond the weights": (world("action_spec", n=HUGE), r"action space .* n "),
+    "more actions than weights": (world("action_spec", n=5), r"model.safetensors: .*shape"),
+    "infinite reward": (infinite_reward, r"reward_scale .*finite"),
     "swapped latents": (swapped_latents, "latent_sizes"),
-    "wide probe": (probe(hidden=HUGE), "hidden must be at most"),
-    "probe of many slots": (probe(num_slots=HUGE), "num_slots must be at most"),
-    "probe of many classes": (probe(classes=list(range(100_000))), "have shape"),
+    "wide probe": (probe(hidden=HUGE), r"^hidden "),
+    "probe of many slots": (probe(num_slots=HUGE), r"^num_slots "),
+    "probe of many classes": (probe(classes=list(range(100_000))), r"model.safetensors: .*shape"),
 }
 
 
@@ -473,15 +474,15 @@ def minari_env(place: Place, monkeypatch: pytest.MonkeyPatch) -> Any:
 DATA: dict[str, tuple[Callable[[Place], Any], str]] = {
     "pickled images": (pickled_images, "images.npy"),
     "pickled factors": (pickled_factors, "factors.npz"),
-    "factors that swell": (factors_that_swell, "factors.npz .*bytes for 2 images"),
-    "large images": (meta(image_size=[HUGE, HUGE]), "image_size must be from"),
+    "factors that swell": (factors_that_swell, r"factors.npz .*bytes"),
+    "large images": (meta(image_size=[HUGE, HUGE]), r"meta.json .*image_size "),
     "infinitely many images": (meta(num_images=float("inf")), "num_images"),
     "many images": (meta(num_images=HUGE), "images.npy"),
-    "deep meta": (deep_meta, "meta.json .*nested too deeply"),
-    "external link": (hdf5(external_link), r"clevr_10-full.hdf5 .*image \(an external link\)"),
-    "link in a group": (hdf5(linked_group), "an external link"),
-    "external storage": (hdf5(external_storage), "stored in .*raw.bin"),
-    "virtual data set": (hdf5(virtual), "a virtual dataset"),
+    "deep meta": (deep_meta, r"meta.json .*nested"),
+    "external link": (hdf5(external_link), r"clevr_10-full.hdf5 .*external"),
+    "link in a group": (hdf5(linked_group), "external"),
+    "external storage": (hdf5(external_storage), r"clevr_10-full.hdf5 .*raw.bin"),
+    "virtual data set": (hdf5(virtual), "virtual"),
 }
 
 ATTACKS = {
@@ -537,7 +538,7 @@ def test_the_programs_ask_for_consent(
 def test_with_consent_the_named_code_runs(place: Place) -> None:
     with pytest.raises(ValueError, match="trust_remote_code"):
         agent(wrappers=["canary:Payload"])(place)
-    with pytest.raises(ValueError, match="wrappers must be"):  # edited after it was saved
+    with pytest.raises(ValueError, match=r"^wrappers "):  # edited after it was saved
         load_agent(place.agent, trust_remote_code=True)
     assert place.trace.read_text() == "called"
 
@@ -552,13 +553,13 @@ def test_the_callers_own_options_need_no_consent(place: Place) -> None:
 
 def test_what_arguments_ask_for_is_bounded(place: Place) -> None:
     scene_model = load(place.model, device="cpu")
-    with pytest.raises(ValueError, match="n must be from"):
+    with pytest.raises(ValueError, match=r"^n "):
         scene_model.sample(HUGE)
-    with pytest.raises(ValueError, match="refine_steps must be from"):
+    with pytest.raises(ValueError, match=r"^refine_steps "):
         SlotEncoder(place.model, device="cpu", refine_steps=HUGE)
-    with pytest.raises(ValueError, match="candidates must be from"):
+    with pytest.raises(ValueError, match=r"^candidates "):
         gym.make(COMPOSE, encoder=place.encoder, reward="objects", candidates=HUGE)
-    with pytest.raises(ValueError, match="num_envs must be from"):
+    with pytest.raises(ValueError, match=r"^num_envs "):
         gym.make_vec(IMAGINE, HUGE, encoder=place.encoder, world_model=str(place.world))
     for options in ({"uncertainty_penalty": float("inf")}, {"prior_scenes": HUGE}):
         with pytest.raises(ValueError, match=f"{next(iter(options))}"):

@@ -178,7 +178,7 @@ def test_a_run_of_an_earlier_version_has_no_training_state(
     ("changes", "message"),
     [
         ({"ppo": PPOConfig(gamma=0.5, n_steps=32, batch_size=32, n_epochs=1)}, "ppo.gamma"),
-        ({"seed": 5}, "seed must be 0 .* got 5"),
+        ({"seed": 5}, r"^seed "),
         ({"policy": PolicyConfig("mlp", width=32, layers=1)}, "policy.width"),
         ({"n_envs": 3}, "n_envs"),
         ({"env": "genesis_rl/ObjectComparison-v0"}, "env "),
@@ -196,7 +196,7 @@ def test_damaged_state_is_refused(half: AgentTrainer, tmp_path: Path) -> None:
     config = copy(half, tmp_path)
     for content in (b"", b"cos\nsystem\n(S'exit 1'\ntR."):
         (config.out / "last" / "training.pt").write_bytes(content)
-        with pytest.raises(ValueError, match=r"training.pt is damaged"):
+        with pytest.raises(ValueError, match=r"training\.pt"):
             AgentTrainer(config, resume=True)
 
 
@@ -208,10 +208,10 @@ def test_damaged_state_is_refused(half: AgentTrainer, tmp_path: Path) -> None:
 def test_runs_of_other_programs_are_refused(marker: str, resume: bool, tmp_path: Path) -> None:
     (tmp_path / marker).parent.mkdir(exist_ok=True)
     (tmp_path / marker).write_text("{}")
-    with pytest.raises(ValueError, match="out must be a new folder"):
+    with pytest.raises(ValueError, match=r"^out .*new"):
         AgentTrainer(settings(tmp_path), resume=resume)
     (tmp_path / "agent.json").write_text("{}")
-    with pytest.raises(ValueError, match="out must be a run directory"):
+    with pytest.raises(ValueError, match=r"^out .*run directory"):
         AgentTrainer(settings(tmp_path), resume=resume)
 
 
@@ -227,7 +227,7 @@ def test_another_encoder_is_refused(quadrants: Path, tmp_path: Path) -> None:
     content = json.loads(settings_file.read_text())
     content["config"]["image_size"] = 64
     settings_file.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="encoder must be the one of the run"):
+    with pytest.raises(ValueError, match=r"^encoder "):
         AgentTrainer(replace(config, encoder=str(moved)), resume=True)
 
 

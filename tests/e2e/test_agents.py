@@ -8,14 +8,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import imageio.v3
 import pytest
-import torch
 
 from genesis_rl import log
 from genesis_rl.checkpoint import save_pretrained
-from genesis_rl.models import Genesis, GenesisConfig
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., tuple[int, str, str]]
@@ -23,24 +22,10 @@ WORLD = json.dumps({"image_size": 32, "num_objects": 2, "object_scale": 0.25, "a
 
 
 @pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def encoder(tmp_path_factory: pytest.TempPathFactory, small_model: Callable[..., Any]) -> Path:
     """A small untrained encoder."""
-    torch.manual_seed(0)
-    config = GenesisConfig(
-        image_size=32,
-        num_slots=3,
-        mask_latent_size=6,
-        component_latent_size=2,
-        component_encoder_channels=(4, 4),
-        component_decoder_channels=4,
-        feature_size=16,
-        prior_lstm_size=16,
-        prior_mlp_size=16,
-        encoder_channels=(4, 4, 4, 4, 4),
-        decoder_channels=(4, 4, 4, 4, 4),
-    )
     folder = tmp_path_factory.mktemp("models") / "small"
-    save_pretrained(Genesis(config), folder)
+    save_pretrained(small_model(), folder)
     return folder
 
 
@@ -168,13 +153,13 @@ def test_a_signal_saves_a_checkpoint(
     ("more", "message"),
     [
         (["--env", "Nowhere-v0"], "env 'Nowhere-v0' cannot be made: NameNotFound"),
-        (["--env", "CartPole-v1", "--env-options", "{}"], "must be an image"),
-        (["--env-options", '{"image_size": 3}'], "image_size must be an integer in 8..1024"),
-        (["--encoder", "nowhere"], "encoder must be a folder, a Hub id"),
+        (["--env", "CartPole-v1", "--env-options", "{}"], ": the observation "),
+        (["--env-options", '{"image_size": 3}'], ": image_size "),
+        (["--encoder", "nowhere"], ": --encoder "),
         (["--policy.extractor", "rnn"], "invalid choice 'rnn'"),
         (["--device", "abacus"], "device"),
         (["--ppo.gamma", "3"], "gamma"),
-        (["--n-envs", "0"], "--n-envs must be"),
+        (["--n-envs", "0"], ": --n-envs "),
     ],
 )
 def test_bad_flags_end_with_status_2(
@@ -194,7 +179,7 @@ def test_a_run_is_not_overwritten(trained: Path, encoder: Path, run_program: Run
     before = (trained / "best" / "agent.json").read_bytes()
     status, _, errors = run_program("agents/train.py", *flags(encoder, trained))
     assert status == 2
-    assert errors.startswith(f"train.py: --out must be a new folder, got {trained}")
+    assert errors.startswith("train.py: --out ") and str(trained) in errors
     assert "--resume" in errors
     assert (trained / "best" / "agent.json").read_bytes() == before
 
@@ -202,7 +187,7 @@ def test_a_run_is_not_overwritten(trained: Path, encoder: Path, run_program: Run
 def test_evaluating_an_empty_folder_ends_with_status_2(tmp_path: Path, run_program: Run) -> None:
     status, _, errors = run_program("agents/evaluate.py", str(tmp_path))
     assert status == 2
-    assert errors.startswith("evaluate.py: folder must contain agent.json")
+    assert errors.startswith("evaluate.py: folder ")
     assert not list(tmp_path.iterdir())
 
 
@@ -210,7 +195,7 @@ def test_evaluating_an_empty_folder_ends_with_status_2(tmp_path: Path, run_progr
     ("more", "message"),
     [
         (["--episodes", "0"], "episodes"),
-        (["--video-episodes", "-1"], "--video-episodes"),
+        (["--video-episodes", "-1"], "video_episodes"),
         (["--seed", "-1"], "seed"),
     ],
 )

@@ -201,7 +201,7 @@ def test_a_failed_run_is_reported_after_the_others(
     ("more", "message"),
     [
         (["--obs", "genesis"], "obs"),
-        (["--obs", "genesis=nowhere"], "encoder must be a folder, a Hub id"),
+        (["--obs", "genesis=nowhere"], ": encoder "),
         (["--obs", "sound"], "obs"),
         (["--tasks", "Nowhere-v0"], "env 'Nowhere-v0' cannot be made"),
         (

@@ -39,8 +39,9 @@ def data_root(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("GENESIS_RL_DATA", str(tmp_path_factory.getbasetemp() / "distill"))
 
 
-def teacher(folder: Path) -> Path:
-    """Set weights with which the slots depend smoothly on the frame."""
+@pytest.fixture
+def encoder(tmp_path: Path) -> Path:
+    """A teacher whose slots depend smoothly on the frame."""
     torch.manual_seed(0)
     config = GenesisConfig(
         image_size=32,
@@ -61,13 +62,15 @@ def teacher(folder: Path) -> Path:
             head.weight.mul_(8)
         for _ in range(20):  # updates batch norm's running averages
             model.elbo(torch.rand(4, 3, 32, 32))
-    save_pretrained(model.eval(), folder)
-    return folder
+    save_pretrained(model.eval(), tmp_path / "encoder")
+    return tmp_path / "encoder"
 
 
 @pytest.mark.slow
-def test_a_student_sees_what_its_teacher_sees(run_program: Run, tmp_path: Path) -> None:
-    encoder, out = teacher(tmp_path / "encoder"), tmp_path / "student"
+def test_a_student_sees_what_its_teacher_sees(
+    encoder: Path, run_program: Run, tmp_path: Path
+) -> None:
+    out = tmp_path / "student"
     status, shown, errors = run_program(PROGRAM, str(encoder), *SCENES, *QUICK, "--out", str(out))
     assert status == 0, errors
     assert "student" in shown and str(out) in shown
@@ -102,7 +105,7 @@ def test_a_student_sees_what_its_teacher_sees(run_program: Run, tmp_path: Path) 
     )
     same = SlotEncoder(out / "last", device="cpu").fingerprint == report["fingerprint"]
     assert (status == 0) is same, errors
-    assert same or "which must be 'best'" in errors
+    assert same or ": which " in errors
     frames = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
     np.testing.assert_allclose(
         SlotEncoder(shared, device="cpu").features(frames), student.features(frames), atol=0.1
@@ -117,8 +120,10 @@ def test_a_student_sees_what_its_teacher_sees(run_program: Run, tmp_path: Path) 
     np.testing.assert_array_equal(rebuilt.reset(seed=0)[0], observation)
 
 
-def test_a_finer_student_learns_refined_slots(run_program: Run, tmp_path: Path) -> None:
-    encoder, out = teacher(tmp_path / "encoder"), tmp_path / "student"
+def test_a_finer_student_learns_refined_slots(
+    encoder: Path, run_program: Run, tmp_path: Path
+) -> None:
+    out = tmp_path / "student"
     flags = (*QUICK[2:], "--steps", "30", "--eval-every", "30", "--num-images", "64")
     finer = ("--halvings", "2", "--refine-steps", "4", "--out", str(out))
     status, _, errors = run_program(PROGRAM, str(encoder), *SCENES, *flags, *finer)
@@ -146,11 +151,11 @@ def test_a_finer_student_learns_refined_slots(run_program: Run, tmp_path: Path) 
         *(PROGRAM, str(encoder), *SCENES, *flags, "--halvings", "3", "--refine-steps", "4"),
         *("--out", str(out), "--resume"),
     )
-    assert status == 2 and "halvings must be 2 to resume the run in" in errors
+    assert status == 2 and ": --halvings " in errors
 
 
-def test_targets_are_the_refined_slots(tmp_path: Path) -> None:
-    model = load_pretrained(teacher(tmp_path / "encoder"), device="cpu").model
+def test_targets_are_the_refined_slots(encoder: Path, tmp_path: Path) -> None:
+    model = load_pretrained(encoder, device="cpu").model
     pack = open_dataset("object_goal", "train", **DATA)
     x = torch.from_numpy(pack.images[:5].copy()).permute(0, 3, 1, 2) / 255
     with torch.no_grad():
@@ -165,8 +170,9 @@ def test_targets_are_the_refined_slots(tmp_path: Path) -> None:
     assert (plain.latents - targets.latents).abs().max() > 0.01
 
 
-def test_a_stopped_training_ends_where_another_would(run_program: Run, tmp_path: Path) -> None:
-    encoder = teacher(tmp_path / "encoder")
+def test_a_stopped_training_ends_where_another_would(
+    encoder: Path, run_program: Run, tmp_path: Path
+) -> None:
     short = [*QUICK[2:], "--steps", "12", "--save-every", "5", "--eval-every", "12"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert run_program(PROGRAM, str(encoder), *SCENES, *short, "--out", str(whole))[0] == 0
@@ -193,21 +199,20 @@ def test_a_stopped_training_ends_where_another_would(run_program: Run, tmp_path:
         assert torch.equal(value, theirs.student.state_dict()[name]), name
 
 
-def test_misuse(run_program: Run, tmp_path: Path) -> None:
-    encoder = teacher(tmp_path / "encoder")
+def test_misuse(encoder: Path, run_program: Run, tmp_path: Path) -> None:
     wrong = ("--data", "object_goal", "--data-options", json.dumps({**DATA, "image_size": 64}))
     for arguments, message in (
-        ((str(tmp_path / "none"), *SCENES), "encoder must be a folder, a Hub id"),
+        ((str(tmp_path / "none"), *SCENES), ": encoder "),
         ((str(encoder),), "must be a run"),
         ((str(encoder), *wrong), "images of 32 px, as the teacher, got 64 px"),
         (
             (str(encoder), *SCENES, "--channels", "4", "4"),
-            "halvings must be",
+            ": --halvings ",
         ),
-        ((str(encoder), *SCENES, "--mask-weight", "0"), "--mask-weight must be"),
+        ((str(encoder), *SCENES, "--mask-weight", "0"), ": --mask-weight "),
         (
             (str(encoder), *SCENES, "--batch-size", "1024"),
-            "--batch-size must be at most the 512 images",
+            ": --batch-size ",
         ),
     ):
         status, _, errors = run_program(
@@ -241,8 +246,8 @@ def test_students_of_other_models_draw_by_their_latents(tmp_path: Path) -> None:
 def test_a_teacher_must_be_known() -> None:
     from genesis_rl.models.distilled import DistilledConfig
 
-    with pytest.raises(ValueError, match=r"^teacher must be one of genesis"):
+    with pytest.raises(ValueError, match=r"^teacher "):
         DistilledConfig("slate", {"image_size": 32})
-    with pytest.raises(ValueError, match=r"^teacher_config must be"):
+    with pytest.raises(ValueError, match=r"^teacher_config "):
         DistilledConfig("genesis", {"image_size": 32, "colour": 3})
     assert DistilledConfig("genesis", {}).num_slots == 5

@@ -117,7 +117,7 @@ def test_the_model_s_fields_stay_flags(tmp_path: Path, train: Run) -> None:
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--model", "slot-attention"), ["model must be one of", *MODELS]),
+        (("--model", "slot-attention"), [": model ", *MODELS]),
         (("--model", "bd-vae", "--model.num-slots", "3"), ["--model.num-slots"]),  # has no such
     ],
 )

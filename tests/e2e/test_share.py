@@ -181,11 +181,11 @@ def test_what_was_written_survives_a_refused_push(
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ((), "--out or --push must be"),
-        (("--push", "encoder"), "push must be"),
-        (("--out", "{run}"), "out must be"),
-        (("--out", "{run}/train.json"), "out must be"),
-        (("--out", "new", "--images", "1"), "images must be"),
+        ((), ": out or push "),
+        (("--push", "encoder"), ": --push "),
+        (("--out", "{run}"), ": --out "),
+        (("--out", "{run}/train.json"), ": --out "),
+        (("--out", "new", "--images", "1"), ": --images "),
     ],
 )
 def test_misuse_ends_with_status_2(
@@ -200,5 +200,5 @@ def test_what_is_no_run_is_refused(tmp_path: Path, run_program: Program) -> None
     status, _, errors = run_program(
         "pretrain/share.py", str(tmp_path), "--out", str(tmp_path / "new")
     )
-    assert status == 2 and "must be a run of pretrain/train.py" in errors
+    assert status == 2 and "pretrain/train.py" in errors
     assert not (tmp_path / "new").exists()

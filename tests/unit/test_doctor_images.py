@@ -342,7 +342,7 @@ def test_checks_of_slots_skip_models_of_one_slot() -> None:
 
 def test_at_least_two_images() -> None:
     assert compute_statistics(Fake(moved({})), scenes(), 2).num_images == 2  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="num_images must be at least 2"):
+    with pytest.raises(ValueError, match=r"^num_images "):
         compute_statistics(Fake(moved({})), scenes(), 1)  # type: ignore[arg-type]
 
 

@@ -153,19 +153,19 @@ def test_interpolate() -> None:
 
 def test_bad_input_is_named() -> None:
     slots, decoded = make_slots(0), Decoded(torch.zeros(1, 3, 3, H, W), torch.zeros(1, 3, 1, H, W))
-    with pytest.raises(ValueError, match="slot must be 0 to 4"):
+    with pytest.raises(ValueError, match=r"^slot "):
         replace_slot(slots, 5, slots)
-    with pytest.raises(ValueError, match="donor_slot must be 0 to 4"):
+    with pytest.raises(ValueError, match=r"^donor_slot "):
         replace_slot(slots, 1, slots, donor_slot=-1)
-    with pytest.raises(ValueError, match=r"donor.z_m must have .*got \(2, 0\)"):
+    with pytest.raises(ValueError, match=r"^donor\.z_m .*\(2, 0\)"):
         replace_slot(slots, 1, make_slots(1, d_m=0))
-    with pytest.raises(ValueError, match=r"donor.z_m must have .*got \(1, 7\)"):
+    with pytest.raises(ValueError, match=r"^donor\.z_m .*\(1, 7\)"):
         replace_slot(slots, 1, make_slots(1, 1))
-    with pytest.raises(ValueError, match="slot must be 0 to 2"):
+    with pytest.raises(ValueError, match=r"^slot "):
         drop_slot(decoded, 3)
-    with pytest.raises(ValueError, match="dimension must be 0 to 9"):
+    with pytest.raises(ValueError, match=r"^dimension "):
         set_latent(slots, 0, D_M + D_C, 0.0)
-    with pytest.raises(ValueError, match="second must have"):
+    with pytest.raises(ValueError, match=r"^second "):
         interpolate(slots, make_slots(1, 1), 0.5)
-    with pytest.raises(ValueError, match="weight must be"):
+    with pytest.raises(ValueError, match=r"^weight "):
         interpolate(slots, slots, 1.5)

@@ -54,7 +54,11 @@ class Constant:
         self.deterministic: set[bool] = set()
 
     def predict(
-        self, observation: Any, *, deterministic: bool = False
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
     ) -> tuple[npt.NDArray[Any], Any]:
         self.deterministic.add(deterministic)
         return np.full(len(observation), self.action), None

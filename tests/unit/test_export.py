@@ -1,8 +1,10 @@
 """ONNX export: equality with PyTorch, atomic writes, errors."""
 
 import copy
+import dataclasses
 import importlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,62 +23,42 @@ from genesis_rl.export import encoder as encoder_module
 from genesis_rl.export.parity import check_batches, compare
 from genesis_rl.frames import Preprocessing
 from genesis_rl.models import build_model
+from genesis_rl.models.distilled import Distilled, DistilledConfig
 
-SMALL: dict[str, dict[str, Any]] = {
-    "genesis": {
-        "num_slots": 3,
-        "mask_latent_size": 7,
-        "component_latent_size": 3,
-        "encoder_channels": (4,) * 5,
-        "decoder_channels": (4,) * 5,
-        "component_encoder_channels": (4, 4),
-        "component_decoder_channels": 4,
-        "mask_logit_bound": 5.0,
-    },
-    "genesis_s": {
-        "num_slots": 2,
-        "mask_latent_size": 7,
-        "encoder_channels": (4,) * 5,
-        "decoder_channels": (4,) * 5,
-        "decode_last_mask": True,
-    },
-    "monet": {"num_slots": 3, "attention_channels": 4, "component_encoder_channels": (4, 4)},
-    "bd_vae": {"encoder_channels": (4,) * 5},
-    "dc_vae": {"encoder_channels": (4,) * 5},
-    "genesis_v2": {"num_slots": 3, "encoder_channels": 8},
+NAMES = [name for name in CLASSES if name != "iodine"]
+CHANGES: dict[str, dict[str, Any]] = {
+    "genesis": {"mask_logit_bound": 5.0},
+    "genesis_s": {"num_slots": 2, "decode_last_mask": True},
 }
-SMALL["distilled"] = {
-    "teacher": "genesis",
-    "teacher_config": {"image_size": 32, **SMALL["genesis"], "mask_decoder": "broadcast"},
-    "channels": (4, 4, 8),
-}
+Build = Callable[..., Any]
 
 
-def build(name: str = "dc_vae", **changes: Any) -> Any:
-    """Build a small model with batch norms that are not the identity."""
-    torch.manual_seed(0)
-    config_class, model_class = CLASSES[name]
-    size = {} if name == "distilled" else {"image_size": 32}
-    model = model_class(config_class(**size | SMALL[name] | changes)).train()
-    if name == "distilled":
-        model.infer(torch.rand(8, 3, 32, 32))
-    else:
-        model.elbo(torch.rand(8, 3, 32, 32))
-    return model.eval()
+@pytest.fixture
+def build(small_model: Build, small_config: Build) -> Build:
+    """Build small models with batch norms that are not the identity."""
+
+    def build(name: str = "dc_vae", **changes: Any) -> Any:
+        if name != "distilled":
+            return small_model(name, updates=1, **CHANGES.get(name, {}) | changes)
+        teacher = dataclasses.asdict(small_config(mask_decoder="broadcast"))
+        torch.manual_seed(0)
+        student = Distilled(DistilledConfig("genesis", teacher, channels=(4, 4, 8)))
+        student.infer(torch.rand(8, 3, 32, 32))
+        return student.eval()
+
+    return build
 
 
 def session(path: Path) -> Any:
     return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
 
-def test_all_models_but_iodine_are_tried() -> None:
-    assert {*SMALL, "iodine"} == set(CLASSES)
-
-
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.smoke] * (name == "genesis")) for name in SMALL]
+    "name", [pytest.param(name, marks=[pytest.mark.smoke] * (name == "genesis")) for name in NAMES]
 )
-def test_the_file_computes_what_the_encoder_computes(name: str, tmp_path: Path) -> None:
+def test_the_file_computes_what_the_encoder_computes(
+    build: Build, name: str, tmp_path: Path
+) -> None:
     model = build(name)
     before = copy.deepcopy(model.state_dict())
     preprocessing = Preprocessing("crop")
@@ -121,13 +103,11 @@ def test_the_file_computes_what_the_encoder_computes(name: str, tmp_path: Path) 
     assert int(about["opset"]) == onnx.load(done.path).opset_import[0].version
 
 
-def test_seeds_and_attention_are_exported(tmp_path: Path) -> None:
+def test_seeds_and_attention_are_exported(build: Build, tmp_path: Path) -> None:
     model = build(
         "genesis",
+        compact=True,
         background="predicted",
-        posterior="attention",
-        mask_decoder="local",
-        component_decoder="shaded",
     )
     images = np.full((3, 32, 32, 3), 60, np.uint8)
     images[:, 4:12, 5:13], images[1:, 20:26, 16:24], images[2, 18:24, 2:8] = 255, (255, 0, 0), 200
@@ -140,7 +120,7 @@ def test_seeds_and_attention_are_exported(tmp_path: Path) -> None:
     np.testing.assert_allclose(log_pi, want.log_pi.numpy(), atol=1e-3)
 
 
-def test_masks_that_are_as_good_as_0_keep_their_logarithm(tmp_path: Path) -> None:
+def test_masks_that_are_as_good_as_0_keep_their_logarithm(build: Build, tmp_path: Path) -> None:
     model = build("genesis", mask_logit_bound=None)
     with torch.no_grad():
         model.mask_decoder.head.bias.fill_(-150.0)  # sigmoid underflows in float32
@@ -165,19 +145,21 @@ def test_deviation_is_absolute_below_1_and_relative_above() -> None:
 
 def test_iodine_is_refused_with_the_reason(tmp_path: Path) -> None:
     model = build_model(CLASSES["iodine"][0](image_size=32, num_slots=2))
-    with pytest.raises(ValueError, match=r"model must be one of genesis, .*genesis_v2.*IODINE"):
+    with pytest.raises(ValueError, match=r"^model .*IODINE"):
         export_encoder(model, tmp_path / "e.onnx")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_stranger_is_refused(tmp_path: Path) -> None:
     stranger: Any = torch.nn.Linear(2, 2)
-    with pytest.raises(ValueError, match="model must be one of genesis, "):
+    with pytest.raises(ValueError, match=r"^model "):
         export_encoder(stranger, tmp_path / "e.onnx")
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
-def test_without_the_extra(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra(
+    build: Build, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = importlib.import_module
 
     def missing(name: str) -> ModuleType:
@@ -186,14 +168,14 @@ def test_without_the_extra(package: str, tmp_path: Path, monkeypatch: pytest.Mon
         return real(name)
 
     monkeypatch.setattr(importlib, "import_module", missing)
-    words = rf'requires {package}, which is not installed: pip install "genesis_rl\[onnx\]"'
+    words = rf'{package}, .*"genesis_rl\[onnx\]"'
     with pytest.raises(ValueError, match=words):
         export_encoder(build(), tmp_path / "e.onnx")
     assert not list(tmp_path.iterdir())
 
 
-def test_places_that_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="out must be"):
+def test_places_that_cannot_be_written(build: Build, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^out "):
         export_encoder(build(), tmp_path)
     (tmp_path / "file").write_text("kept")
     with pytest.raises(OSError, match="file"):
@@ -202,7 +184,7 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_a_file_that_deviates_is_not_put_in_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "e.onnx"
     path.write_text("an earlier one")
@@ -213,22 +195,20 @@ def test_a_file_that_deviates_is_not_put_in_place(
         return fold_batch_norm(model)
 
     monkeypatch.setattr(encoder_module, "fold_batch_norm", broken)
-    with pytest.raises(ParityError, match=r"z_c .* must be at most .*0\.00"):
+    with pytest.raises(ParityError, match=r"z_c .*0\.001"):
         export_encoder(build(), path)
     assert [p.read_text() for p in tmp_path.iterdir()] == ["an earlier one"]
 
 
-@pytest.mark.parametrize(
-    ("fault", "words"), [(2e-4, r"got 0\.0002 in a batch of 1"), (torch.nan, "got nan")]
-)
-def test_parity_is_1e_4_and_finite(fault: float, words: str) -> None:
+@pytest.mark.parametrize(("fault", "words"), [(2e-4, r"z_c .*0\.0002"), (torch.nan, r"z_c .*nan")])
+def test_parity_is_1e_4_and_finite(build: Build, fault: float, words: str) -> None:
     model = build()
 
     def session(frames: Any) -> list[Any]:
         with torch.no_grad():
             slots = model.infer(torch.from_numpy(frames))
         parts = [part.numpy().copy() for part in (slots.z_m, slots.z_c, slots.log_pi)]
-        parts[1][-1, 0, 2] += fault
+        parts[1][-1, 0, 1] += fault
         return parts
 
     with pytest.raises(ParityError, match=words):
@@ -250,5 +230,5 @@ def test_batches_hold_noise_and_the_given_images() -> None:
 
 
 def test_config() -> None:
-    with pytest.raises(ValueError, match="repeats must be"):
+    with pytest.raises(ValueError, match=r"^repeats "):
         ExportConfig("run", repeats=-1)

@@ -1,6 +1,7 @@
 """Figures: layout for every model, determinism."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,35 +13,14 @@ from torch import Tensor
 from genesis_rl import figures, visualize
 from genesis_rl.editing import drop_slot, replace_slot, select
 from genesis_rl.figures import FIGURES, FigureInputs
-from genesis_rl.models import MODELS, build_model
+from genesis_rl.models import MODELS
 from genesis_rl.slots import Decoded, SceneModel
 
 SIDE, SCALE, EDGE, GAP, MARGIN = 32, 3, 1, 4, 16
 CELL = SIDE * SCALE + 2 * EDGE
 STEP = CELL + GAP
+Build = Callable[..., Any]
 Cells = npt.NDArray[np.uint8]
-
-
-def small(name: str, **changes: Any) -> Any:
-    """Build a model with few channels; sizes common to all configs are distinct."""
-    config_class = MODELS[name][0]
-    values: dict[str, Any] = {}
-    for field in dataclasses.fields(config_class):
-        default = getattr(config_class(), field.name)
-        if isinstance(default, tuple):
-            values[field.name] = tuple(4 for _ in default)
-        elif isinstance(default, int) and not isinstance(default, bool):
-            values[field.name] = 8
-    sizes = {
-        "image_size": SIDE,
-        "num_slots": 3,
-        "mask_latent_size": 5,
-        "num_iterations": 1,
-        "kernel_size": 3,
-    }
-    values |= {key: value for key, value in (sizes | changes).items() if key in values}
-    torch.manual_seed(0)
-    return build_model(config_class(**values)).eval()
 
 
 def images(count: int = 2) -> Tensor:
@@ -86,8 +66,8 @@ def drawn(name: str, what: FigureInputs) -> Cells:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_figure_of_every_model(name: str) -> None:
-    what = inputs(small(name))
+def test_every_figure_of_every_model(small_model: Build, name: str) -> None:
+    what = inputs(small_model(name))
     without_images = dataclasses.replace(what, images=what.images[:0])
     for figure in FIGURES:
         once = drawn(figure, what)
@@ -97,8 +77,8 @@ def test_every_figure_of_every_model(name: str) -> None:
         assert np.array_equal(once, again), f"{figure} is not the same again"
 
 
-def test_the_seed_and_the_temperature_change_scenes() -> None:
-    model = small("genesis")
+def test_the_seed_and_the_temperature_change_scenes(small_model: Build) -> None:
+    model = small_model("genesis")
     once = drawn("components", inputs(model))
     assert not np.array_equal(once, drawn("components", inputs(model, seed=1)))
     assert not np.array_equal(once, drawn("components", inputs(model, temperature=0.5)))
@@ -107,8 +87,8 @@ def test_the_seed_and_the_temperature_change_scenes() -> None:
     assert (found == found[0, 0]).all()
 
 
-def test_scenes_begin_with_those_of_the_other_figures() -> None:
-    what = inputs(small("genesis"), 3)
+def test_scenes_begin_with_those_of_the_other_figures(small_model: Build) -> None:
+    what = inputs(small_model("genesis"), 3)
     picture = drawn("scenes", what)
     assert picture.shape[:2] == (2 * MARGIN + 3 * STEP - GAP, 2 * MARGIN + 8 * STEP - GAP)
     with torch.inference_mode():
@@ -163,8 +143,8 @@ def test_reconstruction_rows_break_after_eight() -> None:
     assert np.array_equal(below[0], visualize.to_pictures(x)[5:])
 
 
-def test_temperatures_share_their_draws() -> None:
-    model = small("genesis")
+def test_temperatures_share_their_draws(small_model: Build) -> None:
+    model = small_model("genesis")
     generator = torch.Generator().manual_seed(3)
     temperatures = (0.0, 0.5, 0.5, 1.0)
     picture = figures.temperature_sweep(model, 3, generator=generator, temperatures=temperatures)
@@ -193,8 +173,8 @@ def test_building_ends_with_the_scene() -> None:
 
 
 @torch.inference_mode()
-def test_interpolation_passes_the_images_and_returns() -> None:
-    model = small("monet")
+def test_interpolation_passes_the_images_and_returns(small_model: Build) -> None:
+    model = small_model("monet")
     slots = model.infer(images(3))
     frames = figures.interpolation(model, slots)
     assert len(frames) == 3 * 17
@@ -221,10 +201,10 @@ class Paintbox(torch.nn.Module):
 
 
 @torch.inference_mode()
-def test_traversals_sweep_the_latents_that_matter() -> None:
+def test_traversals_sweep_the_latents_that_matter(small_model: Build) -> None:
     model: Any = Paintbox()
     slots = select(
-        small("genesis", mask_latent_size=2, component_latent_size=3).infer(images()), [0]
+        small_model("genesis", mask_latent_size=2, component_latent_size=3).infer(images()), [0]
     )
     low, high = torch.full((3, 5), -2.0), torch.full((3, 5), 2.0)
     chosen = figures.strongest_latents(model, slots, low, high, 2)
@@ -243,8 +223,8 @@ def test_traversals_sweep_the_latents_that_matter() -> None:
 
 
 @torch.inference_mode()
-def test_prior_range() -> None:
-    model = small("bd_vae")
+def test_prior_range(small_model: Build) -> None:
+    model = small_model("bd_vae", latent_size=8)
     prior = figures.prior_range(model, generator=torch.Generator().manual_seed(0), num_scenes=2000)
     assert prior.mean.shape == prior.std.shape == (1, 8)
     torch.testing.assert_close(prior.mean, torch.zeros(1, 8), atol=0.1, rtol=0)
@@ -253,8 +233,8 @@ def test_prior_range() -> None:
 
 @pytest.mark.parametrize("name", ["genesis", "monet", "dc_vae"])
 @torch.inference_mode()
-def test_slot_edits(name: str) -> None:
-    model: SceneModel = small(name)
+def test_slot_edits(small_model: Build, name: str) -> None:
+    model: SceneModel = small_model(name)
     x = images(3)
     slots = model.infer(x)
     prior = model.sample(3, generator=torch.Generator().manual_seed(4))
@@ -281,7 +261,7 @@ def test_slot_edits(name: str) -> None:
         for row, donor in zip((2, 3), donors, strict=True):
             edited = visualize.to_pictures(model.decode(replace_slot(slots, k, donor)).image)[0]
             assert np.abs(found[row, k] - edited).max() <= 1
-    with pytest.raises(ValueError, match="images must be at least 2"):
+    with pytest.raises(ValueError, match=r"^images "):
         figures.slot_edits(model, x[:1], prior)
 
 

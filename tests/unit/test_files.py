@@ -106,7 +106,7 @@ def test_an_exception_leaves_what_was_there(
 
 def test_a_file_in_place_of_the_folder_is_kept(tmp_path: Path) -> None:
     (tmp_path / "folder").write_text("mine")
-    with pytest.raises(ValueError, match="folder must be a folder"):
+    with pytest.raises(ValueError, match=r"^folder "):
         write(tmp_path / "folder", "new")
     assert content(tmp_path) == {"folder": b"mine"}
 
@@ -182,7 +182,7 @@ def test_a_private_name_without_the_proof_is_refused_not_deleted(
         (private / "owner.json").write_text(owner)
     before = content(tmp_path)
     assert current_folder(folder) == folder
-    with pytest.raises(ValueError, match=r"\.folder\.genesis_rl must be a folder made by genesis"):
+    with pytest.raises(ValueError, match=r"\.folder\.genesis_rl .*owner\.json"):
         write(folder, "new")
     with FolderLock(tmp_path):
         pass
@@ -194,7 +194,7 @@ def test_a_link_in_place_of_the_private_folder_is_refused(tmp_path: Path) -> Non
     (elsewhere / "new").mkdir(parents=True)
     (elsewhere / "owner.json").write_text(OWNER)
     (tmp_path / ".folder.genesis_rl").symlink_to(elsewhere)
-    with pytest.raises(ValueError, match="made by genesis_rl"):
+    with pytest.raises(ValueError, match=r"owner\.json"):
         write(tmp_path / "folder", "new")
     assert names(elsewhere) == ["new", "owner.json"]
 
@@ -209,7 +209,7 @@ def test_a_link_in_the_private_folder_is_refused(tmp_path: Path, name: str) -> N
     (private / "owner.json").write_text(OWNER)
     (private / name).symlink_to(tmp_path / "mine")
     write(tmp_path / "run" / "best", "new")
-    with pytest.raises(ValueError, match="made by genesis_rl"):
+    with pytest.raises(ValueError, match=r"owner\.json"):
         write(tmp_path / "run" / "last", "new")
     with FolderLock(tmp_path / "run"):
         pass
@@ -287,7 +287,7 @@ def test_a_killed_writer_of_a_file_is_cleaned_up_by_the_next(tmp_path: Path) -> 
 def test_devices_and_folders_are_not_replaced_by_a_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     for path in (tmp_path / "fifo", tmp_path):
-        with pytest.raises(ValueError, match="path must be a file"), new_file(path):
+        with pytest.raises(ValueError, match=r"^path "), new_file(path):
             pass
     assert names(tmp_path) == ["fifo"]
 
@@ -339,7 +339,7 @@ def test_a_reader_that_is_always_overtaken_returns_no_mixture(
         write(folder, str(int(text) + 1))
         return text
 
-    with pytest.raises(OSError, match="folder must be unchanged"):
+    with pytest.raises(OSError, match="unchanged"):
         read_folder(folder, read, discarded.append)
     assert discarded == [str(number) for number in range(10)]
 
@@ -387,7 +387,7 @@ def test_a_second_writer_is_refused_with_the_first_ones_process(
     holder: Any, tmp_path: Path
 ) -> None:
     process, use = holder
-    message = rf"must be a folder that no other process .* process {process.pid} on .* since 20\d\d"
+    message = rf"process {process.pid} on .* 20\d\d"
     with pytest.raises(ValueError, match=message), use(tmp_path / "out"):
         pass
     assert process.poll() is None
@@ -465,9 +465,9 @@ def test_a_child_of_the_writer_does_not_hold_its_lock(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match=r"out must be writable, got .*file/run: "):
+    with pytest.raises(OSError, match=r"out .*file/run: "):
         FolderLock(tmp_path / "file" / "run").acquire()
-    with pytest.raises(OSError, match=r"path must be writable, got .*file/run: "):
+    with pytest.raises(OSError, match=r"path .*file/run: "):
         with new_file(tmp_path / "file" / "run"):
             pass
     assert names(tmp_path) == ["file"]
@@ -500,11 +500,11 @@ def test_a_full_disk_is_named_and_the_old_stays(small_disk: Path, writer: str) -
     folder, path = small_disk / "folder", small_disk / "file.npz"
     write(folder, "old")
     path.write_text("old")
-    with pytest.raises(FullDiskError, match=r"disk is full: .*folder cannot") as caught:
+    with pytest.raises(FullDiskError, match="/folder ") as caught:
         with new_folder(folder) as temporary:
             WRITERS[writer](temporary / "big.npz")
     assert caught.value.errno == errno.ENOSPC
-    with pytest.raises(FullDiskError, match=r"disk is full: .*file\.npz cannot"):
+    with pytest.raises(FullDiskError, match=r"/file\.npz "):
         with new_file(path) as temporary:
             WRITERS[writer](temporary)
     assert content(small_disk) == {"folder": b"", "folder/file": b"old", "file.npz": b"old"}
@@ -519,7 +519,7 @@ def test_a_full_disk_is_named_and_the_old_stays(small_disk: Path, writer: str) -
     ],
 )
 def test_errors_of_a_full_disk(tmp_path: Path, problem: Exception) -> None:
-    with pytest.raises(FullDiskError, match="file cannot"), new_file(tmp_path / "file"):
+    with pytest.raises(FullDiskError, match="/file "), new_file(tmp_path / "file"):
         raise problem
     with pytest.raises(io.UnsupportedOperation), new_file(tmp_path / "file"):
         raise io.UnsupportedOperation("other errors stay as they are")

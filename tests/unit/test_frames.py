@@ -69,12 +69,12 @@ def test_auto_reads_two_axes_as_grey(rgb: npt.NDArray[np.uint8]) -> None:
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ((4, H, W), "layout must be"),
-        ((3, H, 3), "layout must be"),
-        ((H, W, 2), "frames must have shape"),
-        ((7, H, W), "frames must have shape"),
-        ((H,), "frames must have shape"),
-        ((2, 2, H, W, 3), "frames must have shape"),
+        ((4, H, W), r"^layout "),
+        ((3, H, 3), r"^layout "),
+        ((H, W, 2), r"^frames "),
+        ((7, H, W), r"^frames "),
+        ((H,), r"^frames "),
+        ((2, 2, H, W, 3), r"^frames "),
     ],
 )
 def test_auto_refuses_what_could_mean_two_things(shape: tuple[int, ...], message: str) -> None:
@@ -127,7 +127,7 @@ def test_tensors_and_lists(rgb: npt.NDArray[np.uint8]) -> None:
     ("frames", "error", "message"),
     [
         (np.full((H, W, 3), np.nan), ValueError, "NaN"),
-        (np.full((H, W, 3), np.inf), ValueError, "NaN or infinite"),
+        (np.full((H, W, 3), np.inf), ValueError, r"^frames .*NaN"),
         (np.full((H, W, 3), 256.0), ValueError, "256"),
         (np.full((H, W, 3), -1.0), ValueError, "-1"),
         (np.full((H, W, 3), 300), ValueError, "300"),
@@ -135,9 +135,9 @@ def test_tensors_and_lists(rgb: npt.NDArray[np.uint8]) -> None:
         (np.full((H, W, 3), "x"), TypeError, "<U1"),
         ("frame.png", TypeError, "<U9"),
         (None, TypeError, "object"),
-        ([np.zeros((4, 5, 3)), np.zeros((5, 4, 3))], ValueError, "frames must have one shape"),
-        (np.zeros((0, H, W, 3), np.uint8), ValueError, "at least one"),
-        (np.zeros(7), ValueError, "frames must have shape"),
+        ([np.zeros((4, 5, 3)), np.zeros((5, 4, 3))], ValueError, r"^frames "),
+        (np.zeros((0, H, W, 3), np.uint8), ValueError, r"^frames "),
+        (np.zeros(7), ValueError, r"^frames "),
     ],
 )
 def test_what_is_no_image_is_refused(
@@ -148,16 +148,16 @@ def test_what_is_no_image_is_refused(
 
 
 def test_a_named_layout_must_fit(rgb: npt.NDArray[np.uint8]) -> None:
-    with pytest.raises(ValueError, match="frames must have 3 axes"):
+    with pytest.raises(ValueError, match=r"^frames "):
         as_nhwc(rgb[0, 0], layout="CHW")
-    with pytest.raises(ValueError, match="channels, got 24"):
+    with pytest.raises(ValueError, match=r"^frames .*channels"):
         as_nhwc(rgb, layout="CHW")
-    with pytest.raises(ValueError, match="layout must be"):
+    with pytest.raises(ValueError, match=r"^layout "):
         as_nhwc(rgb, layout="HCW")  # type: ignore[arg-type]
 
 
 def test_floats_beyond_one_are_refused_where_white_is_one() -> None:
-    with pytest.raises(ValueError, match=r"must be in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"^frames .*\[0, 1\]"):
         as_nhwc(np.full((H, W, 3), 1.1), white=1)
 
 
@@ -202,7 +202,7 @@ def test_crop_takes_the_central_square() -> None:
 def test_none_wants_the_size() -> None:
     none = Preprocessing("none")
     assert as_nhwc_uint8(np.zeros((8, 8)), image_size=8, preprocessing=none).shape == (1, 8, 8, 3)
-    with pytest.raises(ValueError, match=r"8 x 8 pixels.* got 8 x 16"):
+    with pytest.raises(ValueError, match=r"8 x 8 .*8 x 16"):
         as_nhwc_uint8(np.zeros((8, 16)), image_size=8, preprocessing=none)
 
 
@@ -214,7 +214,7 @@ def test_a_frame_of_the_size_is_not_touched(rgb: npt.NDArray[np.uint8], how: Res
 
 
 def test_unknown_resize_is_refused() -> None:
-    with pytest.raises(ValueError, match="resize must be"):
+    with pytest.raises(ValueError, match=r"^resize "):
         Preprocessing("zoom")  # type: ignore[arg-type]
 
 
@@ -305,9 +305,9 @@ def test_pil_images_of_more_bits() -> None:
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (Image.new("I", (2, 2), 200), "got 32-bit integers .* from 200 to 200"),
-        (Image.new("I", (2, 2), 70_000), "32-bit integers .* from 70000"),
-        (Image.new("F", (2, 2), 200.0), r"frames must be in \[0, 1\]"),
+        (Image.new("I", (2, 2), 200), r"^image .*32-bit .* 200"),
+        (Image.new("I", (2, 2), 70_000), r"^image .*32-bit .* 70000"),
+        (Image.new("F", (2, 2), 200.0), r"^frames "),
         (Image.new("F", (2, 2), float("nan")), "NaN"),
     ],
 )
@@ -320,12 +320,12 @@ def test_pil_images_whose_white_is_unknown_are_refused(image: Image.Image, messa
 
 def test_pil_images_that_do_not_fit_are_refused() -> None:
     image = Image.new("RGB", (4, 3))
-    with pytest.raises(ValueError, match='layout must be "auto" or "HWC" for PIL images, got'):
+    with pytest.raises(ValueError, match=r"^layout "):
         as_nhwc(image, layout="CHW")
-    with pytest.raises(ValueError, match="frames must have one size"):
+    with pytest.raises(ValueError, match=r"^frames "):
         as_nhwc([image, Image.new("RGB", (3, 4))])
     for frames in ([image, np.zeros((3, 4, 3), np.uint8)], [np.zeros((3, 4, 3), np.uint8), image]):
-        with pytest.raises(TypeError, match="frames must be"):
+        with pytest.raises(TypeError, match=r"^frames "):
             as_nhwc(frames)
 
 
@@ -334,14 +334,14 @@ def test_pil_images_that_do_not_fit_are_refused() -> None:
 
 @pytest.mark.parametrize("white", [2, 0, -1, float("nan"), "255"])
 def test_other_values_of_white_are_refused(white: Any) -> None:
-    with pytest.raises(ValueError, match="white must be 1, 255 or None, got"):
+    with pytest.raises(ValueError, match=r"^white "):
         as_nhwc(np.zeros((4, 4, 3), np.float32), white=white)
 
 
 def test_lists_of_bytes_and_floats_are_refused(rgb: npt.NDArray[np.uint8]) -> None:
-    with pytest.raises(TypeError, match=r"frames must be all .* with float64, uint8"):
+    with pytest.raises(TypeError, match=r"^frames .*float64, uint8"):
         as_nhwc([rgb[0], rgb[1] / 255])
-    with pytest.raises(TypeError, match=r"frames must be all .* Tensor with float32, uint8"):
+    with pytest.raises(TypeError, match=r"^frames .*Tensor .*float32, uint8"):
         as_nhwc([torch.from_numpy(rgb[0]), torch.from_numpy(rgb[1]) / 255])
     np.testing.assert_array_equal(as_nhwc([rgb[0], rgb[1].astype(np.int64)]), rgb)
 
@@ -361,9 +361,9 @@ def test_large_ids_never_merge(dtype: Any) -> None:
 
 
 def test_ids_that_are_no_labels_are_refused() -> None:
-    with pytest.raises(ValueError, match="got 256 different ids, 256 of them above 255 and 255"):
+    with pytest.raises(ValueError, match=r"^instance ids .* 256 .* 256 .* 255 "):
         as_labels(np.arange(1000, 1256).reshape(16, 16))
-    with pytest.raises(ValueError, match="instance ids must be 0 or above, got -1"):
+    with pytest.raises(ValueError, match=r"^instance ids .*-1"):
         as_labels(np.array([[0, -1]]))
-    with pytest.raises(TypeError, match="instance ids must be integers, got float64"):
+    with pytest.raises(TypeError, match=r"^instance ids .*float64"):
         as_labels(np.array([[0.0, 1.5]]))

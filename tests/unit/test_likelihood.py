@@ -52,7 +52,7 @@ def test_masks_sum_to_one_from_both_sides_at_extreme_logits() -> None:
 
 @pytest.mark.parametrize("shape", [(2, 0, 1, 3, 5), (2, 4, 3, 5)])
 def test_stick_breaking_refuses_other_shapes(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"^logits must have shape"):
+    with pytest.raises(ValueError, match=r"^logits "):
         stick_breaking(torch.zeros(shape))
 
 

@@ -107,12 +107,12 @@ def test_the_number_of_sprites_is_an_option(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"image_size": 48}, "image_size must be one of"),
+        ({"image_size": 48}, r"^image_size "),
         ({"min_objects": 0}, "min_objects"),
         ({"min_objects": 3, "max_objects": 2}, "min_objects"),
         ({"max_objects": 11}, "max_objects"),
-        ({"seed": -1}, "seed must be"),
-        ({"image_size": 128, "dsprites_path": "x.npz"}, "image_size must be one of"),
+        ({"seed": -1}, r"^seed "),
+        ({"image_size": 128, "dsprites_path": "x.npz"}, r"^image_size "),
     ],
 )
 def test_bad_options_are_named(options: dict[str, Any], message: str) -> None:
@@ -186,10 +186,10 @@ def test_files_that_are_not_dsprites_are_refused(npz: Path, tmp_path: Path, dama
         np.savez(path, imgs=arrays["imgs"])
     else:
         path.write_text("hello")
-    with pytest.raises(ValueError, match=r"bad\.npz must be"):
+    with pytest.raises(ValueError, match=r"bad\.npz "):
         NpzSprites(str(path), 64)
 
 
 def test_a_missing_npz_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"dsprites_path must be .*gone\.npz"):
+    with pytest.raises(ValueError, match=r"^dsprites_path .*gone\.npz"):
         open_dataset("multi_dsprites", root=tmp_path, dsprites_path=str(tmp_path / "gone.npz"))

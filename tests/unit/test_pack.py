@@ -65,7 +65,7 @@ def test_an_interrupted_writer_leaves_nothing(tmp_path: Path) -> None:
 
 def test_too_few_images_leave_nothing(tmp_path: Path) -> None:
     with (
-        pytest.raises(ValueError, match="num_images must be 5, got 2"),
+        pytest.raises(ValueError, match=r"^num_images "),
         PackWriter(tmp_path / "pack", 5, (6, 7), masks=False) as writer,
     ):
         writer.write(IMAGES[:2])
@@ -75,12 +75,12 @@ def test_too_few_images_leave_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("images", "masks", "factors", "message"),
     [
-        (IMAGES[..., :2], MASKS, {}, "images must be"),
-        (IMAGES.astype(float), MASKS, {}, "images must be"),
-        (IMAGES, MASKS[:3], {}, "masks must be"),
-        (IMAGES, None, {}, "masks must be"),
-        (IMAGES, MASKS, {"x": np.zeros(4)}, "factor x must have 5 rows"),
-        (np.concatenate([IMAGES] * 2), np.concatenate([MASKS] * 2), {}, "num_images must be 5"),
+        (IMAGES[..., :2], MASKS, {}, r"^images "),
+        (IMAGES.astype(float), MASKS, {}, r"^images "),
+        (IMAGES, MASKS[:3], {}, r"^masks "),
+        (IMAGES, None, {}, r"^masks "),
+        (IMAGES, MASKS, {"x": np.zeros(4)}, r"^factor x "),
+        (np.concatenate([IMAGES] * 2), np.concatenate([MASKS] * 2), {}, r"^num_images "),
     ],
 )
 def test_writer_refuses_what_does_not_fit(
@@ -99,7 +99,7 @@ def test_writer_refuses_what_does_not_fit(
 
 def test_writer_refuses_other_factors_in_a_later_batch(tmp_path: Path) -> None:
     with (
-        pytest.raises(ValueError, match="factors must be"),
+        pytest.raises(ValueError, match=r"^factors "),
         PackWriter(tmp_path / "pack", 5, (6, 7), masks=False) as writer,
     ):
         writer.write(IMAGES[:2], x=np.zeros(2))
@@ -108,11 +108,11 @@ def test_writer_refuses_other_factors_in_a_later_batch(tmp_path: Path) -> None:
 
 def test_writer_refuses_a_folder_in_use_and_bad_sizes(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="must be empty"):
+    with pytest.raises(ValueError, match="empty"):
         PackWriter(tmp_path, 5, 8)
     size: Any
     for n, size in ((0, 8), (5, 0), (5, (8, 8, 3))):
-        with pytest.raises(ValueError, match="num_images and image_size must be"):
+        with pytest.raises(ValueError, match=r"^num_images\ and\ image_size "):
             PackWriter(tmp_path / "pack", n, size)
 
 
@@ -122,7 +122,7 @@ def test_a_full_disk_is_told_before_writing(
     usage = shutil.disk_usage(tmp_path)._replace(free=100)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with (
-        pytest.raises(OSError, match=r"cannot write .*pack: .* free") as caught,
+        pytest.raises(OSError, match=r"pack: .* MB") as caught,
         PackWriter(tmp_path / "pack", 5, (6, 7)),
     ):
         pass
@@ -132,7 +132,7 @@ def test_a_full_disk_is_told_before_writing(
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_a_disk_that_fills_up_leaves_nothing(tmp_path: Path) -> None:
     with (
-        pytest.raises(OSError, match=r"cannot write .*GENESIS_RL_DATA") as caught,
+        pytest.raises(OSError, match=r"pack: .*GENESIS_RL_DATA") as caught,
         PackWriter(tmp_path / "pack", 5, (6, 7), masks=False) as writer,
     ):
         writer._files["images.npy"].close()
@@ -146,7 +146,7 @@ def test_folders_without_meta_are_not_packs(tmp_path: Path) -> None:
     folder = write(tmp_path / "pack")
     (folder / "meta.json").unlink()
     for path in (folder, tmp_path / "nowhere"):
-        with pytest.raises(ValueError, match=r"is not a pack.*meta\.json"):
+        with pytest.raises(ValueError, match=r"pack.*meta\.json"):
             Pack.open(path)
 
 
@@ -158,17 +158,17 @@ def test_damaged_arrays_are_named(tmp_path: Path, name: str, damage: str) -> Non
     path.unlink()
     if damage != "missing":
         path.write_bytes(data[:-1] if damage == "cut" else b"")
-    with pytest.raises(ValueError, match=rf"{name} is missing, truncated or damaged.*delete"):
+    with pytest.raises(ValueError, match=name):
         Pack.open(path.parent)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"num_images": 6}, r"images\.npy .*meta\.json has"),
-        ({"image_size": [7, 6]}, r"images\.npy .*meta\.json has"),
-        ({"image_size": 6}, r"meta\.json is missing, truncated or damaged"),
-        ({"num_images": None}, r"meta\.json is missing, truncated or damaged"),
+        ({"num_images": 6}, r"images\.npy .*meta\.json"),
+        ({"image_size": [7, 6]}, r"images\.npy .*meta\.json"),
+        ({"image_size": 6}, r"meta\.json "),
+        ({"num_images": None}, r"meta\.json "),
         ({"format": 99}, "'format' 1"),
     ],
 )
@@ -187,7 +187,7 @@ def test_damaged_meta_and_factors_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"factors\.npz"):
         _ = Pack.open(folder).factors
     np.savez(folder / "factors.npz", x=np.zeros(4), colour=np.zeros(5))
-    with pytest.raises(ValueError, match="x has 4 rows"):
+    with pytest.raises(ValueError, match=r"factors\.npz .*x .*4"):
         _ = Pack.open(folder).factors
     (folder / "meta.json").write_text('{"format": 1')
     with pytest.raises(ValueError, match=r"meta\.json"):
@@ -198,7 +198,7 @@ def test_damaged_meta_and_factors_are_named(tmp_path: Path) -> None:
 def test_factors_cut_short_are_named(tmp_path: Path, keep: int) -> None:
     path = write(tmp_path / "pack") / "factors.npz"
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(ValueError, match=r"factors\.npz is missing, truncated or damaged"):
+    with pytest.raises(ValueError, match=r"factors\.npz "):
         _ = Pack.open(path.parent).factors
 
 
@@ -233,7 +233,7 @@ def test_a_root_without_a_home_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.delenv("HOME", raising=False)
     monkeypatch.delenv("GENESIS_RL_DATA", raising=False)
     monkeypatch.setattr(pwd, "getpwuid", unknown)
-    with pytest.raises(ValueError, match="Set the environment variable GENESIS_RL_DATA"):
+    with pytest.raises(ValueError, match="GENESIS_RL_DATA"):
         data_root()
     monkeypatch.setenv("GENESIS_RL_DATA", "/data")
     assert data_root() == Path("/data")
@@ -270,14 +270,14 @@ def test_open_dataset_takes_folders(tmp_path: Path) -> None:
     write(tmp_path / "data" / "test")
     assert len(open_dataset(tmp_path / "data", "test")) == 5
     assert len(open_dataset(str(tmp_path / "data" / "test"))) == 5
-    with pytest.raises(TypeError, match=r"options must be .* got seed"):
+    with pytest.raises(TypeError, match=r"^options .*seed"):
         open_dataset(tmp_path / "data", "test", seed=1)
 
 
 def test_open_dataset_refuses_unknown_names(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"data must be one of .*multi_dsprites.*'cats'"):
+    with pytest.raises(ValueError, match=r"^data .*'cats'"):
         open_dataset("cats")
-    with pytest.raises(ValueError, match="split must be"):
+    with pytest.raises(ValueError, match=r"^split "):
         open_dataset("object_goal", "val")
     with pytest.raises(TypeError, match=r"ObjectGoalWorld.*'size'"):
         open_dataset("object_goal", root=tmp_path, size=3)

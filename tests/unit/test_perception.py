@@ -19,36 +19,14 @@ from genesis_rl import perception
 from genesis_rl.checkpoint import fingerprint, save_pretrained
 from genesis_rl.distillation import DistillConfig
 from genesis_rl.frames import Preprocessing, Resize
-from genesis_rl.models import (
-    MODELS,
-    Genesis,
-    GenesisConfig,
-    GenesisS,
-    GenesisSConfig,
-    build_model,
-)
+from genesis_rl.models import MODELS, build_model
 from genesis_rl.perception import SlotEncoder, as_encoder
 from genesis_rl.refinement import refine
 from genesis_rl.scoring import ScoreConfig
 from genesis_rl.slots import Slots
 
-SMALL: dict[str, Any] = {
-    "image_size": 32,
-    "num_slots": 4,
-    "mask_latent_size": 7,
-    "encoder_channels": (4, 4, 8, 8, 8),
-    "decoder_channels": (8, 4, 4, 4, 4),
-    "feature_size": 16,
-    "posterior_lstm_size": 16,
-    "prior_lstm_size": 16,
-    "component_decoder_channels": 4,
-}
-SMALL_C: dict[str, Any] = {
-    "component_latent_size": 3,
-    "component_encoder_channels": (4, 4, 8, 8),
-    "component_encoder_size": 16,
-    "prior_mlp_size": 16,
-}
+Build = Callable[..., Any]
+Frames = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -95,14 +73,14 @@ def frames() -> Any:
     return np.random.default_rng(0).integers(0, 256, (6, 24, 40, 3), np.uint8)
 
 
-def small_genesis(seed: int = 0) -> Any:
-    torch.manual_seed(seed)
-    model = Genesis(GenesisConfig(**SMALL, **SMALL_C))
-    model.train()
-    with torch.no_grad():
-        for _ in range(3):
-            model.elbo(torch.rand(4, 3, 32, 32))
-    return model.eval()
+@pytest.fixture
+def model(small_model: Build) -> Any:
+    return small_model(num_slots=4, updates=3)
+
+
+@pytest.fixture
+def encoder(model: Any) -> Any:
+    return SlotEncoder(model, device="cpu")
 
 
 # ---- what comes out ------------------------------------------------------------------------------
@@ -119,7 +97,7 @@ def test_slots_are_the_models_on_the_preprocessed_frame() -> None:
     assert slots.z_m.is_inference()
 
 
-def test_features_have_latents_then_geometry(frames: npt.NDArray[np.uint8]) -> None:
+def test_features_have_latents_then_geometry(frames: Frames) -> None:
     encoder = SlotEncoder(Bands(), device="cpu")
     features = encoder.features(frames)
     assert features.shape == (6, 5, 7)
@@ -133,13 +111,13 @@ def test_features_have_latents_then_geometry(frames: npt.NDArray[np.uint8]) -> N
     np.testing.assert_array_equal(features[..., :4], encoder.features(frames, mask_geometry=False))
 
 
-def test_one_frame_is_a_batch_of_one(frames: npt.NDArray[np.uint8]) -> None:
+def test_one_frame_is_a_batch_of_one(frames: Frames) -> None:
     encoder = SlotEncoder(Bands(), device="cpu")
     np.testing.assert_array_equal(encoder.features(frames[0]), encoder.features(frames[:1]))
     assert encoder(frames[0]).z_m.shape == (1, 5, 3)
 
 
-def test_layout_and_white_reach_the_conversion(frames: npt.NDArray[np.uint8]) -> None:
+def test_layout_and_white_reach_the_conversion(frames: Frames) -> None:
     encoder = SlotEncoder(Bands(), device="cpu")
     want = encoder.features(frames)
     wide_first = frames.transpose(0, 3, 2, 1)
@@ -154,7 +132,7 @@ def test_preprocessing_is_applied(how: Resize) -> None:
     frame[:, 8:24] = 255
     encoder = SlotEncoder(Bands(), device="cpu", preprocessing=Preprocessing(how))
     if how == "none":
-        with pytest.raises(ValueError, match=r"16 x 16 pixels.* got 16 x 32"):
+        with pytest.raises(ValueError, match=r"16 x 16 .*16 x 32"):
             encoder.features(frame)
         return
     slots = encoder.features(frame)[0, :, 0]
@@ -162,7 +140,7 @@ def test_preprocessing_is_applied(how: Resize) -> None:
     assert (slots[0] == 0) == (how == "letterbox")
 
 
-def test_batches_are_split(frames: npt.NDArray[np.uint8]) -> None:
+def test_batches_are_split(frames: Frames) -> None:
     encoder: Any = SlotEncoder(Bands(), device="cpu", batch_size=4)
     whole = SlotEncoder(Bands(), device="cpu").features(frames)
     encoder._model.passes.clear()
@@ -170,19 +148,18 @@ def test_batches_are_split(frames: npt.NDArray[np.uint8]) -> None:
     assert encoder._model.passes == [(4, 3, 16, 16), (2, 3, 16, 16)]
 
 
-@pytest.mark.parametrize("build", [small_genesis, lambda: GenesisS(GenesisSConfig(**SMALL))])
+@pytest.mark.parametrize("name", ["genesis", "genesis_s"])
 def test_a_frame_gives_the_same_slots_alone_and_in_a_batch(
-    frames: npt.NDArray[np.uint8], build: Callable[[], Any]
+    frames: Frames, small_model: Build, name: str
 ) -> None:
-    encoder = SlotEncoder(build(), device="cpu")
+    encoder = SlotEncoder(small_model(name), device="cpu")
     batch = encoder.features(frames, mask_geometry=True)
     alone = np.concatenate([encoder.features(frame, mask_geometry=True) for frame in frames])
     np.testing.assert_allclose(alone, batch, atol=1e-5)
     assert not np.allclose(batch[0], batch[1], atol=1e-5)
 
 
-def test_inference_form_equals_the_model(frames: npt.NDArray[np.uint8]) -> None:
-    model = small_genesis()
+def test_inference_form_equals_the_model(model: Any, frames: Frames) -> None:
     x = torch.rand(3, 3, 32, 32)
     with torch.no_grad():
         want = model.infer(x)
@@ -191,8 +168,7 @@ def test_inference_form_equals_the_model(frames: npt.NDArray[np.uint8]) -> None:
     torch.testing.assert_close(got.log_pi, want.log_pi, atol=1e-4, rtol=0)
 
 
-def test_bfloat16_is_close(frames: npt.NDArray[np.uint8]) -> None:
-    model = small_genesis()
+def test_bfloat16_is_close(model: Any, frames: Frames) -> None:
     exact = SlotEncoder(model, device="cpu").features(frames)
     fast = SlotEncoder(model, device="cpu", dtype="bfloat16").features(frames)
     assert fast.dtype == np.float32
@@ -200,17 +176,17 @@ def test_bfloat16_is_close(frames: npt.NDArray[np.uint8]) -> None:
     assert not np.array_equal(fast, exact)
 
 
-def test_a_model_without_component_latents(frames: npt.NDArray[np.uint8]) -> None:
-    encoder = SlotEncoder(GenesisS(GenesisSConfig(**SMALL)), device="cpu")
+def test_a_model_without_component_latents(frames: Frames, small_model: Build) -> None:
+    encoder = SlotEncoder(small_model("genesis_s"), device="cpu")
     assert encoder.latent_sizes == (7, 0)
-    assert encoder.features(frames, mask_geometry=True).shape == (6, 4, 10)
+    assert encoder.features(frames, mask_geometry=True).shape == (6, 3, 10)
 
 
 # ---- whose weights -------------------------------------------------------------------------------
 
 
-def test_the_callers_model_is_not_touched(frames: npt.NDArray[np.uint8]) -> None:
-    model = small_genesis().train()
+def test_the_callers_model_is_not_touched(model: Any, frames: Frames) -> None:
+    model.train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     encoder = SlotEncoder(model, device="cpu")
     encoder(frames)
@@ -224,8 +200,7 @@ def test_the_callers_model_is_not_touched(frames: npt.NDArray[np.uint8]) -> None
     np.testing.assert_array_equal(encoder.features(frames), want)
 
 
-def test_own_weights_have_no_gradients_and_stay(frames: npt.NDArray[np.uint8]) -> None:
-    encoder: Any = SlotEncoder(small_genesis(), device="cpu")
+def test_own_weights_have_no_gradients_and_stay(encoder: Any, frames: Frames) -> None:
     before = copy.deepcopy(encoder._model.state_dict())
     with torch.enable_grad():
         slots = encoder(frames)
@@ -236,25 +211,24 @@ def test_own_weights_have_no_gradients_and_stay(frames: npt.NDArray[np.uint8]) -
     assert all(torch.equal(value, before[name]) for name, value in after.items())
 
 
-def test_fingerprint_is_the_models(tmp_path: Path) -> None:
-    save_pretrained(small_genesis(), tmp_path / "a")
+def test_fingerprint_is_the_models(model: Any, small_model: Build, tmp_path: Path) -> None:
+    save_pretrained(model, tmp_path / "a")
     loaded = SlotEncoder(tmp_path / "a", device="cpu")
-    assert loaded.fingerprint == SlotEncoder(small_genesis(), device="cpu").fingerprint
-    assert loaded.fingerprint == fingerprint(small_genesis())
-    assert loaded.fingerprint != SlotEncoder(small_genesis(seed=1), device="cpu").fingerprint
+    assert loaded.fingerprint == SlotEncoder(model, device="cpu").fingerprint
+    assert loaded.fingerprint == fingerprint(model)
+    assert loaded.fingerprint != fingerprint(small_model(seed=1, num_slots=4, updates=3))
 
 
 # ---- where it comes from -------------------------------------------------------------------------
 
 
 def test_from_a_folder(
-    tmp_path: Path, frames: npt.NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+    model: Any, tmp_path: Path, frames: Frames, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = small_genesis()
     save_pretrained(model, tmp_path / "enc", preprocessing=Preprocessing("crop"))
     encoder = SlotEncoder(tmp_path / "enc", device="cpu")
     assert encoder.preprocessing == Preprocessing("crop")
-    assert (encoder.image_size, encoder.num_slots, encoder.latent_sizes) == (32, 4, (7, 3))
+    assert (encoder.image_size, encoder.num_slots, encoder.latent_sizes) == (32, 4, (7, 2))
     crop = SlotEncoder(model, device="cpu", preprocessing=Preprocessing("crop"))
     np.testing.assert_allclose(encoder.features(frames), crop.features(frames), atol=1e-6)
     monkeypatch.chdir(tmp_path)
@@ -263,8 +237,8 @@ def test_from_a_folder(
     assert changed.preprocessing == Preprocessing("letterbox")
 
 
-def test_spec_rebuilds_the_encoder(tmp_path: Path, frames: npt.NDArray[np.uint8]) -> None:
-    save_pretrained(small_genesis(), tmp_path / "enc")
+def test_spec_rebuilds_the_encoder(model: Any, tmp_path: Path, frames: Frames) -> None:
+    save_pretrained(model, tmp_path / "enc")
     encoder = SlotEncoder(
         tmp_path / "enc",
         device="cpu",
@@ -278,8 +252,7 @@ def test_spec_rebuilds_the_encoder(tmp_path: Path, frames: npt.NDArray[np.uint8]
 
 
 @pytest.mark.parametrize("from_path", [True, False])
-def test_pickling(tmp_path: Path, frames: npt.NDArray[np.uint8], from_path: bool) -> None:
-    model = small_genesis()
+def test_pickling(model: Any, tmp_path: Path, frames: Frames, from_path: bool) -> None:
     save_pretrained(model, tmp_path / "enc")
     encoder = SlotEncoder(tmp_path / "enc" if from_path else model, device="cpu")
     data = pickle.dumps(encoder)
@@ -287,36 +260,35 @@ def test_pickling(tmp_path: Path, frames: npt.NDArray[np.uint8], from_path: bool
     np.testing.assert_array_equal(pickle.loads(data).features(frames), encoder.features(frames))
 
 
-def test_as_encoder_takes_each_kind(tmp_path: Path) -> None:
-    model = small_genesis()
+def test_as_encoder_takes_each_kind(model: Any, tmp_path: Path) -> None:
     save_pretrained(model, tmp_path / "enc")
     encoder = SlotEncoder(model, device="cpu")
     assert as_encoder(encoder) is encoder
     assert as_encoder(encoder, device="cpu") is encoder
     for kind in (str(tmp_path / "enc"), tmp_path / "enc", model):
         assert as_encoder(kind, device="cpu").fingerprint == encoder.fingerprint
-    with pytest.raises(ValueError, match="device must be"):
+    with pytest.raises(ValueError, match=r"^device "):
         as_encoder(encoder, device="meta")
 
 
 @pytest.mark.parametrize("model", [None, 3, nn.Linear(2, 2), object()])
 def test_what_is_no_model(model: Any) -> None:
-    with pytest.raises(TypeError, match="model must be a path"):
+    with pytest.raises(TypeError, match=r"^model "):
         SlotEncoder(model, device="cpu")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, "batch_size must be"),
-        ({"dtype": "float16"}, "dtype must be"),
-        ({"refine_steps": -2}, "refine_steps must be"),
-        ({"device": "gpu"}, "device must be"),
-        ({"device": "mps"}, "device must be"),
-        ({"device": torch.device("meta")}, "device must be"),
-        ({"device": "cuda:99"}, "device must be"),
-        ({"preprocessing": "zoom"}, "resize must be"),
-        ({"preprocessing": {"resize": "zoom"}}, "resize must be"),
+        ({"batch_size": 0}, r"^batch_size "),
+        ({"dtype": "float16"}, r"^dtype "),
+        ({"refine_steps": -2}, r"^refine_steps "),
+        ({"device": "gpu"}, r"^device "),
+        ({"device": "mps"}, r"^device "),
+        ({"device": torch.device("meta")}, r"^device "),
+        ({"device": "cuda:99"}, r"^device "),
+        ({"preprocessing": "zoom"}, r"^resize "),
+        ({"preprocessing": {"resize": "zoom"}}, r"^resize "),
     ],
 )
 def test_bad_options(options: dict[str, Any], message: str) -> None:
@@ -332,7 +304,7 @@ def test_counts_are_integers(name: str, value: Any) -> None:
         lambda: DistillConfig("teacher", **{name: value}),
         lambda: ScoreConfig(**{{"batch_size": "num_images"}.get(name, name): value}),
     ):
-        with pytest.raises(TypeError, match=r"(\w+) must be an integer >= \d, got "):
+        with pytest.raises(TypeError, match=r"^\w+ .*integer"):
             make()
 
 
@@ -344,7 +316,7 @@ def test_integers_of_numpy_and_a_torch_device_are_taken(frames: Any) -> None:
 
 @pytest.mark.parametrize("device", [None, 0.5, ["cpu"]])
 def test_what_is_no_device(device: Any) -> None:
-    with pytest.raises(TypeError, match="device must be a string or a torch"):
+    with pytest.raises(TypeError, match=r"^device "):
         SlotEncoder(Bands(), device=device)
 
 
@@ -352,11 +324,11 @@ def test_what_is_no_device(device: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def broken() -> dict[str, SlotEncoder]:
+def broken(small_model: Build) -> dict[str, SlotEncoder]:
     """Encoders with a NaN in the weights that infer, and in those that decode alone."""
     found = {}
     for part in ("encoder", "decoder"):
-        model = small_genesis()
+        model = small_model(updates=3)
         weights = model.component_decoder if part == "decoder" else model.encoder
         with torch.no_grad():
             next(weights.parameters()).fill_(math.nan)
@@ -368,41 +340,41 @@ def broken() -> dict[str, SlotEncoder]:
 def test_weights_with_nan_are_refused_by_every_entry(
     entry: str, broken: dict[str, SlotEncoder], frames: Any
 ) -> None:
-    with pytest.raises(ValueError, match="must be finite"):
+    with pytest.raises(ValueError, match=r"^latents and masks "):
         getattr(broken["encoder"], entry)(frames)
 
 
 def test_decoders_with_nan_are_refused(broken: dict[str, SlotEncoder], frames: Any) -> None:
     encoder = broken["decoder"]
     features = encoder.features(frames)  # needs no decoder
-    with pytest.raises(ValueError, match="must be finite"):
+    with pytest.raises(ValueError, match=r"^latents and masks "):
         encoder.segment(frames)
-    with pytest.raises(ValueError, match="must be finite"):
+    with pytest.raises(ValueError, match=r"^latents and masks "):
         encoder.decode(features)
 
 
 @pytest.mark.parametrize("entry", ["__call__", "features", "segment"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_frames_with_nan_are_refused_by_every_entry(entry: str, value: float, frames: Any) -> None:
+def test_frames_with_nan_are_refused_by_every_entry(
+    encoder: Any, entry: str, value: float, frames: Any
+) -> None:
     spoilt = frames / np.float32(255)
     spoilt[1, 2, 3] = value
-    with pytest.raises(ValueError, match="frames must be finite"):
-        getattr(SlotEncoder(small_genesis(), device="cpu"), entry)(spoilt)
+    with pytest.raises(ValueError, match=r"^frames "):
+        getattr(encoder, entry)(spoilt)
 
 
 @pytest.mark.parametrize("part", ["z_m", "z_c", "log_pi"])
-def test_masks_of_broken_slots_are_refused(part: str, frames: Any) -> None:
-    encoder = SlotEncoder(small_genesis(), device="cpu")
+def test_masks_of_broken_slots_are_refused(encoder: Any, part: str, frames: Any) -> None:
     slots = encoder(frames)
     assert np.isfinite(encoder.masks(slots)).all()
     with torch.inference_mode():
         getattr(slots, part)[0].fill_(math.nan)
-    with pytest.raises(ValueError, match="must be finite"):
+    with pytest.raises(ValueError, match=r"^latents and masks "):
         encoder.masks(slots)
 
 
-def test_a_mask_of_zero_is_no_fault(frames: Any) -> None:
-    encoder = SlotEncoder(small_genesis(), device="cpu")
+def test_a_mask_of_zero_is_no_fault(encoder: Any, frames: Any) -> None:
     slots = encoder(frames)
     with torch.inference_mode():
         slots.log_pi[:, 0].fill_(-math.inf)
@@ -412,44 +384,42 @@ def test_a_mask_of_zero_is_no_fault(frames: Any) -> None:
 # ---- arrays and tensors --------------------------------------------------------------------------
 
 
-def test_features_are_decoded_as_arrays_and_as_tensors(frames: Any) -> None:
-    encoder = SlotEncoder(small_genesis(), device="cpu")
+def test_features_are_decoded_as_arrays_and_as_tensors(encoder: Any, frames: Any) -> None:
     features = encoder.features(frames)
     array, tensor = (encoder.decode(one) for one in (features, torch.from_numpy(features)))
     assert torch.equal(array.mu_x, tensor.mu_x) and torch.equal(array.log_pi, tensor.log_pi)
     features[0, 0, 0] = np.nan
-    with pytest.raises(ValueError, match="must be finite"):
+    with pytest.raises(ValueError, match=r"^latents and masks "):
         encoder.decode(features)
 
 
-def test_arrays_where_tensors_are_wanted_are_named(frames: Any) -> None:
-    encoder = SlotEncoder(small_genesis(), device="cpu")
-    model: Any = encoder.model
+def test_arrays_where_tensors_are_wanted_are_named(encoder: Any, frames: Any) -> None:
+    model = encoder.model
     images = np.zeros((1, 3, 32, 32), np.float32)
     calls: dict[str, Callable[[], Any]] = {
-        "x must be a torch tensor": lambda: model.infer(images),
-        "z_m must be a torch tensor": lambda: Slots(images, images, images),  # type: ignore[arg-type]
-        "slots must be Slots": lambda: encoder.masks(encoder.features(frames)),  # type: ignore[arg-type]
-        "features must be a torch tensor": lambda: encoder.decode([[1.0]]),  # type: ignore[arg-type]
-        "slots must be Slots.*got ndarray": lambda: model.decode(encoder.features(frames)),
+        r"^x ": lambda: model.infer(images),
+        r"^z_m ": lambda: Slots(images, images, images),  # type: ignore[arg-type]
+        r"^slots ": lambda: encoder.masks(encoder.features(frames)),
+        r"^features ": lambda: encoder.decode([[1.0]]),
+        r"^slots .*ndarray": lambda: model.decode(encoder.features(frames)),
     }
     for message, call in calls.items():
         with pytest.raises(TypeError, match=message):
             call()
 
 
-def test_a_missing_or_truncated_checkpoint(tmp_path: Path) -> None:
+def test_a_missing_or_truncated_checkpoint(model: Any, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nowhere"):
         SlotEncoder(tmp_path / "nowhere", device="cpu")
-    save_pretrained(small_genesis(), tmp_path / "enc")
+    save_pretrained(model, tmp_path / "enc")
     weights = tmp_path / "enc" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(ValueError, match=r"model\.safetensors"):
         SlotEncoder(tmp_path / "enc", device="cpu")
 
 
-def test_broken_weights_are_named(frames: npt.NDArray[np.uint8]) -> None:
-    with pytest.raises(ValueError, match="must be finite"):
+def test_broken_weights_are_named(frames: Frames) -> None:
+    with pytest.raises(ValueError, match=r"^latents and masks "):
         SlotEncoder(Bands(scale=float("nan")), device="cpu").features(frames)
 
 
@@ -473,8 +443,7 @@ def test_tf32_is_off_only_while_encoding() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_cuda_equals_the_cpu_and_itself_in_any_batch(frames: npt.NDArray[np.uint8]) -> None:
-    model = small_genesis()
+def test_cuda_equals_the_cpu_and_itself_in_any_batch(model: Any, frames: Frames) -> None:
     encoder = SlotEncoder(model)
     assert encoder.device.type == "cuda"
     batch = encoder.features(frames)
@@ -483,10 +452,11 @@ def test_cuda_equals_the_cpu_and_itself_in_any_batch(frames: npt.NDArray[np.uint
     np.testing.assert_allclose(SlotEncoder(model, device="cpu").features(frames), batch, atol=1e-4)
 
 
-def test_a_compiled_encoder_gives_the_same_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiled_encoder_gives_the_same_slots(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With the graph capture of torch.compile but without its code generation, for speed."""
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
-    model = Genesis(GenesisConfig(**SMALL, **SMALL_C))
     frames = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
     plain, compiled = SlotEncoder(model), SlotEncoder(model, compile=True)
     np.testing.assert_allclose(
@@ -511,14 +481,13 @@ def test_decode_is_the_way_back(name: str) -> None:
     found = encoder.decode(features)
     assert torch.allclose(found.mu_x, wanted.mu_x, atol=1e-5)
     assert torch.allclose(found.log_pi, wanted.log_pi, atol=1e-4)
-    with pytest.raises(ValueError, match=r"^features must have shape"):
+    with pytest.raises(ValueError, match=r"^features "):
         encoder.decode(features[:, :, None])
-    with pytest.raises(ValueError, match="features must have"):
+    with pytest.raises(ValueError, match=r"^features "):
         encoder.decode(features[:, :, :2])
 
 
-def test_an_encoder_refines_what_it_infers() -> None:
-    model = small_genesis()
+def test_an_encoder_refines_what_it_infers(model: Any) -> None:
     frames = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
     x = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
     encoder = SlotEncoder(model, device="cpu", batch_size=2, refine_steps=2)
@@ -533,8 +502,7 @@ def test_an_encoder_refines_what_it_infers() -> None:
     assert (plain(frames).features - slots.features).abs().max() > 0.01
 
 
-def test_frames_are_segmented_by_what_their_pixels_show() -> None:
-    model = small_genesis()
+def test_frames_are_segmented_by_what_their_pixels_show(model: Any) -> None:
     frames = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
     x = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
     with torch.no_grad():
@@ -546,7 +514,7 @@ def test_frames_are_segmented_by_what_their_pixels_show() -> None:
 
 def test_a_model_without_a_likelihood_cannot_be_refined() -> None:
     encoder = SlotEncoder(Bands(), device="cpu", refine_steps=1)
-    with pytest.raises(TypeError, match=r"^model must have a method nll.*Bands"):
+    with pytest.raises(TypeError, match=r"^model .*nll.*Bands"):
         encoder(np.zeros((1, 16, 16, 3), np.uint8))
-    with pytest.raises(TypeError, match=r"model must be .* got Bands"):
+    with pytest.raises(TypeError, match=r"^model .*Bands"):
         SlotEncoder(Bands(), device="cpu").segment(np.zeros((1, 16, 16, 3), np.uint8))

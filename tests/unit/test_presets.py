@@ -63,7 +63,7 @@ def test_model_names_and_run_directories() -> None:
     assert preset_config("smoke", "genesis-v2") == preset_config("smoke", "genesis_v2")
     assert preset_config("smoke", "genesis-v2").out == Path("runs/smoke-genesis-v2")
     assert preset_config("smoke", "genesis") is PRESETS["smoke"].config
-    with pytest.raises(ValueError, match=r"^model must be one of genesis, .*iodine.* got 'savi'"):
+    with pytest.raises(ValueError, match=r"^model .*'savi'"):
         preset_config("smoke", "savi")
-    with pytest.raises(ValueError, match=r"^preset must be one of multi-dsprites, .* got 'big'"):
+    with pytest.raises(ValueError, match=r"^preset .*'big'"):
         preset_config("big", "monet")

@@ -143,10 +143,10 @@ def test_wilson_is_scipys(right: int, count: int) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"hidden": 0}, "hidden must be"),
-        ({"epochs": -1}, "epochs must be"),
-        ({"learning_rate": math.nan}, "learning_rate must be"),
-        ({"epoch": "first"}, "epoch must be"),
+        ({"hidden": 0}, r"^hidden "),
+        ({"epochs": -1}, r"^epochs "),
+        ({"learning_rate": math.nan}, r"^learning_rate "),
+        ({"epoch": "first"}, r"^epoch "),
     ],
 )
 def test_bad_settings_are_refused(options: dict[str, object], message: str) -> None:

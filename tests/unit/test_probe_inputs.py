@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from genesis_rl.data import Pack, PackWriter, open_dataset
-from genesis_rl.models import GenesisConfig, build_model
 from genesis_rl.probes import latents as latents_module
 from genesis_rl.probes.latents import EncodedSample, Sample, encode_sample
 from genesis_rl.probes.objects import ObjectInputs, Objects, match
@@ -21,20 +20,6 @@ from genesis_rl.slots import SceneModel
 from genesis_rl.worlds import STATE_COLUMNS
 
 SIDE = 32
-CONFIG = GenesisConfig(
-    image_size=SIDE,
-    num_slots=3,
-    encoder_channels=(4, 4, 4, 4, 4),
-    decoder_channels=(4, 4, 4, 4, 4),
-    component_encoder_channels=(4, 4, 4, 4),
-    component_decoder_channels=4,
-    feature_size=8,
-    component_encoder_size=8,
-    prior_lstm_size=8,
-    prior_mlp_size=8,
-    mask_latent_size=5,
-    component_latent_size=2,
-)
 
 
 def pack(folder: Path, n: int = 10, *, masks: bool = True, **factors: Any) -> Pack:
@@ -52,10 +37,8 @@ def masks_of(sample: Sample) -> npt.NDArray[np.uint8]:
 
 
 @pytest.fixture
-def model() -> SceneModel:
-    torch.manual_seed(0)
-    built: SceneModel = build_model(CONFIG).eval()
-    return built
+def model(small_model: Callable[..., SceneModel]) -> SceneModel:
+    return small_model()
 
 
 # ---- latents -------------------------------------------------------------------------------------
@@ -79,7 +62,7 @@ def test_latents_are_the_models_and_the_overlaps_those_of_its_masks(
     x = torch.from_numpy(sample.pack.images[sample.rows]).permute(0, 3, 1, 2).float() / 255
     with torch.inference_mode():
         slots = model.infer(x)
-    assert found.slots.shape == (7, 3, 7) and found.iou.shape == (7, 3, 3)
+    assert found.slots.shape == (7, 3, 9) and found.iou.shape == (7, 3, 3)
     np.testing.assert_allclose(found.slots, slots.features.numpy(), atol=1e-5)
     taken = slots.log_pi[:, :, 0].argmax(1).numpy()
     true = masks_of(sample)
@@ -132,7 +115,7 @@ def test_interrupted_inference_leaves_nothing_and_damage_raises(
     encode_sample(model, sample, cache)
     (file,) = cache.glob("*/slots.npy")
     file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(ValueError, match="is damaged"):
+    with pytest.raises(ValueError, match="damaged"):
         encode_sample(model, sample, cache)
 
 
@@ -178,11 +161,11 @@ def test_bad_labels_are_refused(tmp_path: Path) -> None:
     same = towers(tmp_path / "c", [2, 2, 2])
     bare = Sample.draw(pack(tmp_path / "d", 3, vcom=np.zeros(3)), 3)
     cases: list[tuple[Sample, Sample, tuple[str, ...], str]] = [
-        (train, more, (), "height of the test split"),
-        (same, same, (), "height must have two classes"),
-        (train, train, ("view",), "factor camera, got height"),
-        (train, bare, (), "d must have the factor height, got vcom"),
-        (bare, bare, (), "factor stable or height or camera or simulated_stable"),
+        (train, more, (), r"^height .*test"),
+        (same, same, (), r"^height "),
+        (train, train, ("view",), r"/a .*camera.*height"),
+        (train, bare, (), r"/d .*height.*vcom"),
+        (bare, bare, (), r"/d .*stable .*simulated_stable"),
     ]
     for first, second, tasks, message in cases:
         with pytest.raises(ValueError, match=message):
@@ -337,15 +320,15 @@ def test_centres_are_where_the_masks_are(tmp_path: Path) -> None:
 
 def test_packs_without_object_factors_are_refused(tmp_path: Path) -> None:
     bare = Sample.draw(pack(tmp_path / "a", 3, height=np.arange(3)), 3)
-    with pytest.raises(ValueError, match="factors state, or x and y, got height"):
+    with pytest.raises(ValueError, match=r"/a .*state.*height"):
         ObjectInputs({"train": bare, "test": bare})
     odd = Sample.draw(pack(tmp_path / "b", 3, state=np.zeros((3, 4))), 3)
-    with pytest.raises(ValueError, match=r"'state' must have shape .*got \(3, 4\)"):
+    with pytest.raises(ValueError, match=r"^factor 'state' .*\(3, 4\)"):
         ObjectInputs({"train": odd, "test": odd})
     state = np.zeros((3, 4, len(STATE_COLUMNS)))
     flat = Sample.draw(pack(tmp_path / "c", 3, masks=False, state=state), 3)
-    with pytest.raises(ValueError, match="must have masks"):
+    with pytest.raises(ValueError, match=r"^pack .*masks"):
         ObjectInputs({"train": flat, "test": flat})
     alike = Sample.draw(pack(tmp_path / "d", 3, state=state), 3)
-    with pytest.raises(ValueError, match="objects must differ"):
+    with pytest.raises(ValueError, match=r"^objects "):
         ObjectInputs({"train": alike, "test": alike})

@@ -379,15 +379,15 @@ def test_official_checkpoints_that_do_not_fit() -> None:
     state = official_state("monet", torch.float32)
     with pytest.raises(ValueError, match=r"^checkpoint .* att_process\.core\.q_z_nn\.0"):
         load_official(state, "genesis", image_size=SIZE)
-    with pytest.raises(ValueError, match=r"^model must be one of genesis, "):
+    with pytest.raises(ValueError, match=r"^model "):
         load_official(state, "slots")  # type: ignore[arg-type]
     name = "comp_vae.encoder_module.module.0.weight"
     with pytest.raises(ValueError, match=r"^checkpoint .*module\.0\.weight.*\(3, 4, 3, 3\)"):
         load_official(state | {name: state[name][:3]}, "monet", image_size=SIZE)
-    with pytest.raises(ValueError, match=r"^checkpoint .* got more"):
+    with pytest.raises(ValueError, match=r"^checkpoint .*more"):
         load_official(state | {"more": torch.zeros(2)}, "monet", image_size=SIZE)
     state.pop(name)
-    with pytest.raises(ValueError, match=rf"^checkpoint .* entry {name}"):
+    with pytest.raises(ValueError, match=rf"^checkpoint .*{name}"):
         load_official(state, "monet", image_size=SIZE)
 
 
@@ -400,7 +400,7 @@ def test_checkpoints_are_read_from_files(tmp_path: Path) -> None:
     x = images(torch.float32)
     assert torch.equal(model.infer(x).features, expected.infer(x).features)
     (tmp_path / "broken.ckpt").write_bytes(b"no checkpoint")
-    with pytest.raises(ValueError, match=r"^checkpoint must .*broken\.ckpt"):
+    with pytest.raises(ValueError, match=r"^checkpoint .*broken\.ckpt"):
         load_official(tmp_path / "broken.ckpt")
-    with pytest.raises(ValueError, match=r"^checkpoint must .* nowhere"):
+    with pytest.raises(ValueError, match=r"^checkpoint .*nowhere"):
         load_official("nowhere")

@@ -32,5 +32,5 @@ def test_films_are_told_from_pictures(tmp_path: Path) -> None:
 
 
 def test_rows_fit_the_head() -> None:
-    with pytest.raises(ValueError, match="must have 2 cells"):
+    with pytest.raises(ValueError, match="cells"):
         Report("x").table(["a", "b"], [["only"]])

@@ -102,7 +102,7 @@ def test_one_model_on_several_images_has_a_row_for_each(tmp_path: Path) -> None:
         assert f"\n| a | {data}, test, 200 | {steps} | {figures}\n" in text
     assert "`results/object_goal-0.json`, `results/object_goal-3.json`" in text
     (tmp_path / files[0]).write_text('{"runs": [{}]}')
-    with pytest.raises(ValueError, match=r"object_goal-0.json must be a file of evaluate.py"):
+    with pytest.raises(ValueError, match=r"object_goal-0\.json .*'run'"):
         page(tmp_path)
 
 
@@ -132,7 +132,7 @@ def test_tables_are_shown_as_their_file_has_them(tmp_path: Path) -> None:
     assert "Success.\n\n|  | Goal |\n| --- | ---: |\n| state | 0.97 |\n\n|  | bytes |" in shown
     assert shown.endswith("All figures and settings: `results/rl.json`.\n")
     (tmp_path / "rl.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"rl\.json must have tables: KeyError 'tables'"):
+    with pytest.raises(ValueError, match=r"rl\.json .*'tables'"):
         page(tmp_path)
 
 
@@ -176,7 +176,7 @@ def test_probes_stand_beside_the_papers_figures(tmp_path: Path) -> None:
     assert f"|  | paper, original data | {theirs} |" in lines
     assert any(line.startswith("| b | 1 | 1,500 |") for line in lines)
     (tmp_path / "probes.json").write_text(json.dumps(probes(groups=[{}])))
-    with pytest.raises(ValueError, match=r"probes\.json must be a file of probe\.py"):
+    with pytest.raises(ValueError, match=r"probes\.json .*'runs'"):
         page(tmp_path)
 
 
@@ -226,7 +226,7 @@ def test_summaries_read_their_cells_from_the_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("index", "message"),
     [
-        ({"page": "x"}, "list of pages"),
+        ({"page": "x"}, "pages"),
         ([{"title": "x"}], "ResultsPage"),
         ([{"page": "x"}], "title"),
         ([{"page": "x", "title": "x", "sections": [{"text": "x"}]}], "title"),

@@ -75,15 +75,15 @@ def test_bad_folders(folder: Path, tmp_path: Path) -> None:
         SceneProbe.load(folder, encoder_fingerprint="0" * 64)
     with pytest.raises(ValueError, match="slots"):
         SceneProbe.load(folder, device="cpu")(torch.zeros(1, 3, 3))
-    with pytest.raises(ValueError, match="cannot be read as JSON"):
+    with pytest.raises(ValueError, match=r"config\.json .*JSON"):
         SceneProbe.load(tmp_path / "nothing")
     config = folder / "config.json"
     text = config.read_text()
     for old, new, message in (
-        ("scene_probe", "world_model", "must be the config of a scene probe"),
-        ('"format": 1', '"format": 9', "format must be 1"),
-        ('"hidden": 4', '"hidden": 5', "of config.json"),
-        ('"accuracy"', '"luck"', "does not fit this version"),
+        ("scene_probe", "world_model", "scene probe"),
+        ('"format": 1', '"format": 9', "format "),
+        ('"hidden": 4', '"hidden": 5', "hidden.weight "),
+        ('"accuracy"', '"luck"', "luck"),
     ):
         config.write_text(text.replace(old, new))
         with pytest.raises(ValueError, match=message):

@@ -87,10 +87,10 @@ def test_a_batch_is_its_scenes_and_numbers_have_a_range() -> None:
 
 
 def test_bad_arguments() -> None:
-    with pytest.raises(ValueError, match="solidity must be"):
+    with pytest.raises(ValueError, match=r"^solidity "):
         SceneCriteria(solidity=2)
     image, labels = scene()
-    with pytest.raises(ValueError, match=r"^labels must have shape"):
+    with pytest.raises(ValueError, match=r"^labels "):
         evaluate_scenes(image, labels[:, :5])
 
 
@@ -180,10 +180,10 @@ def test_models_of_one_slot_show_no_objects(packs: tuple[Pack, Pack]) -> None:
 
 
 def test_packs_must_fit(packs: tuple[Pack, Pack], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="num_images must be"):
+    with pytest.raises(ValueError, match=r"^num_images "):
         SceneScorer(*packs, 1)
     small = open_dataset("object_goal", "test", root=tmp_path, num_images=4, image_size=16)
-    with pytest.raises(ValueError, match="held_out must have images of shape"):
+    with pytest.raises(ValueError, match=r"^held_out "):
         SceneScorer(packs[0], small, 4)
 
 

@@ -13,29 +13,11 @@ import torch
 from genesis_rl import metrics
 from genesis_rl.data import Pack, PackWriter
 from genesis_rl.metrics.frechet import SampleScorer
-from genesis_rl.models import BdVaeConfig, GenesisSConfig, ModelConfig, build_model
 from genesis_rl.refinement import refine
 from genesis_rl.scoring import ScoreConfig, baselines, score
 from genesis_rl.training.validate import validate
 
 N, SIDE = 7, 32
-_WIDTHS = (4, 4, 4, 4, 4)
-MODELS: dict[str, ModelConfig] = {
-    "genesis_s": GenesisSConfig(
-        image_size=SIDE,
-        num_slots=3,
-        mask_latent_size=2,
-        encoder_channels=_WIDTHS,
-        decoder_channels=_WIDTHS,
-        feature_size=8,
-        posterior_lstm_size=8,
-        prior_lstm_size=8,
-        component_decoder_channels=4,
-    ),
-    "bd_vae": BdVaeConfig(
-        image_size=SIDE, latent_size=2, encoder_channels=_WIDTHS, decoder_channels=4
-    ),
-}
 IMAGES = {"mse", "nll", "kl_m", "kl_c", "elbo", "iwae", "elbo_bpd", "iwae_bpd"} | {
     "active_slots",
     "active_latents",
@@ -78,10 +60,9 @@ def make_pack(tmp_path: Path) -> Callable[..., Pack]:
     return make
 
 
-@pytest.fixture(params=list(MODELS))
-def model(request: pytest.FixtureRequest) -> Any:
-    torch.manual_seed(0)
-    return build_model(MODELS[request.param]).eval()
+@pytest.fixture(params=["genesis_s", "bd_vae"])
+def model(request: pytest.FixtureRequest, small_model: Callable[..., Any]) -> Any:
+    return small_model(request.param)
 
 
 CONFIG = ScoreConfig(num_images=5, seed=1, iw_samples=3)
@@ -193,18 +174,18 @@ def test_weights_with_nan_have_no_scores(
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.fill_(math.nan)
-    with pytest.raises(ValueError, match="must be finite"):
+    with pytest.raises(ValueError, match=r"^latents and masks "):
         score(model, pack, CONFIG)
-    with pytest.raises(ValueError, match="must be finite"):
+    with pytest.raises(ValueError, match=r"^latents and masks "):
         validate(model, pack, 5)
 
 
 def test_bad_settings_are_named() -> None:
     for change, message in (
-        ({"num_images": 0}, "num_images must be at least"),
-        ({"iw_samples": 0}, "iw_samples must be at least"),
-        ({"refine_steps": -1}, "refine_steps must be at least"),
-        ({"seed": -1}, "seed must be"),
+        ({"num_images": 0}, r"^num_images "),
+        ({"iw_samples": 0}, r"^iw_samples "),
+        ({"refine_steps": -1}, r"^refine_steps "),
+        ({"seed": -1}, r"^seed "),
     ):
         with pytest.raises(ValueError, match=message):
             ScoreConfig(**change)

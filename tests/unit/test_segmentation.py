@@ -180,9 +180,9 @@ def test_fixed_grid() -> None:
         assert set(metrics.fixed_grid(num_slots, 16, 24).flatten().tolist()) == set(
             range(num_slots)
         )
-    with pytest.raises(ValueError, match="num_slots must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"^num_slots "):
         metrics.fixed_grid(0, 4, 4)
-    with pytest.raises(ValueError, match="num_slots must be at most"):
+    with pytest.raises(ValueError, match=r"^num_slots "):
         metrics.fixed_grid(7, 2, 2)
 
 
@@ -216,19 +216,19 @@ def test_scores_of_the_baselines() -> None:
 
 def test_errors_name_the_invalid_argument() -> None:
     true = torch.zeros(2, 4, 6, dtype=torch.int64)
-    with pytest.raises(TypeError, match=r"pred must be integer labels, got torch\.float32"):
+    with pytest.raises(TypeError, match=r"^pred .*float32"):
         metrics.ari(true, true.float())
-    with pytest.raises(TypeError, match=r"true must be integer labels, got torch\.bool"):
+    with pytest.raises(TypeError, match=r"^true .*bool"):
         metrics.segmentation_covering(true.bool(), true)
-    with pytest.raises(ValueError, match=r"got \(2, 4, 6\) and \(2, 6, 4\)"):
+    with pytest.raises(ValueError, match=r"^true and pred .*\(2, 4, 6\) and \(2, 6, 4\)"):
         metrics.image_scores(true, true.mT)
-    with pytest.raises(ValueError, match=r"one shape \(B, H, W\)"):
+    with pytest.raises(ValueError, match=r"^true and pred .*\(B, H, W\)"):
         metrics.ari(true[0], true[0])
-    with pytest.raises(ValueError, match="pred must be labels >= 0, got -1"):
+    with pytest.raises(ValueError, match=r"^pred .*-1"):
         metrics.ari(true, true - 1)
-    with pytest.raises(ValueError, match=r"log_pi must have shape .* got \(2, 4, 6\)"):
+    with pytest.raises(ValueError, match=r"^log_pi "):
         metrics.segment(true)
-    with pytest.raises(ValueError, match=r"images must have shape .* got \(2, 4, 6\)"):
+    with pytest.raises(ValueError, match=r"^images "):
         metrics.colour_palette(true)
 
 
@@ -294,17 +294,17 @@ def test_images_masks_and_weights_may_be_arrays() -> None:
 
 def test_inputs_of_invalid_type_raise() -> None:
     true = np.zeros((2, 4, 6), np.int64)
-    with pytest.raises(TypeError, match="true must be a tensor or a NumPy array of numbers, got l"):
+    with pytest.raises(TypeError, match=r"^true .*list"):
         metrics.ari(true.tolist(), true)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"pred must be a tensor or a NumPy array .* got object"):
+    with pytest.raises(TypeError, match=r"^pred .*object"):
         metrics.ari(true, true.astype(object))
-    with pytest.raises(TypeError, match=r"pred must be integer labels, got torch\.float64"):
+    with pytest.raises(TypeError, match=r"^pred .*float64"):
         metrics.image_scores(true, true.astype(float))
-    with pytest.raises(ValueError, match=r"true must be labels below 2\*\*63"):
+    with pytest.raises(ValueError, match=r"^true .*2\*\*63"):
         metrics.ari(true.astype(np.uint64) + np.uint64(2**63), true)
-    with pytest.raises(ValueError, match="pred must be labels >= 0, got -1"):
+    with pytest.raises(ValueError, match=r"^pred .*-1"):
         metrics.active_slots(true - 1)
-    with pytest.raises(TypeError, match=r"images must be a tensor or a NumPy array .* got str"):
+    with pytest.raises(TypeError, match=r"^images "):
         metrics.colour_palette("images")  # type: ignore[arg-type]
 
 
@@ -313,5 +313,5 @@ def test_segment_rejects_nan() -> None:
     log_pi[0, 1] = -math.inf
     assert metrics.segment(log_pi).shape == (2, 4, 4)
     log_pi[1, 2, 0, 3, 3] = math.nan
-    with pytest.raises(ValueError, match="log_pi must be finite"):
+    with pytest.raises(ValueError, match=r"^log_pi "):
         metrics.segment(log_pi)

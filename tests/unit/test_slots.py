@@ -34,37 +34,17 @@ def test_a_latent_may_have_width_zero() -> None:
 @pytest.mark.parametrize(
     ("z_m", "z_c", "log_pi", "message"),
     [
-        ((2, D_M), (2, K, D_C), (2, K, 1, H, W), "z_m must have shape (B, K, D_m), got (2, 7)"),
-        (
-            (2, K, D_M),
-            (1, K, D_C),
-            (2, K, 1, H, W),
-            "z_c must have shape (2, 5, any), got (1, 5, 3)",
-        ),
-        (
-            (2, K, D_M),
-            (2, 4, D_C),
-            (2, K, 1, H, W),
-            "z_c must have shape (2, 5, any), got (2, 4, 3)",
-        ),
-        (
-            (2, K, D_M),
-            (2, K, D_C),
-            (2, K, H, W),
-            "log_pi must have shape (2, 5, 1, any, any), got (2, 5, 4, 6)",
-        ),
-        (
-            (2, K, D_M),
-            (2, K, D_C),
-            (2, K, 3, H, W),
-            "log_pi must have shape (2, 5, 1, any, any), got (2, 5, 3, 4, 6)",
-        ),
+        ((2, D_M), (2, K, D_C), (2, K, 1, H, W), r"^z_m .*\(2, 7\)"),
+        ((2, K, D_M), (1, K, D_C), (2, K, 1, H, W), r"^z_c .*\(1, 5, 3\)"),
+        ((2, K, D_M), (2, 4, D_C), (2, K, 1, H, W), r"^z_c .*\(2, 4, 3\)"),
+        ((2, K, D_M), (2, K, D_C), (2, K, H, W), r"^log_pi .*\(2, 5, 4, 6\)"),
+        ((2, K, D_M), (2, K, D_C), (2, K, 3, H, W), r"^log_pi .*\(2, 5, 3, 4, 6\)"),
     ],
 )
 def test_slots_of_other_shapes_are_refused(
     z_m: tuple[int, ...], z_c: tuple[int, ...], log_pi: tuple[int, ...], message: str
 ) -> None:
-    with pytest.raises(ValueError, match=re.escape(message)):
+    with pytest.raises(ValueError, match=message):
         Slots(torch.zeros(z_m), torch.zeros(z_c), torch.zeros(log_pi))
 
 
@@ -79,7 +59,7 @@ def test_check_shape() -> None:
         ((None, 4, None), "(any, 4, any)"),
         ((), "()"),
     ):
-        with pytest.raises(ValueError, match=re.escape(f"x must have shape {shape}, got")):
+        with pytest.raises(ValueError, match=f"^x .*{re.escape(shape)}.*2, 3, 4"):
             check_shape(value, expected, "x")
 
 

@@ -41,21 +41,21 @@ def test_several_tells_one_colour_from_many() -> None:
     assert several("red") == [RED]
     assert several((255, 0, 0)) == [RED]
     assert several(("red", (0, 0, 255))) == [RED, BLUE]
-    with pytest.raises(ValueError, match="one colour or several"):
+    with pytest.raises(ValueError, match=r"^colours "):
         several(())
 
 
 def test_shapes_and_scales_are_checked() -> None:
     check_shapes(("square",))
-    with pytest.raises(ValueError, match="shapes must be"):
+    with pytest.raises(ValueError, match=r"^shapes "):
         check_shapes(("square", "cube"))
-    with pytest.raises(ValueError, match="sequence of names"):
+    with pytest.raises(ValueError, match=r"^shapes "):
         check_shapes("square")
     assert scales(0.2, "s") == [0.2]
     assert scales((0.1, 0.2), "s") == [0.1, 0.2]
     bad: Any
     for bad in (0, 1.0, -0.1, (), "big"):
-        with pytest.raises(ValueError, match="s must be in"):
+        with pytest.raises(ValueError, match=r"^s "):
             scales(bad, "s")
 
 

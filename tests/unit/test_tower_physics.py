@@ -57,7 +57,7 @@ def test_simulation_is_deterministic() -> None:
     tower = violating_towers("vcom cuboid", "original", 1)[0]
     assert simulate(tower) == simulate(tower)
     assert simulate(tower).step < 1000
-    with pytest.raises(ValueError, match="more than the burn-in of 50"):
+    with pytest.raises(ValueError, match=r"^steps "):
         simulate(tower, steps=50)
 
 

@@ -86,7 +86,7 @@ def test_worlds_are_read_from_files(tmp_path: Path) -> None:
             assert (shape.kind, shape.colour) == (other.kind, other.colour)
     (tmp_path / "textures").mkdir()
     assert plan(mjcf=tmp_path).textures == tmp_path / "textures"
-    with pytest.raises(ValueError, match="scenarios must be at most 6"):
+    with pytest.raises(ValueError, match=r"^scenarios "):
         plan(mjcf=tmp_path, scenarios=7)
     (tmp_path / "env_other.xml").touch()
     with pytest.raises(ValueError, match=r"env_other\.xml"):
@@ -96,23 +96,23 @@ def test_worlds_are_read_from_files(tmp_path: Path) -> None:
 def test_a_damaged_world_raise(tmp_path: Path) -> None:
     name = str(Scenario("ccs", 2))
     (tmp_path / f"{name}.xml").write_text("<mujoco>")
-    with pytest.raises(ValueError, match=f"{name}.xml cannot be read as XML"):
+    with pytest.raises(ValueError, match=f"{name}.xml "):
         plan(mjcf=tmp_path).scene(0)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"family": "cubes"}, "family must be one of"),
-        ({"rule": "new"}, "rule must be one of"),
-        ({"heights": (2, 7)}, r"heights must be different numbers from 2 to 6"),
-        ({"heights": ()}, "heights must be different numbers"),
-        ({"cameras": (1, 1)}, r"cameras must be different numbers from 1 to 16"),
-        ({"cameras": (0,)}, "cameras must be different numbers"),
-        ({"scenarios": 0}, "scenarios must be at least 1"),
-        ({"seed": -1}, "seed must be at least 0"),
-        ({"workers": 0}, "workers must be at least 1"),
-        ({"scenarios": 5, "first": 5}, "first must be less than"),
+        ({"family": "cubes"}, r"^family "),
+        ({"rule": "new"}, r"^rule "),
+        ({"heights": (2, 7)}, r"^heights "),
+        ({"heights": ()}, r"^heights "),
+        ({"cameras": (1, 1)}, r"^cameras "),
+        ({"cameras": (0,)}, r"^cameras "),
+        ({"scenarios": 0}, r"^scenarios "),
+        ({"seed": -1}, r"^seed "),
+        ({"workers": 0}, r"^workers "),
+        ({"scenarios": 5, "first": 5}, r"^first "),
     ],
 )
 def test_bad_options_raise(options: dict[str, Any], message: str) -> None:
@@ -121,5 +121,5 @@ def test_bad_options_raise(options: dict[str, Any], message: str) -> None:
 
 
 def test_a_folder_without_worlds_raise(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="mjcf must"):
+    with pytest.raises(FileNotFoundError, match=r"^mjcf "):
         plan(mjcf=tmp_path)

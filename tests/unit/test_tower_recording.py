@@ -217,10 +217,10 @@ def test_a_complete_tree_is_kept(whole: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_datasets_are_not_mixed(whole: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="seed must be 3"):
+    with pytest.raises(ValueError, match=r"^seed "):
         record_tree(replace(BASE, out=whole, seed=4))
     (tmp_path / "mine.txt").touch()
-    with pytest.raises(ValueError, match="out must be"):
+    with pytest.raises(ValueError, match=r"^out "):
         record_tree(replace(BASE, out=tmp_path))
 
 
@@ -327,9 +327,9 @@ def test_processes_do_not_change_a_pack(packs: dict[str, Pack], tmp_path: Path) 
 
 def test_other_packs_are_refused(packs: dict[str, Pack]) -> None:
     folder = packs["train"].folder.parent
-    with pytest.raises(ValueError, match="rule must be"):
+    with pytest.raises(ValueError, match=r"^rule "):
         record_packs(replace(BASE, out=folder, pack=True, image_size=32, rule="corrected"))
-    with pytest.raises(ValueError, match="image_size must be"):
+    with pytest.raises(ValueError, match=r"^image_size "):
         record_packs(replace(BASE, out=folder, pack=True, image_size=64))
 
 
@@ -348,9 +348,9 @@ def test_towers_are_a_named_dataset(tmp_path: Path) -> None:
     assert len(open_dataset("towers", "train", root=tmp_path, **options, num_images=1)) == len(
         unique
     )
-    with pytest.raises(ValueError, match="num_images must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"^num_images "):
         open_dataset("towers", root=tmp_path, **options, num_images=0)
-    with pytest.raises(ValueError, match="colours must be 1 to 6, got 7"):
+    with pytest.raises(ValueError, match=r"^colours "):
         open_dataset("towers", root=tmp_path, **options, colours=7)
     with pytest.raises(TypeError, match="bricks"):
         open_dataset("towers", root=tmp_path, bricks=3)

@@ -189,7 +189,7 @@ def test_shapes_are_coloured_and_moved(small: TowerRenderer) -> None:
     assert np.nonzero(after)[0].mean() < np.nonzero(before)[0].mean() - 5
     small.load([])
     assert not small.render(1)[1].any()
-    with pytest.raises(ValueError, match="number must be from 1 to 0"):
+    with pytest.raises(ValueError, match=r"^number "):
         small.move(1, (0, 0, 0), np.eye(3))
 
 
@@ -207,9 +207,9 @@ def test_supersampling_smooths_edges() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"size": 4}, "size must be an integer"),
-        ({"supersampling": 8}, "supersampling must be"),
-        ({"shadow_size": 1000}, "shadow_size must be 0 or a power of two"),
+        ({"size": 4}, r"^size "),
+        ({"supersampling": 8}, r"^supersampling "),
+        ({"shadow_size": 1000}, r"^shadow_size "),
     ],
 )
 def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:
@@ -218,9 +218,9 @@ def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:
 
 
 def test_bad_calls_are_refused(small: TowerRenderer) -> None:
-    with pytest.raises(ValueError, match="camera must be from 1 to 16, got 0"):
+    with pytest.raises(ValueError, match=r"^camera "):
         small.render(0)
-    with pytest.raises(ValueError, match="at most 32 shapes"):
+    with pytest.raises(ValueError, match=r"^tower .*shapes"):
         small.load([TOWER.shapes[0]] * 33)
     closed = TowerRenderer(16)
     closed.close()

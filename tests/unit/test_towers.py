@@ -115,13 +115,13 @@ def test_seeds_decide_towers() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"height": 7}, "height must be 2 to 6"),
-        ({"height": 3, "family": "css"}, "family must be one of"),
-        ({"height": 3, "vcom": 3}, "vcom must be 0 or .* at most 2, got 3"),
-        ({"height": 3, "vpsf": -1}, "vpsf must be"),
-        ({"height": 3, "vcom": 1, "vpsf": 1}, "vcom or vpsf must be 0"),
-        ({"height": 3, "vpsf": 1, "family": "blocks"}, "vpsf must be 0"),
-        ({"height": 3, "rule": "new"}, "rule must be one of"),
+        ({"height": 7}, r"^height "),
+        ({"height": 3, "family": "css"}, r"^family "),
+        ({"height": 3, "vcom": 3}, r"^vcom "),
+        ({"height": 3, "vpsf": -1}, r"^vpsf "),
+        ({"height": 3, "vcom": 1, "vpsf": 1}, r"^vcom or vpsf "),
+        ({"height": 3, "vpsf": 1, "family": "blocks"}, r"^vpsf "),
+        ({"height": 3, "rule": "new"}, r"^rule "),
     ],
 )
 def test_impossible_towers_are_refused(options: dict[str, Any], message: str) -> None:
@@ -132,12 +132,12 @@ def test_impossible_towers_are_refused(options: dict[str, Any], message: str) ->
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kind": "cone"}, "kind must be"),
-        ({"size": (0.5,)}, "size of a cuboid must be 3"),
-        ({"size": (0.5, 0.5, 0.0)}, "size of a cuboid must be 3"),
-        ({"position": (0.0, 0.0, float("nan"))}, "must be finite"),
-        ({"lying": True}, "lying must be"),
-        ({"colour": (0, 0, 256)}, "colour must be"),
+        ({"kind": "cone"}, r"^kind "),
+        ({"size": (0.5,)}, r"^size "),
+        ({"size": (0.5, 0.5, 0.0)}, r"^size "),
+        ({"position": (0.0, 0.0, float("nan"))}, r"^position and yaw "),
+        ({"lying": True}, r"^lying "),
+        ({"colour": (0, 0, 256)}, r"^colour "),
     ],
 )
 def test_impossible_shapes_are_refused(change: dict[str, Any], message: str) -> None:

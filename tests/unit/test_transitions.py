@@ -64,7 +64,7 @@ def test_sequences_stay_within_episodes(tmp_path: Path, length: int) -> None:
 def test_no_episode_is_long_enough(tmp_path: Path) -> None:
     steps = Transitions.open(write(tmp_path / "pack"))
     assert steps.sequences(5).shape == (0, 6)
-    with pytest.raises(ValueError, match="length must be"):
+    with pytest.raises(ValueError, match=r"^length "):
         steps.sequences(0)
 
 
@@ -73,18 +73,18 @@ def test_splits(tmp_path: Path) -> None:
         write(tmp_path / "data" / split, split=split)
     assert Transitions.open(tmp_path / "data", "test").pack.meta["split"] == "test"
     assert open_dataset(tmp_path / "data", "train").meta["split"] == "train"
-    with pytest.raises(ValueError, match="split must be one of train, test"):
+    with pytest.raises(ValueError, match=r"^split "):
         Transitions.open(tmp_path / "data", "validation")
-    with pytest.raises(ValueError, match="split must be"):
+    with pytest.raises(ValueError, match=r"^split "):
         open_dataset(tmp_path / "data", "validation")
-    with pytest.raises(ValueError, match="split must be"):
+    with pytest.raises(ValueError, match=r"^split "):
         Transitions.open(tmp_path / "data", "dev")
 
 
 def test_images_are_no_steps(tmp_path: Path) -> None:
     with PackWriter(tmp_path / "pack", 2, 4, masks=False) as writer:
         writer.write(np.zeros((2, 4, 4, 3), np.uint8), state=np.zeros((2, 3)))
-    with pytest.raises(ValueError, match="images only"):
+    with pytest.raises(ValueError, match="episodes"):
         Transitions.open(tmp_path / "pack")
 
 
@@ -124,6 +124,6 @@ def test_recordings_are_joined_split_by_split(tmp_path: Path) -> None:
 def test_other_actions_are_not_joined(tmp_path: Path) -> None:
     write(tmp_path / "one" / "train")
     write(tmp_path / "two" / "train", action_space=DISCRETE | {"n": 9})
-    with pytest.raises(ValueError, match=r"action_space of .*two/train must be"):
+    with pytest.raises(ValueError, match=r"^action_space .*two/train"):
         join([tmp_path / "one", tmp_path / "two"], tmp_path / "all")
     assert not (tmp_path / "all").exists()

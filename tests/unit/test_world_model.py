@@ -76,7 +76,7 @@ def test_actions_of_a_recording() -> None:
         {"kind": "box", "low": [0.0], "high": [1.0, 2.0]},
         {},
     ):
-        with pytest.raises(ValueError, match=r"action space|low and high|n must"):
+        with pytest.raises(ValueError, match=r"^(action space|low and high|n) "):
             ActionSpec.from_json(other)
 
 
@@ -90,7 +90,7 @@ def test_actions_of_another_space_are_refused() -> None:
         (FORCES, torch.zeros(3, 3)),
         (FORCES, torch.zeros(3, 2, dtype=torch.int64)),
     ):
-        with pytest.raises(ValueError, match=r"^action must be"):
+        with pytest.raises(ValueError, match=r"^action "):
             spec.check(action)
 
 
@@ -218,17 +218,17 @@ def test_invalid_folders(tmp_path: Path) -> None:
     for change, message in (
         ({"kind": None}, "kind"),
         ({"format": 9}, "format"),
-        ({"config": {"depth": 2}}, "does not fit this version"),
-        ({"action_spec": {"kind": "discrete", "n": 5}}, "have shape"),
-        ({"slot_spec": {}}, "does not fit this version"),
+        ({"config": {"depth": 2}}, "config.json "),
+        ({"action_spec": {"kind": "discrete", "n": 5}}, "trunk.action.weight "),
+        ({"slot_spec": {}}, "config.json "),
     ):
         path.write_text(json.dumps(good | change))
         with pytest.raises(ValueError, match=message):
             WorldModel.from_pretrained(tmp_path)
     path.write_text("{")
-    with pytest.raises(ValueError, match="cannot be read as JSON"):
+    with pytest.raises(ValueError, match=r"config\.json .*JSON"):
         WorldModel.from_pretrained(tmp_path)
     path.write_text(json.dumps(good))
     (tmp_path / "model.safetensors").write_bytes(b"no")
-    with pytest.raises(ValueError, match="is damaged"):
+    with pytest.raises(ValueError, match=r"model\.safetensors .*damaged"):
         WorldModel.from_pretrained(tmp_path)

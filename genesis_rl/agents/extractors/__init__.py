@@ -4,10 +4,12 @@ Inputs are slots (B, K, D), or slots stacked over time: (B, K, T * D) of VecFram
 (B, T, K, D) of Gymnasium's FrameStackObservation. Stacked features of a slot are its last T states,
 oldest first, which requires a constant order of the slots: the wrappers' default.
 
-EncoderExtractor takes frames instead and contains the encoder.
+EncoderExtractor takes frames instead and contains the encoder. DictExtractor takes Dict
+observations of slots and other entries.
 """
 
 from genesis_rl.agents.extractors.encoder import EncoderExtractor
+from genesis_rl.agents.extractors.kept import DictExtractor
 from genesis_rl.agents.extractors.sets import (
     DeepSetsExtractor,
     FlatSlotsExtractor,
@@ -33,6 +35,7 @@ depends on the order.
 __all__ = [
     "EXTRACTORS",
     "DeepSetsExtractor",
+    "DictExtractor",
     "EncoderExtractor",
     "FlatSlotsExtractor",
     "RelationExtractor",

@@ -70,6 +70,11 @@ class ImaginationConfig(AgentConfig):
                 f"obs must be one of {', '.join(ENCODED)}, because imagined observations are "
                 f"slots, got {self.obs!r}."
             )
+        if self.algo != "ppo" or self.keep or isinstance(self.image_key, tuple):
+            raise ValueError(
+                "algo must be ppo, keep empty and image_key a single entry for training in "
+                f"imagination, got {self.algo!r}, {self.keep} and {self.image_key!r}."
+            )
         if self.finetune:
             raise ValueError("finetune must be False for training in imagination, got True.")
         if self.max_minutes is not None:

@@ -18,6 +18,7 @@ from genesis_rl.data.transitions import Transitions
 from genesis_rl.envs.imagination_vector import ImaginationVectorEnv
 from genesis_rl.envs.make import parse_options
 from genesis_rl.envs.spaces import space_to_json
+from genesis_rl.frames import as_crop
 from genesis_rl.imagination import ImaginationOptions
 from genesis_rl.perception import SlotEncoder
 from genesis_rl.world_model import ActionSpec, WorldModel
@@ -153,14 +154,15 @@ def _check_recorded(config: ImaginationConfig, pack: Pack) -> None:
         return
     agent = pack.meta.get("agent", {}).get("config", {})  # overridden by the recorder's settings
     options = [parse_options(part.get("env_options", "{}")) for part in (agent, settings)]
-    recorded = {"env": _short(env), **options[0], **options[1]}
-    current = {"env": _short(config.env), **config.options}
+    crop = as_crop(settings.get("crop") or agent.get("crop"))
+    recorded = {"env": _short(env), "crop": crop, **options[0], **options[1]}
+    current = {"env": _short(config.env), "crop": config.crop, **config.options}
     names = [name for name in {**recorded, **current} if not name.endswith("_in_info")]
     changed = [name for name in names if recorded.get(name) != current.get(name)]
     if changed:
         details = "; ".join(f"{n} {recorded.get(n)!r}, got {current.get(n)!r}" for n in changed)
         raise ValueError(
-            f"env and env_options must be those of the recording {pack.folder}: {details}."
+            f"env, env_options and crop must be those of the recording {pack.folder}: {details}."
         )
 
 

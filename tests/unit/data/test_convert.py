@@ -141,13 +141,13 @@ def test_a_damaged_rest_starts_over(
 
 def test_damage_stops_or_is_counted(tmp_path: Path) -> None:
     source, folder = Numbered(damaged=(0, 7)), tmp_path / "pack"
-    with pytest.raises(DamagedRecord, match="numbers, record 0 is damaged: not a number"):
+    with pytest.raises(DamagedRecord, match=r"^numbers, record 0 .*not a number"):
         convert(source, folder, image_size=SIZE)
     assert not folder.exists()
     pack = convert(source, folder, image_size=SIZE, on_damage="skip")
     check(pack, [number for number in range(N) if number not in (0, 7)])
     assert json.loads((folder / "meta.json").read_text())["damaged"] == 2
-    with pytest.raises(ValueError, match="2 damaged records"):
+    with pytest.raises(ValueError, match=" 2 damaged"):
         convert(source, folder, image_size=SIZE)
 
 
@@ -160,7 +160,7 @@ def test_nothing_but_damage_is_no_pack(tmp_path: Path) -> None:
 
 def test_mixed_sizes_are_named_or_fitted(tmp_path: Path) -> None:
     source = Numbered(small=(5, 200))
-    message = r"numbers, record 5 is damaged: 4 x 4 pixels, but the first image has 8 x 8"
+    message = r"^numbers, record 5 .*4 x 4 .*8 x 8"
     with pytest.raises(DamagedRecord, match=message):
         convert(source, tmp_path / "pack", image_size=SIZE)
     pack = convert(source, tmp_path / "skipped", image_size=SIZE, on_damage="skip")
@@ -176,24 +176,24 @@ def test_images_and_masks_are_brought_to_the_size(tmp_path: Path) -> None:
     # The frame fills rows 2 to 5, its upper half rows 2 and 3.
     assert boxed.masks[4, :, 0].tolist() == [0, 0, 4, 4, 0, 0, 0, 0]
     assert boxed.images[4, :, 0, 0].tolist() == [0, 0, 4, 4, 4, 4, 0, 0]
-    with pytest.raises(ValueError, match='resize="none", got 16 x 16'):
+    with pytest.raises(ValueError, match=r'resize="none".* 16 x 16'):
         convert(Numbered(size=(16, 16)), tmp_path / "none", image_size=SIZE, resize="none")
 
 
 def test_another_pack_in_the_place_is_told(tmp_path: Path) -> None:
     convert(Numbered(), tmp_path / "pack", image_size=SIZE)
-    with pytest.raises(ValueError, match=r"split of .*pack must be"):
+    with pytest.raises(ValueError, match=r"^split "):
         convert(Numbered(split="test"), tmp_path / "pack", image_size=SIZE)
-    with pytest.raises(ValueError, match=r"image_size of .*pack must be"):
+    with pytest.raises(ValueError, match=r"^image_size "):
         convert(Numbered(), tmp_path / "pack", image_size=16)
 
 
 def test_bad_arguments(tmp_path: Path) -> None:
     options: Any
     for options, message in (
-        ({"on_damage": "ignore"}, "on_damage must be"),
-        ({"image_size": 0}, "image_size must be"),
-        ({"num_images": 0}, "num_images must be"),
+        ({"on_damage": "ignore"}, r"^on_damage "),
+        ({"image_size": 0}, r"^image_size "),
+        ({"num_images": 0}, r"^num_images "),
         ({"resize": "zoom"}, "resize"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -129,7 +129,7 @@ def test_missing_files_are_told(tmp_path: Path, rooms: Callable[..., Path]) -> N
     )
     with pytest.raises(FileNotFoundError, match=message):
         open_gqn(tmp_path, num_files=None)
-    with pytest.raises(FileNotFoundError, match=r"root/gqn/original/test/001-of-240\.tfrecord is"):
+    with pytest.raises(FileNotFoundError, match=r"root/gqn/original/test/001-of-240\.tfrecord "):
         open_dataset("gqn", "test", root=tmp_path / "root", num_files=1)
 
 
@@ -139,7 +139,7 @@ def test_damage_is_named_and_counted(tmp_path: Path, rooms: Callable[..., Path])
     place = data.index(jpeg(20 * 2 + 6))  # in room 2
     data[place + 100] ^= 1
     path.write_bytes(data[:-50])  # and truncate room 5
-    with pytest.raises(DamagedRecord, match=r"tfrecord, record 2 is damaged: wrong checksum"):
+    with pytest.raises(DamagedRecord, match=r"tfrecord, record 2 .*checksum"):
         open_gqn(tmp_path)
     pack = open_gqn(tmp_path, on_damage="skip")
     assert pack.meta["damaged"] == 2
@@ -152,20 +152,20 @@ def test_other_records_are_named(
     tmp_path: Path, rooms: Callable[..., Path], write_records: Callable[..., Path], example: Any
 ) -> None:
     rooms("train", frames=9)
-    with pytest.raises(DamagedRecord, match=r"record 0 is damaged: .*10 frames"):
+    with pytest.raises(DamagedRecord, match=r"record 0 .*10 frames"):
         open_gqn(tmp_path)
     path = tmp_path / "rooms_ring_camera/train/0001-of-2160.tfrecord"
     write_records(path, [example(frames=[b"no jpeg"] * 10, cameras=[0.0] * 50)])
-    with pytest.raises(DamagedRecord, match="record 0 is damaged: it cannot be decoded as an im"):
+    with pytest.raises(DamagedRecord, match=r"record 0 .*image"):
         open_gqn(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"frames": "two"}, "frames must be"),
-        ({"seed": -1}, "seed must be"),
-        ({"num_files": 0}, "num_files must be"),
+        ({"frames": "two"}, r"^frames "),
+        ({"seed": -1}, r"^seed "),
+        ({"num_files": 0}, r"^num_files "),
     ],
 )
 def test_bad_options(tmp_path: Path, options: dict[str, Any], message: str) -> None:

@@ -59,7 +59,7 @@ def test_folders_of_the_splits_are_taken_whole(tmp_path: Path) -> None:
         save(tmp_path / "data" / split / f"{value}.png", value)
     assert values(opened("images", tmp_path)) == [1, 2]
     assert values(opened("images", tmp_path, "test")) == [3]
-    with pytest.raises(FileNotFoundError, match=r"data/validation has no files of the types \.png"):
+    with pytest.raises(FileNotFoundError, match=r"data/validation .*\.png"):
         opened("images", tmp_path, "validation")
 
 
@@ -108,7 +108,7 @@ def test_damaged_images_are_named_and_counted(tmp_path: Path, kind: str, damage:
             path.write_bytes(
                 {"cut": bytes(cut), "empty": b"", "other": b"GIF8 or so"}.get(damage, bytes(data))
             )
-    with pytest.raises(DamagedRecord, match=rf"train/2\.{kind} is damaged: it cannot be decoded"):
+    with pytest.raises(DamagedRecord, match=rf"train/2\.{kind} "):
         opened("images", tmp_path)
     pack = opened("images", tmp_path, on_damage="skip")
     assert len(pack) == 3 and pack.meta["damaged"] == 1
@@ -117,7 +117,7 @@ def test_damaged_images_are_named_and_counted(tmp_path: Path, kind: str, damage:
 def test_mixed_sizes(tmp_path: Path) -> None:
     save(tmp_path / "data" / "train" / "a.png", 1)
     save(tmp_path / "data" / "train" / "b.png", 2, (8, 12))
-    with pytest.raises(DamagedRecord, match=r"train/b\.png is damaged: 8 x 12 pixels, but the fir"):
+    with pytest.raises(DamagedRecord, match=r"train/b\.png .*8 x 12"):
         opened("images", tmp_path)
     assert values(opened("images", tmp_path, resize="crop")) == [1, 2]
 
@@ -152,9 +152,9 @@ def test_grey_maps_of_16_bits_are_scaled(maxval: int) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (np.full((8, 8), 200, np.int32), "got 32-bit integers .* from 200 to 200"),
-        (np.full((8, 8), 70_000, np.int32), "got 32-bit integers .* from 70000 to 70000"),
-        (np.full((8, 8), 200, np.float32), r"frames must be in \[0, 1\]"),
+        (np.full((8, 8), 200, np.int32), r"32-bit .* 200"),
+        (np.full((8, 8), 70_000, np.int32), r"32-bit .* 70000"),
+        (np.full((8, 8), 200, np.float32), r"frames .*\[0, 1\]"),
         (np.full((8, 8), np.nan, np.float32), "NaN"),
     ],
 )
@@ -163,7 +163,7 @@ def test_pixels_whose_white_is_unknown_are_refused(
 ) -> None:
     (tmp_path / "data" / "train").mkdir(parents=True)
     Image.fromarray(values).save(tmp_path / "data" / "train" / "deep.tiff")
-    with pytest.raises(DamagedRecord, match=rf"train/deep\.tiff is damaged: .*{message}"):
+    with pytest.raises(DamagedRecord, match=rf"train/deep\.tiff .*{message}"):
         opened("images", tmp_path)
 
 
@@ -216,7 +216,7 @@ def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
 def test_a_link_to_a_folder_above_is_refused(tmp_path: Path) -> None:
     save(tmp_path / "data" / "train" / "1.png", 1)
     (tmp_path / "data" / "train" / "up").symlink_to(tmp_path / "data")
-    with pytest.raises(ValueError, match="train/up must not link to"):
+    with pytest.raises(ValueError, match="train/up "):
         opened("images", tmp_path)
 
 
@@ -235,8 +235,8 @@ def test_what_is_no_file_is_refused_before_it_is_opened(
     else:
         with path.open("wb") as file:
             file.truncate((1 << 40) + 1)  # sparse
-    message = "must have at most" if kind == "huge" else "must be a regular file, got"
-    with pytest.raises(DamagedRecord, match=rf"train/a\{suffix} is damaged: .*{message}"):
+    message = "bytes" if kind == "huge" else "regular"
+    with pytest.raises(DamagedRecord, match=rf"train/a\{suffix} .*{message}"):
         opened(name, tmp_path)
 
 
@@ -272,7 +272,7 @@ def test_every_nth_frame(tmp_path: Path) -> None:
     pack = opened("videos", tmp_path, every=6)
     assert pack.factors["frame"].tolist() == [0, 6, 12, 18]
     np.testing.assert_allclose(values(pack), [0, 48, 96, 144], atol=6)
-    with pytest.raises(ValueError, match="every must be"):
+    with pytest.raises(ValueError, match=r"^every "):
         opened("videos", tmp_path, every=0)
 
 
@@ -290,13 +290,13 @@ def test_damaged_videos_are_named_and_counted(tmp_path: Path) -> None:
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size * 3 // 4])
     (tmp_path / "data" / "train" / "b.mp4").write_bytes(b"no video")
     film(tmp_path / "data" / "train" / "c.avi", 50)
-    with pytest.raises(DamagedRecord, match=r"a\.avi, frame \d+ is damaged: the video ends or can"):
+    with pytest.raises(DamagedRecord, match=r"a\.avi, frame \d+ "):
         opened("videos", tmp_path)
     pack = opened("videos", tmp_path, on_damage="skip")
     assert pack.meta["damaged"] == 2
     video = pack.factors["video"].tolist()
     assert video.count(2) == 20 and 0 < video.count(0) < 20
-    with pytest.raises(FileNotFoundError, match=r"has no files of the types \.mp4"):
+    with pytest.raises(FileNotFoundError, match=r"\.mp4"):
         open_dataset("videos", root=tmp_path)
 
 
@@ -355,7 +355,7 @@ def test_splits_of_a_cut_video_are_those_of_its_frames(tmp_path: Path) -> None:
     cut = film(tmp_path / "data" / "a.avi", 0)
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size * 3 // 4])
     for split in ("train", "validation", "test"):
-        with pytest.raises(DamagedRecord, match=r"its header has 20 frames"):
+        with pytest.raises(DamagedRecord, match="20 frames"):
             opened("videos", tmp_path, split)
     numbers: list[int] = []
     for split in ("train", "test"):

@@ -184,7 +184,7 @@ def test_damage_is_named_and_counted(tmp_path: Path, write: Any) -> None:
     scenes = [scene(n, (64, 64, 3), 7, {}) for n in range(4)]
     scenes[1] = scene(1, (64, 64, 3), 6, {})  # one mask is missing
     path = write(FILES["objects_room"], scenes, single=False, gz=False)
-    with pytest.raises(DamagedRecord, match=r"room_train.tfrecords, record 1 is .*'mask' must"):
+    with pytest.raises(DamagedRecord, match=r"room_train.tfrecords, record 1 .*'mask'"):
         opened(tmp_path, "objects_room")
     path.write_bytes(path.read_bytes()[:-30_000])
     pack = opened(tmp_path, "objects_room", on_damage="skip")
@@ -201,9 +201,9 @@ def test_bad_options_and_missing_files(tmp_path: Path) -> None:
     ):
         assert words in str(caught.value)
     for options, message in (
-        ({"variant": "cats"}, "variant must be"),
-        ({"variant": "empty_room"}, "split must be"),
-        ({"held_out": 0}, "held_out must be"),
+        ({"variant": "cats"}, r"^variant "),
+        ({"variant": "empty_room"}, r"^split "),
+        ({"held_out": 0}, r"^held_out "),
     ):
         with pytest.raises(ValueError, match=message):
             opened(tmp_path, "objects_room", "train", **options)

@@ -88,13 +88,13 @@ def test_entities_above_255_never_merge(tmp_path: Path, dtype: Any) -> None:
 
 @pytest.mark.parametrize(
     ("value", "message"),
-    [(-1, "instance ids must be 0 or above, got -1"), (0.5, "must be integers, got float64")],
+    [(-1, r"ids .*-1"), (0.5, r"ids .*float64")],
 )
 def test_what_is_no_entity_is_refused(tmp_path: Path, value: Any, message: str) -> None:
     masks = MASKS.astype(np.asarray(value).dtype)
     masks[2, 5, 5] = value
     replace(write(tmp_path), "mask", masks)
-    with pytest.raises(DamagedRecord, match=rf"record \d is damaged: .*{message}"):
+    with pytest.raises(DamagedRecord, match=rf"record \d .*{message}"):
         opened(tmp_path)
 
 
@@ -102,7 +102,7 @@ def test_too_many_entities_are_counted(tmp_path: Path) -> None:
     masks = MASKS.astype(np.int32)
     masks[0, ..., 0] = np.arange(256, 512).reshape(16, 16)
     replace(write(tmp_path), "mask", masks)
-    with pytest.raises(DamagedRecord, match=r"record 0 is damaged: .*got 256 different ids"):
+    with pytest.raises(DamagedRecord, match=r"record 0 .*256 "):
         opened(tmp_path)
 
 
@@ -111,7 +111,7 @@ def test_floats_of_unknown_white_are_refused(tmp_path: Path) -> None:
     replace(path, "image", IMAGES / 255)
     np.testing.assert_array_equal(opened(tmp_path).images, IMAGES)
     replace(path, "image", IMAGES.astype(np.float32))
-    with pytest.raises(DamagedRecord, match=r"record 0 is damaged: .*must be in \[0, 1\]"):
+    with pytest.raises(DamagedRecord, match=r"record 0 .*\[0, 1\]"):
         opened(tmp_path, num_train=N)
 
 
@@ -124,7 +124,7 @@ def test_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = ObjectCentricHdf5(tmp_path, "validation", num_train=4)
     assert [len(list(source.records(start))) for start in (0, 2, 3, 9)] == [3, 1, 0, 0]
     assert len(ObjectCentricHdf5(tmp_path, "train", "clevrtex")) == 40_000
-    with pytest.raises(ValueError, match="no image of object_centric_library, test"):
+    with pytest.raises(ValueError, match="object_centric_library, test"):
         opened(tmp_path, "test", num_train=20)
 
 
@@ -132,9 +132,9 @@ def test_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_cut_file_is_named(tmp_path: Path, keep: float) -> None:
     path = write(tmp_path)
     path.write_bytes(path.read_bytes()[: int(keep * path.stat().st_size)])
-    with pytest.raises(DamagedRecord, match=r"clevr_10-full\.hdf5 is damaged: .*truncated"):
+    with pytest.raises(DamagedRecord, match=r"clevr_10-full\.hdf5 .*truncated"):
         opened(tmp_path)
-    with pytest.raises(ValueError, match="1 records are damaged"):
+    with pytest.raises(ValueError, match=" 1 records"):
         opened(tmp_path, on_damage="skip")
 
 
@@ -147,7 +147,7 @@ def test_a_damaged_chunk_costs_its_rows(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[place + 100] ^= 255
     path.write_bytes(data)
-    with pytest.raises(DamagedRecord, match=r"clevr_10-full\.hdf5, record 4 is damaged"):
+    with pytest.raises(DamagedRecord, match=r"clevr_10-full\.hdf5, record 4 "):
         opened(tmp_path)
     pack = opened(tmp_path, on_damage="skip")
     assert pack.meta["damaged"] == 2
@@ -157,13 +157,13 @@ def test_a_damaged_chunk_costs_its_rows(tmp_path: Path) -> None:
 def test_other_files_are_named(tmp_path: Path) -> None:
     path = tmp_path / "clevr_10-full.hdf5"
     path.write_bytes(b"no HDF5")
-    with pytest.raises(DamagedRecord, match=r"clevr_10-full\.hdf5 is damaged: .*signature"):
+    with pytest.raises(DamagedRecord, match=r"clevr_10-full\.hdf5 .*signature"):
         opened(tmp_path)
     for arrays, message in (
-        ({}, "its arrays cannot be read .*'image'"),
-        ({"image": IMAGES}, "its arrays cannot be read .*no mask of 10 rows"),
-        ({"image": IMAGES, "mask": MASKS[:, :8]}, "record 0 is damaged: cannot reshape"),
-        ({"image": IMAGES[..., :2], "mask": MASKS}, "record 0 is damaged: frames must have"),
+        ({}, r"arrays .*'image'"),
+        ({"image": IMAGES}, r"arrays .*mask .*10"),
+        ({"image": IMAGES, "mask": MASKS[:, :8]}, r"record 0 .*reshape"),
+        ({"image": IMAGES[..., :2], "mask": MASKS}, r"record 0 .*frames "),
     ):
         with h5py.File(path, "w") as file:
             for name, values in arrays.items():
@@ -179,9 +179,9 @@ def test_bad_options_and_missing_files(tmp_path: Path) -> None:
     )
     with pytest.raises(FileNotFoundError, match=message):
         opened(tmp_path, data="tetrominoes")
-    with pytest.raises(ValueError, match="data must be one of"):
+    with pytest.raises(ValueError, match=r"^data "):
         opened(tmp_path, data="cats")
-    with pytest.raises(ValueError, match="num_train must be"):
+    with pytest.raises(ValueError, match=r"^num_train "):
         opened(tmp_path, num_train=0)
 
 

@@ -177,11 +177,11 @@ def test_other_bytes_are_refused(data: bytes) -> None:
 
 def test_missing_and_misshapen_features_are_named(example: Callable[..., bytes]) -> None:
     features: Any = parse_example(example(image=[b"ab"], x=[1.0]))
-    with pytest.raises(ValueError, match="it has no feature 'mask', only image, x"):
+    with pytest.raises(ValueError, match=r"'mask'.* image, x"):
         pixels(features, "mask", (2,))
-    with pytest.raises(ValueError, match="feature 'image' must have shape"):
+    with pytest.raises(ValueError, match=r"^feature 'image' .*shape"):
         pixels(features, "image", (3,))
-    with pytest.raises(ValueError, match="feature 'x' must have shape"):
+    with pytest.raises(ValueError, match=r"^feature 'x' .*shape"):
         floats(features, "x", (2,))
 
 
@@ -194,7 +194,7 @@ def test_a_feature_that_is_not_set_is_named_where_it_is_wanted(entry: bytes) -> 
     other = message((1, b"y"), (2, message((1, message((1, b"ab"))))))
     features = parse_example(message((1, message((1, entry), (1, other)))))
     assert strings(features, "y") == [b"ab"]
-    wanted = r"feature 'x' must contain \w+, got nothing"
+    wanted = r"^feature 'x' .*nothing"
     with pytest.raises(ValueError, match=wanted):
         strings(features, "x")
     with pytest.raises(ValueError, match=wanted):
@@ -205,10 +205,10 @@ def test_a_feature_that_is_not_set_is_named_where_it_is_wanted(entry: bytes) -> 
 
 def test_lists_of_another_kind_are_refused(example: Callable[..., bytes]) -> None:
     features = parse_example(example(x=[1.0], y=[b"abcd"]))
-    with pytest.raises(ValueError, match="feature 'x' must contain strings"):
+    with pytest.raises(ValueError, match=r"^feature 'x' .*floats"):
         pixels(features, "x", (4,))
-    with pytest.raises(ValueError, match="feature 'y' must contain floats"):
+    with pytest.raises(ValueError, match=r"^feature 'y' .*strings"):
         floats(features, "y", (1,))
     integers = message((1, message((1, message((1, b"n"), (2, message((3, b"\x0a\4abcd"))))))))
-    with pytest.raises(ValueError, match="feature 'n' must contain floats"):
+    with pytest.raises(ValueError, match=r"^feature 'n' .*integers"):
         floats(parse_example(integers), "n", (1,))

@@ -2,31 +2,16 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from genesis_rl.data.pack import Pack, PackWriter
-from genesis_rl.models import Genesis, GenesisConfig
+from genesis_rl.models import Genesis
 from genesis_rl.training import PretrainConfig
 
 N, SIDE = 9, 32
-TINY = GenesisConfig(
-    image_size=SIDE,
-    num_slots=3,
-    mask_latent_size=7,
-    component_latent_size=2,
-    encoder_channels=(4, 4, 4, 4, 4),
-    decoder_channels=(4, 4, 4, 4, 4),
-    feature_size=8,
-    posterior_lstm_size=8,
-    prior_lstm_size=8,
-    component_decoder_channels=4,
-    component_encoder_channels=(4, 4),
-    component_encoder_size=8,
-    prior_mlp_size=8,
-)
 
 
 @pytest.fixture
@@ -55,15 +40,14 @@ def pack(write_pack: Callable[..., Pack], tmp_path: Path) -> Pack:
 
 
 @pytest.fixture
-def tiny() -> Genesis:
-    torch.manual_seed(0)
-    return Genesis(TINY)
+def tiny(small_model: Callable[..., Genesis]) -> Genesis:
+    return small_model().train()
 
 
 @pytest.fixture
-def config(pack: Pack, tmp_path: Path) -> PretrainConfig:
+def config(pack: Pack, tmp_path: Path, small_config: Callable[..., Any]) -> PretrainConfig:
     return PretrainConfig(
-        model=TINY,
+        model=small_config(),
         data=str(pack.folder),
         steps=20,
         batch_size=4,

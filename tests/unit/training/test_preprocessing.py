@@ -106,7 +106,7 @@ def test_an_encoder_resizes_frames_as_its_recording(
 
 def test_recordings_of_different_resize_are_not_joined(tmp_path: Path) -> None:
     folders = [record(tmp_path / how, how) for how in ("crop", "letterbox")]
-    with pytest.raises(ValueError, match="one resize, got crop, letterbox"):
+    with pytest.raises(ValueError, match=r"resize.* crop, letterbox"):
         join(folders, tmp_path / "both")
 
 
@@ -138,7 +138,7 @@ def test_data_of_another_resize_than_init_is_a_warning(
 ) -> None:
     mark(pack, resize="crop")
     save_pretrained(tiny, tmp_path / "start", preprocessing=BOX)
-    with pytest.warns(UserWarning, match=r"init .* by 'letterbox', but data .* resize 'crop'"):
+    with pytest.warns(UserWarning, match=r"^init .*'letterbox'.* data .*'crop'"):
         trainer = Trainer(dataclasses.replace(config, init=str(tmp_path / "start")))
     assert trainer.model.preprocessing == Preprocessing("crop")
 
@@ -171,7 +171,7 @@ def test_a_model_in_memory_keeps_its_resize(boxed: Path) -> None:
 
 
 def test_another_resize_than_the_models_is_a_warning(boxed: Path) -> None:
-    with pytest.warns(UserWarning, match="preprocessing should be .*letterbox.* got .*crop"):
+    with pytest.warns(UserWarning, match=r"^preprocessing .*letterbox.*crop"):
         encoder = SlotEncoder(boxed, device="cpu", preprocessing="crop")
     assert encoder.preprocessing == Preprocessing("crop")
     with warnings.catch_warnings():
@@ -188,14 +188,14 @@ def test_a_resize_is_named_in_any_form(value: Any, tiny: Genesis, tmp_path: Path
 
 @pytest.mark.parametrize("value", [3, {"size": 4}, ["crop"]])
 def test_values_that_are_no_preprocessing_are_refused(value: Any, tiny: Genesis) -> None:
-    with pytest.raises(TypeError, match="preprocessing must be"):
+    with pytest.raises(TypeError, match=r"^preprocessing "):
         SlotEncoder(tiny, device="cpu", preprocessing=value)
 
 
 def test_evaluation_on_images_of_another_resize_is_a_warning(boxed: Path, pack: Pack) -> None:
     mark(pack, resize="crop")
     candidate = open_candidate(str(boxed), "best", str(pack.folder), "{}", device="cpu")
-    with pytest.warns(UserWarning, match="created with resize 'crop'.* uses 'letterbox'"):
+    with pytest.warns(UserWarning, match=r"'crop'.*'letterbox'"):
         open_data(candidate, "test")
 
 
@@ -213,7 +213,7 @@ def test_a_recording_of_another_resize_than_the_encoders_is_a_warning(
 ) -> None:
     recorded = Transitions.open(record(tmp_path / "recording", "crop"))
     encoder = SlotEncoder(boxed, device="cpu")
-    with pytest.warns(UserWarning, match="created with resize 'crop'"):
+    with pytest.warns(UserWarning, match="'crop'"):
         encode(recorded, encoder, align=False, cache=tmp_path / "cache")
 
 
@@ -232,7 +232,7 @@ def test_a_student_resizes_as_its_teacher(boxed: Path, pack: Pack, tmp_path: Pat
         tensorboard=False,
         out=tmp_path / "student",
     )
-    with pytest.warns(UserWarning, match="created with resize 'crop'.*teacher .* uses 'letterbox'"):
+    with pytest.warns(UserWarning, match=r"'crop'.* teacher .*'letterbox'"):
         report = distill(config)
     loaded = load_pretrained(tmp_path / "student", device="cpu")
     assert loaded.preprocessing == BOX

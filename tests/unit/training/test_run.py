@@ -77,7 +77,7 @@ def test_relative_data_that_are_gone_are_named(
     config = dataclasses.replace(SMOKE, out=tmp_path / "run", data="packs/mine", data_options="{}")
     found = Run.open(write_run(config)).config
     assert found.data == "packs/mine"
-    with pytest.raises(ValueError, match=r"^data must be a pack, got 'packs/mine'.*--data"):
+    with pytest.raises(ValueError, match=r"^data .*'packs/mine'.*--data"):
         found.open_data("test")
 
 
@@ -129,7 +129,7 @@ def test_older_settings_use_the_model_name_of_a_checkpoint(
         RunFolder(dataclasses.replace(SMOKE, out=folder, resume=True))
     for name in checkpoints:
         shutil.rmtree(folder / name)
-    with pytest.raises(ValueError, match=r"train\.json: model_name must be one of genesis"):
+    with pytest.raises(ValueError, match=r"train\.json: model_name "):
         Run.open(folder)
 
 
@@ -140,7 +140,7 @@ def test_models_are_loaded(folder: Path) -> None:
     best, last = run.load("best", device="cpu"), run.load("last", device="cpu")
     assert last.metadata["step"] == 20 and last.model.config == SMOKE.model
     assert checkpoint.fingerprint(best.model) == checkpoint.fingerprint(last.model)
-    with pytest.raises(ValueError, match=r"^which must be"):
+    with pytest.raises(ValueError, match=r"^which "):
         run.load("first")  # type: ignore[arg-type]
 
 
@@ -149,31 +149,31 @@ def test_a_missing_checkpoint_is_no_hub_id(tmp_path: Path, monkeypatch: pytest.M
     write_run(dataclasses.replace(SMOKE, out=Path("run")), best=False)
     run = Run.open("run")
     assert run.checkpoints == ["last"]
-    with pytest.raises(ValueError, match=r"^which must be .* 'best'"):
+    with pytest.raises(ValueError, match=r"^which .*'best'"):
         run.load()
 
 
 def test_folders_without_a_run_are_refused(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"nowhere must be a run .* no train\.json"):
+    with pytest.raises(ValueError, match=r"nowhere .*train\.json"):
         Run.open(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match=r"best must be a run .* no train\.json"):
+    with pytest.raises(ValueError, match=r"best .*train\.json"):
         Run.open(folder / "best")
     (folder / "metrics.jsonl").unlink()
-    with pytest.raises(ValueError, match=r"must be a run .* no metrics\.jsonl"):
+    with pytest.raises(ValueError, match=r"metrics\.jsonl"):
         Run.open(folder)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", r"train\.json cannot be read as JSON"),
-        ("[]", r"train\.json must contain a JSON object"),
-        ("{}", "do not fit this version: 'model'"),
-        ('{"model_name": [], "model": {}}', r"model_name must be one of genesis"),
-        ('{"model": [], "geco": {}, "out": ""}', "do not fit this version"),
-        ('{"model": {}, "geco": {}}', "do not fit this version: 'out'"),
-        ('{"model": {}, "geco": {}, "out": "", "colour": 1}', "unexpected keyword .*'colour'"),
-        ('{"model": {"num_slots": 1}, "geco": {}, "out": ""}', "num_slots must be"),
+        ("{", r"train\.json .*JSON:"),
+        ("[]", r"train\.json .*list"),
+        ("{}", r"train\.json: .*'model'"),
+        ('{"model_name": [], "model": {}}', r"train\.json: model_name "),
+        ('{"model": [], "geco": {}, "out": ""}', r"train\.json: "),
+        ('{"model": {}, "geco": {}}', r"train\.json: .*'out'"),
+        ('{"model": {}, "geco": {}, "out": "", "colour": 1}', r"train\.json: .*'colour'"),
+        ('{"model": {"num_slots": 1}, "geco": {}, "out": ""}', r"train\.json: .*num_slots "),
     ],
 )
 def test_damaged_settings_are_refused(folder: Path, text: str, message: str) -> None:

@@ -17,22 +17,6 @@ from genesis_rl.training import PretrainConfig, Trainer
 from genesis_rl.training.stages import join_stages
 
 ROOT = Path(__file__).parents[3]
-MODEL = GenesisConfig(
-    image_size=32,
-    num_slots=4,
-    mask_latent_size=7,
-    component_latent_size=4,
-    background="predicted",
-    background_channels=(4, 4),
-    background_size=8,
-    posterior="attention",
-    mask_decoder="local",
-    component_decoder="shaded",
-    mixture="pixel",
-    sigma_x=0.12,
-    prior_lstm_size=8,
-    prior_mlp_size=8,
-)
 
 
 def program() -> Any:
@@ -46,7 +30,9 @@ def program() -> Any:
 def test_flags_reach_the_stages_that_they_name(tmp_path: Path) -> None:
     out = str(tmp_path / "towers")
     flags = ["--preset", "towers", "--out", out, "--seed", "3", "--steps", "7"]
-    first, last = program().parse([*flags, "--stage-1.steps", "5", "--stage-1.batch-size", "4"])
+    first, last = (
+        program().parse([*flags, "--stage-1.steps", "5", "--stage-1.batch-size", "4"]).stages
+    )
     assert (first.trained_modules, first.steps, first.batch_size, first.seed) == (
         "background",
         5,
@@ -60,14 +46,14 @@ def test_flags_reach_the_stages_that_they_name(tmp_path: Path) -> None:
 
 
 def test_data_given_by_flag_apply_to_all_stages() -> None:
-    first, last = program().parse(["--preset", "towers", "--data", "packs/mine"])
+    first, last = program().parse(["--preset", "towers", "--data", "packs/mine"]).stages
     assert (
         (first.data, first.data_options) == (last.data, last.data_options) == ("packs/mine", "{}")
     )
 
 
 def test_init_given_by_flag_skips_the_stages_before() -> None:
-    (only,) = program().parse(["--preset", "towers", "--init", "runs/mine"])
+    (only,) = program().parse(["--preset", "towers", "--init", "runs/mine"]).stages
     assert only.init == "runs/mine"
 
 
@@ -77,7 +63,9 @@ def test_unknown_stages_are_refused() -> None:
 
 
 def test_curricula_are_stages() -> None:
-    stages = program().parse(["--preset", "sprites-sharp", "--out", "runs/mine", "--seed", "3"])
+    stages = (
+        program().parse(["--preset", "sprites-sharp", "--out", "runs/mine", "--seed", "3"]).stages
+    )
     assert [stage.out for stage in stages] == [
         Path("runs/mine/stage-1"),
         Path("runs/mine/stage-2"),
@@ -86,7 +74,7 @@ def test_curricula_are_stages() -> None:
     assert [stage.init for stage in stages] == [None, "runs/mine/stage-1", "runs/mine/stage-2"]
     assert {stage.seed for stage in stages} == {3}
     assert stages[0].data_options != stages[1].data_options != stages[2].data_options
-    stages = program().parse(["--preset", "multi-dsprites-sharp"])
+    stages = program().parse(["--preset", "multi-dsprites-sharp"]).stages
     assert stages[-1].reinit_modules == ("corrector", "mask_decoder")
     assert [stage.data for stage in stages] == ["sprite_scenes", "multi_dsprites", "multi_dsprites"]
 
@@ -97,12 +85,19 @@ def test_presets_without_stages_are_one() -> None:
 
 
 @pytest.fixture
-def stages(write_pack: Callable[..., Pack], tmp_path: Path) -> Callable[..., list[PretrainConfig]]:
+def model(small_config: Callable[..., Any]) -> Any:
+    return small_config(compact=True, background="predicted")
+
+
+@pytest.fixture
+def stages(
+    write_pack: Callable[..., Pack], model: Any, tmp_path: Path
+) -> Callable[..., list[PretrainConfig]]:
     pack = write_pack(tmp_path / "pack")
 
     def line_up(resume: bool = False, out: str = "run") -> list[PretrainConfig]:
         last = PretrainConfig(
-            model=MODEL,
+            model=model,
             data=str(pack.folder),
             trained_modules="objects",
             objective="elbo",
@@ -169,7 +164,7 @@ def test_a_signal_in_the_last_validation_of_a_stage_stops_the_training(
 
     monkeypatch.setattr(Trainer, "_validate", interrupted)
     training = program()
-    monkeypatch.setattr(training, "parse", lambda argv: [first, second])
+    monkeypatch.setattr(training, "parse", lambda argv: training.Plan([first, second], []))
     assert training.main([]) == 143
     assert "--resume" in capsys.readouterr().err
     assert (first.out / "last").is_dir() and not (second.out / "last").exists()
@@ -188,9 +183,9 @@ def test_stages_resume_where_they_were(
         torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0, msg=name)
 
 
-def test_parts_that_a_model_lacks_are_refused(tmp_path: Path) -> None:
+def test_parts_that_a_model_lacks_are_refused(model: Any, tmp_path: Path) -> None:
     plain = GenesisConfig(image_size=32)
-    static = dataclasses.replace(MODEL, background="static")
+    static = dataclasses.replace(model, background="static")
     for changes, name in (
         ({"trained_modules": "objects"}, "trained_modules"),
         ({"likelihood_stride": 2}, "likelihood_stride"),
@@ -198,8 +193,8 @@ def test_parts_that_a_model_lacks_are_refused(tmp_path: Path) -> None:
             {"model": static, "trained_modules": "background"},
             "trained_modules",
         ),
-        ({"model": MODEL, "likelihood_stride": 3}, "likelihood_stride"),
-        ({"model": MODEL, "compile": True, "sigma_x_start": 0.2}, "compile"),
+        ({"model": model, "likelihood_stride": 3}, "likelihood_stride"),
+        ({"model": model, "compile": True, "sigma_x_start": 0.2}, "compile"),
     ):
         options: dict[str, Any] = {"model": plain, "out": tmp_path, **changes}
         with pytest.raises(ValueError, match=f"^{name} "):

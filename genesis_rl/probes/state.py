@@ -1,0 +1,74 @@
+"""Inputs of state probes: the simulator's state of a frame and the latents of all slots."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from genesis_rl.probes.heads import ProbeTarget, standardise
+from genesis_rl.probes.latents import EncodedSample, Sample
+from genesis_rl.probes.scenes import concatenated, small_images
+
+#: Factor with the state, (N, d), such as the observation of a rendered environment.
+STATE = "state"
+_LEAST_STD = 1e-6  # columns of a smaller standard deviation count as constant
+
+
+class StateInputs:
+    """Targets and features of state probes.
+
+    Attributes:
+        kind: "state".
+        heads: ridge regression and an MLP on the concatenated slots, and attention over slots.
+        targets: ``state_i`` for each column i of the factor `STATE` that varies.
+    """
+
+    kind = "state"
+    heads: tuple[str, ...] = ("linear", "mlp", "attention")
+
+    def __init__(self, samples: Mapping[str, Sample]) -> None:
+        """Read the states from the packs' factors.
+
+        Args:
+            samples: the images by split; "train" and "test" at least.
+
+        Raises:
+            ValueError: if a pack has no states, or they do not vary.
+        """
+        self._samples = samples
+        values: dict[str, Tensor] = {}
+        for split, (pack, rows) in samples.items():
+            if not has_states(pack.factors):
+                raise ValueError(
+                    f"{pack.folder} must have the factor {STATE!r} of shape (images, d), got "
+                    f"{', '.join(pack.factors) or 'no factors'}."
+                )
+            values[split] = torch.from_numpy(pack.factors[STATE][rows]).float()
+        columns = (values["train"].std(0) > _LEAST_STD).nonzero()[:, 0].tolist()
+        if not columns:
+            raise ValueError(f"the factor {STATE!r} must vary, got constant states.")
+        self.targets = [
+            ProbeTarget(f"state_{i}", standardise({s: v[:, i : i + 1] for s, v in values.items()}))
+            for i in columns
+        ]
+
+    def model_features(
+        self, latents: Mapping[str, EncodedSample]
+    ) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """Return the concatenated latents of all slots, (n, K D) by split, and no extra scores."""
+        return concatenated(latents), {}
+
+    def pixels(self, side: int) -> dict[str, Tensor]:
+        """Return images area-averaged to ``side`` pixels, (n, 3 side side) in [0, 1], by split."""
+        return {split: small_images(sample, side) for split, sample in self._samples.items()}
+
+    def masks(self) -> None:
+        """Return None: true masks are not needed."""
+
+    def state(self) -> None:
+        """Return None: the state is the target."""
+
+
+def has_states(factors: Mapping[str, object]) -> bool:
+    """Return whether factors contain a state vector per image."""
+    return getattr(factors.get(STATE), "ndim", 0) == 2

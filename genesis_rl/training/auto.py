@@ -1,0 +1,395 @@
+"""Settings of a pretraining inferred from its images: background, contrast, slots, object size."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+
+from genesis_rl.blocks import check_image_size
+from genesis_rl.checkpoint import load_pretrained
+from genesis_rl.data import Pack, open_dataset
+from genesis_rl.data.originals import parse_options
+from genesis_rl.files import read_json
+from genesis_rl.models import build_model
+from genesis_rl.models.attention import SlotAttention
+from genesis_rl.models.background import BackgroundNetwork, foreground_gate
+from genesis_rl.training.config import PretrainConfig
+from genesis_rl.training.folder import SETTINGS
+from genesis_rl.training.loop import train_terms
+
+# Images to measure, at equal intervals of the training split.
+_IMAGES = 512
+_BATCH = 64
+# A background is static if objects cover less than this share of the pixels, and if in most images
+# the camera has moved by less than this distance in pixels.
+_STATIC_SHARE, _STATIC_SHIFT = 0.15, 0.5
+# Least response of a phase correlation, in [0, 1], that shows a common shift of two images.
+_LEAST_RESPONSE = 0.5
+# Squared colour distance above which a pixel differs from the background: for the median image the
+# noise of resizing and compression, for a network its error.
+_NOISE, _NETWORK_NOISE = 0.002, 0.01
+# Bounds of the squared colour distance at which a pixel shows an object, and its share of the
+# contrast.
+_LEAST_THRESHOLD, _THRESHOLD, _THRESHOLD_SHARE = 0.01, 0.08, 0.25
+# Bounds of the standard deviation of pixels, and its share of the contrast per channel.
+_LEAST_SIGMA, _SIGMA, _SIGMA_SHARE = 0.04, 0.12, 0.5
+# Neighbouring pixels whose unit RGB vectors are at most this far apart belong to one component.
+_HUE = 0.25
+# Least area in pixels of a component, and bounds of the object size in halves of the frame's side.
+_LEAST_AREA, _LEAST_SIZE, _SIZE = 4, 0.2, 0.45
+_MOST_OBJECTS, _SPARE_SLOTS = 15, 2
+# Side of objects in pixels below which few are found.
+_SMALL_OBJECT = 4.0
+# Least share of images in which a pixel of the changing region differs, and the region's margin.
+_LEAST_CHANGES, _MARGIN = 0.002, 0.1
+# Least area in cells of the attention of a slot in use.
+_LEAST_CELLS = 0.5
+_TIMED_UPDATES = 3
+
+
+@dataclass(frozen=True)
+class ObjectStatistics:
+    """Statistics of the pixels that differ from a background.
+
+    Attributes:
+        contrast: lower quartile of the squared colour distances to the background of pixels that
+            differ from it, so that small objects count beside large ones.
+        share: share of the pixels above ``threshold``.
+        side: root of the typical (area-weighted median) area of the connected components of one
+            hue, in pixels.
+        object_size: the same in halves of the frame's side, within the attention's limits.
+        count: 95th percentile of the number of objects in an image, as the attention finds them.
+    """
+
+    contrast: float
+    share: float
+    side: float
+    object_size: float
+    count: int
+
+    @property
+    def threshold(self) -> float:
+        """Squared colour distance to the background at which a pixel shows an object."""
+        return _round(_threshold(self.contrast))
+
+    @property
+    def sigma_x(self) -> float:
+        """Standard deviation of pixels with which an object of this contrast is worth a slot."""
+        deviation = _SIGMA_SHARE * math.sqrt(self.contrast / 3)
+        return _round(min(max(deviation, _LEAST_SIGMA), _SIGMA))
+
+    @property
+    def num_slots(self) -> int:
+        """K: the objects, spare slots and the background."""
+        return self.count + _SPARE_SLOTS + 1
+
+
+@dataclass(frozen=True)
+class ImageStatistics:
+    """Statistics of images before any training.
+
+    Attributes:
+        num_images: number of training images.
+        image_size: their side in pixels.
+        mean_image_mse: mean squared error of the mean image, per channel; values in [0, 1].
+        shift: distance in pixels by which the camera has moved in at least a quarter of the images.
+        region: region in which images differ from the median image, with a margin: (top, left,
+            height, width) in pixels of the frames that were recorded, or of the images.
+        objects: statistics of the pixels that differ from the median image.
+    """
+
+    num_images: int
+    image_size: int
+    mean_image_mse: float
+    shift: float
+    region: tuple[int, int, int, int]
+    objects: ObjectStatistics
+
+    @property
+    def static(self) -> bool:
+        """Whether the median image is the background of all images, as for a static camera."""
+        return self.objects.share < _STATIC_SHARE and self.shift < _STATIC_SHIFT
+
+
+def measure_images(pack: Pack) -> ImageStatistics:
+    """Measure a sample of a pack's images.
+
+    Raises:
+        ValueError: if no image differs from the median image.
+    """
+    images = _sample(pack)
+    median = images.median(0).values
+    objects = _measure(images, median.expand_as(images), _NOISE, pack)
+    return ImageStatistics(
+        num_images=len(pack),
+        image_size=images.shape[-1],
+        mean_image_mse=float((images - images.mean(0)).square().mean()),
+        shift=_camera_shift(images, median),
+        region=_changing_region(images, median, objects.threshold, pack),
+        objects=objects,
+    )
+
+
+def _changing_region(
+    images: Tensor, median: Tensor, threshold: float, pack: Pack
+) -> tuple[int, int, int, int]:
+    changes = ((images - median).square().sum(1) > threshold).float().mean(0) > _LEAST_CHANGES
+    height, width = pack.meta.get("frame_size", changes.shape)
+    bounds = []
+    for axis, length in ((1, height), (0, width)):
+        rows = changes.any(axis).nonzero()[:, 0]
+        side = changes.shape[0]
+        low, high = (int(rows[0]), int(rows[-1]) + 1) if len(rows) else (0, side)
+        margin = _MARGIN * (high - low)
+        first = max(0, math.floor((low - margin) * length / side))
+        last = min(length, math.ceil((high + margin) * length / side))
+        bounds.append((first, last - first))
+    (top, rows_), (left, columns) = bounds
+    return top, left, rows_, columns
+
+
+@torch.inference_mode()
+def measure_objects(pack: Pack, background: BackgroundNetwork) -> ObjectStatistics:
+    """Measure a sample of a pack's images against their backgrounds predicted by a network.
+
+    Raises:
+        ValueError: if no image differs from its background.
+    """
+    images = _sample(pack)
+    shown = [background.decode(background(x).chunk(2, 1)[0]) for x in images.split(_BATCH)]
+    return _measure(images, torch.cat(shown), _NETWORK_NOISE, pack)
+
+
+def _measure(images: Tensor, background: Tensor, noise: float, pack: Pack) -> ObjectStatistics:
+    distance = (images - background).square().sum(1)
+    differing = distance[distance > noise]
+    if not len(differing):
+        raise ValueError(
+            f"data must contain images that differ from their background, got {len(pack)} images "
+            f"without objects in {pack.folder}."
+        )
+    contrast = float(differing.quantile(0.25))
+    gate = foreground_gate(images, background, _threshold(contrast))
+    areas = np.concatenate([component_areas(x, g) for x, g in zip(images, gate[:, 0], strict=True)])
+    areas = np.sort(areas)
+    total = np.cumsum(areas)
+    side = math.sqrt(areas[np.searchsorted(total, total[-1] / 2)]) if len(areas) else 0.0
+    size = _round(min(max(2 * side / images.shape[-1], _LEAST_SIZE), _SIZE))
+    share = float((gate > 0.5).float().mean())
+    return ObjectStatistics(contrast, share, side, size, _count_seeds(images, gate, size))
+
+
+def _threshold(contrast: float) -> float:
+    return min(max(_THRESHOLD_SHARE * contrast, _LEAST_THRESHOLD), _THRESHOLD)
+
+
+def _camera_shift(images: Tensor, median: Tensor) -> float:
+    """Return the 75th percentile of the shifts in pixels between images and the median image."""
+    target = median.mean(0).numpy()
+    found = [cv2.phaseCorrelate(target, image) for image in images.mean(1).numpy()]
+    shifts = [math.hypot(*shift) * (response > _LEAST_RESPONSE) for shift, response in found]
+    return float(np.quantile(shifts, 0.75))
+
+
+def component_areas(image: Tensor, gate: Tensor) -> npt.NDArray[np.int64]:
+    """Return the areas in pixels of the connected foreground components of one hue.
+
+    Args:
+        image: (3, H, W) in [0, 1].
+        gate: probability that a pixel shows an object, (H, W).
+    """
+    foreground = (gate > 0.5).numpy()
+    hue = F.normalize(image, dim=0, eps=0.1).numpy()
+    index = np.arange(foreground.size).reshape(foreground.shape)
+    pairs = []
+    for a, b in (((slice(1, None),), (slice(-1),)), ((..., slice(1, None)), (..., slice(-1)))):
+        near = np.square(hue[:, *a] - hue[:, *b]).sum(0) < _HUE**2
+        joined = near & foreground[a] & foreground[b]
+        pairs.append(np.stack([index[a][joined], index[b][joined]]))
+    rows, columns = np.concatenate(pairs, 1)
+    graph = coo_array((np.ones(len(rows), np.bool_), (rows, columns)), shape=(index.size,) * 2)
+    labels = connected_components(graph, directed=False)[1]
+    areas: npt.NDArray[np.int64] = np.bincount(labels[foreground.reshape(-1)])
+    return areas[areas >= _LEAST_AREA]
+
+
+def infer_settings(
+    base: PretrainConfig, before: Sequence[PretrainConfig], background: str | None = None
+) -> tuple[PretrainConfig, tuple[PretrainConfig, ...], list[str]]:
+    """Infer settings from the training images.
+
+    With a static background the objects are measured at once; otherwise the background network is
+    trained first, by the stage ``before``, and the objects are measured against it once its run has
+    finished.
+
+    Args:
+        base: settings of the objects' training, with ``data`` and ``out``.
+        before: the stage that trains a background network.
+        background: "static" or "predicted" instead of the inferred one; None: inferred.
+
+    Returns:
+        The settings of the last stage and of the stages before, and lines that explain them.
+
+    Raises:
+        ValueError: if the data are invalid, do not differ, or are of a size no model has.
+        OSError: if the data cannot be read.
+    """
+    if background not in (None, "static", "predicted"):
+        raise ValueError(
+            "model.background must be 'static' or 'predicted' with preset auto, got "
+            f"{background!r}."
+        )
+    pack = open_dataset(base.data, "train", **parse_options(base.data_options))
+    height, width = pack.images.shape[1:3]
+    if height != width:
+        raise ValueError(
+            f"data must have square images with preset auto, got {height} x {width} px in "
+            f"{base.data!r}."
+        )
+    check_image_size(height)
+    images = measure_images(pack)
+    static = images.static if background is None else background == "static"
+    objects: ObjectStatistics | None = images.objects
+    if static:
+        before = ()
+    else:
+        before = tuple(auto_config(stage, images, None, static=False) for stage in before)
+        network = trained_background(base.out / "stage-1")
+        objects = None if network is None else measure_objects(pack, network)
+    config = auto_config(base, images, objects, static=static)
+    seconds = sum(c.steps * seconds_per_update(c, pack) for c in (*before, config))
+    notes = [
+        f"preset auto, from {base.data}:",
+        *(f"  {line}" for line in describe(images, objects, static=static)),
+        f"  about {max(1, round(seconds / 60))} minutes on this machine's CPU",
+    ]
+    return config, before, notes
+
+
+def describe(
+    images: ImageStatistics, objects: ObjectStatistics | None, *, static: bool
+) -> list[str]:
+    """Return lines on what was measured, each with the flags that follow from it.
+
+    Args:
+        images: statistics of the images.
+        objects: statistics of the objects; None before the background network is trained.
+        static: whether the background is static.
+    """
+    found = images.objects
+    lines = [
+        f"{images.num_images:,} images of {images.image_size} x {images.image_size} px, squared "
+        f"error of the mean image {images.mean_image_mse:.4f}: --model.image-size "
+        f"{images.image_size}",
+        f"{found.share:.1%} of the pixels differ from the median image, the camera moves by "
+        f"{images.shift:.1f} px: --model.background {'static' if static else 'predicted'}",
+    ]
+    if objects is None:
+        return [*lines, "objects: measured after stage 1, the training of the background"]
+    lines += [
+        f"objects: {objects.share:.1%} of the pixels, squared colour distance to the background "
+        f"{objects.contrast:.3f}: --model.foreground-threshold {objects.threshold:g} "
+        f"--model.sigma-x {objects.sigma_x:g}",
+        f"objects: at most {objects.count} in 95 % of the images, typical side {objects.side:.1f} "
+        f"px: --model.num-slots {objects.num_slots} --model.object-size {objects.object_size:g}",
+    ]
+    if objects.side < _SMALL_OBJECT:
+        crop = " ".join(map(str, images.region))
+        lines.append(
+            f"objects are small: record with --crop {crop}, the region that changes, or with "
+            "--image-size 128"
+        )
+    return lines
+
+
+def auto_config(
+    base: PretrainConfig,
+    images: ImageStatistics,
+    objects: ObjectStatistics | None,
+    *,
+    static: bool,
+) -> PretrainConfig:
+    """Return settings for measured images.
+
+    Args:
+        base: settings of everything that is not measured.
+        images: statistics of the images.
+        objects: statistics of the objects; None before the background network is trained.
+        static: whether the background is static.
+    """
+    changes: dict[str, Any] = {
+        "image_size": images.image_size,
+        "background": "static" if static else "predicted",
+    }
+    start = base.sigma_x_start
+    if objects is not None:
+        changes |= {
+            "num_slots": objects.num_slots,
+            "object_size": objects.object_size,
+            "foreground_threshold": objects.threshold,
+            "sigma_x": objects.sigma_x,
+        }
+        start = None if start is None else _round(start * objects.sigma_x / _SIGMA)
+    return replace(base, model=replace(base.model, **changes), sigma_x_start=start)
+
+
+def trained_background(run: Path) -> BackgroundNetwork | None:
+    """Return the background network of a finished run; None if it has not finished."""
+    try:
+        settings = read_json(run / SETTINGS)
+        pretrained = load_pretrained(run / "last", device="cpu")
+    except (ValueError, OSError):
+        return None
+    finished = pretrained.metadata.get("step") == settings["steps"]
+    background = getattr(pretrained.model, "background", None)
+    return background if finished and isinstance(background, BackgroundNetwork) else None
+
+
+def seconds_per_update(config: PretrainConfig, pack: Pack) -> float:
+    """Measure the time of an update on this machine's CPU, without the optimiser, in seconds."""
+    with torch.random.fork_rng(devices=[]):
+        model: Any = build_model(config.model)
+    model.likelihood_stride = config.likelihood_stride
+    model.background_only = config.trained_modules == "background"
+    images = _sample(pack)[: config.batch_size].to(memory_format=torch.channels_last)
+    generator = torch.Generator().manual_seed(0)
+    times = []
+    for _ in range(_TIMED_UPDATES):
+        start = time.perf_counter()
+        torch.stack(train_terms(model.train(), images, generator)).sum().backward()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def _sample(pack: Pack) -> Tensor:
+    """Return images at equal intervals, (N, 3, H, W) in [0, 1]."""
+    rows = np.unique(np.linspace(0, len(pack) - 1, _IMAGES).astype(np.int64))
+    return torch.from_numpy(pack.images[rows]).permute(0, 3, 1, 2).float().div_(255)
+
+
+@torch.inference_mode()
+def _count_seeds(images: Tensor, gate: Tensor, object_size: float) -> int:
+    """Return the 95th percentile of the number of slots that an untrained attention fills."""
+    with torch.random.fork_rng(devices=[]):
+        attention = SlotAttention(images.shape[-1], 8, _MOST_OBJECTS, object_size)
+    filled = [
+        (attention(x, g).assignment.flatten(2).sum(2) > _LEAST_CELLS).sum(1)
+        for x, g in zip(images.split(_BATCH), gate.split(_BATCH), strict=True)
+    ]
+    return max(1, int(torch.cat(filled).float().quantile(0.95)))
+
+
+def _round(value: float) -> float:
+    """Round to two significant digits."""
+    return float(f"{value:.2g}")
