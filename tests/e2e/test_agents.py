@@ -195,7 +195,7 @@ def test_evaluating_an_empty_folder_ends_with_status_2(tmp_path: Path, run_progr
     ("more", "message"),
     [
         (["--episodes", "0"], "episodes"),
-        (["--video-episodes", "-1"], "video_episodes"),
+        (["--video-episodes", "-1"], "--video-episodes"),
         (["--seed", "-1"], "seed"),
     ],
 )

@@ -39,12 +39,12 @@ def test_empty_splits_are_reported(tmp_path: Path, run_program: Run) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ([], "exactly one of env, agent, from_minari"),
+        ([], "exactly one of --env, --agent, --from-minari"),
         (["--env", "genesis_rl/Nothing-v0"], "genesis_rl/Nothing-v0"),
-        (["--env", "CartPole-v1"], "the observation"),
-        (["--env", "CartPole-v1", "--env-options", "[]"], "env_options"),
+        (["--env", "CartPole-v1"], "around each environment, or --render."),
+        (["--env", "CartPole-v1", "--env-options", "[]"], "--env-options"),
         (["--agent", "no-such-folder"], ": folder "),
-        (["--from-minari", "none/such-v0"], "from_minari"),
+        (["--from-minari", "none/such-v0"], "--from-minari"),
         ([*GOAL, "--minari", "bad id"], "Malformed dataset ID"),
         ([*GOAL, "--steps", "0"], "steps"),
     ],

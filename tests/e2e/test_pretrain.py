@@ -158,7 +158,7 @@ def test_not_finite_names_step_and_term_and_keeps_the_checkpoint(
         (("--preset", "nonsense"), [": preset ", "multi-dsprites"]),
         (("--data", "nowhere"), ["nowhere", "multi_dsprites"]),
         (("--data-options", '{"image_size": 64, "num_images": 9}'), ["64 x 64", "32 x 32"]),
-        (("--data-options", "[1"), ["data_options", "JSON"]),
+        (("--data-options", "[1"), ["--data-options", "JSON"]),
         (("--model.num-slots", "1"), [": --model.num-slots "]),
         (("--batch-size", "0"), [": --batch-size "]),
         (("--batch-size", "9999"), ["256 images", "9999"]),

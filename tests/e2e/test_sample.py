@@ -119,8 +119,8 @@ def test_a_saved_model_without_a_run(
         (("--temperature", "nan"), [": --temperature "]),
         (("--split", "holdout"), [": --split ", "validation"]),
         (("--data", "nowhere"), ["nowhere", "multi_dsprites"]),
-        (("--data-options", '{"num_images": 9}'), [": --data ", "data_options"]),
-        (("--data", "object_goal", "--data-options", "[1"), ["data_options", "JSON"]),
+        (("--data-options", '{"num_images": 9}'), [": --data ", "--data-options"]),
+        (("--data", "object_goal", "--data-options", "[1"), ["--data-options", "JSON"]),
         (
             ("--data", "object_goal", "--data-options", '{"image_size": 64, "num_images": 9}'),
             ["64 x 64", "32 x 32"],

@@ -181,7 +181,7 @@ def test_what_was_written_survives_a_refused_push(
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ((), ": out or push "),
+        ((), ": --out or --push "),
         (("--push", "encoder"), ": --push "),
         (("--out", "{run}"), ": --out "),
         (("--out", "{run}/train.json"), ": --out "),

@@ -225,7 +225,7 @@ def test_invalid_flags(given: tuple[str, ...], run_program: Run, tmp_path: Path)
         (("--data", str(mixed)), "must have the actions"),
         (("--data", str(tmp_path / "nowhere")), "nowhere"),
         (("--encoder", str(tmp_path / "pack")), ": --encoder "),
-        (("--batch-size", "1000"), "batch_size"),
+        (("--batch-size", "1000"), "--batch-size"),
     ]
     for flags, message in cases:
         status, _, errors = run_program(PROGRAM, *given, *QUICK, *out, *flags)
@@ -233,8 +233,8 @@ def test_invalid_flags(given: tuple[str, ...], run_program: Run, tmp_path: Path)
         assert errors.startswith("train_world_model.py: ") and message in errors, errors
     for flags, message in (
         (("--horizon", "0"), "horizon"),
-        (("--learning-rate", "0"), "learning_rate"),
-        (("--model.attention-heads", "3"), "attention_heads"),
+        (("--learning-rate", "0"), "--learning-rate must"),
+        (("--model.attention-heads", "3"), "--model.attention-heads"),
     ):
         status, _, errors = run_program(PROGRAM, *given, *QUICK, *out, *flags)
         assert status == 2 and message in errors, errors
@@ -247,5 +247,5 @@ def test_a_loss_that_is_not_finite(
     flags = (*given, *QUICK, "--out", str(out), "--learning-rate", "1e30", "--no-tensorboard")
     status, _, errors = run_program(PROGRAM, *flags)
     assert status == 1
-    assert "the last checkpoint is in" in errors and "lower learning_rate" in errors
+    assert "the last checkpoint is in" in errors and "lower --learning-rate" in errors
     assert not (out / "report.json").exists()

@@ -119,7 +119,7 @@ def test_a_module_of_the_working_directory_is_recorded(room: Path) -> None:
         (["--options", "cats", "1"], "cats"),
         (["--out", "film.avi"], ": --out "),
         (["--episodes", "0"], "episodes"),
-        (["--env-options", "[]"], "env_options must be a JSON object"),
+        (["--env-options", "[]"], "--env-options must be a JSON object"),
         (["--wrappers", "Same"], "wrappers must be module:Class"),
         (["--image-key", "image"], "Use --no-render"),
         (["--crop", "0", "0", "999", "8"], "crop must be a region within the frame"),
