@@ -154,17 +154,17 @@ class VecGenesisObs(VecEnvWrapper):
             self.reset_infos[i] = {**self._inner_reset_infos()[i], **_row(encoded.info, i)}
         return encoded.observation, rewards, dones, infos
 
+    def _rendered(self) -> npt.NDArray[Any] | None:
+        if self._render_frames:
+            self._last_frames = render_frames(self.venv)
+        return self._last_frames
+
     def _inner_reset_infos(self) -> list[dict[str, Any]]:
         """Return the infos of resets, which only the innermost vector environment has."""
         inner = self.venv
         while isinstance(inner, VecEnvWrapper) and isinstance(inner.venv, VecEnv):
             inner = inner.venv  # unlike `unwrapped`, ends at a VecEnv: SuperSuit wraps another kind
         return inner.reset_infos
-
-    def _rendered(self) -> npt.NDArray[Any] | None:
-        if self._render_frames:
-            self._last_frames = render_frames(self.venv)
-        return self._last_frames
 
 
 def _row(info: Info, index: int) -> Info:

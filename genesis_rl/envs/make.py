@@ -12,6 +12,8 @@ from typing import Any, cast
 
 import gymnasium as gym
 
+from genesis_rl.process import choose_opengl
+
 # Packages that register environments; safe to import if installed.
 _KNOWN_PACKAGES = (
     "ale_py",
@@ -169,6 +171,7 @@ def make_env(
     Raises:
         ValueError: if the environment cannot be created; contains the reason.
     """
+    choose_opengl()
     modules = (env_id.rpartition(":")[0], *(name.partition(":")[0] for name in wrappers))
     try:
         for module in modules:

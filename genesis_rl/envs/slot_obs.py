@@ -343,6 +343,7 @@ class SlotObsCodec:
         layout: Layout = self.sources[0].layout if self.sources else "HWC"
         white: White = self.sources[0].white if self.sources else 255
         frames = batch[0]
+        self._check_black(frames, white)
         if cameras > 1:
             parts = [
                 resize(
@@ -359,7 +360,6 @@ class SlotObsCodec:
                     part / np.float32(255) if part.dtype == np.uint8 else part for part in parts
                 ]
             frames = np.stack(parts, 1).reshape(-1, size, size, 3)
-        self._check_black(frames, white)
         slots = self.encoder(frames, layout, white=white)
         info: Info = {}
         if "frame" in self.options.info_keys:

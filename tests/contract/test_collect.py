@@ -321,25 +321,6 @@ def test_a_stopped_recording_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
-class DarkEnv(Clock):
-    """White is 1 in frames of a space with white 255."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.observation_space = spaces.Box(0, 255, (32, 32, 3), np.float32)
-
-    def _show(self) -> tuple[Any, dict[str, Any]]:
-        return np.ones((32, 32, 3), np.float32), {}
-
-
-def test_almost_black_frames_are_reported(tmp_path: Path) -> None:
-    gym.register("Dark-v0", lambda **_: DarkEnv())
-    config = CollectConfig(env="Dark-v0", out=tmp_path / "pack", steps=4, n_envs=1)
-    with pytest.warns(UserWarning, match="got at most 1 .*almost black"):
-        collect(config)
-    del gym.registry["Dark-v0"]
-
-
 def _goal(out: Path, **options: Any) -> CollectConfig:
     env = "genesis_rl/ObjectGoal-v0"
     return CollectConfig(env=env, out=out, steps=20, n_envs=1, vec="dummy", **options)
@@ -365,3 +346,22 @@ def test_masks_of_another_size_cannot_be_cropped(tmp_path: Path) -> None:
     settings = _goal(tmp_path / "data", env_options=options, render=True, crop=(0, 0, 32, 32))
     with pytest.raises(ValueError, match="true_masks must have the size of the frame"):
         collect(settings)
+
+
+class DarkEnv(Clock):
+    """White is 1 in frames of a space with white 255."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.observation_space = spaces.Box(0, 255, (32, 32, 3), np.float32)
+
+    def _show(self) -> tuple[Any, dict[str, Any]]:
+        return np.ones((32, 32, 3), np.float32), {}
+
+
+def test_almost_black_frames_are_reported(tmp_path: Path) -> None:
+    gym.register("Dark-v0", lambda **_: DarkEnv())
+    config = CollectConfig(env="Dark-v0", out=tmp_path / "pack", steps=4, n_envs=1)
+    with pytest.warns(UserWarning, match="got at most 1 .*almost black"):
+        collect(config)
+    del gym.registry["Dark-v0"]

@@ -43,7 +43,7 @@ def test_empty_splits_are_reported(tmp_path: Path, run_program: Run) -> None:
         (["--env", "genesis_rl/Nothing-v0"], "genesis_rl/Nothing-v0"),
         (["--env", "CartPole-v1"], "around each environment, or --render."),
         (["--env", "CartPole-v1", "--env-options", "[]"], "--env-options"),
-        (["--agent", "no-such-folder"], ": folder "),
+        (["--agent", "no-such-folder"], "folder must exist, got no-such-folder"),
         (["--from-minari", "none/such-v0"], "--from-minari"),
         ([*GOAL, "--minari", "bad id"], "Malformed dataset ID"),
         ([*GOAL, "--steps", "0"], "steps"),

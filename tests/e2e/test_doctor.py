@@ -88,8 +88,8 @@ def test_interrupted_trainings(run: Path, run_program: Program) -> None:
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--images", "1"), ": --images "),
-        (("--thresholds.max-kl", "-1"), ": --thresholds.max-kl "),
+        (("--images", "1"), "images must be"),
+        (("--thresholds.max-kl", "-1"), "--thresholds.max-kl "),
         (("--device", "tpu"), "device"),
         (("--which", "first"), "first"),
     ],

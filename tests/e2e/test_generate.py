@@ -67,10 +67,10 @@ def test_misuse(run_program: Run, tmp_path: Path) -> None:
     out = str(tmp_path / "out")
     quick = ("--options", json.dumps(OPTIONS["object_goal"]), "--num-images", "4")
     for arguments, message in (
-        (("clevr", out), ": data "),
-        (("object_goal", out, *quick, "--shards", "2", "--shard", "2"), ": --shard "),
-        (("object_goal", out, *quick, "--shards", "5", "--shard", "0"), ": --shards "),
-        (("object_goal", out, "--num-images", "0"), ": --num-images "),
+        (("clevr", out), "data must be one of"),
+        (("object_goal", out, *quick, "--shards", "2", "--shard", "2"), "shard must be"),
+        (("object_goal", out, *quick, "--shards", "5", "--shard", "0"), "shards must be"),
+        (("object_goal", out, "--num-images", "0"), "--num-images "),
         (("object_goal", out, "--join"), "got none"),
         (("object_goal", out, "--options", '{"size": 3}'), "got 'size'"),
     ):

@@ -181,11 +181,11 @@ def test_what_was_written_survives_a_refused_push(
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ((), ": --out or --push "),
-        (("--push", "encoder"), ": --push "),
-        (("--out", "{run}"), ": --out "),
-        (("--out", "{run}/train.json"), ": --out "),
-        (("--out", "new", "--images", "1"), ": --images "),
+        ((), "--out or --push "),
+        (("--push", "encoder"), "push must be"),
+        (("--out", "{run}"), "out must be"),
+        (("--out", "{run}/train.json"), "out must be"),
+        (("--out", "new", "--images", "1"), "images must be"),
     ],
 )
 def test_misuse_ends_with_status_2(

@@ -200,7 +200,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one(
     assert not (broken / "report.json").exists()
     stop_at(-1)
     status, _, errors = run_program(PROGRAM, *flags, str(broken))
-    assert status == 2 and ": --out " in errors and "--resume" in errors
+    assert status == 2 and ": out " in errors and "--resume" in errors
     status, _, errors = run_program(PROGRAM, *flags, str(broken), "--resume")
     assert status == 0, errors
     for name in ("last", "best"):
@@ -224,7 +224,7 @@ def test_invalid_flags(given: tuple[str, ...], run_program: Run, tmp_path: Path)
         (("--data", str(images)), "images only"),
         (("--data", str(mixed)), "must have the actions"),
         (("--data", str(tmp_path / "nowhere")), "nowhere"),
-        (("--encoder", str(tmp_path / "pack")), ": --encoder "),
+        (("--encoder", str(tmp_path / "pack")), "encoder must be a folder with"),
         (("--batch-size", "1000"), "--batch-size"),
     ]
     for flags, message in cases:
