@@ -28,6 +28,8 @@ from genesis_rl.flags import parse_flags, report_error
 from genesis_rl.process import report_stop
 from genesis_rl.text_tables import as_text
 
+_SET_BY_GRID = tuple(f"agent.{name}" for name in ("env", "obs", "encoder", "seed", "out"))
+
 
 def parse(argv: Sequence[str] | None) -> CompareConfig:
     """Parse the flags after those of the preset, which they override."""
@@ -49,10 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         path = config.summary or config.out / "comparison.json"
         summary = write_summary(records, path)
     except TrainingError as error:
-        report_error("compare.py", error, CompareConfig)
+        report_error("compare.py", error, CompareConfig, _SET_BY_GRID)
         return 1
     except (ValueError, TypeError, OSError) as error:
-        report_error("compare.py", error, CompareConfig)
+        report_error("compare.py", error, CompareConfig, _SET_BY_GRID)
         return 2
     print(as_text(summary["tables"]))
     print(f"wrote {path}")

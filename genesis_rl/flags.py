@@ -78,29 +78,33 @@ def _unprinted(part: Any) -> Iterator[None]:
             del part.__post_init__
 
 
-def report_error(program: str, error: Exception, settings: Any) -> None:
+def report_error(
+    program: str, error: Exception, settings: Any, ignored: Sequence[str] = ()
+) -> None:
     """Print an error to stderr, in one line and with the flags of a program.
 
     Args:
         program: name of the program.
         error: the error.
         settings: dataclass of the program's flags, as passed to `tyro.cli`.
+        ignored: fields whose flags have no effect, such as "agent.seed".
     """
     text = " ".join(str(error).split())
-    sys.stderr.write(f"{program}: {name_flags(text, settings)}\n")
+    sys.stderr.write(f"{program}: {name_flags(text, settings, ignored)}\n")
 
 
-def name_flags(text: str, settings: Any) -> str:
+def name_flags(text: str, settings: Any, ignored: Sequence[str] = ()) -> str:
     """Replace arguments in an error message by the flags that set them.
 
     Args:
         text: a message of form "<argument> must be <what is valid>, got <value>."
         settings: dataclass of the flags, as passed to `tyro.cli`.
+        ignored: fields whose flags have no effect.
 
     Returns:
         The message; arguments without a flag, or with several, are unchanged.
     """
-    flags = flags_of(settings)
+    flags = flags_of(settings, ignored)
 
     def setting(match: re.Match[str]) -> str:
         flag, value = flags.get(match[1]), match[match.lastindex or 0]
@@ -120,10 +124,11 @@ def name_flags(text: str, settings: Any) -> str:
     return text
 
 
-def flags_of(settings: Any) -> dict[str, str]:
+def flags_of(settings: Any, ignored: Sequence[str] = ()) -> dict[str, str]:
     """Return the flags of a dataclass by the names of its fields, with and without parents.
 
-    Positional arguments are omitted, as are names of fields in several nested dataclasses.
+    Positional and ``ignored`` arguments are omitted, as are names of fields in several nested
+    dataclasses.
     """
     found: dict[str, set[str]] = {}
     _, *markers = _unpack(settings)
@@ -138,6 +143,8 @@ def flags_of(settings: Any) -> dict[str, str]:
             if positional or _nested(kind):
                 continue
             parts = [*prefix, field.name]
+            if ".".join(parts) in ignored:
+                continue
             flag = f"--{'.'.join(parts).replace('_', '-')}"
             for start in range(len(parts)):
                 found.setdefault(".".join(parts[start:]), set()).add(flag)

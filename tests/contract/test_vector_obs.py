@@ -169,7 +169,7 @@ def test_native_vector_environments(encoder: Any, with_mask: bool) -> None:
 def test_bad_vector_environments(
     pixel_env: MakeEnv, state_env: MakeEnv, encoder: SlotEncoder
 ) -> None:
-    with pytest.raises(TypeError, match="VectorEnv"):
+    with pytest.raises(TypeError, match="env must have a single_observation_space"):
         GenesisVectorObs(pixel_env(), encoder)
     with pytest.raises(ValueError, match="AddRenderObservation"):
         GenesisVectorObs(SyncVectorEnv([state_env]), encoder)

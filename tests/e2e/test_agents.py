@@ -155,7 +155,7 @@ def test_a_signal_saves_a_checkpoint(
         (["--env", "Nowhere-v0"], "env 'Nowhere-v0' cannot be made: NameNotFound"),
         (["--env", "CartPole-v1", "--env-options", "{}"], ": the observation "),
         (["--env-options", '{"image_size": 3}'], ": image_size "),
-        (["--encoder", "nowhere"], ": encoder "),
+        (["--encoder", "nowhere"], ": --encoder "),
         (["--policy.extractor", "rnn"], "invalid choice 'rnn'"),
         (["--device", "abacus"], "device"),
         (["--ppo.gamma", "3"], "gamma"),

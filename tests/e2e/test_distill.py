@@ -151,7 +151,7 @@ def test_a_finer_student_learns_refined_slots(
         *(PROGRAM, str(encoder), *SCENES, *flags, "--halvings", "3", "--refine-steps", "4"),
         *("--out", str(out), "--resume"),
     )
-    assert status == 2 and ": halvings " in errors
+    assert status == 2 and ": --halvings " in errors
 
 
 def test_targets_are_the_refined_slots(encoder: Path, tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_misuse(encoder: Path, run_program: Run, tmp_path: Path) -> None:
         ((str(encoder), *wrong), "images of 32 px, as the teacher, got 64 px"),
         (
             (str(encoder), *SCENES, "--channels", "4", "4"),
-            ": halvings ",
+            ": --halvings ",
         ),
         ((str(encoder), *SCENES, "--mask-weight", "0"), "--mask-weight "),
         (

@@ -67,9 +67,9 @@ def test_misuse(tmp_path: Path, run_program: Run) -> None:
     for flags, words in (
         ((str(tmp_path),), ": encoder "),
         ((str(tmp_path / "iodine"),), "IODINE"),
-        ((str(tmp_path / "vae"), *out), ": out "),
-        ((str(tmp_path / "vae"), "--out", str(tmp_path)), ": out "),
-        ((str(tmp_path / "vae"), "--repeats", "-1"), ": repeats "),
+        ((str(tmp_path / "vae"), *out), ": --out "),
+        ((str(tmp_path / "vae"), "--out", str(tmp_path)), ": --out "),
+        ((str(tmp_path / "vae"), "--repeats", "-1"), ": --repeats "),
     ):
         status, _, errors = run_program("pretrain/export.py", *flags)
         assert status == 2, errors

@@ -113,7 +113,7 @@ def test_a_second_writer_is_refused(tmp_path: Path, run_program: Run, program: s
         status, _, errors = run_program(program, *PROGRAMS[program], "--out", str(out))
         process.kill()
     assert status == 2
-    assert ": out " in errors
+    assert ": --out " in errors
     assert f"process {process.pid} on" in errors and "since 20" in errors
     assert not out.exists() or names(out) == [".genesis_rl"]
 

@@ -98,7 +98,7 @@ def test_speed_is_compared_with_the_real_environment(models: list[str], run_prog
         (["--env", "CartPole-v1"], "Discrete(2)"),
         (["--steps", "0"], "steps"),
         (["--speed", "0"], "speed"),
-        (["--out", "film.avi"], ": out "),
+        (["--out", "film.avi"], ": --out "),
     ],
 )
 def test_bad_input_is_one_message(

@@ -162,7 +162,7 @@ def test_not_finite_names_step_and_term_and_keeps_the_checkpoint(
         (("--model.num-slots", "1"), ["--model.num-slots "]),
         (("--batch-size", "0"), ["--batch-size "]),
         (("--batch-size", "9999"), ["256 images", "9999"]),
-        (("--resume",), [": out "]),
+        (("--resume",), [": --out "]),
         (("--device", "cuda:77"), ["cuda"]),
     ],
 )
@@ -178,9 +178,9 @@ def test_misuse_ends_with_status_2_and_one_reason(
 
 def test_a_run_is_not_overwritten_nor_resumed_as_another(uninterrupted: Path, here: Run) -> None:
     status, _, errors = here(uninterrupted, "--steps", "60")
-    assert status == 2 and ": out " in errors
+    assert status == 2 and ": --out " in errors
     status, _, errors = here(uninterrupted, "--steps", "60", "--seed", "1", "--resume")
-    assert status == 2 and ": seed " in errors
+    assert status == 2 and ": --seed " in errors
 
 
 def test_help_lists_the_presets(tmp_path: Path, here: Run) -> None:

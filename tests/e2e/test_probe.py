@@ -239,20 +239,20 @@ def test_misuse(saved: Build, packs: Path, run_program: Run, tmp_path: Path) -> 
         ((str(tmp_path), *on_packs), "pretrain/train.py"),
         ((model,), "--data"),
         ((model, model, *on_packs), "more than once"),
-        ((model, str(packs), *on_packs), ": out "),
+        ((model, str(packs), *on_packs), ": --out "),
         ((model, *on_packs, "--task", "properties"), "factors state, or x and y"),
         (
             (model, *on_packs, "--data", str(packs / "train")),
-            ": data ",
+            ": --data ",
         ),
         ((model, *on_packs, "--num-train", "100"), "--mlp.batch-size 128"),
         ((model, *on_small, "--mlp.batch-size", "8"), "height of the test split"),
-        ((model, *on_packs, "--tasks", "stability", "stability"), ": tasks "),
+        ((model, *on_packs, "--tasks", "stability", "stability"), ": --tasks "),
         (
             (model, *on_packs, "--task", "properties", "--heads", "x"),
-            ": heads ",
+            ": --heads ",
         ),
-        ((model, *on_packs, "--ridge", "0"), ": ridge "),
+        ((model, *on_packs, "--ridge", "0"), ": --ridge "),
         ((model, *on_packs, "--cache", "/dev/null/x"), "/dev/null/x"),
     ]
     for arguments, message in cases:

@@ -121,10 +121,10 @@ def test_without_opengl_the_error_names_the_packages(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--heights", "7"], ": heights "),
-        (["--first", "1000"], ": first "),
-        (["--mjcf", "no/such/folder"], ": mjcf "),
-        (["--textures", "no/such/folder"], ": textures "),
+        (["--heights", "7"], ": --heights "),
+        (["--first", "1000"], ": --first "),
+        (["--mjcf", "no/such/folder"], ": --mjcf "),
+        (["--textures", "no/such/folder"], ": --textures "),
     ],
 )
 def test_bad_input_is_one_message(

@@ -259,13 +259,13 @@ def test_the_comparison_over_seeds(
 @pytest.mark.parametrize(
     ("change", "more", "message"),
     [
-        ({"encoder_fingerprint": "f" * 64}, [], ": encoder "),
+        ({"encoder_fingerprint": "f" * 64}, [], ": --encoder "),
         ({"actions": ActionSpec("discrete", n=3)}, [], "must have the actions"),
         ({}, ["--mask-geometry"], "--no-mask-geometry"),
         ({}, ["--env-options", '{"bright": 99}'], "bright None, got 99"),
         ({}, ["--start", "prior"], "start"),
-        ({}, ["--start", "mixture"], ": start "),
-        ({}, ["--obs", "monet"], ": encoder "),
+        ({}, ["--start", "mixture"], ": --start "),
+        ({}, ["--obs", "monet"], ": --encoder "),
     ],
 )
 def test_invalid_settings_end_with_status_2(

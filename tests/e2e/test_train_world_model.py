@@ -200,7 +200,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one(
     assert not (broken / "report.json").exists()
     stop_at(-1)
     status, _, errors = run_program(PROGRAM, *flags, str(broken))
-    assert status == 2 and ": out " in errors and "--resume" in errors
+    assert status == 2 and ": --out " in errors and "--resume" in errors
     status, _, errors = run_program(PROGRAM, *flags, str(broken), "--resume")
     assert status == 0, errors
     for name in ("last", "best"):

@@ -53,6 +53,7 @@ def test_flags_are_those_of_the_parser() -> None:
         given = [flag] if flag in ("--render", "--inner.exact") else [flag, value]
         tyro.cli(tyro.conf.PositionalRequiredArgs[Settings], args=["folder", *given])
     assert "folder" in flags_of(Settings)
+    assert flags_of(Settings, ["inner.num_steps"])["num_steps"] == "--num-steps"
 
 
 @pytest.mark.parametrize(
