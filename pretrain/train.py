@@ -51,8 +51,9 @@ def parse(argv: Sequence[str] | None) -> Plan:
     """Return the configs of all stages; --preset and --model set the defaults of other flags."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset")
-    for name in ("--model", "--data", "--data-options", "--out", "--model.background"):
+    for name in ("--model", "--data", "--data-options", "--background-data", "--out"):
         first.add_argument(name)
+    first.add_argument("--model.background")
     known, rest = first.parse_known_args(argv)
     own_images = known.data is not None and known.data not in DATASETS
     preset = known.preset or (AUTO if own_images and known.model is None else "multi-dsprites")
@@ -66,12 +67,15 @@ def parse(argv: Sequence[str] | None) -> Plan:
         default = replace(default, data_options=known.data_options)
     if known.out is not None:
         default = replace(default, out=Path(known.out))
-    background = getattr(known, "model.background")
+    background, empty = getattr(known, "model.background"), known.background_data
     notes: list[str] = []
-    if preset == AUTO and default is not original and not {"-h", "--help"} & set(rest):
-        default, before, notes = infer_settings(default, before, background)
-    elif background is not None:
-        rest += ["--model.background", background]
+    if preset == AUTO and not {"-h", "--help"} & set(rest):
+        if known.data is None:
+            raise ValueError("data must be set with --preset auto, got None.")
+        default, before, notes = infer_settings(default, before, background, empty)
+    else:
+        given = {"--model.background": background, "--background-data": empty}
+        rest += [word for pair in given.items() if pair[1] is not None for word in pair]
     names = "\n".join(f"  {name}: {preset.about}" for name, preset in PRESETS.items())
     rest, of_stage = split_stage_flags(rest)
     last = parse_flags(

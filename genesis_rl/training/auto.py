@@ -122,14 +122,19 @@ class ImageStatistics:
         return self.objects.share < _STATIC_SHARE and self.shift < _STATIC_SHIFT
 
 
-def measure_images(pack: Pack) -> ImageStatistics:
+def measure_images(pack: Pack, empty: Pack | None = None) -> ImageStatistics:
     """Measure a sample of a pack's images.
+
+    Args:
+        pack: the images.
+        empty: images without objects, of the same size, whose median is the background; None: the
+            median of ``pack``.
 
     Raises:
         ValueError: if no image differs from the median image.
     """
     images = _sample(pack)
-    median = images.median(0).values
+    median = (images if empty is None else _sample(empty)).median(0).values
     objects = _measure(images, median.expand_as(images), _NOISE, pack)
     return ImageStatistics(
         num_images=len(pack),
@@ -225,7 +230,10 @@ def component_areas(image: Tensor, gate: Tensor) -> npt.NDArray[np.int64]:
 
 
 def infer_settings(
-    base: PretrainConfig, before: Sequence[PretrainConfig], background: str | None = None
+    base: PretrainConfig,
+    before: Sequence[PretrainConfig],
+    background: str | None = None,
+    background_data: str | None = None,
 ) -> tuple[PretrainConfig, tuple[PretrainConfig, ...], list[str]]:
     """Infer settings from the training images.
 
@@ -237,6 +245,7 @@ def infer_settings(
         base: settings of the objects' training, with ``data`` and ``out``.
         before: the stage that trains a background network.
         background: "static" or "predicted" instead of the inferred one; None: inferred.
+        background_data: folder of a pack without objects, whose median is a static background.
 
     Returns:
         The settings of the last stage and of the stages before, and lines that explain them.
@@ -258,7 +267,12 @@ def infer_settings(
             f"{base.data!r}."
         )
     check_image_size(height)
-    images = measure_images(pack)
+    if background_data is not None:
+        background = background or "static"
+        changes: dict[str, Any] = {"image_size": height, "background": background}
+        model = replace(base.model, **changes)
+        base = replace(base, model=model, background_data=background_data)
+    images = measure_images(pack, base.open_background_data())
     static = images.static if background is None else background == "static"
     objects: ObjectStatistics | None = images.objects
     if static:

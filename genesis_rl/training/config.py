@@ -40,6 +40,9 @@ class PretrainConfig:
     """name of a dataset, or folder of a pack"""
     data_options: str = "{}"
     """options of the dataset as JSON, e.g. '{"num_images": 20000}'"""
+    background_data: str | None = None
+    """folder of a pack without objects, such as a recording of the empty scene, whose median image
+    is the static background; None: the median of the training images"""
     steps: int = 500_000
     """total number of updates"""
     max_minutes: float | None = None
@@ -160,6 +163,11 @@ class PretrainConfig:
                 "trained_modules must be 'all' or 'objects' with model.background='static', which "
                 "has no parameters, got 'background'."
             )
+        if self.background_data is not None and background != "static":
+            raise ValueError(
+                "background_data must be None unless model.background is 'static', got "
+                f"{self.background_data!r} with {background!r}."
+            )
         side, stride = self.model.image_size, self.likelihood_stride
         if stride < 1 or side % stride:
             raise ValueError(
@@ -185,15 +193,30 @@ class PretrainConfig:
             # Generate no more held-out images than are scored.
             options["num_images"] = min(options["num_images"], self.eval_images)
         pack = open_dataset(self.data, split, **options)
-        height, width = pack.images.shape[1:3]
-        if (height, width) != (self.model.image_size, self.model.image_size):
-            raise ValueError(
-                f"data must have images of {self.model.image_size} x {self.model.image_size} px "
-                f"(model.image_size), got {height} x {width} px in {self.data!r}."
-            )
+        self._check_size("data", pack)
         if split == "train" and len(pack) < self.batch_size:
             raise ValueError(
                 f"batch_size must be at most the {len(pack)} images of data {self.data!r}, got "
                 f"{self.batch_size}."
             )
         return pack
+
+    def open_background_data(self) -> Pack | None:
+        """Open the training images without objects, if there are any, and check their size.
+
+        Raises:
+            ValueError: if the pack is damaged or of another image size.
+        """
+        if self.background_data is None:
+            return None
+        pack = open_dataset(self.background_data, "train")
+        self._check_size("background_data", pack)
+        return pack
+
+    def _check_size(self, name: str, pack: Pack) -> None:
+        size, (height, width) = self.model.image_size, pack.images.shape[1:3]
+        if (height, width) != (size, size):
+            raise ValueError(
+                f"{name} must have images of {size} x {size} px (model.image_size), got {height} x "
+                f"{width} px in {getattr(self, name)!r}."
+            )

@@ -195,7 +195,7 @@ class Trainer(StepTrainer):
         if start is not None:
             _copy_weights(model, start, str(config.init), config.reinit_modules)
         elif hasattr(model, "fit_background") and not folder.started:
-            model.fit_background(self._sample_images())
+            model.fit_background(self._sample_images(config))
         if config.activation_checkpointing:
             model.activation_checkpointing = True
         _select_modules(model, config)
@@ -229,11 +229,12 @@ class Trainer(StepTrainer):
                 f"image's, {mean:.4f}: it can be met without objects. Use {_advice(config)}."
             )
 
-    def _sample_images(self) -> Tensor:
-        """Return images at equal intervals of the training data, (N, 3, H, W)."""
-        count = len(self.train_data)
+    def _sample_images(self, config: PretrainConfig) -> Tensor:
+        """Return images at equal intervals of those that show the background, (N, 3, H, W)."""
+        pack = config.open_background_data() or self.train_data
+        count = len(pack)
         chosen = torch.arange(0, count, max(1, count // _SAMPLE_IMAGES))[:_SAMPLE_IMAGES]
-        return ImageFeed(self.train_data, torch.device("cpu"))(chosen)
+        return ImageFeed(pack, torch.device("cpu"))(chosen)
 
     def _preprocessing(
         self, config: PretrainConfig, folder: RunFolder, start: Any

@@ -14,7 +14,7 @@ import torch
 from genesis_rl.data import Pack
 from genesis_rl.data.pack import PackWriter
 from genesis_rl.models import GenesisConfig
-from genesis_rl.training import PretrainConfig
+from genesis_rl.training import PretrainConfig, Trainer
 from genesis_rl.training.auto import (
     component_areas,
     describe,
@@ -144,6 +144,29 @@ def test_a_background_can_be_chosen(pack: Callable[..., Pack]) -> None:
     assert "after stage 1" in "\n".join(notes)
     with pytest.raises(ValueError, match=r"^model\.background"):
         infer_settings(_base(data), (_stage(data),), "none")
+
+
+def test_the_background_can_be_recorded_without_objects(pack: Callable[..., Pack]) -> None:
+    """An object that hardly moves is part of the median image, but not of the empty scene."""
+    images = scenes()
+    images[:, 50:60, 50:60] = 250
+    data = pack(images).folder.parent
+    empty = pack(np.stack([grey(0)] * 20), "empty").folder.parent
+    flags = ["--data", str(data), "--out", str(data / "run"), "--steps", "1", "--batch-size", "4"]
+    flags += ["--eval-images", "4", "--threads", "1"]
+    program = _program()
+    without = program.parse(flags).stages[-1]
+    (config,) = program.parse([*flags, "--background-data", str(empty)]).stages
+    assert config.model.num_slots > without.model.num_slots
+    trainer = Trainer(config)
+    assert float((trainer.model.background.image - 60 / 255).abs().max()) < 1e-6
+    with pytest.raises(ValueError, match=r"^background_data "):
+        program.parse([*flags, "--background-data", str(empty), "--model.background", "predicted"])
+    small = pack(np.zeros((20, 32, 32, 3), np.uint8), "small").folder.parent
+    with pytest.raises(ValueError, match=r"^background_data "):
+        program.parse([*flags, "--background-data", str(small)])
+    with pytest.raises(ValueError, match=r"^data "):
+        program.parse(["--preset", "auto"])
 
 
 def test_small_objects_are_pointed_out(pack: Callable[..., Pack]) -> None:
