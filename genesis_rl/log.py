@@ -16,11 +16,10 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from genesis_rl import process
 from genesis_rl.files import json_text, naming_full_disk, new_file
 
 FILE = "metrics.jsonl"
-# Seconds between two lines of a progress bar without a terminal.
-_LINE_SECONDS = 25.0
 _LINE_FORMAT = "{desc}: {n_fmt}/{total_fmt} {unit}, {elapsed} elapsed, {remaining} left{postfix}"
 
 
@@ -34,7 +33,7 @@ class ProgressBar(tqdm):  # type: ignore[misc]  # tqdm has no annotations
     def __init__(self, *args: Any, disable: bool = False, **options: Any) -> None:
         """Start the bar; arguments are tqdm's."""
         self._closed = threading.Event()
-        self._lines = not disable and not (options.get("file") or sys.stderr).isatty()
+        self._lines = not disable and not sys.stderr.isatty()
         if self._lines:
             # Never displayed by updates.
             options |= {"mininterval": math.inf, "delay": math.inf, "bar_format": _LINE_FORMAT}
@@ -43,8 +42,8 @@ class ProgressBar(tqdm):  # type: ignore[misc]  # tqdm has no annotations
             threading.Thread(target=self._write_lines, daemon=True).start()
 
     def _write_lines(self) -> None:
-        while not self._closed.wait(_LINE_SECONDS):
-            print(self, file=self.fp, flush=True)
+        while not self._closed.wait(process.LINE_SECONDS):
+            process.write_progress(str(self))
 
     def __iter__(self) -> Iterator[Any]:
         """Iterate; tqdm's own iterator counts only when it displays."""

@@ -6,8 +6,10 @@ import os
 import platform
 import signal
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache, wraps
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -93,12 +95,46 @@ def ignore_interrupts() -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
+#: Seconds between two lines of progress of a program without a terminal.
+LINE_SECONDS = 25.0
+_last_line = 0.0
+
+
+def write_progress(text: str) -> None:
+    """Write a line of progress to stderr."""
+    global _last_line
+    _last_line = time.monotonic()
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+@contextmanager
+def _elapsed_lines(program: str) -> Iterator[None]:
+    """Write the elapsed time when there was no other line of progress, without a terminal."""
+    ended, start = threading.Event(), time.monotonic()
+
+    def write() -> None:
+        while not ended.wait(LINE_SECONDS / 10):
+            now = time.monotonic()
+            if now - max(_last_line, start) > 1.1 * LINE_SECONDS:
+                minutes, seconds = divmod(int(now - start), 60)
+                write_progress(f"{program}: {minutes:02d}:{seconds:02d} elapsed")
+
+    if not sys.stderr.isatty():
+        threading.Thread(target=write, daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
 def report_stop(
     program: str, advice: str = ""
 ) -> Callable[[Callable[_Arguments, int]], Callable[_Arguments, int]]:
     """Decorate a program's ``main``: report a stop in one line instead of a traceback.
 
-    The decorated function returns 130 after SIGINT and 143 after SIGTERM.
+    Without a terminal, a line with the elapsed time is written whenever `write_progress` was not
+    called for 25 seconds. The decorated function returns 130 after SIGINT and 143 after SIGTERM.
 
     Args:
         program: name of the program, for the message.
@@ -109,7 +145,8 @@ def report_stop(
         @wraps(main)
         def wrapped(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> int:
             try:
-                return main(*args, **kwargs)
+                with _elapsed_lines(program):
+                    return main(*args, **kwargs)
             except StoppedError as error:
                 text, status = str(error), error.status
             except KeyboardInterrupt:

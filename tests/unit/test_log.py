@@ -15,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from genesis_rl import log
 from genesis_rl.log import ProgressBar
+from genesis_rl.process import report_stop
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
@@ -158,7 +159,7 @@ def test_wandb_by_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_progress_without_a_terminal_is_written_as_lines(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("genesis_rl.log._LINE_SECONDS", 0.05)
+    monkeypatch.setattr("genesis_rl.process.LINE_SECONDS", 0.05)
     for number in ProgressBar(range(3), desc="frames", unit="img"):
         if number == 2:
             time.sleep(0.2)  # one long step
@@ -178,8 +179,27 @@ def test_short_or_disabled_progress_writes_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert list(ProgressBar(range(3), desc="short")) == [0, 1, 2]
-    monkeypatch.setattr("genesis_rl.log._LINE_SECONDS", 0.02)
+    monkeypatch.setattr("genesis_rl.process.LINE_SECONDS", 0.02)
     with ProgressBar(total=3, desc="hidden", disable=True) as bar:
         time.sleep(0.1)
         bar.update()
     assert capsys.readouterr().err == ""
+
+
+def test_programs_write_the_elapsed_time_only_without_other_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("genesis_rl.process.LINE_SECONDS", 0.1)
+
+    @report_stop("measure.py")
+    def main(bar: bool) -> int:
+        with ProgressBar(total=3, desc="frames", disable=not bar):
+            time.sleep(0.5)
+        return 0
+
+    assert main(False) == 0
+    assert capsys.readouterr().err.splitlines()[0] == "measure.py: 00:00 elapsed"
+    assert main(True) == 0
+    lines = capsys.readouterr().err.splitlines()
+    bars = [line for line in lines if line.startswith("frames: 0/3")]
+    assert len(bars) >= 2 and len(lines) - len(bars) <= 1
