@@ -303,20 +303,22 @@ def describe(
     """
     found = images.objects
     lines = [
-        f"{images.num_images:,} images of {images.image_size} x {images.image_size} px, squared "
-        f"error of the mean image {images.mean_image_mse:.4f}: --model.image-size "
-        f"{images.image_size}",
-        f"{found.share:.1%} of the pixels differ from the median image, the camera moves by "
-        f"{images.shift:.1f} px: --model.background {'static' if static else 'predicted'}",
+        f"{images.num_images:,} images; squared error of the mean image "
+        f"{images.mean_image_mse:.4f}",
+        f"    --model.image-size {images.image_size}",
+        f"{found.share:.1%} of the pixels differ from the median image; the camera moves by "
+        f"{images.shift:.1f} px",
+        f"    --model.background {'static' if static else 'predicted'}",
     ]
     if objects is None:
         return [*lines, "objects: measured after stage 1, the training of the background"]
     lines += [
-        f"objects: {objects.share:.1%} of the pixels, squared colour distance to the background "
-        f"{objects.contrast:.3f}: --model.foreground-threshold {objects.threshold:g} "
-        f"--model.sigma-x {objects.sigma_x:g}",
-        f"objects: at most {objects.count} in 95 % of the images, typical side {objects.side:.1f} "
-        f"px: --model.num-slots {objects.num_slots} --model.object-size {objects.object_size:g}",
+        f"objects: {objects.share:.1%} of the pixels; squared colour distance to the background "
+        f"{objects.contrast:.3f}",
+        f"    --model.foreground-threshold {objects.threshold:g} --model.sigma-x "
+        f"{objects.sigma_x:g}",
+        f"objects: at most {objects.count} in 95 % of the images, typical side {objects.side:.1f} px",
+        f"    --model.num-slots {objects.num_slots} --model.object-size {objects.object_size:g}",
     ]
     if objects.side < _SMALL_OBJECT:
         crop = " ".join(map(str, images.region))
