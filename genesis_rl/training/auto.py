@@ -317,7 +317,8 @@ def describe(
         f"{objects.contrast:.3f}",
         f"    --model.foreground-threshold {objects.threshold:g} --model.sigma-x "
         f"{objects.sigma_x:g}",
-        f"objects: at most {objects.count} in 95 % of the images, typical side {objects.side:.1f} px",
+        f"objects: at most {objects.count} in 95 % of the images, typical side {objects.side:.1f} "
+        "px",
         f"    --model.num-slots {objects.num_slots} --model.object-size {objects.object_size:g}",
     ]
     if objects.side < _SMALL_OBJECT:
