@@ -49,8 +49,8 @@ _HUE = 0.25
 # Least area in pixels of a component, and bounds of the object size in halves of the frame's side.
 _LEAST_AREA, _LEAST_SIZE, _SIZE = 4, 0.2, 0.45
 _MOST_OBJECTS, _SPARE_SLOTS = 15, 2
-# Side of objects in pixels below which few are found.
-_SMALL_OBJECT = 4.0
+# Side of objects in pixels, and share of the frame that changes, below which to record a crop.
+_SMALL_OBJECT, _SMALL_REGION = 4.0, 0.5
 # Least share of images in which a pixel of the changing region differs, and the region's margin.
 _LEAST_CHANGES, _MARGIN = 0.002, 0.1
 # Least area in cells of the attention of a slot in use.
@@ -106,6 +106,7 @@ class ImageStatistics:
         shift: distance in pixels by which the camera has moved in at least a quarter of the images.
         region: region in which images differ from the median image, with a margin: (top, left,
             height, width) in pixels of the frames that were recorded, or of the images.
+        region_share: the region's share of the frame's area.
         objects: statistics of the pixels that differ from the median image.
     """
 
@@ -114,6 +115,7 @@ class ImageStatistics:
     mean_image_mse: float
     shift: float
     region: tuple[int, int, int, int]
+    region_share: float
     objects: ObjectStatistics
 
     @property
@@ -136,23 +138,26 @@ def measure_images(pack: Pack, empty: Pack | None = None) -> ImageStatistics:
     images = _sample(pack)
     median = (images if empty is None else _sample(empty)).median(0).values
     objects = _measure(images, median.expand_as(images), _NOISE, pack)
+    size = pack.meta.get("frame_size", images.shape[2:])
+    region = _changing_region(images, median, objects.threshold, size)
     return ImageStatistics(
         num_images=len(pack),
         image_size=images.shape[-1],
         mean_image_mse=float((images - images.mean(0)).square().mean()),
         shift=_camera_shift(images, median),
-        region=_changing_region(images, median, objects.threshold, pack),
+        region=region,
+        region_share=region[2] * region[3] / (size[0] * size[1]),
         objects=objects,
     )
 
 
 def _changing_region(
-    images: Tensor, median: Tensor, threshold: float, pack: Pack
+    images: Tensor, median: Tensor, threshold: float, size: Sequence[int]
 ) -> tuple[int, int, int, int]:
+    """Return the region in which images differ, in pixels of frames of a size (height, width)."""
     changes = ((images - median).square().sum(1) > threshold).float().mean(0) > _LEAST_CHANGES
-    height, width = pack.meta.get("frame_size", changes.shape)
     bounds = []
-    for axis, length in ((1, height), (0, width)):
+    for axis, length in zip((1, 0), size, strict=True):
         rows = changes.any(axis).nonzero()[:, 0]
         side = changes.shape[0]
         low, high = (int(rows[0]), int(rows[-1]) + 1) if len(rows) else (0, side)
@@ -321,12 +326,11 @@ def describe(
         "px",
         f"    --model.num-slots {objects.num_slots} --model.object-size {objects.object_size:g}",
     ]
-    if objects.side < _SMALL_OBJECT:
-        crop = " ".join(map(str, images.region))
-        lines.append(
-            f"objects are small: record with --crop {crop}, the region that changes, or with "
-            "--image-size 128"
-        )
+    if static and (objects.side < _SMALL_OBJECT or images.region_share < _SMALL_REGION):
+        lines += [
+            f"only {images.region_share:.0%} of the frame changes: record it larger, with",
+            f"    --crop {' '.join(map(str, images.region))}",
+        ]
     return lines
 
 

@@ -171,7 +171,7 @@ def test_the_background_can_be_recorded_without_objects(pack: Callable[..., Pack
 
 def test_small_objects_are_pointed_out(pack: Callable[..., Pack]) -> None:
     found = measure_images(pack(scenes(side=3)))
-    assert any("--image-size" in line for line in describe(found, found.objects, static=True))
+    assert any("--crop" in line for line in describe(found, found.objects, static=True))
     images = np.full((40, SIDE, SIDE, 3), 60, np.uint8)
     for number, image in enumerate(images):
         image[20 + number % 10 :][:3, 30 + number % 5 :][:, :3] = 250
@@ -179,9 +179,11 @@ def test_small_objects_are_pointed_out(pack: Callable[..., Pack]) -> None:
     top, left, height, width = found.region
     assert 18 <= top <= 20 and 28 <= left <= 30
     assert 32 <= top + height <= 34 and 37 <= left + width <= 39
-    assert f"--crop {top} {left} {height} {width}" in "\n".join(
-        describe(found, found.objects, static=True)
-    )
+    assert found.region_share == height * width / SIDE**2
+    lines = describe(found, found.objects, static=True)
+    assert f"    --crop {top} {left} {height} {width}" in lines
+    spread = measure_images(pack(scenes(side=12), "spread"))
+    assert not any("--crop" in line for line in describe(spread, spread.objects, static=True))
 
 
 def test_images_without_objects_or_of_other_shapes_are_refused(pack: Callable[..., Pack]) -> None:
