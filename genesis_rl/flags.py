@@ -20,12 +20,12 @@ _SUBJECTS = re.compile(
 )
 # "with minari, ...", "for obs 'state'".
 _CONDITION = re.compile(r"(?<=\bwith )\w+(?=,| got\b)|(?<=\bfor )\w+(?= ')")
-# Names with an underscore are no English words.
+# Names with an underscore are always arguments.
 _NAME = re.compile(r"""(?<![\w.\-/'"(\[])(?:\w+\.)*\w+_\w+(?![\w\-/'"(\[=]|\.\w| of )""")
 
 
 class _InvalidError(Exception):
-    """Carries a ValueError of the settings through tyro, which would print it and exit."""
+    """Wrapper of a ValueError of the settings, which tyro would print before exiting."""
 
 
 def parse_flags(
@@ -40,7 +40,7 @@ def parse_flags(
         options: other arguments of `tyro.cli`.
 
     Raises:
-        ValueError: if the settings refuse a value; the message names a field, see `report_error`.
+        ValueError: if the settings reject a value; the message names a field, see `report_error`.
         SystemExit: for --help, and for unknown flags or values of another type.
     """
     try:
@@ -152,7 +152,7 @@ def flags_of(settings: Any, ignored: Sequence[str] = ()) -> dict[str, str]:
 
 
 def _dataclasses(settings: Any, *prefix: str) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yield a dataclass and those nested in it, after the names of the fields they are in."""
+    """Yield a dataclass and all nested ones, each after its path of field names."""
     settings = _unpack(settings)[0]
     yield prefix, settings
     hints = get_type_hints(settings)

@@ -31,11 +31,11 @@ class ProgressBar(tqdm):  # type: ignore[misc]  # tqdm has no annotations
     """
 
     def __init__(self, *args: Any, disable: bool = False, **options: Any) -> None:
-        """Start the bar; arguments are tqdm's."""
+        """Start the bar; arguments as of `tqdm.tqdm`."""
         self._closed = threading.Event()
         self._lines = not disable and not sys.stderr.isatty()
         if self._lines:
-            # Never displayed by updates.
+            # Only the thread writes lines; updates never do.
             options |= {"mininterval": math.inf, "delay": math.inf, "bar_format": _LINE_FORMAT}
         super().__init__(*args, disable=disable, **options)
         if self._lines:
@@ -82,7 +82,7 @@ class RunLog:
         wandb: also log to Weights & Biases, which must be installed.
         config: plain data that describes the run, for Weights & Biases.
         resume_step: drop rows after this step, which a resumed run writes again; None: keep all.
-        enabled: if False, nothing is written; for all processes but the first.
+        enabled: if False, nothing is written; as in all processes but the first.
 
     Raises:
         ValueError: if wandb is enabled but not installed.

@@ -42,7 +42,8 @@ def build_model(
         PPO, SAC, TD3 or RecurrentPPO.
 
     Raises:
-        ValueError: for an unknown device, an image among ``keep``, or a missing package.
+        ValueError: if the device is unknown, an entry of ``keep`` is an image, or a package is
+            missing.
         TypeError: if finetune is set without an encoder.
     """
     algorithms: dict[str, type[BaseAlgorithm]] = {"ppo": PPO, "sac": SAC, "td3": TD3}

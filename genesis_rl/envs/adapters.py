@@ -89,7 +89,7 @@ class PettingZooEnv(gym.Env[Any, Any]):
             options: other arguments of the function.
 
         Raises:
-            ValueError: for another form of ``make``, or an unknown agent.
+            ValueError: if ``make`` is not of form module:function, or the agent is unknown.
         """
         module, _, function = make.partition(":")
         if not module or not function:

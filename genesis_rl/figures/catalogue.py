@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from genesis_rl.editing import select
-from genesis_rl.figures.cells import WIDE
+from genesis_rl.figures.cells import MAX_COLUMNS
 from genesis_rl.figures.images import decomposition_steps, interpolation, reconstruction_rows
 from genesis_rl.figures.scenes import component_steps, generation, scene_grid, temperature_sweep
 from genesis_rl.figures.slots import prior_range, slot_edits, traversal
@@ -113,7 +113,7 @@ FIGURES: dict[str, Figure] = {
         "The same noise with the prior's standard deviations multiplied by the temperature; at 0 "
         "all scenes are the prior's mean.",
         "",
-        lambda m: temperature_sweep(m.model, min(m.num, WIDE), generator=m.generator()),
+        lambda m: temperature_sweep(m.model, min(m.num, MAX_COLUMNS), generator=m.generator()),
     ),
     "decompositions": Figure(
         "Decompositions step by step",

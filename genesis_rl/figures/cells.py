@@ -10,7 +10,7 @@ from torch import Tensor
 from genesis_rl.slots import Decoded, SceneModel, Slots
 from genesis_rl.visualize import Picture, Side, flow, join, margin, mosaic, text_picture
 
-WIDE = 8  # largest number of images in a row
+MAX_COLUMNS = 8  # largest number of images in a row
 _CELL = 96  # approximate width of a cell in pixels
 _GAP = 4  # pixels between cells
 _BATCH = 64  # scenes per decoded batch
@@ -49,7 +49,7 @@ def blocks(
         right_rows: R row captions of the slots' columns.
     """
     image_heading, slot_heading = headings
-    captions = numbered(slot_heading, right.shape[2])
+    captions = number_headings(slot_heading, right.shape[2])
     return margin(
         flow(
             [
@@ -66,14 +66,14 @@ def blocks(
     )
 
 
-def numbered(word: str, count: int) -> list[str]:
-    """Return the headings "word 1", "word 2", ..."""
+def number_headings(word: str, count: int) -> list[str]:
+    """Return the headings "<word> 1" to "<word> <count>"."""
     return [f"{word} {number}" for number in range(1, count + 1)]
 
 
 def row_slices(count: int) -> list[slice]:
-    """Return slices of images for rows of nearly equal length, at most eight images."""
-    rows = -(-count // WIDE)
+    """Return slices of images for rows of nearly equal length, at most `MAX_COLUMNS`."""
+    rows = -(-count // MAX_COLUMNS)
     length = -(-count // rows)
     return [slice(start, start + length) for start in range(0, count, length)]
 

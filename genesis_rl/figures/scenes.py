@@ -9,7 +9,7 @@ from torch import Tensor
 from genesis_rl.figures.cells import (
     label,
     masked_components,
-    numbered,
+    number_headings,
     row_slices,
     sheet,
 )
@@ -52,7 +52,7 @@ def component_steps(decoded: Decoded) -> Picture:
     pi, shares = masked_components(decoded)
     overview = np.stack([to_pictures(shares.sum(1)), colour_masks(pi.squeeze(2))], axis=1)
     scene = sheet(overview, captions=["scene", "slots"])
-    steps = sheet(over_checkerboard(shares, pi), captions=numbered("step", shares.shape[1]))
+    steps = sheet(over_checkerboard(shares, pi), captions=number_headings("step", shares.shape[1]))
     return margin(join([scene, steps], end=True))
 
 

@@ -1,6 +1,6 @@
-"""Scores of object binding: the assignment of objects to slots, by kind of failure.
+"""Scores of object binding, the assignment of objects to slots: one for each kind of failure.
 
-Label maps, images without foreground and averages are as in `genesis_rl.metrics.segmentation`.
+Label maps, images without foreground and averages: see `genesis_rl.metrics.segmentation`.
 The *slot of an object* is the slot with most of its pixels, the *background slot* the slot with
 most of the true background; the first slot wins a tie.
 """
@@ -32,8 +32,8 @@ def binding_scores(
 ) -> dict[str, Tensor]:
     """Compute the binding scores of every image of a batch.
 
-    Two objects have the same colour if no channel's medians over their true pixels differ by more
-    than the tolerance. The median equals a flat object's colour even if its border is blended.
+    Two objects have the same colour if the medians over their true pixels differ by at most the
+    tolerance in every channel. Blended borders do not change the median of a flat object.
 
     Args:
         true: true labels, integers, 0 = background, < 0 = ignored, shape (B, H, W).
@@ -48,7 +48,7 @@ def binding_scores(
           objects or background;
         - ``same_colour_shared``: share of the pairs of objects of the same colour that share a
           slot; NaN without such a pair;
-        - ``other_colour_shared``: the same of pairs of different colours. If it is much lower, the
+        - ``other_colour_shared``: the same for pairs of different colours. If it is much lower, the
           slots bind by colour.
 
     Raises:
@@ -56,7 +56,7 @@ def binding_scores(
         ValueError: if a shape is wrong, or pred has negative values.
     """
     parts = [_binding(scenes, tolerance) for scenes in _chunks(true, pred, images)]
-    return _joined(parts)
+    return _concatenate(parts)
 
 
 def twins_shared(
@@ -139,7 +139,7 @@ def scene_scores(true: Array, pred: Array, images: Array) -> dict[str, Tensor]:
         _binding(scenes, _TOLERANCE) | {"twins_shared": _twins(scenes, _HUE_TOLERANCE)}
         for scenes in _chunks(true, pred, images)
     ]
-    return image_scores(true, pred) | _joined(parts)
+    return image_scores(true, pred) | _concatenate(parts)
 
 
 class _Scenes(NamedTuple):
@@ -151,12 +151,12 @@ class _Scenes(NamedTuple):
 
 
 def _chunks(true: Array, pred: Array, images: Array) -> Iterator[_Scenes]:
-    """Validate the inputs of the scores; yield what all scores are computed from, in chunks."""
+    """Validate the inputs and yield the scenes of each chunk of images."""
     true, pred = check_labels(true, pred)
     images = as_tensor(images, "images", device=true.device)
     if images.shape != (len(true), 3, *true.shape[1:]):
         raise ValueError(
-            f"images must have shape {(len(true), 3, *true.shape[1:])}, as the labels, got "
+            f"images must have shape {(len(true), 3, *true.shape[1:])} for these labels, got "
             f"{tuple(images.shape)}."
         )
     for part in zip(true.split(CHUNK), pred.split(CHUNK), images.split(CHUNK), strict=True):
@@ -164,7 +164,7 @@ def _chunks(true: Array, pred: Array, images: Array) -> Iterator[_Scenes]:
         yield _Scenes(labels, overlaps(labels, predicted), _median_colours(labels, colours))
 
 
-def _joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+def _concatenate(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -205,7 +205,7 @@ def _twins(scenes: _Scenes, tolerance: float) -> Tensor:
 
 
 def _share(shared: Tensor, pairs: Tensor) -> Tensor:
-    """Return the share of pairs that are shared, both (B, objects, objects); NaN without pairs."""
+    """Return the share (B,) of shared pairs, masks (B, objects, objects); NaN without pairs."""
     return (shared & pairs).sum(dim=(1, 2)).double() / pairs.sum(dim=(1, 2))
 
 
@@ -213,14 +213,14 @@ def _median_colours(true: Tensor, images: Tensor) -> Tensor:
     """Compute the lower median of each true segment, (B, segments, 3) in 0..255, by histograms."""
     if images.is_floating_point():
         images = (images.clamp(0, 1) * 255).round()
-    labels = compact(true.long().clamp(min=0)).int()  # half of 64 bits is three times as fast
+    labels = compact(true.long().clamp(min=0)).int()  # int32 is three times as fast
     segments = int(labels.max()) + 1
     number = torch.arange(len(true), dtype=torch.int32, device=true.device).view(-1, 1, 1)
     channel = torch.arange(3, dtype=torch.int32, device=true.device).view(1, 3, 1, 1)
     cells = ((number * segments + labels).unsqueeze(1) * 3 + channel) * 256 + images.int()
-    counted = (true >= 0).unsqueeze(1).expand_as(cells)
-    if not counted.all():
-        cells = cells[counted]
+    valid = (true >= 0).unsqueeze(1).expand_as(cells)
+    if not valid.all():
+        cells = cells[valid]
     counts = torch.bincount(cells.flatten(), minlength=len(true) * segments * 3 * 256)
-    below = counts.view(len(true), segments, 3, 256).cumsum(dim=3)
-    return (2 * below < below[..., -1:]).sum(dim=3)
+    cumulative = counts.view(len(true), segments, 3, 256).cumsum(dim=3)
+    return (2 * cumulative < cumulative[..., -1:]).sum(dim=3)

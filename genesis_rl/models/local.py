@@ -10,10 +10,8 @@ from genesis_rl.models.base import at_least_float32
 
 # Number of mask latents of fixed meaning: row, column, log size, presence.
 GEOMETRY = 4
-_SIZE = 0.1
-_REACH = 4.0
-_BOUND = 8.0
-_SHADE = 0.7
+# Object size at a log size of 0, bound of slot coordinates, of mask logits and of log shading.
+_SIZE, _REACH, _BOUND, _SHADE = 0.1, 4.0, 8.0, 0.7
 # Edges of the polygon of a mask, and faces of its shading.
 _EDGES, _FACES = 8, 4
 # Slope of the mask logit across an edge per unit of size, and of the logits between faces.
@@ -34,7 +32,7 @@ class LocalDecoder(nn.Module):
     """
 
     def __init__(self, latent_size: int, width: int) -> None:
-        """Build from D_m, greater than 4, and the units of the hidden layer."""
+        """Build the decoder of D_m > 4 latents, with ``width`` hidden units."""
         super().__init__()
         self.hidden = nn.Linear(latent_size - GEOMETRY, width)
         self.head = nn.Linear(width, 3 * _EDGES + 6 * _FACES)
@@ -58,7 +56,7 @@ class LocalDecoder(nn.Module):
         """
         with torch.autocast(z.device.type, enabled=False):
             u, edges, faces = self._shapes(at_least_float32(z), points)
-            # (B, K, J, N), planes before points: sums over planes then add contiguous rows.
+            # (B, K, J, N), planes before points, so that sums over planes add contiguous rows.
             weight = (_FACE_SLOPE * (faces[..., :3] @ u)).softmax(2)
             tone = (weight * (faces[..., 3:] @ u)).sum(2)
             return self._logits(z, u, edges), torch.exp(_SHADE * torch.tanh(tone))
@@ -70,7 +68,7 @@ class LocalDecoder(nn.Module):
             return self._logits(z, u, edges)
 
     def _shapes(self, z: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return points (row, column, 1) in slot coordinates (B, K, 3, N), edges and faces."""
+        """Return points (row, column, 1) in object coordinates (B, K, 3, N), edges and faces."""
         position, size = z[..., None, :2], z[..., 2:3].exp() * _SIZE
         if points.ndim == 3:
             points = points[:, None]
@@ -81,7 +79,7 @@ class LocalDecoder(nn.Module):
         return u, edges.unflatten(2, (_EDGES, 3)), faces.unflatten(2, (_FACES, 6))
 
     def _logits(self, z: Tensor, u: Tensor, edges: Tensor) -> Tensor:
-        """Return mask logits (B, K, N) of points in slot coordinates."""
+        """Return mask logits (B, K, N) of points in object coordinates."""
         normal, distance = edges.split([2, 1], 3)
         outside = _EDGE_SLOPE * (torch.cat([normal, -distance], 3) @ u)
         logit = -torch.logaddexp(torch.logsumexp(outside, 2), -6 * z[..., 3:4])

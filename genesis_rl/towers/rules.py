@@ -39,8 +39,8 @@ COLOURS: dict[str, RGB] = {
 _HALF_SIZES = (0.25, 0.5)  # edges, heights and diameters are 0.5 to 1
 _STABLE_SHARE = 0.5  # largest stable offset, as a share of half the upper face's edge
 _BEYOND_EDGE = 0.05  # distance of a violating load's centre of mass from the edge, in metres
-_SHIFT = 2.0  # the tower stands within +-2 of the origin, in x and y
-_SIZES = {"cuboid": 3, "cylinder": 2, "sphere": 1}  # numbers in `Shape.size`
+_SHIFT = 2.0  # maximum shift of the tower from the origin, in x and y
+_SIZES = {"cuboid": 3, "cylinder": 2, "sphere": 1}  # lengths of `Shape.size`
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Shape:
     """red, green, blue in 0..255"""
 
     def __post_init__(self) -> None:
-        """Check every field."""
+        """Validate the fields."""
         if self.kind not in KINDS:
             raise ValueError(f"kind must be one of {KINDS}, got {self.kind!r}.")
         if len(self.size) != _SIZES[self.kind] or not all(0 < s < 100 for s in self.size):
@@ -123,7 +123,7 @@ class Tower:
     """number of the shape that violates the planar-surface rule; 0 = none"""
 
     def __post_init__(self) -> None:
-        """Check every field."""
+        """Validate the fields."""
         check_tower(self.family, len(self.shapes), self.vcom, self.vpsf)
 
     @property
@@ -158,7 +158,7 @@ def check_tower(family: str, height: int, vcom: int, vpsf: int) -> None:
     """Validate the arguments of a tower.
 
     Raises:
-        ValueError: naming the argument.
+        ValueError: if an argument is invalid.
     """
     if family not in FAMILIES:
         raise ValueError(f"family must be one of {FAMILIES}, got {family!r}.")
@@ -195,11 +195,11 @@ def sample_tower(
         rule: "original" or "corrected". The original uses a standing cylinder's radius as its
             diameter, so that the violating load's centre of mass is still above the disc and the
             tower is stable. With the corrected rule, it is 0.05 m outside the disc.
-        num_colours: number of colours, 1 to 6, from which each shape's is sampled independently;
-            None: all shapes have different colours.
+        num_colours: number of colours, 1 to 6, from which each shape's colour is sampled
+            independently; None: all shapes have different colours.
 
     Raises:
-        ValueError: for an invalid option.
+        ValueError: if an option is invalid.
     """
     check_tower(family, height, vcom, vpsf)
     if rule not in RULES:

@@ -1,4 +1,4 @@
-"""Settings of a pretraining inferred from its images: background, contrast, slots, object size."""
+"""Inference of training settings from images: background, contrast, number and size of objects."""
 
 import math
 import time
@@ -28,7 +28,7 @@ from genesis_rl.training.config import PretrainConfig
 from genesis_rl.training.folder import SETTINGS
 from genesis_rl.training.loop import train_terms
 
-# Images to measure, at equal intervals of the training split.
+# Number of measured images, at equal intervals of the training split.
 _IMAGES = 512
 _BATCH = 64
 # A background is static if objects cover less than this share of the pixels, and if in most images
@@ -85,7 +85,7 @@ class ObjectStatistics:
 
     @property
     def sigma_x(self) -> float:
-        """Standard deviation of pixels with which an object of this contrast is worth a slot."""
+        """Standard deviation of pixels at which the likelihood favours a slot for an object."""
         deviation = _SIGMA_SHARE * math.sqrt(self.contrast / 3)
         return _round(min(max(deviation, _LEAST_SIGMA), _SIGMA))
 
@@ -105,7 +105,7 @@ class ImageStatistics:
         mean_image_mse: mean squared error of the mean image, per channel; values in [0, 1].
         shift: distance in pixels by which the camera has moved in at least a quarter of the images.
         region: region in which images differ from the median image, with a margin: (top, left,
-            height, width) in pixels of the frames that were recorded, or of the images.
+            height, width) in pixels of the recorded frames; of the images if that size is unknown.
         region_share: the region's share of the frame's area.
         objects: statistics of the pixels that differ from the median image.
     """
@@ -177,8 +177,8 @@ def measure_objects(pack: Pack, background: BackgroundNetwork) -> ObjectStatisti
         ValueError: if no image differs from its background.
     """
     images = _sample(pack)
-    shown = [background.decode(background(x).chunk(2, 1)[0]) for x in images.split(_BATCH)]
-    return _measure(images, torch.cat(shown), _NETWORK_NOISE, pack)
+    means = [background.decode(background(x).chunk(2, 1)[0]) for x in images.split(_BATCH)]
+    return _measure(images, torch.cat(means), _NETWORK_NOISE, pack)
 
 
 def _measure(images: Tensor, background: Tensor, noise: float, pack: Pack) -> ObjectStatistics:
@@ -242,21 +242,21 @@ def infer_settings(
 ) -> tuple[PretrainConfig, tuple[PretrainConfig, ...], list[str]]:
     """Infer settings from the training images.
 
-    With a static background the objects are measured at once; otherwise the background network is
-    trained first, by the stage ``before``, and the objects are measured against it once its run has
+    Objects are measured immediately if the background is static. Otherwise the stage ``before``
+    trains the background network first, and objects are measured against it when that run has
     finished.
 
     Args:
         base: settings of the objects' training, with ``data`` and ``out``.
         before: the stage that trains a background network.
-        background: "static" or "predicted" instead of the inferred one; None: inferred.
+        background: "static" or "predicted"; None: inferred.
         background_data: folder of a pack without objects, whose median is a static background.
 
     Returns:
         The settings of the last stage and of the stages before, and lines that explain them.
 
     Raises:
-        ValueError: if the data are invalid, do not differ, or are of a size no model has.
+        ValueError: if the data are invalid, all images are equal, or no model has their size.
         OSError: if the data cannot be read.
     """
     if background not in (None, "static", "predicted"):
@@ -299,7 +299,7 @@ def infer_settings(
 def describe(
     images: ImageStatistics, objects: ObjectStatistics | None, *, static: bool
 ) -> list[str]:
-    """Return lines on what was measured, each with the flags that follow from it.
+    """Return lines with the measurements, each followed by the flags inferred from it.
 
     Args:
         images: statistics of the images.
@@ -341,10 +341,10 @@ def auto_config(
     *,
     static: bool,
 ) -> PretrainConfig:
-    """Return settings for measured images.
+    """Return settings inferred from statistics.
 
     Args:
-        base: settings of everything that is not measured.
+        base: settings that are not inferred.
         images: statistics of the images.
         objects: statistics of the objects; None before the background network is trained.
         static: whether the background is static.

@@ -34,8 +34,8 @@ class PretrainConfig:
     """model whose weights initialise this one, of the same architecture (a run directory, a model
     folder or a Hub id), for curricula and fine-tuning; None: random weights"""
     reinit_modules: tuple[str, ...] = ()
-    """modules that keep random weights in spite of init, such as component_decoder; they may differ
-    in shape"""
+    """modules that init does not initialise, such as component_decoder; their weights are random
+    and may differ in shape"""
     data: str = "multi_dsprites"
     """name of a dataset, or folder of a pack"""
     data_options: str = "{}"
@@ -46,7 +46,7 @@ class PretrainConfig:
     steps: int = 500_000
     """total number of updates"""
     max_minutes: float | None = None
-    """maximum training time, over which schedules then also run; None: unlimited"""
+    """maximum training time in minutes, within which schedules are completed; None: unlimited"""
     batch_size: int = 32
     """images per update, summed over processes"""
     learning_rate: float = 1e-4
@@ -66,15 +66,15 @@ class PretrainConfig:
     beta_anneal_fraction: float = 0.5
     """fraction of the training over which the KL weight is annealed"""
     trained_modules: Literal["all", "background", "objects"] = "all"
-    """all; the background alone, with pixels of objects as outliers; or the objects: all but the
-    background, whose KL is then not part of the loss"""
+    """modules to train: all; the background alone, with pixels of objects as outliers; or, for
+    "objects", all but the background, whose KL is then not part of the loss"""
     sigma_x_start: float | None = None
     """initial standard deviation of the components, annealed to the model's; None: constant"""
     sigma_x_anneal_fraction: float = 0.2
     """fraction of the training over which sigma_x is annealed"""
     likelihood_stride: int = 1
-    """stride of the rows and columns scored, at a random offset in every update: an unbiased
-    estimate at a fraction of the cost; requires local masks"""
+    """stride of the rows and columns in the likelihood, at a random offset in every update: an
+    unbiased estimate at a fraction of the cost; requires local masks (model.mask_decoder)"""
     geco: GecoConfig = field(default_factory=GecoConfig)
     """config of GECO"""
     foreground_weight: float = 1.0
@@ -99,7 +99,7 @@ class PretrainConfig:
     out: Path = Path("runs/pretrain")
     """run directory"""
     resume: bool = False
-    """resume the run in that directory"""
+    """resume the run in directory out"""
     log_every: int = 100
     """updates between log entries"""
     eval_every: int = 5_000
@@ -143,14 +143,15 @@ class PretrainConfig:
         if self.activation_checkpointing and not isinstance(self.model, GenesisSConfig):
             kind = type(self.model).__name__.removesuffix("Config")
             raise ValueError(
-                f"activation_checkpointing must be off unless model is GENESIS or -S, got {kind}."
+                f"activation_checkpointing must be off unless model is GENESIS or GENESIS-S, got "
+                f"{kind}."
             )
         if self.activation_checkpointing and self.compile:
             raise ValueError("activation_checkpointing must be off with compile.")
-        self._check_parts()
+        self._check_modules()
         parse_options(self.data_options)
 
-    def _check_parts(self) -> None:
+    def _check_modules(self) -> None:
         """Check the settings that depend on the model's modules."""
         background = getattr(self.model, "background", "none")
         if self.trained_modules != "all" and background == "none":

@@ -18,7 +18,7 @@ from genesis_rl.world_model.sequences import Windows
 #: Reported horizons, up to the length of the rollouts.
 HORIZONS = (1, 2, 3, 5, 10, 15, 20, 30, 50)
 # Maximum number of decoded frames, because decoding is much slower than prediction.
-_DECODED = 128
+_MAX_DECODED = 128
 _BATCH = 256
 
 Scores = dict[str, float | None]
@@ -41,15 +41,15 @@ def evaluate(
         JSON data. ``open_loop`` has a row per horizon with the number of windows that reach it and,
         by model name: ``latent_error`` (root mean square in units of the features' standard
         deviations), ``uncertainty`` (mean, and rank correlation with the latent error over windows,
-        None if either is constant) and ``psnr`` (decoded against recorded frames, dB). The
-        additional name "copy" is for the initial slots, "encoded" for the slots of the recorded
-        frame, an upper bound for decoded frames. ``events`` has the `event_scores` by model name,
+        None if either is constant) and ``psnr`` (decoded against recorded frames, dB). Two
+        more names are baselines: "copy", the initial slots, and, for ``psnr``, "encoded", the slots
+        of the recorded frame (an upper bound). ``events`` has the `event_scores` by model name,
         for single steps of the whole split (``one_step``) and all steps of the rollouts
         (``open_loop``).
     """
     test = data.sequences["test"]
-    picks = torch.linspace(0, len(test.starts) - 1, count).long().unique()
-    starts = test.starts[picks.to(test.starts.device)]
+    indices = torch.linspace(0, len(test.starts) - 1, count).long().unique()
+    starts = test.starts[indices.to(test.starts.device)]
     windows = test.windows(starts, steps)
     single_steps = test.windows(test.starts, 1)
     slots: dict[str, Tensor] = {}
@@ -105,10 +105,10 @@ def _row(
 ) -> dict[str, Any]:
     """Compute the errors at a horizon."""
     encoder = data.encoder
-    reached = windows.valid[:, horizon - 1] > 0
-    true = windows.features[reached, horizon]
-    predicted = {name: values[reached, horizon - 1] for name, values in slots.items()}
-    frames = data.transitions["test"].images[(starts[reached] + horizon)[:_DECODED].cpu().numpy()]
+    valid = windows.valid[:, horizon - 1] > 0
+    true = windows.features[valid, horizon]
+    predicted = {name: values[valid, horizon - 1] for name, values in slots.items()}
+    frames = data.transitions["test"].images[(starts[valid] + horizon)[:_MAX_DECODED].cpu().numpy()]
     images = to_images(
         frames,
         image_size=encoder.image_size,
@@ -119,10 +119,10 @@ def _row(
     errors = {
         name: ((values - true) / scale).square().mean((1, 2)) for name, values in predicted.items()
     }
-    uncertainty = {name: values[reached, horizon - 1] for name, values in uncertainties.items()}
+    uncertainty = {name: values[valid, horizon - 1] for name, values in uncertainties.items()}
     return {
         "horizon": horizon,
-        "windows": int(reached.sum()),
+        "windows": int(valid.sum()),
         "latent_error": {name: float(error.mean().sqrt()) for name, error in errors.items()},
         "uncertainty": {
             name: {
@@ -132,7 +132,7 @@ def _row(
             for name, values in uncertainty.items()
         },
         "psnr": {
-            name: psnr(encoder.decode(values[:_DECODED]).image, images)
+            name: psnr(encoder.decode(values[:_MAX_DECODED]).image, images)
             for name, values in (predicted | {"encoded": true}).items()
         },
     }
@@ -158,8 +158,9 @@ def event_scores(
     """Score predicted rewards and terminations of the valid steps.
 
     Args:
-        model: model with the usual reward and the reward scale. Rewards other than the usual one
-            are events; they are predicted by a difference of more than half the scale.
+        model: model with ``usual_reward`` and ``reward_scale``. Other rewards than the usual one
+            are events; an event is predicted if the reward differs from the usual one by more than
+            half the scale.
         reward: (B, T), expected rewards.
         terminated: (B, T), probabilities of termination.
         windows: recorded steps.

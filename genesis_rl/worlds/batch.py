@@ -9,11 +9,11 @@ from numpy.lib.stride_tricks import sliding_window_view
 from genesis_rl.sprites import Sprite, render, stamp
 from genesis_rl.worlds.scenes import Scene, get_agent
 
-_MARGIN = 3  # maximum pixels by which the stamp of a sprite in the frame extends beyond it
+_MARGIN = 3  # largest extent of a sprite beyond the frame, in pixels
 
 
 class BatchRenderer:
-    """Renders the scenes of many environments, pixel for pixel as `genesis_rl.sprites.render`.
+    """Renderer of the scenes of many environments, equal to `genesis_rl.sprites.render`.
 
     The frame without the agent is cached until the objects of a scene change, so most calls draw
     the agents alone, in one vectorised operation.
@@ -43,7 +43,7 @@ class BatchRenderer:
             (n, size, size, 3) uint8, a new array.
         """
         for i, scene in zip(indices, scenes, strict=True):
-            # The lists of a scene are never modified: the same list is the same objects.
+            # Lists of objects are never modified in place, so identity implies equality.
             if self._cached[i] is not scene.objects:
                 static = scene._replace(agent=None).sprites
                 image = self._canvases[i, self._inside, self._inside]
@@ -57,13 +57,13 @@ class BatchRenderer:
             self._canvases, alpha.shape[1:3], axis=(1, 2), writeable=True
         ).transpose(0, 1, 2, 4, 5, 3)
         places = (np.asarray(indices), corners[:, 0], corners[:, 1])
-        below = windows[places]
+        background = windows[places]
         colours = np.array([agent.colour for agent in agents], np.float32)
-        blend = colours[:, None, None] - below
+        blend = colours[:, None, None] - background
         blend *= alpha
-        blend += below
+        blend += background
         blend += 0.5  # round: the assignment to uint8 truncates
         windows[places] = blend
         frames = self._canvases[indices, self._inside, self._inside]
-        windows[places] = below
+        windows[places] = background
         return frames

@@ -113,7 +113,7 @@ class ObjectInteractionWorld(ObjectGoalWorld):
         return scene._replace(objects=objects, agent=shifted(agent, shift))
 
     def evaluate(self, scene: Scene) -> TaskStatus:
-        """Return success for the target on the marker, and the end for any object on it."""
+        """Return success if the target is on the marker, and termination if any object is."""
         goal = _get_goal(scene)
         arrived = [i for i, sprite in enumerate(scene.objects) if _overlap(sprite, goal)]
         return TaskStatus(scene.target in arrived, bool(arrived))
@@ -127,7 +127,7 @@ class ObjectInteractionWorld(ObjectGoalWorld):
 
 
 def _overlap(a: Sprite, b: Sprite) -> bool:
-    """Whether the distance of two sprites is below the sum of their radii."""
+    """Return whether the distance of two sprites is below the sum of their radii."""
     return distance(a, b) < (a.scale + b.scale) / 2 - _TOLERANCE
 
 
@@ -141,7 +141,7 @@ def _get_goal(scene: Scene) -> Sprite:
 class ObjectComparisonWorld(SpriteWorld):
     """Object Comparison: one object differs from the others, which are identical, in one property.
 
-    The properties are those of colour, shape and scale with several values in the world. The
+    The property is sampled from colour, shape and scale, except those with a single value. The
     target is the object that differs.
     """
 

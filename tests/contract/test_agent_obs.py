@@ -35,7 +35,7 @@ from genesis_rl.agents.stack import make_vec_env
 from genesis_rl.agents.vec_obs import VecGenesisObs
 from genesis_rl.checkpoint import load_pretrained, save_pretrained
 
-WORLD: dict[str, Any] = {
+ENV_OPTIONS: dict[str, Any] = {
     "image_size": 32,
     "num_objects": 2,
     "object_scale": 0.25,
@@ -70,7 +70,7 @@ def encoders(
 
 def settings(obs: Any, encoders: dict[str, str], **changes: Any) -> AgentConfig:
     options: dict[str, Any] = {
-        "env_options": json.dumps(WORLD),
+        "env_options": json.dumps(ENV_OPTIONS),
         "encoder": encoders.get(obs),
         "encoder_device": "cpu",
         "frame_size": 40,
@@ -81,7 +81,7 @@ def settings(obs: Any, encoders: dict[str, str], **changes: Any) -> AgentConfig:
     return AgentConfig(obs=obs, **options)
 
 
-def made(config: AgentConfig, **options: Any) -> Any:
+def make_venv(config: AgentConfig, **options: Any) -> Any:
     pretrained = load_encoder(config)
     encoder = None if pretrained is None else make_encoder(config, pretrained.model)
     return make_vec_env(config, encoder, **options)
@@ -90,16 +90,16 @@ def made(config: AgentConfig, **options: Any) -> Any:
 def rollout(model: Any, venv: Any) -> list[Any]:
     """Return observations, terminal observations and the policy's outputs."""
     venv.seed(5)
-    seen = [venv.reset()]
+    outputs = [venv.reset()]
     for step in range(12):
         observations, _, _, infos = venv.step(np.array([step % 2, 2 + step % 2]))
-        seen += [
+        outputs += [
             observations,
             *(i["terminal_observation"][None] for i in infos if i.get("episode")),
         ]
     with torch.no_grad():
-        values = [model.policy.predict_values(torch.as_tensor(x)).numpy() for x in seen]
-    return [*seen, *values]
+        values = [model.policy.predict_values(torch.as_tensor(x)).numpy() for x in outputs]
+    return [*outputs, *values]
 
 
 @pytest.mark.parametrize("obs", get_args(Obs))
@@ -108,7 +108,7 @@ def test_saved_agents_of_every_observation(
 ) -> None:
     monkeypatch.setattr("genesis_rl.agents.algorithms._SCALE_FRAMES", 16)
     config = settings(obs, encoders)
-    with closing(made(config)) as venv:
+    with closing(make_venv(config)) as venv:
         assert venv.observation_space.shape == SHAPES[obs]
         model = build_model(config, venv)
         fit_scale(model, venv)
@@ -121,9 +121,9 @@ def test_saved_agents_of_every_observation(
     assert loaded.config == config
     for a, b in zip(before, after, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5, rtol=0)
-    filmed = load_agent(tmp_path / "agent", encoder_device="cpu", info_keys=("frame", "masks"))
-    with closing(filmed.venv):
-        record_video(filmed.venv, filmed.model, tmp_path / "video.mp4", episodes=1)
+    recorded = load_agent(tmp_path / "agent", encoder_device="cpu", info_keys=("frame", "masks"))
+    with closing(recorded.venv):
+        record_video(recorded.venv, recorded.model, tmp_path / "video.mp4", episodes=1)
     assert (tmp_path / "video.mp4").stat().st_size > 500
 
 
@@ -135,21 +135,21 @@ def test_a_trained_encoder_is_saved(
     config = settings("genesis", encoders, finetune=True, ppo=ppo)
     pretrained = load_encoder(config)
     assert pretrained is not None
-    with closing(made(config)) as venv:
+    with closing(make_venv(config)) as venv:
         assert venv.observation_space.shape == (3, 32, 32)
         model = build_model(config, venv, encoder=pretrained.model)
         fit_scale(model, venv)
-        learning: Any = model.policy.features_extractor
-        slots = learning.slots(torch.as_tensor(venv.reset()) / 255)
+        extractor: Any = model.policy.features_extractor
+        slots = extractor.slots(torch.as_tensor(venv.reset()) / 255)
         np.testing.assert_allclose(
-            learning.scale.mean, slots.flatten(0, 1).mean(0).detach(), atol=0.3
+            extractor.scale.mean, slots.flatten(0, 1).mean(0).detach(), atol=0.3
         )
         model.learn(16)
         before = rollout(model, venv)
         save_agent(tmp_path / "agent", model, config, pretrained)
-    trained: Any = pretrained.model
-    name, given = next(iter(trained.named_parameters()))
-    assert not torch.equal(given, dict(learning.encoder.named_parameters())[name])
+    model_before: Any = pretrained.model
+    name, weight = next(iter(model_before.named_parameters()))
+    assert not torch.equal(weight, dict(extractor.encoder.named_parameters())[name])
     loaded = load_agent(tmp_path / "agent", n_envs=2, encoder_device="cpu")
     with closing(loaded.venv):
         for a, b in zip(before, rollout(loaded.model, loaded.venv), strict=True):
@@ -158,10 +158,10 @@ def test_a_trained_encoder_is_saved(
 
 @pytest.mark.parametrize("extractor", list(EXTRACTORS))
 @pytest.mark.parametrize("obs", ["state", "feature_map"])
-def test_every_policy_takes_every_set(obs: str, extractor: Any) -> None:
+def test_every_extractor_accepts_every_set(obs: str, extractor: Any) -> None:
     policy = PolicyConfig(extractor, width=16, heads=2, layers=1)
     config = settings(obs, {}, policy=policy, ppo=settings(obs, {}).ppo)
-    with closing(made(config)) as venv:
+    with closing(make_venv(config)) as venv:
         model = build_model(config, venv)
         assert model.predict(venv.reset())[0].shape == (2,)
 
@@ -171,19 +171,19 @@ def test_settings_have_every_extractor() -> None:
     assert get_args(annotation) == tuple(EXTRACTORS)
 
 
-def test_the_state_is_not_rendered(monkeypatch: pytest.MonkeyPatch) -> None:
-    env = gym.make("genesis_rl/ObjectGoal-v0", state_in_info=True, **WORLD)
+def test_state_observations_are_not_rendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = gym.make("genesis_rl/ObjectGoal-v0", state_in_info=True, **ENV_OPTIONS)
     env.reset(seed=4)
-    truth = env.step(1)[4]["true_state"]
+    true_state = env.step(1)[4]["true_state"]
     monkeypatch.setattr("genesis_rl.envs.sprites.render", None)
-    with closing(made(settings("state", {}), n_envs=1, seed=4)) as venv:
+    with closing(make_venv(settings("state", {}), n_envs=1, seed=4)) as venv:
         venv.reset()
-        np.testing.assert_array_equal(venv.step(np.array([1]))[0][0], truth)
+        np.testing.assert_array_equal(venv.step(np.array([1]))[0][0], true_state)
 
 
-def test_a_vector_is_the_state_of_an_environment_that_observes_one() -> None:
+def test_vector_observations_are_the_state() -> None:
     config = settings("state", {}, env="CartPole-v1", env_options="{}")
-    with closing(made(config, seed=0)) as venv:
+    with closing(make_venv(config, seed=0)) as venv:
         observations = np.asarray(venv.reset())
     assert observations.shape == (2, 1, 4)
     assert observations.dtype == np.float32
@@ -212,17 +212,17 @@ def test_pixels_of_all_axis_orders_and_ranges(
     for step in range(20):
         action = step % 4
         frames, _, dones, infos = venv.step(np.array([action]))
-        _, _, ended, cut, info = raw.step(action)
-        assert dones[0] == (ended or cut)
+        _, _, terminated, truncated, info = raw.step(action)
+        assert dones[0] == (terminated or truncated)
         np.testing.assert_array_equal(infos[0]["frame"], info["raw"])
-        shown = frames[0]
+        last_frame = frames[0]
         if dones[0]:
             ends += 1
-            shown = infos[0]["terminal_observation"]
+            last_frame = infos[0]["terminal_observation"]
             first = raw.reset()[1]["raw"]
             np.testing.assert_array_equal(frames[0].transpose(1, 2, 0), first)
             np.testing.assert_array_equal(venv.reset_infos[0]["frame"], first)
-        np.testing.assert_array_equal(shown.transpose(1, 2, 0), info["raw"])
+        np.testing.assert_array_equal(last_frame.transpose(1, 2, 0), info["raw"])
     assert ends >= 2
 
 
@@ -248,14 +248,16 @@ def nested_env(pixel_env: Callable[..., gym.Env[Any, Any]]) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("obs", ["pixels", "encoder"])
-def test_a_path_leads_to_nested_frames(obs: Any, encoders: dict[str, str], nested_env: str) -> None:
+def test_image_key_selects_nested_frames(
+    obs: Any, encoders: dict[str, str], nested_env: str
+) -> None:
     config = settings(obs, encoders, env=nested_env, env_options="{}")
-    want = settings(obs, encoders, env="Pixel-v0", env_options='{"size": [40, 40]}')
+    flat_config = settings(obs, encoders, env="Pixel-v0", env_options='{"size": [40, 40]}')
     with pytest.raises(ValueError, match=r"camera/rgb: Box.*image_key"):
-        made(config, seed=0)
+        make_venv(config, seed=0)
     with (
-        closing(made(replace(config, image_key="camera/rgb"), seed=0)) as venv,
-        closing(made(want, seed=0)) as flat,
+        closing(make_venv(replace(config, image_key="camera/rgb"), seed=0)) as venv,
+        closing(make_venv(flat_config, seed=0)) as flat,
     ):
         np.testing.assert_allclose(venv.reset(), flat.reset(), atol=1e-6)
         for _ in range(6):
@@ -263,11 +265,11 @@ def test_a_path_leads_to_nested_frames(obs: Any, encoders: dict[str, str], neste
             np.testing.assert_allclose(one[0], two[0], atol=1e-6)
 
 
-def test_a_path_leads_to_a_nested_state(nested_env: str) -> None:
+def test_image_key_selects_a_nested_state(nested_env: str) -> None:
     config = settings(
         "state", {}, env="NestedState-v0", env_options="{}", image_key="camera/rgb", n_envs=1
     )
-    with closing(made(config, seed=0)) as venv:
+    with closing(make_venv(config, seed=0)) as venv:
         assert np.asarray(venv.reset()).shape == (1, 1, 4)
 
 
@@ -289,7 +291,7 @@ class NestedVecEnv(VecEnvWrapper):
         return {"camera": {"rgb": frames}}, rewards, dones, infos
 
 
-def test_a_path_leads_to_nested_frames_of_a_vector_environment(
+def test_image_key_selects_nested_frames_of_a_vector_environment(
     encoder_path: str, pixel_env: Callable[..., gym.Env[Any, Any]]
 ) -> None:
     inner = DummyVecEnv([pixel_env] * 2)
@@ -306,8 +308,8 @@ def test_a_path_leads_to_nested_frames_of_a_vector_environment(
         for a, b in zip(one[3], two[3], strict=True):
             if "terminal_observation" in b:
                 ends += 1
-                last, wanted = (info["terminal_observation"] for info in (a, b))
-                np.testing.assert_allclose(last, wanted, atol=1e-6)
+                last, expected = (info["terminal_observation"] for info in (a, b))
+                np.testing.assert_allclose(last, expected, atol=1e-6)
     assert ends
 
 
@@ -325,17 +327,17 @@ def test_cells_of_a_feature_map_have_positions() -> None:
 
 
 def test_random_encoders_differ_by_seed_alone(encoder_path: str) -> None:
-    def drawn(seed: int, encoder: str = encoder_path) -> Any:
+    def load_random(seed: int, encoder: str = encoder_path) -> Any:
         return load_encoder(AgentConfig(obs="random", encoder=encoder, seed=seed))
 
     def weights(seed: int) -> Any:
-        return next(iter(drawn(seed).model.parameters()))
+        return next(iter(load_random(seed).model.parameters()))
 
     assert torch.equal(weights(1), weights(1))
     assert not torch.equal(weights(1), weights(2))
     trained = load_pretrained(encoder_path, device="cpu").model
-    assert drawn(1).model.config == trained.config
-    assert drawn(0, "demo").model.config.image_size == 32
+    assert load_random(1).model.config == trained.config
+    assert load_random(0, "demo").model.config.image_size == 32
 
 
 @pytest.mark.parametrize(
@@ -357,42 +359,40 @@ def test_random_encoders_differ_by_seed_alone(encoder_path: str) -> None:
         ("sound", {}, "obs"),
     ],
 )
-def test_settings_that_do_not_fit_are_named(
-    obs: str, changes: dict[str, Any], message: str
-) -> None:
+def test_invalid_settings_raise(obs: str, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         settings(obs, {}, **changes)
 
 
 @pytest.mark.parametrize(
-    ("obs", "given", "message"),
+    ("obs", "name", "message"),
     [
         ("vae", "genesis", r"^encoder .*bd_vae.* genesis "),
         ("genesis", "monet", r"^encoder .*genesis_s.* monet "),
     ],
 )
-def test_an_encoder_of_another_kind_is_named(
-    obs: str, given: str, message: str, encoders: dict[str, str]
+def test_an_encoder_of_another_class_raises(
+    obs: str, name: str, message: str, encoders: dict[str, str]
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        load_encoder(settings(obs, encoders, encoder=encoders[given]))
+        load_encoder(settings(obs, encoders, encoder=encoders[name]))
 
 
 @pytest.mark.parametrize("env", ["Pixel-v0", "CarRacing-v3"])
-def test_an_environment_without_a_state_is_named(env: str) -> None:
+def test_an_environment_without_a_state_raises(env: str) -> None:
     with pytest.raises(ValueError, match=f"env '{env}'"):
-        made(settings("state", {}, env=env, env_options="{}"))
+        make_venv(settings("state", {}, env=env, env_options="{}"))
 
 
 def test_pixels_need_frames() -> None:
     with pytest.raises(ValueError, match=r"^the observation "):
-        made(settings("pixels", {}, env="CartPole-v1", env_options="{}"))
+        make_venv(settings("pixels", {}, env="CartPole-v1", env_options="{}"))
 
 
 @pytest.fixture
-def saved(tmp_path: Path) -> Path:
+def agent_folder(tmp_path: Path) -> Path:
     config = settings("state", {})
-    with closing(made(config)) as venv:
+    with closing(make_venv(config)) as venv:
         save_agent(tmp_path / "agent", build_model(config, venv), config, None)
     return tmp_path / "agent"
 
@@ -404,40 +404,40 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     path.write_text(json.dumps(content))
 
 
-def test_another_environment_than_the_agents_is_named(saved: Path) -> None:
-    more = json.dumps({**WORLD, "num_objects": 4})
-    edit(saved, lambda content: content["config"].update(env_options=more))
+def test_changed_spaces_raise(agent_folder: Path) -> None:
+    options = json.dumps({**ENV_OPTIONS, "num_objects": 4})
+    edit(agent_folder, lambda content: content["config"].update(env_options=options))
     with pytest.raises(ValueError, match=r"observations .*\(3, 11\).*\(5, 11\)"):
-        load_agent(saved)
+        load_agent(agent_folder)
 
 
 def test_agents_without_newer_settings_load(encoder_path: str, tmp_path: Path) -> None:
     config = settings("encoder", {"encoder": encoder_path})
-    with closing(made(config)) as venv:
+    with closing(make_venv(config)) as venv:
         save_agent(tmp_path / "agent", build_model(config, venv), config, load_encoder(config))
 
-    def age(content: dict[str, Any]) -> None:
+    def remove_newer_settings(content: dict[str, Any]) -> None:
         del content["spaces"], content["config"]["obs"], content["config"]["frame_size"]
 
-    edit(tmp_path / "agent", age)
+    edit(tmp_path / "agent", remove_newer_settings)
     agent = load_agent(tmp_path / "agent", encoder_device="cpu")
     agent.venv.close()
     assert agent.config == replace(config, frame_size=64)
 
 
-def test_stacks_that_differ_are_named(encoders: dict[str, str]) -> None:
+def test_different_stacks_raise(encoders: dict[str, str]) -> None:
     config = settings("genesis", encoders)
     stacks = {
-        "same": made(config, n_envs=1),
-        "encoder": made(settings("random", encoders)),
-        "observations": made(replace(config, mask_geometry=False)),
-        "wrappers": VecFrameStack(made(config), 2),
+        "same": make_venv(config, n_envs=1),
+        "encoder": make_venv(settings("random", encoders)),
+        "observations": make_venv(replace(config, mask_geometry=False)),
+        "wrappers": VecFrameStack(make_venv(config), 2),
     }
-    training = made(config)
+    training = make_venv(config)
     check_same_stack(training, stacks.pop("same"))
-    for what, other in stacks.items():
-        with closing(other), pytest.raises(ValueError, match=rf"^the {what} "):
-            check_same_stack(training, other)
+    for name, venv in stacks.items():
+        with closing(venv), pytest.raises(ValueError, match=rf"^the {name} "):
+            check_same_stack(training, venv)
 
 
 def test_presets_are_flags() -> None:

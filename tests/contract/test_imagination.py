@@ -1,4 +1,4 @@
-"""Imagined environments: Gymnasium's contract, batched against single ones, policy transfer."""
+"""Imagined environments: Gymnasium's contract, batched and single ones, policy transfer."""
 
 import json
 import warnings
@@ -115,20 +115,20 @@ def test_a_policy_transfers_between_imagined_and_real(models: dict[str, str]) ->
     assert imagined.reset(seed=0)[1]["from_prior"] is True
 
 
-def check_same(ours: Any, theirs: Any) -> None:
-    """Compare what resets and steps return, dtypes included."""
-    if isinstance(theirs, dict):
-        assert ours.keys() == theirs.keys()
-        for key in theirs:
-            check_same(ours[key], theirs[key])
-    elif isinstance(theirs, tuple) or (theirs is not None and theirs.dtype == object):
-        for a, b in zip(ours, theirs, strict=True):
+def check_same(batch: Any, singles: Any) -> None:
+    """Compare results of resets and steps, including dtypes."""
+    if isinstance(singles, dict):
+        assert batch.keys() == singles.keys()
+        for key in singles:
+            check_same(batch[key], singles[key])
+    elif isinstance(singles, tuple) or (singles is not None and singles.dtype == object):
+        for a, b in zip(batch, singles, strict=True):
             check_same(a, b)
-    elif theirs is None:
-        assert ours is None
+    elif singles is None:
+        assert batch is None
     else:
-        assert ours.dtype.kind == theirs.dtype.kind
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+        assert batch.dtype.kind == singles.dtype.kind
+        np.testing.assert_allclose(batch, singles, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("layout", ["set", "dict"])
@@ -138,39 +138,39 @@ def test_steps_equal_those_of_single_environments(
     models: dict[str, str], world: str, mode: str, layout: str
 ) -> None:
     n = 4
-    ours = batched(models, n, mode, world=world, horizon=3, layout=layout)
-    theirs = gym.vector.SyncVectorEnv(
+    batch = batched(models, n, mode, world=world, horizon=3, layout=layout)
+    singles = gym.vector.SyncVectorEnv(
         [lambda: single(models, world, horizon=3, layout=layout)] * n,
         autoreset_mode=AutoresetMode(mode),
     )
-    assert ours.single_observation_space == theirs.single_observation_space
-    assert ours.observation_space == theirs.observation_space
-    check_same(ours.reset(seed=4), theirs.reset(seed=4))
-    ours.action_space.seed(0)
+    assert batch.single_observation_space == singles.single_observation_space
+    assert batch.observation_space == singles.observation_space
+    check_same(batch.reset(seed=4), singles.reset(seed=4))
+    batch.action_space.seed(0)
     ended = np.zeros(2, int)
     for _ in range(15):
-        actions = ours.action_space.sample()
-        a, b = ours.step(actions), theirs.step(actions)
+        actions = batch.action_space.sample()
+        a, b = batch.step(actions), singles.step(actions)
         check_same(a, b)
         assert a[0]["z_m"].dtype == np.float32 if layout == "dict" else a[0].dtype == np.float32
         ended += a[2].sum(), a[3].sum()
         done = a[2] | a[3]
         if mode == "Disabled" and done.any():
-            check_same(*(e.reset(options={"reset_mask": done}) for e in (ours, theirs)))
+            check_same(*(e.reset(options={"reset_mask": done}) for e in (batch, singles)))
     assert ended.min() >= 1
-    check_same(ours.reset(seed=[1, None, 2, 3]), theirs.reset(seed=[1, None, 2, 3]))
+    check_same(batch.reset(seed=[1, None, 2, 3]), singles.reset(seed=[1, None, 2, 3]))
 
 
 def test_equal_seeds_give_equal_rollouts(models: dict[str, str]) -> None:
     def rollout() -> list[Any]:
         env = single(models)
-        seen = [env.reset(seed=11)[0]]
+        observations = [env.reset(seed=11)[0]]
         for _ in range(20):
-            observation, *_, cut, _ = env.step(2)
-            seen.append(observation)
-            if cut or _:
-                seen.append(env.reset()[0])
-        return seen
+            observation, _, terminated, truncated, _ = env.step(2)
+            observations.append(observation)
+            if terminated or truncated:
+                observations.append(env.reset()[0])
+        return observations
 
     for a, b in zip(rollout(), rollout(), strict=True):
         assert np.array_equal(a, b)
@@ -209,7 +209,7 @@ def test_scenes_are_rendered(models: dict[str, str]) -> None:
     assert picture is not None and picture.shape[-1] == 3
 
 
-def test_dict_observations_serve_stable_baselines(models: dict[str, str]) -> None:
+def test_stable_baselines_trains_on_dict_observations(models: dict[str, str]) -> None:
     venv = GymVecEnv(batched(models, 3, "SameStep", layout="dict", horizon=2))
     PPO("MultiInputPolicy", venv, n_steps=4, batch_size=6, n_epochs=1, device="cpu").learn(12)
     venv.seed(0)
@@ -235,7 +235,7 @@ def test_dict_observations_serve_stable_baselines(models: dict[str, str]) -> Non
         ({"n": 0}, ValueError, "num_envs"),
     ],
 )
-def test_bad_options_are_refused(
+def test_invalid_options_raise(
     models: dict[str, str], options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     n = options.pop("n", 2)
@@ -247,9 +247,7 @@ def test_bad_options_are_refused(
     ("world", "action"),
     [("moves", 4), ("moves", -1), ("moves", 0.5), ("moves", [0]), ("pushes", [0.0]), ("pushes", 1)],
 )
-def test_actions_of_other_spaces_are_refused(
-    models: dict[str, str], world: str, action: Any
-) -> None:
+def test_actions_of_other_spaces_raise(models: dict[str, str], world: str, action: Any) -> None:
     env = single(models, world).unwrapped
     with pytest.raises(RuntimeError, match="reset"):
         env.step(env.action_space.sample())
@@ -268,7 +266,7 @@ def test_an_action_of_nan_keeps_the_scene_finite(models: dict[str, str]) -> None
     assert np.array_equal(before, after)
 
 
-def test_another_encoder_is_refused(models: dict[str, str], tmp_path: Path) -> None:
+def test_another_encoder_raises(models: dict[str, str], tmp_path: Path) -> None:
     encoder = SlotEncoder(models["encoder"], device="cpu")
     encoder.fingerprint = "0" * 64
     folder = make_world(tmp_path, encoder, MOVES, geometry=True)

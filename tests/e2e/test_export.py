@@ -1,4 +1,4 @@
-"""pretrain/export.py: output files, and misuse."""
+"""pretrain/export.py: output files, and invalid flags."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +20,7 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("data")
 
 
-def test_a_run_becomes_a_file(
+def test_a_run_is_exported(
     data_root: Path, tmp_path: Path, run_program: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GENESIS_RL_DATA", str(data_root))
@@ -33,17 +33,17 @@ def test_a_run_becomes_a_file(
     assert str(run / "encoder.onnx") in text
     for words in ("opset 18", "largest deviation from PyTorch: z_m", "onnxruntime", "batch 32"):
         assert words in text
-    # The example of the docstring, as it is printed there.
+    # Run the docstring's example verbatim.
     _, example = (genesis_rl.export.__doc__ or "").split("    import json\n")
     code = "\n".join(line.strip() for line in example.splitlines() if line.startswith("    "))
-    names: dict[str, np.ndarray] = {}
+    namespace: dict[str, np.ndarray] = {}
     monkeypatch.chdir(run)
-    exec("import json\n" + code, names)
-    assert names["features"].shape == (1, 3, 8 + 4)
-    assert names["log_pi"].shape == (1, 3, 1, 32, 32)
+    exec("import json\n" + code, namespace)
+    assert namespace["features"].shape == (1, 3, 8 + 4)
+    assert namespace["log_pi"].shape == (1, 3, 1, 32, 32)
 
 
-def test_a_saved_model_becomes_a_file_of_a_given_name(tmp_path: Path, run_program: Run) -> None:
+def test_a_saved_model_is_exported_to_out(tmp_path: Path, run_program: Run) -> None:
     torch.manual_seed(0)
     model = build_model(MODELS["dc_vae"][0](image_size=32, encoder_channels=(4,) * 5))
     save_pretrained(model, tmp_path / "model")
@@ -57,7 +57,7 @@ def test_a_saved_model_becomes_a_file_of_a_given_name(tmp_path: Path, run_progra
     assert session.get_modelmeta().custom_metadata_map["model"] == "dc_vae"
 
 
-def test_misuse(tmp_path: Path, run_program: Run) -> None:
+def test_invalid_flags_exit_with_status_2(tmp_path: Path, run_program: Run) -> None:
     iodine = build_model(MODELS["iodine"][0](image_size=32, num_slots=2))
     save_pretrained(iodine, tmp_path / "iodine")
     (tmp_path / "file").touch()

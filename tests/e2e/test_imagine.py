@@ -1,4 +1,4 @@
-"""envs/imagine.py as a user runs it: videos with and without a real environment, speed, errors."""
+"""envs/imagine.py: videos with and without a real environment, speed, errors."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ from genesis_rl.world_model import ActionSpec, SlotSpec, WorldModel, WorldModelC
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., tuple[int, str, str]]
-# A frame has K + 2 = 5 columns of 96 pixels, and a row of images and a line of text per scene.
+# Sizes in pixels: a row of images and a line of text for each scene, K + 2 = 5 columns per row.
 ROW, LINE = 96, 18
 
 
@@ -24,7 +24,7 @@ ROW, LINE = 96, 18
 def models(tmp_path_factory: pytest.TempPathFactory, small_model: Callable[..., Any]) -> list[str]:
     """Flags of an encoder and a world model."""
     root = tmp_path_factory.mktemp("models")
-    # Latents that show in the decoded frames.
+    # With this gain, latents visibly change decoded frames.
     save_pretrained(small_model(gain=3), root / "encoder")
     encoder = SlotEncoder(root / "encoder", device="cpu")
     slot_spec = SlotSpec(encoder.fingerprint, 3, encoder.latent_sizes, mask_geometry=True)
@@ -80,7 +80,7 @@ def test_speed_is_compared_with_the_real_environment(models: list[str], run_prog
     assert status == 0
     words = out.replace(",", "").split()[-8:]
     assert [words[0], words[4]] == ["1", "16"]
-    imagined, frames, slots = (float(words[at]) for at in (5, 6, 7))
+    imagined, frames, slots = map(float, words[5:])
     assert frames > slots > 0
     assert imagined > float(words[1])  # a batch is faster than single environments
 
@@ -101,7 +101,7 @@ def test_speed_is_compared_with_the_real_environment(models: list[str], run_prog
         (["--out", "film.avi"], ": --out "),
     ],
 )
-def test_bad_input_is_one_message(
+def test_invalid_flags_exit_with_status_2(
     flags: list[str], message: str, models: list[str], run_program: Run
 ) -> None:
     status, _, errors = run_program("envs/imagine.py", *models, *flags)

@@ -1,4 +1,4 @@
-"""pretrain/sample.py on runs and pretrained models, and misuse."""
+"""pretrain/sample.py: figures of runs and pretrained models, and invalid flags."""
 
 import filecmp
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a run of a tiny model with 16 images in each of validation and test."""
+    """Train a tiny model, with 16 validation and 16 test images; return the run directory."""
     out = tmp_path_factory.mktemp("runs") / "tiny"
     config = replace(PRESETS["smoke"].config, steps=2, out=out, threads=1, device="cpu")
     with pytest.MonkeyPatch.context() as patch:
@@ -38,7 +38,7 @@ def run(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def sample(data_root: Path, run_program: Program, monkeypatch: pytest.MonkeyPatch) -> Program:
-    """Return a function that runs the program: flags to status, output and errors."""
+    """Return a function from flags to the exit status, output and errors of the program."""
     monkeypatch.setenv("GENESIS_RL_DATA", str(data_root))
     return lambda *flags: run_program("pretrain/sample.py", *map(str, flags), "--device", "cpu")
 
@@ -56,13 +56,13 @@ def files(folder: Path) -> list[str]:
 
 
 def test_all_figures_of_a_run(run: Path, sample: Program) -> None:
-    status, printed, errors = sample(run, "--num", 2)
+    status, output, errors = sample(run, "--num", 2)
     assert status == 0, errors
     out = run / "figures"
-    films = {"generation", "interpolation"}
-    expected = [f"{name}.{'gif' if name in films else 'png'}" for name in FIGURES]
+    videos = {"generation", "interpolation"}
+    expected = [f"{name}.{'gif' if name in videos else 'png'}" for name in FIGURES]
     assert files(out) == sorted([*expected, "index.html"])
-    assert str(out / "edits.png") in printed
+    assert str(out / "edits.png") in output
     for name in expected:
         pictures = imageio.v3.imread(out / name)
         assert pictures.dtype == np.uint8 and pictures.std() > 1
@@ -74,20 +74,24 @@ def test_all_figures_of_a_run(run: Path, sample: Program) -> None:
 
 
 def test_the_same_flags_give_the_same_files(run: Path, sample: Program, tmp_path: Path) -> None:
-    some = ("components", "edits", "interpolation")
-    flags = (run, "--num", 3, "--split", "validation", "--figures", *some)
-    for folder, more in (("a", ()), ("b", ()), ("seed", ("--seed", 1)), ("cold", ())):
-        more = ("--temperature", 0) if folder == "cold" else more
-        status, _, errors = sample(*flags, "--out", tmp_path / folder, *more)
+    names = ("components", "edits", "interpolation")
+    flags = (run, "--num", 3, "--split", "validation", "--figures", *names)
+    for folder, options in (
+        ("a", ()),
+        ("b", ()),
+        ("seed", ("--seed", 1)),
+        ("temperature", ("--temperature", 0)),
+    ):
+        status, _, errors = sample(*flags, "--out", tmp_path / folder, *options)
         assert status == 0, errors
-    names = ["components.png", "edits.png", "index.html", "interpolation.gif"]
-    assert files(tmp_path / "a") == names
-    same, *_ = filecmp.cmpfiles(tmp_path / "a", tmp_path / "b", names, shallow=False)
-    assert same == names
-    same, *_ = filecmp.cmpfiles(tmp_path / "a", tmp_path / "seed", names, shallow=False)
-    assert same == []
-    same, *_ = filecmp.cmpfiles(tmp_path / "a", tmp_path / "cold", names, shallow=False)
-    assert same == ["interpolation.gif"]
+    outputs = ["components.png", "edits.png", "index.html", "interpolation.gif"]
+    assert files(tmp_path / "a") == outputs
+    equal, *_ = filecmp.cmpfiles(tmp_path / "a", tmp_path / "b", outputs, shallow=False)
+    assert equal == outputs
+    equal, *_ = filecmp.cmpfiles(tmp_path / "a", tmp_path / "seed", outputs, shallow=False)
+    assert equal == []
+    equal, *_ = filecmp.cmpfiles(tmp_path / "a", tmp_path / "temperature", outputs, shallow=False)
+    assert equal == ["interpolation.gif"]
 
 
 @pytest.mark.parametrize("preset", ["bd-vae-small", "monet-small"])
@@ -97,7 +101,7 @@ def test_a_saved_model_without_a_run(
     folder = tmp_path / "model"
     save_pretrained(build_model(PRESETS[preset].config.model), folder)
     status, _, errors = sample(folder, "--figures", "generation", "components", "--num", 2)
-    assert status == 0, errors  # these figures have no images
+    assert status == 0, errors  # figures of samples require no data
     assert files(folder / "figures") == ["components.png", "generation.gif", "index.html"]
     status, _, errors = sample(folder, "--figures", "edits", "--num", 2)
     assert status == 2 and "--data" in errors and "must be a run" in errors
@@ -128,24 +132,23 @@ def test_a_saved_model_without_a_run(
         (("--out", "{file}/figures"), ["sample.py:", "{file}"]),
     ],
 )
-def test_misuse_ends_with_status_2_and_one_reason(
+def test_invalid_flags_exit_with_status_2_and_one_message(
     run: Path, sample: Program, tmp_path: Path, flags: tuple[str, ...], words: list[str]
 ) -> None:
-    (tmp_path / "file").write_text("in the way")
-    here = {"{file}": str(tmp_path / "file")}
-    for key, value in here.items():
-        flags = tuple(flag.replace(key, value) for flag in flags)
-        words = [word.replace(key, value) for word in words]
+    (tmp_path / "file").write_text("not a folder")
+    file = str(tmp_path / "file")
+    flags = tuple(flag.replace("{file}", file) for flag in flags)
+    words = [word.replace("{file}", file) for word in words]
     out = () if "--out" in flags else ("--out", tmp_path / "out")
-    status, printed, errors = sample(run, *out, *flags)
+    status, output, errors = sample(run, *out, *flags)
     assert status == 2, errors
-    assert printed == "" and "Traceback" not in errors
+    assert output == "" and "Traceback" not in errors
     for word in words:
         assert word in errors, errors
     assert files(tmp_path) == ["file"]
 
 
-def test_no_such_run(sample: Program, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_encoder_is_an_error(sample: Program, tmp_path: Path) -> None:
     status, _, errors = sample(tmp_path / "nothing here", "--out", tmp_path / "out")
     assert status == 2 and ": encoder " in errors
     status, _, errors = sample(tmp_path / "nothing here")

@@ -66,7 +66,7 @@ def images(n: int = 2) -> Tensor:
 
 
 def test_cells_hold_areas_by_shape_and_mean_colours() -> None:
-    # Cells of 2 x 3 pixels. Label 1 is of shape 2, label 2 of shape 1.
+    # Cells have 2 x 3 pixels. Label 1 has shape 2, label 2 has shape 1.
     masks = torch.zeros(1, 8, 12, dtype=torch.uint8)
     masks[0, 0, 0:2], masks[0, 1, 0:3], masks[0, 6:, 9:] = 1, 2, 2
     x = torch.zeros(1, 3, 8, 12)
@@ -92,7 +92,7 @@ def test_a_scene_without_background_has_finite_targets() -> None:
     assert cells.background_area == 0 and (cells.area == 1).all()
 
 
-def test_objects_are_counted_where_they_show(tmp_path: Path) -> None:
+def test_only_visible_objects_are_counted(tmp_path: Path) -> None:
     masks = np.zeros((3, 4, 5), np.uint8)
     masks[1, 0, 0], masks[1, 0, 1], masks[2] = 255, 3, 7
     with PackWriter(tmp_path / "pack", 3, (4, 5)) as writer:
@@ -105,7 +105,7 @@ def test_objects_are_counted_where_they_show(tmp_path: Path) -> None:
     )
 
 
-def test_the_factors_shapes_belong_to_the_masks_labels(
+def test_shape_factors_match_mask_labels(
     tmp_path: Path, dsprites: Callable[[str, int], Pack]
 ) -> None:
     pack = dsprites("train", 120)
@@ -115,8 +115,8 @@ def test_the_factors_shapes_belong_to_the_masks_labels(
     for row in range(20):
         assert shapes[row, 1 : 1 + count[row]].tolist() == [*(shape[row, : count[row]] + 1)]
     options: dict[str, Any] = {"image_size": 32, "num_images": 4, "root": tmp_path}
-    world: dict[str, Any] = {"shapes": ("circle", "star_4"), "num_objects": 2}
-    scenes = open_dataset("sprite_scenes", "test", **options, **world)
+    scene_options: dict[str, Any] = {"shapes": ("circle", "star_4"), "num_objects": 2}
+    scenes = open_dataset("sprite_scenes", "test", **options, **scene_options)
     names, shapes = object_shapes(scenes)
     state = scenes.factors["state"]
     circles = state[..., 7 + names.index("circle")] == 1
@@ -137,7 +137,7 @@ def test_a_network_is_a_function_of_pack_steps_and_seed(
         assert not torch.equal(other(images()), network(images()))
 
 
-def test_features_are_of_one_image_each(network: FactorFeatures) -> None:
+def test_features_are_independent_of_the_batch(network: FactorFeatures) -> None:
     x = images(5)
     features = network(x)
     assert features.shape == (5, network.width) == (5, 64) and features.dtype == torch.float32
@@ -146,9 +146,7 @@ def test_features_are_of_one_image_each(network: FactorFeatures) -> None:
 
 
 @pytest.mark.parametrize("shape", [(2, 3, W, H), (2, 1, H, W), (3, H, W)])
-def test_images_of_another_size_are_refused(
-    network: FactorFeatures, shape: tuple[int, ...]
-) -> None:
+def test_images_of_another_size_raise(network: FactorFeatures, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"^images "):
         network(torch.zeros(shape))
 
@@ -191,7 +189,7 @@ def _edit(change: dict[str, Any]) -> Callable[[Path], object]:
         ),
     ],
 )
-def test_damage_is_named(
+def test_damaged_folders_raise(
     tmp_path: Path, network: FactorFeatures, damage: Callable[[Path], object], message: str
 ) -> None:
     network.save(tmp_path / "features")
@@ -211,9 +209,7 @@ def test_a_cached_network_is_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     Pack.open(pack.folder)  # still complete
 
 
-def test_where_nothing_can_be_kept_a_warning_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unwritable_cache_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pack = write(tmp_path / "pack", 100)
 
     def refuse(*_: object, **__: object) -> None:
@@ -227,11 +223,11 @@ def test_where_nothing_can_be_kept_a_warning_says_so(
 
 
 def test_other_packs_have_other_digests(tmp_path: Path, pack: Pack) -> None:
-    again, other = write(tmp_path / "again"), write(tmp_path / "other", seed=1)
-    assert digest(pack) == digest(again) != digest(other)
+    copy, other = write(tmp_path / "copy"), write(tmp_path / "other", seed=1)
+    assert digest(pack) == digest(copy) != digest(other)
 
 
-def test_packs_that_tell_too_little_are_refused(tmp_path: Path) -> None:
+def test_insufficient_packs_raise(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^pack .*masks"):
         FactorFeatures.train(write(tmp_path / "bare", masks=False))
     with pytest.raises(ValueError, match=r"^pack .*99"):
@@ -251,20 +247,20 @@ def test_packs_that_tell_too_little_are_refused(tmp_path: Path) -> None:
         ({"most_objects": 0}, r"^masks "),
     ],
 )
-def test_bad_options_are_refused(change: dict[str, Any], message: str) -> None:
-    good: dict[str, Any] = {
+def test_invalid_options_raise(change: dict[str, Any], message: str) -> None:
+    valid: dict[str, Any] = {
         "image_size": (16, 16),
         "shapes": ("object",),
         "most_objects": 1,
         "data": "",
     }
     with pytest.raises(ValueError, match=message):
-        FactorConfig(**good | change)
+        FactorConfig(**valid | change)
 
 
-def test_training_learns_what_scenes_show_and_ranks_images(tmp_path: Path) -> None:
+def test_trained_features_predict_factors_and_rank_images(tmp_path: Path) -> None:
     network = FactorFeatures.train(write(tmp_path / "train", 2500), steps=150, device="cpu")
-    # The shapes of the boxes are not known, so nothing is said about them.
+    # The pack has no shape factor, so there is no shape_accuracy.
     assert network.held_out.keys() == {"objects_accuracy", "area_r2", "colour_r2", "background_r2"}
     assert network.held_out["background_r2"] > 0.9 and network.held_out["colour_r2"] > 0.5
     assert network.held_out["area_r2"] > 0.4 and network.held_out["objects_accuracy"] > 0.4
@@ -272,19 +268,19 @@ def test_training_learns_what_scenes_show_and_ranks_images(tmp_path: Path) -> No
     scorer = SampleScorer(network, test)
     generator = torch.Generator().manual_seed(0)
 
-    def others() -> Iterator[Tensor]:
+    def held_out_images() -> Iterator[Tensor]:
         return pack_images(test, 300, 300)
 
     points = scorer.references()
-    blurred = scorer.distance(F.avg_pool2d(x, 7, 1, 3) for x in others())
-    noise = scorer.distance(torch.rand(x.shape, generator=generator) for x in others())
+    blurred = scorer.distance(F.avg_pool2d(x, 7, 1, 3) for x in held_out_images())
+    noise = scorer.distance(torch.rand(x.shape, generator=generator) for x in held_out_images())
     assert 3 * points["real"] < blurred < noise
     assert 3 * points["real"] < points["shuffled_pixels"] < points["mean_image"]
-    scale = torch.cat([network(x) for x in others()]).var(0)  # about 1 each
+    scale = torch.cat([network(x) for x in held_out_images()]).var(0)  # about 1 each
     assert points["mean_image"] > 0.8 * float(scale.sum()) > 0.5 * network.width
 
 
-def test_the_shape_is_scored_where_it_is_known(dsprites: Callable[[str, int], Pack]) -> None:
+def test_packs_with_shapes_have_a_shape_accuracy(dsprites: Callable[[str, int], Pack]) -> None:
     network = FactorFeatures.train(dsprites("train", 120), steps=1, device="cpu")
     assert 0 <= network.held_out["shape_accuracy"] <= 1
     assert network.config.shapes == ("square", "ellipse", "heart")

@@ -47,7 +47,7 @@ class DictExtractor(BaseFeaturesExtractor):
             pool_kwargs: arguments of ``pool``.
 
         Raises:
-            ValueError: for another space, or an image among the entries.
+            ValueError: if the space has no "slots" or no other entry, or an entry is an image.
         """
         entries = getattr(observation_space, "spaces", {})
         if _SLOTS not in entries or len(entries) < 2:
