@@ -64,7 +64,6 @@ def trained(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output, errors = process.communicate(timeout=200)
     assert process.returncode == 0, errors
     assert f"{out}: 256 steps; best: step 256, mean_return" in output
-    assert "step/s" in errors
     return out
 
 

@@ -133,7 +133,7 @@ def test_a_run_is_exported_for_sharing(
     share = ("pretrain/share.py", str(out), "--out", str(shared), "--name", "square-world")
     assert run_program(PROGRAM, *given, *QUICK, "--out", str(out))[0] == 0
     status, _, errors = run_program(*share, "--precision", "bf16")
-    assert status == 2 and ": precision " in errors
+    assert status == 2 and "--precision " in errors
     (out / "report.json").rename(out / "gone")
     status, _, errors = run_program(*share)
     assert status == 2 and "must be a finished run" in errors
