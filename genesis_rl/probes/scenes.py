@@ -27,7 +27,26 @@ _STATE = "state"  # optional factor with the scene's ground truth
 _CHUNK = 512
 
 
-class SceneInputs:
+class ImageInputs:
+    """Features of probes with one example per image: all slots, or the pixels."""
+
+    def __init__(self, samples: Mapping[str, Sample]) -> None:
+        """Store the samples by split."""
+        self._samples = samples
+
+    def model_features(
+        self, latents: Mapping[str, EncodedSample]
+    ) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """Return the concatenated latents of all slots, (n, K D) by split, and no extra scores."""
+        slots = {s: torch.from_numpy(np.array(encoded.slots)) for s, encoded in latents.items()}
+        return {split: part.flatten(1) for split, part in slots.items()}, {}
+
+    def pixels(self, side: int) -> dict[str, Tensor]:
+        """Return images area-averaged to ``side`` pixels, (n, 3 side side) in [0, 1], by split."""
+        return {split: small_images(sample, side) for split, sample in self._samples.items()}
+
+
+class SceneInputs(ImageInputs):
     """Targets and features of scene probes.
 
     Attributes:
@@ -50,23 +69,13 @@ class SceneInputs:
             ValueError: if a split lacks the factor of a task, or the training split lacks a class
                 of another split.
         """
-        self._samples = samples
+        super().__init__(samples)
         factors = {split: sample.pack.factors for split, sample in samples.items()}
         chosen = tuple(tasks) or tuple(t for t in TASKS if TASKS[t] in factors["train"])
         if not chosen:
             raise ValueError(_missing_factor(samples["train"].pack, " or ".join(TASKS.values())))
         self.targets = [_task_target(task, samples, factors) for task in chosen]
         self._factors = factors
-
-    def model_features(
-        self, latents: Mapping[str, EncodedSample]
-    ) -> tuple[dict[str, Tensor], dict[str, float]]:
-        """Return the concatenated latents of all slots, (n, K D) by split, and no extra scores."""
-        return concatenated(latents), {}
-
-    def pixels(self, side: int) -> dict[str, Tensor]:
-        """Return images area-averaged to ``side`` pixels, (n, 3 side side) in [0, 1], by split."""
-        return {split: small_images(sample, side) for split, sample in self._samples.items()}
 
     def state(self) -> dict[str, Tensor] | None:
         """Return the standardised ground-truth state, (n, F) by split; None without that factor."""
@@ -96,12 +105,6 @@ class SceneInputs:
                 for split, values in moments.items()
             }
         )
-
-
-def concatenated(latents: Mapping[str, EncodedSample]) -> dict[str, Tensor]:
-    """Return the concatenated latents of all slots, (n, K D) by split."""
-    slots = {split: torch.from_numpy(np.array(part.slots)) for split, part in latents.items()}
-    return {split: part.flatten(1) for split, part in slots.items()}
 
 
 def mask_moments(sample: Sample) -> Tensor:

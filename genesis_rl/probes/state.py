@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 
 from genesis_rl.probes.heads import ProbeTarget, standardise
-from genesis_rl.probes.latents import EncodedSample, Sample
-from genesis_rl.probes.scenes import concatenated, small_images
+from genesis_rl.probes.latents import Sample
+from genesis_rl.probes.scenes import ImageInputs
 
 #: Factor with the state, (N, d), such as the observation of a rendered environment.
 STATE = "state"
 _LEAST_STD = 1e-6  # columns of a smaller standard deviation count as constant
 
 
-class StateInputs:
+class StateInputs(ImageInputs):
     """Targets and features of state probes.
 
     Attributes:
@@ -35,7 +35,7 @@ class StateInputs:
         Raises:
             ValueError: if a pack has no states, or they do not vary.
         """
-        self._samples = samples
+        super().__init__(samples)
         values: dict[str, Tensor] = {}
         for split, (pack, rows) in samples.items():
             if not has_states(pack.factors):
@@ -51,16 +51,6 @@ class StateInputs:
             ProbeTarget(f"state_{i}", standardise({s: v[:, i : i + 1] for s, v in values.items()}))
             for i in columns
         ]
-
-    def model_features(
-        self, latents: Mapping[str, EncodedSample]
-    ) -> tuple[dict[str, Tensor], dict[str, float]]:
-        """Return the concatenated latents of all slots, (n, K D) by split, and no extra scores."""
-        return concatenated(latents), {}
-
-    def pixels(self, side: int) -> dict[str, Tensor]:
-        """Return images area-averaged to ``side`` pixels, (n, 3 side side) in [0, 1], by split."""
-        return {split: small_images(sample, side) for split, sample in self._samples.items()}
 
     def masks(self) -> None:
         """Return None: true masks are not needed."""

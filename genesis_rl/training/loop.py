@@ -386,7 +386,7 @@ class Trainer(StepTrainer):
     def _check_learning(self, mse: float) -> None:
         """Warn if the reconstruction is no better than the mean image after the first updates."""
         config, mean = self.config, self._mean_image_mse
-        if config.trained_modules == "background" or self.step < min(_LEARNT_STEP, config.steps):
+        if config.trained_modules == "background" or self.step < _LEARNT_STEP:
             return
         if mse > _LEARNT_SHARE * mean:
             self._warn(

@@ -297,12 +297,13 @@ def test_a_goal_that_the_mean_image_meets_is_reported_before_the_training(
 def test_a_reconstruction_no_better_than_the_mean_image_is_reported(
     config: PretrainConfig, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for mse, warned in ((1.0, True), (0.0, False)):
+    for mse, first_step, warned in ((1.0, 1, True), (0.0, 1, False), (1.0, 300, False)):
+        monkeypatch.setattr("genesis_rl.training.loop._LEARNT_STEP", first_step)
         monkeypatch.setattr(
             "genesis_rl.training.loop.validate",
             lambda *args, mse=mse: {"mse": mse, "nll": 1.0, "kl_m": 0.0, "kl_c": 0.0},
         )
-        out = config.out.with_name(f"mse-{mse}")
+        out = config.out.with_name(f"mse-{mse}-{first_step}")
         Trainer(dataclasses.replace(config, out=out, steps=1)).run()
         text = capsys.readouterr().err
         assert ("no better than the mean image" in text) == warned
