@@ -287,11 +287,14 @@ def infer_settings(
         network = trained_background(base.out / "stage-1")
         objects = None if network is None else measure_objects(pack, network)
     config = auto_config(base, images, objects, static=static)
-    seconds = sum(c.steps * seconds_per_update(c, pack) for c in (*before, config))
+    # The stages before have been trained if the objects were measured.
+    remaining = (config,) if objects is not None else (*before, config)
+    seconds = sum(c.steps * seconds_per_update(c, pack) for c in remaining)
+    updates = sum(c.steps for c in remaining)
     notes = [
         f"preset auto, from {base.data}:",
         *(f"  {line}" for line in describe(images, objects, static=static)),
-        f"  about {max(1, round(seconds / 60))} minutes on this machine's CPU",
+        f"  {updates:,} updates take about {max(1, round(seconds / 60))} minutes on this CPU",
     ]
     return config, before, notes
 
