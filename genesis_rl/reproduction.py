@@ -94,7 +94,8 @@ def largest_difference(
 ) -> tuple[float, str]:
     """Return the largest difference of two sets of scores and the name of that score.
 
-    Differences are relative for scores above 1, and infinite for a score that one set lacks.
+    Differences are relative for scores above 1, and infinite for a published score that was not
+    reproduced. Scores that were not published, such as those of a later version, do not count.
 
     Args:
         scores: published scores.
@@ -106,8 +107,8 @@ def largest_difference(
 def _differences(
     scores: Mapping[str, float | None], reproduced: Mapping[str, float | None]
 ) -> Iterator[tuple[float, str]]:
-    for name in scores.keys() | reproduced.keys():
-        first, second = scores.get(name), reproduced.get(name)
+    for name, first in scores.items():
+        second = reproduced.get(name)
         if first is None or second is None:
             yield (0.0 if first is second else float("inf")), name
         else:
