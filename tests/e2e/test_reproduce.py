@@ -91,9 +91,10 @@ def test_differences_are_relative_beyond_one() -> None:
     for change, difference in (({"nll": -804.0}, 0.005), ({"msc": 0.8}, 0.1), ({}, 0.0)):
         found, name = largest_difference(page, {**page, **change})
         assert found == pytest.approx(difference) and (not change or name in change)
-    assert largest_difference({**page, "active": 1.0}, page) == (float("inf"), "active")
+    assert largest_difference(page, {**page, "active": 1.0}) == (float("inf"), "active")
+    assert largest_difference({**page, "twins": 1.0}, page) == (float("inf"), "twins")
     # A score of a later version.
-    assert largest_difference(page, {**page, "active": 1.0})[0] == 0
+    assert largest_difference(page, {**page, "twins": 1.0})[0] == 0
 
 
 def test_the_page_has_figures_of_every_model_that_comes_along() -> None:
