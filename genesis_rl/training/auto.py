@@ -20,13 +20,14 @@ from genesis_rl.blocks import check_image_size
 from genesis_rl.checkpoint import load_pretrained
 from genesis_rl.data import Pack, open_dataset
 from genesis_rl.data.originals import parse_options
-from genesis_rl.files import read_json
 from genesis_rl.models import build_model
 from genesis_rl.models.attention import SlotAttention
 from genesis_rl.models.background import BackgroundNetwork, foreground_gate
 from genesis_rl.training.config import PretrainConfig
-from genesis_rl.training.folder import SETTINGS
 from genesis_rl.training.loop import train_terms
+from genesis_rl.training.run import Run
+from genesis_rl.training.stages import stage_folder
+from genesis_rl.training.steps import completed
 
 # Number of measured images, at equal intervals of the training split.
 _IMAGES = 512
@@ -284,7 +285,7 @@ def infer_settings(
         before = ()
     else:
         before = tuple(auto_config(stage, images, None, static=False) for stage in before)
-        network = trained_background(base.out / "stage-1")
+        network = trained_background(stage_folder(base.out, 1))
         objects = None if network is None else measure_objects(pack, network)
     config = auto_config(base, images, objects, static=static)
     # The stages before have been trained if the objects were measured.
@@ -371,12 +372,12 @@ def auto_config(
 def trained_background(run: Path) -> BackgroundNetwork | None:
     """Return the background network of a finished run; None if it has not finished."""
     try:
-        settings = read_json(run / SETTINGS)
-        pretrained = load_pretrained(run / "last", device="cpu")
+        config = Run.open(run).config
+        model, _, metadata = load_pretrained(run / "last", device="cpu")
     except (ValueError, OSError):
         return None
-    finished = pretrained.metadata.get("step") == settings["steps"]
-    background = getattr(pretrained.model, "background", None)
+    finished = completed(config, metadata["step"], metadata["seconds"]) >= 1
+    background = getattr(model, "background", None)
     return background if finished and isinstance(background, BackgroundNetwork) else None
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from pathlib import Path
 
 from genesis_rl.training.config import PretrainConfig
 from genesis_rl.training.folder import STATE
@@ -18,6 +19,11 @@ _COMMON = (
     "tensorboard",
     "wandb",
 )
+
+
+def stage_folder(out: Path, number: int) -> Path:
+    """Return the run directory of a stage before the last, counted from 1, of a training."""
+    return out / f"stage-{number}"
 
 
 def join_stages(
@@ -48,7 +54,7 @@ def join_stages(
     stages: list[PretrainConfig] = []
     for number, stage in enumerate([*before, last], 1):
         final = number > len(before)
-        out = last.out if final else last.out / f"stage-{number}"
+        out = last.out if final else stage_folder(last.out, number)
         stages.append(
             replace(
                 stage,

@@ -251,11 +251,7 @@ class StepTrainer(ABC):
         It is the fraction of steps, or of ``max_minutes`` if that is larger by a margin. A training
         that makes all of its steps in time is therefore reproducible.
         """
-        done = self.step / self.config.steps
-        if self.config.max_minutes is not None:
-            clock = self.seconds / (60 * self.config.max_minutes)
-            done = max(done, (clock - _CLOCK_SLACK) / (1 - _CLOCK_SLACK))
-        return min(done, 1.0)
+        return completed(self.config, self.step, self.seconds)
 
     def _loop(self, log: RunLog, bar: ProgressBar) -> dict[str, float]:
         config, scores = self.config, dict[str, float]()
@@ -366,6 +362,15 @@ class StepTrainer(ABC):
                 f"{self.folder.last}. {self.weights_advice}",
                 {"train/nonfinite_weights": bad},
             )
+
+
+def completed(config: StepConfig, step: int, seconds: float) -> float:
+    """Return the completed fraction of a training in [0, 1]; see `StepTrainer.progress`."""
+    done = step / config.steps
+    if config.max_minutes is not None:
+        clock = seconds / (60 * config.max_minutes)
+        done = max(done, (clock - _CLOCK_SLACK) / (1 - _CLOCK_SLACK))
+    return min(done, 1.0)
 
 
 def noise_key(seed: int, step: int, process: int = 0) -> int:

@@ -207,13 +207,14 @@ def test_recordings_use_the_preset_by_default(pack: Callable[..., Pack], tmp_pat
     assert named.stages[0].model.background == "none" and not named.notes
 
 
+@pytest.mark.parametrize("limit", [[], ["--stage-1.steps", "999", "--stage-1.max-minutes", "1e-9"]])
 def test_objects_are_measured_against_the_trained_background(
-    pack: Callable[..., Pack], tmp_path: Path
+    limit: list[str], pack: Callable[..., Pack], tmp_path: Path
 ) -> None:
     data, out = str(pack(scenes(background=shifted)).folder.parent), tmp_path / "run"
     flags = ["--data", data, "--out", str(out), "--steps", "2", "--stage-1.steps", "2"]
     flags += ["--batch-size", "4", "--stage-1.batch-size", "4", "--eval-images", "4"]
-    flags += ["--stage-1.eval-images", "4", "--threads", "1", "--log-every", "1"]
+    flags += ["--stage-1.eval-images", "4", "--threads", "1", "--log-every", "1", *limit]
     assert trained_background(out / "stage-1") is None
     program = _program()
     first, provisional = program.parse(flags).stages
