@@ -21,13 +21,18 @@ def render_frame(env: gym.Env[Any, Any]) -> npt.NDArray[Any]:
     """
     # Closing a MuJoCo environment leaves no OpenGL context current: others of the process then
     # render black frames, without an error.
-    inner: Any = env.unwrapped
-    for name in ("point_env", "ant_env"):  # within the mazes of gymnasium-robotics
-        inner = getattr(inner, name, inner)
-    viewer: Any = getattr(getattr(inner, "mujoco_renderer", None), "viewer", None)
+    viewer: Any = getattr(_mujoco_renderer(env), "viewer", None)
     if hasattr(viewer, "make_context_current"):
         viewer.make_context_current()
     return _checked(env.render())
+
+
+def _mujoco_renderer(env: gym.Env[Any, Any]) -> Any:
+    """Return the renderer of a MuJoCo environment of Gymnasium; None for others."""
+    inner: Any = env.unwrapped
+    for name in ("point_env", "ant_env"):  # within the mazes of gymnasium-robotics
+        inner = getattr(inner, name, inner)
+    return getattr(inner, "mujoco_renderer", None)
 
 
 def place_camera(env: gym.Env[Any, Any]) -> None:
@@ -39,7 +44,7 @@ def place_camera(env: gym.Env[Any, Any]) -> None:
     Raises:
         TypeError: if it renders anything but an integer array.
     """
-    if getattr(env.unwrapped, "mujoco_renderer", None) is not None:
+    if _mujoco_renderer(env) is not None:
         env.reset(seed=0)
         render_frame(env)
         env.reset(seed=int(np.random.SeedSequence().generate_state(1)[0] >> 1))
