@@ -72,7 +72,7 @@ def _same(text: str, value: Any) -> bool:
 
 def auto_preset(config: PretrainConfig) -> Suggestion | None:
     """Suggest settings inferred from the images, for a model without a background."""
-    if getattr(config.model, "background", "none") != "none":
+    if config.background != "none":
         return None
     return Suggestion("preset", "auto", "infers the settings from the images, background first")
 

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from genesis_rl.log import ProgressBar
 
+#: Values of a smaller standard deviation count as constant.
+LEAST_STD = 1e-6
 _CHUNK = 4096  # rows per forward pass in evaluation
 # Queries per output of the attention, and its initial learning rate.
 _QUERIES, _POOL_RATE = 4, 2e-3

@@ -13,14 +13,13 @@ from torch import Tensor
 from genesis_rl.data import Pack
 from genesis_rl.data.multi_dsprites import SHAPES
 from genesis_rl.metrics.targets import require_masks
-from genesis_rl.probes.heads import ProbeTarget, standardise
+from genesis_rl.probes.heads import LEAST_STD, ProbeTarget, standardise
 from genesis_rl.probes.latents import EncodedSample, Sample
 from genesis_rl.probes.scenes import class_target
 from genesis_rl.sprites import OUTLINES
 from genesis_rl.worlds import STATE_COLUMNS
 
 _CHUNK = 512
-_LEAST_STD = 1e-6  # values of a smaller standard deviation count as constant
 _VALUES, _CLASSES = {"scale": "size"}, ("size", "shape", "material")  # factors by name
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -84,7 +83,7 @@ class ObjectInputs:
         self.targets = []
         for name in truth["train"].values:
             values = {s: self._of_objects(s, truth[s].values[name]).float() for s in samples}
-            if bool((values["train"].std(0) > _LEAST_STD).any()):
+            if bool((values["train"].std(0) > LEAST_STD).any()):
                 self.targets.append(ProbeTarget(name, standardise(values)))
         for name in truth["train"].classes:
             classes = {s: self._of_objects(s, truth[s].classes[name]).numpy() for s in samples}

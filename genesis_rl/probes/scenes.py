@@ -23,7 +23,8 @@ TASKS = {
     "simulated_stability": "simulated_stable",
 }
 
-_STATE = "state"  # optional factor with the scene's ground truth
+#: Factor with the ground truth of a scene, or the state of a simulator.
+STATE = "state"
 _CHUNK = 512
 
 
@@ -79,11 +80,11 @@ class SceneInputs(ImageInputs):
 
     def state(self) -> dict[str, Tensor] | None:
         """Return the standardised ground-truth state, (n, F) by split; None without that factor."""
-        if any(_STATE not in factors for factors in self._factors.values()):
+        if any(STATE not in factors for factors in self._factors.values()):
             return None
         return standardise(
             {
-                split: torch.from_numpy(factors[_STATE][self._samples[split].rows])
+                split: torch.from_numpy(factors[STATE][self._samples[split].rows])
                 .float()
                 .flatten(1)
                 for split, factors in self._factors.items()

@@ -5,13 +5,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from genesis_rl.probes.heads import ProbeTarget, standardise
+from genesis_rl.probes.heads import LEAST_STD, ProbeTarget, standardise
 from genesis_rl.probes.latents import Sample
-from genesis_rl.probes.scenes import ImageInputs
-
-#: Factor with the state, (N, d), such as the observation of a rendered environment.
-STATE = "state"
-_LEAST_STD = 1e-6  # columns of a smaller standard deviation count as constant
+from genesis_rl.probes.scenes import STATE, ImageInputs
 
 
 class StateInputs(ImageInputs):
@@ -44,7 +40,7 @@ class StateInputs(ImageInputs):
                     f"{', '.join(pack.factors) or 'no factors'}."
                 )
             values[split] = torch.from_numpy(pack.factors[STATE][rows]).float()
-        columns = (values["train"].std(0) > _LEAST_STD).nonzero()[:, 0].tolist()
+        columns = (values["train"].std(0) > LEAST_STD).nonzero()[:, 0].tolist()
         if not columns:
             raise ValueError(f"the factor {STATE!r} must vary, got constant states.")
         self.targets = [

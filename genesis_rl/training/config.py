@@ -143,7 +143,7 @@ class PretrainConfig:
         if self.activation_checkpointing and not isinstance(self.model, GenesisSConfig):
             kind = type(self.model).__name__.removesuffix("Config")
             raise ValueError(
-                f"activation_checkpointing must be off unless model is GENESIS or GENESIS-S, got "
+                "activation_checkpointing must be off unless model is GENESIS or GENESIS-S, got "
                 f"{kind}."
             )
         if self.activation_checkpointing and self.compile:
@@ -151,9 +151,15 @@ class PretrainConfig:
         self._check_modules()
         parse_options(self.data_options)
 
+    @property
+    def background(self) -> str:
+        """The model's background: "none" also for models without that option."""
+        name: str = getattr(self.model, "background", "none")
+        return name
+
     def _check_modules(self) -> None:
         """Check the settings that depend on the model's modules."""
-        background = getattr(self.model, "background", "none")
+        background = self.background
         if self.trained_modules != "all" and background == "none":
             raise ValueError(
                 "trained_modules must be 'all' for a model without background, got "

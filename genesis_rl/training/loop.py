@@ -131,9 +131,8 @@ def _mean_image_mse(pack: Pack, count: int) -> float:
 def _advice(config: PretrainConfig) -> str:
     """Return flags that differ from the settings, for a training that learns nothing."""
     model = config.model
-    if getattr(model, "background", "none") == "none":
+    if not isinstance(model, GenesisSConfig) or model.background == "none":
         return "--preset auto, which infers its settings from the images"
-    assert isinstance(model, GenesisSConfig)  # noqa: S101
     return (
         f"--model.sigma-x {model.sigma_x / 2:.2g} or --model.foreground-threshold "
         f"{model.foreground_threshold / 2:.2g}"
