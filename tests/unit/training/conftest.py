@@ -1,5 +1,6 @@
 """Fixtures for tests of pretraining: a small pack, a tiny model, a config of a few steps."""
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,17 @@ def write_pack() -> Callable[..., Pack]:
         return Pack.open(folder)
 
     return write
+
+
+@pytest.fixture(scope="session")
+def train_program() -> Any:
+    """The module of pretrain/train.py."""
+    path = Path(__file__).parents[3] / "pretrain" / "train.py"
+    spec = importlib.util.spec_from_file_location("train_program", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture

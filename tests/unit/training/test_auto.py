@@ -1,6 +1,5 @@
 """Settings inferred from images: static and changing backgrounds, contrast, number and size."""
 
-import importlib.util
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -146,7 +145,9 @@ def test_a_background_can_be_chosen(pack: Callable[..., Pack]) -> None:
         infer_settings(_base(data), (_stage(data),), "none")
 
 
-def test_the_background_can_be_recorded_without_objects(pack: Callable[..., Pack]) -> None:
+def test_the_background_can_be_recorded_without_objects(
+    pack: Callable[..., Pack], train_program: Any
+) -> None:
     """An object that hardly moves is part of the median image, but not of the empty scene."""
     images = scenes()
     images[:, 50:60, 50:60] = 250
@@ -154,19 +155,20 @@ def test_the_background_can_be_recorded_without_objects(pack: Callable[..., Pack
     empty = pack(np.stack([grey(0)] * 20), "empty").folder.parent
     flags = ["--data", str(data), "--out", str(data / "run"), "--steps", "1", "--batch-size", "4"]
     flags += ["--eval-images", "4", "--threads", "1"]
-    program = _program()
-    without = program.parse(flags).stages[-1]
-    (config,) = program.parse([*flags, "--background-data", str(empty)]).stages
+    without = train_program.parse(flags).stages[-1]
+    (config,) = train_program.parse([*flags, "--background-data", str(empty)]).stages
     assert config.model.num_slots > without.model.num_slots
     trainer = Trainer(config)
     assert float((trainer.model.background.image - 60 / 255).abs().max()) < 1e-6
     with pytest.raises(ValueError, match=r"^background_data "):
-        program.parse([*flags, "--background-data", str(empty), "--model.background", "predicted"])
+        train_program.parse(
+            [*flags, "--background-data", str(empty), "--model.background", "predicted"]
+        )
     small = pack(np.zeros((20, 32, 32, 3), np.uint8), "small").folder.parent
     with pytest.raises(ValueError, match=r"^background_data "):
-        program.parse([*flags, "--background-data", str(small)])
+        train_program.parse([*flags, "--background-data", str(small)])
     with pytest.raises(ValueError, match=r"^data "):
-        program.parse(["--preset", "auto"])
+        train_program.parse(["--preset", "auto"])
 
 
 def test_small_objects_are_pointed_out(pack: Callable[..., Pack]) -> None:
@@ -195,35 +197,36 @@ def test_images_without_objects_or_of_other_shapes_are_refused(pack: Callable[..
         infer_settings(_base(odd), ())
 
 
-def test_recordings_use_the_preset_by_default(pack: Callable[..., Pack], tmp_path: Path) -> None:
+def test_recordings_use_the_preset_by_default(
+    pack: Callable[..., Pack], tmp_path: Path, train_program: Any
+) -> None:
     data = str(pack(scenes()).folder.parent)
     flags = ["--data", data, "--out", str(tmp_path / "run"), "--model.num-slots", "9"]
-    plan = _program().parse(flags)
+    plan = train_program.parse(flags)
     (config,) = plan.stages
     assert (config.model.background, config.model.num_slots) == ("static", 9)
     assert config.out == tmp_path / "run"
     assert plan.notes
-    named = _program().parse([*flags[:2], "--preset", "multi-dsprites-small"])
+    named = train_program.parse([*flags[:2], "--preset", "multi-dsprites-small"])
     assert named.stages[0].model.background == "none" and not named.notes
 
 
 @pytest.mark.parametrize("limit", [[], ["--stage-1.steps", "999", "--stage-1.max-minutes", "1e-9"]])
 def test_objects_are_measured_against_the_trained_background(
-    limit: list[str], pack: Callable[..., Pack], tmp_path: Path
+    limit: list[str], pack: Callable[..., Pack], tmp_path: Path, train_program: Any
 ) -> None:
     data, out = str(pack(scenes(background=shifted)).folder.parent), tmp_path / "run"
     flags = ["--data", data, "--out", str(out), "--steps", "2", "--stage-1.steps", "2"]
     flags += ["--batch-size", "4", "--stage-1.batch-size", "4", "--eval-images", "4"]
     flags += ["--stage-1.eval-images", "4", "--threads", "1", "--log-every", "1", *limit]
     assert trained_background(out / "stage-1") is None
-    program = _program()
-    first, provisional = program.parse(flags).stages
-    assert program.train(first, last=False) == 0
+    first, provisional = train_program.parse(flags).stages
+    assert train_program.train(first, last=False) == 0
     assert trained_background(out / "stage-1") is not None
-    first_again, measured = program.parse(flags).stages
+    first_again, measured = train_program.parse(flags).stages
     assert first_again == first
     assert measured.model != provisional.model
-    assert program.train(measured) == 0
+    assert train_program.train(measured) == 0
 
 
 def _base(data: Path) -> PretrainConfig:
@@ -232,11 +235,3 @@ def _base(data: Path) -> PretrainConfig:
 
 def _stage(data: Path) -> PretrainConfig:
     return replace(_base(data), trained_modules="background", likelihood_stride=1)
-
-
-def _program() -> Any:
-    spec = importlib.util.spec_from_file_location("train_program", ROOT / "pretrain" / "train.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

@@ -1,7 +1,6 @@
 """Curricula: configs of stages, and resumption across stages."""
 
 import dataclasses
-import importlib.util
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -19,20 +18,12 @@ from genesis_rl.training.stages import join_stages
 ROOT = Path(__file__).parents[3]
 
 
-def program() -> Any:
-    spec = importlib.util.spec_from_file_location("train_program", ROOT / "pretrain" / "train.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_flags_reach_the_stages_that_they_name(tmp_path: Path) -> None:
+def test_flags_reach_the_stages_that_they_name(tmp_path: Path, train_program: Any) -> None:
     out = str(tmp_path / "towers")
     flags = ["--preset", "towers", "--out", out, "--seed", "3", "--steps", "7"]
-    first, last = (
-        program().parse([*flags, "--stage-1.steps", "5", "--stage-1.batch-size", "4"]).stages
-    )
+    first, last = train_program.parse(
+        [*flags, "--stage-1.steps", "5", "--stage-1.batch-size", "4"]
+    ).stages
     assert (first.trained_modules, first.steps, first.batch_size, first.seed) == (
         "background",
         5,
@@ -45,27 +36,27 @@ def test_flags_reach_the_stages_that_they_name(tmp_path: Path) -> None:
     assert (first.data, first.model) == (last.data, last.model)
 
 
-def test_data_given_by_flag_apply_to_all_stages() -> None:
-    first, last = program().parse(["--preset", "towers", "--data", "packs/mine"]).stages
+def test_data_given_by_flag_apply_to_all_stages(train_program: Any) -> None:
+    first, last = train_program.parse(["--preset", "towers", "--data", "packs/mine"]).stages
     assert (
         (first.data, first.data_options) == (last.data, last.data_options) == ("packs/mine", "{}")
     )
 
 
-def test_init_given_by_flag_skips_the_stages_before() -> None:
-    (only,) = program().parse(["--preset", "towers", "--init", "runs/mine"]).stages
+def test_init_given_by_flag_skips_the_stages_before(train_program: Any) -> None:
+    (only,) = train_program.parse(["--preset", "towers", "--init", "runs/mine"]).stages
     assert only.init == "runs/mine"
 
 
-def test_unknown_stages_are_refused() -> None:
+def test_unknown_stages_are_refused(train_program: Any) -> None:
     with pytest.raises(ValueError, match="--stage-2"):
-        program().parse(["--preset", "towers", "--stage-2.steps", "5"])
+        train_program.parse(["--preset", "towers", "--stage-2.steps", "5"])
 
 
-def test_curricula_are_stages() -> None:
-    stages = (
-        program().parse(["--preset", "sprites-sharp", "--out", "runs/mine", "--seed", "3"]).stages
-    )
+def test_curricula_are_stages(train_program: Any) -> None:
+    stages = train_program.parse(
+        ["--preset", "sprites-sharp", "--out", "runs/mine", "--seed", "3"]
+    ).stages
     assert [stage.out for stage in stages] == [
         Path("runs/mine/stage-1"),
         Path("runs/mine/stage-2"),
@@ -74,7 +65,7 @@ def test_curricula_are_stages() -> None:
     assert [stage.init for stage in stages] == [None, "runs/mine/stage-1", "runs/mine/stage-2"]
     assert {stage.seed for stage in stages} == {3}
     assert stages[0].data_options != stages[1].data_options != stages[2].data_options
-    stages = program().parse(["--preset", "multi-dsprites-sharp"]).stages
+    stages = train_program.parse(["--preset", "multi-dsprites-sharp"]).stages
     assert stages[-1].reinit_modules == ("corrector", "mask_decoder")
     assert [stage.data for stage in stages] == ["sprite_scenes", "multi_dsprites", "multi_dsprites"]
 
@@ -154,6 +145,7 @@ def test_a_signal_in_the_last_validation_of_a_stage_stops_the_training(
     stages: Callable[..., list[PretrainConfig]],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    train_program: Any,
 ) -> None:
     first, second = stages()
     validate = Trainer._validate
@@ -163,9 +155,10 @@ def test_a_signal_in_the_last_validation_of_a_stage_stops_the_training(
         return validate(self)
 
     monkeypatch.setattr(Trainer, "_validate", interrupted)
-    training = program()
-    monkeypatch.setattr(training, "parse", lambda argv: training.Plan([first, second], []))
-    assert training.main([]) == 143
+    monkeypatch.setattr(
+        train_program, "parse", lambda argv: train_program.Plan([first, second], [])
+    )
+    assert train_program.main([]) == 143
     assert "--resume" in capsys.readouterr().err
     assert (first.out / "last").is_dir() and not (second.out / "last").exists()
 
