@@ -3,17 +3,19 @@ r"""Record frames and steps of an environment, for pretraining and world models.
     python envs/collect.py --env CarRacing-v3 --out data/cars
     python envs/collect.py --env minigrid:MiniGrid-FourRooms-v0 --out data/rooms \
         --wrappers minigrid.wrappers:RGBImgObsWrapper
+    python envs/collect.py --env Reacher-v5 --render --crop auto --out data/reacher
     python envs/collect.py --agent runs/agent --steps 50000 --out data/skilled
-    python pretrain/train.py --preset multi-dsprites-small --data data/cars
+    python pretrain/train.py --data data/cars --out runs/cars
 
 The policy is random without --agent. The folder contains a pack per split, by episodes.
 """
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 import genesis_rl  # noqa: F401 (registers the environment ids)
-from genesis_rl.envs.collect import CollectConfig, collect
+from genesis_rl.envs.collect import CollectConfig, collect, find_crop
 from genesis_rl.envs.minari_data import check_new, collect_minari, write_minari
 from genesis_rl.envs.recorder import SplitCounts
 from genesis_rl.flags import parse_flags, report_error
@@ -39,6 +41,10 @@ def record(config: CollectConfig) -> dict[str, SplitCounts]:
         from genesis_rl.agents.collect import collect_with_agent
 
         return collect_with_agent(config)
+    if config.crop == "auto":
+        config = replace(config, crop=find_crop(config))
+        region = "the whole frame" if config.crop is None else " ".join(map(str, config.crop))
+        print(f"crop auto: {region}")
     return collect(config)
 
 

@@ -39,14 +39,52 @@ class Preprocessing:
         resize: "stretch" scales height and width independently, "letterbox" keeps the aspect ratio
             and fills the borders with black, "crop" resizes the central square, "none" requires
             frames of the model's size. Downscaling averages areas, upscaling is bilinear.
+        crop: region of interest that was cut out of the recorded frames, (top, left, height, width)
+            in pixels. The wrappers cut it out of the environment's frames, too; frames passed to
+            an encoder must have been cropped. None: the whole frame.
+        frame_size: height and width of the recorded frames before cropping; None: unknown, or not
+            cropped.
     """
 
     resize: Resize = "stretch"
+    crop: Crop | None = None
+    frame_size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        """Check the option."""
+        """Check the options."""
         if self.resize not in get_args(Resize):
             raise ValueError(f"resize must be one of {get_args(Resize)}, got {self.resize!r}.")
+        size = None
+        if self.crop is not None and self.frame_size is not None:
+            height, width = self.frame_size
+            size = height, width
+        object.__setattr__(self, "frame_size", size)
+        object.__setattr__(self, "crop", as_crop(self.crop, size))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the options that are set, in JSON types."""
+        regions = {"crop": self.crop, "frame_size": self.frame_size}
+        return {"resize": self.resize, **{n: list(v) for n, v in regions.items() if v is not None}}
+
+    def region(self, crop: Sequence[int] | None, size: tuple[int, int]) -> Crop | None:
+        """Return the region to cut out of an environment's frames.
+
+        Args:
+            crop: the region asked for; None: that of the recorded frames.
+            size: height and width of the environment's frames.
+
+        Raises:
+            TypeError, ValueError: for an invalid region, or frames of another size than the
+                recorded ones without ``crop``.
+        """
+        if crop is None and self.crop is not None and self.frame_size not in (None, size):
+            height, width = self.frame_size or size
+            raise ValueError(
+                f"frames must have {height} x {width} pixels, as those recorded for the encoder, "
+                f"of which it sees the region {self.crop}, got {size[0]} x {size[1]}. Give crop "
+                "for frames of another size; (0, 0, height, width) if they are cropped already."
+            )
+        return as_crop(self.crop if crop is None else crop, size)
 
     def check(self, height: int, width: int, image_size: int) -> None:
         """Raise ValueError if frames of this height and width cannot be resized."""
@@ -69,7 +107,7 @@ def as_preprocessing(value: Preprocessing | Mapping[str, Any] | str) -> Preproce
         return value
     if isinstance(value, str):
         return Preprocessing(cast("Resize", value))
-    if isinstance(value, Mapping) and value.keys() <= {"resize"}:
+    if isinstance(value, Mapping) and value.keys() <= {"resize", "crop", "frame_size"}:
         return Preprocessing(**value)
     raise TypeError(
         f"preprocessing must be a Preprocessing or one of {get_args(Resize)}, got {value!r}."

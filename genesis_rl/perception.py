@@ -5,7 +5,6 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
@@ -161,6 +160,8 @@ class SlotEncoder:
             )
         trained_with: Preprocessing | None = getattr(model, "preprocessing", None)
         if preprocessing is not None:
+            if isinstance(preprocessing, str) and trained_with is not None:
+                preprocessing = {**trained_with.to_json(), "resize": preprocessing}
             preprocessing = as_preprocessing(preprocessing)
             if trained_with not in (None, preprocessing):
                 warnings.warn(
@@ -183,7 +184,7 @@ class SlotEncoder:
         self._compiled = self._compile() if compile else None
         self._arguments = {
             "device": str(device),
-            "preprocessing": preprocessing and asdict(preprocessing),
+            "preprocessing": preprocessing and preprocessing.to_json(),
             "batch_size": self.batch_size,
             "dtype": dtype,
             "compile": compile,

@@ -83,7 +83,7 @@ def write_model(
         "genesis_rl": _version(),
         "model": name,
         "config": dataclasses.asdict(model_config),
-        "preprocessing": dataclasses.asdict(preprocessing),
+        "preprocessing": preprocessing.to_json(),
     }
     write_module(model, folder, config, dtype)
 

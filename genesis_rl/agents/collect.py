@@ -8,6 +8,7 @@ from stable_baselines3.common.vec_env import unwrap_vec_wrapper
 
 from genesis_rl.agents.bundle import Agent, load_agent
 from genesis_rl.agents.frames import VecFrames
+from genesis_rl.agents.vec_obs import VecGenesisObs
 from genesis_rl.envs.collect import CollectConfig, repeat_some
 from genesis_rl.envs.recorder import (
     EpisodeRecorder,
@@ -16,6 +17,7 @@ from genesis_rl.envs.recorder import (
     make_record,
     recording,
 )
+from genesis_rl.frames import Crop, as_crop
 
 
 def collect_with_agent(config: CollectConfig) -> dict[str, SplitCounts]:
@@ -43,9 +45,15 @@ def collect_with_agent(config: CollectConfig) -> dict[str, SplitCounts]:
         meta = config.meta(policy="agent")
         meta["settings"] |= {"env": agent.config.env}
         meta["agent"] = agent.metadata
+        crop = agent.config.crop
         resized = unwrap_vec_wrapper(agent.venv, VecFrames)
         if isinstance(resized, VecFrames):  # its frames are resized before they are recorded
             meta["resize"] = resized.frame_settings["preprocessing"]["resize"]
+            crop = resized.frame_settings["crop"]
+        slots = unwrap_vec_wrapper(agent.venv, VecGenesisObs)
+        if isinstance(slots, VecGenesisObs):
+            crop = slots.slot_settings["crop"]
+        meta["settings"]["crop"] = crop
         with recording(
             config.out,
             agent.venv.action_space,
@@ -55,10 +63,12 @@ def collect_with_agent(config: CollectConfig) -> dict[str, SplitCounts]:
             meta=meta,
             about=f"{agent.config.env}, {config.agent}",
         ) as recorder:
-            return _run(agent, recorder, config)
+            return _run(agent, recorder, config, as_crop(crop))
 
 
-def _run(agent: Agent, recorder: EpisodeRecorder, config: CollectConfig) -> dict[str, SplitCounts]:
+def _run(
+    agent: Agent, recorder: EpisodeRecorder, config: CollectConfig, crop: Crop | None
+) -> dict[str, SplitCounts]:
     """Step the environments until the recorder is full."""
     model, venv = agent.model, agent.venv
     rng = np.random.default_rng(config.seed)
@@ -69,7 +79,7 @@ def _run(agent: Agent, recorder: EpisodeRecorder, config: CollectConfig) -> dict
             info,
             image_size=config.image_size,
             preprocessing=config.preprocessing,
-            crop=agent.config.crop,
+            crop=crop,
         )
 
     model.set_random_seed(config.seed)

@@ -1,7 +1,6 @@
 """Wrappers for agents with image observations."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import gymnasium as gym
@@ -40,24 +39,29 @@ class VecFrames(VecEnvWrapper):
         Args:
             venv: vector environment whose observations are, or contain, frames.
             size: S.
-            preprocessing: method of resizing; None stretches frames.
+            preprocessing: method of resizing, and the region of interest without ``crop``; None
+                stretches whole frames.
             image_key: entry of a Dict observation with the image, or its path in nested Dicts, such
                 as "camera/rgb"; None detects it.
             image_layout: axis order of a single frame; "auto" infers it from the space.
             frame_in_info: add the frame, (S, S, 3), to the infos as "frame".
             crop: region of interest, (top, left, height, width) in pixels, cut out before resizing;
-                None: the whole frame.
+                None: that of ``preprocessing``, or else the whole frame.
 
         Raises:
             ValueError: if the observations contain no frames.
         """
         self._source = find_frames(
-            venv.observation_space, key=image_key, layout=image_layout, crop=crop
+            venv.observation_space,
+            key=image_key,
+            layout=image_layout,
+            crop=crop,
+            preprocessing=preprocessing,
         )
         self._size, self._preprocessing, self._in_info = size, preprocessing, frame_in_info
         #: Settings that determine the observations, as plain data.
         self.frame_settings: dict[str, Any] = {
-            "preprocessing": asdict(preprocessing or Preprocessing()),
+            "preprocessing": {"resize": (preprocessing or Preprocessing()).resize},
             "image_key": image_key,
             "image_layout": image_layout,
             "crop": self._source.crop,

@@ -73,7 +73,7 @@ class VecGenesisObs(VecEnvWrapper):
             background: include the background's slot, the first of an encoder with a background
                 network, whose latents are z_b; False returns the object slots alone (K - 1).
             crop: region of interest of every frame, (top, left, height, width) in pixels, cut out
-                before resizing; None: the whole frame.
+                before resizing; None: that of the encoder's recording, or else the whole frame.
             render: use rendered frames (render_mode "rgb_array"), for environments without image
                 observations. The environments reset themselves before their last frame can be
                 rendered: terminal observations contain the slots of the frame before it. For exact

@@ -82,7 +82,11 @@ class Pack:
         older = settings.get("resize") if isinstance(settings, dict) else None
         resize = self.meta.get("resize", older)
         try:
-            return None if resize is None else as_preprocessing(resize)
+            if resize is None:
+                return None
+            crop = settings.get("crop") if isinstance(settings, dict) else None
+            size = self.meta.get("frame_size")
+            return as_preprocessing({"resize": resize, "crop": crop, "frame_size": size})
         except (TypeError, ValueError) as error:
             raise _broken(self.folder / "meta.json", str(error)) from error
 

@@ -5,7 +5,7 @@ import multiprocessing
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -27,10 +27,15 @@ from genesis_rl.envs.recorder import (
     recording,
 )
 from genesis_rl.envs.rendering import RenderedObs
-from genesis_rl.frames import LAYOUTS, Crop, Layout, Preprocessing, Resize, as_crop
+from genesis_rl.frames import LAYOUTS, Crop, Layout, Preprocessing, Resize, as_crop, as_nhwc_uint8
 from genesis_rl.process import ignore_interrupts, versions
+from genesis_rl.region import changing_region, reduced
 
 Vec = Literal["subproc", "dummy"]
+# Steps of the search for the region that changes, the longest episode of them, the distance of its
+# frames, and the probability of repeating an action; largest share of the frame to cut out.
+_CROP_STEPS, _CROP_EPISODE, _CROP_STRIDE, _CROP_STICKY = 800, 40, 4, 0.8
+_MOST_CROP = 0.7
 # Fields that do not apply to a source of frames.
 _UNUSED = {
     "env": ("deterministic", "trust_remote_code"),
@@ -69,9 +74,10 @@ class CollectConfig:
     render: bool = False
     """use rendered frames, for environments without image observations; vector observations are
     recorded as the factor state, for pretrain/probe.py"""
-    crop: Crop | None = None
+    crop: Crop | Literal["auto"] | None = None
     """region of interest of every frame in pixels, cut out before resizing: top, left, height and
-    width"""
+    width; auto: the region that changes in frames of the random policy. The encoder trained on the
+    recording uses it"""
     image_size: int = 64
     """side of the recorded images in pixels"""
     resize: Resize = "stretch"
@@ -127,7 +133,10 @@ class CollectConfig:
             raise ValueError("unique must be False with minari, which records steps, got True.")
         _ = self.options
         _ = self.preprocessing
-        as_crop(self.crop)
+        if self.crop != "auto":
+            as_crop(self.crop)
+        elif sources != ["env"]:
+            raise ValueError(f"crop must be a region with {sources[0]}, got 'auto'.")
         check_wrappers(self.wrappers)
 
     @property
@@ -176,12 +185,16 @@ class RecordingEnvMaker:
             cv2.setNumThreads(1)
             ignore_interrupts()
         config = self.config
-        assert config.env is not None  # noqa: S101
-        if not config.render:
-            return FrameRecordObs(make_env(config.env, config.options, config.wrappers), config)
-        options = {**config.options, "render_mode": "rgb_array"}
-        env = RenderedObs(make_env(config.env, options, config.wrappers), state=True)
-        return FrameRecordObs(env, config)
+        return FrameRecordObs(_make_env(config), config)
+
+
+def _make_env(config: CollectConfig) -> gym.Env[Any, Any]:
+    """Make one environment with frames in its observations."""
+    assert config.env is not None  # noqa: S101
+    if not config.render:
+        return make_env(config.env, config.options, config.wrappers)
+    options = {**config.options, "render_mode": "rgb_array"}
+    return RenderedObs(make_env(config.env, options, config.wrappers), state=True)
 
 
 class FrameRecordObs(gym.Wrapper[Any, Any, Any, Any]):
@@ -198,7 +211,7 @@ class FrameRecordObs(gym.Wrapper[Any, Any, Any, Any]):
             env.observation_space,
             key=config.image_key,
             layout=config.image_layout,
-            crop=config.crop,
+            crop=None if config.crop == "auto" else config.crop,
         )
         #: Height and width of the environment's frames in pixels, before cropping.
         self.frame_size = self._source.full_size
@@ -266,6 +279,8 @@ def collect(config: CollectConfig, policy: Policy | None = None) -> dict[str, Sp
     """
     if config.env is None:
         raise ValueError("env must be the id of an environment, got None.")
+    if config.crop == "auto":
+        config = replace(config, crop=find_crop(config))
     with closing(_make_vector(config)) as envs:
         meta = config.meta(policy="random" if policy is None else "given")
         meta["versions"] |= _env_versions(config.env)
@@ -280,6 +295,44 @@ def collect(config: CollectConfig, policy: Policy | None = None) -> dict[str, Sp
             about=config.env,
         ) as recorder:
             return _run(envs, policy, recorder, config)
+
+
+def find_crop(config: CollectConfig) -> Crop | None:
+    """Find the region of the environment's frames that changes under a random policy.
+
+    Args:
+        config: the settings, with ``env``.
+
+    Returns:
+        A square region, in pixels of the frames; None if most of the frame changes.
+
+    Raises:
+        ValueError: if the environment cannot be created or has no frames.
+    """
+    rng = np.random.default_rng(config.seed)
+    frames = []
+    with closing(_make_env(config)) as env:
+        source = find_frames(
+            env.observation_space, key=config.image_key, layout=config.image_layout
+        )
+        env.action_space.seed(config.seed)
+        observation, action, ended = None, env.action_space.sample(), True
+        for step in range(_CROP_STEPS):
+            if ended or step % _CROP_EPISODE == 0:
+                observation, _ = env.reset(seed=int(rng.integers(2**31)))
+                ended = False
+            else:
+                if rng.random() > _CROP_STICKY:
+                    action = env.action_space.sample()
+                observation, _, terminated, truncated, _ = env.step(action)
+                ended = terminated or truncated
+            if step % _CROP_STRIDE == 0:
+                pixels = source.frames(observation)
+                frame = as_nhwc_uint8(pixels, layout=source.layout, white=source.white)[0]
+                frames.append(reduced(frame))
+    region = changing_region(frames, source.full_size)
+    height, width = source.full_size
+    return None if region[2] * region[3] > _MOST_CROP * height * width else region
 
 
 def _make_vector(config: CollectConfig) -> AsyncVectorEnv | SyncVectorEnv:

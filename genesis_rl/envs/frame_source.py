@@ -10,7 +10,15 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
-from genesis_rl.frames import LAYOUTS, Crop, Layout, White, as_crop, crop_frames, infer_layout
+from genesis_rl.frames import (
+    LAYOUTS,
+    Crop,
+    Layout,
+    Preprocessing,
+    White,
+    crop_frames,
+    infer_layout,
+)
 
 _NAMES = ("image", "pixels", "rgb", "screen", "frame", "observation.image")
 _PREFIX = "observation.image"  # LeRobot's observation.images.<camera>
@@ -178,6 +186,7 @@ def find_frames(
     key: str | None,
     layout: Layout,
     crop: Sequence[int] | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> FrameSource:
     """Find the frames in an observation space.
 
@@ -187,15 +196,19 @@ def find_frames(
             selects the only entry with pixels under a common name (image, pixels, rgb, screen,
             frame, observation.image*), or else the only entry with pixels, not nested.
         layout: `image_layout`: axis order of one frame; "auto" infers it from the shape.
-        crop: region of interest, (top, left, height, width) in pixels; None: the whole frame.
+        crop: region of interest, (top, left, height, width) in pixels; None: that of
+            ``preprocessing``, or else the whole frame.
+        preprocessing: of an encoder of the frames.
 
     Raises:
         TypeError: if ``crop`` is no sequence of integers.
         ValueError: if there are no frames, several candidates, an ambiguous layout, or a ``crop``
-            outside of the frame; the message lists the entries.
+            outside of the frame; the message lists the entries. If the frames have another size
+            than those recorded for a ``preprocessing`` that crops.
     """
     source = _find(space, key, layout)
-    return source if crop is None else replace(source, crop=as_crop(crop, source.full_size))
+    region = (preprocessing or Preprocessing()).region(crop, source.full_size)
+    return replace(source, crop=region)
 
 
 def _find(space: spaces.Space[Any], key: str | None, layout: Layout) -> FrameSource:

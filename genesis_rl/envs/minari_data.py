@@ -75,7 +75,7 @@ def collect_minari(config: CollectConfig) -> dict[str, SplitCounts]:
         num_steps=min(config.steps, int(dataset.total_steps)),
         shares=config.shares,
         unique=config.unique,
-        meta=config.meta(policy="minari"),
+        meta=config.meta(policy="minari", frame_size=list(source.full_size)),
         about=dataset_id,
     ) as recorder:
         for episode in dataset.iterate_episodes():

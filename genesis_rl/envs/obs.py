@@ -84,7 +84,7 @@ class GenesisObs(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
             background: include the background's slot, the first of an encoder with a background
                 network, whose latents are z_b; False returns the object slots alone (K - 1).
             crop: region of interest of every frame, (top, left, height, width) in pixels, cut out
-                before resizing; None: the whole frame.
+                before resizing; None: that of the encoder's recording, or else the whole frame.
 
         Raises:
             TypeError, ValueError: for observations without frames valid for the encoder, or an
@@ -190,7 +190,7 @@ class GenesisVectorObs(_VectorWrapper):
             background: include the background's slot, the first of an encoder with a background
                 network, whose latents are z_b; False returns the object slots alone (K - 1).
             crop: region of interest of every frame, (top, left, height, width) in pixels, cut out
-                before resizing; None: the whole frame.
+                before resizing; None: that of the encoder's recording, or else the whole frame.
             render: use rendered frames (render_mode "rgb_array"), for environments without image
                 observations; requires autoreset mode NEXT_STEP or DISABLED.
 

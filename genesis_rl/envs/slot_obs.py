@@ -1,7 +1,6 @@
 """Slot observations: options, spaces and encoding shared by all wrappers."""
 
 import copy
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
@@ -66,7 +65,7 @@ class SlotObsOptions:
         background: include the background's slot, the first of an encoder with a background
             network; False leaves the object slots. The masks in the info are of all slots.
         crop: region of interest of every frame, (top, left, height, width) in pixels, cut out
-            before resizing; None: the whole frame.
+            before resizing; None: that of the encoder's recording, or else the whole frame.
     """
 
     layout: ObsLayout = "set"
@@ -162,6 +161,7 @@ class SlotObsCodec:
         """
         self.encoder = encoder
         self.options = options
+        self._region = encoder.preprocessing.region
         self.sources: tuple[FrameSource, ...] = ()
         self._check_black = BlackFrameCheck()
         # The background stays in the first slot: alignment moves objects only.
@@ -177,7 +177,13 @@ class SlotObsCodec:
                 )
         else:
             self.sources = tuple(
-                find_frames(space, key=key, layout=options.image_layout, crop=options.crop)
+                find_frames(
+                    space,
+                    key=key,
+                    layout=options.image_layout,
+                    crop=options.crop,
+                    preprocessing=encoder.preprocessing,
+                )
                 for key in options.keys
             )
             for source in self.sources:
@@ -244,10 +250,11 @@ class SlotObsCodec:
         encoder = self.encoder
         return {
             "encoder": encoder.fingerprint,
-            "preprocessing": dataclasses.asdict(encoder.preprocessing),
+            "preprocessing": {"resize": encoder.preprocessing.resize},
             "dtype": encoder.dtype,
             "refine_steps": encoder.refine_steps,
             **options,
+            "crop": options["crop"] or encoder.preprocessing.to_json().get("crop"),
             "render": not self.sources,
         }
 
@@ -268,7 +275,8 @@ class SlotObsCodec:
         if rendered is None:
             raise ValueError("rendered must be frames for a codec of rendered frames, got None.")
         frames = np.asarray(rendered)
-        crop = as_crop(self.options.crop, frames.shape[-3:-1])
+        height, width = frames.shape[-3:-1]
+        crop = self._region(self.options.crop, (height, width))
         return (crop_frames(frames, "HWC", crop),)
 
     def encode(

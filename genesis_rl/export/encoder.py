@@ -251,7 +251,7 @@ def _metadata(name: str, model: SceneModel, preprocessing: Preprocessing | None)
         "model": name,
         "config": json_text(asdict(model.config)),
         "latent_sizes": json_text(model.latent_sizes),
-        "preprocessing": json_text({**asdict(applied), **form}),
+        "preprocessing": json_text({**applied.to_json(), **form}),
         "fingerprint": fingerprint(model),
         "opset": str(_OPSET),
         "genesis_rl": __version__,

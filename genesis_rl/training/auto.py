@@ -23,6 +23,7 @@ from genesis_rl.data.originals import parse_options
 from genesis_rl.models import build_model
 from genesis_rl.models.attention import SlotAttention
 from genesis_rl.models.background import BackgroundNetwork, foreground_gate
+from genesis_rl.region import region_of
 from genesis_rl.training.config import PretrainConfig
 from genesis_rl.training.loop import train_terms
 from genesis_rl.training.run import Run
@@ -52,8 +53,6 @@ _LEAST_AREA, _LEAST_SIZE, _SIZE = 4, 0.2, 0.45
 _MOST_OBJECTS, _SPARE_SLOTS = 15, 2
 # Side of objects in pixels, and share of the frame that changes, below which to record a crop.
 _SMALL_OBJECT, _SMALL_REGION = 4.0, 0.5
-# Least share of images in which a pixel of the changing region differs, and the region's margin.
-_LEAST_CHANGES, _MARGIN = 0.002, 0.1
 # Least area in cells of the attention of a slot in use.
 _LEAST_CELLS = 0.5
 _TIMED_UPDATES = 3
@@ -140,7 +139,8 @@ def measure_images(pack: Pack, empty: Pack | None = None) -> ImageStatistics:
     median = (images if empty is None else _sample(empty)).median(0).values
     objects = _measure(images, median.expand_as(images), _NOISE, pack)
     size = pack.meta.get("frame_size", images.shape[2:])
-    region = _changing_region(images, median, objects.threshold, size)
+    changes = (images - median).square().sum(1) > objects.threshold
+    region = region_of(changes.numpy(), size)
     return ImageStatistics(
         num_images=len(pack),
         image_size=images.shape[-1],
@@ -150,24 +150,6 @@ def measure_images(pack: Pack, empty: Pack | None = None) -> ImageStatistics:
         region_share=region[2] * region[3] / (size[0] * size[1]),
         objects=objects,
     )
-
-
-def _changing_region(
-    images: Tensor, median: Tensor, threshold: float, size: Sequence[int]
-) -> tuple[int, int, int, int]:
-    """Return the region in which images differ, in pixels of frames of a size (height, width)."""
-    changes = ((images - median).square().sum(1) > threshold).float().mean(0) > _LEAST_CHANGES
-    bounds = []
-    for axis, length in zip((1, 0), size, strict=True):
-        rows = changes.any(axis).nonzero()[:, 0]
-        side = changes.shape[0]
-        low, high = (int(rows[0]), int(rows[-1]) + 1) if len(rows) else (0, side)
-        margin = _MARGIN * (high - low)
-        first = max(0, math.floor((low - margin) * length / side))
-        last = min(length, math.ceil((high + margin) * length / side))
-        bounds.append((first, last - first))
-    (top, rows_), (left, columns) = bounds
-    return top, left, rows_, columns
 
 
 @torch.inference_mode()

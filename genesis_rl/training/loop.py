@@ -4,6 +4,7 @@ import math
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -248,9 +249,11 @@ class Trainer(StepTrainer):
         elif folder.started:
             before = folder.last_preprocessing()
         stored = self.train_data.preprocessing
-        if stored is None or (before is not None and stored.resize == "none"):
+        if stored is None:
             return before
-        if start is not None and before is not None and stored != before:
+        if before is not None and stored.resize == "none":
+            return replace(before, crop=stored.crop, frame_size=stored.frame_size)
+        if start is not None and before is not None and stored.resize != before.resize:
             warnings.warn(
                 f"init {config.init} resizes frames by {before.resize!r}, but data {config.data!r} "
                 f"was created with resize {stored.resize!r}, which the trained model will use.",

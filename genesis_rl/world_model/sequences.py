@@ -1,6 +1,5 @@
 """Recorded episodes as slots, with a cache on disk, and windows of them."""
 
-import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
@@ -56,7 +55,7 @@ def encode(
         _FORMAT,
         encoder.fingerprint,
         encoder.dtype,
-        dataclasses.asdict(encoder.preprocessing),
+        {"resize": encoder.preprocessing.resize},
         digest(transitions.pack),
         align,
     ]

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from gymnasium import spaces
 
 from genesis_rl.data.pack import Pack
 from genesis_rl.data.transitions import Transitions
-from genesis_rl.envs.collect import CollectConfig, collect, repeat_some
+from genesis_rl.envs.collect import CollectConfig, collect, find_crop, repeat_some
 from genesis_rl.envs.recorder import assign_splits
 from genesis_rl.envs.spaces import space_from_json, space_to_json
+from genesis_rl.frames import Preprocessing
 from genesis_rl.process import StoppedError
 
 ACTIONS = {
@@ -339,6 +341,38 @@ def test_frames_and_masks_are_cropped(tmp_path: Path) -> None:
     np.testing.assert_array_equal(packs[1].images, packs[0].images[:, 4:20, 8:24])
     assert packs[0].masks is not None and packs[1].masks is not None
     np.testing.assert_array_equal(packs[1].masks, packs[0].masks[:, 4:20, 8:24])
+
+
+class Slide(Clock):
+    """A white square of six pixels slides down the left border."""
+
+    def _show(self) -> tuple[Any, dict[str, Any]]:
+        frame = np.zeros((32, 32, 3), np.uint8)
+        top = 4 + 2 * (self.now % 4)
+        frame[top : top + 6, 2:8] = 255
+        return frame, {}
+
+
+def test_the_region_that_changes_is_cut_out(tmp_path: Path) -> None:
+    gym.register("Slide-v0", Slide, max_episode_steps=9)
+    try:
+        env: Any = {"env": "Slide-v0", "steps": 20, "n_envs": 1, "vec": "dummy"}
+        settings = CollectConfig(**env, out=tmp_path / "data", crop="auto", image_size=16)
+        collect(settings)
+        pack = Pack.open(settings.out / "train")
+        crop = find_crop(settings)
+        assert crop is not None and crop[2] == crop[3] <= 16
+        assert pack.preprocessing == Preprocessing("stretch", crop, (32, 32))
+        collect(replace(settings, out=tmp_path / "given", crop=crop))
+        given = Pack.open(tmp_path / "given/train")
+        np.testing.assert_array_equal(pack.images, given.images)
+    finally:
+        del gym.registry["Slide-v0"]
+
+
+def test_a_region_must_be_given_for_recorded_frames(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="crop must be a region with from_minari"):
+        CollectConfig(from_minari="a/b-v0", out=tmp_path, crop="auto")
 
 
 def test_masks_of_another_size_cannot_be_cropped(tmp_path: Path) -> None:

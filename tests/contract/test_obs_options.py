@@ -12,9 +12,11 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TransformObservation
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
+from genesis_rl.agents.frames import VecFrames
 from genesis_rl.agents.vec_obs import VecGenesisObs
 from genesis_rl.envs.frame_source import find_frames
 from genesis_rl.envs.obs import GenesisObs, GenesisVectorObs
+from genesis_rl.envs.slot_obs import SlotObsCodec, SlotObsOptions
 from genesis_rl.frames import as_crop
 from genesis_rl.perception import SlotEncoder
 
@@ -81,6 +83,48 @@ def test_a_crop_equals_cropped_frames(pixel_env: MakeEnv, encoder: SlotEncoder) 
         slots, info = env.reset(seed=3)
         np.testing.assert_array_equal(slots, GenesisObs(cut, encoder).reset(seed=3)[0])
         assert info["frame"].shape == (height, width, 3)
+
+
+@pytest.fixture
+def cropping(encoder_path: str) -> SlotEncoder:
+    """An encoder trained on a recording that was cropped."""
+    preprocessing = {"resize": "stretch", "crop": [*CROP], "frame_size": [H, W]}
+    return SlotEncoder(encoder_path, device="cpu", preprocessing=preprocessing)
+
+
+@pytest.mark.filterwarnings("ignore:preprocessing should be")
+def test_the_crop_of_the_recording_is_the_default(
+    pixel_env: MakeEnv, encoder: SlotEncoder, cropping: SlotEncoder
+) -> None:
+    def envs(made: SlotEncoder, **crop: Any) -> list[Any]:
+        rendered = GenesisObs(pixel_env("rgb_array"), made, render=True, **crop)
+        return [GenesisObs(pixel_env(), made, **crop), rendered]
+
+    for default, given in zip(envs(cropping), envs(encoder, crop=CROP), strict=True):
+        np.testing.assert_array_equal(default.reset(seed=3)[0], given.reset(seed=3)[0])
+    whole, plain = envs(cropping, crop=(0, 0, H, W))[0], envs(encoder)[0]
+    np.testing.assert_array_equal(whole.reset(seed=3)[0], plain.reset(seed=3)[0])
+    default, given = (
+        VecGenesisObs(DummyVecEnv([pixel_env]), made, crop=crop)
+        for made, crop in ((cropping, None), (encoder, CROP))
+    )
+    assert default.slot_settings["crop"] == [*CROP] == given.slot_settings["crop"]
+    default.seed(3), given.seed(3)
+    np.testing.assert_array_equal(default.reset(), given.reset())
+    frames = VecFrames(DummyVecEnv([pixel_env]), size=16, preprocessing=cropping.preprocessing)
+    assert frames.frame_settings["crop"] == CROP
+
+
+@pytest.mark.filterwarnings("ignore:preprocessing should be")
+def test_frames_of_another_size_than_recorded_are_refused(encoder_path: str) -> None:
+    preprocessing = {"resize": "stretch", "crop": [*CROP], "frame_size": [H, 2 * W]}
+    cropping = SlotEncoder(encoder_path, device="cpu", preprocessing=preprocessing)
+    space = spaces.Box(0, 255, (H, W, 3), np.uint8)
+    with pytest.raises(ValueError, match=r"frames must have 24 x 80 pixels.*got 24 x 40"):
+        SlotObsCodec(cropping, space, SlotObsOptions())
+    rendered = SlotObsCodec(cropping, space, SlotObsOptions(), rendered=True)
+    with pytest.raises(ValueError, match=r"frames must have 24 x 80 pixels.*got 24 x 40"):
+        rendered.encode(None, np.zeros((H, W, 3), np.uint8))
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ MODULES = sorted(path.relative_to(ROOT) for path in LIBRARY.rglob("*.py"))
 # Imports go down only. A name stands for a module or a whole subpackage.
 LAYERS = (
     {"checks", "old_keys"},
-    {"files", "hub", "weights", "process", "slots", "sprites", "worlds", "frames"},
+    {"files", "hub", "weights", "process", "slots", "sprites", "worlds", "frames", "region"},
     {"flags", "text_tables", "timing"},
     {"blocks", "likelihood", "geco", "editing", "set_layers", "alignment", "refinement"},
     {"models"},

@@ -64,7 +64,7 @@ class FittedWorldModel:
             )
         packs = [Pack.open(data / split) for split in SPLITS if (data / split).is_dir()]
         held_out = Transitions.open(data, "validation")
-        _check_recorded(config, held_out.pack)
+        _check_recorded(config, encoder, held_out.pack)
         spec = model.slot_spec
         features = encode(held_out, encoder, align=spec.aligned)[..., : spec.num_features]
         sequences = Sequences.of(held_out, features, model.action_spec, encoder.device)
@@ -146,7 +146,7 @@ def check_actions(
         )
 
 
-def _check_recorded(config: ImaginationConfig, pack: Pack) -> None:
+def _check_recorded(config: ImaginationConfig, encoder: SlotEncoder, pack: Pack) -> None:
     """Check that a recording is of the agent's environment, if it contains the settings."""
     settings: Mapping[str, Any] = pack.meta.get("settings", {})
     env = settings.get("env")
@@ -156,7 +156,8 @@ def _check_recorded(config: ImaginationConfig, pack: Pack) -> None:
     options = [parse_options(part.get("env_options", "{}")) for part in (agent, settings)]
     crop = as_crop(settings.get("crop") or agent.get("crop"))
     recorded = {"env": _short(env), "crop": crop, **options[0], **options[1]}
-    current = {"env": _short(config.env), "crop": config.crop, **config.options}
+    crop = config.crop or encoder.preprocessing.crop
+    current = {"env": _short(config.env), "crop": crop, **config.options}
     names = [name for name in {**recorded, **current} if not name.endswith("_in_info")]
     changed = [name for name in names if recorded.get(name) != current.get(name)]
     if changed:

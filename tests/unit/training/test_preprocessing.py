@@ -56,6 +56,15 @@ def test_a_pack_records_its_resize(pack: Pack, meta: dict[str, Any], resize: str
     assert (found and found.resize) == resize
 
 
+def test_a_pack_records_its_crop(pack: Pack) -> None:
+    settings = {"resize": "stretch", "crop": [4, 8, 16, 16]}
+    found = mark(pack, resize="stretch", settings=settings, frame_size=[32, 48]).preprocessing
+    assert found == Preprocessing("stretch", (4, 8, 16, 16), (32, 48))
+    assert found is not None and as_preprocessing(found.to_json()) == found
+    uncropped = mark(pack, resize="stretch", frame_size=[32, 48]).preprocessing
+    assert uncropped == Preprocessing("stretch")
+
+
 @pytest.mark.parametrize("value", ["zoom", 3, ["crop"]])
 def test_a_pack_with_an_unknown_resize_is_refused(pack: Pack, value: Any) -> None:
     with pytest.raises(ValueError, match=r"meta\.json"):
