@@ -77,10 +77,10 @@ class Preprocessing:
             TypeError, ValueError: for an invalid region, or frames of another size than the
                 recorded ones without ``crop``.
         """
-        if crop is None and self.crop is not None and self.frame_size not in (None, size):
-            height, width = self.frame_size or size
+        recorded = self.frame_size
+        if crop is None and recorded is not None and recorded != size:
             raise ValueError(
-                f"frames must have {height} x {width} pixels, as those recorded for the encoder, "
+                f"frames must have {recorded[0]} x {recorded[1]} pixels, as those recorded for the encoder, "
                 f"of which it sees the region {self.crop}, got {size[0]} x {size[1]}. Give crop "
                 "for frames of another size; (0, 0, height, width) if they are cropped already."
             )

@@ -64,12 +64,12 @@ def region_of(changes: npt.NDArray[np.bool_], size: Sequence[int]) -> Crop:
     Returns:
         (top, left, height, width); the whole frame if no pixel differs.
     """
-    changes = changes[changes.any((1, 2))]
+    changes = changes[changes.reshape(len(changes), -1).any(1)]
     if not len(changes):
         return 0, 0, size[0], size[1]
     sides = []
     for axis, length in zip((2, 1), size, strict=True):
-        rows = changes.any(axis)
+        rows = np.asarray(changes.any(axis))
         cells = rows.shape[1]
         low = np.quantile(rows.argmax(1), _EXCEEDING)
         high = np.quantile(cells - rows[:, ::-1].argmax(1), 1 - _EXCEEDING)

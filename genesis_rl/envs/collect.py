@@ -145,6 +145,11 @@ class CollectConfig:
         return parse_options(self.env_options)
 
     @property
+    def region(self) -> Crop | None:
+        """Given region of interest; None also if it is to be found."""
+        return None if self.crop == "auto" else self.crop
+
+    @property
     def preprocessing(self) -> Preprocessing:
         """Resizing of the frames."""
         return Preprocessing(self.resize)
@@ -211,7 +216,7 @@ class FrameRecordObs(gym.Wrapper[Any, Any, Any, Any]):
             env.observation_space,
             key=config.image_key,
             layout=config.image_layout,
-            crop=None if config.crop == "auto" else config.crop,
+            crop=config.region,
         )
         #: Height and width of the environment's frames in pixels, before cropping.
         self.frame_size = self._source.full_size
@@ -279,11 +284,12 @@ def collect(config: CollectConfig, policy: Policy | None = None) -> dict[str, Sp
     """
     if config.env is None:
         raise ValueError("env must be the id of an environment, got None.")
+    env = config.env
     if config.crop == "auto":
         config = replace(config, crop=find_crop(config))
     with closing(_make_vector(config)) as envs:
         meta = config.meta(policy="random" if policy is None else "given")
-        meta["versions"] |= _env_versions(config.env)
+        meta["versions"] |= _env_versions(env)
         meta["frame_size"] = list(envs.get_attr("frame_size")[0])
         with recording(
             config.out,
@@ -292,7 +298,7 @@ def collect(config: CollectConfig, policy: Policy | None = None) -> dict[str, Sp
             shares=config.shares,
             unique=config.unique,
             meta=meta,
-            about=config.env,
+            about=env,
         ) as recorder:
             return _run(envs, policy, recorder, config)
 

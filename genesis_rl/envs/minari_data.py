@@ -67,7 +67,9 @@ def collect_minari(config: CollectConfig) -> dict[str, SplitCounts]:
     _check_contained(path / "data", config.trust_remote_code)
     dataset = minari.load_dataset(dataset_id)
     space = dataset.observation_space
-    source = find_frames(space, key=config.image_key, layout=config.image_layout, crop=config.crop)
+    source = find_frames(
+        space, key=config.image_key, layout=config.image_layout, crop=config.region
+    )
     config.preprocessing.check(*source.size, config.image_size)
     with recording(
         config.out,

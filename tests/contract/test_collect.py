@@ -354,7 +354,7 @@ class Slide(Clock):
 
 
 def test_the_region_that_changes_is_cut_out(tmp_path: Path) -> None:
-    gym.register("Slide-v0", Slide, max_episode_steps=9)
+    gym.register("Slide-v0", lambda **_: Slide(), max_episode_steps=9)
     try:
         env: Any = {"env": "Slide-v0", "steps": 20, "n_envs": 1, "vec": "dummy"}
         settings = CollectConfig(**env, out=tmp_path / "data", crop="auto", image_size=16)
