@@ -80,9 +80,10 @@ class Preprocessing:
         recorded = self.frame_size
         if crop is None and recorded is not None and recorded != size:
             raise ValueError(
-                f"frames must have {recorded[0]} x {recorded[1]} pixels, as those recorded for the encoder, "
-                f"of which it sees the region {self.crop}, got {size[0]} x {size[1]}. Give crop "
-                "for frames of another size; (0, 0, height, width) if they are cropped already."
+                f"frames must have {recorded[0]} x {recorded[1]} pixels, as those recorded for "
+                f"the encoder, of which it sees the region {self.crop}, got {size[0]} x {size[1]}."
+                " Give crop for frames of another size; (0, 0, height, width) if they are cropped "
+                "already."
             )
         return as_crop(self.crop if crop is None else crop, size)
 
