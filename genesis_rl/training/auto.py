@@ -38,20 +38,24 @@ _BATCH = 64
 _STATIC_SHARE, _STATIC_SHIFT = 0.15, 0.5
 # Least response of a phase correlation, in [0, 1], that shows a common shift of two images.
 _LEAST_RESPONSE = 0.5
-# Squared colour distance above which a pixel differs from the background: for the median image the
-# noise of resizing and compression, for a network its error.
-_NOISE, _NETWORK_NOISE = 0.002, 0.01
+# Squared colour distance above which a pixel differs from the background: above soft shadows,
+# compression and the error of a network; in recordings without such pixels, above rounding.
+_NOISE, _ROUNDING = 0.01, 0.002
 # Bounds of the squared colour distance at which a pixel shows an object, and its share of the
 # contrast.
-_LEAST_THRESHOLD, _THRESHOLD, _THRESHOLD_SHARE = 0.01, 0.08, 0.25
+_LEAST_THRESHOLD, _THRESHOLD, _THRESHOLD_SHARE = 0.01, 0.08, 0.75
 # Bounds of the standard deviation of pixels, and its share of the contrast per channel.
 _LEAST_SIGMA, _SIGMA, _SIGMA_SHARE = 0.04, 0.12, 0.5
 # Neighbouring pixels whose unit RGB vectors are at most this far apart belong to one component.
 _HUE = 0.25
-# Least area in pixels of a component, and bounds of the object size in halves of the frame's side.
-_LEAST_AREA, _LEAST_SIZE, _SIZE = 4, 0.2, 0.45
+# Least area in pixels of a component, the area-weighted quantile of their areas that is typical:
+# large objects may be composed of several slots, but small ones must not be merged. Squared colour
+# distance of clear foreground, without shadows. Bounds of the object size in halves of the frame's
+# side.
+_LEAST_AREA, _TYPICAL, _CLEAR, _LEAST_SIZE, _SIZE = 4, 0.25, 0.08, 0.2, 0.45
 _MOST_OBJECTS, _SPARE_SLOTS = 15, 2
-# Side of objects in pixels, and share of the frame that changes, below which to record a crop.
+# Side of objects in pixels below which to record larger images, and share of the frame that changes
+# below which to record a crop.
 _SMALL_OBJECT, _SMALL_REGION = 4.0, 0.5
 # Least area in cells of the attention of a slot in use.
 _LEAST_CELLS = 0.5
@@ -66,8 +70,8 @@ class ObjectStatistics:
         contrast: lower quartile of the squared colour distances to the background of pixels that
             differ from it, so that small objects count beside large ones.
         share: share of the pixels above ``threshold``.
-        side: root of the typical (area-weighted median) area of the connected components of one
-            hue, in pixels.
+        side: root of the typical (area-weighted lower quartile) area of the connected components
+            of one hue, in pixels.
         object_size: the same in halves of the frame's side, within the attention's limits.
         count: 95th percentile of the number of objects in an image, as the attention finds them.
     """
@@ -137,7 +141,7 @@ def measure_images(pack: Pack, empty: Pack | None = None) -> ImageStatistics:
     """
     images = _sample(pack)
     median = (images if empty is None else _sample(empty)).median(0).values
-    objects = _measure(images, median.expand_as(images), _NOISE, pack)
+    objects = _measure(images, median.expand_as(images), pack)
     size = pack.meta.get("frame_size", images.shape[2:])
     changes = (images - median).square().sum(1) > objects.threshold
     region = region_of(changes.numpy(), size)
@@ -161,26 +165,31 @@ def measure_objects(pack: Pack, background: BackgroundNetwork) -> ObjectStatisti
     """
     images = _sample(pack)
     means = [background.decode(background(x).chunk(2, 1)[0]) for x in images.split(_BATCH)]
-    return _measure(images, torch.cat(means), _NETWORK_NOISE, pack)
+    return _measure(images, torch.cat(means), pack)
 
 
-def _measure(images: Tensor, background: Tensor, noise: float, pack: Pack) -> ObjectStatistics:
+def _measure(images: Tensor, background: Tensor, pack: Pack) -> ObjectStatistics:
     distance = (images - background).square().sum(1)
-    differing = distance[distance > noise]
+    differing = distance[distance > (_NOISE if distance.max() > _NOISE else _ROUNDING)]
     if not len(differing):
         raise ValueError(
             f"data must contain images that differ from their background, got {len(pack)} images "
             f"without objects in {pack.folder}."
         )
-    contrast = float(differing.quantile(0.25))
+    contrast, median = np.quantile(differing.numpy(), (0.25, 0.5)).tolist()
     gate = foreground_gate(images, background, _threshold(contrast))
-    areas = np.concatenate([component_areas(x, g) for x, g in zip(images, gate[:, 0], strict=True)])
-    areas = np.sort(areas)
-    total = np.cumsum(areas)
-    side = math.sqrt(areas[np.searchsorted(total, total[-1] / 2)]) if len(areas) else 0.0
+    side = _typical_side(images, distance >= min(_CLEAR, median))
     size = _round(min(max(2 * side / images.shape[-1], _LEAST_SIZE), _SIZE))
     share = float((gate > 0.5).float().mean())
     return ObjectStatistics(contrast, share, side, size, _count_seeds(images, gate, size))
+
+
+def _typical_side(images: Tensor, foreground: Tensor) -> float:
+    """Return the root of the typical area of the components of a foreground (N, H, W)."""
+    parts = [component_areas(x, f) for x, f in zip(images, foreground, strict=True)]
+    areas = np.sort(np.concatenate(parts))
+    total = np.cumsum(areas)
+    return math.sqrt(areas[np.searchsorted(total, _TYPICAL * total[-1])]) if len(areas) else 0.0
 
 
 def _threshold(contrast: float) -> float:
@@ -312,10 +321,16 @@ def describe(
         "px",
         f"    --model.num-slots {objects.num_slots} --model.object-size {objects.object_size:g}",
     ]
-    if static and (objects.side < _SMALL_OBJECT or images.region_share < _SMALL_REGION):
+    if static and images.region_share < _SMALL_REGION:
         lines += [
-            f"only {images.region_share:.0%} of the frame changes: record it larger, with",
+            f"only {images.region_share:.0%} of the frame changes: record it larger, with --crop "
+            "auto or",
             f"    --crop {' '.join(map(str, images.region))}",
+        ]
+    elif objects.side < _SMALL_OBJECT:
+        lines += [
+            "objects of less than four pixels may be lost: record larger images, with",
+            f"    --image-size {2 * images.image_size}",
         ]
     return lines
 

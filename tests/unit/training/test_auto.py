@@ -173,7 +173,7 @@ def test_the_background_can_be_recorded_without_objects(
 
 def test_small_objects_are_pointed_out(pack: Callable[..., Pack]) -> None:
     found = measure_images(pack(scenes(side=3)))
-    assert any("--crop" in line for line in describe(found, found.objects, static=True))
+    assert "    --image-size 128" in describe(found, found.objects, static=True)
     images = np.full((40, SIDE, SIDE, 3), 60, np.uint8)
     for number, image in enumerate(images):
         image[20 + number % 10 :][:3, 30 + number % 5 :][:, :3] = 250
