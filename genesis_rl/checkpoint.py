@@ -66,6 +66,7 @@ _YOUNGEST_DEFAULTS = {
     "foreground_threshold": 0.08,
     "posterior": "lstm",
     "object_size": 0.32,
+    "seed_threshold": 0.4,
     "slot_order": "top_down",
     "attention_channels": 32,
     "window_size": 64,

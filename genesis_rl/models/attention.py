@@ -43,7 +43,12 @@ class Seeds(NamedTuple):
 
 @torch.no_grad()
 def find_seeds(
-    point: Tensor, gate: Tensor, num_slots: int, least_mass: float, order: SlotOrder = "top_down"
+    point: Tensor,
+    gate: Tensor,
+    num_slots: int,
+    least_mass: float,
+    order: SlotOrder = "top_down",
+    threshold: float = 0.4,
 ) -> Seeds:
     """Select seeds among foreground pixels by farthest-point sampling.
 
@@ -57,6 +62,7 @@ def find_seeds(
         num_slots: K, the maximum number of seeds.
         least_mass: least sum of weights of the pixels around a seed, in pixels.
         order: order of the seeds by their first coordinate, the row.
+        threshold: gate above which a pixel may be a seed.
     """
     norm = point.square().sum(2)
 
@@ -67,10 +73,10 @@ def find_seeds(
     index = torch.arange(len(point), device=point.device)
     # The first seed is the point farthest from the foreground's mean.
     middle = torch.einsum("bn,bnf->bf", gate, point) / gate.sum(1, keepdim=True).clamp_min(_EPS)
-    nearest = squared_distance(middle) + 1
+    nearest = squared_distance(middle) + 2  # above 1 even for a single pixel
     seeds, present = [], []
     for _ in range(num_slots):
-        score = torch.where(gate > 0.4, nearest, -1.0)
+        score = torch.where(gate > threshold, nearest, -1.0)
         best, chosen = score.max(1)
         centre = point[index, chosen]
         around = squared_distance(centre)
@@ -127,6 +133,7 @@ class SlotAttention(nn.Module):
         num_slots: int,
         object_size: float,
         order: SlotOrder = "top_down",
+        seed_threshold: float = 0.4,
     ) -> None:
         """Initialise with votes near the pixels' own positions.
 
@@ -136,9 +143,11 @@ class SlotAttention(nn.Module):
             num_slots: number of object slots.
             object_size: typical side of an object, in halves of the frame's side.
             order: order of the slots by the rows of their seeds.
+            seed_threshold: mean gate above which a cell may be a seed.
         """
         super().__init__()
         self.num_slots, self.object_size, self.order = num_slots, object_size, order
+        self.seed_threshold = seed_threshold
         layers: list[nn.Module] = [nn.Conv2d(2, channels, 5, _STRIDE, padding=2), nn.ELU()]
         for dilation in (1, 2, 4):
             layers += [
@@ -182,7 +191,7 @@ class SlotAttention(nn.Module):
         pixel_mass = 4 / gate.shape[1]  # of a frame of area 4
         least_mass = _LEAST_AREA * self.object_size**2 / pixel_mass
         point = torch.cat([vote / scale, hue / _HUE_UNIT], 2)
-        seeds = find_seeds(point, gate, self.num_slots, least_mass, self.order)
+        seeds = find_seeds(point, gate, self.num_slots, least_mass, self.order, self.seed_threshold)
         position = point[..., :2]
         centre, mean_hue = seeds.point[..., :2], seeds.point[..., 2:] * _HUE_UNIT
         variance = torch.full_like(centre[..., :1], 0.25)

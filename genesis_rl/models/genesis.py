@@ -177,6 +177,7 @@ class GenesisS(StepwiseModel):
             config.num_slots - 1,
             config.object_size,
             config.slot_order,
+            config.seed_threshold,
         )
         self.attention = AttentionPosterior(
             attention, config.window_size, *self.latent_sizes, config.posterior_passes

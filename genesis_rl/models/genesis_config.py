@@ -93,6 +93,9 @@ class GenesisSConfig:
     over foreground pixels, which requires a background"""
     object_size: float = 0.32
     """typical side of an object in halves of the frame's side, for an attention posterior"""
+    seed_threshold: float = 0.4
+    """mean foreground probability above which a cell of 2 x 2 pixels may initialise a slot, for an
+    attention posterior; 0.2 for objects of a few pixels"""
     slot_order: SlotOrder = "top_down"
     """order of slots by the rows of their objects, for an attention posterior. By stick-breaking
     the first slot is in front: "top_down" suits towers viewed from above, "bottom_up" objects on a
@@ -141,6 +144,8 @@ class GenesisSConfig:
             self, "background_size", "attention_channels", "window_size", "local_decoder_size"
         )
         check_positive(self, "foreground_threshold", "object_size")
+        if not 0 < self.seed_threshold < 1:
+            raise ValueError(f"seed_threshold must be in (0, 1), got {self.seed_threshold}.")
         if self.posterior == "attention" and self.background == "none":
             raise ValueError(
                 "background must be 'predicted' or 'static' with posterior='attention', got "

@@ -54,6 +54,8 @@ _HUE = 0.25
 # side.
 _LEAST_AREA, _TYPICAL, _CLEAR, _LEAST_SIZE, _SIZE = 4, 0.25, 0.08, 0.2, 0.45
 _MOST_OBJECTS, _SPARE_SLOTS = 15, 2
+# Mean gate of a cell that may initialise a slot, also for objects smaller than a cell.
+_SEED_THRESHOLD = 0.2
 # Side of objects in pixels below which to record larger images, and share of the frame that changes
 # below which to record a crop.
 _SMALL_OBJECT, _SMALL_REGION = 4.0, 0.5
@@ -359,6 +361,7 @@ def auto_config(
         changes |= {
             "num_slots": objects.num_slots,
             "object_size": objects.object_size,
+            "seed_threshold": _SEED_THRESHOLD,
             "foreground_threshold": objects.threshold,
             "sigma_x": objects.sigma_x,
         }
@@ -404,7 +407,9 @@ def _sample(pack: Pack) -> Tensor:
 def _count_seeds(images: Tensor, gate: Tensor, object_size: float) -> int:
     """Return the 95th percentile of the number of slots that an untrained attention fills."""
     with torch.random.fork_rng(devices=[]):
-        attention = SlotAttention(images.shape[-1], 8, _MOST_OBJECTS, object_size)
+        attention = SlotAttention(
+            images.shape[-1], 8, _MOST_OBJECTS, object_size, seed_threshold=_SEED_THRESHOLD
+        )
     filled = [
         (attention(x, g).assignment.flatten(2).sum(2) > _LEAST_CELLS).sum(1)
         for x, g in zip(images.split(_BATCH), gate.split(_BATCH), strict=True)

@@ -74,6 +74,14 @@ def test_slots_are_sorted_by_row_and_touching_colours_differ(order: Any, first: 
     torch.testing.assert_close(found.colour[0, 0], torch.tensor(first), atol=0.02, rtol=0)
 
 
+@pytest.mark.parametrize(("threshold", "found"), [(0.4, False), (0.2, True)])
+def test_objects_smaller_than_a_cell(threshold: float, found: bool) -> None:
+    image = squares([])
+    image[0, :, 10, 9] = torch.tensor(RED)  # a quarter of a cell
+    slots = attend(image, seed_threshold=threshold)
+    assert bool(slots.assignment[0, 0].sum() > 0.2) == found
+
+
 def test_no_foreground_has_no_seed() -> None:
     seeds = find_seeds(torch.rand(2, 50, 5), torch.zeros(2, 50), 3, 0.3)
     assert not seeds.present.any()
@@ -265,6 +273,7 @@ def test_the_bound_lies_below_the_likelihood(name: str) -> None:
         ({"component_latent_size": 2}, "component_latent_size"),
         ({"object_size": 0.0}, "object_size"),
         ({"foreground_threshold": -1.0}, "foreground_threshold"),
+        ({"seed_threshold": 1.0}, "seed_threshold"),
         ({"background_channels": ()}, "background_channels"),
     ],
 )
