@@ -45,7 +45,9 @@ def robot_files() -> dict[str, bytes]:
         files = {path.name: path.read_bytes() for path in (folder / "stls/fetch").glob("*.stl")}
         files["robot.xml"] = (folder / "fetch" / "robot.xml").read_bytes()
     except (OSError, ElementTree.ParseError) as error:
-        raise ImportError(f"{folder} must contain the Fetch robot, got: {error}. {_ADVICE}.") from None
+        raise ImportError(
+            f"{folder} must contain the Fetch robot, got: {error}. {_ADVICE}."
+        ) from None
     for asset in shared.iter("asset"):
         for texture in asset.findall("texture[@file]"):
             asset.remove(texture)

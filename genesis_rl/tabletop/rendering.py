@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import numpy as np
-
 from genesis_rl.tabletop.simulation import CAMERAS, FetchSimulation
 from genesis_rl.towers.offscreen import Image, OffscreenRenderer
 
@@ -11,7 +9,13 @@ from genesis_rl.towers.offscreen import Image, OffscreenRenderer
 ARM = ("gripper", "wrist", "forearm", "elbow", "upperarm")
 
 #: Links of the robot outside of each camera's frame, which are not drawn.
-OUTSIDE: dict[str, tuple[str, ...]] = {"frontview": (), "topview": ()}
+OUTSIDE: dict[str, tuple[str, ...]] = {
+    "frontview": ("head_pan_link", "head_tilt_link", "estop_link", "laser_link"),
+    "topview": (
+        *("head_pan_link", "head_tilt_link", "estop_link", "laser_link"),
+        *("torso_lift_link", "torso_fixed_link", "shoulder_pan_link"),
+    ),
+}
 
 _DRAWN, _HIDDEN = 0, 5  # geom groups
 
@@ -45,7 +49,7 @@ class TableRenderer(OffscreenRenderer):
         if camera not in CAMERAS:
             raise ValueError(f"camera must be one of {', '.join(CAMERAS)}, got {camera!r}.")
         model = self._model = simulation.model
-        self._simulation = simulation
+        self._data = simulation.data
         super().__init__(model, size, supersampling=supersampling, max_geoms=model.ngeom + 8)
         mujoco = self._mujoco
         names = [model.geom(i).name for i in range(model.ngeom)]
@@ -60,13 +64,14 @@ class TableRenderer(OffscreenRenderer):
         self._camera.fixedcamid = model.camera(camera).id
         flags = self._scene.flags
         flags[mujoco.mjtRndFlag.mjRND_SHADOW] = flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
-        objects = {f"object{i}": i for i in range(len(names))}
-        self._instances = np.full(model.ngeom, -1)
-        self._arm = np.zeros(model.ngeom, bool)
-        for i, name in enumerate(names):
-            self._instances[i] = objects.get(name, -1)
-            self._arm[i] = any(link in name for link in ARM)
-        self._goal = names.index("goal") if "goal" in names else None
+        rows = [f"object{i}" for i in range(simulation.objects)]
+        rows += ["goal"] * simulation.has_goal
+        self._rows = [
+            rows.index(name)
+            if name in rows
+            else (len(rows) if any(link in name for link in ARM) else -1)
+            for name in names
+        ]
 
     def image(self) -> Image:
         """Render the scene: RGB (size, size, 3) uint8."""
@@ -77,29 +82,16 @@ class TableRenderer(OffscreenRenderer):
         """Render the instances at the pixels' centres.
 
         Returns:
-            (size, size) uint8: 0 = background (table and other links too), i + 1 = i-th object,
-            then the goal, if the scene has one, then the arm.
+            (size, size) uint8: 0 = background (table and other links too), i + 1 = i-th of all
+            objects that the scene may have, the goal, if there is one, and the arm.
         """
         self._update()
-        count = len(self._simulation.layout.positions)
-        labels = self._instances.copy()
-        if self._goal is not None and self._simulation.layout.goal is not None:
-            labels[self._goal] = count
-            count += 1
-        labels[self._arm] = count
-        for i in range(self._scene.ngeom):
-            geom = self._scene.geoms[i]
-            geom.segid = labels[geom.objid]
+        for geom in self._scene.geoms[: self._scene.ngeom]:
+            geom.segid = self._rows[geom.objid]
         return self._draw_instances()
 
     def _update(self) -> None:
         category: Any = self._mujoco.mjtCatBit.mjCAT_ALL.value
         self._mujoco.mjv_updateScene(
-            self._model,
-            self._simulation.data,
-            self._option,
-            None,
-            self._camera,
-            category,
-            self._scene,
+            self._model, self._data, self._option, None, self._camera, category, self._scene
         )

@@ -3,7 +3,7 @@
 The tasks follow SOLD (Mosbach et al., ICML 2025, arXiv:2410.08822). Positions are in metres.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import numpy as np
@@ -35,7 +35,7 @@ _ATTEMPTS = 50  # of one position, before all are sampled anew
 
 @dataclass(frozen=True)
 class Layout:
-    """Objects of an episode.
+    """Objects of an episode; by default none.
 
     Attributes:
         positions: centres of the objects (N, 3).
@@ -44,10 +44,10 @@ class Layout:
         goal: centre of the goal (3,); None in Reach and on an empty table.
     """
 
-    positions: Vector
-    colours: npt.NDArray[np.int64]
-    target: int | None
-    goal: Vector | None
+    positions: Vector = field(default_factory=lambda: np.empty((0, 3)))
+    colours: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    target: int | None = None
+    goal: Vector | None = None
 
 
 def sample_layout(

@@ -32,7 +32,7 @@ def scene_xml(skill: Skill, objects: int) -> str:
 
     Args:
         skill: "Reach" has spheres without contact, the others have cubes and a goal.
-        objects: number of spheres or cubes.
+        objects: number of spheres or cubes; 0: an empty table, without goal.
     """
     ball = f'type="sphere" size="{SPHERE}" contype="0" conaffinity="0"'
     if skill == "Reach":
@@ -45,13 +45,15 @@ def scene_xml(skill: Skill, objects: int) -> str:
         bodies = [
             f'<body name="object{i}" pos="{i} 0 {_PARKED}" gravcomp="1">'
             f'<joint name="object{i}" type="free" damping="0.01"/>'
-            f'<geom name="object{i}" type="box" size="{CUBE} {CUBE} {CUBE}" mass="2"/></body>'
+            f'<geom name="object{i}" type="box" size="{CUBE} {CUBE} {CUBE}" mass="2"'
+            ' material="block_mat" rgba="0 0 0 1"/></body>'
             for i in range(objects)
         ]
-        bodies.append(
-            f'<body name="goal" mocap="true" pos="0 1 {_PARKED}">'
-            f'<geom name="goal" {ball} rgba="1 0 0 1"/></body>'
-        )
+        if objects:
+            bodies.append(
+                f'<body name="goal" mocap="true" pos="0 1 {_PARKED}">'
+                f'<geom name="goal" {ball} rgba="1 0 0 1"/></body>'
+            )
     cameras = [
         f'<camera name="{name}" euler="{euler}" pos="{position}" fovy="60"/>'
         for name, (euler, position) in CAMERAS.items()
@@ -67,7 +69,8 @@ def scene_xml(skill: Skill, objects: int) -> str:
   <include file="shared.xml"/>
   <worldbody>
     <include file="robot.xml"/>
-    <geom name="table" type="box" size="0.25 0.35 0.2" pos="1.3 0.75 0.2" rgba="1 1 1 1"/>
+    <geom name="table" type="box" size="0.25 0.35 0.2" pos="1.3 0.75 0.2" material="table_mat"
+      rgba="1 1 1 1"/>
     <light directional="true" ambient="0.2 0.2 0.2" diffuse="0.8 0.8 0.8"
       specular="0.3 0.3 0.3" castshadow="false" pos="0 0 4" dir="0 0 -1"/>
     {"".join(bodies + cameras)}
@@ -82,6 +85,8 @@ class FetchSimulation:
     Attributes:
         model: the `mujoco.MjModel`; geoms of objects are named ``object0`` and so on.
         data: the `mujoco.MjData`.
+        objects: maximum number of objects.
+        has_goal: whether there is a goal.
         start: the gripper's initial position (3,).
         layout: the objects of the episode.
     """
@@ -91,7 +96,7 @@ class FetchSimulation:
 
         Args:
             skill: "Reach" and "Push" block the fingers; objects as in `scene_xml`.
-            objects: maximum number of objects.
+            objects: maximum number of objects; 0: an empty table.
 
         Raises:
             ImportError: if gymnasium-robotics is not installed, or its robot cannot be loaded by
@@ -113,13 +118,14 @@ class FetchSimulation:
                 f" {mujoco.__version__}: {' '.join(str(error).split())} Tested: gymnasium-robotics"
                 " 1.4.2 with MuJoCo 3.3 to 4.0."
             ) from error
-        self.skill = skill
+        self.objects = objects
+        self.has_goal = objects > 0 and skill != "Reach"
         self._blocked = skill != "Pick"
         self._finger_qpos = self.model.jnt_qposadr[self._fingers]
         self._finger_dofs = self.model.jnt_dofadr[self._fingers]
         self._bodies = [self.model.body(f"object{i}").id for i in range(objects)]
         self._geoms = [self.model.geom(f"object{i}").id for i in range(objects)]
-        self.layout = Layout(np.empty((0, 3)), np.empty(0, np.int64), None, None)
+        self.layout = Layout()
         model, data = self.model, self.data
         model.geom_rgba[model.geom_bodyid == model.body("robot0:mocap").id, 3] = 0
         for joint, value in base.items():
@@ -152,11 +158,8 @@ class FetchSimulation:
             if i < count:
                 model.geom_rgba[geom, :3] = np.array(PALETTE[layout.colours[i]]) / 255
                 self._place(body, layout.positions[i])
-        if self.skill != "Reach":
-            goal = model.geom("goal").id
-            model.geom_rgba[goal, 3] = layout.goal is not None
-            if layout.goal is not None:
-                self._place(model.geom_bodyid[goal], layout.goal)
+        if layout.goal is not None:
+            self._place(model.body("goal").id, layout.goal)
         self._mujoco.mj_forward(model, data)
 
     def _place(self, body: int, position: npt.NDArray[np.float64]) -> None:
