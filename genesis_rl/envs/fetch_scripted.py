@@ -28,7 +28,7 @@ def fetch_policy(
 ) -> Iterator[npt.NDArray[np.float32]]:
     """Reach, push or pick the target of the current episode.
 
-    Push presses the closed fingers onto the cube and drags it to the goal. Use it with
+    Push moves the cube along x and y, one after the other, by its faces. Use the policy with
     `genesis_rl.envs.scripted.run_episodes`.
 
     Args:
@@ -48,8 +48,12 @@ def fetch_policy(
     simulation = task.simulation
     if simulation.layout.target is None:
         raise ValueError("env must have objects, got empty_table=True.")
-    policy = {"Reach": _reach, "Push": _push, "Pick": _pick}[task.skill]
-    for action in policy(simulation, simulation.layout.target):
+    target, goal = simulation.layout.target, simulation.layout.goal
+    if goal is None:
+        actions = _reach(simulation, target)
+    else:
+        actions = (_push if task.skill == "Push" else _pick)(simulation, target, goal)
+    for action in actions:
         yield np.clip(action, -1, 1).astype(np.float32)
 
 
@@ -78,9 +82,7 @@ def _reach(simulation: FetchSimulation, target: int) -> Iterator[Vector]:
         yield _move(simulation, simulation.positions[target])
 
 
-def _push(simulation: FetchSimulation, target: int) -> Iterator[Vector]:
-    goal = simulation.layout.goal
-    assert goal is not None
+def _push(simulation: FetchSimulation, target: int, goal: Vector) -> Iterator[Vector]:
     while True:
         error = (goal - simulation.positions[target])[:2]
         if np.linalg.norm(error) < _NEAR:
@@ -106,7 +108,7 @@ def _landing(simulation: FetchSimulation, target: int, error: Vector) -> Vector:
     """Return the place behind one face of the cube, from which to push it: the freest one."""
     cube = simulation.positions[target]
     others = np.delete(simulation.positions, target, axis=0)[:, :2]
-    best, found = -np.inf, cube
+    best, found = -np.inf, np.array(cube)
     for axis in (0, 1):
         if abs(error[axis]) < 0.015:
             continue
@@ -120,9 +122,7 @@ def _landing(simulation: FetchSimulation, target: int, error: Vector) -> Vector:
     return found
 
 
-def _pick(simulation: FetchSimulation, target: int) -> Iterator[Vector]:
-    goal = simulation.layout.goal
-    assert goal is not None
+def _pick(simulation: FetchSimulation, target: int, goal: Vector) -> Iterator[Vector]:
     while True:
         place = simulation.positions[target] + (0, 0, _GRASP)
         yield from _approach(simulation, place, _OPEN)
@@ -131,7 +131,6 @@ def _pick(simulation: FetchSimulation, target: int) -> Iterator[Vector]:
         while np.linalg.norm(simulation.gripper - simulation.positions[target]) < 0.06:
             cube = simulation.positions[target]
             error = goal - cube
-            lift = 0.0
             if np.linalg.norm(error[:2]) > 0.03 and cube[2] < TABLE_TOP + CUBE + 0.1:
-                lift = 0.1
-            yield np.append((error + (0, 0, lift)) / _STRIDE, _CLOSED)
+                error[2] += 0.1  # over the other cubes
+            yield np.append(error / _STRIDE, _CLOSED)

@@ -9,7 +9,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 _PACKAGE = "gymnasium_robotics"
-_ADVICE = "pip install 'gymnasium-robotics>=1.4,<2' (or the extra robots: genesis_rl[robots])"
+_ADVICE = "Install it by the extra fetch: pip install 'genesis_rl[fetch]'"
 
 
 def find_assets() -> Path:

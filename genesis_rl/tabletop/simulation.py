@@ -116,7 +116,7 @@ class FetchSimulation:
             raise ImportError(
                 "gymnasium-robotics must contain a Fetch robot that MuJoCo loads, got MuJoCo"
                 f" {mujoco.__version__}: {' '.join(str(error).split())} Tested: gymnasium-robotics"
-                " 1.4.2 with MuJoCo 3.3 to 4.0."
+                " 1.4.2 with MuJoCo 3.11 and 4.0."
             ) from error
         self.objects = objects
         self.has_goal = objects > 0 and skill != "Reach"
