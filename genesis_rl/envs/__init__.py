@@ -5,6 +5,13 @@ import gymnasium as gym
 #: The relational tasks; the id of each is `genesis_rl/<name>-v0`.
 TASKS = ("ObjectGoal", "ObjectInteraction", "ObjectComparison", "PropertyComparison")
 
+#: Skill and relation of the tasks of multi-object Fetch; the id is `genesis_rl/<name>-v0`.
+FETCH_TASKS = {
+    f"Fetch{skill}{relation}": (skill, relation)
+    for skill in ("Reach", "Push", "Pick")
+    for relation in ("Red", "Reddest", "Odd", "OddGroups")
+}
+
 
 def register_envs() -> None:
     """Register the environment ids; called on import of `genesis_rl`.
@@ -32,6 +39,14 @@ def register_envs() -> None:
             id="genesis_rl/ShapeStacks-v0",
             entry_point="genesis_rl.envs.shapestacks:ShapeStacksEnv",
         )
+    for name, (skill, relation) in FETCH_TASKS.items():
+        if f"genesis_rl/{name}-v0" not in gym.registry:
+            gym.register(
+                id=f"genesis_rl/{name}-v0",
+                entry_point="genesis_rl.envs.fetch:FetchEnv",
+                max_episode_steps=50 if skill == "Reach" else 100,
+                kwargs={"skill": skill, "relation": relation},
+            )
     for name in ("Crafter", "PettingZoo"):
         if f"genesis_rl/{name}-v0" not in gym.registry:
             gym.register(

@@ -1,4 +1,4 @@
-"""Planning and random policies for the relational tasks: upper bound and chance level."""
+"""Scripted and random policies: upper bound and chance level."""
 
 from collections.abc import Callable, Iterable, Iterator
 from heapq import heappop, heappush
@@ -74,7 +74,7 @@ def _actions(node: _Node | None) -> Iterator[int]:
 
 
 #: Maps an environment just reset, and a random generator, to the actions of an episode.
-EpisodePolicy = Callable[[gym.Env[Any, Any], np.random.Generator], Iterable[int]]
+EpisodePolicy = Callable[[gym.Env[Any, Any], np.random.Generator], Iterable[Any]]
 
 
 def scripted_policy(env: gym.Env[Any, Any], rng: np.random.Generator) -> Iterable[int]:
@@ -89,9 +89,12 @@ def scripted_policy(env: gym.Env[Any, Any], rng: np.random.Generator) -> Iterabl
     return plan(task) or repeat(0)
 
 
-def random_policy(env: gym.Env[Any, Any], rng: np.random.Generator) -> Iterable[int]:
-    """Sample actions uniformly."""
-    actions = int(env.action_space.n)  # type: ignore[attr-defined]
+def random_policy(env: gym.Env[Any, Any], rng: np.random.Generator) -> Iterable[Any]:
+    """Sample actions of a Discrete or bounded Box space uniformly."""
+    space: Any = env.action_space
+    if isinstance(space, gym.spaces.Box):
+        return (rng.uniform(space.low, space.high).astype(space.dtype) for _ in repeat(None))
+    actions = int(space.n)
     return (int(rng.integers(actions)) for _ in repeat(None))
 
 

@@ -1,6 +1,6 @@
 """Base environment with the render modes "rgb_array" and "human" (an OpenCV window)."""
 
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 import cv2
 import gymnasium as gym
@@ -23,7 +23,7 @@ def has_window() -> bool:
 RENDER_MODES = ["rgb_array", *(["human"] if has_window() else [])]
 
 
-class WindowEnv(gym.Env[Observation, ActType]):
+class WindowEnv(gym.Env[Any, ActType]):
     """Base of environments with image or state observations and their own renderer.
 
     A subclass overrides `draw`, defines `render_fps` in its metadata, and calls `render` after
@@ -32,13 +32,14 @@ class WindowEnv(gym.Env[Observation, ActType]):
 
     metadata: dict[str, Any] = {"render_modes": RENDER_MODES}  # noqa: RUF012 (as gym.Env has it)
 
-    def __init__(
-        self, *, observation: ObservationKind, render_mode: str | None, render_size: int
-    ) -> None:
+    #: Valid values of `observation`.
+    OBSERVATIONS: ClassVar[tuple[str, ...]] = get_args(ObservationKind)
+
+    def __init__(self, *, observation: str, render_mode: str | None, render_size: int) -> None:
         """Validate and store the options.
 
         Args:
-            observation: "image", or "state" for the ground truth.
+            observation: one of `OBSERVATIONS`; "image", or "state" for the ground truth.
             render_mode: "rgb_array", "human" (needs an OpenCV with windows) or None.
             render_size: side of the rendered frame in pixels.
 
@@ -56,8 +57,10 @@ class WindowEnv(gym.Env[Observation, ActType]):
                 f"render_mode must be one of {', '.join(self.metadata['render_modes'])} or None,"
                 f" got {render_mode!r}.{hint}"
             )
-        if observation not in get_args(ObservationKind):
-            raise ValueError(f"observation must be 'image' or 'state', got {observation!r}.")
+        if observation not in self.OBSERVATIONS:
+            raise ValueError(
+                f"observation must be one of {', '.join(self.OBSERVATIONS)}, got {observation!r}."
+            )
         self.observation = observation
         self.render_mode = render_mode
         self.render_size = render_size

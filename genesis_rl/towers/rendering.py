@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from genesis_rl.towers.gl import load_mujoco, open_gl
+from genesis_rl.towers.gl import load_mujoco
+from genesis_rl.towers.offscreen import Image, OffscreenRenderer
 from genesis_rl.towers.rules import Shape, Tower, shapes_of
 from genesis_rl.towers.textures import texture_files
 from genesis_rl.towers.world import (
@@ -21,15 +20,13 @@ from genesis_rl.towers.world import (
     world_xml,
 )
 
-Image = npt.NDArray[np.uint8]
-
 RECORDED_SIZE = 224  # side of ShapeStacks' recordings in pixels
 CROPPED_SIZE = 196  # side of the central crop used for training
 MAX_SHAPES = 32
 _TEXTURE_SIZE = 512  # pixels for 20 m: finer than the resolution of a 224 pixel image
 
 
-class TowerRenderer:
+class TowerRenderer(OffscreenRenderer):
     """Renderer of scenes with one OpenGL context and one set of textures.
 
     The cameras are the left ones of the recordings' stereo pairs: a vertical field of view of 45
@@ -44,11 +41,6 @@ class TowerRenderer:
         ...     renderer.load(tower, RoomAppearance(light=1))
         ...     image, instances = renderer.render(camera=1)
     """
-
-    _context: Any = None
-    # Contexts of released renderers, to be freed by another renderer: garbage collection may run
-    # at any moment, also while another renderer draws in its own context.
-    _released: ClassVar[list[tuple[Any, Any]]] = []
 
     def __init__(
         self,
@@ -84,26 +76,19 @@ class TowerRenderer:
             raise ValueError(
                 f"shadow_size must be 0 or a power of two from 256 to 8192, got {shadow_size!r}."
             )
-        self.size = size
-        side = size * supersampling
         # MuJoCo identifies files in memory by their names without folders.
         images = texture_files(textures, _TEXTURE_SIZE)
         files = {name.replace("/", "_"): png for name, png in images.items()}
         files["assets.xml"] = assets_xml().replace("/0", "_0").encode()
         files["world_room.xml"] = world_xml(()).encode()
-        mujoco = self._mujoco = load_mujoco()
+        mujoco = load_mujoco()
         model: Any = mujoco.MjModel.from_xml_string(env_xml("room"), files)
         model.vis.quality.shadowsize = shadow_size
         # Half of the original value: the shadow map then covers 40 x 40 m, still the whole room.
         model.vis.map.shadowclip = 5.0
-        model.vis.quality.offsamples = 0
-        model.vis.global_.offwidth = model.vis.global_.offheight = side
         data = mujoco.MjData(model)
         mujoco.mj_forward(model, data)
-        self._free_released()
-        self._context, self._renderer = open_gl(model)
-        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._renderer)
-        self._scene: Any = mujoco.MjvScene(model, maxgeom=MAX_SHAPES + 8)
+        super().__init__(model, size, supersampling=supersampling, max_geoms=MAX_SHAPES + 8)
         self._cameras = [self._left_eye(model, data, i, crop=crop) for i in range(len(CAMERAS))]
         self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = shadow_size > 0
         self._room = self._scene.ngeom  # floor and walls come first
@@ -115,8 +100,6 @@ class TowerRenderer:
             for index, number in enumerate(TEXTURE_NUMBERS)
         }
         self._texture_ids = [int(ids.max()) for ids in model.mat_texid]
-        self._big = np.empty((side, side, 3), np.uint8)
-        self._small = np.empty((size, size, 3), np.uint8)
 
     def load(
         self, tower: Tower | Sequence[Shape], appearance: RoomAppearance | None = None
@@ -197,61 +180,10 @@ class TowerRenderer:
         self._check_open()
         if camera not in range(1, len(CAMERAS) + 1):
             raise ValueError(f"camera must be from 1 to {len(CAMERAS)}, got {camera!r}.")
-        self._free_released()
-        self._context.make_current()
         for eye in self._scene.camera:
             for name, value in self._cameras[camera - 1].items():
                 setattr(eye, name, value)
-        flags, names = self._scene.flags, self._mujoco.mjtRndFlag
-        self._draw(self._big)
-        flags[names.mjRND_SEGMENT] = flags[names.mjRND_IDCOLOR] = 1
-        self._draw(self._small)
-        flags[names.mjRND_SEGMENT] = flags[names.mjRND_IDCOLOR] = 0
-        # OpenGL's rows are from bottom to top.
-        image = cv2.resize(self._big, (self.size, self.size), interpolation=cv2.INTER_AREA)
-        return np.array(image[::-1], np.uint8), np.array(self._small[::-1, :, 0])
-
-    def close(self) -> None:
-        """Release the OpenGL context."""
-        self._release()
-        self._free_released()
-
-    def __del__(self) -> None:
-        self._release()
-
-    def _release(self) -> None:
-        if self._context is not None:
-            self._released.append((self._context, self._renderer))
-            self._context = None
-
-    @classmethod
-    def _free_released(cls) -> None:
-        while cls._released:
-            context, renderer = cls._released.pop()
-            # In another context, the same texture and buffer ids belong to another renderer.
-            context.make_current()
-            renderer.free()
-            context.free()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def _check_open(self) -> None:
-        if self._context is None:
-            raise RuntimeError("the renderer is closed.")
-
-    def _draw(self, pixels: Image) -> None:
-        rect = self._mujoco.MjrRect(0, 0, pixels.shape[1], pixels.shape[0])
-        self._mujoco.mjr_render(rect, self._scene, self._renderer)
-        self._mujoco.mjr_readPixels(pixels, None, rect, self._renderer)
+        return self._draw_image(), self._draw_instances()
 
     def _left_eye(self, model: Any, data: Any, index: int, *, crop: bool) -> dict[str, Any]:
         """Return the attributes of a camera's left eye for MuJoCo's renderer."""

@@ -26,7 +26,7 @@ LAYERS = (
     {"blocks", "likelihood", "geco", "editing", "set_layers", "alignment", "refinement"},
     {"models"},
     {"data", "checkpoint", "metrics", "visualize", "log", "report"},
-    {"perception", "training", "presets", "towers"},
+    {"perception", "training", "presets", "tabletop", "towers"},
     {"benchmark", "distillation", "doctor", "export", "figures", "scoring"},
     {"evaluation"},
     {"probes", "world_model"},

@@ -21,7 +21,7 @@ from genesis_rl.towers import (
     world_xml,
 )
 from genesis_rl.towers.gl import load_mujoco
-from genesis_rl.towers.rendering import Image
+from genesis_rl.towers.offscreen import Image
 
 pytestmark = pytest.mark.smoke  # MuJoCo's structures change between versions
 EXAMPLE = Path(__file__).parents[3] / "shared/reference/shapestacks_example"
