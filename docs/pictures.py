@@ -10,7 +10,7 @@ import torch
 
 import genesis_rl
 from genesis_rl.data.sprite_scenes import render_scenes
-from genesis_rl.envs import TASKS
+from genesis_rl.envs import FETCH_TASKS, TASKS
 from genesis_rl.visualize import decomposition_grid, mosaic, save_png
 from genesis_rl.worlds import ObjectGoalWorld
 
@@ -42,6 +42,18 @@ def write_decompositions() -> None:
     save_png(DOCS / "sprites_64_decomposition.png", picture)
 
 
+def write_fetch_tasks() -> None:
+    """Draw starts of the tasks of multi-object Fetch, and instance masks."""
+    names = [name for name in FETCH_TASKS if "Reddest" not in name]
+    rows = []
+    for camera in ("frontview", "topview"):
+        row = [
+            frames(name, 3, render_size=96, camera=camera)[camera == "topview"] for name in names
+        ]
+        rows.append(np.stack(row))
+    save_png(DOCS / "fetch_tasks.png", mosaic(np.stack(rows), captions=names))
+
+
 def main() -> None:
     """Write the pictures."""
     write_decompositions()
@@ -50,6 +62,7 @@ def main() -> None:
     episode = frames("ShapeStacks", 4, height=4, hover_offset=0.1, reach=0.1, render_size=160)
     captions = ["reset", *(f"step {i}" for i in range(1, len(episode)))]
     save_png(FOLDER / "shapestacks.png", mosaic(np.stack(episode)[None], captions=captions))
+    write_fetch_tasks()
     episode = frames("Compose", 1, encoder="multi-dsprites-sharp", reward="objects")
     captions = ["reset", *(f"step {i}" for i in range(1, len(episode)))]
     save_png(FOLDER / "compose.png", mosaic(np.stack(episode)[None], captions=captions, scale=4))

@@ -63,9 +63,10 @@ def sample_layout(
         rng: random generator.
     """
     colours, target = sample_colours(relation, distractors, rng)
+    lift = rng.uniform(0, _GOAL_LIFT) if skill == "Pick" and rng.random() < 0.5 else 0.0
     positions = None
-    while positions is None:  # in a corner, no free place may be left
-        positions = _sample_positions(skill, len(colours), start, rng)
+    while positions is None:  # at times, no free place is left
+        positions = _sample_positions(skill, len(colours), start, lift, rng)
     if skill == "Reach":
         return Layout(positions, colours, target, None)
     return Layout(positions[:-1], colours, target, positions[-1])
@@ -94,9 +95,12 @@ def sample_colours(
 
 
 def _sample_positions(
-    skill: Skill, objects: int, start: Vector, rng: np.random.Generator
+    skill: Skill, objects: int, start: Vector, lift: float, rng: np.random.Generator
 ) -> Vector | None:
-    """Sample positions of the objects and the goal, if any, last; None if one has no place."""
+    """Sample positions of the objects and the goal, if any, last; None if one has no place.
+
+    The goal is ``lift`` metres above the height of the cubes.
+    """
     positions: list[Vector] = []
     for number in range(objects + (skill != "Reach")):
         is_goal = number == objects
@@ -106,9 +110,7 @@ def _sample_positions(
             if skill == "Reach":
                 position[2] = max(position[2], TABLE_TOP + SPHERE)
             else:
-                position[2] = TABLE_TOP + CUBE
-                if is_goal and skill == "Pick" and rng.random() < 0.5:
-                    position[2] += rng.uniform(0, _GOAL_LIFT)
+                position[2] = TABLE_TOP + CUBE + is_goal * lift
             if all(np.linalg.norm(position - other) >= distance for other in positions):
                 positions.append(position)
                 break

@@ -132,7 +132,7 @@ def test_masks_match_the_state_and_the_picture(name: str, camera: str, opengl: N
             mean = pixels.mean(0)
             if colour.max() - colour.min() > 0.9:
                 assert mean[colour.argmax()] > mean[colour.argmin()] + 20
-    assert found > 6
+    assert found >= (4 if camera == "topview" else 20)  # the arm hides much from above
     env.close()
 
 

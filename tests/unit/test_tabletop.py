@@ -123,8 +123,7 @@ def test_positions_keep_their_distances(skill: Skill) -> None:
     if skill == "Push":
         assert max(lifts) == pytest.approx(0)
     if skill == "Pick":
-        # More than half: goals on the table, close to the cubes, are sampled anew.
-        assert 40 < sum(lift > 1e-9 for lift in lifts) < 90
+        assert 30 < sum(lift > 1e-9 for lift in lifts) < 70
         assert 0.2 < max(lifts) <= 0.3
 
 
