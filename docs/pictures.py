@@ -10,7 +10,7 @@ import torch
 
 import genesis_rl
 from genesis_rl.data.sprite_scenes import render_scenes
-from genesis_rl.envs import FETCH_TASKS, TASKS
+from genesis_rl.envs import TASKS
 from genesis_rl.visualize import decomposition_grid, mosaic, save_png
 from genesis_rl.worlds import ObjectGoalWorld
 
@@ -43,14 +43,12 @@ def write_decompositions() -> None:
 
 
 def write_fetch_tasks() -> None:
-    """Draw starts of the tasks of multi-object Fetch, and instance masks."""
-    names = [name for name in FETCH_TASKS if "Reddest" not in name]
-    rows = []
-    for camera in ("frontview", "topview"):
-        row = [
-            frames(name, 3, render_size=96, camera=camera)[camera == "topview"] for name in names
-        ]
-        rows.append(np.stack(row))
+    """Draw starts of tasks of multi-object Fetch from both cameras."""
+    names = ("FetchReachRed", "FetchReachOdd", "FetchPushOdd", "FetchPickReddest", "FetchPickRed")
+    rows = [
+        np.stack([frames(name, 2, render_size=160, camera=camera)[0] for name in names])
+        for camera in ("frontview", "topview")
+    ]
     save_png(DOCS / "fetch_tasks.png", mosaic(np.stack(rows), captions=names))
 
 

@@ -65,7 +65,7 @@ class FetchEnv(WindowEnv[npt.NDArray[np.float32]]):
 
     Info: `is_success` and `num_objects`; with `state_in_info` `true_state`, see observations;
     with `masks_in_info` `true_masks`, (image_size, image_size) uint8: 0 = background with table,
-    torso and base, i + 1 = row i of the state; the row of the gripper stands for the arm.
+    torso and base, i + 1 = row i of the state; the row of the gripper is the arm.
 
     Example:
         >>> import gymnasium as gym, genesis_rl

@@ -19,7 +19,7 @@ Relation = Literal["Red", "Reddest", "Odd", "OddGroups"]
 SKILLS: tuple[Skill, ...] = get_args(Skill)
 RELATIONS: tuple[Relation, ...] = get_args(Relation)
 
-#: Minimum number of distractors that the target can be told apart from.
+#: Minimum number of distractors of each relation.
 MIN_DISTRACTORS: dict[Relation, int] = {"Red": 0, "Reddest": 0, "Odd": 2, "OddGroups": 4}
 MAX_DISTRACTORS = 4
 

@@ -143,7 +143,7 @@ class FetchSimulation:
         """Move the robot to its start, and place the objects.
 
         Args:
-            layout: at most as many objects as the scene has; the others are put out of sight.
+            layout: at most as many objects as the scene has; the others are hidden.
         """
         model, data = self.model, self.data
         self.layout = layout
