@@ -1,6 +1,9 @@
-"""Small scene models for all tests."""
+"""Small scene models, OpenGL and the robot's meshes, for all tests."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +11,8 @@ import pytest
 import torch
 
 from genesis_rl.models import MODELS, build_model
+from genesis_rl.tabletop import find_assets
+from genesis_rl.towers import require_gl
 
 # Parts for compact objects.
 COMPACT = {
@@ -79,3 +84,39 @@ def small_config() -> Callable[..., Any]:
 def small_model() -> Callable[..., Any]:
     """Build small models: `make_model`."""
     return make_model
+
+
+@pytest.fixture(scope="session")
+def opengl() -> None:
+    """Skip if no OpenGL context can be made; the reason lists the packages to install."""
+    try:
+        require_gl()
+    except RuntimeError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def robot() -> None:
+    """Skip if the meshes of the Fetch robot are not installed."""
+    try:
+        find_assets()
+    except ImportError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def run_without_opengl() -> Callable[[str], list[str]]:
+    """Return a function that runs code in an interpreter without OpenGL: the lines it prints."""
+
+    def run(code: str) -> list[str]:
+        vendors = {"MUJOCO_GL": "egl", "__EGL_VENDOR_LIBRARY_DIRS": "/nonexistent"}
+        result = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, **vendors},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return result.stdout.strip().splitlines()
+
+    return run

@@ -1,7 +1,7 @@
-import os
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -16,27 +16,13 @@ from genesis_rl.envs.fetch import STATE_COLUMNS, FetchEnv
 from genesis_rl.envs.fetch_scripted import fetch_policy
 from genesis_rl.envs.obs import GenesisObs
 from genesis_rl.envs.scripted import random_policy, run_episodes
-from genesis_rl.tabletop import CAMERAS, find_assets
-from genesis_rl.towers import require_gl
+from genesis_rl.tabletop import CAMERAS
 
 COLOUR = slice(STATE_COLUMNS.index("red"), STATE_COLUMNS.index("blue") + 1)
 OBJECT, GOAL, GRIPPER, TARGET = map(STATE_COLUMNS.index, ("object", "goal", "gripper", "target"))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def robot() -> None:
-    try:
-        find_assets()
-    except ImportError as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture(scope="module")
-def opengl() -> None:
-    try:
-        require_gl()
-    except RuntimeError as error:
-        pytest.skip(str(error))
+pytestmark = pytest.mark.usefixtures("robot")
 
 
 def make(name: str, **options: Any) -> Any:
@@ -56,7 +42,9 @@ def test_environment_checkers_pass_without_warnings(name: str, opengl: None) -> 
     assert name == f"Fetch{env.unwrapped.skill}{env.unwrapped.relation}"
 
 
-def test_the_state_can_be_observed_without_opengl() -> None:
+def test_the_state_can_be_observed_without_opengl(
+    run_without_opengl: Callable[[str], list[str]],
+) -> None:
     code = (
         "import gymnasium as gym\n"
         "env = gym.make('genesis_rl:genesis_rl/FetchPushOdd-v0', observation='state')\n"
@@ -64,11 +52,7 @@ def test_the_state_can_be_observed_without_opengl() -> None:
         "try: gym.make('genesis_rl/FetchPushOdd-v0').reset()\n"
         "except RuntimeError as error: print(error)\n"
     )
-    environment = {**os.environ, "MUJOCO_GL": "egl", "__EGL_VENDOR_LIBRARY_DIRS": "/nonexistent"}
-    run = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
-    shapes, message = run.stdout.strip().splitlines()
+    shapes, message = run_without_opengl(code)
     assert shapes == "(7, 14) (7, 14)"
     assert "libegl1 libgl1-mesa-dri" in message
 

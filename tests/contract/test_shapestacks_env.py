@@ -1,7 +1,5 @@
-import os
-import subprocess
-import sys
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -13,19 +11,10 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 import genesis_rl  # noqa: F401 (registers the ids)
 from genesis_rl.envs.shapestacks import STATE_COLUMNS, ShapeStacksEnv
-from genesis_rl.towers import require_gl
 
 ID = "genesis_rl/ShapeStacks-v0"
 PLACES = slice(0, 3)
 NEXT = STATE_COLUMNS.index("next")
-
-
-@pytest.fixture(scope="module")
-def opengl() -> None:
-    try:
-        require_gl()
-    except RuntimeError as error:
-        pytest.skip(str(error))
 
 
 def onto_the_middle(env: ShapeStacksEnv, state: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -49,7 +38,9 @@ def test_environment_checkers_pass_without_warnings(options: dict[str, Any], ope
         env.close()
 
 
-def test_the_state_can_be_observed_without_opengl() -> None:
+def test_the_state_can_be_observed_without_opengl(
+    run_without_opengl: Callable[[str], list[str]],
+) -> None:
     code = (
         "import gymnasium as gym\n"
         "env = gym.make('genesis_rl:genesis_rl/ShapeStacks-v0', observation='state')\n"
@@ -57,11 +48,7 @@ def test_the_state_can_be_observed_without_opengl() -> None:
         "try: gym.make('genesis_rl/ShapeStacks-v0').reset()\n"
         "except RuntimeError as error: print(error)\n"
     )
-    environment = {**os.environ, "MUJOCO_GL": "egl", "__EGL_VENDOR_LIBRARY_DIRS": "/nonexistent"}
-    run = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
-    shapes, message = run.stdout.strip().splitlines()
+    shapes, message = run_without_opengl(code)
     assert shapes == "(4, 17) (4, 17)"
     assert "libegl1 libgl1-mesa-dri" in message
 

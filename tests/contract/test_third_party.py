@@ -28,7 +28,6 @@ from genesis_rl.data.transitions import Transitions
 from genesis_rl.envs.collect import CollectConfig, collect
 from genesis_rl.envs.frame_source import find_frames
 from genesis_rl.envs.rendering import RenderedObs
-from genesis_rl.towers import require_gl
 
 pytestmark = pytest.mark.smoke
 K, D = 3, 12  # of the tiny model
@@ -50,15 +49,6 @@ def robots_installed() -> None:
     version = metadata.version("mujoco")
     if Version(version) >= Version("3.12"):
         pytest.skip(f"gymnasium-robotics needs mujoco<3.12 (extra robots), got {version}")
-
-
-@pytest.fixture
-def opengl() -> None:
-    """Skip if no OpenGL context can be made; the reason lists the packages to install."""
-    try:
-        require_gl()
-    except RuntimeError as error:
-        pytest.skip(str(error))
 
 
 def check(make: Make, encoder: SlotEncoder, **options: Any) -> None:

@@ -19,14 +19,6 @@ GENUINE = ROOT.parent / "shared" / "reference" / "shapestacks_example" / "mjcf"
 Run = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture
-def opengl() -> None:
-    try:
-        towers.require_gl()
-    except RuntimeError as error:
-        pytest.skip(str(error))
-
-
 @pytest.mark.usefixtures("opengl")
 def test_renders_a_tree_that_converts_to_training_data(tmp_path: Path, run_program: Run) -> None:
     flags = ["--scenarios", "4", "--cameras", "1", "16", "--workers", "1", "--family", "ccs"]

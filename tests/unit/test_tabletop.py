@@ -28,25 +28,8 @@ from genesis_rl.tabletop import (
     simulation,
 )
 from genesis_rl.tabletop.rendering import OUTSIDE
-from genesis_rl.towers import require_gl
 
 START = np.array([1.342, 0.749, 0.535])
-
-
-@pytest.fixture(scope="module")
-def robot() -> None:
-    try:
-        find_assets()
-    except ImportError as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture(scope="module")
-def opengl() -> None:
-    try:
-        require_gl()
-    except RuntimeError as error:
-        pytest.skip(str(error))
 
 
 @pytest.mark.parametrize(

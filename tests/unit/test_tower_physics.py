@@ -1,6 +1,4 @@
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -96,18 +94,16 @@ def test_the_pose_of_a_shape_has_its_rotation() -> None:
         np.testing.assert_allclose(Pose.of(shape).rotation, shape.rotation, atol=1e-12)
 
 
-def test_without_opengl_simulation_runs_and_rendering_names_missing_packages() -> None:
+def test_without_opengl_simulation_runs_and_rendering_names_missing_packages(
+    run_without_opengl: Callable[[str], list[str]],
+) -> None:
     code = (
         "import numpy as np; from genesis_rl.towers import *\n"
         "print(simulate(sample_tower(np.random.default_rng(0), height=2)).collapsed)\n"
         "try: TowerRenderer(16)\n"
         "except RuntimeError as error: print(error)\n"
     )
-    environment = {**os.environ, "MUJOCO_GL": "egl", "__EGL_VENDOR_LIBRARY_DIRS": "/nonexistent"}
-    run = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
-    collapsed, message = run.stdout.strip().splitlines()
+    collapsed, message = run_without_opengl(code)
     assert collapsed == "False"
     assert "no OpenGL context could be created (MUJOCO_GL=egl" in message
     assert "libegl1 libgl1-mesa-dri" in message

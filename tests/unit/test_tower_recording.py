@@ -14,7 +14,7 @@ from PIL import Image
 from genesis_rl.data import Pack, open_dataset
 from genesis_rl.data.records import Record
 from genesis_rl.data.shapestacks import ShapeStacks
-from genesis_rl.towers import TowerRenderer, read_world, record, require_gl, simulate, tree
+from genesis_rl.towers import TowerRenderer, read_world, record, simulate, tree
 from genesis_rl.towers.gl import load_mujoco
 from genesis_rl.towers.plan import Plan, RenderConfig, split_of
 from genesis_rl.towers.record import STATE_COLUMNS, record_packs
@@ -26,12 +26,7 @@ BASE = RenderConfig(Path("unset"), scenarios=SCENARIOS, cameras=CAMERAS, seed=3,
 Image8 = npt.NDArray[np.uint8]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def opengl() -> None:
-    try:
-        require_gl()
-    except RuntimeError as error:
-        pytest.skip(str(error))
+pytestmark = pytest.mark.usefixtures("opengl")
 
 
 @pytest.fixture(scope="module")

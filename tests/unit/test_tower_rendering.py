@@ -14,7 +14,6 @@ from genesis_rl.towers import (
     assets_xml,
     env_xml,
     read_world,
-    require_gl,
     sample_appearance,
     sample_tower,
     texture_files,
@@ -23,18 +22,11 @@ from genesis_rl.towers import (
 from genesis_rl.towers.gl import load_mujoco
 from genesis_rl.towers.offscreen import Image
 
-pytestmark = pytest.mark.smoke  # MuJoCo's structures change between versions
+# Smoke: MuJoCo's structures change between versions.
+pytestmark = [pytest.mark.smoke, pytest.mark.usefixtures("opengl")]
 EXAMPLE = Path(__file__).parents[3] / "shared/reference/shapestacks_example"
 SCENARIO = "env_ccs-easy-h=5-vcom=2-vpsf=0-v=1"
 TOWER = sample_tower(np.random.default_rng(1), height=6, vpsf=2)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def opengl() -> None:
-    try:
-        require_gl()
-    except RuntimeError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")
