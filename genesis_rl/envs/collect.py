@@ -195,11 +195,17 @@ class RecordingEnvMaker:
 
 def _make_env(config: CollectConfig) -> gym.Env[Any, Any]:
     """Make one environment with frames in its observations."""
-    assert config.env is not None  # noqa: S101
+    env = _env_id(config)
     if not config.render:
-        return make_env(config.env, config.options, config.wrappers)
+        return make_env(env, config.options, config.wrappers)
     options = {**config.options, "render_mode": "rgb_array"}
-    return RenderedObs(make_env(config.env, options, config.wrappers), state=True)
+    return RenderedObs(make_env(env, options, config.wrappers), state=True)
+
+
+def _env_id(config: CollectConfig) -> str:
+    if config.env is None:
+        raise ValueError("env must be the id of an environment, got None.")
+    return config.env
 
 
 class FrameRecordObs(gym.Wrapper[Any, Any, Any, Any]):
@@ -282,9 +288,7 @@ def collect(config: CollectConfig, policy: Policy | None = None) -> dict[str, Sp
         ValueError: if the environment cannot be created or recorded, or the folder is in use.
         StoppedError: after SIGINT or SIGTERM.
     """
-    if config.env is None:
-        raise ValueError("env must be the id of an environment, got None.")
-    env = config.env
+    env = _env_id(config)
     if config.crop == "auto":
         config = replace(config, crop=find_crop(config))
     with closing(_make_vector(config)) as envs:

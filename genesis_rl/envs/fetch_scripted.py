@@ -8,9 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from genesis_rl.envs.fetch import FetchEnv
-from genesis_rl.tabletop import CUBE, TABLE_TOP, FetchSimulation
+from genesis_rl.tabletop import CUBE, STRIDE, TABLE_TOP, FetchSimulation
 
-_STRIDE = 0.05  # metres of the gripper by an action of 1
 _ABOVE = TABLE_TOP + 2 * CUBE + 0.06  # height of the gripper over the cubes
 _PUSH_HEIGHT = TABLE_TOP + CUBE + 0.005
 _GAP = 0.03  # between the gripper and the pushed face, before
@@ -59,7 +58,7 @@ def fetch_policy(
 
 def _move(simulation: FetchSimulation, place: Vector, opening: float = 0.0) -> Vector:
     """Return the action that moves the gripper towards a place (3,)."""
-    return np.append((place - simulation.gripper) / _STRIDE, opening)
+    return np.append((place - simulation.gripper) / STRIDE, opening)
 
 
 def _approach(simulation: FetchSimulation, place: Vector, opening: float = 0.0) -> Iterator[Vector]:
@@ -133,4 +132,4 @@ def _pick(simulation: FetchSimulation, target: int, goal: Vector) -> Iterator[Ve
             error = goal - cube
             if np.linalg.norm(error[:2]) > 0.03 and cube[2] < TABLE_TOP + CUBE + 0.1:
                 error[2] += 0.1  # over the other cubes
-            yield np.append(error / _STRIDE, _CLOSED)
+            yield np.append(error / STRIDE, _CLOSED)

@@ -23,7 +23,7 @@ from genesis_rl.tabletop.rules import (
     sample_colours,
     sample_layout,
 )
-from genesis_rl.tabletop.simulation import ACTION_TIME, CAMERAS, FetchSimulation, scene_xml
+from genesis_rl.tabletop.simulation import ACTION_TIME, CAMERAS, STRIDE, FetchSimulation, scene_xml
 
 __all__ = [
     "ACTION_TIME",
@@ -36,6 +36,7 @@ __all__ = [
     "RELATIONS",
     "SKILLS",
     "SPHERE",
+    "STRIDE",
     "TABLE_TOP",
     "TOLERANCE",
     "FetchSimulation",

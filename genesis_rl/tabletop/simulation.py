@@ -17,9 +17,10 @@ CAMERAS = {
 }
 #: Length of an action in seconds.
 ACTION_TIME = 0.04
+#: Displacement of the gripper by an action of 1, in metres.
+STRIDE = 0.05
 
 _SUBSTEPS = 20
-_STRIDE = 0.05  # metres of the gripper by an action of 1
 _DOWN = np.array([1.0, 0.0, 1.0, 0.0]) / 2**0.5  # orientation of the gripper
 _BASE = {"robot0:slide0": 0.405, "robot0:slide1": 0.48, "robot0:slide2": 0.0}
 _TO_START = np.array([-0.498, 0.005, -0.231])  # from the gripper of the straight arm
@@ -178,7 +179,7 @@ class FetchSimulation:
             action: (4,) in [-1, 1]: gripper displacement in x, y, z, and finger opening.
         """
         model, data = self.model, self.data
-        data.mocap_pos[self._mocap] = data.xpos[self._hand] + _STRIDE * action[:3]
+        data.mocap_pos[self._mocap] = data.xpos[self._hand] + STRIDE * action[:3]
         data.mocap_quat[self._mocap] = _DOWN
         opening = 0.0 if self._blocked else action[3]
         data.ctrl[:] = data.qpos[self._finger_qpos[::-1]] + opening

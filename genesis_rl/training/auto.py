@@ -211,7 +211,7 @@ def component_areas(image: Tensor, gate: Tensor) -> npt.NDArray[np.int64]:
 
     Args:
         image: (3, H, W) in [0, 1].
-        gate: probability that a pixel shows an object, (H, W).
+        gate: probability that a pixel shows an object, or whether it does, (H, W).
     """
     foreground = (gate > 0.5).numpy()
     hue = F.normalize(image, dim=0, eps=0.1).numpy()
