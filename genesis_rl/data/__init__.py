@@ -89,11 +89,13 @@ def _opener(name: str) -> Callable[..., Pack]:
     return open_generated
 
 
-def _open_towers(root: Path, split: str, **options: Any) -> Pack:
-    # Imported here because the renderer imports this package.
-    module = importlib.import_module("genesis_rl.towers.dataset")
-    pack: Pack = module.open_towers(root, split, **options)
-    return pack
+def _rendered(module: str, function: str) -> Callable[..., Pack]:
+    def open_rendered(root: Path, split: str, **options: Any) -> Pack:
+        # Imported here because the renderers import this package.
+        pack: Pack = getattr(importlib.import_module(module), function)(root, split, **options)
+        return pack
+
+    return open_rendered
 
 
 #: Datasets by name:
@@ -106,9 +108,11 @@ def _open_towers(root: Path, split: str, **options: Any) -> Pack:
 #: "sprite_scenes", the published pretraining scenes of the relational tasks; options num_images,
 #: seed, and those of `genesis_rl.data.sprite_scenes.FreeScenes`;
 #: "towers", rendered towers as in ShapeStacks, options `genesis_rl.towers.dataset.open_towers`;
+#: "fetch", rendered scenes of multi-object Fetch, options `genesis_rl.tabletop.dataset.open_fetch`;
 #: and `genesis_rl.data.originals.ORIGINALS`, read from original files.
 DATASETS: dict[str, Callable[..., Pack]] = {
     **{name: _opener(name) for name in GENERATED},
-    "towers": _open_towers,
+    "towers": _rendered("genesis_rl.towers.dataset", "open_towers"),
+    "fetch": _rendered("genesis_rl.tabletop.dataset", "open_fetch"),
     **ORIGINALS,
 }

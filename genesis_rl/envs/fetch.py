@@ -15,9 +15,9 @@ from genesis_rl.tabletop import (
     CAMERAS,
     MAX_DISTRACTORS,
     MIN_DISTRACTORS,
-    PALETTE,
     RELATIONS,
     SKILLS,
+    STATE_COLUMNS,
     FetchSimulation,
     Layout,
     Relation,
@@ -26,15 +26,6 @@ from genesis_rl.tabletop import (
     dense_reward,
     is_success,
     sample_layout,
-)
-
-#: Columns of the ground-truth state; a row per object, the goal (Push, Pick), and the gripper.
-STATE_COLUMNS = (
-    *("x", "y", "z"),  # centre in metres
-    *("qw", "qx", "qy", "qz"),  # rotation as a quaternion
-    *("red", "green", "blue"),  # 0 to 1; 0 for the gripper
-    *("object", "goal", "gripper"),  # one of them is 1
-    "target",  # 1 for the target
 )
 
 _BOUND = 10.0  # of positions (m) and velocities (m/s); there is no floor beside the table
@@ -52,7 +43,8 @@ class FetchEnv(WindowEnv[npt.NDArray[np.float32]]):
     right and left finger (m), gripper velocity (m/s) and finger velocities (m/s). With
     observation="image" the image; with "state" the ground-truth state, Box(-10, 10, (N, 14),
     float32), which needs no OpenGL: a row per object, a row for the goal in Push and Pick, and
-    the gripper in the last row; the columns are `STATE_COLUMNS`. Rows of absent objects are 0.
+    the gripper in the last row; the columns are
+    `genesis_rl.tabletop.STATE_COLUMNS`. Rows of absent objects are 0.
 
     Rewards, summed over repeats of the action: "dense" is exp(-20 d(target, gripper)) in Reach,
     else 0.9 exp(-20 d(target, goal)) + 0.1 exp(-10 d(target, gripper)), with distances in metres;
@@ -284,21 +276,7 @@ class FetchEnv(WindowEnv[npt.NDArray[np.float32]]):
         return {"image": image, "proprioception": senses}, info
 
     def _state(self) -> npt.NDArray[np.float32]:
-        simulation, layout = self.simulation, self.simulation.layout
-        count, rows = len(layout.positions), simulation.objects + simulation.has_goal + 1
-        state = np.zeros((rows, len(STATE_COLUMNS)), np.float32)
-        state[:count, 0:3], state[:count, 3:7] = simulation.positions, simulation.quaternions
-        state[:count, 7:10] = np.reshape([PALETTE[i] for i in layout.colours], (-1, 3)) / 255
-        state[:count, 10] = 1
-        if layout.target is not None:
-            state[layout.target, 13] = 1
-        if layout.goal is not None:
-            state[-2] = [*layout.goal, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0]
-        state[-1, 0:3], state[-1, 3:7] = simulation.gripper, simulation.hand_quaternion
-        state[-1, 12] = 1
-        # Of the two quaternions of a rotation, the one with w >= 0.
-        state[:, 3:7] *= np.where(state[:, 3:4] >= 0, 1, -1)
-        return np.clip(state, -_BOUND, _BOUND)
+        return np.clip(self.simulation.state, -_BOUND, _BOUND)
 
 
 def _distractor_range(value: Any, relation: Relation) -> tuple[int, int]:

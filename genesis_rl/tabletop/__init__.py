@@ -23,7 +23,14 @@ from genesis_rl.tabletop.rules import (
     sample_colours,
     sample_layout,
 )
-from genesis_rl.tabletop.simulation import ACTION_TIME, CAMERAS, STRIDE, FetchSimulation, scene_xml
+from genesis_rl.tabletop.simulation import (
+    ACTION_TIME,
+    CAMERAS,
+    STATE_COLUMNS,
+    STRIDE,
+    FetchSimulation,
+    scene_xml,
+)
 
 __all__ = [
     "ACTION_TIME",
@@ -36,6 +43,7 @@ __all__ = [
     "RELATIONS",
     "SKILLS",
     "SPHERE",
+    "STATE_COLUMNS",
     "STRIDE",
     "TABLE_TOP",
     "TOLERANCE",

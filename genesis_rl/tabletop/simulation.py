@@ -15,6 +15,14 @@ CAMERAS = {
     "frontview": ("0 1.0 1.571", "1.9 0.75 0.8"),
     "topview": ("0 0 1.571", "1.3 0.75 1.25"),
 }
+#: Columns of the ground-truth state; a row per object, the goal (Push, Pick), and the gripper.
+STATE_COLUMNS = (
+    *("x", "y", "z"),  # centre in metres
+    *("qw", "qx", "qy", "qz"),  # rotation as a quaternion
+    *("red", "green", "blue"),  # 0 to 1; 0 for the gripper
+    *("object", "goal", "gripper"),  # one of them is 1
+    "target",  # 1 for the target
+)
 #: Length of an action in seconds.
 ACTION_TIME = 0.04
 #: Displacement of the gripper by an action of 1, in metres.
@@ -223,3 +231,21 @@ class FetchSimulation:
     def quaternions(self) -> npt.NDArray[np.float64]:
         """Orientations of the objects in the scene (N, 4), (w, x, y, z)."""
         return np.array(self.data.xquat[self._bodies[: len(self.layout.positions)]])
+
+    @property
+    def state(self) -> npt.NDArray[np.float32]:
+        """Ground-truth state (N, 14), see `STATE_COLUMNS`; rows of absent objects are 0."""
+        layout, count = self.layout, len(self.layout.positions)
+        state = np.zeros((self.objects + self.has_goal + 1, len(STATE_COLUMNS)), np.float32)
+        state[:count, 0:3], state[:count, 3:7] = self.positions, self.quaternions
+        state[:count, 7:10] = np.reshape([PALETTE[i] for i in layout.colours], (-1, 3)) / 255
+        state[:count, 10] = 1
+        if layout.target is not None:
+            state[layout.target, 13] = 1
+        if layout.goal is not None:
+            state[-2] = [*layout.goal, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0]
+        state[-1, 0:3], state[-1, 3:7] = self.gripper, self.hand_quaternion
+        state[-1, 12] = 1
+        # Of the two quaternions of a rotation, the one with w >= 0.
+        state[:, 3:7] *= np.where(state[:, 3:4] >= 0, 1, -1)
+        return state
