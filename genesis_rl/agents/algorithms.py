@@ -129,10 +129,10 @@ def _policy_kwargs(config: AgentConfig, encoder: SceneModel | None) -> dict[str,
     if config.finetune:
         kwargs = {"encoder": encoder, "pool": cls, "pool_kwargs": kwargs}
         cls, kwargs["mask_geometry"] = EncoderExtractor, config.mask_geometry
+    if config.obs == "pixels":
+        cls, kwargs, hidden = NatureCNN, {}, hidden if config.keep else []
     if config.keep:
         cls, kwargs = DictExtractor, {"pool": cls, "pool_kwargs": kwargs}
-    if config.obs == "pixels":
-        cls, kwargs, hidden = NatureCNN, {}, []
     if config.algo in OFF_POLICY:
         hidden = list(config.off_policy.net_arch)
     lstm = {"lstm_hidden_size": policy.lstm_size} if config.algo == "recurrent_ppo" else {}

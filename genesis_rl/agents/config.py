@@ -206,8 +206,8 @@ class AgentConfig:
     """entry of a Dict observation with the image, or its path in nested Dicts, e.g. camera/rgb;
     several: the slots of all cameras; None: detected"""
     keep: tuple[str, ...] = ()
-    """entries of a Dict observation, or their paths in nested Dicts, to observe beside the slots,
-    e.g. observation achieved_goal desired_goal"""
+    """entries of a Dict observation, or their paths in nested Dicts, to observe beside slots or
+    frames, e.g. observation achieved_goal desired_goal"""
     image_layout: Layout = "auto"
     """axis order of a frame, e.g. HWC; auto: inferred from its shape"""
     render: bool = False
@@ -331,12 +331,12 @@ class AgentConfig:
             )
         if off and self.finetune:
             raise ValueError(f"finetune must be False for algo {self.algo!r}, got True.")
-        slots = self.obs in ENCODED and not self.finetune
-        if self.keep and not slots:
+        if self.keep and (self.obs == "state" or self.finetune):
             raise ValueError(
-                f"keep must be empty for obs {self.obs!r} and for finetune, got {self.keep}. "
-                f"Observations with kept entries: {', '.join(ENCODED)}."
+                f"keep must be empty for obs state and for finetune, got {self.keep}. "
+                f"Observations with kept entries: {', '.join((*ENCODED, *PIXELS))}."
             )
+        slots = self.obs in ENCODED and not self.finetune
         if self.image_key is not None and not isinstance(self.image_key, str) and not slots:
             raise ValueError(
                 f"image_key must be a single entry for obs {self.obs!r} and for finetune, got "

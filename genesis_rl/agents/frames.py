@@ -10,17 +10,21 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
-from genesis_rl.envs.frame_source import find_frames
+from genesis_rl.envs.frame_source import find_frames, find_kept, follow
 from genesis_rl.envs.rendering import render_frame
 from genesis_rl.frames import Layout, Preprocessing, as_nhwc_uint8
 
 Frames = npt.NDArray[np.uint8]
 
+#: Entry of the frames in observations with kept entries.
+FRAMES = "frames"
+
 
 class VecFrames(VecEnvWrapper):
     """Converts the frames of a vector environment to the format of Stable-Baselines3's CNNs.
 
-    The observations are (3, S, S) uint8 for frames of any axis order, size and value range.
+    The observations are (3, S, S) uint8 for frames of any axis order, size and value range; with
+    ``keep``, a Dict of these, under `FRAMES`, and the kept entries.
     """
 
     def __init__(
@@ -33,6 +37,7 @@ class VecFrames(VecEnvWrapper):
         image_layout: Layout = "auto",
         frame_in_info: bool = False,
         crop: Sequence[int] | None = None,
+        keep: Sequence[str] = (),
     ) -> None:
         """Wrap a vector environment.
 
@@ -47,9 +52,10 @@ class VecFrames(VecEnvWrapper):
             frame_in_info: add the frame, (S, S, 3), to the infos as "frame".
             crop: region of interest, (top, left, height, width) in pixels, cut out before resizing;
                 None: that of ``preprocessing``, or else the whole frame.
+            keep: entries of a Dict observation to keep beside the frames, or their paths.
 
         Raises:
-            ValueError: if the observations contain no frames.
+            ValueError: if the observations contain no frames, or not the entries of ``keep``.
         """
         self._source = find_frames(
             venv.observation_space,
@@ -68,16 +74,26 @@ class VecFrames(VecEnvWrapper):
         }
         if preprocessing is not None:
             preprocessing.check(*self._source.size, size)
-        super().__init__(venv, observation_space=spaces.Box(0, 255, (3, size, size), np.uint8))
+        if FRAMES in keep:
+            raise ValueError(
+                f"keep must not contain {FRAMES!r}, the entry of the converted frames."
+            )
+        self._kept = find_kept(venv.observation_space, keep)
+        space: spaces.Space[Any] = spaces.Box(0, 255, (3, size, size), np.uint8)
+        if self._kept:
+            entries = {name: follow(venv.observation_space, at) for name, at in self._kept.items()}
+            space = spaces.Dict({FRAMES: space, **entries})
+        super().__init__(venv, observation_space=space)
 
     def reset(self) -> VecEnvObs:
         """Reset the environments."""
-        frames = self._convert(self._source.frames(self.venv.reset()))
+        observations = self.venv.reset()
+        frames = self._convert(self._source.frames(observations))
         self.reset_infos = [
             {**info, **self._extra(frame)}
             for info, frame in zip(self.venv.reset_infos, frames, strict=True)
         ]
-        return frames
+        return self._join(frames, observations)
 
     def step_wait(self) -> VecEnvStepReturn:
         """Step the environments; the last frame of an episode is in its info."""
@@ -87,11 +103,16 @@ class VecFrames(VecEnvWrapper):
             frame = frames[i]
             if "terminal_observation" in info:
                 self.reset_infos[i] = {**self.venv.reset_infos[i], **self._extra(frame)}
-                last = np.asarray(self._source.frames(info["terminal_observation"]))
-                frame = self._convert(last[None])[0]
-                info["terminal_observation"] = frame
+                last = info["terminal_observation"]
+                frame = self._convert(np.asarray(self._source.frames(last))[None])[0]
+                info["terminal_observation"] = self._join(frame, last)
             info |= self._extra(frame)
-        return frames, rewards, dones, infos
+        return self._join(frames, observations), rewards, dones, infos
+
+    def _join(self, frames: Frames, observations: Any) -> Any:
+        """Return the frames, with the kept entries of the observations, if any, in a Dict."""
+        kept = {name: follow(observations, route) for name, route in self._kept.items()}
+        return {FRAMES: frames, **kept} if kept else frames
 
     def _convert(self, frames: Any) -> Frames:
         images = as_nhwc_uint8(

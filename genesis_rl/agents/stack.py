@@ -68,7 +68,7 @@ def make_vec_env(
 
     Returns:
         The vector environment. Observations: slots (n_envs, K, D) or the state, float32; frames
-        (n_envs, 3, S, S), uint8; with ``keep``, a Dict of "slots" and the kept entries.
+        (n_envs, 3, S, S), uint8; with ``keep``, a Dict of "slots" or "frames" and the kept entries.
 
     Raises:
         ValueError: if the environment cannot be created, or has no frames for the encoder.
@@ -113,12 +113,13 @@ def _wrap_observations(
     config: AgentConfig, encoder: SlotEncoder | None, venv: VecEnv, info_keys: tuple[InfoKey, ...]
 ) -> VecEnv:
     """Wrap the environments for the agent's observations."""
+    image_key = RENDERED if config.render and config.keep else config.image_key
     if encoder is not None and not config.finetune:
         return VecGenesisObs(
             venv,
             encoder,
             mask_geometry=config.mask_geometry,
-            image_key=RENDERED if config.render and config.keep else config.image_key,
+            image_key=image_key,
             keep=config.keep,
             image_layout=config.image_layout,
             info_keys=info_keys,
@@ -130,10 +131,11 @@ def _wrap_observations(
             venv,
             size=config.frame_size if encoder is None else encoder.image_size,
             preprocessing=None if encoder is None else encoder.preprocessing,
-            image_key=cast("str | None", config.image_key),
+            image_key=cast("str | None", image_key),
             image_layout=config.image_layout,
             frame_in_info="frame" in info_keys,
             crop=config.crop,
+            keep=config.keep,
         )
     return venv
 

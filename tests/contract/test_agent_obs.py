@@ -226,6 +226,17 @@ def test_pixels_of_all_axis_orders_and_ranges(
     assert ends >= 2
 
 
+def test_kept_entries_do_not_replace_the_frames() -> None:
+    box = spaces.Box(0, 255, (40, 40, 3), np.uint8)
+
+    class Frames(gym.Env[Any, Any]):
+        observation_space = spaces.Dict(image=box, frames=spaces.Box(0, 1))
+        action_space = spaces.Discrete(2)
+
+    with pytest.raises(ValueError, match="keep must not contain 'frames'"):
+        VecFrames(DummyVecEnv([Frames]), size=40, keep=["frames"])
+
+
 class NestedEnv(gym.ObservationWrapper[Any, Any, Any]):
     """Nests the observation in Dicts."""
 

@@ -101,9 +101,11 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def settings(out: Path, folder: Path, algo: Any, **changes: Any) -> AgentConfig:
+    encoded = changes.get("obs", "encoder") == "encoder"
     off_policy = algo in ("sac", "td3")
     options: dict[str, Any] = {
-        "encoder": str(folder),
+        "encoder": str(folder) if encoded else None,
+        "frame_size": 36,
         "env": "Reach-v0",
         "image_key": "camera/rgb",
         "keep": KEEP,
@@ -138,16 +140,20 @@ def equal(first: Any, second: Any) -> None:
         assert first == second
 
 
-@pytest.mark.parametrize("algo", ALGOS)
+@pytest.mark.parametrize(
+    ("algo", "obs"),
+    [*((algo, "encoder") for algo in ALGOS), ("sac", "pixels"), ("ppo", "feature_map")],
+)
 def test_every_algorithm_is_trained_resumed_and_loaded(
-    algo: str, quadrants: Path, tmp_path: Path
+    algo: str, obs: str, quadrants: Path, tmp_path: Path
 ) -> None:
     if algo == "recurrent_ppo":
         pytest.importorskip("sb3_contrib")
-    config = settings(tmp_path / "run", quadrants, algo)
+    config = settings(tmp_path / "run", quadrants, algo, obs=obs)
     trainer = AgentTrainer(config)
     before = {name: value.clone() for name, value in trainer.model.policy.named_parameters()}
-    assert set(trainer.venv.observation_space.spaces) == {"slots", *KEEP}  # type: ignore[attr-defined]
+    entry = "slots" if obs == "encoder" else "frames"
+    assert set(trainer.venv.observation_space.spaces) == {entry, *KEEP}  # type: ignore[attr-defined]
     trainer.run()
     changed = [n for n, v in trainer.model.policy.named_parameters() if (v != before[n]).any()]
     assert len(changed) > len(before) / 2
@@ -252,7 +258,7 @@ def test_updates_before_the_end_of_an_episode(quadrants: Path, tmp_path: Path) -
         ("sac", {"ppo": PPOConfig(gamma=0.5)}, "ppo must have its defaults.*Use off_policy"),
         ("ppo", {"off_policy": OffPolicyConfig(tau=0.5)}, "off_policy must have its defaults"),
         ("sac", {"finetune": True, "keep": (), "her": False}, "finetune must be False"),
-        ("ppo", {"obs": "pixels", "encoder": None}, "keep must be empty for obs 'pixels'"),
+        ("ppo", {"obs": "state", "encoder": None}, "keep must be empty for obs state"),
         ("ppo", {"finetune": True}, "keep must be empty"),
         (
             "ppo",

@@ -259,7 +259,10 @@ def test_entries_beside_slots_are_flattened_and_standardised() -> None:
     [
         (MIXED["slots"], "observation_space must be a Dict"),
         (spaces.Dict({"slots": MIXED["slots"]}), "and other entries"),
-        (spaces.Dict({"goal": MIXED["slots"], "other": MIXED["gripper"]}), 'Dict of "slots"'),
+        (
+            spaces.Dict({"goal": MIXED["slots"], "other": MIXED["gripper"]}),
+            'Dict of "slots" or "frames"',
+        ),
         (
             spaces.Dict(
                 {"slots": MIXED["slots"], "wrist": spaces.Box(0, 255, (40, 40, 3), np.uint8)}

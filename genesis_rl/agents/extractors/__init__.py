@@ -5,7 +5,7 @@ Inputs are slots (B, K, D), or slots stacked over time: (B, K, T * D) of VecFram
 oldest first, which requires a constant order of the slots: the wrappers' default.
 
 EncoderExtractor takes frames instead and contains the encoder. DictExtractor takes Dict
-observations of slots and other entries.
+observations of slots or frames and other entries.
 """
 
 from genesis_rl.agents.extractors.encoder import EncoderExtractor

@@ -1,4 +1,4 @@
-"""Features extractor for slots with other entries of a Dict observation."""
+"""Features extractor for slots or frames with other entries of a Dict observation."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,11 +13,11 @@ from genesis_rl.agents.extractors.slots import SlotExtractor
 from genesis_rl.agents.extractors.transformer import SlotSetExtractor
 from genesis_rl.set_layers import SlotScale
 
-_SLOTS = "slots"
+_ENCODED = ("slots", "frames")
 
 
 class DictExtractor(BaseFeaturesExtractor):
-    """Features of slots, concatenated with the other entries of a Dict observation.
+    """Features of slots or frames, concatenated with the other entries of a Dict observation.
 
     The entries (proprioception, goals) are flattened and standardised; the policy's net_arch
     processes them.
@@ -28,34 +28,37 @@ class DictExtractor(BaseFeaturesExtractor):
         ...     features_extractor_class=DictExtractor))
 
     Attributes:
-        pool: the extractor from slots to features.
+        pool: the extractor from slots or frames to features.
         scale: normalisation of the other entries.
     """
 
     def __init__(
         self,
         observation_space: spaces.Space[Any],
-        pool: type[SlotExtractor] = SlotSetExtractor,
+        pool: type[BaseFeaturesExtractor] = SlotSetExtractor,
         pool_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         """Build the extractor.
 
         Args:
-            observation_space: Dict with "slots" (K, D) of GenesisObs or VecGenesisObs and other
-                entries without pixels.
-            pool: one of EXTRACTORS.
+            observation_space: Dict with "slots" (K, D) of GenesisObs or VecGenesisObs, or "frames"
+                (3, S, S), and other entries without pixels.
+            pool: one of EXTRACTORS; for frames an extractor of images, such as NatureCNN.
             pool_kwargs: arguments of ``pool``.
 
         Raises:
-            ValueError: if the space has no "slots" or no other entry, or an entry is an image.
+            ValueError: if the space has no "slots" or "frames" or no other entry, or an entry is an
+                image.
         """
         entries = getattr(observation_space, "spaces", {})
-        if _SLOTS not in entries or len(entries) < 2:
+        encoded = [name for name in _ENCODED if name in entries]
+        if not encoded or len(entries) < 2:
             raise ValueError(
-                f'observation_space must be a Dict of "{_SLOTS}" and other entries, got '
+                'observation_space must be a Dict of "slots" or "frames" and other entries, got '
                 f"{observation_space}."
             )
-        self._names = [name for name in entries if name != _SLOTS]
+        self._encoded = encoded[0]
+        self._names = [name for name in entries if name != self._encoded]
         for name in self._names:
             if is_image_space(entries[name]):
                 raise ValueError(
@@ -63,19 +66,20 @@ class DictExtractor(BaseFeaturesExtractor):
                     "image_key for several cameras."
                 )
         size = sum(get_flattened_obs_dim(entries[name]) for name in self._names)
-        slots = pool(entries[_SLOTS], **(pool_kwargs or {}))
-        super().__init__(observation_space, slots.features_dim + size)
-        self.pool, self.scale = slots, SlotScale(size)
+        extractor = pool(entries[self._encoded], **(pool_kwargs or {}))
+        super().__init__(observation_space, extractor.features_dim + size)
+        self.pool, self.scale = extractor, SlotScale(size)
 
     def fit_scale(self, observations: Mapping[str, Tensor]) -> None:
         """Fit the scales of slots and entries to observations, for example of random steps."""
-        self.pool.fit_scale(observations[_SLOTS])
+        if isinstance(self.pool, SlotExtractor):
+            self.pool.fit_scale(observations[self._encoded])
         self.scale.fit(self._entries(observations)[:, None])
 
     def forward(self, observations: Mapping[str, Tensor]) -> Tensor:
         """Compute features (B, features_dim) of preprocessed observations."""
         entries = self.scale(self._entries(observations)[:, None])[:, 0]
-        return torch.cat([self.pool(observations[_SLOTS]), entries], dim=-1)
+        return torch.cat([self.pool(observations[self._encoded]), entries], dim=-1)
 
     def _entries(self, observations: Mapping[str, Tensor]) -> Tensor:
         """Return the other entries, flattened, (B, size)."""
