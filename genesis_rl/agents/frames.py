@@ -93,7 +93,8 @@ class VecFrames(VecEnvWrapper):
             {**info, **self._extra(frame)}
             for info, frame in zip(self.venv.reset_infos, frames, strict=True)
         ]
-        return self._join(frames, observations)
+        joined: VecEnvObs = self._join(frames, observations)
+        return joined
 
     def step_wait(self) -> VecEnvStepReturn:
         """Step the environments; the last frame of an episode is in its info."""

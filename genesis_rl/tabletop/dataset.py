@@ -170,9 +170,8 @@ def open_fetch(root: Path, split: str, *, num_images: int | None = None, **optio
         writer = PackWriter(folder, count, config.image_size, meta=meta)
         with EpisodeRenderer(config, split) as renderer, bar, writer:
             for number in range(ceil(count / _FRAMES)):
-                used = slice(count - writer.written)
-                images, masks, state = (part[used] for part in renderer.render(number))
-                writer.write(images, masks, state=state)
-                bar.update(len(images))
+                episode, used = renderer.render(number), slice(count - writer.written)
+                writer.write(episode.images[used], episode.masks[used], state=episode.state[used])
+                bar.update(len(episode.images[used]))
 
     return open_or_make(pack_folder(root, "fetch", split, meta), write)

@@ -79,7 +79,12 @@ def test_scenes_depend_on_seed_split_and_number_only(
 
 
 def test_an_empty_table_shows_the_moving_arm(robot: None, opengl: None, tmp_path: Path) -> None:
-    options = {"root": tmp_path, "num_images": 20, "empty_table": True, "skills": ["Push"]}
+    options: dict[str, Any] = {
+        "root": tmp_path,
+        "num_images": 20,
+        "empty_table": True,
+        "skills": ["Push"],
+    }
     pack = open_dataset("fetch", "train", **options)
     assert pack.masks is not None
     assert not pack.masks.any()
