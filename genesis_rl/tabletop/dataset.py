@@ -24,7 +24,7 @@ from genesis_rl.tabletop.rules import (
     Skill,
     sample_layout,
 )
-from genesis_rl.tabletop.simulation import CAMERAS, FetchSimulation
+from genesis_rl.tabletop.simulation import CAMERAS, STATE_COLUMNS, FetchSimulation
 from genesis_rl.towers.gl import require_gl
 from genesis_rl.worlds import from_options
 
@@ -78,11 +78,19 @@ class Episode(NamedTuple):
         masks: (T, H, W) uint8: 0 = background, i + 1 = row i of the state.
         state: (T, 7, 14) float32: five objects, the goal, the gripper; 0 for absent ones; columns
             `genesis_rl.tabletop.STATE_COLUMNS`.
+        shape: (T, 7) int64: 0 = sphere, 1 = cube; of rows that objects have.
     """
 
     images: npt.NDArray[np.uint8]
     masks: npt.NDArray[np.uint8]
     state: npt.NDArray[np.float32]
+    shape: npt.NDArray[np.int64]
+
+    def factors(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the ground truth by name, T rows each, with a row per object."""
+        axes = {name: self.state[..., axis] for axis, name in enumerate("xyz")}
+        colour = self.state[..., STATE_COLUMNS.index("red") :][..., :3]
+        return {"state": self.state, **axes, "colour": colour, "shape": self.shape}
 
 
 class EpisodeRenderer:
@@ -125,7 +133,9 @@ class EpisodeRenderer:
             simulation.step(action)
         images, masks, state = (np.stack(parts) for parts in zip(*frames, strict=True))
         masks[masks == state.shape[1]] = _ROWS if config.arm_mask else 0
-        return Episode(images, masks, _pad(state))
+        state = _pad(state)
+        cubes = (state[..., STATE_COLUMNS.index("object")] == 1) & (skill != "Reach")
+        return Episode(images, masks, state, cubes.astype(np.int64))
 
     def _scene(self, skill: Skill) -> tuple[FetchSimulation, TableRenderer]:
         if skill not in self._scenes:
@@ -171,7 +181,8 @@ def open_fetch(root: Path, split: str, *, num_images: int | None = None, **optio
         with EpisodeRenderer(config, split) as renderer, bar, writer:
             for number in range(ceil(count / _FRAMES)):
                 episode, used = renderer.render(number), slice(count - writer.written)
-                writer.write(episode.images[used], episode.masks[used], state=episode.state[used])
+                factors = {name: values[used] for name, values in episode.factors().items()}
+                writer.write(episode.images[used], episode.masks[used], **factors)
                 bar.update(len(episode.images[used]))
 
     return open_or_make(pack_folder(root, "fetch", split, meta), write)

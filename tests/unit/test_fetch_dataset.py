@@ -49,6 +49,11 @@ def test_scenes_of_all_tasks(robot: None, opengl: None, tmp_path: Path) -> None:
     assert 0 < with_goal.sum() < 125  # Reach has none
     assert (state[~with_goal, 5] == 0).all()
     assert (state[:, 6, GRIPPER] == 1).all()
+    factors = pack.factors
+    np.testing.assert_array_equal(factors["z"], state[..., 2])
+    np.testing.assert_array_equal(factors["colour"], state[..., 7:10])
+    np.testing.assert_array_equal(factors["shape"][:, :5], present * with_goal[:, None])
+    assert not factors["shape"][:, 5:].any()  # the goal is a sphere
     # Absent objects have no pixels, and the arm is background.
     rows = np.concatenate([present, with_goal[:, None], np.zeros((125, 1))], 1)
     for row, labels in zip(rows, masks, strict=True):
