@@ -45,7 +45,7 @@ class SpeedConfig:
     world_model: str | None = None
     """world model of the last encoder in obs, a folder or the name of a shipped one; also times
     imagined environments"""
-    agent: AgentConfig = field(default_factory=lambda: AgentConfig(obs="state"))
+    agent: AgentConfig = field(default_factory=lambda: AgentConfig(obs="pixels"))
     """other settings; obs, encoder, n_envs and ppo.n_steps are set by the fields above"""
     out: Path | None = None
     """JSON file of the results"""

@@ -445,7 +445,7 @@ def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_obs(config: AgentConfig, obs: str) -> AgentConfig:
-    """Return the settings with other observations.
+    """Return the settings with other observations; the ground-truth state keeps no entries.
 
     Args:
         config: the settings.
@@ -456,7 +456,8 @@ def with_obs(config: AgentConfig, obs: str) -> AgentConfig:
         ValueError: if it is unknown, its encoder is missing, or it takes no encoder.
     """
     name, _, encoder = obs.partition("=")
-    return replace(config, obs=cast("Obs", name), encoder=encoder or None)
+    keep = () if name == "state" else config.keep
+    return replace(config, obs=cast("Obs", name), encoder=encoder or None, keep=keep)
 
 
 def obs_label(obs: str) -> str:

@@ -137,11 +137,13 @@ def test_the_grid_is_every_combination_once() -> None:
         tasks=("A-v0", "n/B-v0"),
         obs=("state", "genesis=runs/encoder"),
         seeds=(3, 4),
-        agent=AgentConfig(obs="state", total_timesteps=7, progress=True),
+        agent=AgentConfig(obs="pixels", keep=("joints",), total_timesteps=7, progress=True),
         jobs=2,
         out=Path("grid"),
     )
     grid = grid_runs(config)
+    assert {run.config.keep for run in grid if run.config.obs == "state"} == {()}
+    assert {run.config.keep for run in grid if run.config.obs == "genesis"} == {("joints",)}
     assert len(grid) == 8
     assert len({run.folder for run in grid}) == 8
     last = grid[-1]

@@ -47,7 +47,7 @@ class CompareConfig:
     genesis=runs/encoder"""
     seeds: tuple[int, ...] = (0, 1, 2)
     """seeds; one run per task, observation and seed"""
-    agent: AgentConfig = field(default_factory=lambda: AgentConfig(obs="state"))
+    agent: AgentConfig = field(default_factory=lambda: AgentConfig(obs="pixels"))
     """other settings of the runs; env, obs, encoder, seed and out are set by the grid"""
     episodes: int = 200
     """episodes of the final evaluation, the same for all agents of a task"""
