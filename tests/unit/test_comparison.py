@@ -113,7 +113,10 @@ def test_the_table_includes_the_published_results(tmp_path: Path) -> None:
 
 def test_one_run_a_task_has_no_interval_over_tasks() -> None:
     summary = summarise([record("A-v0", "state", 0, 0.6), record("B-v0", "state", 0, 0.8)])
-    assert summary["tables"][0]["rows"][0][3] == "0.700"
+    (table,) = summary["tables"]
+    assert table["rows"][0][3] == "0.700"
+    assert len(table["rows"]) == 2  # nothing is published of these tasks
+    assert "Published" not in table["caption"]
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,7 @@ def summarise(records: Sequence[Record], *, reps: int = 50_000) -> dict[str, Any
     published = [
         {"label": label, "tasks": dict(zip(PUBLISHED.tasks, rates, strict=True))}
         for label, rates in PUBLISHED.success.items()
+        if not set(PUBLISHED.tasks).isdisjoint(map(short_name, tasks))
     ]
     return {
         "tables": [_table(tasks, rows, published), *_encoders(records)],
@@ -127,7 +128,7 @@ def _aggregate(scores: Sequence[Sequence[float]], reps: int) -> dict[str, Any]:
 
 
 def _table(
-    tasks: Sequence[str], rows: Iterable[Record], published: Iterable[Record]
+    tasks: Sequence[str], rows: Iterable[Record], published: Sequence[Record]
 ) -> dict[str, Any]:
     names = [short_name(task) for task in tasks]
     head = ["observation", *names, "all tasks", "steps", "hours per run"]
@@ -143,9 +144,10 @@ def _table(
     caption = (
         "Success rates of the final agents with sampled actions. Several runs of a task: "
         "interquartile mean over runs and its 95 % interval by a bootstrap stratified by task. One "
-        f"run: its success rate and Wilson's interval. Published: {PUBLISHED.source}; "
-        f"{PUBLISHED.settings}."
+        "run: its success rate and Wilson's interval."
     )
+    if published:
+        caption += f" Published: {PUBLISHED.source}; {PUBLISHED.settings}."
     return {"caption": caption, "head": head, "rows": body}
 
 
