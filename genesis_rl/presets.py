@@ -293,6 +293,15 @@ _MULTI_DSPRITES_64: dict[str, Any] = {
     "data_options": json.dumps({"image_size": 64}),
 }
 
+# The arm is part of the background, which is learned without objects first. What the network cannot
+# predict of it takes slots of its own.
+_FETCH: dict[str, Any] = {
+    "model": replace(_OBJECTS, num_slots=12, object_size=0.25, seed_threshold=0.2),
+    "data": "fetch",
+    "data_options": json.dumps({"image_size": 64}),
+}
+_EMPTY_TABLE = json.dumps({"image_size": 64, "num_images": 8_000, "empty_table": True})
+
 
 def _small_preset(model: str) -> str:
     """Name of the small preset of a model of MODELS."""
@@ -454,6 +463,14 @@ PRESETS: dict[str, Preset] = {
         "Multi-dSprites, 64 px, background first: a quarter of an hour on one CPU core",
         replace(_SCENES, **_MULTI_DSPRITES_64, out=Path("runs/multi-dsprites-64")),
         (replace(_BACKGROUND, **_MULTI_DSPRITES_64),),
+    ),
+    "fetch": Preset(
+        "multi-object Fetch, 64 px, empty table first: a quarter of an hour on one CPU core",
+        replace(_SCENES, **_FETCH, steps=4_000, eval_every=1_000, out=Path("runs/fetch")),
+        (
+            replace(_BACKGROUND, **{**_FETCH, "data_options": _EMPTY_TABLE}),
+            replace(_BACKGROUND, **_FETCH),
+        ),
     ),
     "smoke": Preset(
         "a few steps of a tiny model, as a check of the installation",
