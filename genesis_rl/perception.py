@@ -279,15 +279,7 @@ class SlotEncoder:
 
     def _encode(self, frames: Any, layout: Layout, white: White | None) -> tuple[Tensor, Slots]:
         """Return the model's input images, (B, 3, S, S) in [0, 1], and their slots."""
-        _enter_process(self.device)
-        x = to_images(
-            frames,
-            image_size=self.image_size,
-            layout=layout,
-            white=white,
-            preprocessing=self.preprocessing,
-            device=self.device,
-        )
+        x = self._images(frames, layout, white)
         infer = self._compiled or self._model.infer
         with torch.inference_mode(), self._precision():
             parts = [
@@ -301,6 +293,18 @@ class SlotEncoder:
             )
             check_finite(slots.z_m, slots.z_c, log_masks=slots.log_pi)
         return x, slots
+
+    def _images(self, frames: Any, layout: Layout, white: White | None) -> Tensor:
+        """Return the model's input images, (B, 3, S, S) in [0, 1]."""
+        _enter_process(self.device)
+        return to_images(
+            frames,
+            image_size=self.image_size,
+            layout=layout,
+            white=white,
+            preprocessing=self.preprocessing,
+            device=self.device,
+        )
 
     def features(
         self,
@@ -316,8 +320,14 @@ class SlotEncoder:
             float32, shape (B, K, D): z_m, z_c and, with ``mask_geometry``, the mask's centroid row
             and column in [-1, 1] and its share of the area in [0, 1]; D = D_m + D_c (+ 3).
         """
-        slots = self(frames, layout, white=white)
-        return slot_features(slots, mask_geometry=mask_geometry)
+        infer = getattr(self._model, "infer_latents", None)
+        if mask_geometry or infer is None or self._compiled or self.refine_steps:
+            return slot_features(self(frames, layout, white=white), mask_geometry=mask_geometry)
+        x = self._images(frames, layout, white)
+        with torch.inference_mode(), self._precision():
+            latents = torch.cat([infer(part) for part in x.split(self.batch_size)]).float().cpu()
+            check_finite(latents)
+        return cast("npt.NDArray[np.float32]", latents.numpy())
 
     def masks(self, slots: Slots) -> npt.NDArray[np.float32]:
         """Return the masks (mixing probabilities) of slots that this encoder inferred.

@@ -368,15 +368,19 @@ class SlotObsCodec:
                     part / np.float32(255) if part.dtype == np.uint8 else part for part in parts
                 ]
             frames = np.stack(parts, 1).reshape(-1, size, size, 3)
-        slots = self.encoder(frames, layout, white=white)
         info: Info = {}
         if "frame" in self.options.info_keys:
             # A copy: the environment may reuse the memory for its next frame.
             info["frame"] = as_nhwc_uint8(frames, layout=layout, white=white).copy()
-        if "masks" in self.options.info_keys:
-            info["masks"] = self.encoder.masks(slots)
         geometry = self.options.mask_geometry or self.options.align
-        features = slot_features(slots, mask_geometry=geometry)
+        if "masks" in self.options.info_keys:
+            slots = self.encoder(frames, layout, white=white)
+            info["masks"] = self.encoder.masks(slots)
+            features = slot_features(slots, mask_geometry=geometry)
+        else:
+            features = self.encoder.features(
+                frames, layout=layout, mask_geometry=geometry, white=white
+            )
         split = {k: v.reshape(-1, cameras, *v.shape[1:]) for k, v in info.items()}
         return features.reshape(-1, cameras, *features.shape[1:]), split
 

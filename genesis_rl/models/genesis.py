@@ -244,6 +244,22 @@ class GenesisS(StepwiseModel):
         log_p = p_m.log_prob(z_m) + p_c.log_prob(z_c)[:, 0]
         return NextSlot(z_m, z_c[:, 0], log_p, state)
 
+    def infer_latents(self, x: Tensor) -> Tensor:
+        """Infer the latents of `infer` alone: with attention, no masks are decoded for them.
+
+        Args:
+            x: images, shape (B, 3, H, W) in [0, 1].
+
+        Returns:
+            Posterior means of z_m and z_c, (B, K, D_m + D_c).
+
+        Raises:
+            ValueError: if ``x`` has another shape.
+        """
+        self._check_images(x)
+        latents = self._latents(x, None)
+        return torch.cat([latents.z_m, latents.z_c], 2)
+
     # ---- computations given the noise --------------------------------------------------------
 
     def _noise(self, like: Tensor, generator: torch.Generator | None) -> Noise:

@@ -55,6 +55,19 @@ def test_models_load_by_name_without_the_hub(name: str, monkeypatch: pytest.Monk
     assert not re.search(r"/(home|root|tmp|work)/", card)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_features_without_masks_are_those_of_the_slots(name: str) -> None:
+    encoder = SlotEncoder(name, device="cpu")
+    frames = render_scenes(ObjectComparisonWorld(image_size=encoder.image_size), 5).images
+    slots = encoder(frames)
+    features = encoder.features(frames, mask_geometry=False)
+    assert features.dtype == np.float32
+    np.testing.assert_allclose(features, slots.features.numpy(), atol=1e-5)
+    with_masks = encoder.features(frames, mask_geometry=True)
+    np.testing.assert_allclose(with_masks[..., :-3], features, atol=1e-5)
+    np.testing.assert_allclose(with_masks[..., -3:], slots.mask_geometry().numpy(), atol=1e-5)
+
+
 # On uniform squares the seeds of an attention posterior are ties, which depend on the CPU.
 @pytest.mark.smoke
 @pytest.mark.parametrize("name", sorted({*NAMES} - {"sprites-64", "towers"}))
