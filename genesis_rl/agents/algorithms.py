@@ -104,6 +104,9 @@ def _off_policy(config: AgentConfig, venv: VecEnv) -> dict[str, Any]:
         "train_freq": off.train_freq,
         "gradient_steps": off.gradient_steps,
     }
+    if config.algo == "sac":
+        adapted = off.ent_coef.startswith("auto")
+        arguments["ent_coef"] = off.ent_coef if adapted else float(off.ent_coef)
     if config.algo == "td3":
         sigma = np.full(venv.action_space.shape or (), off.action_noise)
         arguments["action_noise"] = NormalActionNoise(np.zeros_like(sigma), sigma)

@@ -151,6 +151,9 @@ class OffPolicyConfig:
     """updates after these steps; -1: one per transition"""
     net_arch: tuple[int, ...] = (256, 256)
     """hidden layers of actor and critics, after the features extractor"""
+    ent_coef: str = "auto"
+    """entropy coefficient of sac: a number, auto (adapted, from 1), or adapted from another value,
+    e.g. auto_0.1 for small rewards"""
     action_noise: float = 0.1
     """standard deviation of td3's exploration noise, for actions in [-1, 1]"""
     n_sampled_goal: int = 4
@@ -171,6 +174,14 @@ class OffPolicyConfig:
         for name in ("gamma", "tau"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in (0, 1], got {getattr(self, name)}.")
+        try:
+            initial = 1.0 if self.ent_coef == "auto" else float(self.ent_coef.removeprefix("auto_"))
+        except ValueError:
+            initial = math.nan
+        if not 0 < initial < math.inf:
+            raise ValueError(
+                f"ent_coef must be a number > 0, auto, or auto_NUMBER, got {self.ent_coef!r}."
+            )
         if not 0 <= self.action_noise < math.inf:
             raise ValueError(f"action_noise must be finite and >= 0, got {self.action_noise}.")
 

@@ -122,7 +122,9 @@ def settings(out: Path, folder: Path, algo: Any, **changes: Any) -> AgentConfig:
         "progress": False,
     }
     if off_policy:
-        options["off_policy"] = OffPolicyConfig(learning_starts=20, batch_size=8, net_arch=(8, 8))
+        options["off_policy"] = OffPolicyConfig(
+            learning_starts=20, batch_size=8, net_arch=(8, 8), ent_coef="auto_0.1"
+        )
     else:
         options["ppo"] = PPOConfig(n_steps=16, batch_size=16, n_epochs=1)
     return AgentConfig(algo=algo, **(options | changes))
@@ -257,6 +259,8 @@ def test_updates_before_the_end_of_an_episode(quadrants: Path, tmp_path: Path) -
         ("sac", {"keep": ("robot/joints",)}, "keep must contain achieved_goal and desired_goal"),
         ("sac", {"ppo": PPOConfig(gamma=0.5)}, "ppo must have its defaults.*Use off_policy"),
         ("ppo", {"off_policy": OffPolicyConfig(tau=0.5)}, "off_policy must have its defaults"),
+        ("sac", {"off_policy": lambda: OffPolicyConfig(ent_coef="high")}, "ent_coef must be a num"),
+        ("sac", {"off_policy": lambda: OffPolicyConfig(ent_coef="auto_0")}, "ent_coef must be a "),
         ("sac", {"finetune": True, "keep": (), "her": False}, "finetune must be False"),
         ("ppo", {"obs": "state", "encoder": None}, "keep must be empty for obs state"),
         ("ppo", {"finetune": True}, "keep must be empty"),
@@ -272,7 +276,8 @@ def test_settings_that_do_not_fit(
     algo: str, changes: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        settings(tmp_path, tmp_path, algo, **changes)
+        made = {name: value() if callable(value) else value for name, value in changes.items()}
+        settings(tmp_path, tmp_path, algo, **made)
 
 
 @pytest.mark.parametrize(
