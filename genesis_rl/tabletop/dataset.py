@@ -4,8 +4,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from math import ceil
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -93,25 +92,14 @@ class Episode(NamedTuple):
         return {"state": self.state, **axes, "colour": colour, "shape": self.shape}
 
 
-class EpisodeRenderer:
+class EpisodeRenderer(ExitStack):
     """Renderer of episodes; use it in a `with` block, which releases the OpenGL contexts."""
 
     def __init__(self, config: FetchScenes, split: str) -> None:
         """Choose the episodes; scenes and OpenGL contexts are created on first use."""
+        super().__init__()
         self._config, self._seed = config, (config.seed, SPLITS.index(split))
         self._scenes: dict[Skill, tuple[FetchSimulation, TableRenderer]] = {}
-        self._contexts = ExitStack()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._contexts.close()
 
     def render(self, number: int) -> Episode:
         """Simulate and render an episode, which depends on the seed, the split and its number."""
@@ -142,7 +130,7 @@ class EpisodeRenderer:
             config = self._config
             simulation = FetchSimulation(skill, 0 if config.empty_table else MAX_DISTRACTORS + 1)
             renderer = TableRenderer(simulation, config.image_size, camera=config.camera)
-            self._scenes[skill] = simulation, self._contexts.enter_context(renderer)
+            self._scenes[skill] = simulation, self.enter_context(renderer)
         return self._scenes[skill]
 
 
