@@ -151,7 +151,6 @@ class FetchEnv(WindowEnv[npt.NDArray[np.float32]]):
         }[observation]
         self.action_space = gym.spaces.Box(-1, 1, (4,), np.float32)
         self._is_reset = False
-        self._renderers: dict[int, TableRenderer] = {}
 
     @property
     def simulation(self) -> FetchSimulation:
@@ -224,20 +223,16 @@ class FetchEnv(WindowEnv[npt.NDArray[np.float32]]):
         Raises:
             RuntimeError: before the first reset.
         """
-        return self._renderer(size).image()
+        frame: npt.NDArray[np.uint8] = self.renderer(size).image()
+        return frame
 
-    def close(self) -> None:
-        """Release the OpenGL contexts and close the window, if one is open."""
-        for renderer in self._renderers.values():
-            renderer.close()
-        self._renderers = {}
-        super().close()
+    def make_renderer(self, size: int) -> TableRenderer:
+        """Create a renderer of (size, size) frames.
 
-    def _renderer(self, size: int) -> TableRenderer:
-        simulation = self.simulation
-        if size not in self._renderers:
-            self._renderers[size] = TableRenderer(simulation, size, camera=self.camera)
-        return self._renderers[size]
+        Raises:
+            RuntimeError: before the first reset.
+        """
+        return TableRenderer(self.simulation, size, camera=self.camera)
 
     def _poses(self) -> tuple[Any, Any, Any] | None:
         """Return positions of target, gripper and goal; None on an empty table."""
@@ -266,7 +261,7 @@ class FetchEnv(WindowEnv[npt.NDArray[np.float32]]):
         if self.state_in_info:
             info["true_state"] = self._state()
         if self.masks_in_info:
-            info["true_masks"] = self._renderer(self.image_size).instances()
+            info["true_masks"] = self.renderer(self.image_size).instances()
         if self.observation == "state":
             return self._state(), info
         image = self.draw(self.image_size)

@@ -160,7 +160,6 @@ class ShapeStacksEnv(WindowEnv[npt.NDArray[np.float32]]):
         self._pile: Pile | None = None
         self._waiting: list[Shape] = []  # the first is the next block
         self._appearance = RoomAppearance()
-        self._renderers: dict[int, TowerRenderer] = {}
 
     @property
     def pile(self) -> Pile:
@@ -248,12 +247,9 @@ class ShapeStacksEnv(WindowEnv[npt.NDArray[np.float32]]):
         """Render the current scene: (size, size, 3) uint8."""
         return self._draw(size)[0]
 
-    def close(self) -> None:
-        """Release the OpenGL contexts and close the window, if one is open."""
-        for renderer in self._renderers.values():
-            renderer.close()
-        self._renderers = {}
-        super().close()
+    def make_renderer(self, size: int) -> TowerRenderer:
+        """Create a renderer of (size, size) frames."""
+        return TowerRenderer(size, textures=self.textures)
 
     def _place_next(self) -> None:
         """Place the next block above the tower."""
@@ -287,9 +283,7 @@ class ShapeStacksEnv(WindowEnv[npt.NDArray[np.float32]]):
         return (self._state() if self.observation == "state" else frame), info
 
     def _draw(self, size: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-        if size not in self._renderers:
-            self._renderers[size] = TowerRenderer(size, textures=self.textures)
-        renderer = self._renderers[size]
+        renderer: TowerRenderer = self.renderer(size)
         visible = self._visible()
         renderer.load([shape for shape, _ in visible], self._appearance)
         for number, (_, pose) in enumerate(visible, start=1):

@@ -65,6 +65,17 @@ class WindowEnv(gym.Env[Any, ActType]):
         self.render_mode = render_mode
         self.render_size = render_size
         self._window: str | None = None
+        self._renderers: dict[int, Any] = {}
+
+    def make_renderer(self, size: int) -> Any:
+        """Create a renderer of (size, size) frames with a method `close`, if `draw` needs one."""
+        raise NotImplementedError
+
+    def renderer(self, size: int) -> Any:
+        """Return the renderer of (size, size) frames, which is created once."""
+        if size not in self._renderers:
+            self._renderers[size] = self.make_renderer(size)
+        return self._renderers[size]
 
     def draw(self, size: int) -> npt.NDArray[np.uint8]:
         """Render the current scene: (size, size, 3) uint8."""
@@ -84,7 +95,10 @@ class WindowEnv(gym.Env[Any, ActType]):
         return None
 
     def close(self) -> None:
-        """Close the window, if one is open."""
+        """Close the renderers and the window, if there are any."""
+        for renderer in self._renderers.values():
+            renderer.close()
+        self._renderers = {}
         if self._window is not None:
             cv2.destroyWindow(self._window)
             self._window = None
