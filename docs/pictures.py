@@ -33,13 +33,18 @@ def frames(name: str, seed: int, **options: Any) -> list[npt.NDArray[np.uint8]]:
 
 
 def write_decompositions() -> None:
-    """Draw the first test scenes of Object Goal with their slots by ``sprites-64``."""
-    scenes = render_scenes(ObjectGoalWorld(image_size=64), 6, split="test").images
-    images = torch.from_numpy(scenes).permute(0, 3, 1, 2).float() / 255
-    model = genesis_rl.load("sprites-64", "cpu")
-    with torch.no_grad():
-        picture = decomposition_grid(images, model.decode(model.infer(images)))
-    save_png(DOCS / "sprites_64_decomposition.png", picture)
+    """Draw test scenes with their slots by ``sprites-64`` and ``fetch``."""
+    goal = render_scenes(ObjectGoalWorld(image_size=64), 6, split="test").images
+    fetch = genesis_rl.open_dataset("fetch", "test", num_images=100).images[5::17]
+    for name, file, scenes in (
+        ("sprites-64", "sprites_64_decomposition.png", goal),
+        ("fetch", "fetch_decomposition.png", fetch),
+    ):
+        images = torch.from_numpy(np.array(scenes)).permute(0, 3, 1, 2).float() / 255
+        model = genesis_rl.load(name, "cpu")
+        with torch.no_grad():
+            picture = decomposition_grid(images, model.decode(model.infer(images)), scale=1)
+        save_png(DOCS / file, picture)
 
 
 def write_fetch_tasks() -> None:
