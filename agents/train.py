@@ -9,13 +9,15 @@ r"""Train an agent (PPO, SAC, TD3, RecurrentPPO) on object slots, ground-truth s
         --env genesis_rl/ObjectComparison-v0
     python agents/train.py --encoder runs/fetch --env gymnasium_robotics:FetchReach-v4 --render \
         --algo sac --her --keep observation achieved_goal desired_goal
+    python agents/train.py --encoder fetch --preset robot --keep proprioception \
+        --env genesis_rl/FetchReachOdd-v0
 
 The environment is any registered Gymnasium environment with image observations or rendering;
 module:id imports a module first, also one of the working directory. ppo.NAME are settings of PPO
 and RecurrentPPO, off-policy.NAME those of SAC and TD3. The preset "published" has the PPO settings
 of the published results on the relational tasks. "relational" has smaller updates than the
-defaults, for tasks that compare objects when observations are slots. agents/evaluate.py evaluates
-the run directory.
+defaults, for tasks that compare objects when observations are slots; "robot" has settings of SAC
+for multi-object Fetch. agents/evaluate.py evaluates the run directory.
 """
 
 import argparse
