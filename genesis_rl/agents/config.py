@@ -47,7 +47,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     "robot": {
         "algo": "sac",
         "no-mask-geometry": None,
-        "policy.layers": 1,
         "off-policy.learning-rate": 7e-4,
         "off-policy.gradient-steps": 4,
         "off-policy.ent-coef": "auto_0.05",

@@ -27,8 +27,8 @@ def test_presets_are_valid(name: str, parse: Callable[[list[str]], TrainConfig])
 
 
 def test_flags_override_the_preset(parse: Callable[[list[str]], TrainConfig]) -> None:
-    config = parse(["--preset", "robot", *ENCODER, "--policy.layers", "2"])
-    assert (config.algo, config.mask_geometry, config.policy.layers) == ("sac", False, 2)
+    config = parse(["--preset", "robot", *ENCODER, "--policy.layers", "3"])
+    assert (config.algo, config.mask_geometry, config.policy.layers) == ("sac", False, 3)
     assert config.off_policy.ent_coef == "auto_0.05"
     assert parse(["--preset", "robot", *ENCODER, "--mask-geometry"]).mask_geometry
     assert "--agent.no-mask-geometry" in preset_flags("robot", "agent.")
