@@ -465,7 +465,7 @@ PRESETS: dict[str, Preset] = {
         (replace(_BACKGROUND, **_MULTI_DSPRITES_64),),
     ),
     "fetch": Preset(
-        "multi-object Fetch, 64 px, empty table first: a quarter of an hour on one CPU core",
+        "multi-object Fetch, 64 px, empty table first: twenty minutes on one CPU core",
         replace(_SCENES, **_FETCH, steps=4_000, eval_every=1_000, out=Path("runs/fetch")),
         (
             replace(_BACKGROUND, **{**_FETCH, "data_options": _EMPTY_TABLE}),
