@@ -7,6 +7,7 @@ from genesis_rl.data.pack import Pack
 from genesis_rl.towers.gl import require_gl
 from genesis_rl.towers.plan import Plan, RenderConfig
 from genesis_rl.towers.record import record_packs
+from genesis_rl.towers.workers import check_main_guard
 from genesis_rl.worlds import from_options
 
 
@@ -32,7 +33,8 @@ def open_towers(
         ValueError: for an invalid value of an option.
         TypeError: for an unknown option.
         OSError: if the pack cannot be written.
-        RuntimeError: if no OpenGL library is installed.
+        RuntimeError: if no OpenGL library is installed, or a script without
+            `if __name__ == '__main__'` starts the rendering in several processes.
     """
     if num_images is not None and num_images < 1:
         raise ValueError(f"num_images must be at least 1, got {num_images}.")
@@ -40,6 +42,7 @@ def open_towers(
     key = {**Plan(config).key, "scenarios": scenarios, "image_size": config.image_size}
     folder = pack_folder(root, "towers", "all", key)
     if not (folder / split).is_dir():
+        check_main_guard()
         require_gl()
         record_packs(from_options(RenderConfig, {**options, "out": folder, "scenarios": scenarios}))
     return Pack.open(folder / split)

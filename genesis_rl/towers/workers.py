@@ -64,6 +64,22 @@ class Workers(Generic[T]):
         self._pool.shutdown(cancel_futures=True)
 
 
+def check_main_guard() -> None:
+    """Raise in a process that executes an unguarded main script again when it is started.
+
+    Otherwise it would wait for its parent, which waits for it.
+
+    Raises:
+        RuntimeError: in such a process.
+    """
+    # Set while a spawned process imports its main module, as Python's own check reads it.
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise RuntimeError(
+            "a script that renders in several processes must do so under"
+            " `if __name__ == '__main__':`, because each process imports the script."
+        )
+
+
 def _start(make: Callable[[], Callable[[int], Any]]) -> None:
     """Initialise a worker process."""
     global _work

@@ -1,6 +1,9 @@
 """Rendered datasets: writing, reading, resuming, independence of the number of processes."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -326,6 +329,23 @@ def test_other_packs_are_refused(packs: dict[str, Pack]) -> None:
         record_packs(replace(BASE, out=folder, pack=True, image_size=32, rule="corrected"))
     with pytest.raises(ValueError, match=r"^image_size "):
         record_packs(replace(BASE, out=folder, pack=True, image_size=64))
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) == 1, reason="rendering in one process")
+def test_a_script_without_a_guard_does_not_wait_for_itself(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    options = {"root": str(tmp_path / "data"), "scenarios": 4, "image_size": 16}
+    script.write_text(
+        "from genesis_rl.data import open_dataset\n"
+        f"open_dataset('towers', 'train', **{options!r})\n",
+        encoding="utf-8",
+    )
+    result = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert result.returncode == 1
+    assert "must do so under `if __name__ == '__main__':`" in result.stderr
+    assert "BrokenProcessPool" in result.stderr
 
 
 def test_towers_are_a_named_dataset(tmp_path: Path) -> None:
