@@ -7,7 +7,6 @@ from genesis_rl.data.pack import Pack
 from genesis_rl.towers.gl import require_gl
 from genesis_rl.towers.plan import Plan, RenderConfig
 from genesis_rl.towers.record import record_packs
-from genesis_rl.towers.workers import check_main_guard
 from genesis_rl.worlds import from_options
 
 
@@ -42,7 +41,6 @@ def open_towers(
     key = {**Plan(config).key, "scenarios": scenarios, "image_size": config.image_size}
     folder = pack_folder(root, "towers", "all", key)
     if not (folder / split).is_dir():
-        check_main_guard()
         require_gl()
         record_packs(from_options(RenderConfig, {**options, "out": folder, "scenarios": scenarios}))
     return Pack.open(folder / split)

@@ -26,7 +26,13 @@ class Workers(Generic[T]):
         Args:
             make: picklable factory of the function, called once per process.
             count: number of processes; 1: compute in this process.
+
+        Raises:
+            RuntimeError: for several processes, in a process that was started by a script without
+                `if __name__ == '__main__'` and imports that script.
         """
+        if count > 1:
+            _check_main_guard()
         self._make, self._count = make, count
         self._here: Callable[[int], T] | None = None
         spawn = multiprocessing.get_context("spawn")  # OpenGL contexts do not survive a fork
@@ -64,15 +70,13 @@ class Workers(Generic[T]):
         self._pool.shutdown(cancel_futures=True)
 
 
-def check_main_guard() -> None:
+def _check_main_guard() -> None:
     """Raise in a process that executes an unguarded main script again when it is started.
 
-    Otherwise it would wait for its parent, which waits for it.
-
-    Raises:
-        RuntimeError: in such a process.
+    Python's own check comes too late: the process would first wait for its parent to complete a
+    pack, and the parent waits for it.
     """
-    # Set while a spawned process imports its main module, as Python's own check reads it.
+    # Set while a spawned process imports its main module.
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise RuntimeError(
             "a script that renders in several processes must do so under"
