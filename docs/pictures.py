@@ -43,7 +43,7 @@ def write_decompositions() -> None:
         images = torch.from_numpy(np.array(scenes)).permute(0, 3, 1, 2).float() / 255
         model = genesis_rl.load(name, "cpu")
         with torch.no_grad():
-            picture = decomposition_grid(images, model.decode(model.infer(images)), scale=1)
+            picture = decomposition_grid(images, model.decode(model.infer(images)))
         save_png(DOCS / file, picture)
 
 

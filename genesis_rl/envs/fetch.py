@@ -43,8 +43,8 @@ class FetchEnv(WindowEnv[npt.NDArray[np.float32]]):
     right and left finger (m), gripper velocity (m/s) and finger velocities (m/s). With
     observation="image" the image; with "state" the ground-truth state, Box(-10, 10, (N, 14),
     float32), which needs no OpenGL: a row per object, a row for the goal in Push and Pick, and
-    the gripper in the last row; the columns are
-    `genesis_rl.tabletop.STATE_COLUMNS`. Rows of absent objects are 0.
+    the gripper in the last row; the columns are `genesis_rl.tabletop.STATE_COLUMNS`. Rows of absent
+    objects are 0.
 
     Rewards, summed over repeats of the action: "dense" is exp(-20 d(target, gripper)) in Reach,
     else 0.9 exp(-20 d(target, goal)) + 0.1 exp(-10 d(target, gripper)), with distances in metres;
