@@ -20,7 +20,8 @@ from genesis_rl import process
 from genesis_rl.files import json_text, naming_full_disk, new_file
 
 FILE = "metrics.jsonl"
-_LINE_FORMAT = "{desc}: {n_fmt}/{total_fmt} {unit}, {elapsed} elapsed, {remaining} left{postfix}"
+_LINE_FORMAT = "{desc}: {n_fmt}/{total_fmt} {unit}, {elapsed} elapsed, {left} left{postfix}"
+_BAR_FORMAT = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{left}, {rate_fmt}{postfix}]"
 
 
 class ProgressBar(tqdm):  # type: ignore[misc]  # tqdm has no annotations
@@ -30,9 +31,19 @@ class ProgressBar(tqdm):  # type: ignore[misc]  # tqdm has no annotations
     than 25 seconds write none.
     """
 
-    def __init__(self, *args: Any, disable: bool = False, **options: Any) -> None:
-        """Start the bar; arguments as of `tqdm.tqdm`."""
-        self._closed = threading.Event()
+    def __init__(
+        self, *args: Any, disable: bool = False, seconds: float | None = None, **options: Any
+    ) -> None:
+        """Start the bar.
+
+        Args:
+            *args: as of `tqdm.tqdm`.
+            disable: display nothing.
+            seconds: time limit, for the time left; None: unlimited.
+            **options: as of `tqdm.tqdm`.
+        """
+        self._closed, self._seconds = threading.Event(), seconds
+        options = {"bar_format": _BAR_FORMAT} | options
         self._lines = not disable and not sys.stderr.isatty()
         if self._lines:
             # Only the thread writes lines; updates never do.
@@ -40,6 +51,17 @@ class ProgressBar(tqdm):  # type: ignore[misc]  # tqdm has no annotations
         super().__init__(*args, disable=disable, **options)
         if self._lines:
             threading.Thread(target=self._write_lines, daemon=True).start()
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        """Values of the formats, with the time left by steps and by the time limit."""
+        values: dict[str, Any] = super().format_dict
+        elapsed, made = values["elapsed"], values["n"] - values["initial"]
+        left = [] if self._seconds is None else [self._seconds - elapsed]
+        if made > 0 and values["total"]:
+            left.append((values["total"] - values["n"]) * elapsed / made)
+        text = self.format_interval(max(min(left), 0)) if left else "?"
+        return values | {"left": text}
 
     def _write_lines(self) -> None:
         while not self._closed.wait(process.LINE_SECONDS):

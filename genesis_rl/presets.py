@@ -121,17 +121,13 @@ _TRAINING: dict[str, dict[str, Any]] = {
 # Fields that do not say how large a model is.
 _SHARED = ("image_size", "num_slots", "sigma_x", "mixture", "posterior_sigma_min")
 
-#: Options of genesis_rl/ObjectGoal-v0 (and of its scenes) for the demonstration: few, large objects
-#: in different colours, which come apart in minutes.
+#: Options of genesis_rl/ObjectComparison-v0 (and of its scenes) for the demonstration: few, large
+#: objects, of which all but one are identical.
 DEMO_WORLD: dict[str, Any] = {
-    "image_size": 32,
+    "image_size": 64,
     "num_objects": 3,
-    "object_scale": 0.25,
-    "agent_scale": 0.25,
-    "colours": ["blue", "yellow", "lime"],
-    "shapes": ["square", "triangle", "circle"],
-    "unique_colours": True,
-    "background": "grey",
+    "object_scale": 0.2,
+    "agent_scale": 0.2,
 }
 
 
@@ -331,37 +327,24 @@ PRESETS: dict[str, Preset] = {
         for name, (title, model, changes) in _OTHERS.items()
     },
     "demo": Preset(
-        "large objects of Object Goal, 32 px: minutes on a CPU",
+        "Object Comparison with large objects, 64 px, static background: minutes on a CPU",
         replace(
-            _SHORT,
+            _SCENES,
             model=replace(
-                _SMALL,
-                # Two slots more than the scenes need: with one for each corner that objects stand
-                # in, none is left for the agent, which stands between them.
-                num_slots=7,
-                mask_latent_size=16,
-                # A component that can do little more than a colour leaves shapes to the masks; a
-                # richer one lets the background paint the agent, and slots share out the frame.
+                _OBJECTS,
+                background="static",
+                num_slots=6,
+                object_size=0.4,
+                # Flat objects, and few latents, whose prior is fitted in a minute.
+                component_decoder="flat",
+                mask_latent_size=10,
                 component_latent_size=4,
-                decoder_channels=(32, 16, 16, 8, 8),
-                component_decoder_channels=4,
-                sigma_x=0.3,
-                mixture="pixel",
-                posterior_sigma_min=0.2,
-                mask_logit_bias=-2.0,
             ),
-            data="object_goal",
-            data_options=json.dumps({**DEMO_WORLD, "num_images": 20_000}),
-            learning_rate=2e-3,
-            # The KL's weight starts low enough for slots to take hold of objects at all, and soon
-            # grows until sharing an object, or the background, costs more than it is worth.
-            objective="elbo",
-            beta=0.05,
-            beta_end=0.2,
-            beta_anneal_fraction=0.2,
-            steps=3_000,
-            max_minutes=7.5,
-            eval_every=500,
+            data="object_comparison",
+            data_options=json.dumps({**DEMO_WORLD, "num_images": 10_000}),
+            steps=800,
+            prior_steps=1_500,
+            eval_every=400,
             out=Path("runs/demo/encoder"),
         ),
     ),
@@ -539,6 +522,7 @@ def preset_config(preset: str, model: str | None = None) -> PretrainConfig:
         reinit_modules=(),
         trained_modules="all",  # no other model has a background by default, or local masks
         likelihood_stride=1,
+        prior_steps=0,
         model=replace(chosen, **_unlike_defaults(config.model, chosen)),
         out=config.out.with_name(f"{config.out.name}-{name.replace('_', '-')}"),
         **changes,

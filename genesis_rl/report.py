@@ -14,15 +14,25 @@ from genesis_rl.files import new_file
 from genesis_rl.visualize import png_bytes
 
 _STYLE = """
+:root { color-scheme: light dark; --text: #222; --soft: #555; --line: #ddd; --page: #fff; }
+@media (prefers-color-scheme: dark) {
+  :root { --text: #e4e4e4; --soft: #aaa; --line: #444; --page: #16181c; }
+}
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
-       color: #222; background: #fff; }
+       color: var(--text); background: var(--page); }
 h1, h2 { line-height: 1.2; } h2 { margin-top: 2.5rem; }
-table { border-collapse: collapse; margin: 1rem 0; }
-th, td { padding: .3rem .8rem; border-bottom: 1px solid #ddd; text-align: right; }
+.table { overflow-x: auto; }
+table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .8rem; border-bottom: 1px solid var(--line); text-align: right; }
 th:first-child, td:first-child { text-align: left; }
-figure { margin: 1rem 0; } figcaption { color: #555; font-size: .9rem; }
+td img { height: 2.5rem; display: block; margin-left: auto; }
+pre { padding: .8rem; border: 1px solid var(--line); border-radius: .3rem; overflow-x: auto; }
+figure { margin: 1rem 0; } figcaption { color: var(--soft); font-size: .9rem; }
 img, video { max-width: 100%; } img.pixels { image-rendering: pixelated; }
 """
+
+Picture = npt.NDArray[np.uint8] | bytes
+Cell = str | float | Picture
 
 
 class Report:
@@ -46,8 +56,12 @@ class Report:
         """Add a paragraph."""
         return self._add(f"<p>{escape(text)}</p>")
 
-    def table(self, head: Sequence[str], rows: Iterable[Sequence[str | float]]) -> Self:
-        """Add a table; floats are formatted with three decimals.
+    def code(self, text: str) -> Self:
+        """Add lines of code."""
+        return self._add(f"<pre><code>{escape(text)}</code></pre>")
+
+    def table(self, head: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Self:
+        """Add a table; floats are formatted with three decimals, pictures are as in `picture`.
 
         Raises:
             ValueError: if a row and the head differ in length.
@@ -56,17 +70,14 @@ class Report:
         for row in rows:
             if len(row) != len(head):
                 raise ValueError(f"row {list(row)} must have {len(head)} cells, got {len(row)}.")
-            cells = (f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row)
-            lines.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
-        return self._add("<table>\n" + "\n".join(lines) + "\n</table>")
+            lines.append("<tr>" + "".join(f"<td>{_cell(cell)}</td>" for cell in row) + "</tr>")
+        return self._add('<div class="table"><table>\n' + "\n".join(lines) + "\n</table></div>")
 
     def figures(self, values: Mapping[str, str | float]) -> Self:
         """Add a table of names and values."""
         return self.table(["", ""], list(values.items()))
 
-    def picture(
-        self, picture: npt.NDArray[np.uint8] | bytes, caption: str = "", *, pixels: bool = True
-    ) -> Self:
+    def picture(self, picture: Picture, caption: str = "", *, pixels: bool = True) -> Self:
         """Add a picture.
 
         Args:
@@ -74,11 +85,7 @@ class Report:
             caption: text below it.
             pixels: enlarge without interpolation.
         """
-        data = picture if isinstance(picture, bytes) else png_bytes(picture)
-        kind = ' class="pixels"' if pixels else ""
-        format_ = "gif" if data.startswith(b"GIF8") else "png"
-        source = f"data:image/{format_};base64,{base64.b64encode(data).decode()}"
-        return self._figure(f'<img{kind} alt="{escape(caption)}" src="{source}">', caption)
+        return self._figure(_image(picture, caption, pixels=pixels), caption)
 
     def video(self, path: str | os.PathLike[str], caption: str = "") -> Self:
         """Embed an MP4 file."""
@@ -91,6 +98,7 @@ class Report:
         body = "\n".join(self._parts)
         page = (
             f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">'
             f"<title>{escape(self._title)}</title><style>{_STYLE}</style></head>\n"
             f"<body>\n{body}\n</body></html>\n"
         )
@@ -104,3 +112,19 @@ class Report:
     def _add(self, part: str) -> Self:
         self._parts.append(part)
         return self
+
+
+def _image(picture: Picture, caption: str, *, pixels: bool) -> str:
+    """Return the element of an embedded picture."""
+    data = picture if isinstance(picture, bytes) else png_bytes(picture)
+    kind = ' class="pixels"' if pixels else ""
+    format_ = "gif" if data.startswith(b"GIF8") else "png"
+    source = f"data:image/{format_};base64,{base64.b64encode(data).decode()}"
+    return f'<img{kind} alt="{escape(caption)}" src="{source}">'
+
+
+def _cell(cell: Cell) -> str:
+    """Return the content of a table's cell."""
+    if isinstance(cell, np.ndarray | bytes):
+        return _image(cell, "", pixels=True)
+    return escape(f"{cell:.3f}" if isinstance(cell, float) else str(cell))

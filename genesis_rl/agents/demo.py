@@ -1,44 +1,49 @@
-"""The demonstration: pretrain an encoder, train an agent on its slots, and write a report."""
+"""The demonstration: pretrain an encoder, train agents on its slots and on pixels, and report."""
 
+import itertools
 import json
-import os
+import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from torch import Tensor
 
-from genesis_rl import log
+from genesis_rl import log, metrics
 from genesis_rl.agents.config import AgentConfig, EvaluationConfig
-from genesis_rl.agents.evaluation import evaluate_agent
+from genesis_rl.agents.demo_report import describe_slots, write_report
+from genesis_rl.agents.evaluation import evaluate_agent, wilson_interval
 from genesis_rl.agents.learning import AgentTrainer
 from genesis_rl.checkpoint import load
 from genesis_rl.checks import check_integers
-from genesis_rl.data import open_dataset
+from genesis_rl.data import Pack, open_dataset
+from genesis_rl.data.feed import ImageFeed
 from genesis_rl.files import FolderLock, write_json
+from genesis_rl.metrics.imagined import SceneScorer
 from genesis_rl.presets import DEMO_WORLD, PRESETS
 from genesis_rl.process import StoppedError
-from genesis_rl.report import Report
+from genesis_rl.slots import SceneModel
 from genesis_rl.training import PretrainConfig, Trainer
-from genesis_rl.training.validate import baseline_scores, pictures, validate
-from genesis_rl.visualize import curves, save_png
-
-_SCORES = ("ari", "ari_fg", "msc", "sc")
-_WORLD = (
-    "Scenes of genesis_rl/ObjectGoal-v0 at 32 px: three objects and the agent (red circle), each "
-    "a quarter of the frame wide, in different colours, on a grey background. The agent must touch "
-    "the blue square before any other object. Scenes of the published task, with small objects on "
-    "black at 64 px, are not segmented within minutes of training on a CPU; they need longer "
-    "training (pretrain/train.py) and a GPU."
+from genesis_rl.training.prior import independent_prior, infer_posteriors
+from genesis_rl.training.validate import (
+    baseline_scores,
+    decomposition,
+    labelled_images,
 )
+from genesis_rl.visualize import mosaic, save_png, to_pictures
 
+Pictures = npt.NDArray[np.uint8]
 
-_PUBLISHED = (
-    "Scenes of genesis_rl/ObjectGoal-v0 by the published rules: four objects of any colour and "
-    "shape and the agent (red circle), each 0.15 of the frame wide, on black. The agent must touch "
-    "the blue square before any other object."
-)
+# The demonstration's world and the published task for a given encoder: dataset and environment.
+_TASKS = {"demo": "object_comparison", "published": "object_goal"}
+_ENVS = {"demo": "genesis_rl/ObjectComparison-v0", "published": "genesis_rl/ObjectGoal-v0"}
+_STEP_SIZE = 0.1
+# Scenes in a row of the report's pictures, and scenes whose validity is scored.
+_SHOWN, _SAMPLED = 8, 300
 
 
 @dataclass(frozen=True)
@@ -46,20 +51,24 @@ class DemoConfig:
     """Settings of the demonstration."""
 
     out: Path = Path("runs/demo")
-    """output folder; an existing one is renamed"""
+    """output folder; if it exists, the first that does not of OUT-2, OUT-3, ..."""
     encoder: str | None = None
-    """skip pretraining and train an agent on the published task with this encoder: a run directory,
-    a folder, a Hub id or the name of a shipped model"""
-    pretrain_minutes: float = 7.5
+    """skip pretraining and train agents on a published task with this encoder: a run directory, a
+    folder, a Hub id or the name of a shipped model"""
+    pretrain_minutes: float = 5.0
     """time limit of pretraining"""
-    agent_minutes: float = 1.25
-    """time limit of the agent's training"""
-    train_scenes: int = 20_000
+    prior_steps: int = 1_500
+    """updates of the prior after pretraining, and of the independent prior"""
+    agent_minutes: float = 6.0
+    """time limit of the training of each agent"""
+    agent_steps: int = 60_000
+    """environment steps of the agent on slots; the agent on pixels has the same time"""
+    train_scenes: int = 10_000
     """scenes for pretraining"""
     test_scenes: int = 500
     """held-out scenes for the evaluation of the encoder"""
     episodes: int = 200
-    """episodes for the evaluation of agent and random policy"""
+    """episodes for the evaluation of each policy"""
     seed: int = 0
     """seed of all random numbers"""
     threads: int | None = None
@@ -70,11 +79,17 @@ class DemoConfig:
         for name in ("pretrain_minutes", "agent_minutes"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be > 0, got {getattr(self, name)}.")
-        check_integers(self, 1, "train_scenes", "test_scenes", "episodes")
+        names = ("prior_steps", "agent_steps", "train_scenes", "test_scenes", "episodes")
+        check_integers(self, 1, *names)
 
     @property
-    def env_options(self) -> dict[str, Any]:
-        """Options of the environment."""
+    def task(self) -> str:
+        """The world of the agents: "demo", or "published" for a given encoder."""
+        return "demo" if self.encoder is None else "published"
+
+    @property
+    def world(self) -> dict[str, Any]:
+        """Options of the scenes."""
         if self.encoder is None:
             return DEMO_WORLD
         return {"image_size": load(self.encoder, device="cpu").config.image_size}
@@ -89,30 +104,37 @@ class DemoConfig:
         """The settings of pretraining."""
         return replace(
             PRESETS["demo"].config,
-            data_options=_scenes(self.train_scenes),
+            data_options=json.dumps({**DEMO_WORLD, "num_images": self.train_scenes}),
             max_minutes=self.pretrain_minutes,
+            prior_steps=self.prior_steps,
             out=self.out / "encoder",
             seed=self.seed,
             threads=self.threads,
         )
 
-    @property
-    def agent(self) -> AgentConfig:
-        """The settings of the agent's training."""
+    def agent(self, obs: str, minutes: float) -> AgentConfig:
+        """The settings of the agent on slots ("encoder") or on pixels ("pixels")."""
+        slots = obs == "encoder"
+        options = self.world | ({"step_size": _STEP_SIZE} if self.encoder is None else {})
         return AgentConfig(
-            encoder=self.encoder_path,
-            env_options=json.dumps(self.env_options),
-            total_timesteps=50_000 if self.encoder is None else 200_000,
-            max_minutes=self.agent_minutes,
+            env=_ENVS[self.task],
+            obs="encoder" if slots else "pixels",
+            encoder=self.encoder_path if slots else None,
+            env_options=json.dumps(options),
+            # Latents of the demonstration's encoder contain positions and sizes.
+            mask_geometry=self.encoder is not None,
+            total_timesteps=self.agent_steps * (1 if slots else 10),
+            max_minutes=minutes,
+            eval_every=10**9,  # at the end only
             vec="dummy",  # an environment step takes 0.1 ms
-            out=self.out / "agent",
+            out=self.out / ("agent" if slots else "pixels"),
             seed=self.seed,
             threads=self.threads,
         )
 
 
 def run(config: DemoConfig) -> Path:
-    """Pretrain, train an agent, evaluate both, and write report.html, figures.json and images.
+    """Pretrain, train agents, evaluate all, and write report.html, figures.json and images.
 
     Args:
         config: the settings.
@@ -121,146 +143,153 @@ def run(config: DemoConfig) -> Path:
         The path of the report.
 
     Raises:
-        ValueError: if a setting is invalid, or the folder is in use by another process.
+        ValueError: if a setting is invalid.
         StoppedError: after SIGINT or SIGTERM.
     """
     began = time.monotonic()
-    _ = config.env_options  # fails for an invalid encoder before any folder is renamed
-    if config.encoder and config.out in Path(config.encoder).parents:
-        raise ValueError(
-            f"encoder must be outside of out {config.out}, which is renamed, got {config.encoder}."
-        )
-    _back_up(config.out)
+    _ = config.world  # fails for an invalid encoder before a folder is made
+    config = replace(config, out=_new_folder(config.out))
     with FolderLock(config.out):
-        return _run(config, began)
+        figures = _measure(config)
+        figures["minutes"] = (time.monotonic() - began) / 60
+        write_json(config.out / "figures.json", figures)
+        return write_report(config.out, figures)
 
 
-def _run(config: DemoConfig, began: float) -> Path:
-    pretraining = None
-    if config.encoder is None:
-        trainer = Trainer(config.pretraining)
-        trainer.run()
-        if trainer.stopped:
-            raise StoppedError("stopped in pretraining", trainer.stop_status)
-        pretraining = {
-            "steps": trainer.step,
-            "seconds": trainer.seconds,
-            "images": trainer.step * trainer.config.batch_size,
-        }
-    encoder_scores = _score_encoder(config)
-    agent_trainer = AgentTrainer(config.agent)
-    started = time.monotonic()
-    agent_trainer.run()
-    if agent_trainer.stopped:
-        raise StoppedError("stopped in the agent's training", agent_trainer.stop_status)
-    seconds = time.monotonic() - started
-    agent_scores = evaluate_agent(
-        EvaluationConfig(config.out / "agent", episodes=config.episodes, threads=config.threads)
-    )
-    figures = {
-        "minutes": (time.monotonic() - began) / 60,
-        "pretraining": pretraining,
-        "encoder": encoder_scores,
-        "agent": {**agent_scores, "steps": agent_trainer.model.num_timesteps, "seconds": seconds},
-        "machine": {"threads": torch.get_num_threads(), "torch": torch.__version__},
+def _measure(config: DemoConfig) -> dict[str, Any]:
+    """Train and evaluate everything, and return the figures of the report."""
+    figures: dict[str, Any] = {
+        "task": config.task,
+        "encoder": config.encoder,
+        "episodes": config.episodes,
+        "test_scenes": config.test_scenes,
+        "pretraining": None,
+        "imagined": None,
     }
-    write_json(config.out / "figures.json", figures)
-    return _report(config, figures)
+    count = 3 if config.encoder else 5
+    stages = itertools.count(1)
 
+    def announce(text: str) -> None:
+        sys.stderr.write(f"{next(stages)}/{count}: {text}\n")
+        sys.stderr.flush()
 
-def _scenes(count: int) -> str:
-    return json.dumps({**DEMO_WORLD, "num_images": count})
-
-
-def _back_up(folder: Path) -> None:
-    """Rename the folder of an earlier demonstration to include its time."""
-    folder = Path(os.path.realpath(folder))
-    if folder.exists():
-        stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(folder.stat().st_mtime))
-        with FolderLock(folder):
-            pass  # fails for a demonstration that is still running
-        backup = folder.with_name(f"{folder.name}-{stamp}")
-        number = 2
-        while os.path.lexists(backup):  # renaming would replace an empty folder
-            backup = folder.with_name(f"{folder.name}-{stamp}-{number}")
-            number += 1
-        folder.rename(backup)
-
-
-def _score_encoder(config: DemoConfig) -> dict[str, dict[str, float]]:
-    """Evaluate the encoder and trivial segmentations on held-out scenes, and save images."""
+    test = _open(config, "test")
+    _save_scenes(config.out / "frames.png", [test.images[:_SHOWN]])
+    if config.encoder is None:
+        announce("pretraining of the encoder")
+        figures["pretraining"] = _pretrain(config)
     model = load(config.encoder_path, device="cpu")
-    test = open_dataset("object_goal", "test", num_images=config.test_scenes, **config.env_options)
-    for name, picture in pictures(model, test).items():
-        save_png(config.out / f"{name}.png", picture)
-    scores = {"GENESIS": validate(model, test, config.test_scenes)}
-    return scores | baseline_scores(test, config.test_scenes, model.config.num_slots)
+    if config.encoder is None:
+        announce("samples of the prior")
+        figures["imagined"] = _imagine(config, model, test)
+    figures["segmentation"] = _segment(config, model, test)
+    figures["slots"] = describe_slots(model, test, config.out)
+    figures["num_slots"] = model.config.num_slots
+    announce("PPO on slots")
+    slots = _train(config.agent("encoder", config.agent_minutes))
+    announce("PPO on pixels, for the same time")
+    pixels = _train(config.agent("pixels", max(slots["seconds"], 1.0) / 60))
+    announce("evaluation")
+    slots |= _evaluate(config, "agent")
+    pixels |= _evaluate(config, "pixels")
+    figures["agents"] = {"slots": slots, "pixels": pixels}
+    figures["threads"] = torch.get_num_threads()
+    return figures
 
 
-def _report(config: DemoConfig, figures: dict[str, Any]) -> Path:
-    out, agent = config.out, figures["agent"]
-    test = figures["encoder"]
-    page = Report("genesis_rl: an object-centric encoder and an agent on its slots")
-    pretraining = figures["pretraining"]
-    encoder = (
-        f"the pretrained encoder {config.encoder}, and "
-        if pretraining is None
-        else f"{pretraining['seconds'] / 60:.1f} minutes of pretraining without labels "
-        f"({pretraining['images']:,} images), then "
-    )
-    page.text(_WORLD if pretraining else _PUBLISHED).text(
-        f"Completed in {figures['minutes']:.1f} minutes with {figures['machine']['threads']} CPU "
-        f"threads: {encoder}{agent['seconds'] / 60:.1f} minutes of PPO on the slots' latents "
-        f"({agent['steps']:,} environment steps)."
-    )
-    page.heading("Encoder: decomposition of held-out scenes")
-    page.picture(
-        (out / "decomposition.png").read_bytes(),
-        "Input, reconstruction, segmentation, then the mask and the component of each slot.",
-    )
-    page.table(
-        ["", "ARI, all pixels", "ARI, foreground", "mSC", "SC"],
-        [[name, *(scores[key] for key in _SCORES)] for name, scores in test.items()],
-    ).text(
-        f"{config.test_scenes} test scenes. The rows below the model are trivial segmentations: "
-        "one slot for all pixels, a fixed grid, one slot per true colour. "
-        f"Mean squared error of the reconstruction: {test['GENESIS']['mse']:.4f}."
-    )
-    if pretraining:
-        page.picture(_curves(out / "encoder", "validation/", ("ari", "msc", "mse")), pixels=False)
-    page.heading("Prior: scenes sampled from the autoregressive prior")
-    page.picture(
-        (out / "samples.png").read_bytes(),
-        "The whole scene, then each slot."
-        + " A short pretraining suffices for decomposition, but not for a good prior."
-        * bool(pretraining),
-    )
-    page.heading("Agent: PPO on the slots")
-    rows = [
-        [name, _rate(agent[name]), agent[name]["mean_return"], agent[name]["mean_length"]]
-        for name in ("agent", "deterministic", "random")
-    ]
-    page.table(["", "success rate (95 % interval)", "mean return", "mean length"], rows)
-    page.text(
-        f"{config.episodes} episodes each, with the same seeds. *agent* samples its actions, as in "
-        "training; *deterministic* takes the most probable ones."
-    )
-    page.picture(_curves(out / "agent", "", ("rollout/success_rate",)), pixels=False)
-    if (out / "agent" / "video.mp4").is_file():
-        page.video(out / "agent" / "video.mp4", "The trained agent and its slots' masks.")
-    page.save(out / "report.html")
-    return out / "report.html"
+def _new_folder(folder: Path) -> Path:
+    """Create a folder, or the first that does not exist of NAME-2, NAME-3, ..."""
+    for number in itertools.count(1):
+        chosen = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        try:
+            chosen.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        break
+    return chosen
 
 
-def _rate(scores: dict[str, Any]) -> str:
-    low, high = scores["success_interval"]
-    return f"{scores['success_rate']:.3f} ({low:.3f} to {high:.3f})"
+def _open(config: DemoConfig, split: str) -> Pack:
+    count = config.train_scenes if split == "train" else max(config.test_scenes, _SHOWN)
+    return open_dataset(_TASKS[config.task], split, num_images=count, **config.world)
 
 
-def _curves(folder: Path, prefix: str, names: tuple[str, ...]) -> bytes:
-    rows = log.read(folder)
-    panels = {}
-    for name in names:
-        points = [(row["step"], row[prefix + name]) for row in rows if prefix + name in row]
-        panels[name] = {name: ([x for x, _ in points], [y for _, y in points])}
-    return curves(panels)
+def _pretrain(config: DemoConfig) -> dict[str, float]:
+    trainer = Trainer(config.pretraining)
+    trainer.run()
+    if trainer.interrupted:
+        raise StoppedError("stopped in pretraining", trainer.stop_status)
+    return {
+        "steps": trainer.step,
+        "seconds": trainer.seconds,
+        "images": trainer.step * trainer.config.batch_size,
+    }
+
+
+def _segment(config: DemoConfig, model: SceneModel, test: Pack) -> dict[str, dict[str, float]]:
+    """Score the segmentation by the model and by baselines, and draw the decomposition."""
+    save_png(config.out / "decomposition.png", decomposition(model, test))
+    parts: dict[str, list[Tensor]] = {}
+    with torch.inference_mode():
+        for images, true in labelled_images(test, config.test_scenes, torch.device("cpu")):
+            if true is not None:
+                labels = metrics.segment(model.infer(images).log_pi)
+                for name, values in metrics.scene_scores(true, labels, images).items():
+                    parts.setdefault(name, []).append(values)
+    scores = metrics.average({name: torch.cat(values) for name, values in parts.items()})
+    slots = model.config.num_slots
+    return {"GENESIS": scores} | baseline_scores(test, config.test_scenes, slots)
+
+
+def _imagine(config: DemoConfig, model: Any, test: Pack) -> dict[str, Any]:
+    """Score and draw real scenes, samples of the prior, and of a prior of independent slots."""
+    train = _open(config, "train")
+    posteriors = infer_posteriors(model, ImageFeed(train, torch.device("cpu")))
+    other = independent_prior(model, posteriors, config.prior_steps)
+    models = {"autoregressive": model, "independent": other}
+    scorer = SceneScorer(train, test, min(_SAMPLED, config.test_scenes))
+    scores = {name: scorer(one) for name, one in models.items()}
+    rows = [test.images[:_SHOWN]]
+    for one in models.values():
+        generator = torch.Generator().manual_seed(config.seed)
+        with torch.inference_mode():
+            rows.append(to_pictures(one.decode(one.sample(_SHOWN, generator=generator)).image))
+    _save_scenes(config.out / "imagined.png", rows)
+    valid = {name: one["valid"] for name, one in ({"real": scorer.reference()} | scores).items()}
+    return {
+        name: {"valid": rate, "interval": wilson_interval(round(rate * count), count)}
+        for name, rate in valid.items()
+        for count in [scorer.num_images]
+    }
+
+
+def _save_scenes(path: Path, rows: list[Pictures]) -> None:
+    """Save rows of scenes, each (N, H, W, 3) uint8."""
+    save_png(path, mosaic(np.stack(rows), gap=4))
+
+
+def _train(config: AgentConfig) -> dict[str, Any]:
+    """Train an agent, and return its steps, seconds and learning curve."""
+    trainer = AgentTrainer(config)
+    began = time.time()
+    trainer.run()
+    if trainer.stopped:
+        raise StoppedError("stopped in the training of an agent", trainer.stop_status)
+    rows = [row for row in log.read(config.out) if "rollout/success_rate" in row]
+    return {
+        "steps": trainer.model.num_timesteps,
+        "seconds": trainer.seconds,
+        "curve": [[(row["time"] - began) / 60, row["rollout/success_rate"]] for row in rows],
+    }
+
+
+def _evaluate(config: DemoConfig, name: str) -> dict[str, Any]:
+    return evaluate_agent(
+        EvaluationConfig(
+            config.out / name,
+            episodes=config.episodes,
+            random=name == "agent",
+            video_episodes=8 if name == "agent" else 0,
+            threads=config.threads,
+        )
+    )

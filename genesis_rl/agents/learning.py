@@ -373,6 +373,7 @@ class _ProgressCallback(BaseCallback):
 
     def _on_training_start(self) -> None:
         config = self._trainer.config
+        limit = config.max_minutes
         self._began = time.monotonic()
         self._before = step_seconds(self._trainer.venv)
         self._bar = ProgressBar(
@@ -381,6 +382,7 @@ class _ProgressCallback(BaseCallback):
             initial=self.num_timesteps,
             unit="step",
             disable=not config.progress,
+            seconds=None if limit is None else 60 * limit - self._trainer.seconds,
         )
 
     def _on_rollout_start(self) -> None:

@@ -260,6 +260,29 @@ class GenesisS(StepwiseModel):
         latents = self._latents(x, None)
         return torch.cat([latents.z_m, latents.z_c], 2)
 
+    def posteriors(self, x: Tensor) -> tuple[Gaussian, Gaussian]:
+        """Return q(z_m | x) and q(z_c | x) of an attention posterior, whose slots are independent.
+
+        Args:
+            x: images, shape (B, 3, H, W) in [0, 1].
+
+        Raises:
+            ValueError: if ``x`` has another shape.
+        """
+        self._check_images(x)
+        latents = self._latents(x, None)
+        return latents.q_m, latents.q_c
+
+    def log_prior(self, z_m: Tensor, z_c: Tensor) -> Tensor:
+        """Return log p(z_m) p(z_c | z_m) of latents (B, K, D_m) and (B, K, D_c): (B,), nats."""
+        p_m, p_c = self._priors(z_m)
+        return (p_m.log_prob(z_m) + p_c.log_prob(z_c)).sum(1)
+
+    @property
+    def prior_modules(self) -> list[nn.Module]:
+        """The modules with the parameters of the prior."""
+        return [self.prior_lstm, self.prior_head]
+
     # ---- computations given the noise --------------------------------------------------------
 
     def _noise(self, like: Tensor, generator: torch.Generator | None) -> Noise:
@@ -484,8 +507,10 @@ class GenesisS(StepwiseModel):
             logits, shade = self._decode_logits(z_m, offset)
             log_pi = self._stick_breaking(logits)
         mu_x = self._decode_components(self._appearance(z_m, z_c), shade)
+        if offset is not None and mu_x.shape[-1] == self.config.image_size:
+            mu_x = self._subsample(mu_x.flatten(1, 2), offset).unflatten(1, mu_x.shape[1:3])
+        mu_x = mu_x.expand(*mu_x.shape[:3], *log_pi.shape[3:])
         if self.has_background:
-            mu_x = mu_x.expand(*mu_x.shape[:3], *log_pi.shape[3:])
             background = self.background.decode(torch.cat([z_m[:, 0], z_c[:, 0]], 1)).clamp(0, 1)
             background = background if offset is None else self._subsample(background, offset)
             mu_x = torch.cat([background[:, None], mu_x], 1)
@@ -496,13 +521,16 @@ class GenesisS(StepwiseModel):
         if self.has_background:
             z = z[:, 1:]
         last = z.shape[1] - (self.background_decoder is not None)
-        if shade is not None and self.config.component_decoder == "shaded":
-            # The decoder is flat: its colours are the same at every pixel.
+        if self.config.component_decoder in ("flat", "shaded"):
+            # The same colour at every pixel.
             colour = at_least_float32(self.component_decoder(z.flatten(0, 1))[:, :, 0, 0])
             colour = torch.sigmoid(colour.unflatten(0, z.shape[:2]) + self._colour_offset(z))
+            colour = colour[..., None, None]
+            if shade is None or self.config.component_decoder == "flat":
+                return colour
             if not self.has_background:  # the last slot has no shading
                 shade = F.pad(shade, (0, 0, 0, 0, 0, 0, 0, 1), value=1.0)
-            return (colour[..., None, None] * shade).clamp_max(1.0)
+            return (colour * shade).clamp_max(1.0)
         raw = self._run(self.component_decoder, z[:, :last].flatten(0, 1))
         raw = at_least_float32(raw).unflatten(0, (-1, last))
         if self.background_decoder is not None:
@@ -583,6 +611,11 @@ class Genesis(GenesisS):
     def latent_sizes(self) -> tuple[int, int]:
         """(D_m, D_c)."""
         return self.config.mask_latent_size, self.config.component_latent_size
+
+    @property
+    def prior_modules(self) -> list[nn.Module]:
+        """The modules with the parameters of the prior."""
+        return [*super().prior_modules, self.component_prior]
 
     def _component_posterior(
         self, x: Tensor, log_pi: Tensor, eps: Tensor | None

@@ -75,6 +75,9 @@ class PretrainConfig:
     likelihood_stride: int = 1
     """stride of the rows and columns in the likelihood, at a random offset in every update: an
     unbiased estimate at a fraction of the cost; requires local masks (model.mask_decoder)"""
+    prior_steps: int = 0
+    """updates of the prior alone after the training, of the best model; they change samples, but no
+    slots; requires model.posterior attention"""
     geco: GecoConfig = field(default_factory=GecoConfig)
     """config of GECO"""
     foreground_weight: float = 1.0
@@ -174,6 +177,13 @@ class PretrainConfig:
             raise ValueError(
                 "background_data must be None unless model.background is 'static', got "
                 f"{self.background_data!r} with {background!r}."
+            )
+        if self.prior_steps < 0:
+            raise ValueError(f"prior_steps must be at least 0, got {self.prior_steps}.")
+        if self.prior_steps and getattr(self.model, "posterior", None) != "attention":
+            raise ValueError(
+                f"prior_steps must be 0 without model.posterior='attention', got "
+                f"{self.prior_steps}."
             )
         side, stride = self.model.image_size, self.likelihood_stride
         if stride < 1 or side % stride:

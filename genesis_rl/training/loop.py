@@ -14,17 +14,20 @@ from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
-from genesis_rl.checkpoint import load_pretrained, pick_device
+from genesis_rl.checkpoint import CONFIG, load_pretrained, load_weights, pick_device
 from genesis_rl.data import Pack
 from genesis_rl.data.feed import ImageFeed, batch_indices
+from genesis_rl.files import read_json
 from genesis_rl.frames import Preprocessing
 from genesis_rl.geco import Geco
+from genesis_rl.log import RunLog
 from genesis_rl.models import GenesisSConfig, build_model
 from genesis_rl.process import has_bfloat16, keep_freed_memory
 from genesis_rl.slots import ElboTerms
 from genesis_rl.training.config import PretrainConfig
 from genesis_rl.training.folder import RunFolder
 from genesis_rl.training.parallel import LostProcessError, synchronise_clock, synchronised
+from genesis_rl.training.prior import fit_prior, infer_posteriors
 from genesis_rl.training.steps import NonFiniteError, StepTrainer, Validation, noise_key
 from genesis_rl.training.validate import pictures, validate
 
@@ -35,6 +38,8 @@ _SAMPLE_IMAGES = 1500
 # Share of the mean image's squared error below which something is reconstructed, and the update
 # from which a training is expected to get there.
 _LEARNT_SHARE, _LEARNT_STEP = 0.95, 300
+# Entry of config.json that says that the prior has been fitted.
+_PRIOR_STEPS = "prior_steps"
 # Expected training time on a CPU above which to print a notice.
 _LONG_HOURS = 2.0
 
@@ -289,6 +294,38 @@ class Trainer(StepTrainer):
                 f"communication of the {self._processes} processes failed after step {self.step}: "
                 f"{error} The last checkpoint is in {self.folder.last}; resume with --resume."
             ) from error
+
+    def _complete(self, log: RunLog) -> dict[str, float]:
+        """Fit the prior of the best model, unless that is done; return its scores."""
+        config, scores = self.config, dict[str, float]()
+        card = read_json(self.folder.best / CONFIG) if self.main and config.prior_steps else {}
+        if card and not card.get(_PRIOR_STEPS):
+            load_weights(self.model, self.folder.best)
+            if self._fit_prior():
+                self._check_weights()
+                scores, images, self.best = self._validate()
+                log.scalars(self.step, {f"validation/{name}": v for name, v in scores.items()})
+                log.images(self.step, images)
+                card = {name: card[name] for name in self._counters()}
+                card |= {"validation": scores, _PRIOR_STEPS: config.prior_steps}
+                self.folder.save_best(self.model, card)
+        self._wait()
+        return scores
+
+    def _fit_prior(self) -> bool:
+        """Fit the prior, and return whether it was not stopped."""
+        config, name = self.config, self.config.out.name
+        posteriors = infer_posteriors(
+            self.model, self.feed, seed=config.seed, title=f"{name}, posteriors"
+        )
+        return fit_prior(
+            self.model,
+            posteriors,
+            config.prior_steps,
+            seed=config.seed,
+            title=f"{name}, prior",
+            stopped=lambda: self._stop.received,
+        )
 
     def _update_clock(self, seconds: float) -> None:
         if self._processes == 1:

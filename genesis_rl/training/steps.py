@@ -180,6 +180,10 @@ class StepTrainer(ABC):
     def _report_step_time(self, seconds: float) -> None:  # noqa: B027 - optional
         """Report the time per step, measured once after the first steps."""
 
+    def _complete(self, log: RunLog) -> dict[str, float]:
+        """Complete the run after its last update; return any further scores."""
+        return {}
+
     @property
     def main(self) -> bool:
         """Whether this process writes files and validates, in distributed training."""
@@ -222,6 +226,7 @@ class StepTrainer(ABC):
             initial=self.step,
             unit="step",
             disable=not self.main,
+            seconds=None if config.max_minutes is None else 60 * config.max_minutes - self.seconds,
         )
         with log, bar, self._stop:
             try:
@@ -276,7 +281,7 @@ class StepTrainer(ABC):
             bar.update()
         if self._stopping:
             self._save()
-        return scores
+        return (self._complete(log) if self._finished() else {}) or scores
 
     def _update_clock(self, seconds: float) -> None:
         """Update elapsed time to ``seconds`` and check for a stop request."""

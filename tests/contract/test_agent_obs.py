@@ -348,7 +348,7 @@ def test_random_encoders_differ_by_seed_alone(encoder_path: str) -> None:
     assert not torch.equal(weights(1), weights(2))
     trained = load_pretrained(encoder_path, device="cpu").model
     assert load_random(1).model.config == trained.config
-    assert load_random(0, "demo").model.config.image_size == 32
+    assert load_random(0, "sprites-large").model.config.image_size == 32
 
 
 @pytest.mark.parametrize(

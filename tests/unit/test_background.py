@@ -207,9 +207,11 @@ def test_local_masks_are_the_same_at_any_resolution() -> None:
 
 
 @pytest.mark.parametrize("background", ["predicted", "static"])
-def test_strides_estimate_the_likelihood_without_bias(background: Any) -> None:
+@pytest.mark.parametrize("decoder", ["shaded", "flat", "broadcast"])
+def test_strides_estimate_the_likelihood_without_bias(background: Any, decoder: Any) -> None:
     torch.manual_seed(0)
-    model = build_model(GenesisConfig(**OBJECTS, background=background)).double()
+    options = {**OBJECTS, "background": background, "component_decoder": decoder}
+    model = build_model(GenesisConfig(**options)).double()
     x = torch.rand(2, 3, SIDE, SIDE).double()
     whole = model.elbo(x, sample=False).nll
     model.likelihood_stride = 2

@@ -47,11 +47,11 @@ def test_the_preset_of_the_paper_uses_the_model_defaults(name: str) -> None:
 
 
 def test_slots_and_likelihood_come_from_the_preset() -> None:
-    model = preset_config("demo", "monet").model
+    model = preset_config("sprites-large", "monet").model
     small = PRESETS["monet-small"].config.model
     assert isinstance(model, MonetConfig) and isinstance(small, MonetConfig)
     likelihood: dict[str, Any] = {"sigma_x": 0.3, "mixture": "pixel"}
-    assert model == replace(small, num_slots=7, posterior_sigma_min=0.2, **likelihood)
+    assert model == replace(small, num_slots=6, posterior_sigma_min=0.2, **likelihood)
     # IODINE keeps its sigma_x, because the preset's is the default of its own model class.
     iodine, small = preset_config("smoke", "iodine").model, PRESETS["iodine-small"].config.model
     assert isinstance(iodine, IodineConfig) and isinstance(small, IodineConfig)
