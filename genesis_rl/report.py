@@ -25,7 +25,7 @@ h1, h2 { line-height: 1.2; } h2 { margin-top: 2.5rem; }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .8rem; border-bottom: 1px solid var(--line); text-align: right; }
 th:first-child, td:first-child { text-align: left; }
-td img { height: 2.5rem; display: block; margin-left: auto; }
+td img { height: 3.5rem; display: block; margin-left: auto; }
 pre { padding: .8rem; border: 1px solid var(--line); border-radius: .3rem; overflow-x: auto; }
 figure { margin: 1rem 0; } figcaption { color: var(--soft); font-size: .9rem; }
 img, video { max-width: 100%; } img.pixels { image-rendering: pixelated; }

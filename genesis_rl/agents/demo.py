@@ -57,7 +57,7 @@ class DemoConfig:
     folder, a Hub id or the name of a shipped model"""
     pretrain_minutes: float = 5.0
     """time limit of pretraining"""
-    prior_steps: int = 1_500
+    prior_steps: int = 1_200
     """updates of the prior after pretraining, and of the independent prior"""
     agent_minutes: float = 6.0
     """time limit of the training of each agent"""
@@ -247,7 +247,7 @@ def _imagine(config: DemoConfig, model: Any, test: Pack) -> dict[str, Any]:
     posteriors = infer_posteriors(model, ImageFeed(train, torch.device("cpu")))
     other = independent_prior(model, posteriors, config.prior_steps)
     models = {"autoregressive": model, "independent": other}
-    scorer = SceneScorer(train, test, min(_SAMPLED, config.test_scenes))
+    scorer = SceneScorer(test, test, min(_SAMPLED, config.test_scenes))
     scores = {name: scorer(one) for name, one in models.items()}
     rows = [test.images[:_SHOWN]]
     for one in models.values():
@@ -265,7 +265,7 @@ def _imagine(config: DemoConfig, model: Any, test: Pack) -> dict[str, Any]:
 
 def _save_scenes(path: Path, rows: list[Pictures]) -> None:
     """Save rows of scenes, each (N, H, W, 3) uint8."""
-    save_png(path, mosaic(np.stack(rows), gap=4))
+    save_png(path, mosaic(np.stack(rows), scale=2, gap=6))
 
 
 def _train(config: AgentConfig) -> dict[str, Any]:
@@ -289,6 +289,7 @@ def _evaluate(config: DemoConfig, name: str) -> dict[str, Any]:
             config.out / name,
             episodes=config.episodes,
             random=name == "agent",
+            deterministic=False,
             video_episodes=8 if name == "agent" else 0,
             threads=config.threads,
         )

@@ -208,14 +208,12 @@ def _agents(page: Report, out: Path, figures: dict[str, Any]) -> None:
         ["", "success rate (95 % interval)", "mean episode length", "steps", "minutes"],
         [
             _agent("slots", slots["agent"], slots),
-            _agent("slots, most probable actions", slots["deterministic"], slots),
             _agent("pixels", pixels["agent"], pixels),
-            _agent("pixels, most probable actions", pixels["deterministic"], pixels),
             _agent("random actions", slots["random"], None),
         ],
     ).text(
         f"{figures['episodes']} episodes each, with the same scenes. Actions are sampled from the "
-        "policy, as in training, or the most probable ones."
+        "policy, as in training."
     )
     if (out / "agent" / "video.mp4").is_file():
         page.video(

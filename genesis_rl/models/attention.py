@@ -103,7 +103,7 @@ class Statistics(NamedTuple):
         log_mass: logarithm of the area in typical objects, (B, K, 1).
         colour: mean colour, (B, K, 3) in [0, 1].
         assignment: share of each cell that is assigned to the slot, (B, K, h, w) in [0, 1].
-        vote_loss: training loss of the votes, (B,), in typical sizes.
+        vote_loss: training loss of the votes, (B,), in typical sizes; None without gradients.
     """
 
     position: Tensor
@@ -111,7 +111,7 @@ class Statistics(NamedTuple):
     log_mass: Tensor
     colour: Tensor
     assignment: Tensor
-    vote_loss: Tensor
+    vote_loss: Tensor | None
 
 
 class SlotAttention(nn.Module):
@@ -217,11 +217,7 @@ class SlotAttention(nn.Module):
     def _statistics(
         self, assignment: Tensor, vote: Tensor, colour: Tensor, side: int
     ) -> Statistics:
-        """Compute statistics of slots from assignments (B, K, N), and the loss of votes (B, N, 2).
-
-        The loss is the negative log likelihood of a Laplace distribution up to a constant, so that
-        its scale becomes the mean error.
-        """
+        """Compute statistics of slots from assignments (B, K, N) and votes (B, N, 2)."""
         position = self.positions.expand(len(colour), -1, -1)
         moments = torch.cat([position, position.square().sum(2, keepdim=True), colour], 2)
         mass = assignment.sum(2, keepdim=True)
@@ -229,10 +225,7 @@ class SlotAttention(nn.Module):
         centre = mean[..., :2]
         spread2 = (mean[..., 2:3] - centre.square().sum(2, keepdim=True)).clamp_min(0) / 2
         log_mass = (mass * 4 / (assignment.shape[2] * self.object_size**2) + 1e-3).log()
-        error = (vote[:, None] - centre[:, :, None]).square().sum(3).add(_EPS).sqrt()
-        error = (assignment * error).sum((1, 2)) / (assignment.sum((1, 2)) + _EPS)
-        error = error / self.object_size
-        loss = error * torch.exp(-self.log_error) + self.log_error
+        loss = self._vote_loss(assignment, vote, centre) if torch.is_grad_enabled() else None
         return Statistics(
             centre,
             (spread2 + 1e-4).sqrt(),
@@ -241,6 +234,16 @@ class SlotAttention(nn.Module):
             assignment.unflatten(2, (side, side)),
             loss,
         )
+
+    def _vote_loss(self, assignment: Tensor, vote: Tensor, centre: Tensor) -> Tensor:
+        """Return the loss of votes (B, N, 2) for the centres (B, K, 2) of their slots, (B,).
+
+        It is the negative log likelihood of a Laplace distribution up to a constant, so that its
+        scale becomes the mean error.
+        """
+        error = (vote[:, None] - centre[:, :, None]).square().sum(3).add(_EPS).sqrt()
+        error = (assignment * error).sum((1, 2)) / (assignment.sum((1, 2)) + _EPS)
+        return error / self.object_size * torch.exp(-self.log_error) + self.log_error
 
 
 class SlotWindows(NamedTuple):
@@ -318,7 +321,9 @@ class AttentionPosterior(nn.Module):
             with torch.no_grad():
                 self.next_head[-1].get_parameter("weight").mul_(0.1)
 
-    def forward(self, x: Tensor, gate: Tensor, decoder: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, gate: Tensor, decoder: nn.Module
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Infer the parameters of the posterior.
 
         Args:
