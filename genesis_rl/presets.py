@@ -333,7 +333,7 @@ PRESETS: dict[str, Preset] = {
             model=replace(
                 _OBJECTS,
                 background="static",
-                num_slots=6,
+                num_slots=5,
                 object_size=0.4,
                 # Flat objects, and few latents, whose prior is fitted in a minute.
                 component_decoder="flat",
@@ -436,6 +436,7 @@ PRESETS: dict[str, Preset] = {
             model=replace(_OBJECTS, background="static", num_slots=8, object_size=0.3),
             data="sprite_scenes",
             data_options=_task_scenes(0.16, image_size=64, num_images=40_000),
+            prior_steps=1_500,
             out=Path("runs/sprites-64"),
         ),
     ),

@@ -31,8 +31,8 @@ _WORLDS = {
         "The task is Object Comparison (Yoon et al. 2023) with larger objects and steps: an agent, "
         "the red circle, moves up, left, down or right among three objects. Two of them are "
         "identical; the third differs in colour or in shape. Touching the odd one is a success "
-        "(reward 1); touching another object ends the episode without reward. Which object is the "
-        "odd one can only be told by comparing them, and no colour or shape is always right."
+        "(reward 1); touching another object ends the episode without reward. Which object "
+        "differs can only be found by comparing them: each colour and shape occurs as both."
     ),
     "published": (
         "The task is Object Goal by its published rules (Yoon et al. 2023): an agent, the red "
@@ -95,7 +95,7 @@ def write_report(out: Path, figures: dict[str, Any]) -> Path:
     if figures["imagined"]:
         _imagination(page, out, figures)
     _agents(page, out, figures)
-    page.heading("Go on").code(_NEXT)
+    page.heading("Next").code(_NEXT)
     page.save(out / "report.html")
     return out / "report.html"
 
@@ -125,8 +125,8 @@ def _slots(page: Report, out: Path, figures: dict[str, Any]) -> None:
         "GENESIS (Engelcke et al. 2020) is a variational autoencoder that describes a frame by "
         f"{figures['num_slots']} slots instead of one vector. Each slot has mask latents z_m, "
         "decoded to a mask, and component latents z_c, decoded to the colours under it; the masks "
-        "sum to 1 at every pixel. Nobody tells a slot what to represent: describing each object by "
-        "a slot of its own is the cheapest description. Here is the first test scene:"
+        "sum to 1 at every pixel. Training maximises the evidence lower bound; there are no labels "
+        "that assign objects to slots. The first test scene:"
     )
     page.picture((out / "scene.png").read_bytes(), "The scene.")
     page.table(

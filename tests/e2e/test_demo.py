@@ -45,14 +45,14 @@ def test_the_report_is_complete(
     assert figures["pretraining"]["images"] == 16 * figures["pretraining"]["steps"] > 0
     assert figures["imagined"]["real"]["valid"] == 1
     assert all(0 <= figures["imagined"][name]["valid"] <= 1 for name in figures["imagined"])
-    assert len(figures["slots"]) == figures["num_slots"] == 6
+    assert len(figures["slots"]) == figures["num_slots"] == 5
     assert sum(slot["area"] for slot in figures["slots"]) == pytest.approx(1, abs=1e-3)
     assert 0 < figures["minutes"] < 10
 
     html = (out / "report.html").read_text()
     # Frames, the scene, a mask and a colour of each slot that is not empty, and further pictures.
     filled = sum(slot["area"] >= 1e-3 for slot in figures["slots"])
-    assert html.count("data:image/png;base64,") == 2 + 6 + filled + 3
+    assert html.count("data:image/png;base64,") == 2 + 5 + filled + 3
     assert html.count("data:video/mp4;base64,") == 1
     for words in ("fixed grid", "95 % interval", "random actions", "identical", "z_m"):
         assert words in html

@@ -175,6 +175,28 @@ def test_progress_without_a_terminal_is_written_as_lines(
     assert not any("\r" in line for line in lines) and all(lines)
 
 
+@pytest.mark.parametrize(
+    ("limit", "made", "left"),
+    [
+        (None, 0, "?"),
+        (None, 25, "03:00"),  # a quarter in a minute
+        (100.0, 25, "00:40"),  # by the limit
+        (1000.0, 25, "03:00"),
+        (50.0, 25, "00:00"),  # past it
+        (100.0, 0, "00:40"),
+    ],
+)
+def test_the_time_left_is_that_of_steps_or_of_the_limit(
+    limit: float | None, made: int, left: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("genesis_rl.process.LINE_SECONDS", 1000)
+    with ProgressBar(total=110, initial=10, desc="training", seconds=limit) as bar:
+        bar.update(made)
+        monkeypatch.setattr(bar, "_time", lambda: bar.start_t + 60)
+        assert bar.format_dict["left"] == left
+        assert str(bar).endswith(f"{left} left")
+
+
 def test_short_or_disabled_progress_writes_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
