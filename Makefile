@@ -11,8 +11,8 @@ DOCS_STAMP := $(VENV)/.installed-docs
 .PHONY: help install demo test test-lowest check lint types format docs docs-serve clean
 
 help:
-	@echo "make demo     pretrain, train an agent on object latents, write runs/demo/report.html"
-	@echo "              (PRETRAINED=1: an agent only, through an encoder that comes along)"
+	@echo "make demo     pretrain, train agents on slots and on pixels, write runs/demo/report.html"
+	@echo "              (PRETRAINED=1: agents only, by a published task and a pretrained encoder)"
 	@echo "make test     run the tests (WORKERS=$(WORKERS) processes)"
 	@echo "make test-lowest  run the smoke tests with the lowest versions of setup.cfg"
 	@echo "make lint     ruff: rules and formatting"
@@ -35,7 +35,7 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(STAMP)
-	$(BIN)/python agents/demo.py $(if $(PRETRAINED),--encoder $(ENCODER) --agent-minutes 4)
+	$(BIN)/python agents/demo.py $(if $(PRETRAINED),--encoder $(ENCODER) --agent-steps 200000 --agent-minutes 4)
 
 # One thread in each worker: PyTorch would otherwise start one per core in all of them.
 test: $(STAMP)

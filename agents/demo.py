@@ -1,10 +1,10 @@
-"""Pretrain an encoder, train an agent on its slots, and write an HTML report (`make demo`).
+"""Pretrain an encoder, train agents on slots and on pixels, and write a report (`make demo`).
 
     python agents/demo.py
-    python agents/demo.py --pretrain-minutes 20 --agent-minutes 10 --out runs/longer
-    python agents/demo.py --encoder sprites-fast
+    python agents/demo.py --agent-steps 200000 --agent-minutes 20 --out runs/longer
+    python agents/demo.py --encoder sprites-fast --agent-steps 200000 --agent-minutes 4
 
-Takes about 12 minutes on two CPU cores.
+The first takes six and a half minutes on two CPU cores.
 """
 
 import sys

@@ -169,7 +169,7 @@ def _slot(out: Path, number: int, slot: dict[str, Any]) -> list[Any]:
 def _imagination(page: Report, out: Path, figures: dict[str, Any]) -> None:
     page.heading("Imagined scenes").text(
         "GENESIS is a generative model: its autoregressive prior samples new scenes slot by slot, "
-        "each given those before, so that a new object avoids the ones that are there. The scenes "
+        "each given those before, so that a new object can avoid those that exist. The scenes "
         "below are the first samples, not selected; the prior of the last row has been fitted "
         "to the same latents, but samples each slot independently."
     )
