@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from genesis_rl.checkpoint import load
 from genesis_rl.data.feed import ImageFeed
 from genesis_rl.data.pack import Pack
 from genesis_rl.files import read_json
@@ -107,12 +107,8 @@ def test_training_ends_with_the_fit_of_the_best_model(
 ) -> None:
     scores = Trainer(run).run()
     assert read_json(run.out / "best" / "config.json")["prior_steps"] == 30
-    best, last = (load(run.out / name, device="cpu") for name in ("best", "last"))
-    changed = {
-        name.split(".")[0]
-        for name, weight in best.state_dict().items()
-        if not torch.equal(weight, last.state_dict()[name])
-    }
+    best, last = (load_file(run.out / name / "model.safetensors") for name in ("best", "last"))
+    changed = {n.split(".")[0] for n, weight in best.items() if not torch.equal(weight, last[n])}
     assert changed == {"prior_lstm", "prior_head", "component_prior"}
     plain = Trainer(dataclasses.replace(run, prior_steps=0, out=run.out.with_name("plain"))).run()
     assert scores["kl_m"] < plain["kl_m"] and scores["nll"] == plain["nll"]
