@@ -6,7 +6,7 @@ import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from genesis_rl.data import Pack, open_dataset
 from genesis_rl.data.feed import ImageFeed
 from genesis_rl.files import FolderLock, write_json
 from genesis_rl.metrics.imagined import SceneScorer
+from genesis_rl.models.distilled import segmentation_masks
 from genesis_rl.presets import DEMO_WORLD, PRESETS
 from genesis_rl.process import StoppedError
 from genesis_rl.slots import SceneModel
@@ -112,13 +113,13 @@ class DemoConfig:
             threads=self.threads,
         )
 
-    def agent(self, obs: str, minutes: float) -> AgentConfig:
+    def agent(self, obs: Literal["encoder", "pixels"], minutes: float) -> AgentConfig:
         """The settings of the agent on slots ("encoder") or on pixels ("pixels")."""
         slots = obs == "encoder"
         options = self.world | ({"step_size": _STEP_SIZE} if self.encoder is None else {})
         return AgentConfig(
             env=_ENVS[self.task],
-            obs="encoder" if slots else "pixels",
+            obs=obs,
             encoder=self.encoder_path if slots else None,
             env_options=json.dumps(options),
             # Latents of the demonstration's encoder contain positions and sizes.
@@ -235,7 +236,7 @@ def _segment(config: DemoConfig, model: SceneModel, test: Pack) -> dict[str, dic
     with torch.inference_mode():
         for images, true in labelled_images(test, config.test_scenes, torch.device("cpu")):
             if true is not None:
-                labels = metrics.segment(model.infer(images).log_pi)
+                labels = metrics.segment(segmentation_masks(model, model.infer(images)))
                 for name, values in metrics.scene_scores(true, labels, images).items():
                     parts.setdefault(name, []).append(values)
     scores = metrics.average({name: torch.cat(values) for name, values in parts.items()})

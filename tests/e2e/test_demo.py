@@ -8,12 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from genesis_rl.agents.learning import AgentTrainer
-from genesis_rl.checkpoint import save_pretrained
-from genesis_rl.models import build_model
-from genesis_rl.presets import PRESETS
 from genesis_rl.training import Trainer
 
 FLAGS = ("--pretrain-minutes", "0.05", "--agent-minutes", "0.05", "--train-scenes", "64")
@@ -64,10 +60,8 @@ def test_with_an_encoder_only_an_agent_is_trained(
     tmp_path: Path, run_program: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GENESIS_RL_DATA", str(tmp_path / "data"))
-    torch.manual_seed(0)
-    save_pretrained(build_model(PRESETS["smoke"].config.model).eval(), tmp_path / "encoder")
     out = tmp_path / "demo"
-    flags = ("--encoder", str(tmp_path / "encoder"), *FLAGS, *MORE)
+    flags = ("--encoder", "sprites-fast", *FLAGS, *MORE)
     status, _, errors = run_program("agents/demo.py", *flags, "--out", str(out))
     assert status == 0, errors
     figures = json.loads((out / "figures.json").read_text())
