@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -146,11 +147,11 @@ def run(config: DemoConfig) -> Path:
         The path of the report.
 
     Raises:
-        ValueError: if a setting is invalid.
+        ValueError: if a setting is invalid, or the folder cannot be written.
         StoppedError: after SIGINT or SIGTERM.
     """
     began = time.monotonic()
-    _ = config.world  # fails for an invalid encoder before a folder is made
+    _ = config.world  # raises for an invalid encoder before a folder is made
     config = replace(config, out=_new_folder(config.out))
     with FolderLock(config.out):
         figures = _measure(config)
@@ -201,15 +202,9 @@ def _measure(config: DemoConfig) -> dict[str, Any]:
 
 
 def _new_folder(folder: Path) -> Path:
-    """Create a folder, or the first that does not exist of NAME-2, NAME-3, ..."""
-    for number in itertools.count(1):
-        chosen = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
-        try:
-            chosen.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        break
-    return chosen
+    """Return a folder that does not exist: the given one, or the first of NAME-2, NAME-3, ..."""
+    names = itertools.chain([folder.name], (f"{folder.name}-{n}" for n in itertools.count(2)))
+    return next(p for p in map(folder.with_name, names) if not os.path.lexists(p))
 
 
 def _open(config: DemoConfig, split: str) -> Pack:
