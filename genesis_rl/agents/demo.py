@@ -6,15 +6,15 @@ import os
 import sys
 import time
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
-from genesis_rl import log, metrics
+from genesis_rl import log
 from genesis_rl.agents.config import AgentConfig, EvaluationConfig, PPOConfig
 from genesis_rl.agents.demo_report import describe_slots, write_report
 from genesis_rl.agents.evaluation import evaluate_agent, wilson_interval
@@ -25,17 +25,13 @@ from genesis_rl.data import Pack, open_dataset
 from genesis_rl.data.feed import ImageFeed
 from genesis_rl.files import FolderLock, write_json
 from genesis_rl.metrics.imagined import SceneScorer
-from genesis_rl.models.distilled import segmentation_masks
 from genesis_rl.presets import DEMO_WORLD, PRESETS
 from genesis_rl.process import StoppedError
+from genesis_rl.scoring import ScoreConfig, baselines, score
 from genesis_rl.slots import SceneModel
 from genesis_rl.training import PretrainConfig, Trainer
 from genesis_rl.training.prior import independent_prior, infer_posteriors
-from genesis_rl.training.validate import (
-    baseline_scores,
-    decomposition,
-    labelled_images,
-)
+from genesis_rl.training.validate import decomposition
 from genesis_rl.visualize import mosaic, save_png, to_pictures
 
 Pictures = npt.NDArray[np.uint8]
@@ -59,7 +55,7 @@ class DemoConfig:
     folder, a Hub id or the name of a shipped model"""
     pretrain_minutes: float = 5.0
     """time limit of pretraining"""
-    prior_steps: int = 1_200
+    prior_steps: int = PRESETS["demo"].config.prior_steps
     """updates of the prior after pretraining, and of the independent prior"""
     agent_minutes: float = 6.0
     """time limit of the training of each agent"""
@@ -89,7 +85,7 @@ class DemoConfig:
         """The world of the agents: "demo", or "published" for a given encoder."""
         return "demo" if self.encoder is None else "published"
 
-    @property
+    @cached_property
     def world(self) -> dict[str, Any]:
         """Options of the scenes."""
         if self.encoder is None:
@@ -224,19 +220,14 @@ def _pretrain(config: DemoConfig) -> dict[str, float]:
     }
 
 
-def _segment(config: DemoConfig, model: SceneModel, test: Pack) -> dict[str, dict[str, float]]:
+def _segment(
+    config: DemoConfig, model: SceneModel, test: Pack
+) -> dict[str, dict[str, float | None]]:
     """Score the segmentation by the model and by baselines, and draw the decomposition."""
     save_png(config.out / "decomposition.png", decomposition(model, test))
-    parts: dict[str, list[Tensor]] = {}
-    with torch.inference_mode():
-        for images, true in labelled_images(test, config.test_scenes, torch.device("cpu")):
-            if true is not None:
-                labels = metrics.segment(segmentation_masks(model, model.infer(images)))
-                for name, values in metrics.scene_scores(true, labels, images).items():
-                    parts.setdefault(name, []).append(values)
-    scores = metrics.average({name: torch.cat(values) for name, values in parts.items()})
-    slots = model.config.num_slots
-    return {"GENESIS": scores} | baseline_scores(test, config.test_scenes, slots)
+    count = config.test_scenes
+    scores = score(model, test, ScoreConfig(num_images=count, iw_samples=1))
+    return {"GENESIS": scores} | baselines(test, count, model.config.num_slots)
 
 
 def _imagine(config: DemoConfig, model: Any, test: Pack) -> dict[str, Any]:
@@ -254,10 +245,10 @@ def _imagine(config: DemoConfig, model: Any, test: Pack) -> dict[str, Any]:
             rows.append(to_pictures(one.decode(one.sample(_SHOWN, generator=generator)).image))
     _save_scenes(config.out / "imagined.png", rows)
     valid = {name: one["valid"] for name, one in ({"real": scorer.reference()} | scores).items()}
+    count = scorer.num_images
     return {
         name: {"valid": rate, "interval": wilson_interval(round(rate * count), count)}
         for name, rate in valid.items()
-        for count in [scorer.num_images]
     }
 
 

@@ -1,6 +1,5 @@
 """The report of the demonstration: one page for readers who know RL, but not slots."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -232,5 +231,5 @@ def _rate(rate: float, interval: tuple[float, float]) -> str:
     return f"{rate:.3f} ({interval[0]:.3f} to {interval[1]:.3f})"
 
 
-def _number(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.3f}"
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"

@@ -302,10 +302,7 @@ class Trainer(StepTrainer):
         if card and not card.get(_PRIOR_STEPS):
             load_weights(self.model, self.folder.best)
             if self._fit_prior():
-                self._check_weights()
-                scores, images, self.best = self._validate()
-                log.scalars(self.step, {f"validation/{name}": v for name, v in scores.items()})
-                log.images(self.step, images)
+                scores, _, self.best = self._log_validation(log)
                 card = {name: card[name] for name in self._counters()}
                 card |= {"validation": scores, _PRIOR_STEPS: config.prior_steps}
                 self.folder.save_best(self.model, card)

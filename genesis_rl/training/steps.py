@@ -333,15 +333,20 @@ class StepTrainer(ABC):
         """Validate, log the results, and save the model if it is the best so far."""
         scores: dict[str, float] = {}
         if self.main:
-            self._check_weights()
-            scores, pictures, score = self._validate()
-            log.scalars(self.step, {f"validation/{name}": v for name, v in scores.items()})
-            log.images(self.step, pictures)
+            scores, _, score = self._log_validation(log)
             if score <= self.best if self.lowest_is_best else score >= self.best:
                 self.best = score
                 self.folder.save_best(self.model, {**self._counters(), "validation": scores})
         self._wait()
         return scores
+
+    def _log_validation(self, log: RunLog) -> Validation:
+        """Validate and log the results."""
+        self._check_weights()
+        results = self._validate()
+        log.scalars(self.step, {f"validation/{name}": v for name, v in results.scores.items()})
+        log.images(self.step, results.pictures)
+        return results
 
     # ---- saving --------------------------------------------------------------------------------
 
