@@ -24,9 +24,9 @@ from genesis_rl.agents.comparison import (
 )
 from genesis_rl.agents.config import PRESETS, preset_flags
 from genesis_rl.agents.learning import TrainingError
-from genesis_rl.flags import parse_flags, report_error
-from genesis_rl.process import report_stop
-from genesis_rl.text_tables import as_text
+from genesis_rl.utils.flags import parse_flags, report_error
+from genesis_rl.utils.process import report_stop
+from genesis_rl.utils.tables import as_text
 
 _SET_BY_GRID = tuple(f"agent.{name}" for name in ("env", "obs", "encoder", "seed", "out"))
 

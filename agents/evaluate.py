@@ -14,8 +14,8 @@ import tyro
 
 from genesis_rl.agents.config import EvaluationConfig
 from genesis_rl.agents.evaluation import Scores, evaluate_agent
-from genesis_rl.flags import parse_flags, report_error
-from genesis_rl.process import report_stop
+from genesis_rl.utils.flags import parse_flags, report_error
+from genesis_rl.utils.process import report_stop
 
 
 @report_stop("evaluate.py")

@@ -26,8 +26,8 @@ from collections.abc import Sequence
 
 from genesis_rl.agents.config import PRESETS, TrainConfig, preset_flags
 from genesis_rl.agents.learning import AgentTrainer, TrainingError
-from genesis_rl.flags import parse_flags, report_error
-from genesis_rl.process import report_stop
+from genesis_rl.utils.flags import parse_flags, report_error
+from genesis_rl.utils.process import report_stop
 
 
 def parse(argv: Sequence[str] | None) -> TrainConfig:

@@ -19,10 +19,10 @@ from collections.abc import Sequence
 
 from genesis_rl.agents.imagination import ImaginationConfig, ImaginationTrainer, compare
 from genesis_rl.agents.learning import TrainingError
-from genesis_rl.flags import parse_flags, report_error
-from genesis_rl.process import StoppedError, report_stop
-from genesis_rl.text_tables import as_text
 from genesis_rl.training import NonFiniteError
+from genesis_rl.utils.flags import parse_flags, report_error
+from genesis_rl.utils.process import StoppedError, report_stop
+from genesis_rl.utils.tables import as_text
 
 
 def train(config: ImaginationConfig) -> None:

@@ -11,8 +11,8 @@ import torch
 import genesis_rl
 from genesis_rl.data.sprite_scenes import render_scenes
 from genesis_rl.envs import TASKS
-from genesis_rl.visualize import decomposition_grid, mosaic, save_png
-from genesis_rl.worlds import ObjectGoalWorld
+from genesis_rl.visualization import decomposition_grid, mosaic, save_png
+from genesis_rl.worlds.sprites import ObjectGoalWorld
 
 DOCS = Path(__file__).parent
 FOLDER = DOCS / "environments"

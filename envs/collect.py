@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import genesis_rl  # noqa: F401 (registers the environment ids)
-from genesis_rl.envs.collect import CollectConfig, collect, find_crop
-from genesis_rl.envs.minari_data import check_new, collect_minari, write_minari
-from genesis_rl.envs.recorder import SplitCounts
-from genesis_rl.flags import parse_flags, report_error
-from genesis_rl.process import report_stop
+from genesis_rl.envs.recording.collect import CollectConfig, collect, find_crop
+from genesis_rl.envs.recording.minari_data import check_new, collect_minari, write_minari
+from genesis_rl.envs.recording.recorder import SplitCounts
+from genesis_rl.utils.flags import parse_flags, report_error
+from genesis_rl.utils.process import report_stop
 
 
 def record_all(config: CollectConfig) -> dict[str, SplitCounts]:

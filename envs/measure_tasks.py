@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 import genesis_rl  # noqa: F401 (registers the environment ids)
 from genesis_rl.agents.evaluation import wilson_interval
-from genesis_rl.envs.measure import TasksConfig, measure
+from genesis_rl.envs.relational.measure import TasksConfig, measure
 from genesis_rl.envs.watch import read_options
-from genesis_rl.flags import parse_flags, report_error
-from genesis_rl.process import report_stop
+from genesis_rl.utils.flags import parse_flags, report_error
+from genesis_rl.utils.process import report_stop
 
 
 def rate(successes: int, episodes: int) -> str:

@@ -13,13 +13,13 @@ one job of an array: the last job to finish writes the lists of the splits.
 import sys
 from collections.abc import Sequence
 
-from genesis_rl.flags import parse_flags, report_error
-from genesis_rl.process import report_stop
-from genesis_rl.towers import require_gl
-from genesis_rl.towers.plan import RenderConfig
-from genesis_rl.towers.record import record_packs
-from genesis_rl.towers.simulation import Agreement
-from genesis_rl.towers.tree import record_tree
+from genesis_rl.utils.flags import parse_flags, report_error
+from genesis_rl.utils.process import report_stop
+from genesis_rl.worlds.towers import require_gl
+from genesis_rl.worlds.towers.plan import RenderConfig
+from genesis_rl.worlds.towers.record import record_packs
+from genesis_rl.worlds.towers.simulation import Agreement
+from genesis_rl.worlds.towers.tree import record_tree
 
 
 @report_stop("render_shapestacks.py", "the same command resumes")

@@ -17,8 +17,8 @@ from genesis_rl.envs.watch import (
     random_frames,
     save_or_show,
 )
-from genesis_rl.flags import parse_flags, report_error
-from genesis_rl.process import report_stop
+from genesis_rl.utils.flags import parse_flags, report_error
+from genesis_rl.utils.process import report_stop
 
 
 @report_stop("watch.py")

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from genesis_rl.agents.bundle import load_agent
     from genesis_rl.agents.extractors.transformer import SlotSetExtractor
     from genesis_rl.agents.vec_obs import VecGenesisObs
-    from genesis_rl.checkpoint import load
+    from genesis_rl.checkpoints.loading import load
     from genesis_rl.data import open_dataset
-    from genesis_rl.envs.obs import GenesisObs, GenesisVectorObs
-    from genesis_rl.perception import SlotEncoder
+    from genesis_rl.envs.wrappers.obs import GenesisObs, GenesisVectorObs
+    from genesis_rl.perception.encoder import SlotEncoder
     from genesis_rl.slots import Slots
     from genesis_rl.world_model.model import WorldModel
 
@@ -40,14 +40,14 @@ __all__ = [
 ]
 
 _HOMES = {
-    "GenesisObs": "genesis_rl.envs.obs",
-    "GenesisVectorObs": "genesis_rl.envs.obs",
-    "SlotEncoder": "genesis_rl.perception",
+    "GenesisObs": "genesis_rl.envs.wrappers.obs",
+    "GenesisVectorObs": "genesis_rl.envs.wrappers.obs",
+    "SlotEncoder": "genesis_rl.perception.encoder",
     "SlotSetExtractor": "genesis_rl.agents.extractors.transformer",
     "Slots": "genesis_rl.slots",
     "VecGenesisObs": "genesis_rl.agents.vec_obs",
     "WorldModel": "genesis_rl.world_model.model",
-    "load": "genesis_rl.checkpoint",
+    "load": "genesis_rl.checkpoints.loading",
     "load_agent": "genesis_rl.agents.bundle",
     "open_dataset": "genesis_rl.data",
 }

@@ -15,10 +15,10 @@ from typing import Any
 
 import tyro
 
-from genesis_rl.distillation import DistillConfig, distill
-from genesis_rl.flags import parse_flags
-from genesis_rl.process import report_stop
+from genesis_rl.training.distillation import DistillConfig, distill
 from genesis_rl.training.program import run_and_report
+from genesis_rl.utils.flags import parse_flags
+from genesis_rl.utils.process import report_stop
 
 
 @report_stop("distill.py", "add --resume to resume")

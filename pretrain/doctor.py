@@ -13,10 +13,10 @@ from collections.abc import Sequence
 
 import tyro
 
-from genesis_rl.doctor import DoctorConfig, diagnose
-from genesis_rl.files import json_text
-from genesis_rl.flags import parse_flags, report_error
-from genesis_rl.process import report_stop
+from genesis_rl.evaluation.diagnostics import DoctorConfig, diagnose
+from genesis_rl.utils.files import json_text
+from genesis_rl.utils.flags import parse_flags, report_error
+from genesis_rl.utils.process import report_stop
 
 
 @report_stop("doctor.py")

@@ -15,9 +15,10 @@ from collections.abc import Sequence
 import tyro
 from rich.console import Console
 
-from genesis_rl.evaluation import EvaluateConfig, evaluate, tables
-from genesis_rl.flags import parse_flags, report_error
-from genesis_rl.process import report_stop
+from genesis_rl.evaluation.runs import EvaluateConfig, evaluate
+from genesis_rl.evaluation.tables import tables
+from genesis_rl.utils.flags import parse_flags, report_error
+from genesis_rl.utils.process import report_stop
 
 # Width of tables if the output is not a terminal.
 _PIPE_WIDTH = 160

@@ -4,8 +4,8 @@
     python pretrain/export.py runs/encoder --out encoder.onnx
 
 The ONNX model maps frames (B, 3, H, W) in [0, 1] to z_m, z_c and log_pi; the docstring of
-genesis_rl.export shows its use with onnxruntime. IODINE cannot be exported. Requires the extra
-genesis_rl[onnx]. The exit status is 1 if the outputs differ from PyTorch's.
+genesis_rl.checkpoints.export shows its use with onnxruntime. IODINE cannot be exported. Requires
+the extra genesis_rl[onnx]. The exit status is 1 if the outputs differ from PyTorch's.
 """
 
 import sys
@@ -13,9 +13,9 @@ from collections.abc import Sequence
 
 import tyro
 
-from genesis_rl.export import ExportConfig, ParityError, export
-from genesis_rl.flags import parse_flags, report_error
-from genesis_rl.process import report_stop
+from genesis_rl.checkpoints.export import ExportConfig, ParityError, export
+from genesis_rl.utils.flags import parse_flags, report_error
+from genesis_rl.utils.process import report_stop
 
 
 @report_stop("export.py")

@@ -24,9 +24,9 @@ from genesis_rl.data.generated import (
     write_shard,
     write_split,
 )
-from genesis_rl.data.originals import parse_options
-from genesis_rl.flags import parse_flags, report_error
-from genesis_rl.process import report_stop
+from genesis_rl.data.readers.originals import parse_options
+from genesis_rl.utils.flags import parse_flags, report_error
+from genesis_rl.utils.process import report_stop
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from collections.abc import Sequence
 import tyro
 from rich.console import Console
 
-from genesis_rl.flags import parse_flags, report_error
-from genesis_rl.probes import ProbeConfig, probe, table
-from genesis_rl.process import keep_freed_memory, report_stop
+from genesis_rl.evaluation.probes import ProbeConfig, probe, table
+from genesis_rl.utils.flags import parse_flags, report_error
+from genesis_rl.utils.process import keep_freed_memory, report_stop
 
 # Width of the table if the output is not a terminal.
 _PIPE_WIDTH = 240

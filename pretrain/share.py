@@ -13,9 +13,9 @@ from collections.abc import Sequence
 
 import tyro
 
-from genesis_rl.flags import parse_flags, report_error
-from genesis_rl.process import report_stop
-from genesis_rl.sharing import ShareConfig, share
+from genesis_rl.checkpoints.sharing import ShareConfig, share
+from genesis_rl.utils.flags import parse_flags, report_error
+from genesis_rl.utils.process import report_stop
 
 
 @report_stop("share.py")

@@ -23,13 +23,13 @@ from typing import NamedTuple
 import tyro
 
 from genesis_rl.data import DATASETS
-from genesis_rl.flags import parse_flags, report_error
 from genesis_rl.models import MODELS
-from genesis_rl.presets import AUTO, PRESETS, preset_config
-from genesis_rl.process import report_stop
 from genesis_rl.training import LostProcessError, NonFiniteError, PretrainConfig, Trainer
 from genesis_rl.training.auto import infer_settings
+from genesis_rl.training.presets import AUTO, PRESETS, preset_config
 from genesis_rl.training.stages import join_stages
+from genesis_rl.utils.flags import parse_flags, report_error
+from genesis_rl.utils.process import report_stop
 
 _STAGE_FLAG = re.compile(r"--stage-(\d+)\.(.+)")
 _MODEL_HELP = f"""

@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 
-from genesis_rl.flags import parse_flags
-from genesis_rl.process import keep_freed_memory, report_stop
 from genesis_rl.training.program import run_and_report
+from genesis_rl.utils.flags import parse_flags
+from genesis_rl.utils.process import keep_freed_memory, report_stop
 from genesis_rl.world_model.config import WorldTrainConfig
 from genesis_rl.world_model.program import train_world_model
 

@@ -16,7 +16,7 @@ from genesis_rl.agents.config import OFF_POLICY, AgentConfig
 from genesis_rl.agents.extractors import EXTRACTORS, DictExtractor, SlotExtractor
 from genesis_rl.agents.extractors.encoder import EncoderExtractor
 from genesis_rl.agents.extractors.pixels import FeatureMapExtractor
-from genesis_rl.checkpoint import pick_device
+from genesis_rl.checkpoints.loading import pick_device
 from genesis_rl.slots import SceneModel
 
 # Frames for the estimate of the latents' scale.

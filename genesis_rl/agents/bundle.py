@@ -30,19 +30,19 @@ from genesis_rl.agents.algorithms import build_model
 from genesis_rl.agents.config import AgentConfig
 from genesis_rl.agents.encoders import make_encoder
 from genesis_rl.agents.stack import make_vec_env
-from genesis_rl.checkpoint import (
+from genesis_rl.checkpoints.loading import (
     Pretrained,
     fingerprint,
     load_pretrained,
     read_tensors,
     save_pretrained,
 )
+from genesis_rl.checkpoints.old_keys import rename_old_keys
 from genesis_rl.envs.make import check_imports
-from genesis_rl.envs.slot_obs import InfoKey
-from genesis_rl.files import current_folder, new_folder, read_folder, read_json, write_json
-from genesis_rl.old_keys import rename_old_keys
-from genesis_rl.process import hardware
+from genesis_rl.envs.wrappers.slot_obs import InfoKey
 from genesis_rl.training.folder import STATE
+from genesis_rl.utils.files import current_folder, new_folder, read_folder, read_json, write_json
+from genesis_rl.utils.process import hardware
 
 FORMAT = 1
 SETTINGS, POLICY, ENCODER = "agent.json", "policy.safetensors", "encoder"

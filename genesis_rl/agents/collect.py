@@ -9,15 +9,15 @@ from stable_baselines3.common.vec_env import unwrap_vec_wrapper
 from genesis_rl.agents.bundle import Agent, load_agent
 from genesis_rl.agents.frames import VecFrames
 from genesis_rl.agents.vec_obs import VecGenesisObs
-from genesis_rl.envs.collect import CollectConfig, repeat_some
-from genesis_rl.envs.recorder import (
+from genesis_rl.envs.recording.collect import CollectConfig, repeat_some
+from genesis_rl.envs.recording.recorder import (
     EpisodeRecorder,
     FrameRecord,
     SplitCounts,
     make_record,
     recording,
 )
-from genesis_rl.frames import Crop, as_crop
+from genesis_rl.perception.preprocessing import Crop, as_crop
 
 
 def collect_with_agent(config: CollectConfig) -> dict[str, SplitCounts]:

@@ -10,11 +10,11 @@ from typing import Any, Literal, Self, cast, get_args, get_type_hints
 
 import numpy as np
 
-from genesis_rl.checks import check_integer, check_integers, check_limits, check_parameters
+from genesis_rl.checkpoints.old_keys import rename_old_keys
 from genesis_rl.envs.make import check_wrappers, parse_options
-from genesis_rl.frames import LAYOUTS, Crop, Layout, as_crop
-from genesis_rl.old_keys import rename_old_keys
+from genesis_rl.perception.preprocessing import LAYOUTS, Crop, Layout, as_crop
 from genesis_rl.slots import MASK_GEOMETRY
+from genesis_rl.utils.checks import check_integer, check_integers, check_limits, check_parameters
 
 Obs = Literal["encoder", "genesis", "monet", "vae", "random", "state", "pixels", "feature_map"]
 Algo = Literal["ppo", "sac", "td3", "recurrent_ppo"]

@@ -5,12 +5,12 @@ from pathlib import Path
 import torch
 
 from genesis_rl.agents.config import AgentConfig
-from genesis_rl.checkpoint import Pretrained, load_pretrained
-from genesis_rl.frames import Preprocessing
+from genesis_rl.checkpoints.loading import Pretrained, load_pretrained
 from genesis_rl.models import MODELS
-from genesis_rl.perception import SlotEncoder
-from genesis_rl.presets import PRESETS
+from genesis_rl.perception.encoder import SlotEncoder
+from genesis_rl.perception.preprocessing import Preprocessing
 from genesis_rl.slots import SceneModel
+from genesis_rl.training.presets import PRESETS
 
 # Models by the value of obs.
 _KINDS = {

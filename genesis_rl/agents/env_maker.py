@@ -15,10 +15,10 @@ from stable_baselines3.common.monitor import Monitor
 from genesis_rl.agents.config import OFF_POLICY, AgentConfig
 from genesis_rl.agents.frames import RenderInfo
 from genesis_rl.agents.vec_obs import check_kept
-from genesis_rl.envs.frame_source import find_entry, find_frames, find_kept, follow
 from genesis_rl.envs.make import make_env
-from genesis_rl.envs.rendering import RenderedObs
-from genesis_rl.process import ignore_interrupts
+from genesis_rl.envs.wrappers.frame_source import find_entry, find_frames, find_kept, follow
+from genesis_rl.envs.wrappers.rendering import RenderedObs
+from genesis_rl.utils.process import ignore_interrupts
 
 _ACTIONS = (
     gym.spaces.Box,

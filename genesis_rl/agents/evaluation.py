@@ -16,11 +16,11 @@ from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_wrapper
 from genesis_rl.agents.bundle import load_agent
 from genesis_rl.agents.config import EvaluationConfig
 from genesis_rl.agents.vec_obs import VecGenesisObs
-from genesis_rl.files import write_json
-from genesis_rl.frames import as_nhwc_uint8
-from genesis_rl.perception import SlotEncoder
-from genesis_rl.process import keep_freed_memory
-from genesis_rl.visualize import Picture, mosaic, overlay_masks, save_animation
+from genesis_rl.perception.encoder import SlotEncoder
+from genesis_rl.perception.preprocessing import as_nhwc_uint8
+from genesis_rl.utils.files import write_json
+from genesis_rl.utils.process import keep_freed_memory
+from genesis_rl.visualization import Picture, mosaic, overlay_masks, save_animation
 
 RESULT = "evaluation.json"
 # Repetitions of an episode's last frame in the video.

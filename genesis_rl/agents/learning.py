@@ -25,11 +25,11 @@ from genesis_rl.agents.resume import (
 )
 from genesis_rl.agents.same_stack import check_same_stack
 from genesis_rl.agents.stack import make_vec_env, step_seconds
-from genesis_rl.checkpoint import fingerprint, pick_device
-from genesis_rl.files import FolderLock
-from genesis_rl.log import ProgressBar, RunLog
-from genesis_rl.perception import SlotEncoder
-from genesis_rl.process import StopSignal, keep_freed_memory
+from genesis_rl.checkpoints.loading import fingerprint, pick_device
+from genesis_rl.perception.encoder import SlotEncoder
+from genesis_rl.utils.files import FolderLock
+from genesis_rl.utils.log import ProgressBar, RunLog
+from genesis_rl.utils.process import StopSignal, keep_freed_memory
 
 # Offset of the evaluation environments' seeds from the training environments'.
 _EVAL_SEED = 1_000_000

@@ -16,7 +16,6 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.save_util import recursive_getattr
 
-from genesis_rl import log
 from genesis_rl.agents.bundle import (
     SETTINGS,
     check_spaces,
@@ -26,6 +25,7 @@ from genesis_rl.agents.bundle import (
 )
 from genesis_rl.training import folder
 from genesis_rl.training.folder import STATE, read_state
+from genesis_rl.utils import log
 
 #: Settings of a run of agents/train_in_imagination.py, and their name in earlier versions.
 IMAGINATION, _OLD_IMAGINATION = "imagination.json", "dream.json"

@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import (
 
 from genesis_rl.agents.frames import VecFrames
 from genesis_rl.agents.vec_obs import VecGenesisObs
-from genesis_rl.envs.slot_obs import SLOT_SETTINGS
+from genesis_rl.envs.wrappers.slot_obs import SLOT_SETTINGS
 
 
 class SlotEvalCallback(EvalCallback):

@@ -14,9 +14,9 @@ from genesis_rl.agents.config import PIXELS, AgentConfig
 from genesis_rl.agents.env_maker import EnvMaker
 from genesis_rl.agents.frames import VecFrames
 from genesis_rl.agents.vec_obs import VecGenesisObs
-from genesis_rl.envs.rendering import RENDERED
-from genesis_rl.envs.slot_obs import InfoKey
-from genesis_rl.perception import SlotEncoder
+from genesis_rl.envs.wrappers.rendering import RENDERED
+from genesis_rl.envs.wrappers.slot_obs import InfoKey
+from genesis_rl.perception.encoder import SlotEncoder
 
 # Read by OpenMP, OpenBLAS and MKL at the start of a process.
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")

@@ -10,10 +10,10 @@ from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
-from genesis_rl.envs.rendering import check_render_mode, render_frames
-from genesis_rl.envs.slot_obs import Info, InfoKey, ObsLayout, SlotObsCodec, SlotObsOptions
-from genesis_rl.frames import Layout, as_crop
-from genesis_rl.perception import EncoderLike, as_encoder
+from genesis_rl.envs.wrappers.rendering import check_render_mode, render_frames
+from genesis_rl.envs.wrappers.slot_obs import Info, InfoKey, ObsLayout, SlotObsCodec, SlotObsOptions
+from genesis_rl.perception.encoder import EncoderLike, as_encoder
+from genesis_rl.perception.preprocessing import Layout, as_crop
 from genesis_rl.slots import ALIGN, MASK_GEOMETRY
 
 _KEPT = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)

@@ -15,8 +15,8 @@ from genesis_rl.data.cache import (
     split_folder,
 )
 from genesis_rl.data.generated import DEFAULT_SIZES, GENERATED, generated_dataset
-from genesis_rl.data.originals import ORIGINALS
 from genesis_rl.data.pack import Pack, PackWriter
+from genesis_rl.data.readers.originals import ORIGINALS
 
 __all__ = [
     "DATASETS",
@@ -104,15 +104,16 @@ def _rendered(module: str, function: str) -> Callable[..., Pack]:
 #: "object_goal", "object_interaction", "object_comparison" and "property_comparison", scenes of
 #: `genesis_rl/ObjectGoal-v0` etc. with the agent (and movable objects) at random positions;
 #: options num_images (50,000 for training, 10,000 otherwise), seed, and those of
-#: `genesis_rl.worlds.ObjectGoalWorld` etc.;
+#: `genesis_rl.worlds.sprites.ObjectGoalWorld` etc.;
 #: "sprite_scenes", the published pretraining scenes of the relational tasks; options num_images,
 #: seed, and those of `genesis_rl.data.sprite_scenes.FreeScenes`;
-#: "towers", rendered towers as in ShapeStacks, options `genesis_rl.towers.dataset.open_towers`;
-#: "fetch", rendered scenes of multi-object Fetch, options `genesis_rl.tabletop.dataset.open_fetch`;
-#: and `genesis_rl.data.originals.ORIGINALS`, read from original files.
+#: "towers", rendered towers as in ShapeStacks, options
+#: `genesis_rl.worlds.towers.dataset.open_towers`; "fetch", rendered scenes of multi-object Fetch,
+#: options `genesis_rl.worlds.tabletop.dataset.open_fetch`; and
+#: `genesis_rl.data.readers.originals.ORIGINALS`, read from original files.
 DATASETS: dict[str, Callable[..., Pack]] = {
     **{name: _opener(name) for name in GENERATED},
-    "towers": _rendered("genesis_rl.towers.dataset", "open_towers"),
-    "fetch": _rendered("genesis_rl.tabletop.dataset", "open_fetch"),
+    "towers": _rendered("genesis_rl.worlds.towers.dataset", "open_towers"),
+    "fetch": _rendered("genesis_rl.worlds.tabletop.dataset", "open_fetch"),
     **ORIGINALS,
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from genesis_rl.data.pack import Pack
-from genesis_rl.files import private_folder
+from genesis_rl.utils.files import private_folder
 
 SPLITS = ("train", "validation", "test")
 

@@ -14,8 +14,8 @@ from genesis_rl.data.cache import open_or_make
 from genesis_rl.data.pack import Pack
 from genesis_rl.data.records import DamagedRecord, Record, RecordReader
 from genesis_rl.data.resume import ResumablePackWriter
-from genesis_rl.frames import Preprocessing, Resize, as_nhwc_uint8, resize_labels
-from genesis_rl.log import ProgressBar
+from genesis_rl.perception.preprocessing import Preprocessing, Resize, as_nhwc_uint8, resize_labels
+from genesis_rl.utils.log import ProgressBar
 
 OnDamage = Literal["raise", "skip"]
 
@@ -43,8 +43,9 @@ def convert(
         folder: the pack's folder.
         image_size: side of the images in pixels. Images are downsampled by area averaging, masks by
             nearest neighbour.
-        resize: conversion of other shapes to a square, see `genesis_rl.frames.Preprocessing`. With
-            "stretch" and "none" all images must have one size.
+        resize: conversion of other shapes to a square, see
+            `genesis_rl.perception.preprocessing.Preprocessing`. With "stretch" and "none" all
+            images must have one size.
         num_images: largest number of images, the first ones; None: all.
         on_damage: "raise" stops at an unreadable record, "skip" skips it.
 

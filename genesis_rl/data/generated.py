@@ -18,7 +18,7 @@ from genesis_rl.data.cache import check_split, open_or_make
 from genesis_rl.data.multi_dsprites import MultiDSpritesConfig, write_multi_dsprites
 from genesis_rl.data.pack import Pack, PackWriter
 from genesis_rl.data.sprite_scenes import FreeScenes, SpriteScenesConfig, write_sprite_scenes
-from genesis_rl.worlds import (
+from genesis_rl.worlds.sprites import (
     ObjectComparisonWorld,
     ObjectGoalWorld,
     ObjectInteractionWorld,
@@ -68,7 +68,7 @@ def generated_dataset(name: str, **options: Any) -> GeneratedDataset:
     Args:
         name: one of `GENERATED`.
         **options: options of `genesis_rl.data.multi_dsprites.MultiDSpritesConfig`, or a seed and
-            options of the world (`genesis_rl.worlds`, `FreeScenes`).
+            options of the world (`genesis_rl.worlds.sprites`, `FreeScenes`).
 
     Raises:
         ValueError: for an unknown name, or an invalid option.

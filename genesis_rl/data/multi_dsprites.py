@@ -22,8 +22,8 @@ import numpy.typing as npt
 
 from genesis_rl.data.cache import check_split
 from genesis_rl.data.pack import DAMAGE, PackWriter
-from genesis_rl.log import ProgressBar
-from genesis_rl.sprites import DSPRITES_OUTLINES, coverage
+from genesis_rl.utils.log import ProgressBar
+from genesis_rl.worlds.sprites.drawing import DSPRITES_OUTLINES, coverage
 
 SHAPES = ("square", "ellipse", "heart")  # order of the classes in dSprites
 

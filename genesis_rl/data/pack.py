@@ -7,8 +7,8 @@ A pack is a folder with
 - `factors.npz`: arrays of N rows, the ground truth of every image (optional),
 - `meta.json`: description of the pack, written last.
 
-It is written into a private folder next to its destination (see `genesis_rl.files`) and renamed
-when complete, so a folder of the destination's name is a complete pack.
+It is written into a private folder next to its destination (see `genesis_rl.utils.files`) and
+renamed when complete, so a folder of the destination's name is a complete pack.
 """
 
 import errno
@@ -27,9 +27,9 @@ from typing import IO, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from genesis_rl.checks import LARGEST, check_range
-from genesis_rl.files import json_text, private_folder, read_json, replace_folder
-from genesis_rl.frames import Preprocessing, as_preprocessing
+from genesis_rl.perception.preprocessing import Preprocessing, as_preprocessing
+from genesis_rl.utils.checks import LARGEST, check_range
+from genesis_rl.utils.files import json_text, private_folder, read_json, replace_folder
 
 _FORMAT = 1
 _LARGEST_ROW = 2**22  # bytes of an image's factors; typically a few hundred

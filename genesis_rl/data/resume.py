@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from genesis_rl.data.pack import DAMAGE, PackWriter
-from genesis_rl.files import PARTIAL, json_text, new_file
+from genesis_rl.utils.files import PARTIAL, json_text, new_file
 
 _JOURNAL = "journal.json"
 

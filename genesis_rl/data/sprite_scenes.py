@@ -10,9 +10,8 @@ import numpy.typing as npt
 
 from genesis_rl.data.cache import SPLITS, check_split
 from genesis_rl.data.pack import PackWriter
-from genesis_rl.log import ProgressBar
-from genesis_rl.sprites import Colour, Sprite, check_shapes, render, scales, several
-from genesis_rl.worlds import (
+from genesis_rl.utils.log import ProgressBar
+from genesis_rl.worlds.sprites import (
     Scene,
     SpriteWorld,
     check_scene_size,
@@ -20,6 +19,7 @@ from genesis_rl.worlds import (
     sample_positions,
     scene_state,
 )
+from genesis_rl.worlds.sprites.drawing import Colour, Sprite, check_shapes, render, scales, several
 
 _BATCH = 256  # scenes per write
 _TRIES = 64  # positions sampled for the agent before its start position is used
@@ -126,7 +126,7 @@ class SceneBatch(NamedTuple):
     Attributes:
         images: (n, H, W, 3) uint8.
         masks: (n, H, W) uint8: 0 = background, then the objects in order, then the agent.
-        state: (n, N, F) float32, see `genesis_rl.worlds.scene_state`.
+        state: (n, N, F) float32, see `genesis_rl.worlds.sprites.scene_state`.
     """
 
     images: npt.NDArray[np.uint8]

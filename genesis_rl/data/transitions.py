@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from genesis_rl.data.cache import SPLITS, check_split, split_folder
 from genesis_rl.data.pack import Pack, PackWriter
-from genesis_rl.files import new_folder
+from genesis_rl.utils.files import new_folder
 
 #: Entry of meta.json that marks a pack of whole episodes, in order.
 ACTION_SPACE = "action_space"
@@ -36,7 +36,7 @@ class Transitions:
         first: (N,) bool, first frames of episodes.
         episodes: (E, 2) int64, first and last frame of every episode.
         states: (N, ...) float32 ground truth if the environment provides it, or None.
-        action_space: JSON data, for `genesis_rl.envs.spaces.space_from_json`.
+        action_space: JSON data, for `genesis_rl.envs.wrappers.spaces.space_from_json`.
     """
 
     def __init__(self, pack: Pack) -> None:

@@ -22,33 +22,36 @@ def register_envs() -> None:
         if f"genesis_rl/{name}-v0" not in gym.registry:
             gym.register(
                 id=f"genesis_rl/{name}-v0",
-                entry_point=f"genesis_rl.envs.sprites:{name}Env",
-                vector_entry_point=f"genesis_rl.envs.sprite_vector:{name}VectorEnv",
+                entry_point=f"genesis_rl.envs.relational.env:{name}Env",
+                vector_entry_point=f"genesis_rl.envs.relational.vector:{name}VectorEnv",
                 max_episode_steps=100,
             )
     if "genesis_rl/Imagination-v0" not in gym.registry:
         gym.register(
             id="genesis_rl/Imagination-v0",
-            entry_point="genesis_rl.envs.imagination:ImaginationEnv",
-            vector_entry_point="genesis_rl.envs.imagination_vector:ImaginationVectorEnv",
+            entry_point="genesis_rl.envs.imagination.env:ImaginationEnv",
+            vector_entry_point="genesis_rl.envs.imagination.vector:ImaginationVectorEnv",
         )
     if "genesis_rl/Compose-v0" not in gym.registry:
-        gym.register(id="genesis_rl/Compose-v0", entry_point="genesis_rl.envs.compose:ComposeEnv")
+        gym.register(
+            id="genesis_rl/Compose-v0", entry_point="genesis_rl.envs.compose.env:ComposeEnv"
+        )
     if "genesis_rl/ShapeStacks-v0" not in gym.registry:
         gym.register(
             id="genesis_rl/ShapeStacks-v0",
-            entry_point="genesis_rl.envs.shapestacks:ShapeStacksEnv",
+            entry_point="genesis_rl.envs.shapestacks.env:ShapeStacksEnv",
         )
     for name, (skill, relation) in FETCH_TASKS.items():
         if f"genesis_rl/{name}-v0" not in gym.registry:
             gym.register(
                 id=f"genesis_rl/{name}-v0",
-                entry_point="genesis_rl.envs.fetch:FetchEnv",
+                entry_point="genesis_rl.envs.fetch.env:FetchEnv",
                 max_episode_steps=50 if skill == "Reach" else 100,
                 kwargs={"skill": skill, "relation": relation},
             )
     for name in ("Crafter", "PettingZoo"):
         if f"genesis_rl/{name}-v0" not in gym.registry:
             gym.register(
-                id=f"genesis_rl/{name}-v0", entry_point=f"genesis_rl.envs.adapters:{name}Env"
+                id=f"genesis_rl/{name}-v0",
+                entry_point=f"genesis_rl.envs.wrappers.adapters:{name}Env",
             )

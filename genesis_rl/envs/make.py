@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import gymnasium as gym
 
-from genesis_rl.process import choose_opengl
+from genesis_rl.utils.process import choose_opengl
 
 # Packages that register environments; safe to import if installed.
 _KNOWN_PACKAGES = (

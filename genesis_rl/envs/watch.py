@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.wrappers import TransformObservation
 
-from genesis_rl.envs.frame_source import find_frames
 from genesis_rl.envs.make import check_wrappers, make_env, parse_options
-from genesis_rl.envs.rendering import RenderedObs
 from genesis_rl.envs.window import has_window
-from genesis_rl.frames import LAYOUTS, Crop, Layout, as_crop, as_nhwc_uint8
-from genesis_rl.visualize import save_animation
+from genesis_rl.envs.wrappers.frame_source import find_frames
+from genesis_rl.envs.wrappers.rendering import RenderedObs
+from genesis_rl.perception.preprocessing import LAYOUTS, Crop, Layout, as_crop, as_nhwc_uint8
+from genesis_rl.visualization import save_animation
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from genesis_rl.checkpoint import CONFIG, Pretrained, load_pretrained
+from genesis_rl.checkpoints.loading import CONFIG, Pretrained, load_pretrained
 from genesis_rl.data import DATASETS, Pack
 from genesis_rl.training.config import PretrainConfig
 from genesis_rl.training.folder import has_setting, settings

@@ -17,13 +17,13 @@ from genesis_rl.evaluation.candidates import (
     open_split,
     training_facts,
 )
-from genesis_rl.files import write_json
-from genesis_rl.metrics.features import FactorFeatures
-from genesis_rl.metrics.frechet import FeatureNetwork, SampleScorer
-from genesis_rl.metrics.imagined import SceneScorer
-from genesis_rl.metrics.inception import InceptionFeatures
-from genesis_rl.process import versions
-from genesis_rl.scoring import ScoreConfig, baselines, score
+from genesis_rl.evaluation.metrics.features import FactorFeatures
+from genesis_rl.evaluation.metrics.frechet import FeatureNetwork, SampleScorer
+from genesis_rl.evaluation.metrics.imagined import SceneScorer
+from genesis_rl.evaluation.metrics.inception import InceptionFeatures
+from genesis_rl.evaluation.scoring import ScoreConfig, baselines, score
+from genesis_rl.utils.files import write_json
+from genesis_rl.utils.process import versions
 
 _CHOICES = {
     "split": SPLITS,
@@ -108,9 +108,9 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     Returns:
         JSON data: ``runs``, one record per model: run, model, model_config, num_slots, data,
         data_options, split, num_images, seed, scores (see `score`), baselines (see
-        `genesis_rl.scoring.baselines`), training, versions; and ``groups`` of models that differ
-        only in their seed: ``label``, ``runs``, and ``mean`` and ``std`` (of the sample, n - 1;
-        None for one run) of each score.
+        `genesis_rl.evaluation.scoring.baselines`), training, versions; and ``groups`` of models
+        that differ only in their seed: ``label``, ``runs``, and ``mean`` and ``std`` (of the
+        sample, n - 1; None for one run) of each score.
 
     Raises:
         ValueError: if a model or its data is missing, models have different data, or there are too

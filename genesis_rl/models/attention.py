@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genesis_rl.blocks import coordinate_map
 from genesis_rl.models.base import at_least_float32
+from genesis_rl.models.blocks import coordinate_map
 
 _ROUNDS = 2
 # Stride in pixels of the map that the attention runs on; a cell is a square of pixels.

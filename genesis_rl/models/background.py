@@ -5,9 +5,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from genesis_rl.blocks import ComponentEncoder
-from genesis_rl.likelihood import Mixture, joint_log_prob
 from genesis_rl.models.base import at_least_float32
+from genesis_rl.models.blocks import ComponentEncoder
+from genesis_rl.models.likelihood import Mixture, joint_log_prob
 
 # Prior probability that a pixel is an outlier, which shows an object.
 _OUTLIER_SHARE = 0.05

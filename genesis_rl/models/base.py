@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genesis_rl.blocks import check_image_size
-from genesis_rl.checks import LARGEST, check_limits, check_range
-from genesis_rl.likelihood import Gaussian, Mixture, log_responsibilities, mixture_nll
-from genesis_rl.models.shareable import Shareable
+from genesis_rl.checkpoints.shareable import Shareable
+from genesis_rl.models.blocks import check_image_size
+from genesis_rl.models.likelihood import Gaussian, Mixture, log_responsibilities, mixture_nll
 from genesis_rl.slots import Decoded, ElboTerms, Slots, check_shape, check_slots
+from genesis_rl.utils.checks import LARGEST, check_limits, check_range
 
 LstmState = tuple[Tensor, Tensor]
 
@@ -153,7 +153,7 @@ class BaseModel(Shareable):
 
         Returns:
             Shape (B, K, 1, H, W), nats <= 0; exp sums to 1 over K. See
-            `genesis_rl.likelihood.log_responsibilities`.
+            `genesis_rl.models.likelihood.log_responsibilities`.
         """
         return log_responsibilities(x, *decoded, self.config.sigma_x)
 
@@ -198,7 +198,7 @@ class BaseModel(Shareable):
             Slots of ``n`` scenes.
 
         Raises:
-            ValueError: if ``n`` is below 1 or above `genesis_rl.checks.LARGEST`, or
+            ValueError: if ``n`` is below 1 or above `genesis_rl.utils.checks.LARGEST`, or
                 ``temperature`` is negative or not finite.
         """
         if n < 1:

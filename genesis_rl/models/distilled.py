@@ -11,15 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genesis_rl.blocks import NormedConv
-from genesis_rl.checks import check_limits
+from genesis_rl.checkpoints.old_keys import rename_old_keys
+from genesis_rl.checkpoints.weights import as_tuple
 from genesis_rl.models import MODELS, build_model
 from genesis_rl.models.base import BaseModel, LstmState, Noise, at_least_float32, check_channels
+from genesis_rl.models.blocks import NormedConv
 from genesis_rl.models.prior import NextSlot
-from genesis_rl.old_keys import rename_old_keys
-from genesis_rl.refinement import STEP_SIZE
+from genesis_rl.models.refinement import STEP_SIZE
 from genesis_rl.slots import Decoded, ElboTerms, Slots
-from genesis_rl.weights import as_tuple
+from genesis_rl.utils.checks import check_limits
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ class Distilled(BaseModel):
 
     @property
     def refine_step_size(self) -> float:
-        """The teacher's step size of `genesis_rl.refinement`."""
+        """The teacher's step size of `genesis_rl.models.refinement`."""
         return float(getattr(self.teacher, "refine_step_size", STEP_SIZE))
 
     def redraw_masks(self, slots: Slots) -> Slots:

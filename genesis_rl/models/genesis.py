@@ -15,24 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genesis_rl.blocks import (
-    BroadcastDecoder,
-    ComponentEncoder,
-    FlatDecoder,
-    GatedDecoder,
-    GatedEncoder,
-    SlotCorrector,
-    coordinate_map,
-    recomputed,
-)
-from genesis_rl.likelihood import (
-    Gaussian,
-    Prior,
-    concatenate,
-    kl_monte_carlo,
-    standard_normal,
-    stick_breaking,
-)
 from genesis_rl.models.attention import AttentionPosterior, SlotAttention
 from genesis_rl.models.background import (
     BackgroundNetwork,
@@ -47,7 +29,25 @@ from genesis_rl.models.base import (
     no_latents,
     slot_maps,
 )
+from genesis_rl.models.blocks import (
+    BroadcastDecoder,
+    ComponentEncoder,
+    FlatDecoder,
+    GatedDecoder,
+    GatedEncoder,
+    SlotCorrector,
+    coordinate_map,
+    recomputed,
+)
 from genesis_rl.models.genesis_config import GenesisConfig, GenesisSConfig
+from genesis_rl.models.likelihood import (
+    Gaussian,
+    Prior,
+    concatenate,
+    kl_monte_carlo,
+    standard_normal,
+    stick_breaking,
+)
 from genesis_rl.models.local import LocalDecoder
 from genesis_rl.models.prior import (
     NextSlot,
@@ -99,7 +99,7 @@ class GenesisS(StepwiseModel):
         background_only: score the background alone, with the objects' pixels as outliers.
         likelihood_stride: in training, score every n-th row and column at a random offset, and
             scale the likelihood accordingly. For local decoders.
-        refine_step_size: step size of `genesis_rl.refinement`.
+        refine_step_size: step size of `genesis_rl.models.refinement`.
     """
 
     activation_checkpointing: bool = False

@@ -4,9 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from genesis_rl.likelihood import Mixture
 from genesis_rl.models.attention import SlotOrder
 from genesis_rl.models.base import check_channels, check_counts, check_positive, check_shared
+from genesis_rl.models.likelihood import Mixture
 from genesis_rl.models.local import GEOMETRY
 
 Prior = Literal["autoregressive", "independent"]

@@ -13,8 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from genesis_rl.blocks import UNet, conv_norm, coordinate_map
-from genesis_rl.likelihood import Gaussian, Mixture, Prior, categorical_kl, kl_monte_carlo
 from genesis_rl.models.base import (
     LstmState,
     Noise,
@@ -24,6 +22,8 @@ from genesis_rl.models.base import (
     components_and_masks,
     no_latents,
 )
+from genesis_rl.models.blocks import UNet, conv_norm, coordinate_map
+from genesis_rl.models.likelihood import Gaussian, Mixture, Prior, categorical_kl, kl_monte_carlo
 from genesis_rl.models.prior import NextSlot, StepwiseModel
 from genesis_rl.slots import Decoded, ElboTerms, Slots
 

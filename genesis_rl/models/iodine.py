@@ -33,15 +33,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genesis_rl.blocks import BroadcastDecoder, coordinate_map
-from genesis_rl.likelihood import (
-    Gaussian,
-    Mixture,
-    joint_log_prob,
-    kl_monte_carlo,
-    kl_standard_normal,
-    leave_one_out_logsumexp,
-)
 from genesis_rl.models.base import (
     BaseModel,
     LstmState,
@@ -52,6 +43,15 @@ from genesis_rl.models.base import (
     check_shared,
     components_and_masks,
     no_latents,
+)
+from genesis_rl.models.blocks import BroadcastDecoder, coordinate_map
+from genesis_rl.models.likelihood import (
+    Gaussian,
+    Mixture,
+    joint_log_prob,
+    kl_monte_carlo,
+    kl_standard_normal,
+    leave_one_out_logsumexp,
 )
 from genesis_rl.slots import Decoded, ElboTerms, Slots
 

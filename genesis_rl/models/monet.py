@@ -11,8 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genesis_rl.blocks import BroadcastDecoder, ComponentEncoder, UNet
-from genesis_rl.likelihood import Gaussian, Mixture, categorical_kl, kl_monte_carlo
 from genesis_rl.models.base import (
     BaseModel,
     Noise,
@@ -24,6 +22,8 @@ from genesis_rl.models.base import (
     no_latents,
     slot_maps,
 )
+from genesis_rl.models.blocks import BroadcastDecoder, ComponentEncoder, UNet
+from genesis_rl.models.likelihood import Gaussian, Mixture, categorical_kl, kl_monte_carlo
 from genesis_rl.slots import Decoded, ElboTerms, Slots, check_shape
 
 

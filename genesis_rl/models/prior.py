@@ -6,14 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genesis_rl.likelihood import (
+from genesis_rl.models.base import BaseModel, LstmState, Noise
+from genesis_rl.models.likelihood import (
     Gaussian,
     GaussianMixture,
     Prior,
     standard_mixture,
     standard_normal,
 )
-from genesis_rl.models.base import BaseModel, LstmState, Noise
 
 
 class NextSlot(NamedTuple):

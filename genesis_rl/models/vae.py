@@ -6,8 +6,6 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from genesis_rl.blocks import BroadcastDecoder, GatedDecoder, GatedEncoder
-from genesis_rl.likelihood import Gaussian, kl_monte_carlo
 from genesis_rl.models.base import (
     BaseModel,
     Noise,
@@ -17,6 +15,8 @@ from genesis_rl.models.base import (
     check_sizes,
     no_latents,
 )
+from genesis_rl.models.blocks import BroadcastDecoder, GatedDecoder, GatedEncoder
+from genesis_rl.models.likelihood import Gaussian, kl_monte_carlo
 from genesis_rl.slots import Decoded, ElboTerms, Slots
 
 

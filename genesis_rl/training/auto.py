@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from genesis_rl.blocks import check_image_size
-from genesis_rl.checkpoint import load_pretrained
+from genesis_rl.checkpoints.loading import load_pretrained
 from genesis_rl.data import Pack, open_dataset
-from genesis_rl.data.originals import parse_options
+from genesis_rl.data.readers.originals import parse_options
 from genesis_rl.models import build_model
 from genesis_rl.models.background import BackgroundNetwork
+from genesis_rl.models.blocks import check_image_size
 from genesis_rl.training.config import PretrainConfig
 from genesis_rl.training.image_statistics import (
     SEED_THRESHOLD,

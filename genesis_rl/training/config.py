@@ -4,11 +4,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from genesis_rl.checks import check_integers, check_limits
 from genesis_rl.data import Pack, open_dataset
-from genesis_rl.data.originals import parse_options
-from genesis_rl.geco import GecoConfig
+from genesis_rl.data.readers.originals import parse_options
 from genesis_rl.models import GenesisConfig, GenesisSConfig, ModelConfig
+from genesis_rl.models.geco import GecoConfig
+from genesis_rl.utils.checks import check_integers, check_limits
 
 _COUNTS = ("steps", "batch_size", "log_every", "eval_every", "eval_images", "save_every")
 _ANNEAL_FRACTIONS = (

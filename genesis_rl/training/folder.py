@@ -8,8 +8,13 @@ from typing import Any, ClassVar
 
 import torch
 
-from genesis_rl.checkpoint import CONFIG, as_tuple, load_weights
-from genesis_rl.files import (
+from genesis_rl.checkpoints.loading import CONFIG, as_tuple, load_weights
+from genesis_rl.checkpoints.old_keys import rename_old_keys
+from genesis_rl.models import MODELS
+from genesis_rl.models.geco import GecoConfig
+from genesis_rl.perception.preprocessing import Preprocessing, as_preprocessing
+from genesis_rl.training.config import PretrainConfig
+from genesis_rl.utils.files import (
     PRIVATE,
     FolderLock,
     current_folder,
@@ -18,12 +23,7 @@ from genesis_rl.files import (
     read_json,
     write_json,
 )
-from genesis_rl.frames import Preprocessing, as_preprocessing
-from genesis_rl.geco import GecoConfig
-from genesis_rl.models import MODELS
-from genesis_rl.old_keys import rename_old_keys
-from genesis_rl.process import hardware, versions
-from genesis_rl.training.config import PretrainConfig
+from genesis_rl.utils.process import hardware, versions
 
 SETTINGS, STATE = "train.json", "training.pt"
 #: Report that some trainings write when they finish.

@@ -15,7 +15,7 @@ from torch import Tensor
 from genesis_rl.data import Pack
 from genesis_rl.models.attention import SlotAttention
 from genesis_rl.models.background import BackgroundNetwork, foreground_gate
-from genesis_rl.region import region_of
+from genesis_rl.perception.region import region_of
 
 # Number of measured images, at equal intervals of the training split.
 _IMAGES = 512

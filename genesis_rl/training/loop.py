@@ -14,15 +14,12 @@ from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
-from genesis_rl.checkpoint import CONFIG, load_pretrained, load_weights, pick_device
+from genesis_rl.checkpoints.loading import CONFIG, load_pretrained, load_weights, pick_device
 from genesis_rl.data import Pack
 from genesis_rl.data.feed import ImageFeed, batch_indices
-from genesis_rl.files import read_json
-from genesis_rl.frames import Preprocessing
-from genesis_rl.geco import Geco
-from genesis_rl.log import RunLog
 from genesis_rl.models import GenesisSConfig, build_model
-from genesis_rl.process import has_bfloat16, keep_freed_memory
+from genesis_rl.models.geco import Geco
+from genesis_rl.perception.preprocessing import Preprocessing
 from genesis_rl.slots import ElboTerms
 from genesis_rl.training.config import PretrainConfig
 from genesis_rl.training.folder import RunFolder
@@ -30,6 +27,9 @@ from genesis_rl.training.parallel import LostProcessError, synchronise_clock, sy
 from genesis_rl.training.prior import fit_prior, infer_posteriors
 from genesis_rl.training.steps import NonFiniteError, StepTrainer, Validation, noise_key
 from genesis_rl.training.validate import pictures, validate
+from genesis_rl.utils.files import read_json
+from genesis_rl.utils.log import RunLog
+from genesis_rl.utils.process import has_bfloat16, keep_freed_memory
 
 # Steps between synchronisations of elapsed time and stop requests, in distributed training.
 _CLOCK_STEPS = 10

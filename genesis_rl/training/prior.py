@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from genesis_rl.data.feed import ImageFeed, batch_indices
-from genesis_rl.likelihood import Gaussian
-from genesis_rl.log import ProgressBar
 from genesis_rl.models.genesis import GenesisS
+from genesis_rl.models.likelihood import Gaussian
 from genesis_rl.training.steps import noise_key
 from genesis_rl.training.validate import eval_mode
+from genesis_rl.utils.log import ProgressBar
 
 _IMAGES = 10_000
 _ENCODED = 64

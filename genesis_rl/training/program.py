@@ -4,9 +4,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from genesis_rl.flags import report_error
-from genesis_rl.text_tables import as_text
 from genesis_rl.training.steps import NonFiniteError
+from genesis_rl.utils.flags import report_error
+from genesis_rl.utils.tables import as_text
 
 
 def run_and_report(name: str, settings: Any, train: Callable[[], dict[str, Any]]) -> int:

@@ -8,12 +8,12 @@ from typing import Any, Literal, Self
 
 import torch
 
-from genesis_rl import log
-from genesis_rl.checkpoint import CONFIG, Pretrained, load_pretrained
+from genesis_rl.checkpoints.loading import CONFIG, Pretrained, load_pretrained
 from genesis_rl.data import DATASETS
-from genesis_rl.files import current_folder, read_json
 from genesis_rl.training.config import PretrainConfig
 from genesis_rl.training.folder import SETTINGS, parse_settings
+from genesis_rl.utils import log
+from genesis_rl.utils.files import current_folder, read_json
 
 _CHECKPOINTS: tuple[Literal["best", "last"], ...] = ("best", "last")
 

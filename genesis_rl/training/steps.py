@@ -11,9 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from genesis_rl.log import ProgressBar, RunLog
-from genesis_rl.process import StopSignal
 from genesis_rl.training.folder import TrainingFolder
+from genesis_rl.utils.log import ProgressBar, RunLog
+from genesis_rl.utils.process import StopSignal
 
 #: Objects other than the model whose state a checkpoint contains.
 Stateful = nn.Module | torch.optim.Optimizer

@@ -7,8 +7,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from genesis_rl import metrics, visualize
+from genesis_rl import visualization
 from genesis_rl.data import Pack
+from genesis_rl.evaluation import metrics
 from genesis_rl.models.distilled import segmentation_masks
 from genesis_rl.slots import SceneModel, check_finite
 
@@ -103,7 +104,7 @@ def decomposition(model: SceneModel, pack: Pack) -> npt.NDArray[np.uint8]:
     with eval_mode(model):
         images, _ = next(labelled_images(pack, _PICTURES, device_of(model)))
         decoded = model.decode(model.infer(images))
-    return visualize.decomposition_grid(images, decoded, scale=_scale(images.shape[-1]))
+    return visualization.decomposition_grid(images, decoded, scale=_scale(images.shape[-1]))
 
 
 def _scale(side: int) -> int:
@@ -119,7 +120,7 @@ def pictures(model: SceneModel, pack: Pack, *, seed: int = 0) -> dict[str, npt.N
         scenes = model.decode(model.sample(_PICTURES, generator=generator))
     return {
         "decomposition": decomposition(model, pack),
-        "samples": visualize.sample_grid(scenes, scale=_scale(pack.images.shape[1])),
+        "samples": visualization.sample_grid(scenes, scale=_scale(pack.images.shape[1])),
     }
 
 

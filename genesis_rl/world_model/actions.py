@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genesis_rl.checks import check_limits
+from genesis_rl.utils.checks import check_limits
 
 Kind = Literal["discrete", "box"]
 

@@ -4,9 +4,9 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
-from genesis_rl.files import json_text
-from genesis_rl.text_tables import markdown
 from genesis_rl.training.folder import portable_settings
+from genesis_rl.utils.files import json_text
+from genesis_rl.utils.tables import markdown
 from genesis_rl.world_model.model import WorldModel
 from genesis_rl.world_model.program import tables
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from genesis_rl.checks import check_integers, check_limits
 from genesis_rl.slots import ALIGN, MASK_GEOMETRY
+from genesis_rl.utils.checks import check_integers, check_limits
 from genesis_rl.world_model.model import WorldModelConfig
 
 _POSITIVE = (

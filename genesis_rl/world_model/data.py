@@ -6,9 +6,9 @@ from typing import Self
 import numpy as np
 import torch
 
-from genesis_rl.checkpoint import pick_device
+from genesis_rl.checkpoints.loading import pick_device
 from genesis_rl.data.transitions import Transitions
-from genesis_rl.perception import SlotEncoder
+from genesis_rl.perception.encoder import SlotEncoder
 from genesis_rl.world_model.actions import ActionSpec
 from genesis_rl.world_model.config import WorldTrainConfig
 from genesis_rl.world_model.model import SlotSpec

@@ -9,7 +9,7 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor
 
-from genesis_rl.frames import to_images
+from genesis_rl.perception.preprocessing import to_images
 from genesis_rl.world_model.data import WorldModelData
 from genesis_rl.world_model.model import WorldModel
 from genesis_rl.world_model.rollouts import open_loop

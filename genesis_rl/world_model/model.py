@@ -11,12 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genesis_rl.checks import LARGEST, check_limits, check_range
-from genesis_rl.files import current_folder, read_folder, read_json
-from genesis_rl.old_keys import rename_old_keys
-from genesis_rl.set_layers import SlotScale
-from genesis_rl.slots import ALIGN, MASK_GEOMETRY, check_shape
-from genesis_rl.weights import (
+from genesis_rl.checkpoints.old_keys import rename_old_keys
+from genesis_rl.checkpoints.weights import (
     CONFIG,
     WEIGHTS,
     build,
@@ -26,6 +22,10 @@ from genesis_rl.weights import (
     shipped_folder,
     write_module,
 )
+from genesis_rl.models.set_layers import SlotScale
+from genesis_rl.slots import ALIGN, MASK_GEOMETRY, check_shape
+from genesis_rl.utils.checks import LARGEST, check_limits, check_range
+from genesis_rl.utils.files import current_folder, read_folder, read_json
 from genesis_rl.world_model.actions import ActionSpec
 from genesis_rl.world_model.trunks import FlatTrunk, SlotTrunk
 
@@ -302,7 +302,7 @@ class WorldModel(nn.Module):
         Args:
             folder: folder of save_pretrained; run directory of pretrain/train_world_model.py,
                 whose best model is loaded; or name of a shipped world model, see
-                `genesis_rl.weights.shipped`.
+                `genesis_rl.checkpoints.weights.shipped`.
             encoder_fingerprint: fingerprint of the encoder (SlotEncoder.fingerprint), to check;
                 None for any.
             device: "auto" for a GPU if available.

@@ -4,9 +4,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from genesis_rl import visualize
-from genesis_rl.perception import SlotEncoder
-from genesis_rl.visualize.pixels import Picture
+from genesis_rl import visualization
+from genesis_rl.perception.encoder import SlotEncoder
+from genesis_rl.visualization.pixels import Picture
 from genesis_rl.world_model.data import WorldModelData
 from genesis_rl.world_model.model import WorldModel
 from genesis_rl.world_model.rollouts import open_loop
@@ -20,7 +20,7 @@ Frames = npt.NDArray[np.uint8]
 def decode(encoder: SlotEncoder, features: torch.Tensor) -> Frames:
     """Decode slots (..., K, D) to frames (..., S, S, 3)."""
     image = encoder.decode(features.flatten(0, -3)).image
-    frames: Frames = visualize.to_pictures(image)
+    frames: Frames = visualization.to_pictures(image)
     return frames.reshape(*features.shape[:-2], *frames.shape[1:])
 
 
@@ -54,7 +54,7 @@ def rollout_picture(model: WorldModel, data: WorldModelData, split: str) -> Pict
     """Draw three rollouts, with real frames above imagined ones."""
     real, imagined = rollout_frames(model, data, split, 3, _COLUMNS - 1)
     rows = np.stack([real, imagined], 1)  # (count, 2, T + 1, S, S, 3)
-    return visualize.mosaic(
+    return visualization.mosaic(
         rows.reshape(-1, *rows.shape[2:]),
         captions=[f"t = {t}" for t in range(rows.shape[2])],
         row_captions=["real", "imagined"] * len(rows),
@@ -67,7 +67,7 @@ def rollout_video(model: WorldModel, data: WorldModelData, split: str, steps: in
     real, imagined = rollout_frames(model, data, split, 4, steps)
     scale = max(1, 2 * _SIDE // real.shape[-2])
     return [
-        visualize.mosaic(
+        visualization.mosaic(
             np.stack([real[:, t], imagined[:, t]]),
             row_captions=["real", "imagined"],
             scale=scale,

@@ -4,11 +4,11 @@ import dataclasses
 import json
 from typing import Any
 
-from genesis_rl.files import new_file, write_json
-from genesis_rl.process import StoppedError, hardware, versions
-from genesis_rl.text_tables import figure
 from genesis_rl.training.folder import REPORT
-from genesis_rl.visualize import curves, save_gif, save_png
+from genesis_rl.utils.files import new_file, write_json
+from genesis_rl.utils.process import StoppedError, hardware, versions
+from genesis_rl.utils.tables import figure
+from genesis_rl.visualization import curves, save_gif, save_png
 from genesis_rl.world_model.config import WorldTrainConfig
 from genesis_rl.world_model.data import WorldModelData
 from genesis_rl.world_model.evaluation import evaluate

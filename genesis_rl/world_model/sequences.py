@@ -11,13 +11,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from genesis_rl.alignment import SlotAligner
 from genesis_rl.data.cache import data_root
 from genesis_rl.data.transitions import Transitions
-from genesis_rl.files import new_folder, private_folder
-from genesis_rl.log import ProgressBar
-from genesis_rl.metrics.features import digest
-from genesis_rl.perception import SlotEncoder
+from genesis_rl.evaluation.metrics.features import digest
+from genesis_rl.perception.alignment import SlotAligner
+from genesis_rl.perception.encoder import SlotEncoder
+from genesis_rl.utils.files import new_folder, private_folder
+from genesis_rl.utils.log import ProgressBar
 from genesis_rl.world_model.actions import ActionSpec
 
 _FORMAT = 1  # incremented when the content of cached files changes

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genesis_rl.set_layers import TransformerBlock
+from genesis_rl.models.set_layers import TransformerBlock
 
 # Hidden units of the MLP per unit of the transformer's width.
 _FLAT_FACTOR = 4

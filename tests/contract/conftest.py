@@ -9,9 +9,9 @@ import numpy.typing as npt
 import pytest
 from gymnasium import spaces
 
-from genesis_rl.checkpoint import save_pretrained
+from genesis_rl.checkpoints.loading import save_pretrained
 from genesis_rl.models import Genesis
-from genesis_rl.perception import SlotEncoder
+from genesis_rl.perception.encoder import SlotEncoder
 
 H, W = 24, 40
 # Options of PixelEnv, and of the wrapper that takes it.

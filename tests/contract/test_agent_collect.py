@@ -13,11 +13,11 @@ from genesis_rl.agents.bundle import save_agent
 from genesis_rl.agents.collect import collect_with_agent
 from genesis_rl.agents.config import AgentConfig
 from genesis_rl.agents.stack import make_vec_env
-from genesis_rl.checkpoint import load_pretrained
+from genesis_rl.checkpoints.loading import load_pretrained
 from genesis_rl.data.transitions import Transitions
-from genesis_rl.envs.collect import CollectConfig
-from genesis_rl.frames import Preprocessing, resize
-from genesis_rl.perception import SlotEncoder
+from genesis_rl.envs.recording.collect import CollectConfig
+from genesis_rl.perception.encoder import SlotEncoder
+from genesis_rl.perception.preprocessing import Preprocessing, resize
 
 
 def save(folder: Path, encoder_path: str, **changes: Any) -> str:

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from genesis_rl import hub
 from genesis_rl.agents.algorithms import build_model
 from genesis_rl.agents.bundle import load_agent, save_agent
 from genesis_rl.agents.config import AgentConfig, PPOConfig
 from genesis_rl.agents.stack import make_vec_env
-from genesis_rl.checkpoint import load_pretrained
-from genesis_rl.hub import download, push_folder
-from genesis_rl.perception import SlotEncoder
+from genesis_rl.checkpoints import hub
+from genesis_rl.checkpoints.hub import download, push_folder
+from genesis_rl.checkpoints.loading import load_pretrained
+from genesis_rl.perception.encoder import SlotEncoder
 
 
 class Commit(NamedTuple):

@@ -33,7 +33,7 @@ from genesis_rl.agents.frames import VecFrames
 from genesis_rl.agents.same_stack import check_same_stack
 from genesis_rl.agents.stack import make_vec_env
 from genesis_rl.agents.vec_obs import VecGenesisObs
-from genesis_rl.checkpoint import load_pretrained, save_pretrained
+from genesis_rl.checkpoints.loading import load_pretrained, save_pretrained
 
 ENV_OPTIONS: dict[str, Any] = {
     "image_size": 32,
@@ -175,7 +175,7 @@ def test_state_observations_are_not_rendered(monkeypatch: pytest.MonkeyPatch) ->
     env = gym.make("genesis_rl/ObjectGoal-v0", state_in_info=True, **ENV_OPTIONS)
     env.reset(seed=4)
     true_state = env.step(1)[4]["true_state"]
-    monkeypatch.setattr("genesis_rl.envs.sprites.render", None)
+    monkeypatch.setattr("genesis_rl.envs.relational.env.render", None)
     with closing(make_venv(settings("state", {}), n_envs=1, seed=4)) as venv:
         venv.reset()
         np.testing.assert_array_equal(venv.step(np.array([1]))[0][0], true_state)

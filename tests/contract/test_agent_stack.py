@@ -12,7 +12,7 @@ from gymnasium import spaces
 
 from genesis_rl.agents.config import AgentConfig, OffPolicyConfig, PolicyConfig, PPOConfig
 from genesis_rl.agents.stack import make_vec_env
-from genesis_rl.perception import SlotEncoder
+from genesis_rl.perception.encoder import SlotEncoder
 
 
 def settings(encoder_path: str, **changes: Any) -> AgentConfig:

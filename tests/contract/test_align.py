@@ -11,9 +11,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import Tensor
 
 from genesis_rl.agents.vec_obs import VecGenesisObs
-from genesis_rl.envs.obs import GenesisObs, GenesisVectorObs
+from genesis_rl.envs.wrappers.obs import GenesisObs, GenesisVectorObs
 from genesis_rl.models import Genesis
-from genesis_rl.perception import SlotEncoder
+from genesis_rl.perception.encoder import SlotEncoder
 from genesis_rl.slots import Slots
 
 MakeEnv = Callable[..., Any]

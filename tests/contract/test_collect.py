@@ -16,11 +16,11 @@ from gymnasium import spaces
 
 from genesis_rl.data.pack import Pack
 from genesis_rl.data.transitions import Transitions
-from genesis_rl.envs.collect import CollectConfig, collect, find_crop, repeat_some
-from genesis_rl.envs.recorder import assign_splits
-from genesis_rl.envs.spaces import space_from_json, space_to_json
-from genesis_rl.frames import Preprocessing
-from genesis_rl.process import StoppedError
+from genesis_rl.envs.recording.collect import CollectConfig, collect, find_crop, repeat_some
+from genesis_rl.envs.recording.recorder import assign_splits
+from genesis_rl.envs.wrappers.spaces import space_from_json, space_to_json
+from genesis_rl.perception.preprocessing import Preprocessing
+from genesis_rl.utils.process import StoppedError
 
 ACTIONS = {
     "discrete": spaces.Discrete(3, start=2),

@@ -15,13 +15,13 @@ from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 import genesis_rl  # noqa: F401 (registers the ids)
-from genesis_rl.envs.compose import ComposeEnv
-from genesis_rl.envs.compose_rewards import ComposedScene
+from genesis_rl.envs.compose.env import ComposeEnv
+from genesis_rl.envs.compose.rewards import ComposedScene
+from genesis_rl.evaluation.probes.heads import Head
+from genesis_rl.evaluation.probes.saved import SceneProbe, SceneProbeConfig
 from genesis_rl.models import GenesisV2, GenesisV2Config, Monet, MonetConfig
 from genesis_rl.models.base import Noise
-from genesis_rl.perception import SlotEncoder
-from genesis_rl.probes.heads import Head
-from genesis_rl.probes.saved import SceneProbe, SceneProbeConfig
+from genesis_rl.perception.encoder import SlotEncoder
 
 ID = "genesis_rl/Compose-v0"
 K, D_M, D_C, M = 3, 7, 2, 4

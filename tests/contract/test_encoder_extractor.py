@@ -17,7 +17,7 @@ from genesis_rl.agents.extractors import (
     FlatSlotsExtractor,
 )
 from genesis_rl.models import Genesis
-from genesis_rl.perception import SlotEncoder
+from genesis_rl.perception.encoder import SlotEncoder
 
 MakeEnv = Callable[..., Any]
 SIZE = 32

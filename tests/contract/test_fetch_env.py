@@ -12,11 +12,11 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 import genesis_rl  # noqa: F401 (registers the ids)
 from genesis_rl.envs import FETCH_TASKS
-from genesis_rl.envs.fetch import FetchEnv
-from genesis_rl.envs.fetch_scripted import fetch_policy
-from genesis_rl.envs.obs import GenesisObs
-from genesis_rl.envs.scripted import random_policy, run_episodes
-from genesis_rl.tabletop import CAMERAS, STATE_COLUMNS
+from genesis_rl.envs.fetch.env import FetchEnv
+from genesis_rl.envs.fetch.scripted import fetch_policy
+from genesis_rl.envs.relational.scripted import random_policy, run_episodes
+from genesis_rl.envs.wrappers.obs import GenesisObs
+from genesis_rl.worlds.tabletop import CAMERAS, STATE_COLUMNS
 
 COLOUR = slice(STATE_COLUMNS.index("red"), STATE_COLUMNS.index("blue") + 1)
 OBJECT, GOAL, GRIPPER, TARGET = map(STATE_COLUMNS.index, ("object", "goal", "gripper", "target"))

@@ -18,9 +18,9 @@ from stable_baselines3.common.vec_env import VecMonitor
 
 from genesis_rl import GenesisObs
 from genesis_rl.agents.vec_gym import GymVecEnv
-from genesis_rl.checkpoint import save_pretrained
+from genesis_rl.checkpoints.loading import save_pretrained
 from genesis_rl.models import Genesis
-from genesis_rl.perception import SlotEncoder
+from genesis_rl.perception.encoder import SlotEncoder
 from genesis_rl.world_model import ActionSpec, SlotSpec, WorldModel, WorldModelConfig
 
 ID = "genesis_rl/Imagination-v0"

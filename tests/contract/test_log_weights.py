@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from genesis_rl.likelihood import Mixture, mixture_nll
-from genesis_rl.metrics import bounds
+from genesis_rl.evaluation.metrics import bounds
 from genesis_rl.models import MODELS
+from genesis_rl.models.likelihood import Mixture, mixture_nll
 from genesis_rl.slots import Decoded
 
 SIDE, DRAWS = 32, 300

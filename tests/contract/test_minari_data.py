@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from genesis_rl.data.transitions import Transitions
-from genesis_rl.envs.collect import CollectConfig, collect
-from genesis_rl.envs.minari_data import check_new, collect_minari, write_minari
+from genesis_rl.envs.recording.collect import CollectConfig, collect
+from genesis_rl.envs.recording.minari_data import check_new, collect_minari, write_minari
 
 minari = pytest.importorskip("minari", reason="minari is not installed (extra minari)")
 
@@ -116,7 +116,8 @@ def test_datasets_without_frames_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_program_needs_minari_only_where_it_is_used() -> None:
-    code = "import sys; sys.modules['minari'] = None; import genesis_rl.envs.minari_data as m\n"
+    code = "import sys; sys.modules['minari'] = None\n"
+    code += "import genesis_rl.envs.recording.minari_data as m\n"
     code += "try: m.check_new('a-v0')\nexcept ValueError as error: print(error)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "Minari is not installed" in run.stdout and "pip install" in run.stdout

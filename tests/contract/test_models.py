@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from genesis_rl.checkpoint import fingerprint, load_pretrained, save_pretrained
-from genesis_rl.editing import select
-from genesis_rl.frames import Preprocessing
+from genesis_rl.checkpoints.loading import fingerprint, load_pretrained, save_pretrained
 from genesis_rl.models import MODELS
 from genesis_rl.models.base import Noise
 from genesis_rl.models.genesis import GenesisS
-from genesis_rl.refinement import STEP_SIZE, refine
+from genesis_rl.models.refinement import STEP_SIZE, refine
+from genesis_rl.perception.editing import select
+from genesis_rl.perception.preprocessing import Preprocessing
 from genesis_rl.slots import SceneModel, Slots
 
 NAMES = list(MODELS)
@@ -256,7 +256,7 @@ def test_a_loaded_model_equals_the_saved_one(model: Any, tmp_path: Path) -> None
 
 
 def test_folding_leaves_the_encoder(model: Any) -> None:
-    from genesis_rl.blocks import fold_batch_norm
+    from genesis_rl.models.blocks import fold_batch_norm
 
     expected = model.infer(images(2))
     got = fold_batch_norm(model).infer(images(2))  # type: ignore[operator]

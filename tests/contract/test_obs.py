@@ -15,12 +15,12 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
-from genesis_rl.envs.obs import GenesisObs, GenesisVectorObs
-from genesis_rl.envs.rendering import RenderedObs
-from genesis_rl.envs.slot_obs import SlotObsOptions
-from genesis_rl.frames import Preprocessing, Resize
+from genesis_rl.envs.wrappers.obs import GenesisObs, GenesisVectorObs
+from genesis_rl.envs.wrappers.rendering import RenderedObs
+from genesis_rl.envs.wrappers.slot_obs import SlotObsOptions
 from genesis_rl.models import Genesis
-from genesis_rl.perception import SlotEncoder
+from genesis_rl.perception.encoder import SlotEncoder
+from genesis_rl.perception.preprocessing import Preprocessing, Resize
 
 MakeEnv = Callable[..., Any]
 AssertSame = Callable[[Any, Any], None]

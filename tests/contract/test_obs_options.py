@@ -14,11 +14,11 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
 from genesis_rl.agents.frames import VecFrames
 from genesis_rl.agents.vec_obs import VecGenesisObs
-from genesis_rl.envs.frame_source import find_frames
-from genesis_rl.envs.obs import GenesisObs, GenesisVectorObs
-from genesis_rl.envs.slot_obs import SlotObsCodec, SlotObsOptions
-from genesis_rl.frames import as_crop
-from genesis_rl.perception import SlotEncoder
+from genesis_rl.envs.wrappers.frame_source import find_frames
+from genesis_rl.envs.wrappers.obs import GenesisObs, GenesisVectorObs
+from genesis_rl.envs.wrappers.slot_obs import SlotObsCodec, SlotObsOptions
+from genesis_rl.perception.encoder import SlotEncoder
+from genesis_rl.perception.preprocessing import as_crop
 
 MakeEnv = Callable[..., Any]
 H, W = 24, 40

@@ -22,8 +22,8 @@ from stable_baselines3.common.vec_env import (
 from genesis_rl.agents.extractors import EXTRACTORS, SlotExtractor, SlotSetExtractor
 from genesis_rl.agents.same_stack import SlotEvalCallback, check_same_stack
 from genesis_rl.agents.vec_obs import VecGenesisObs
-from genesis_rl.envs.obs import GenesisObs
-from genesis_rl.perception import SlotEncoder
+from genesis_rl.envs.wrappers.obs import GenesisObs
+from genesis_rl.perception.encoder import SlotEncoder
 
 MakeEnv = Callable[..., Any]
 N, K, D, T = 2, 3, 12, 4

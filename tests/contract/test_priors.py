@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from genesis_rl.checkpoint import (
+from genesis_rl.checkpoints.loading import (
     _FIRST_NAMES,
     _YOUNGEST_DEFAULTS,
     fingerprint,

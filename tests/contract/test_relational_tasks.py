@@ -15,10 +15,9 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 import genesis_rl  # noqa: F401 (registers the ids)
 from genesis_rl.data import open_dataset
 from genesis_rl.envs import TASKS
-from genesis_rl.envs.scripted import plan, random_policy, run_episodes, scripted_policy
-from genesis_rl.envs.sprites import ObjectGoalEnv, ObjectInteractionEnv
-from genesis_rl.sprites import COLOURS, Sprite
-from genesis_rl.worlds import (
+from genesis_rl.envs.relational.env import ObjectGoalEnv, ObjectInteractionEnv
+from genesis_rl.envs.relational.scripted import plan, random_policy, run_episodes, scripted_policy
+from genesis_rl.worlds.sprites import (
     ObjectComparisonWorld,
     ObjectGoalWorld,
     ObjectInteractionWorld,
@@ -26,6 +25,7 @@ from genesis_rl.worlds import (
     Scene,
     SpriteWorld,
 )
+from genesis_rl.worlds.sprites.drawing import COLOURS, Sprite
 
 UP, LEFT, DOWN, RIGHT = range(4)
 BLUE, GREEN, RED = COLOURS["blue"], COLOURS["green"], COLOURS["red"]

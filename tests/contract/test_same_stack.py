@@ -17,10 +17,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv,
 from genesis_rl.agents.frames import VecFrames
 from genesis_rl.agents.same_stack import check_same_stack
 from genesis_rl.agents.vec_gym import GymVecEnv
-from genesis_rl.checkpoint import load_pretrained, save_pretrained
-from genesis_rl.envs.obs import GenesisObs, GenesisVectorObs
-from genesis_rl.frames import Preprocessing
-from genesis_rl.perception import SlotEncoder
+from genesis_rl.checkpoints.loading import load_pretrained, save_pretrained
+from genesis_rl.envs.wrappers.obs import GenesisObs, GenesisVectorObs
+from genesis_rl.perception.encoder import SlotEncoder
+from genesis_rl.perception.preprocessing import Preprocessing
 
 MakeEnv = Callable[..., Any]
 FORKED = functools.partial(SubprocVecEnv, start_method="fork")

@@ -10,7 +10,7 @@ from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 import genesis_rl  # noqa: F401 (registers the ids)
-from genesis_rl.envs.shapestacks import STATE_COLUMNS, ShapeStacksEnv
+from genesis_rl.envs.shapestacks.env import STATE_COLUMNS, ShapeStacksEnv
 
 ID = "genesis_rl/ShapeStacks-v0"
 PLACES = slice(0, 3)

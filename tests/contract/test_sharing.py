@@ -9,11 +9,11 @@ import pytest
 import torch
 
 import genesis_rl
-from genesis_rl import hub
-from genesis_rl.checkpoint import fingerprint, load_pretrained, save_pretrained
-from genesis_rl.frames import Preprocessing
+from genesis_rl.checkpoints import hub
+from genesis_rl.checkpoints.loading import fingerprint, load_pretrained, save_pretrained
 from genesis_rl.models import MODELS, Genesis, GenesisS, Monet
 from genesis_rl.models.base import BaseModel
+from genesis_rl.perception.preprocessing import Preprocessing
 
 NAMES = list(MODELS)
 Build = Callable[..., Any]
@@ -143,7 +143,7 @@ def pushed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         pushed.append((repo_id, options, files))
         return "https://hub/commit"
 
-    monkeypatch.setattr("genesis_rl.models.shareable.push_folder", push)
+    monkeypatch.setattr("genesis_rl.checkpoints.shareable.push_folder", push)
     return pushed
 
 

@@ -13,14 +13,14 @@ import pytest
 import torch
 
 import genesis_rl
-from genesis_rl import weights
+from genesis_rl.checkpoints import weights
 from genesis_rl.data import Pack, PackWriter, open_dataset
 from genesis_rl.data.sprite_scenes import render_scenes
-from genesis_rl.metrics import ari
-from genesis_rl.perception import SlotEncoder
-from genesis_rl.scoring import ScoreConfig, score
+from genesis_rl.evaluation.metrics import ari
+from genesis_rl.evaluation.scoring import ScoreConfig, score
+from genesis_rl.perception.encoder import SlotEncoder
 from genesis_rl.training.validate import validate
-from genesis_rl.worlds import ObjectComparisonWorld, ObjectGoalWorld, SpriteWorld
+from genesis_rl.worlds.sprites import ObjectComparisonWorld, ObjectGoalWorld, SpriteWorld
 
 NAMES, WORLDS = weights.shipped(), weights.shipped(world_models=True)
 FOLDER = Path(weights.__file__).parent / "pretrained"

@@ -13,9 +13,9 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 import genesis_rl  # noqa: F401 (registers the ids)
 from genesis_rl.data import open_dataset
-from genesis_rl.envs.sprites import ObjectGoalEnv, SpriteEnv
-from genesis_rl.sprites import COLOURS, Sprite
-from genesis_rl.worlds import Scene, touched_object
+from genesis_rl.envs.relational.env import ObjectGoalEnv, SpriteEnv
+from genesis_rl.worlds.sprites import Scene, touched_object
+from genesis_rl.worlds.sprites.drawing import COLOURS, Sprite
 
 ID = "genesis_rl/ObjectGoal-v0"
 UP, LEFT, DOWN, RIGHT = range(4)

@@ -13,9 +13,9 @@ from stable_baselines3.common.vec_env import VecMonitor
 
 from genesis_rl import GenesisVectorObs
 from genesis_rl.agents.vec_gym import GymVecEnv
-from genesis_rl.perception import SlotEncoder
-from genesis_rl.sprites import Sprite, render
-from genesis_rl.worlds import BatchRenderer, Scene
+from genesis_rl.perception.encoder import SlotEncoder
+from genesis_rl.worlds.sprites import BatchRenderer, Scene
+from genesis_rl.worlds.sprites.drawing import Sprite, render
 
 TASKS = ("ObjectGoal", "ObjectInteraction", "ObjectComparison", "PropertyComparison")
 BUSY: dict[str, Any] = {

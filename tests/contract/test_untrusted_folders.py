@@ -23,15 +23,15 @@ from genesis_rl.agents.algorithms import build_model
 from genesis_rl.agents.bundle import load_agent, save_agent
 from genesis_rl.agents.config import AgentConfig, PolicyConfig
 from genesis_rl.agents.stack import make_vec_env
-from genesis_rl.checkpoint import load, load_pretrained
-from genesis_rl.data.ocl_hdf5 import ObjectCentricHdf5
+from genesis_rl.checkpoints.loading import load, load_pretrained
 from genesis_rl.data.pack import Pack, PackWriter
-from genesis_rl.envs.compose_rewards import REWARDS
+from genesis_rl.data.readers.ocl_hdf5 import ObjectCentricHdf5
+from genesis_rl.envs.compose.rewards import REWARDS
+from genesis_rl.envs.imagination import ImaginationOptions
 from genesis_rl.envs.make import check_imports
-from genesis_rl.imagination import ImaginationOptions
-from genesis_rl.perception import SlotEncoder
-from genesis_rl.probes.heads import Head
-from genesis_rl.probes.saved import SceneProbe, SceneProbeConfig
+from genesis_rl.evaluation.probes.heads import Head
+from genesis_rl.evaluation.probes.saved import SceneProbe, SceneProbeConfig
+from genesis_rl.perception.encoder import SlotEncoder
 from genesis_rl.world_model import ActionSpec, WorldModel
 from genesis_rl.world_model.model import SlotSpec, WorldModelConfig
 
@@ -124,7 +124,7 @@ def place(
     monkeypatch.chdir(here)
     monkeypatch.syspath_prepend(str(here))
     monkeypatch.delitem(sys.modules, "canary", raising=False)
-    monkeypatch.setattr("genesis_rl.weights.download", refuse_download)
+    monkeypatch.setattr("genesis_rl.checkpoints.weights.download", refuse_download)
     yield Place(tmp_path, honest, encoder)
     gym.registry.pop("Evil-v0", None)
 
@@ -458,8 +458,8 @@ def virtual(file: Any, place: Place) -> None:
 
 
 def minari_env(place: Place, monkeypatch: pytest.MonkeyPatch) -> Any:
-    from genesis_rl.envs.collect import CollectConfig
-    from genesis_rl.envs.minari_data import collect_minari
+    from genesis_rl.envs.recording.collect import CollectConfig
+    from genesis_rl.envs.recording.minari_data import collect_minari
 
     folder = place.pack / "evil" / "data-v0" / "data"
     folder.mkdir(parents=True)

@@ -21,8 +21,8 @@ from stable_baselines3.common.vec_env import (
 )
 
 from genesis_rl.agents.vec_obs import VecGenesisObs
-from genesis_rl.envs.obs import GenesisObs
-from genesis_rl.perception import SlotEncoder
+from genesis_rl.envs.wrappers.obs import GenesisObs
+from genesis_rl.perception.encoder import SlotEncoder
 
 MakeEnv = Callable[..., Any]
 AssertSame = Callable[[Any, Any], None]

@@ -13,8 +13,8 @@ from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from genesis_rl.envs.obs import GenesisObs, GenesisVectorObs
-from genesis_rl.perception import SlotEncoder
+from genesis_rl.envs.wrappers.obs import GenesisObs, GenesisVectorObs
+from genesis_rl.perception.encoder import SlotEncoder
 
 MakeEnv = Callable[..., Any]
 AssertSame = Callable[[Any, Any], None]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from genesis_rl.checkpoint import save_pretrained
+from genesis_rl.checkpoints.loading import save_pretrained
 from genesis_rl.models import MODELS
 from genesis_rl.slots import Decoded, Slots
 

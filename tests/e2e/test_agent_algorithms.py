@@ -27,7 +27,7 @@ from genesis_rl.agents.config import (
 )
 from genesis_rl.agents.evaluation import evaluate_agent
 from genesis_rl.agents.learning import AgentTrainer, TrainingError
-from genesis_rl.envs.collect import CollectConfig
+from genesis_rl.envs.recording.collect import CollectConfig
 
 KEEP = ("robot/joints", "achieved_goal", "desired_goal")
 ALGOS = ("ppo", "sac", "td3", "recurrent_ppo")

@@ -1,4 +1,4 @@
-"""agents/benchmark.py: sum of shares, bytes by hand, invalid flags."""
+"""tools/benchmark_agents.py: sum of shares, bytes by hand, invalid flags."""
 
 import json
 from collections.abc import Callable
@@ -17,7 +17,7 @@ FLAGS = (
 def test_shares_add_up_and_bytes_are_those_of_the_arrays(tmp_path: Path, run_program: Run) -> None:
     given = ("--obs", "state", "pixels", "random=smoke", "--n-envs", "1", "4")
     status, output, errors = run_program(
-        "agents/benchmark.py", *FLAGS, *given, "--out", str(tmp_path / "speed.json")
+        "tools/benchmark_agents.py", *FLAGS, *given, "--out", str(tmp_path / "speed.json")
     )
     assert (status, errors) == (0, "")
     assert "state | 4 | " in output
@@ -41,7 +41,7 @@ def test_shares_add_up_and_bytes_are_those_of_the_arrays(tmp_path: Path, run_pro
 def test_imagined_and_real_environments_are_timed(run_program: Run, tmp_path: Path) -> None:
     flags = ("--transitions", "16", "--rollouts", "1", "--agent.vec", "dummy", "--n-envs", "2")
     status, output, errors = run_program(
-        *("agents/benchmark.py", *flags, "--obs", "genesis=sprites-fast"),
+        *("tools/benchmark_agents.py", *flags, "--obs", "genesis=sprites-fast"),
         *("--world-model", "object-comparison", "--agent.env", "genesis_rl/ObjectComparison-v0"),
         *("--agent.ppo.batch-size", "16", "--agent.threads", "1"),
         *("--out", str(tmp_path / "speed.json")),
@@ -64,7 +64,7 @@ def test_imagined_and_real_environments_are_timed(run_program: Run, tmp_path: Pa
     ],
 )
 def test_bad_flags_end_with_status_2(more: list[str], message: str, run_program: Run) -> None:
-    status, output, errors = run_program("agents/benchmark.py", *FLAGS, *more)
+    status, output, errors = run_program("tools/benchmark_agents.py", *FLAGS, *more)
     assert status == 2
     assert message in errors
     assert output == ""

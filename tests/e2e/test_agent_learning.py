@@ -12,12 +12,12 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from genesis_rl import log
 from genesis_rl.agents.config import AgentConfig, EvaluationConfig, PolicyConfig, PPOConfig
 from genesis_rl.agents.evaluation import evaluate_agent
 from genesis_rl.agents.learning import AgentTrainer, TrainingError
 from genesis_rl.models import MODELS
 from genesis_rl.slots import Slots
+from genesis_rl.utils import log
 
 
 class FindQuadrant(gym.Env[Any, Any]):

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import torch
 
-from genesis_rl import log
 from genesis_rl.agents.bundle import load_agent
 from genesis_rl.agents.config import AgentConfig, PolicyConfig, PPOConfig
 from genesis_rl.agents.learning import AgentTrainer
+from genesis_rl.utils import log
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., tuple[int, str, str]]

@@ -13,8 +13,8 @@ from typing import Any
 import imageio.v3
 import pytest
 
-from genesis_rl import log
-from genesis_rl.checkpoint import save_pretrained
+from genesis_rl.checkpoints.loading import save_pretrained
+from genesis_rl.utils import log
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., tuple[int, str, str]]

@@ -1,4 +1,4 @@
-"""pretrain/benchmark.py on a tiny model and a small matrix product."""
+"""tools/benchmark.py on a tiny model and a small matrix product."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from genesis_rl.benchmark import machine, scaling
+from benchmarks import machine, scaling
 
 TINY = (
     *("--model.image-size", "32", "--model.num-slots", "3"),
@@ -36,7 +36,7 @@ def test_rates_are_measured_and_scaled(
     monkeypatch.setattr(machine, "MATMUL_SIDE", 256)
     out = tmp_path / "new" / "speed.json"
     flags = (*TINY, "--precision", precision, "--out", str(out))
-    status, text, errors = run_program("pretrain/benchmark.py", *flags)
+    status, text, errors = run_program("tools/benchmark.py", *flags)
     assert status == 0, errors
     result = json.loads(out.read_text())
     assert set(result["rates"]) == {"train", "encode", "encode_one", "sample"}
@@ -68,7 +68,7 @@ def test_costs_grow_with_slots_and_parts_add_up(
     monkeypatch.setattr(scaling, "AXES", {"num_slots": (2, 8), "image_size": (32, 64)})
     out = tmp_path / "speed.json"
     flags = (*TINY, "--scaling", "--parts", "--out", str(out))
-    status, text, errors = run_program("pretrain/benchmark.py", *flags)
+    status, text, errors = run_program("tools/benchmark.py", *flags)
     assert status == 0, errors
     result = json.loads(out.read_text())
     assert "*exponent*" in text and "mask_decoder" in text
@@ -88,6 +88,6 @@ def test_costs_grow_with_slots_and_parts_add_up(
 
 def test_misuse(run_program: Any) -> None:
     for flags in (("--repeats", "0"), ("--threads", "0"), ("--device", "tpu")):
-        status, _, errors = run_program("pretrain/benchmark.py", *flags)
+        status, _, errors = run_program("tools/benchmark.py", *flags)
         assert status == 2, flags
         assert f"{flags[0].strip('-')} must be" in errors, errors

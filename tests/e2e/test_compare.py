@@ -15,9 +15,9 @@ import pytest
 import torch
 
 from genesis_rl.agents.evaluation import evaluate_agent
-from genesis_rl.checkpoint import save_pretrained
+from genesis_rl.checkpoints.loading import save_pretrained
 from genesis_rl.models import Genesis
-from genesis_rl.presets import PRESETS
+from genesis_rl.training.presets import PRESETS
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., tuple[int, str, str]]

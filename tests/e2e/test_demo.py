@@ -25,7 +25,7 @@ def test_the_report_is_complete(
     earlier.mkdir()
     (earlier / "precious").write_text("of an earlier run")
     flags = (*FLAGS, *PRIOR, *MORE, "--out", str(earlier))
-    status, text, errors = run_program("agents/demo.py", *flags)
+    status, text, errors = run_program("tools/demo.py", *flags)
     assert status == 0, errors
     out = tmp_path / "demo-2"
     assert str(out / "report.html") in text
@@ -62,7 +62,7 @@ def test_with_an_encoder_only_an_agent_is_trained(
     monkeypatch.setenv("GENESIS_RL_DATA", str(tmp_path / "data"))
     out = tmp_path / "demo"
     flags = ("--encoder", "sprites-fast", *FLAGS, *MORE)
-    status, _, errors = run_program("agents/demo.py", *flags, "--out", str(out))
+    status, _, errors = run_program("tools/demo.py", *flags, "--out", str(out))
     assert status == 0, errors
     figures = json.loads((out / "figures.json").read_text())
     assert figures["pretraining"] is figures["imagined"] is None and not (out / "encoder").exists()
@@ -102,7 +102,7 @@ def test_a_signal_ends_the_demonstration(
     }
     flags = (*(part for pair in minutes.items() for part in pair), "--train-scenes", "64", *PRIOR)
     out = tmp_path / "demo"
-    status, _, errors = run_program("agents/demo.py", *flags, *MORE, "--out", str(out))
+    status, _, errors = run_program("tools/demo.py", *flags, *MORE, "--out", str(out))
     assert status == code and f"stopped in {stage}" in errors
     assert (out / "agent").exists() == (stage != "pretraining") and not (
         out / "report.html"
@@ -110,5 +110,5 @@ def test_a_signal_ends_the_demonstration(
 
 
 def test_invalid_flags(run_program: Any, tmp_path: Path) -> None:
-    status, _, errors = run_program("agents/demo.py", "--pretrain-minutes", "0")
+    status, _, errors = run_program("tools/demo.py", "--pretrain-minutes", "0")
     assert status == 2 and "--pretrain-minutes" in errors

@@ -13,16 +13,16 @@ import pytest
 import torch
 
 import genesis_rl
-from genesis_rl.checkpoint import load_pretrained, save_pretrained
+from genesis_rl.checkpoints.loading import load_pretrained, save_pretrained
 from genesis_rl.data import open_dataset
 from genesis_rl.data.feed import ImageFeed
-from genesis_rl.distillation.targets import infer_targets
-from genesis_rl.distillation.training import DistillTrainer
-from genesis_rl.log import read
 from genesis_rl.models import Genesis, GenesisConfig, Monet, MonetConfig
 from genesis_rl.models.distilled import Distilled
-from genesis_rl.perception import SlotEncoder
-from genesis_rl.refinement import refine
+from genesis_rl.models.refinement import refine
+from genesis_rl.perception.encoder import SlotEncoder
+from genesis_rl.training.distillation.targets import infer_targets
+from genesis_rl.training.distillation.training import DistillTrainer
+from genesis_rl.utils.log import read
 
 Run = Callable[..., tuple[int, str, str]]
 PROGRAM = "pretrain/distill.py"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from genesis_rl.doctor import CHECKS
+from genesis_rl.evaluation.diagnostics import CHECKS
 
 Program = Callable[..., tuple[int, str, str]]
 TRAIN = ("--preset", "smoke", "--device", "cpu", "--threads", "1", "--no-tensorboard")

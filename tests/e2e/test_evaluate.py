@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from genesis_rl import load
-from genesis_rl.checkpoint import save_pretrained
-from genesis_rl.metrics.features import FactorFeatures
+from genesis_rl.checkpoints.loading import save_pretrained
+from genesis_rl.evaluation.metrics.features import FactorFeatures
 
 Run = Callable[..., tuple[int, str, str]]
 DATA = '{"image_size": 32, "num_images": 128, "num_objects": 2}'

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from genesis_rl import SlotEncoder, load, log
+from genesis_rl import SlotEncoder, load
 from genesis_rl.models import MODELS
-from genesis_rl.presets import preset_config
+from genesis_rl.training.presets import preset_config
+from genesis_rl.utils import log
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -8,8 +8,8 @@ import onnxruntime
 import pytest
 import torch
 
-import genesis_rl.export
-from genesis_rl.checkpoint import save_pretrained
+import genesis_rl.checkpoints.export
+from genesis_rl.checkpoints.loading import save_pretrained
 from genesis_rl.models import MODELS, build_model
 
 Run = Callable[..., tuple[int, str, str]]
@@ -34,7 +34,7 @@ def test_a_run_is_exported(
     for words in ("opset 18", "largest deviation from PyTorch: z_m", "onnxruntime", "batch 32"):
         assert words in text
     # Run the docstring's example verbatim.
-    _, example = (genesis_rl.export.__doc__ or "").split("    import json\n")
+    _, example = (genesis_rl.checkpoints.export.__doc__ or "").split("    import json\n")
     code = "\n".join(line.strip() for line in example.splitlines() if line.startswith("    "))
     namespace: dict[str, np.ndarray] = {}
     monkeypatch.chdir(run)

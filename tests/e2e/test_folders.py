@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from genesis_rl.checkpoint import load
+from genesis_rl.checkpoints.loading import load
 from genesis_rl.data import Pack
 
 Run = Callable[..., tuple[int, str, str]]
@@ -28,12 +28,12 @@ PROGRAMS = {
     "pretrain/train.py": TRAIN,
     "agents/train.py": AGENT,
     "agents/compare.py": ("--obs", "state"),
-    "agents/demo.py": (),
+    "tools/demo.py": (),
     "envs/collect.py": COLLECT,
 }
 HOLD = """
 import sys
-from genesis_rl.files import FolderLock, private_folder
+from genesis_rl.utils.files import FolderLock, private_folder
 with (private_folder if sys.argv[1] == "envs/collect.py" else FolderLock)(sys.argv[2]):
     print("held", flush=True)
     sys.stdin.read()
@@ -104,7 +104,7 @@ def test_training_writes_through_a_link(tmp_path: Path, run_program: Run, made: 
 
 
 # The demonstration takes the next free folder instead.
-@pytest.mark.parametrize("program", [name for name in PROGRAMS if name != "agents/demo.py"])
+@pytest.mark.parametrize("program", [name for name in PROGRAMS if name != "tools/demo.py"])
 def test_a_second_writer_is_refused(tmp_path: Path, run_program: Run, program: str) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-c", HOLD, program, str(out)]

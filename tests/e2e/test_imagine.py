@@ -10,8 +10,8 @@ import imageio.v3
 import numpy as np
 import pytest
 
-from genesis_rl.checkpoint import save_pretrained
-from genesis_rl.perception import SlotEncoder
+from genesis_rl.checkpoints.loading import save_pretrained
+from genesis_rl.perception.encoder import SlotEncoder
 from genesis_rl.world_model import ActionSpec, SlotSpec, WorldModel, WorldModelConfig
 
 ROOT = Path(__file__).parents[2]

@@ -20,10 +20,10 @@ import imageio.v3 as iio
 import pytest
 import torch
 
-from genesis_rl import log
-from genesis_rl.checkpoint import load
-from genesis_rl.files import PRIVATE, read_folder, read_json
-from genesis_rl.towers import require_gl
+from genesis_rl.checkpoints.loading import load
+from genesis_rl.utils import log
+from genesis_rl.utils.files import PRIVATE, read_folder, read_json
+from genesis_rl.worlds.towers import require_gl
 
 ROOT = Path(__file__).parents[2]
 KILLS = int(os.environ.get("GENESIS_RL_KILLS", "12"))
@@ -44,8 +44,8 @@ VOLATILE = (
 # Starts programs as forks of a process that has imported everything: an import takes seconds.
 SERVER = """
 import json, os, runpy, sys
-import genesis_rl.agents.comparison, genesis_rl.agents.learning, genesis_rl.envs.recorder
-import genesis_rl.towers.tree, genesis_rl.training, genesis_rl.world_model.program
+import genesis_rl.agents.comparison, genesis_rl.agents.learning, genesis_rl.envs.recording.recorder
+import genesis_rl.worlds.towers.tree, genesis_rl.training, genesis_rl.world_model.program
 for line in sys.stdin:
     job = json.loads(line)
     if "wait" in job:

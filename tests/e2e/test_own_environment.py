@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genesis_rl.checkpoint import load_pretrained
+from genesis_rl.checkpoints.loading import load_pretrained
 from genesis_rl.data.transitions import Transitions
 
 Run = Callable[..., tuple[int, str, str]]

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from genesis_rl import log
 from genesis_rl.training.parallel import SyncedBatchNorm2d, synchronised
+from genesis_rl.utils import log
 
 ROOT = Path(__file__).parents[2]
 FLAGS = (

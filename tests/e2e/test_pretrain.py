@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 import genesis_rl
-from genesis_rl import log
+from genesis_rl.utils import log
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., tuple[int, str, str]]

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from genesis_rl import load
-from genesis_rl.checkpoint import fingerprint, save_pretrained
+from genesis_rl.checkpoints.loading import fingerprint, save_pretrained
 from genesis_rl.data import Pack, PackWriter
-from genesis_rl.probes import SceneProbe
-from genesis_rl.results import pages
+from genesis_rl.evaluation.probes import SceneProbe
+from published.pages import pages
 
 Run = Callable[..., tuple[int, str, str]]
 SIDE = 32

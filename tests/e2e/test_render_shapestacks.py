@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from genesis_rl import towers
 from genesis_rl.data import open_dataset
+from genesis_rl.worlds import towers
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = "envs/render_shapestacks.py"

@@ -1,4 +1,4 @@
-"""pretrain/reproduce.py: matching and differing scores, and the published results."""
+"""tools/reproduce.py: matching and differing scores, and the published results."""
 
 import json
 from collections.abc import Callable
@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from genesis_rl.evaluation import EvaluateConfig, evaluate
-from genesis_rl.reproduction import largest_difference, published_scores
-from genesis_rl.weights import shipped
+from genesis_rl.checkpoints.weights import shipped
+from genesis_rl.evaluation.runs import EvaluateConfig, evaluate
+from published.reproduction import largest_difference, published_scores
 
 Run = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).parents[2]
@@ -49,7 +49,7 @@ def flags(results: Path) -> tuple[str, ...]:
 
 
 def test_figures_that_hold(results: Path, run_program: Run) -> None:
-    status, printed, errors = run_program("pretrain/reproduce.py", *flags(results))
+    status, printed, errors = run_program("tools/reproduce.py", *flags(results))
     assert status == 0, errors
     assert "sprites-fast, 6 images of object_goal, 2 refinement steps: ARI-FG 0." in printed
     assert "1 of 1 files match" in printed
@@ -65,24 +65,22 @@ def test_a_figure_that_does_not_hold_is_named(results: Path, run_program: Run) -
     result: dict[str, Any] = json.loads((results / FILE).read_text())
     result["runs"][0]["scores"]["msc"] += 0.01
     (results / FILE).write_text(json.dumps(result))
-    status, printed, _ = run_program("pretrain/reproduce.py", "sprites-fast", *flags(results))
+    status, printed, _ = run_program("tools/reproduce.py", "sprites-fast", *flags(results))
     assert status == 1
     assert "largest difference 1.0e-02 (msc)" in printed and "0 of 1 files" in printed
-    status, printed, _ = run_program(
-        "pretrain/reproduce.py", *flags(results), "--tolerance", "0.02"
-    )
+    status, printed, _ = run_program("tools/reproduce.py", *flags(results), "--tolerance", "0.02")
     assert status == 0 and "1 of 1 files match within a tolerance of 0.02." in printed
 
 
 def test_a_model_that_does_not_come_along_is_named(results: Path, run_program: Run) -> None:
-    status, _, errors = run_program("pretrain/reproduce.py", "encoder", *flags(results))
+    status, _, errors = run_program("tools/reproduce.py", "encoder", *flags(results))
     assert status == 2 and ": models " in errors
 
 
 @pytest.mark.parametrize("damage", ["{}", "[]", "{", '{"runs": [{"run": "sprites-fast"}]}'])
 def test_a_damaged_file_is_named(damage: str, results: Path, run_program: Run) -> None:
     (results / "run.json").write_text(damage)
-    status, _, errors = run_program("pretrain/reproduce.py", *flags(results))
+    status, _, errors = run_program("tools/reproduce.py", *flags(results))
     assert status == 2 and "run.json" in errors
 
 

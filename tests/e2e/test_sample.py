@@ -10,12 +10,12 @@ import imageio.v3
 import numpy as np
 import pytest
 
-from genesis_rl.checkpoint import save_pretrained
+from genesis_rl.checkpoints.loading import save_pretrained
 from genesis_rl.data import PackWriter
-from genesis_rl.figures import FIGURES
 from genesis_rl.models import build_model
-from genesis_rl.presets import PRESETS
 from genesis_rl.training import Trainer
+from genesis_rl.training.presets import PRESETS
+from genesis_rl.visualization.figures import FIGURES
 
 Program = Callable[..., tuple[int, str, str]]
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import genesis_rl
-from genesis_rl import hub
+from genesis_rl.checkpoints import hub
 
 Program = Callable[..., tuple[int, str, str]]
 TRAIN = ("--preset", "smoke", "--device", "cpu", "--threads", "1", "--no-tensorboard")

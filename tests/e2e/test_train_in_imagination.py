@@ -13,14 +13,14 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from genesis_rl import log
 from genesis_rl.agents.config import EvaluationConfig
 from genesis_rl.agents.evaluation import evaluate_agent
 from genesis_rl.agents.imagination import ImaginationConfig
 from genesis_rl.data.transitions import Transitions
-from genesis_rl.envs.collect import CollectConfig, collect
-from genesis_rl.perception import SlotEncoder
-from genesis_rl.process import StoppedError
+from genesis_rl.envs.recording.collect import CollectConfig, collect
+from genesis_rl.perception.encoder import SlotEncoder
+from genesis_rl.utils import log
+from genesis_rl.utils.process import StoppedError
 from genesis_rl.world_model import ActionSpec, SlotSpec, WorldModel, WorldModelConfig
 from genesis_rl.world_model.config import WorldTrainConfig
 from genesis_rl.world_model.data import WorldModelData

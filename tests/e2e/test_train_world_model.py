@@ -13,10 +13,10 @@ import torch
 from huggingface_hub import ModelCard
 from PIL import Image
 
-from genesis_rl.checkpoint import save_pretrained
+from genesis_rl.checkpoints.loading import save_pretrained
 from genesis_rl.data import PackWriter
-from genesis_rl.log import read
-from genesis_rl.perception import SlotEncoder
+from genesis_rl.perception.encoder import SlotEncoder
+from genesis_rl.utils.log import read
 from genesis_rl.world_model import WorldModel
 from genesis_rl.world_model.training import WorldTrainer
 

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from genesis_rl.alignment import SlotAligner
+from genesis_rl.perception.alignment import SlotAligner
 
 N, K, T = 3, 6, 12
 WIDTHS = (4, 3, 3)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from genesis_rl import metrics
+from genesis_rl.evaluation import metrics
 from genesis_rl.slots import ElboTerms
 
 # Background, then four objects of three pixels: two are red, one is nearly red, one is blue.

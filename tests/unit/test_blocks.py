@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from genesis_rl.blocks import (
+from genesis_rl.models.blocks import (
     BroadcastDecoder,
     FlatDecoder,
     GatedConv,

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from genesis_rl import metrics
-from genesis_rl.likelihood import Gaussian
+from genesis_rl.evaluation import metrics
+from genesis_rl.models.likelihood import Gaussian
 from genesis_rl.slots import SceneModel
 
 SIGMA = 0.5

@@ -9,17 +9,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from genesis_rl import checkpoint, hub, load
-from genesis_rl.checkpoint import (
+from genesis_rl import load
+from genesis_rl.checkpoints import hub, loading
+from genesis_rl.checkpoints.loading import (
     fingerprint,
     load_pretrained,
     load_weights,
     pick_device,
     save_pretrained,
 )
-from genesis_rl.files import new_folder
-from genesis_rl.frames import Preprocessing
 from genesis_rl.models import Genesis, GenesisConfig, GenesisS, GenesisSConfig
+from genesis_rl.perception.preprocessing import Preprocessing
+from genesis_rl.utils.files import new_folder
 
 SMALL: dict[str, Any] = {
     "image_size": 32,
@@ -307,7 +308,7 @@ def test_devices_that_are_none(device: str) -> None:
 def test_new_folder_is_what_saving_uses(folder: Path) -> None:
     """Also for those who write more beside the model."""
     with new_folder(folder) as temporary:
-        checkpoint.save_pretrained(build(num_slots=4), temporary)
+        loading.save_pretrained(build(num_slots=4), temporary)
         (temporary / "training.pt").write_bytes(b"state")
     assert load(folder, device="cpu").config.num_slots == 4
     assert (folder / "training.pt").read_bytes() == b"state"

@@ -84,7 +84,7 @@ def test_every_public_name_is_listed(name: str) -> None:
 def test_packages_list_what_they_define_and_import() -> None:
     page = reference.pages()["api/envs/index.md"]
     assert "members: ['TASKS', 'FETCH_TASKS', 'register_envs']" in page
-    assert "[`genesis_rl.envs.obs`][genesis_rl.envs.obs]" in page
+    assert "[`genesis_rl.envs.make`][genesis_rl.envs.make]" in page
     page = reference.pages()["api/world_model/index.md"]
     assert "[`WorldModel`][genesis_rl.world_model.model.WorldModel]" in page
 

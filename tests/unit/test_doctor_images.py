@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from genesis_rl.data import Pack
-from genesis_rl.doctor import (
+from genesis_rl.evaluation.diagnostics import (
     CHECKS,
     CheckInputs,
     Finding,
@@ -20,10 +20,10 @@ from genesis_rl.doctor import (
     compute_statistics,
     run_checks,
 )
-from genesis_rl.doctor.model_statistics import background_drawn
-from genesis_rl.geco import GecoConfig
-from genesis_rl.metrics import fixed_grid
+from genesis_rl.evaluation.diagnostics.model_statistics import background_drawn
+from genesis_rl.evaluation.metrics import fixed_grid
 from genesis_rl.models import GenesisConfig
+from genesis_rl.models.geco import GecoConfig
 from genesis_rl.slots import Decoded, ElboTerms, Slots
 from genesis_rl.training import PretrainConfig
 

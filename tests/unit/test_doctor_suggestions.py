@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import tyro
 
-from genesis_rl.doctor import (
+from genesis_rl.evaluation.diagnostics import (
     CHECKS,
     CheckInputs,
     Diagnosis,
@@ -18,10 +18,10 @@ from genesis_rl.doctor import (
     Thresholds,
     run_checks,
 )
-from genesis_rl.geco import GecoConfig
 from genesis_rl.models import MODELS, GenesisConfig
-from genesis_rl.presets import PRESETS
+from genesis_rl.models.geco import GecoConfig
 from genesis_rl.training import PretrainConfig
+from genesis_rl.training.presets import PRESETS
 
 VALUES = 3 * 32 * 32
 CONFIG = PretrainConfig(model=GenesisConfig(image_size=32))

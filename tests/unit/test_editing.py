@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from genesis_rl.editing import drop_slot, interpolate, replace_slot, select, set_latent
+from genesis_rl.perception.editing import drop_slot, interpolate, replace_slot, select, set_latent
 from genesis_rl.slots import Decoded, Slots
 
 B, K, D_M, D_C, H, W = 2, 5, 7, 3, 4, 6

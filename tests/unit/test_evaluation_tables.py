@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from genesis_rl.evaluation import EvaluateConfig, group, tables
-from genesis_rl.evaluation.tables import SECTIONS
+from genesis_rl.evaluation.runs import EvaluateConfig, group
+from genesis_rl.evaluation.tables import SECTIONS, tables
 
 
 def record(run: str, *, seed: int = 0, slots: int = 3, **scores: float | None) -> dict[str, Any]:

@@ -16,14 +16,14 @@ import pytest
 import torch
 
 from genesis_rl import SlotEncoder
-from genesis_rl.blocks import fold_batch_norm
-from genesis_rl.checkpoint import CLASSES
-from genesis_rl.export import ExportConfig, ParityError, deviation, export_encoder
-from genesis_rl.export import encoder as encoder_module
-from genesis_rl.export.parity import check_batches, compare
-from genesis_rl.frames import Preprocessing
+from genesis_rl.checkpoints.export import ExportConfig, ParityError, deviation, export_encoder
+from genesis_rl.checkpoints.export import encoder as encoder_module
+from genesis_rl.checkpoints.export.parity import check_batches, compare
+from genesis_rl.checkpoints.loading import CLASSES
 from genesis_rl.models import build_model
+from genesis_rl.models.blocks import fold_batch_norm
 from genesis_rl.models.distilled import Distilled, DistilledConfig
+from genesis_rl.perception.preprocessing import Preprocessing
 
 NAMES = [name for name in CLASSES if name != "iodine"]
 CHANGES: dict[str, dict[str, Any]] = {

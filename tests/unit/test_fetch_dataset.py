@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from genesis_rl.data import open_dataset
-from genesis_rl.tabletop import PALETTE, STATE_COLUMNS
+from genesis_rl.worlds.tabletop import PALETTE, STATE_COLUMNS
 
 OBJECT, GOAL, GRIPPER = map(STATE_COLUMNS.index, ("object", "goal", "gripper"))
 

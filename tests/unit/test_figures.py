@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from genesis_rl import figures, visualize
-from genesis_rl.editing import drop_slot, replace_slot, select
-from genesis_rl.figures import FIGURES, FigureInputs
+from genesis_rl import visualization
 from genesis_rl.models import MODELS
+from genesis_rl.perception.editing import drop_slot, replace_slot, select
 from genesis_rl.slots import Decoded, SceneModel
+from genesis_rl.visualization import figures
+from genesis_rl.visualization.figures import FIGURES, FigureInputs
 
 SIDE, SCALE, EDGE, GAP, MARGIN = 32, 3, 1, 4, 16
 CELL = SIDE * SCALE + 2 * EDGE
@@ -92,7 +93,7 @@ def test_scenes_begin_with_those_of_the_other_figures(small_model: Build) -> Non
     picture = drawn("scenes", what)
     assert picture.shape[:2] == (2 * MARGIN + 3 * STEP - GAP, 2 * MARGIN + 8 * STEP - GAP)
     with torch.inference_mode():
-        expected = visualize.to_pictures(what.decoded_scenes().image)
+        expected = visualization.to_pictures(what.decoded_scenes().image)
     assert np.array_equal(cells(picture, MARGIN, MARGIN, 1, 3)[0], expected)
 
 
@@ -102,11 +103,11 @@ def test_component_steps(num_slots: int) -> None:
     picture = figures.component_steps(decoded)
     top, left = find(picture)
     found = cells(picture, top, left, 2, 2)
-    assert np.array_equal(found[:, 0], visualize.to_pictures(decoded.image))
+    assert np.array_equal(found[:, 0], visualization.to_pictures(decoded.image))
     pi = decoded.log_pi.exp()
-    assert np.array_equal(found[:, 1], visualize.colour_masks(pi.squeeze(2)))
+    assert np.array_equal(found[:, 1], visualization.colour_masks(pi.squeeze(2)))
     steps = cells(picture, top, left + 2 * STEP - GAP + 12, 2, num_slots)
-    assert np.array_equal(steps, visualize.over_checkerboard(pi * decoded.mu_x, pi))
+    assert np.array_equal(steps, visualization.over_checkerboard(pi * decoded.mu_x, pi))
 
 
 @pytest.mark.parametrize("num_slots", [1, 4])
@@ -116,19 +117,19 @@ def test_decomposition_steps(num_slots: int) -> None:
     top, left = find(picture)
     whole = cells(picture, top, left, 4, 1)[:, 0]
     pi = decoded.log_pi.exp()
-    assert np.array_equal(whole[0], visualize.to_pictures(x)[0])
-    assert np.array_equal(whole[1], visualize.to_pictures(decoded.image)[0])
-    assert np.array_equal(whole[2], visualize.colour_masks(pi.squeeze(2))[0])
+    assert np.array_equal(whole[0], visualization.to_pictures(x)[0])
+    assert np.array_equal(whole[1], visualization.to_pictures(decoded.image)[0])
+    assert np.array_equal(whole[2], visualization.colour_masks(pi.squeeze(2))[0])
     error = 3 * (x - decoded.image).abs()
-    assert np.array_equal(whole[3], visualize.to_pictures(error)[0])
+    assert np.array_equal(whole[3], visualization.to_pictures(error)[0])
     steps = cells(picture, top, left + CELL + 12, 4, num_slots)
-    assert np.array_equal(steps[0], visualize.to_pictures(pi.expand(-1, -1, 3, -1, -1))[0])
-    assert np.array_equal(steps[1], visualize.to_pictures(decoded.mu_x)[0])
-    assert np.array_equal(steps[2], visualize.over_checkerboard(pi * decoded.mu_x, pi)[0])
+    assert np.array_equal(steps[0], visualization.to_pictures(pi.expand(-1, -1, 3, -1, -1))[0])
+    assert np.array_equal(steps[1], visualization.to_pictures(decoded.mu_x)[0])
+    assert np.array_equal(steps[2], visualization.over_checkerboard(pi * decoded.mu_x, pi)[0])
     assert (steps[3, 0] == 255).all()  # the first step may take everything
     for k in range(1, num_slots):
         left_over = 1 - pi[:, :k].sum(1)
-        expected = visualize.to_pictures(left_over.expand(-1, 3, -1, -1))[0].astype(int)
+        expected = visualization.to_pictures(left_over.expand(-1, 3, -1, -1))[0].astype(int)
         assert np.abs(steps[3, k] - expected).max() <= 1  # rounded after another sum
 
 
@@ -137,10 +138,10 @@ def test_reconstruction_rows_break_after_eight() -> None:
     picture = figures.reconstruction_rows(x, decoded)
     top, left = find(picture)
     found = cells(picture, top, left, 4, 5)
-    assert np.array_equal(found[0], visualize.to_pictures(x)[:5])
-    assert np.array_equal(found[1], visualize.to_pictures(decoded.image)[:5])
+    assert np.array_equal(found[0], visualization.to_pictures(x)[:5])
+    assert np.array_equal(found[1], visualization.to_pictures(decoded.image)[:5])
     below = cells(picture, top + 4 * STEP - GAP + 20, left, 4, 5)
-    assert np.array_equal(below[0], visualize.to_pictures(x)[5:])
+    assert np.array_equal(below[0], visualization.to_pictures(x)[5:])
 
 
 def test_temperatures_share_their_draws(small_model: Build) -> None:
@@ -154,7 +155,7 @@ def test_temperatures_share_their_draws(small_model: Build) -> None:
     assert not np.array_equal(found[2], found[3])
     with torch.inference_mode():
         slots = model.sample(3, generator=torch.Generator().manual_seed(3))
-        assert np.array_equal(found[3], visualize.to_pictures(model.decode(slots).image))
+        assert np.array_equal(found[3], visualization.to_pictures(model.decode(slots).image))
 
 
 def test_building_ends_with_the_scene() -> None:
@@ -167,7 +168,7 @@ def test_building_ends_with_the_scene() -> None:
         found = np.stack(
             [cells(frames[frame], top, x, 1, 1)[0, 0] for x in (left, left + CELL + 8)]
         )
-        expected = visualize.over_checkerboard(shares[:, :there].sum(1), pi[:, :there].sum(1))
+        expected = visualization.over_checkerboard(shares[:, :there].sum(1), pi[:, :there].sum(1))
         assert np.abs(found.astype(int) - expected).max() <= 1
     assert len({frame.shape for frame in frames}) == 1
 
@@ -178,7 +179,7 @@ def test_interpolation_passes_the_images_and_returns(small_model: Build) -> None
     slots = model.infer(images(3))
     frames = figures.interpolation(model, slots)
     assert len(frames) == 3 * 17
-    expected = visualize.to_pictures(model.decode(slots).image)
+    expected = visualization.to_pictures(model.decode(slots).image)
     scale, top = 2 * SCALE, frames[0].shape[0] - MARGIN - EDGE - SIDE * 2 * SCALE
     for number in range(3):
         frame = frames[17 * number]
@@ -216,7 +217,7 @@ def test_traversals_sweep_the_latents_that_matter(small_model: Build) -> None:
     pi = slots.log_pi[0, 0, 0].exp()
     for column, value in enumerate(np.linspace(-2, 2, 9)):
         change = 0.1 * (value - slots.z_c[0, 0, 1]) * pi
-        expected = visualize.to_pictures(
+        expected = visualization.to_pictures(
             model.decode(slots).image + torch.stack([change, 0 * pi, 0 * pi])
         )
         assert np.abs(found[0, column].astype(int) - expected[0]).max() <= 1
@@ -244,22 +245,22 @@ def test_slot_edits(small_model: Build, name: str) -> None:
     whole = cells(picture, top, left, 4, 1)[:, 0]
     decoded = model.decode(slots)
     for row, image in enumerate((x, decoded.image, x[[1]], model.decode(prior).image)):
-        assert np.array_equal(whole[row], visualize.to_pictures(image)[0])
+        assert np.array_equal(whole[row], visualization.to_pictures(image)[0])
     found = cells(picture, top, left + CELL + 12, 4, count).astype(int)
     pi = decoded.log_pi.exp()
     shares = pi * decoded.mu_x
-    assert np.array_equal(found[0], visualize.over_checkerboard(shares, pi)[0])
+    assert np.array_equal(found[0], visualization.over_checkerboard(shares, pi)[0])
     donors = (select(slots, [1, 2, 0]), prior)
     for k in range(count):
         dropped = drop_slot(decoded, k)
         if count == 1:
-            ground = visualize.to_pictures(visualize.checkerboard(SIDE, SIDE))
+            ground = visualization.to_pictures(visualization.checkerboard(SIDE, SIDE))
             assert np.array_equal(found[1, k], ground)
         else:
-            removed = visualize.to_pictures(dropped.image)[0]
+            removed = visualization.to_pictures(dropped.image)[0]
             assert np.abs(found[1, k] - removed).max() <= 1
         for row, donor in zip((2, 3), donors, strict=True):
-            edited = visualize.to_pictures(model.decode(replace_slot(slots, k, donor)).image)[0]
+            edited = visualization.to_pictures(model.decode(replace_slot(slots, k, donor)).image)[0]
             assert np.abs(found[row, k] - edited).max() <= 1
     with pytest.raises(ValueError, match=r"^images "):
         figures.slot_edits(model, x[:1], prior)

@@ -20,7 +20,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from genesis_rl.files import (
+from genesis_rl.utils.files import (
     FolderLock,
     FullDiskError,
     current_folder,
@@ -143,7 +143,7 @@ def test_a_kill_after_the_renames_leaves_the_new(
     write(folder, "old")
     (folder / "thesis.txt").write_text("mine")
     with monkeypatch.context() as patch:
-        patch.setattr("genesis_rl.files._move_missing", lambda *_: kill())
+        patch.setattr("genesis_rl.utils.files._move_missing", lambda *_: kill())
         killed_in(lambda: write(folder, "new"))
     assert (current_folder(folder) / "file").read_text() == "new"
     write(folder, "newer")
@@ -329,7 +329,7 @@ def test_a_reader_beside_a_writer_never_mixes_versions(tmp_path: Path) -> None:
 def test_a_reader_that_is_always_overtaken_returns_no_mixture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("genesis_rl.files._READ_SECONDS", 0.0)
+    monkeypatch.setattr("genesis_rl.utils.files._READ_SECONDS", 0.0)
     folder = tmp_path / "folder"
     write(folder, "0")
     discarded: list[str] = []
@@ -366,7 +366,7 @@ def test_what_was_read_in_vain_is_discarded_and_errors_that_stay_are_raised(tmp_
 
 HOLD = """
 import sys
-from genesis_rl.files import FolderLock, private_folder
+from genesis_rl.utils.files import FolderLock, private_folder
 with (FolderLock if sys.argv[1] == "lock" else private_folder)(sys.argv[2]):
     print("held", flush=True)
     sys.stdin.read()

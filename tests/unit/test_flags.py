@@ -7,10 +7,10 @@ import pytest
 import tyro
 
 from genesis_rl.agents.config import TrainConfig
-from genesis_rl.envs.collect import CollectConfig
-from genesis_rl.flags import flags_of, name_flags, parse_flags, report_error
-from genesis_rl.probes import ProbeConfig
+from genesis_rl.envs.recording.collect import CollectConfig
+from genesis_rl.evaluation.probes import ProbeConfig
 from genesis_rl.training import PretrainConfig
+from genesis_rl.utils.flags import flags_of, name_flags, parse_flags, report_error
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from genesis_rl.frames import (
+from genesis_rl.perception.preprocessing import (
     LAYOUTS,
     Preprocessing,
     Resize,

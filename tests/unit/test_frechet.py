@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from genesis_rl.data import Pack, PackWriter
-from genesis_rl.metrics.frechet import (
+from genesis_rl.evaluation.metrics.frechet import (
     FeatureStatistics,
     SampleScorer,
     frechet_distance,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from genesis_rl.geco import Geco, GecoConfig
+from genesis_rl.models.geco import Geco, GecoConfig
 
 REFERENCE = Path(__file__).parents[1] / "fixtures" / "geco_reference.npz"
 

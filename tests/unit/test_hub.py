@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import pytest
 from huggingface_hub import HfApi
 
-from genesis_rl import hub
-from genesis_rl.hub import download, is_repository, push_folder
+from genesis_rl.checkpoints import hub
+from genesis_rl.checkpoints.hub import download, is_repository, push_folder
 
 
 class Commit(NamedTuple):

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from genesis_rl.data import Pack, PackWriter
-from genesis_rl.imagination import ImaginationOptions, ImaginedScenes, ImaginedStep, randomness
-from genesis_rl.perception import SlotEncoder
+from genesis_rl.envs.imagination import ImaginationOptions, ImaginedScenes, ImaginedStep, randomness
+from genesis_rl.perception.encoder import SlotEncoder
 from genesis_rl.world_model import ActionSpec, SlotSpec, WorldModel, WorldModelConfig
 
 Build = Callable[..., Any]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from genesis_rl.metrics.inception import FILE, SOURCE, InceptionFeatures
+from genesis_rl.evaluation.metrics.inception import FILE, SOURCE, InceptionFeatures
 
 # What torchmetrics takes from torch-fidelity, with a network of the same parts that is one layer.
 STAND_IN = """
@@ -31,7 +31,7 @@ class FeatureExtractorInceptionV3(nn.Module):
 USE = """
 import sys
 import torch
-from genesis_rl.metrics.inception import InceptionFeatures
+from genesis_rl.evaluation.metrics.inception import InceptionFeatures
 folder = sys.argv[1]
 try:
     InceptionFeatures(f"{folder}/other.pth", device="cpu")

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from genesis_rl import log
-from genesis_rl.checkpoint import load_pretrained, save_pretrained
+from genesis_rl.checkpoints.loading import load_pretrained, save_pretrained
 from genesis_rl.data.pack import Pack, PackWriter
-from genesis_rl.distillation.card import _rows
-from genesis_rl.files import json_text, read_json, write_json
-from genesis_rl.log import RunLog
 from genesis_rl.models import BdVaeConfig, build_model
-from genesis_rl.text_tables import figure
+from genesis_rl.training.distillation.card import _rows
 from genesis_rl.training.folder import TrainingFolder
+from genesis_rl.utils import log
+from genesis_rl.utils.files import json_text, read_json, write_json
+from genesis_rl.utils.log import RunLog
+from genesis_rl.utils.tables import figure
 
 ROOT = Path(__file__).parents[2]
 
@@ -110,7 +110,7 @@ def test_tables_show_non_finite_numbers_as_empty_cells() -> None:
 
 def test_library_and_programs_write_json_by_write_json_only() -> None:
     direct_write = re.compile(r"write(_text|_bytes)?\((?:\s|\w+\()*json\.dump|json\.dump\(")
-    folders = ("genesis_rl", "agents", "envs", "pretrain")
+    folders = ("genesis_rl", "agents", "envs", "pretrain", "tools")
     sources = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
     assert len(sources) > 100
     assert [path.name for path in sources if direct_write.search(path.read_text())] == []

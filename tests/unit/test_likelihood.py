@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from genesis_rl.likelihood import (
+from genesis_rl.models.likelihood import (
     Gaussian,
     GaussianMixture,
     Mixture,

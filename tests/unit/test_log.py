@@ -13,9 +13,9 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from genesis_rl import log
-from genesis_rl.log import ProgressBar
-from genesis_rl.process import report_stop
+from genesis_rl.utils import log
+from genesis_rl.utils.log import ProgressBar
+from genesis_rl.utils.process import report_stop
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
@@ -159,7 +159,7 @@ def test_wandb_by_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_progress_without_a_terminal_is_written_as_lines(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("genesis_rl.process.LINE_SECONDS", 0.05)
+    monkeypatch.setattr("genesis_rl.utils.process.LINE_SECONDS", 0.05)
     for number in ProgressBar(range(3), desc="frames", unit="img"):
         if number == 2:
             time.sleep(0.2)  # one long step
@@ -189,7 +189,7 @@ def test_progress_without_a_terminal_is_written_as_lines(
 def test_the_time_left_is_that_of_steps_or_of_the_limit(
     limit: float | None, made: int, left: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("genesis_rl.process.LINE_SECONDS", 1000)
+    monkeypatch.setattr("genesis_rl.utils.process.LINE_SECONDS", 1000)
     with ProgressBar(total=110, initial=10, desc="training", seconds=limit) as bar:
         bar.update(made)
         monkeypatch.setattr(bar, "_time", lambda: bar.start_t + 60)
@@ -201,7 +201,7 @@ def test_short_or_disabled_progress_writes_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert list(ProgressBar(range(3), desc="short")) == [0, 1, 2]
-    monkeypatch.setattr("genesis_rl.process.LINE_SECONDS", 0.02)
+    monkeypatch.setattr("genesis_rl.utils.process.LINE_SECONDS", 0.02)
     with ProgressBar(total=3, desc="hidden", disable=True) as bar:
         time.sleep(0.1)
         bar.update()
@@ -211,7 +211,7 @@ def test_short_or_disabled_progress_writes_nothing(
 def test_programs_write_the_elapsed_time_only_without_other_lines(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("genesis_rl.process.LINE_SECONDS", 0.1)
+    monkeypatch.setattr("genesis_rl.utils.process.LINE_SECONDS", 0.1)
 
     @report_stop("measure.py")
     def main(bar: bool) -> int:

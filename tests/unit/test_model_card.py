@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
-from genesis_rl.checkpoint import Pretrained
-from genesis_rl.doctor import Finding
+from genesis_rl.checkpoints.loading import Pretrained
+from genesis_rl.checkpoints.model_card import ModelScores, data_name, model_card, public_settings
+from genesis_rl.evaluation.diagnostics import Finding
 from genesis_rl.evaluation.tables import SECTIONS
-from genesis_rl.frames import Preprocessing
-from genesis_rl.geco import GecoConfig
-from genesis_rl.model_card import ModelScores, data_name, model_card, public_settings
 from genesis_rl.models import MODELS, build_model
-from genesis_rl.presets import PRESETS
+from genesis_rl.models.geco import GecoConfig
+from genesis_rl.perception.preprocessing import Preprocessing
 from genesis_rl.training import PretrainConfig
+from genesis_rl.training.presets import PRESETS
 
 SMOKE = dataclasses.replace(PRESETS["smoke"].config, out=Path("/home/me/runs/encoder"))
 METADATA: dict[str, Any] = {

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from genesis_rl.likelihood import Gaussian
 from genesis_rl.models import MODELS, build_model
+from genesis_rl.models.likelihood import Gaussian
 
 BAD: dict[str, dict[str, Any]] = {
     "genesis_s": {

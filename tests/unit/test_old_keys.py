@@ -9,15 +9,15 @@ import pytest
 
 from genesis_rl.agents.config import AgentConfig
 from genesis_rl.agents.imagination import ImaginationConfig
-from genesis_rl.checkpoint import fingerprint, load, save_pretrained
+from genesis_rl.checkpoints.loading import fingerprint, load, save_pretrained
+from genesis_rl.checkpoints.old_keys import OLD_KEYS, rename_old_keys
+from genesis_rl.evaluation.probes.heads import Head
+from genesis_rl.evaluation.probes.saved import SceneProbe, SceneProbeConfig
 from genesis_rl.models import build_model
 from genesis_rl.models.distilled import Distilled, DistilledConfig
-from genesis_rl.old_keys import OLD_KEYS, rename_old_keys
-from genesis_rl.presets import PRESETS
-from genesis_rl.probes.heads import Head
-from genesis_rl.probes.saved import SceneProbe, SceneProbeConfig
 from genesis_rl.training import PretrainConfig
 from genesis_rl.training.folder import RunFolder, parse_settings, settings
+from genesis_rl.training.presets import PRESETS
 
 RESULTS = Path(__file__).parents[2] / "results"
 FIRST_KEYS = {new: old for old, new in OLD_KEYS.items()}

@@ -18,20 +18,19 @@ ROOT = Path(__file__).parents[2]
 LIBRARY = ROOT / "genesis_rl"
 MODULES = sorted(path.relative_to(ROOT) for path in LIBRARY.rglob("*.py"))
 
-# Imports go down only. A name stands for a module or a whole subpackage.
+# Imports go down only. A name stands for a room of the library or for a part of one; the longest
+# name that a module starts with counts.
 LAYERS = (
-    {"checks", "old_keys"},
-    {"files", "hub", "weights", "process", "slots", "sprites", "worlds", "frames", "region"},
-    {"flags", "text_tables", "timing"},
-    {"blocks", "likelihood", "geco", "editing", "set_layers", "alignment", "refinement"},
+    {"utils"},
+    {"slots", "perception.preprocessing", "perception.region", "worlds.sprites"},
+    {f"checkpoints.{name}" for name in ("old_keys", "hub", "weights", "shareable")},
     {"models"},
-    {"data", "checkpoint", "metrics", "visualize", "log", "report"},
-    {"perception", "training", "presets", "tabletop", "towers"},
-    {"benchmark", "distillation", "doctor", "export", "figures", "scoring"},
-    {"evaluation"},
-    {"probes", "world_model"},
-    {"model_card", "results", "reproduction", "imagination"},
-    {"sharing"},
+    {"checkpoints", "data", "evaluation.metrics", "visualization"},
+    {"perception", "worlds"},
+    {"training"},
+    {"checkpoints.export", "evaluation", "visualization.figures"},
+    {"world_model"},
+    {"checkpoints.model_card", "checkpoints.sharing"},
     {"envs"},
     {"agents"},
 )
@@ -39,7 +38,7 @@ LAYERS = (
 HOMES = {
     "gymnasium": {"envs", "agents"},
     "stable_baselines3": {"agents"},
-    "mujoco": {"towers"},
+    "mujoco": {"worlds"},
 }
 
 
@@ -60,16 +59,34 @@ def imports(path: Path) -> set[str]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            names.add(node.module or "")
-            if node.module == "genesis_rl":
-                attributes = {alias.name for alias in node.names} - {"__version__"}
-                names |= {genesis_rl._HOMES.get(name, f"genesis_rl.{name}") for name in attributes}
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                if node.module == "genesis_rl" and alias.name != "__version__":
+                    names.add(genesis_rl._HOMES.get(alias.name, name))
+                else:
+                    names.add(name if name in NAMES else node.module or "")
     return names
 
 
-def part(path: Path) -> str:
-    """The name of the top-level module or subpackage that a file of the library belongs to."""
-    return path.with_suffix("").parts[1]
+def dotted(path: Path) -> str:
+    """The name of a module of the library."""
+    return ".".join(path.with_suffix("").parts).removesuffix(".__init__")
+
+
+NAMES = {dotted(path) for path in MODULES}
+
+
+def layer(name: str) -> int:
+    """The layer of a module of the library, 0 is the lowest."""
+    inner = name.removeprefix("genesis_rl.")
+    found = [
+        (len(part), level)
+        for level, parts in enumerate(LAYERS)
+        for part in parts
+        if f"{inner}.".startswith(f"{part}.")
+    ]
+    assert found, f"{name} has no place in LAYERS"
+    return max(found)[1]
 
 
 @pytest.mark.smoke
@@ -130,7 +147,7 @@ def test_the_wheel_holds_the_library_and_nothing_else(tmp_path: Path) -> None:
     # Built from a copy: a build leaves folders behind.
     source = tmp_path / "source"
     skip = shutil.ignore_patterns("__pycache__")
-    for folder in ("genesis_rl", "pretrain", "envs", "agents", "tests"):
+    for folder in ("genesis_rl", "pretrain", "envs", "agents", "tools", "tests"):
         if (ROOT / folder).is_dir():
             shutil.copytree(ROOT / folder, source / folder, ignore=skip)
     for file in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
@@ -143,7 +160,7 @@ def test_the_wheel_holds_the_library_and_nothing_else(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     names = [Path(name) for name in zipfile.ZipFile(wheel).namelist()]
     library = {name for name in names if not name.parts[0].endswith(".dist-info")}
-    files = (path for path in (LIBRARY / "pretrained").rglob("*") if path.is_file())
+    files = (path for path in (LIBRARY / "checkpoints" / "pretrained").rglob("*") if path.is_file())
     shipped = {path.relative_to(ROOT) for path in files}
     assert len(shipped) == 3 * 10  # the models that come along: card, config and weights
     assert library == {*MODULES, *shipped, Path("genesis_rl/py.typed")}
@@ -152,25 +169,28 @@ def test_the_wheel_holds_the_library_and_nothing_else(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=str)
 def test_imports_go_down_only(path: Path) -> None:
-    rank = {name: level for level, names in enumerate(LAYERS) for name in names}
     if path.name == "__init__.py" and len(path.parts) == 2:
         return  # the lazy names reach everywhere
-    assert part(path) in rank, f"{part(path)} has no place in LAYERS"
+    level = layer(dotted(path))
     for name in imports(path):
         top, _, rest = name.partition(".")
         if top == "genesis_rl" and rest:
-            used = rest.split(".")[0]
-            assert rank[used] <= rank[part(path)], f"{path} imports {name}, which is above it"
+            assert layer(name) <= level, f"{path} imports {name}, which is above it"
         allowed = HOMES.get(top)
-        assert allowed is None or part(path) in allowed, f"{path} imports {name}"
+        assert allowed is None or path.parts[1] in allowed, f"{path} imports {name}"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=str)
 def test_nothing_imports_a_program(path: Path) -> None:
     tops = {name.split(".")[0] for name in imports(path)}
-    assert not tops & {"pretrain", "envs", "agents", "tests"}
+    assert not tops & {"pretrain", "envs", "agents", "tools", "tests"}
 
 
 def test_every_folder_of_the_library_is_a_package() -> None:
     for folder in {path.parent for path in MODULES}:
         assert (ROOT / folder / "__init__.py").is_file(), f"{folder} would not be shipped"
+
+
+def test_the_library_has_few_rooms() -> None:
+    entries = {path.name for path in LIBRARY.iterdir()} - {"__pycache__"}
+    assert len(entries) <= 16

@@ -15,15 +15,15 @@ import pytest
 import torch
 from torch import nn
 
-from genesis_rl import perception
-from genesis_rl.checkpoint import fingerprint, save_pretrained
-from genesis_rl.distillation import DistillConfig
-from genesis_rl.frames import Preprocessing, Resize
+from genesis_rl.checkpoints.loading import fingerprint, save_pretrained
+from genesis_rl.evaluation.scoring import ScoreConfig
 from genesis_rl.models import MODELS, build_model
-from genesis_rl.perception import SlotEncoder, as_encoder
-from genesis_rl.refinement import refine
-from genesis_rl.scoring import ScoreConfig
+from genesis_rl.models.refinement import refine
+from genesis_rl.perception import encoder as encoder_module
+from genesis_rl.perception.encoder import SlotEncoder, as_encoder
+from genesis_rl.perception.preprocessing import Preprocessing, Resize
 from genesis_rl.slots import Slots
+from genesis_rl.training.distillation import DistillConfig
 
 Build = Callable[..., Any]
 Frames = npt.NDArray[np.uint8]
@@ -427,16 +427,16 @@ def test_broken_weights_are_named(frames: Frames) -> None:
 
 
 def test_cuda_in_a_forked_worker_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    perception._enter_process(torch.device("cuda"))
-    monkeypatch.setattr(perception, "_IMPORT_PID", -1)
+    encoder_module._enter_process(torch.device("cuda"))
+    monkeypatch.setattr(encoder_module, "_IMPORT_PID", -1)
     with pytest.raises(RuntimeError, match=r"parent.*VecGenesisObs.*GenesisVectorObs"):
-        perception._enter_process(torch.device("cuda"))
+        encoder_module._enter_process(torch.device("cuda"))
 
 
 def test_tf32_is_off_only_while_encoding() -> None:
     cudnn = torch.backends.cudnn
     before = cudnn.allow_tf32
-    with perception._no_tf32(torch.device("cuda")):
+    with encoder_module._no_tf32(torch.device("cuda")):
         assert not cudnn.allow_tf32
     assert cudnn.allow_tf32 == before
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from genesis_rl.models import MODELS, IodineConfig, MonetConfig
-from genesis_rl.presets import PRESETS, preset_config
+from genesis_rl.training.presets import PRESETS, preset_config
 
 SMALL = [name for name in PRESETS if name.endswith("-small")]
 

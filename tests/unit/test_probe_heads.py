@@ -9,7 +9,7 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor
 
-from genesis_rl.probes.heads import (
+from genesis_rl.evaluation.probes.heads import (
     MlpConfig,
     ProbeTarget,
     fit_linear,

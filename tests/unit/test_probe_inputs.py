@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from genesis_rl.data import Pack, PackWriter, open_dataset
-from genesis_rl.probes import latents as latents_module
-from genesis_rl.probes.latents import EncodedSample, Sample, encode_sample
-from genesis_rl.probes.objects import ObjectInputs, Objects, match
-from genesis_rl.probes.scenes import SceneInputs, mask_moments
+from genesis_rl.evaluation.probes import latents as latents_module
+from genesis_rl.evaluation.probes.latents import EncodedSample, Sample, encode_sample
+from genesis_rl.evaluation.probes.objects import ObjectInputs, Objects, match
+from genesis_rl.evaluation.probes.scenes import SceneInputs, mask_moments
 from genesis_rl.slots import SceneModel
-from genesis_rl.worlds import STATE_COLUMNS
+from genesis_rl.worlds.sprites import STATE_COLUMNS
 
 SIDE = 32
 

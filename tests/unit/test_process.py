@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import genesis_rl
-from genesis_rl import process
-from genesis_rl.process import hardware, has_bfloat16, versions
+from genesis_rl.utils import process
+from genesis_rl.utils.process import hardware, has_bfloat16, versions
 
 CPUINFO = "processor\t: 0\nmodel name\t: A Fine CPU @ 2GHz\nmodel name\t: A Fine CPU @ 2GHz\n"
 

@@ -19,9 +19,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from genesis_rl.blocks import fold_batch_norm
 from genesis_rl.models import MODELS
 from genesis_rl.models.base import Noise
+from genesis_rl.models.blocks import fold_batch_norm
 from genesis_rl.models.genesis import GenesisS
 from genesis_rl.models.monet import Monet
 from genesis_rl.models.official import OfficialModel, load_official

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from genesis_rl.region import changing_region, reduced, region_of, squared
+from genesis_rl.perception.region import changing_region, reduced, region_of, squared
 
 H, W = 120, 200
 

@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genesis_rl.report import Report
-from genesis_rl.visualize import save_gif, save_mp4
+from genesis_rl.visualization import save_gif, save_mp4
+from genesis_rl.visualization.report import Report
 
 
 def test_a_page_needs_no_other_file(tmp_path: Path) -> None:

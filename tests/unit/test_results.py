@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from genesis_rl.evaluation import group
-from genesis_rl.results import pages, read_index, write_pages
+from genesis_rl.evaluation.runs import group
+from published.pages import pages, read_index, write_pages
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results"
@@ -259,7 +259,7 @@ def test_damaged_sections_are_refused(
 
 
 def program() -> Callable[[list[str]], int]:
-    path = ROOT / "pretrain" / "results.py"
+    path = ROOT / "tools" / "results.py"
     spec = importlib.util.spec_from_file_location("results_program", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

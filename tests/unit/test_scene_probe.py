@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from genesis_rl.probes import MlpConfig, SceneProbe
-from genesis_rl.probes.heads import ProbeTarget, fit_mlps, moments
-from genesis_rl.probes.saved import SceneProbeWriter
+from genesis_rl.evaluation.probes import MlpConfig, SceneProbe
+from genesis_rl.evaluation.probes.heads import ProbeTarget, fit_mlps, moments
+from genesis_rl.evaluation.probes.saved import SceneProbeWriter
 
 K, WIDTH = 2, 3
 QUICK = MlpConfig(hidden=16, epochs=30, batch_size=32, learning_rate=1e-2)

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from genesis_rl import metrics
 from genesis_rl.data import Pack, PackWriter
-from genesis_rl.metrics.frechet import SampleScorer
-from genesis_rl.refinement import refine
-from genesis_rl.scoring import ScoreConfig, baselines, score
+from genesis_rl.evaluation import metrics
+from genesis_rl.evaluation.metrics.frechet import SampleScorer
+from genesis_rl.evaluation.scoring import ScoreConfig, baselines, score
+from genesis_rl.models.refinement import refine
 from genesis_rl.training.validate import validate
 
 N, SIDE = 7, 32

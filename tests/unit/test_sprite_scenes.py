@@ -12,8 +12,7 @@ from genesis_rl.data.sprite_scenes import (
     render_scenes,
     sample_scene,
 )
-from genesis_rl.sprites import COLOURS, OUTLINES, Sprite
-from genesis_rl.worlds import (
+from genesis_rl.worlds.sprites import (
     STATE_COLUMNS,
     ObjectGoalWorld,
     Scene,
@@ -22,6 +21,7 @@ from genesis_rl.worlds import (
     sample_positions,
     scene_state,
 )
+from genesis_rl.worlds.sprites.drawing import COLOURS, OUTLINES, Sprite
 
 DEMO: dict[str, Any] = {
     "image_size": 32,

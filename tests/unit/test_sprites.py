@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from genesis_rl.data.multi_dsprites import SHAPES, draw_dsprite
-from genesis_rl.sprites import (
+from genesis_rl.worlds.sprites.drawing import (
     COLOURS,
     DSPRITES_OUTLINES,
     OUTLINES,

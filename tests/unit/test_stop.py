@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from genesis_rl import process
-from genesis_rl.process import StoppedError, StopSignal, report_stop
+from genesis_rl.utils import process
+from genesis_rl.utils.process import StoppedError, StopSignal, report_stop
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = sorted(
     path.relative_to(ROOT)
-    for folder in ("agents", "envs", "pretrain")
+    for folder in ("agents", "envs", "pretrain", "tools")
     for path in (ROOT / folder).glob("*.py")
 )
 

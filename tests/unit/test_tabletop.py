@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from genesis_rl.tabletop import (
+from genesis_rl.worlds.tabletop import (
     CAMERAS,
     CUBE,
     PALETTE,
@@ -27,7 +27,7 @@ from genesis_rl.tabletop import (
     sample_layout,
     simulation,
 )
-from genesis_rl.tabletop.rendering import OUTSIDE
+from genesis_rl.worlds.tabletop.rendering import OUTSIDE
 
 START = np.array([1.342, 0.749, 0.535])
 

@@ -1,6 +1,6 @@
 """Tables as text."""
 
-from genesis_rl.text_tables import as_text
+from genesis_rl.utils.tables import as_text
 
 
 def test_columns_are_aligned() -> None:

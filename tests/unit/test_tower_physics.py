@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from genesis_rl.towers import (
+from genesis_rl.worlds.towers import (
     Pile,
     Pose,
     Shape,
@@ -98,7 +98,7 @@ def test_without_opengl_simulation_runs_and_rendering_names_missing_packages(
     run_without_opengl: Callable[[str], list[str]],
 ) -> None:
     code = (
-        "import numpy as np; from genesis_rl.towers import *\n"
+        "import numpy as np; from genesis_rl.worlds.towers import *\n"
         "print(simulate(sample_tower(np.random.default_rng(0), height=2)).collapsed)\n"
         "try: TowerRenderer(16)\n"
         "except RuntimeError as error: print(error)\n"

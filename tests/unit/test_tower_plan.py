@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from genesis_rl.data.shapestacks_files import Scenario
-from genesis_rl.towers import env_xml, world_xml
-from genesis_rl.towers.plan import Plan, RenderConfig, split_of
+from genesis_rl.data.readers.shapestacks_files import Scenario
+from genesis_rl.worlds.towers import env_xml, world_xml
+from genesis_rl.worlds.towers.plan import Plan, RenderConfig, split_of
 
 
 def plan(**options: Any) -> Plan:

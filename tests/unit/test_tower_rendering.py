@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from genesis_rl.towers import (
+from genesis_rl.worlds.towers import (
     RoomAppearance,
     Shape,
     TowerRenderer,
@@ -19,8 +19,8 @@ from genesis_rl.towers import (
     texture_files,
     world_xml,
 )
-from genesis_rl.towers.gl import load_mujoco
-from genesis_rl.towers.offscreen import Image
+from genesis_rl.worlds.towers.gl import load_mujoco
+from genesis_rl.worlds.towers.offscreen import Image
 
 # Smoke: MuJoCo's structures change between versions.
 pytestmark = [pytest.mark.smoke, pytest.mark.usefixtures("opengl")]

@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from genesis_rl.towers import (
+from genesis_rl.worlds.towers import (
     TEXTURE_NUMBERS,
     RoomAppearance,
     Tower,

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from genesis_rl.towers import COLOURS, Shape, Tower, sample_tower
+from genesis_rl.worlds.towers import COLOURS, Shape, Tower, sample_tower
 
 
 def load_position(tower: Tower, number: int) -> npt.NDArray[np.float64]:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from genesis_rl import visualize
+from genesis_rl import visualization
 from genesis_rl.slots import Decoded
 
 B, K, H, W = 2, 5, 4, 6
@@ -31,20 +31,20 @@ def cell(
 
 
 def test_slot_colours_tell_slots_apart() -> None:
-    colours = visualize.slot_colours(16).astype(int)
+    colours = visualization.slot_colours(16).astype(int)
     assert colours.shape == (16, 3)
     distance = np.abs(colours[:, None] - colours[None]).sum(-1) + 1000 * np.eye(16, dtype=int)
     assert distance.min() > 40
     assert distance[:7, :7].min() > 90
-    assert np.array_equal(colours[:5], visualize.slot_colours(5))
-    assert visualize.slot_colours(0).shape == (0, 3)
-    assert visualize.slot_colours(100).shape == (100, 3)
+    assert np.array_equal(colours[:5], visualization.slot_colours(5))
+    assert visualization.slot_colours(0).shape == (0, 3)
+    assert visualization.slot_colours(100).shape == (100, 3)
 
 
 @pytest.mark.parametrize("tensor", [True, False])
 def test_to_pictures_rounds_and_moves_channels(tensor: bool) -> None:
     images = np.array([0.0, 0.999, 1.3, 0.0039, 0.5, -1.0], np.float32).reshape(1, 3, 1, 2)
-    pictures = visualize.to_pictures(torch.from_numpy(images) if tensor else images)
+    pictures = visualization.to_pictures(torch.from_numpy(images) if tensor else images)
     assert pictures.dtype == np.uint8
     assert pictures.tolist() == [[[[0, 255, 128], [255, 1, 0]]]]
 
@@ -53,8 +53,8 @@ def test_colour_masks_paints_and_mixes() -> None:
     pi = np.zeros((3, 1, 3), np.float32)
     pi[0, 0, 0] = pi[2, 0, 1] = 1
     pi[:2, 0, 2] = 0.5
-    colours = visualize.slot_colours(3)
-    painted = visualize.colour_masks(pi)
+    colours = visualization.slot_colours(3)
+    painted = visualization.colour_masks(pi)
     assert np.array_equal(painted[0, :2], colours[[0, 2]])
     assert np.array_equal(painted[0, 2], np.round(colours[:2].mean(0, dtype=np.float32)))
 
@@ -63,82 +63,84 @@ def test_mosaic_by_hand() -> None:
     cells = np.zeros((2, 2, 1, 2, 3), np.uint8)
     cells[0, 1], cells[1, 0] = 7, 9
     expected = [[0, 0, 128, 7, 7], [128] * 5, [9, 9, 128, 0, 0]]
-    picture = visualize.mosaic(cells)
+    picture = visualization.mosaic(cells)
     assert picture.dtype == np.uint8
     assert picture.tolist() == [[[value] * 3 for value in row] for row in expected]
-    assert visualize.mosaic(cells, separator=0)[..., 0].tolist() == [[0, 0, 7, 7], [9, 9, 0, 0]]
-    enlarged = visualize.mosaic(cells, scale=3, separator=0)
-    assert np.array_equal(enlarged[1::3, 1::3], visualize.mosaic(cells, separator=0))
+    assert visualization.mosaic(cells, separator=0)[..., 0].tolist() == [[0, 0, 7, 7], [9, 9, 0, 0]]
+    enlarged = visualization.mosaic(cells, scale=3, separator=0)
+    assert np.array_equal(enlarged[1::3, 1::3], visualization.mosaic(cells, separator=0))
     assert enlarged.shape == (6, 12, 3)
 
 
 def test_mosaic_captions_stand_above_their_columns() -> None:
     cells = np.zeros((1, 2, 8, 40, 3), np.uint8)
-    plain = visualize.mosaic(cells)
-    titled = visualize.mosaic(cells, captions=["", "slot 2"])
+    plain = visualization.mosaic(cells)
+    titled = visualization.mosaic(cells, captions=["", "slot 2"])
     top = titled.shape[0] - plain.shape[0]
     assert top > 0
     assert np.array_equal(titled[top:], plain)
     assert (titled[:top, :41] == 255).all()
     assert (titled[:top, 41:] < 128).any()
     with pytest.raises(ValueError, match=r"^captions "):
-        visualize.mosaic(cells, captions=["input"])
+        visualization.mosaic(cells, captions=["input"])
     with pytest.raises(ValueError, match=r"^cells "):
-        visualize.mosaic(cells[0])
+        visualization.mosaic(cells[0])
 
 
 @pytest.mark.parametrize("batch", [1, B])
 @pytest.mark.parametrize("captions", [True, False])
 def test_decomposition_grid(batch: int, captions: bool) -> None:
     images, decoded = scene(batch)
-    picture = visualize.decomposition_grid(images, decoded, captions=captions)
+    picture = visualization.decomposition_grid(images, decoded, captions=captions)
     top = picture.shape[0] - (batch * (H + 1) - 1)
     assert (top > 0) == captions
     assert picture.shape[1] == (3 + 2 * K) * (W + 1) - 1
     pi, row = decoded.log_pi.exp(), batch - 1
-    assert np.array_equal(cell(picture, row, 0, top), visualize.to_pictures(images[row]))
-    recon = visualize.to_pictures(decoded.image[row])
+    assert np.array_equal(cell(picture, row, 0, top), visualization.to_pictures(images[row]))
+    recon = visualization.to_pictures(decoded.image[row])
     assert np.array_equal(cell(picture, row, 1, top), recon)
-    assert np.array_equal(cell(picture, row, 2, top), visualize.colour_masks(pi[row, :, 0]))
+    assert np.array_equal(cell(picture, row, 2, top), visualization.colour_masks(pi[row, :, 0]))
     for k in range(K):
-        mask = visualize.to_pictures(pi[row, k].expand(3, H, W))
-        share = visualize.to_pictures((pi * decoded.mu_x)[row, k])
+        mask = visualization.to_pictures(pi[row, k].expand(3, H, W))
+        share = visualization.to_pictures((pi * decoded.mu_x)[row, k])
         assert np.array_equal(cell(picture, row, 3 + 2 * k, top), mask)
         assert np.array_equal(cell(picture, row, 4 + 2 * k, top), share)
 
 
 def test_sample_grid() -> None:
     _, decoded = scene()
-    picture = visualize.sample_grid(decoded, captions=False)
+    picture = visualization.sample_grid(decoded, captions=False)
     assert picture.shape == (B * (H + 1) - 1, (2 + K) * (W + 1) - 1, 3)
     shares = decoded.log_pi.exp() * decoded.mu_x
-    scenes = visualize.to_pictures(decoded.image)
-    masks = visualize.colour_masks(decoded.log_pi.exp().squeeze(2))
+    scenes = visualization.to_pictures(decoded.image)
+    masks = visualization.colour_masks(decoded.log_pi.exp().squeeze(2))
     for row in range(B):
         assert np.array_equal(cell(picture, row, 0), scenes[row])
         assert np.array_equal(cell(picture, row, 1), masks[row])
         for k in range(K):
-            assert np.array_equal(cell(picture, row, 2 + k), visualize.to_pictures(shares[row, k]))
+            assert np.array_equal(
+                cell(picture, row, 2 + k), visualization.to_pictures(shares[row, k])
+            )
 
 
 def test_grids_show_the_first_rows_and_enlarge() -> None:
     images, decoded = scene(3, num_slots=1)
-    whole = visualize.decomposition_grid(images, decoded, captions=False)
-    first = visualize.decomposition_grid(images, decoded, captions=False, max_rows=2)
+    whole = visualization.decomposition_grid(images, decoded, captions=False)
+    first = visualization.decomposition_grid(images, decoded, captions=False, max_rows=2)
     assert np.array_equal(first, whole[: 2 * (H + 1) - 1])
-    assert visualize.sample_grid(decoded, captions=False, max_rows=1, scale=3).shape[0] == 3 * H
+    assert visualization.sample_grid(decoded, captions=False, max_rows=1, scale=3).shape[0] == 3 * H
 
 
 def test_grids_take_bfloat16_and_gradients() -> None:
     images, decoded = scene()
     half = Decoded(decoded.mu_x.bfloat16().requires_grad_(), decoded.log_pi.bfloat16())
-    assert visualize.decomposition_grid(images.bfloat16(), half).dtype == np.uint8
+    assert visualization.decomposition_grid(images.bfloat16(), half).dtype == np.uint8
 
 
 def test_decomposition_grid_names_a_wrong_shape() -> None:
     images, decoded = scene()
     with pytest.raises(ValueError, match=r"^images .*\(2, 3, 6, 4\) .*mu_x"):
-        visualize.decomposition_grid(images.mT, decoded)
+        visualization.decomposition_grid(images.mT, decoded)
 
 
 @pytest.mark.parametrize("axes", [(3,), (3, 1)])
@@ -146,12 +148,12 @@ def test_overlay_masks(axes: tuple[int, ...]) -> None:
     frame = np.full((4, 6, 3), 100, np.uint8)
     pi = np.zeros((*axes, 2, 3), np.float32)  # half the frame's resolution
     pi[1] = 1
-    picture = visualize.overlay_masks(frame, pi, strength=0.25, min_size=8)
+    picture = visualization.overlay_masks(frame, pi, strength=0.25, min_size=8)
     scale, line = 2, 2
     assert picture.shape == (4 * scale, 5 * (6 * scale + line) - line, 3)
     columns = [picture[:, x : x + 12] for x in range(0, picture.shape[1], 14)]
     assert (columns[0] == 100).all()
-    tint = np.round(75 + 0.25 * visualize.slot_colours(3)[1])
+    tint = np.round(75 + 0.25 * visualization.slot_colours(3)[1])
     assert (columns[1] == tint).all()
     assert [int(column.max()) for column in columns[2:]] == [0, 100, 0]
 
@@ -159,26 +161,26 @@ def test_overlay_masks(axes: tuple[int, ...]) -> None:
 def test_overlay_masks_names_bad_input() -> None:
     frame = np.zeros((4, 6, 3), np.uint8)
     with pytest.raises(ValueError, match=r"^frame "):
-        visualize.overlay_masks(frame.astype(float), np.zeros((3, 4, 6)))
+        visualization.overlay_masks(frame.astype(float), np.zeros((3, 4, 6)))
     with pytest.raises(ValueError, match=r"^frame "):
-        visualize.overlay_masks(frame[..., 0], np.zeros((3, 4, 6)))
+        visualization.overlay_masks(frame[..., 0], np.zeros((3, 4, 6)))
     with pytest.raises(ValueError, match=r"^pi "):
-        visualize.overlay_masks(frame, np.zeros((4, 6)))
+        visualization.overlay_masks(frame, np.zeros((4, 6)))
 
 
 @pytest.mark.smoke
 def test_png_reads_back(tmp_path: Path) -> None:
     picture = np.arange(H * W * 3, dtype=np.uint8).reshape(H, W, 3)
-    visualize.save_png(tmp_path / "new" / "picture.png", picture)
+    visualization.save_png(tmp_path / "new" / "picture.png", picture)
     assert np.array_equal(imageio.v3.imread(tmp_path / "new" / "picture.png"), picture)
-    assert np.array_equal(imageio.v3.imread(io.BytesIO(visualize.png_bytes(picture))), picture)
+    assert np.array_equal(imageio.v3.imread(io.BytesIO(visualization.png_bytes(picture))), picture)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["picture.png"]
 
 
 @pytest.mark.smoke
 def test_gif_reads_back(tmp_path: Path) -> None:
     frames = [np.full((H, W, 3), value, np.uint8) for value in (0, 90, 200)]
-    visualize.save_gif(tmp_path / "clip.gif", iter(frames), fps=20)
+    visualization.save_gif(tmp_path / "clip.gif", iter(frames), fps=20)
     assert np.array_equal(imageio.v3.imread(tmp_path / "clip.gif", mode="RGB"), np.stack(frames))
     metadata = imageio.v3.immeta(tmp_path / "clip.gif")
     assert (metadata["duration"], metadata["loop"]) == (50, 0)
@@ -188,7 +190,7 @@ def test_gif_reads_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [(32, 48), (33, 47)])
 def test_mp4_plays_everywhere(tmp_path: Path, size: tuple[int, int]) -> None:
     frames = [np.full((*size, 3), value, np.uint8) for value in (10, 120, 240, 60)]
-    visualize.save_mp4(tmp_path / "clip.mp4", iter(frames), fps=5)
+    visualization.save_mp4(tmp_path / "clip.mp4", iter(frames), fps=5)
     metadata = imageio.v3.immeta(tmp_path / "clip.mp4", plugin="FFMPEG")
     assert metadata["codec"] == "h264"
     assert metadata["pix_fmt"].startswith("yuv420p")
@@ -201,7 +203,7 @@ def test_mp4_plays_everywhere(tmp_path: Path, size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("name", ["clip.gif", "clip.mp4"])
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, name: str) -> None:
-    save = visualize.save_gif if name.endswith("gif") else visualize.save_mp4
+    save = visualization.save_gif if name.endswith("gif") else visualization.save_mp4
     path = tmp_path / name
     path.write_bytes(b"old")
     frames = [np.zeros((32, 48, 3), np.uint8), np.zeros((48, 32, 3), np.uint8)]
@@ -219,9 +221,9 @@ def test_curves() -> None:
         "loss": {"nll": ([0, 1, 2], [3.0, float("nan"), 1.0]), "kl": ([0, 2], [1.0, 2.0])},
         "success": {},
     }
-    picture = imageio.v3.imread(io.BytesIO(visualize.curves(panels, height=2)))
+    picture = imageio.v3.imread(io.BytesIO(visualization.curves(panels, height=2)))
     assert picture.shape[0] == 200
     assert picture.shape[1] > 500
     assert len(np.unique(picture.reshape(-1, picture.shape[2]), axis=0)) > 10
     with pytest.raises(ValueError, match=r"^panels "):
-        visualize.curves({})
+        visualization.curves({})

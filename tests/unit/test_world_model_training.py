@@ -10,7 +10,7 @@ import torch
 
 from genesis_rl.data import PackWriter
 from genesis_rl.data.transitions import Transitions
-from genesis_rl.perception import SlotEncoder
+from genesis_rl.perception.encoder import SlotEncoder
 from genesis_rl.world_model import ActionSpec, SlotSpec, WorldModel, WorldModelConfig
 from genesis_rl.world_model.evaluation import classification, event_scores, psnr
 from genesis_rl.world_model.loss import fit_scales, rollout_loss

@@ -11,7 +11,6 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from genesis_rl import log
 from genesis_rl.agents.bundle import SETTINGS
 from genesis_rl.agents.config import (
     MACHINE,
@@ -25,10 +24,11 @@ from genesis_rl.agents.encoders import load_encoder
 from genesis_rl.agents.env_maker import EnvMaker
 from genesis_rl.agents.evaluation import evaluate_agent
 from genesis_rl.agents.learning import AgentTrainer, TrainingError
-from genesis_rl.checks import check_integers
 from genesis_rl.envs import TASKS
-from genesis_rl.files import FolderLock, read_json, write_json
-from genesis_rl.process import StoppedError, StopSignal
+from genesis_rl.utils import log
+from genesis_rl.utils.checks import check_integers
+from genesis_rl.utils.files import FolderLock, read_json, write_json
+from genesis_rl.utils.process import StoppedError, StopSignal
 
 RECORD = "run.json"
 # Points of a stored curve.

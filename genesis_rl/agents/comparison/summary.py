@@ -8,9 +8,9 @@ import numpy as np
 
 from genesis_rl.agents.comparison.aggregate import bootstrap_interval, iqm
 from genesis_rl.agents.comparison.published import PUBLISHED
-from genesis_rl.files import new_file, write_json
-from genesis_rl.text_tables import figure
-from genesis_rl.visualize import curves
+from genesis_rl.utils.files import new_file, write_json
+from genesis_rl.utils.tables import figure
+from genesis_rl.visualization import curves
 
 Record = Mapping[str, Any]
 RANDOM = "random policy"

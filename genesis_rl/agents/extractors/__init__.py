@@ -17,7 +17,7 @@ from genesis_rl.agents.extractors.sets import (
 )
 from genesis_rl.agents.extractors.slots import SlotExtractor
 from genesis_rl.agents.extractors.transformer import SlotSetExtractor
-from genesis_rl.set_layers import SlotScale
+from genesis_rl.models.set_layers import SlotScale
 
 EXTRACTORS: dict[str, type[SlotExtractor]] = {
     "transformer": SlotSetExtractor,

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from genesis_rl.agents.extractors.slots import SlotExtractor
 from genesis_rl.agents.extractors.transformer import SlotSetExtractor
-from genesis_rl.checkpoint import load_pretrained
-from genesis_rl.envs.frame_source import find_frames
-from genesis_rl.set_layers import SlotScale
+from genesis_rl.checkpoints.loading import load_pretrained
+from genesis_rl.envs.wrappers.frame_source import find_frames
+from genesis_rl.models.set_layers import SlotScale
 from genesis_rl.slots import MASK_GEOMETRY, SceneModel
 
 
@@ -39,7 +39,8 @@ class EncoderExtractor(BaseFeaturesExtractor):
         ...     features_extractor_kwargs=dict(encoder="runs/encoder"), net_arch=[]))
 
     Attributes:
-        encoder: the SceneModel; `genesis_rl.checkpoint.save_pretrained` saves it separately.
+        encoder: the SceneModel; `genesis_rl.checkpoints.loading.save_pretrained` saves it
+            separately.
         pool: the extractor from slots to features.
     """
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from genesis_rl.agents.extractors.slots import SlotExtractor
 from genesis_rl.agents.extractors.transformer import SlotSetExtractor
-from genesis_rl.set_layers import SlotScale
+from genesis_rl.models.set_layers import SlotScale
 
 _ENCODED = ("slots", "frames")
 

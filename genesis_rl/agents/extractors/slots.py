@@ -6,7 +6,7 @@ from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor
 
-from genesis_rl.set_layers import SlotScale as SlotScale
+from genesis_rl.models.set_layers import SlotScale as SlotScale
 
 
 class SlotExtractor(BaseFeaturesExtractor):

@@ -8,7 +8,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from genesis_rl.agents.extractors.slots import SlotExtractor, check_sizes
-from genesis_rl.set_layers import TransformerBlock
+from genesis_rl.models.set_layers import TransformerBlock
 
 
 class SlotSetExtractor(SlotExtractor):

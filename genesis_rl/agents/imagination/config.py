@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from genesis_rl.agents.config import ENCODED, AgentConfig
-from genesis_rl.checks import check_integers, check_limits
-from genesis_rl.imagination import ImaginationOptions
-from genesis_rl.imagination.options import Start
+from genesis_rl.envs.imagination import ImaginationOptions
+from genesis_rl.envs.imagination.options import Start
+from genesis_rl.utils.checks import check_integers, check_limits
 
 _COUNTS = ("n_imagined_envs", "horizon", "collect_steps", "fit_steps", "episodes")
 

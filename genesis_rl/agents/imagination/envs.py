@@ -15,12 +15,12 @@ from genesis_rl.agents.vec_gym import GymVecEnv
 from genesis_rl.data.cache import SPLITS
 from genesis_rl.data.pack import Pack
 from genesis_rl.data.transitions import Transitions
-from genesis_rl.envs.imagination_vector import ImaginationVectorEnv
+from genesis_rl.envs.imagination import ImaginationOptions
+from genesis_rl.envs.imagination.vector import ImaginationVectorEnv
 from genesis_rl.envs.make import parse_options
-from genesis_rl.envs.spaces import space_to_json
-from genesis_rl.frames import as_crop
-from genesis_rl.imagination import ImaginationOptions
-from genesis_rl.perception import SlotEncoder
+from genesis_rl.envs.wrappers.spaces import space_to_json
+from genesis_rl.perception.encoder import SlotEncoder
+from genesis_rl.perception.preprocessing import as_crop
 from genesis_rl.world_model import ActionSpec, WorldModel
 from genesis_rl.world_model.sequences import Sequences, encode
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from genesis_rl import log
 from genesis_rl.agents.bundle import SETTINGS
 from genesis_rl.agents.comparison.summary import show_success, success_cell
 from genesis_rl.agents.config import AgentConfig, EvaluationConfig
@@ -16,10 +15,11 @@ from genesis_rl.agents.imagination.config import ImaginationConfig
 from genesis_rl.agents.imagination.trainer import ImaginationTrainer
 from genesis_rl.agents.learning import AgentTrainer
 from genesis_rl.agents.resume import IMAGINATION
-from genesis_rl.files import FolderLock, new_file, read_json, write_json
-from genesis_rl.old_keys import rename_old_keys
-from genesis_rl.process import StoppedError
-from genesis_rl.visualize import curves
+from genesis_rl.checkpoints.old_keys import rename_old_keys
+from genesis_rl.utils import log
+from genesis_rl.utils.files import FolderLock, new_file, read_json, write_json
+from genesis_rl.utils.process import StoppedError
+from genesis_rl.visualization import curves
 
 RECORD = "run.json"
 # Labels of the runs: trained in imagination, or in the real environment.

@@ -6,10 +6,10 @@ from genesis_rl.agents.collect import collect_with_agent
 from genesis_rl.agents.imagination.config import ImaginationConfig
 from genesis_rl.data.pack import Pack
 from genesis_rl.data.transitions import join
-from genesis_rl.envs.collect import CollectConfig
-from genesis_rl.frames import Preprocessing
-from genesis_rl.process import StoppedError
+from genesis_rl.envs.recording.collect import CollectConfig
+from genesis_rl.perception.preprocessing import Preprocessing
 from genesis_rl.training.folder import REPORT
+from genesis_rl.utils.process import StoppedError
 from genesis_rl.world_model import WorldModel, program
 from genesis_rl.world_model.config import WorldTrainConfig
 

@@ -15,9 +15,9 @@ from genesis_rl.agents.imagination.envs import FittedWorldModel, check_actions
 from genesis_rl.agents.imagination.rounds import record_and_refit
 from genesis_rl.agents.learning import AgentTrainer
 from genesis_rl.agents.resume import IMAGINATION, find_checkpoint, imagination_settings
-from genesis_rl.files import read_json, write_json
-from genesis_rl.perception import SlotEncoder
-from genesis_rl.process import StoppedError
+from genesis_rl.perception.encoder import SlotEncoder
+from genesis_rl.utils.files import read_json, write_json
+from genesis_rl.utils.process import StoppedError
 
 # Settings that may change when a run is resumed.
 _MAY_CHANGE = (*MACHINE, "rounds", "collect_steps", "fit_steps", "seeds", "episodes", "summary")

@@ -2,7 +2,7 @@
 
 import torch
 
-from genesis_rl.blocks import GATED_STRIDES, GatedDecoder, UNet
+from genesis_rl.models.blocks import GATED_STRIDES, GatedDecoder, UNet
 from genesis_rl.models.genesis import Genesis, GenesisS
 from genesis_rl.models.genesis_v2 import GenesisV2
 from genesis_rl.models.monet import Monet

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from genesis_rl.data import Pack, open_dataset
-from genesis_rl.data.media import VideoFolder, decode_image
+from genesis_rl.data.readers.media import VideoFolder, decode_image
 from genesis_rl.data.records import DamagedRecord
 
 U8 = npt.NDArray[np.uint8]

@@ -7,8 +7,9 @@ import h5py
 import numpy as np
 import pytest
 
-from genesis_rl.data import Pack, open_dataset, originals
-from genesis_rl.data.ocl_hdf5 import ObjectCentricHdf5
+from genesis_rl.data import Pack, open_dataset
+from genesis_rl.data.readers import originals
+from genesis_rl.data.readers.ocl_hdf5 import ObjectCentricHdf5
 from genesis_rl.data.records import DamagedRecord
 
 N, E = 10, 4
@@ -117,7 +118,7 @@ def test_floats_of_unknown_white_are_refused(tmp_path: Path) -> None:
 
 def test_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path)
-    monkeypatch.setattr("genesis_rl.data.ocl_hdf5._HELD_OUT", 3)
+    monkeypatch.setattr("genesis_rl.data.readers.ocl_hdf5._HELD_OUT", 3)
     for split, rows in (("train", range(4)), ("validation", range(4, 7)), ("test", range(7, 10))):
         pack = opened(tmp_path, split, num_train=4)
         np.testing.assert_array_equal(pack.images, IMAGES[rows.start : rows.stop])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genesis_rl.data.shapestacks_files import (
+from genesis_rl.data.readers.shapestacks_files import (
     Scenario,
     View,
     decode_map,

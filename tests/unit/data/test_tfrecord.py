@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from genesis_rl.data.records import DamagedRecord
-from genesis_rl.data.tfrecord import (
+from genesis_rl.data.readers.tfrecord import (
     Payload,
     floats,
     parse_example,
@@ -17,6 +16,7 @@ from genesis_rl.data.tfrecord import (
     read_records,
     strings,
 )
+from genesis_rl.data.records import DamagedRecord
 
 PAYLOADS = [bytes([n]) * (50 + 7 * n) for n in range(6)]
 OFFSETS = np.cumsum([0, *(len(payload) + 16 for payload in PAYLOADS)]).tolist()

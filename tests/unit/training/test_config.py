@@ -11,8 +11,8 @@ import pytest
 
 from genesis_rl.data.pack import Pack
 from genesis_rl.models import BdVaeConfig, build_model
-from genesis_rl.presets import PRESETS
 from genesis_rl.training import PretrainConfig
+from genesis_rl.training.presets import PRESETS
 
 N = 9  # images of a pack
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from genesis_rl.data.pack import Pack
-from genesis_rl.geco import GecoConfig, min_error
 from genesis_rl.models import BdVaeConfig, Genesis, GenesisConfig
+from genesis_rl.models.geco import GecoConfig, min_error
 from genesis_rl.slots import ElboTerms
 from genesis_rl.training import PretrainConfig, Trainer, train_terms
 from genesis_rl.training.steps import noise_key

@@ -11,12 +11,12 @@ from safetensors.torch import load_file
 
 from genesis_rl.data.feed import ImageFeed
 from genesis_rl.data.pack import Pack
-from genesis_rl.files import read_json
 from genesis_rl.models import build_model
 from genesis_rl.training import PretrainConfig, Trainer
 from genesis_rl.training import loop as loop_module
 from genesis_rl.training.prior import fit_prior, independent_prior, infer_posteriors
 from genesis_rl.training.validate import validate
+from genesis_rl.utils.files import read_json
 
 CPU = torch.device("cpu")
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from genesis_rl import checkpoint
+from genesis_rl.checkpoints import loading
 from genesis_rl.data.pack import Pack
-from genesis_rl.geco import GecoConfig
-from genesis_rl.log import RunLog
 from genesis_rl.models import MODELS, GenesisConfig, build_model
-from genesis_rl.presets import PRESETS
+from genesis_rl.models.geco import GecoConfig
 from genesis_rl.training import PretrainConfig, Run
 from genesis_rl.training.folder import RunFolder, parse_settings, settings
+from genesis_rl.training.presets import PRESETS
+from genesis_rl.utils.log import RunLog
 
 SMOKE = PRESETS["smoke"].config
 
@@ -139,7 +139,7 @@ def test_models_are_loaded(folder: Path) -> None:
     assert run.load(device="cpu").metadata["step"] == 10
     best, last = run.load("best", device="cpu"), run.load("last", device="cpu")
     assert last.metadata["step"] == 20 and last.model.config == SMOKE.model
-    assert checkpoint.fingerprint(best.model) == checkpoint.fingerprint(last.model)
+    assert loading.fingerprint(best.model) == loading.fingerprint(last.model)
     with pytest.raises(ValueError, match=r"^which "):
         run.load("first")  # type: ignore[arg-type]
 

@@ -11,8 +11,8 @@ import torch
 
 from genesis_rl.data.pack import Pack
 from genesis_rl.models import GenesisConfig
-from genesis_rl.presets import PRESETS
 from genesis_rl.training import PretrainConfig, Trainer
+from genesis_rl.training.presets import PRESETS
 from genesis_rl.training.stages import join_stages
 
 ROOT = Path(__file__).parents[3]

@@ -1,0 +1,1 @@
+"""Readers of published datasets, videos and folders of images in their original formats."""

@@ -1,0 +1,1 @@
+"""Composition of scenes from slots, with a reward for the composed scene."""

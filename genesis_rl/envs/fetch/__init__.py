@@ -1,0 +1,1 @@
+"""Multi-object Fetch: a robot that reaches for, pushes or picks blocks."""

@@ -1,0 +1,262 @@
+"""Imagined environment: rollouts of a world model in the slots of an encoder."""
+
+import os
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from genesis_rl import visualization
+from genesis_rl.envs.imagination import ImaginationOptions, ImaginedScenes, ImaginedStep
+from genesis_rl.envs.wrappers.slot_obs import ObsLayout, SlotObsCodec, SlotObsOptions
+from genesis_rl.perception.encoder import EncoderLike, as_encoder
+from genesis_rl.slots import MASK_GEOMETRY
+from genesis_rl.world_model import ActionSpec, WorldModel
+
+WorldModelLike = str | os.PathLike[str] | WorldModel
+
+# Info entries of a step, at reset.
+_RESET_INFO = {"uncertainty": 0.0, "uncertain": False, "non_finite": False}
+
+
+class ImaginationCore:
+    """Shared implementation of the single and the batched imagined environment.
+
+    Attributes:
+        engine: the batched rollouts.
+        observation_space: of one environment, as in `GenesisObs`.
+        action_space: of one environment, as in the world model's training data.
+        metadata: of one environment.
+        render_mode: "rgb_array" or None.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}
+
+    def __init__(
+        self,
+        encoder: EncoderLike,
+        world_model: WorldModelLike,
+        layout: ObsLayout,
+        mask_geometry: bool,
+        device: str,
+        render_mode: str | None,
+        options: Mapping[str, Any],
+        num_envs: int = 1,
+    ) -> None:
+        """Load the models; arguments and errors as for `ImaginationEnv`."""
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise ValueError(f"render_mode must be 'rgb_array' or None, got {render_mode!r}.")
+        rollout_options = ImaginationOptions(**options)
+        slot_encoder = as_encoder(encoder, device=device)
+        if isinstance(world_model, WorldModel):
+            world = world_model.to(slot_encoder.device).eval()
+        else:
+            world = WorldModel.from_pretrained(
+                world_model,
+                encoder_fingerprint=slot_encoder.fingerprint,
+                device=slot_encoder.device,
+            )
+        if mask_geometry and not world.mask_geometry:
+            raise ValueError("mask_geometry must be False for a world model without it, got True.")
+        self.render_mode = render_mode
+        self.engine = ImaginedScenes(slot_encoder, world, rollout_options, n_envs=num_envs)
+        self._codec = SlotObsCodec(
+            slot_encoder,
+            spaces.Dict(),
+            SlotObsOptions(layout, mask_geometry, align=False),  # predicted slots keep their order
+            rendered=True,
+        )
+        self.observation_space = self._codec.space
+        self.action_space = action_space(world.action_spec)
+
+    def start(self, indices: list[int], seeds: list[int | None], options: dict[str, Any]) -> None:
+        """Seed and reset the environments `indices`; options as in `ImaginationEnv.reset`."""
+        unknown = options.keys() - {"slots"}
+        if unknown:
+            raise ValueError(f"options must have no keys but 'slots', got {sorted(unknown)}.")
+        rows = self._rows(indices)
+        seeded = [(i, seed) for i, seed in zip(indices, seeds, strict=True) if seed is not None]
+        if seeded:
+            self.engine.seed(self._rows([i for i, _ in seeded]), [seed for _, seed in seeded])
+        slots = options.get("slots")
+        if slots is not None:
+            slots = torch.as_tensor(np.asarray(slots, np.float32))
+        self.engine.reset(rows, slots)
+
+    def advance(self, indices: list[int], actions: npt.NDArray[Any]) -> ImaginedStep:
+        """Step the environments `indices`; the result is on the CPU."""
+        result = self.engine.step(self._rows(indices), torch.from_numpy(actions).to(self._device))
+        return ImaginedStep(*(part.cpu() for part in result))
+
+    def check_actions(self, actions: Any, num_envs: int) -> npt.NDArray[Any]:
+        """Return actions (N, ...) in the dtype of the world model's input.
+
+        Raises:
+            ValueError: for actions outside the action space.
+        """
+        space, array = self.action_space, np.asarray(actions)
+        shape = (num_envs, *(space.shape or ()))
+        if array.shape == shape and isinstance(space, spaces.Box) and array.dtype.kind in "iuf":
+            return array.astype(np.float32)
+        if array.shape == shape and isinstance(space, spaces.Discrete) and array.dtype.kind in "iu":
+            if bool(((array >= space.start) & (array < space.start + space.n)).all()):
+                return array.astype(np.int64)
+        raise ValueError(f"actions must be {num_envs} of {space}, got {actions!r}.")
+
+    def observe(self, indices: Any) -> Any:
+        """Return the observations of the environments `indices`, batched, in new arrays."""
+        features = self.engine.features[self._rows(indices)]
+        return self._codec.arrange(features.cpu().numpy())
+
+    def draw(self) -> list[npt.NDArray[np.uint8]]:
+        """Decode all scenes to frames (S, S, 3); S is the encoder's image size."""
+        return list(
+            visualization.to_pictures(self.engine.encoder.decode(self.engine.features).image)
+        )
+
+    def from_prior(self) -> npt.NDArray[np.bool_]:
+        """Return whether each episode started in a scene from the prior, (N,)."""
+        flags: npt.NDArray[np.bool_] = self.engine.from_prior.cpu().numpy()
+        return flags
+
+    @property
+    def _device(self) -> torch.device:
+        return self.engine.device
+
+    def _rows(self, indices: Any) -> Tensor:
+        return torch.as_tensor(list(indices), dtype=torch.int64, device=self._device)
+
+
+class ImaginationEnv(gym.Env[Any, Any]):
+    """Imagined rollouts: first scenes from the encoder's prior, dynamics from a world model.
+
+    Actions: those of the world model's training data.
+
+    Observations: slots in the form of `GenesisObs` with the same ``layout`` and ``mask_geometry``,
+    so a policy transfers between the two. A world model trained on aligned slots (the default)
+    keeps every object in its slot, as `GenesisObs` does by default.
+
+    Rewards: the expected reward, minus ``uncertainty_penalty`` times the uncertainty.
+
+    Truncation: after ``horizon`` steps, at an uncertainty above ``max_uncertainty``, and at a
+    non-finite prediction (the scene then stays unchanged).
+
+    Info: ``from_prior`` (whether the episode started in a scene from the prior), ``uncertainty``,
+    ``uncertain`` and ``non_finite`` (reasons of a truncation).
+
+    Equal seeds give equal rollouts, bit for bit on a CPU. The prior is not conditioned on the
+    task: some of its scenes may lack, for example, the target object.
+
+    Example:
+        >>> env = gym.make(
+        ...     "genesis_rl/Imagination-v0", encoder="sprites-fast", world_model="object-comparison"
+        ... )  # doctest: +SKIP
+    """
+
+    metadata: dict[str, Any] = ImaginationCore.metadata
+
+    def __init__(
+        self,
+        encoder: EncoderLike,
+        world_model: WorldModelLike,
+        *,
+        layout: ObsLayout = "set",
+        mask_geometry: bool = MASK_GEOMETRY,
+        device: str = "auto",
+        render_mode: str | None = None,
+        **options: Any,
+    ) -> None:
+        """Load the models.
+
+        Args:
+            encoder: path, hub id, or a SlotEncoder (also its ``spec``).
+            world_model: path, hub id or WorldModel, trained on the encoder's slots.
+            layout: "set" (K, D), "flat" (K * D,), or "dict" with z_m, z_c (and geometry).
+            mask_geometry: append each slot's mask geometry; must be False for a world model trained
+                without it.
+            device: device of both models; "auto" is CUDA if available.
+            render_mode: "rgb_array" or None.
+            **options: initial scenes, dynamics and truncation, see `ImaginationOptions`.
+
+        Raises:
+            TypeError: for an unknown option, or an encoder of another type.
+            ValueError: for an invalid value, models that do not match, or an encoder without a
+                prior.
+        """
+        self._imagined = ImaginationCore(
+            encoder, world_model, layout, mask_geometry, device, render_mode, options
+        )
+        self.render_mode = render_mode
+        self.observation_space = self._imagined.observation_space
+        self.action_space = self._imagined.action_space
+        self._seeded = self._ready = False
+
+    @property
+    def engine(self) -> ImaginedScenes:
+        """The rollouts."""
+        return self._imagined.engine
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Start an episode.
+
+        Args:
+            seed: seed of the rollouts.
+            options: "slots", (K, D) as in the world model's input: the initial scene, for example
+                the slots of a real frame.
+
+        Raises:
+            ValueError: for other options, or slots of another shape.
+        """
+        super().reset(seed=seed)
+        if seed is None and not self._seeded:
+            seed = self.np_random_seed
+        self._seeded = self._ready = True
+        batched_options = dict(options or {})
+        if "slots" in batched_options:
+            batched_options["slots"] = np.asarray(batched_options["slots"])[None]
+        self._imagined.start([0], [seed], batched_options)
+        return self._observe(), self._info(_RESET_INFO)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Predict one step.
+
+        Raises:
+            ValueError: for an action outside the action space.
+            RuntimeError: before the first reset.
+        """
+        if not self._ready:
+            raise RuntimeError("call reset() first")
+        actions = self._imagined.check_actions(np.asarray(action)[None], 1)
+        result = self._imagined.advance([0], actions)
+        ends = bool(result.terminated), bool(result.truncated)
+        info = self._info({name: getattr(result, name).item() for name in _RESET_INFO})
+        return self._observe(), float(result.reward), *ends, info
+
+    def render(self) -> npt.NDArray[np.uint8] | None:
+        """Decode the scene to a frame (S, S, 3); S is the encoder's image size."""
+        if self.render_mode is None:
+            gym.logger.warn("render() returns None without render_mode='rgb_array'")
+            return None
+        return self._imagined.draw()[0]
+
+    def _info(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        return {"from_prior": bool(self._imagined.from_prior()[0]), **values}
+
+    def _observe(self) -> Any:
+        batch = self._imagined.observe([0])
+        return {k: v[0] for k, v in batch.items()} if isinstance(batch, dict) else batch[0]
+
+
+def action_space(spec: ActionSpec) -> spaces.Space[Any]:
+    """Return the action space of a world model."""
+    if spec.kind == "discrete":
+        return spaces.Discrete(spec.n, start=spec.start)
+    low, high = (np.asarray(side, np.float32) for side in (spec.low, spec.high))
+    return spaces.Box(low, high, dtype=np.float32)

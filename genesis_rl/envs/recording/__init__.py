@@ -1,0 +1,1 @@
+"""Recordings of environments as packs or Minari datasets."""

@@ -1,0 +1,1 @@
+"""The relational tasks in worlds of sprites."""

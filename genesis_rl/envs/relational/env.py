@@ -1,0 +1,255 @@
+"""The relational tasks as Gymnasium environments: an agent, a disc, moves among sprites.
+
+The rules follow Yoon et al. (ICML 2023, arXiv:2302.04419).
+"""
+
+from dataclasses import asdict
+from typing import Any, ClassVar, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+
+from genesis_rl.envs.window import RENDER_MODES, Observation, ObservationKind, WindowEnv
+from genesis_rl.worlds.sprites import (
+    STATE_COLUMNS,
+    ObjectComparisonWorld,
+    ObjectGoalWorld,
+    ObjectInteractionWorld,
+    PropertyComparisonWorld,
+    Scene,
+    SpriteWorld,
+    from_options,
+    scene_state,
+)
+from genesis_rl.worlds.sprites.drawing import render
+
+
+class SceneStep(NamedTuple):
+    """Next scene, reward, success and termination of one action."""
+
+    scene: Scene
+    reward: float
+    success: bool
+    terminated: bool
+
+
+class SpriteEnv(WindowEnv[np.int64]):
+    """Base of the tasks in which an agent, a disc, moves among sprites.
+
+    A subclass defines `World`, the `SpriteWorld` with the rules of the task.
+
+    Actions: Discrete(4): up, left, down, right by `step_size`; the agent stays inside the frame.
+
+    Observations: the frame, Box(0, 255, (image_size, image_size, 3), uint8); with
+    observation="state" the ground-truth state, Box(0, 1, (N, F), float32), see
+    `genesis_rl.worlds.sprites.scene_state`. Without frames a step is several times faster.
+
+    Rewards: 1 for success, else 0; with `dense_reward` also +0.01 for a step that reduces the
+    distance from agent to target and -0.01 for one that increases it (in Object Interaction: the
+    sum of the distances from agent to target and from target to marker).
+
+    Truncation: after 100 steps in environments made by `gym.make`.
+
+    Info: `is_success` after every step; with `state_in_info` `true_state`, (N, F) float32, see
+    `genesis_rl.worlds.sprites.scene_state`; with `masks_in_info` `true_masks`, (image_size,
+    image_size)
+    uint8: 0 = background, i + 1 = row i of the state; the agent is the last row.
+    """
+
+    #: The world of the task.
+    World: ClassVar[type[SpriteWorld]]
+
+    metadata: dict[str, Any] = {  # noqa: RUF012 (declared by gym.Env)
+        "render_modes": RENDER_MODES,
+        "render_fps": 10,
+    }
+
+    #: Directions of the actions, (x, y) with y up.
+    MOVES: ClassVar[tuple[tuple[int, int], ...]] = ((0, 1), (-1, 0), (0, -1), (1, 0))
+
+    _scene: Scene
+
+    def __init__(
+        self,
+        *,
+        step_size: float = 0.05,
+        dense_reward: bool = False,
+        observation: ObservationKind = "image",
+        state_in_info: bool = False,
+        masks_in_info: bool = False,
+        render_mode: str | None = None,
+        render_size: int = 256,
+        **world: Any,
+    ) -> None:
+        """Create the environment.
+
+        Args:
+            step_size: distance that the agent moves in a step, as a fraction of the frame's width.
+            dense_reward: also reward a smaller distance to the target.
+            observation: "image", or "state" for the ground truth.
+            state_in_info: add the ground-truth state as `info["true_state"]`.
+            masks_in_info: add the instance masks as `info["true_masks"]`.
+            render_mode: "rgb_array", "human" (needs an OpenCV with windows) or None.
+            render_size: side of the rendered frame in pixels; rendered at this size, not upscaled.
+            **world: options of the task's world, see `genesis_rl.worlds.sprites`: image_size,
+                num_objects, colours, shapes, object_scale, agent_scale, background, random_start,
+                held_out and more.
+
+        Raises:
+            ValueError: for an invalid value, or objects that do not fit into the frame.
+            TypeError: for an unknown option.
+        """
+        if not 0 < step_size < 1:
+            raise ValueError(f"step_size must be in (0, 1), got {step_size}.")
+        if not isinstance(render_size, int) or not 8 <= render_size <= 4096:
+            raise ValueError(f"render_size must be an integer in 8..4096, got {render_size!r}.")
+        super().__init__(observation=observation, render_mode=render_mode, render_size=render_size)
+        self.world = from_options(self.World, world)
+        self.step_size = step_size
+        self.dense_reward = dense_reward
+        self.state_in_info = state_in_info
+        self.masks_in_info = masks_in_info
+        size = self.world.image_size
+        self.observation_space = (
+            gym.spaces.Box(0, 255, (size, size, 3), np.uint8)
+            if observation == "image"
+            else gym.spaces.Box(0, 1, (self.world.num_sprites, len(STATE_COLUMNS)), np.float32)
+        )
+        self.action_space = gym.spaces.Discrete(len(self.MOVES))
+
+    @property
+    def scene(self) -> Scene:
+        """The current scene.
+
+        Raises:
+            RuntimeError: before the first reset.
+        """
+        if not hasattr(self, "_scene"):
+            raise RuntimeError("call reset() first")
+        return self._scene
+
+    @property
+    def world_options(self) -> dict[str, Any]:
+        """Options of the world as plain data, e.g. for `open_dataset("object_goal", **options)`."""
+        return asdict(self.world)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Sample a new scene.
+
+        Args:
+            seed: seed of the random generator, as in Gymnasium.
+            options: not used.
+
+        Returns:
+            The observation and the info.
+
+        Raises:
+            ValueError: if the objects do not fit into the frame.
+        """
+        super().reset(seed=seed, options=options)
+        self._scene = self.world.sample(self.np_random)
+        if self.render_mode == "human":
+            self.render()
+        return self._observe(success=False)
+
+    def step(self, action: np.int64 | int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Move the agent.
+
+        Args:
+            action: 0 = up, 1 = left, 2 = down, 3 = right.
+
+        Returns:
+            Observation, reward, terminated, truncated (always False: the registered time limit
+            truncates) and info.
+
+        Raises:
+            ValueError: for any other action.
+            RuntimeError: before the first reset.
+        """
+        if not self.action_space.contains(action):
+            raise ValueError(f"action must be an integer in 0..3, got {action!r}.")
+        self._scene, reward, success, terminated = self.advance(self.scene, int(action))
+        observation, info = self._observe(success=success)
+        if self.render_mode == "human":
+            self.render()
+        return observation, reward, terminated, False, info
+
+    def draw(self, size: int) -> npt.NDArray[np.uint8]:
+        """Render the current scene: (size, size, 3) uint8.
+
+        Raises:
+            RuntimeError: before the first reset.
+        """
+        return render(self.scene.sprites, size, self.scene.background)
+
+    def advance(self, scene: Scene, action: int) -> SceneStep:
+        """Compute one step from a scene, without changing the environment's own scene."""
+        x, y = self.MOVES[action]
+        moved = self.world.move(scene, (x * self.step_size, y * self.step_size))
+        success, ended = self.world.evaluate(moved)
+        reward = float(success)
+        if self.dense_reward and not success:
+            nearer = self.world.remaining_distance(scene) - self.world.remaining_distance(moved)
+            reward += 0.01 * float(np.sign(nearer))
+        return SceneStep(moved, reward, success, ended)
+
+    def _observe(self, *, success: bool) -> tuple[Observation, dict[str, Any]]:
+        scene, size = self._scene, self.world.image_size
+        info: dict[str, Any] = {"is_success": success}
+        if self.state_in_info:
+            info["true_state"] = scene_state(scene)
+        if self.observation == "state" and not self.masks_in_info:
+            return scene_state(scene), info
+        masks = np.empty((size, size), np.uint8) if self.masks_in_info else None
+        frame = render(scene.sprites, size, scene.background, masks=masks)
+        if masks is not None:
+            info["true_masks"] = masks
+        return (frame if self.observation == "image" else scene_state(scene)), info
+
+
+class ObjectGoalEnv(SpriteEnv):
+    """Object Goal: touch the target, by default a blue square, and nothing else.
+
+    Touching any object terminates the episode. Options of the world:
+    `genesis_rl.worlds.sprites.ObjectGoalWorld`; everything else as in `SpriteEnv`.
+
+    Example:
+        >>> import gymnasium as gym, genesis_rl
+        >>> env = gym.make("genesis_rl/ObjectGoal-v0", num_objects=3, image_size=32)
+    """
+
+    World = ObjectGoalWorld
+
+
+class ObjectInteractionEnv(SpriteEnv):
+    """Object Interaction: push the blue square onto its marker in the bottom-left corner.
+
+    Any object on the marker terminates the episode. The second-to-last row of the state is the
+    marker. Options of the world: `genesis_rl.worlds.sprites.ObjectInteractionWorld`; everything
+    else as in `SpriteEnv`.
+    """
+
+    World = ObjectInteractionWorld
+
+
+class ObjectComparisonEnv(SpriteEnv):
+    """Object Comparison: touch the object that differs from the others, which are identical.
+
+    Touching any object terminates the episode. Options of the world:
+    `genesis_rl.worlds.sprites.ObjectComparisonWorld`; everything else as in `SpriteEnv`.
+    """
+
+    World = ObjectComparisonWorld
+
+
+class PropertyComparisonEnv(SpriteEnv):
+    """Property Comparison: touch the only object with its value of one property.
+
+    Touching any object terminates the episode. Options of the world:
+    `genesis_rl.worlds.sprites.PropertyComparisonWorld`; everything else as in `SpriteEnv`.
+    """
+
+    World = PropertyComparisonWorld

@@ -1,0 +1,1 @@
+"""Towers of blocks to be built, as in ShapeStacks."""

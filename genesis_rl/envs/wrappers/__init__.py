@@ -1,0 +1,1 @@
+"""Wrappers that provide slots as observations, and adapters of other environments."""

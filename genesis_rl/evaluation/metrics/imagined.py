@@ -1,0 +1,194 @@
+"""Scores of scenes sampled from a model's prior: validity and distance to training images.
+
+Validity alone is maximal for copies of training images, so both are reported together, with the
+scores of held-out images for comparison.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from genesis_rl.data import Pack
+from genesis_rl.evaluation.metrics.frechet import FeatureNetwork, pack_images, sampled_scenes
+from genesis_rl.evaluation.metrics.scenes import SceneCriteria, SceneValidity, evaluate_scenes
+from genesis_rl.evaluation.metrics.segmentation import segment
+from genesis_rl.evaluation.metrics.targets import count_objects, require_masks
+from genesis_rl.slots import SceneModel
+
+Scores = dict[str, float]
+
+
+class SceneScorer:
+    """Scores scenes of several models and of the same held-out images.
+
+    Attributes:
+        num_images: n, number of scenes and of held-out images.
+        counts: smallest and largest number of objects in a training image.
+    """
+
+    def __init__(
+        self,
+        train: Pack,
+        held_out: Pack,
+        num_images: int,
+        *,
+        features: FeatureNetwork | None = None,
+        criteria: SceneCriteria | None = None,
+    ) -> None:
+        """Count objects and compute features of the training images.
+
+        Args:
+            train: training images of the models, with masks; all are used.
+            held_out: held-out images with masks, at least two.
+            num_images: n, number of held-out images, the first ones; at most all.
+            features: network for distances between contents of images; None: pixels only.
+            criteria: see `SceneCriteria`.
+
+        Raises:
+            ValueError: if a pack has no masks, image sizes differ, or there are too few images.
+        """
+        counts = count_objects(train)
+        self.counts = int(counts.min()), int(counts.max())
+        self.num_images = min(num_images, len(held_out))
+        if self.num_images < 2:
+            raise ValueError(f"num_images must be at least 2, got {self.num_images}.")
+        if train.images.shape[1:] != held_out.images.shape[1:]:
+            raise ValueError(
+                f"held_out must have images of shape {train.images.shape[1:]}, as train, got "
+                f"{held_out.images.shape[1:]}."
+            )
+        self._train, self._held_out = train, held_out
+        self._features, self._criteria = features, criteria or SceneCriteria()
+        self._train_features = None if features is None else _all(map(features, _images(train)))
+        self._reference: Scores | None = None
+
+    def __call__(self, model: SceneModel, *, seed: int = 0, temperature: float = 1.0) -> Scores:
+        """Score n scenes from a model's prior.
+
+        Returns:
+            Scores of the scenes' frames and decoded masks (NaN for models of one slot):
+
+            - ``valid``, the share of valid scenes; ``valid_number``, ``valid_colour``,
+              ``valid_shape``, ``valid_inside``, the shares that meet one criterion each, see
+              `genesis_rl.evaluation.metrics.scenes`; ``objects``, the mean number of objects, and
+              ``scenes_with_N``, the share with N objects.
+            - ``valid_reconstructed``: the share of valid scenes among reconstructed held-out
+              images, an upper bound from the model's decoder and masks.
+            - ``nearest_pixels``, ``nearest_features``: the median distance to the nearest training
+              image, as root mean square over pixels and channels, and in the network's features.
+            - ``spread_pixels``, ``spread_features``: the median distance to the nearest other
+              scene; smaller than that of real images if samples lack diversity.
+        """
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model must be a torch module, got {type(model).__name__}.")
+        several = model.config.num_slots > 1
+        validity, images = [], []
+        for scenes in sampled_scenes(model, self.num_images, seed=seed, temperature=temperature):
+            images.append(scenes.image.clamp(0, 1))
+            if several:
+                validity.append(evaluate_scenes(images[-1], segment(scenes.log_pi), self._criteria))
+        scores = self._validity_scores(validity, model.config.num_slots - 1)
+        scores["valid_reconstructed"] = self._reconstructed(model) if several else float("nan")
+        return scores | self._distances(images)
+
+    def reference(self) -> Scores:
+        """Return the same scores of the held-out images and their true masks."""
+        if self._reference is None:
+            masks = require_masks(self._held_out)
+            images = list(_images(self._held_out, self.num_images))
+            validity, first = [], 0
+            for batch in images:
+                true = torch.from_numpy(masks[first : first + len(batch)].astype(np.int64))
+                validity.append(evaluate_scenes(batch, true, self._criteria))
+                first += len(batch)
+            self._reference = self._validity_scores(validity, self.counts[1]) | self._distances(
+                images
+            )
+        return dict(self._reference)
+
+    def _validity_scores(self, validity: list[SceneValidity], most: int) -> Scores:
+        if not validity:
+            return dict.fromkeys(("valid", "objects"), float("nan"))
+        columns: list[npt.NDArray[Any]] = [
+            np.concatenate(column) for column in zip(*validity, strict=True)
+        ]
+        all_scenes = SceneValidity(*columns)
+        shares = {
+            "valid": all_scenes.valid(self.counts),
+            "valid_number": all_scenes.in_range(self.counts),
+            "valid_colour": all_scenes.one_colour,
+            "valid_shape": all_scenes.whole,
+            "valid_inside": all_scenes.inside,
+            "objects": all_scenes.objects,
+            **{f"scenes_with_{n}": all_scenes.objects == n for n in range(most + 1)},
+        }
+        return {name: float(values.mean()) for name, values in shares.items()}
+
+    @torch.inference_mode()
+    def _reconstructed(self, model: Any) -> float:
+        """Return the share of reconstructed held-out images that are valid scenes."""
+        device, training = next(model.parameters()).device, model.training
+        model.eval()
+        valid = []
+        for batch in _images(self._held_out, self.num_images):
+            decoded = model.decode(model.infer(batch.to(device)))
+            labels = segment(decoded.log_pi)
+            valid.append(evaluate_scenes(decoded.image, labels, self._criteria).valid(self.counts))
+        model.train(training)
+        return float(np.concatenate(valid).mean())
+
+    def _distances(self, images: list[Tensor]) -> Scores:
+        pixels = _all(image.flatten(1) for image in images)
+        size = pixels.shape[1] ** 0.5  # converts Euclidean distance to root mean square
+        scores = {
+            "nearest_pixels": _median(
+                nearest(pixels, (i.flatten(1) for i in _images(self._train)))
+            ),
+            "spread_pixels": _median(spread(pixels)),
+        }
+        scores = {name: value / size for name, value in scores.items()}
+        if self._features is not None and self._train_features is not None:
+            features = _all(self._features(image) for image in images)
+            distances = nearest(features, self._train_features.split(4096))
+            scores |= {
+                "nearest_features": _median(distances),
+                "spread_features": _median(spread(features)),
+            }
+        return scores
+
+
+def nearest(points: Tensor, others: Iterable[Tensor]) -> Tensor:
+    """Return the distance of each point to the nearest of others.
+
+    Args:
+        points: (N, D).
+        others: batches (B, D).
+
+    Returns:
+        (N,), Euclidean; inf without others.
+    """
+    least = points.new_full((len(points),), torch.inf)
+    for batch in others:
+        least = torch.minimum(least, torch.cdist(points, batch.to(points)).amin(1))
+    return least
+
+
+def spread(points: Tensor) -> Tensor:
+    """Return the distance of each of at least two points (N, D) to the nearest other one, (N,)."""
+    return torch.cdist(points, points).fill_diagonal_(torch.inf).amin(1)
+
+
+def _images(pack: Pack, count: int | None = None) -> Iterable[Tensor]:
+    return pack_images(pack, 0, len(pack) if count is None else count)
+
+
+def _all(parts: Iterable[Tensor]) -> Tensor:
+    return torch.cat([part.detach().float().cpu() for part in parts])
+
+
+def _median(values: Tensor) -> float:
+    return float(values.median())

@@ -1,9 +1,0 @@
-"""Imagined rollouts of a world model, in batches.
-
-PyTorch only; `genesis_rl.envs.imagination` has the environments.
-"""
-
-from genesis_rl.imagination.options import ImaginationOptions
-from genesis_rl.imagination.scenes import ImaginedScenes, ImaginedStep
-
-__all__ = ["ImaginationOptions", "ImaginedScenes", "ImaginedStep"]

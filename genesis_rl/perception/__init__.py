@@ -1,0 +1,1 @@
+"""Frames to slots: preprocessing, the frozen encoder, alignment over time, edits of slots."""

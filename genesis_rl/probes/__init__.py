@@ -1,9 +1,0 @@
-"""Probes: small supervised networks on frozen latents of scenes and objects."""
-
-from genesis_rl.probes.config import ProbeConfig
-from genesis_rl.probes.evaluation import probe
-from genesis_rl.probes.heads import MlpConfig
-from genesis_rl.probes.saved import SceneProbe
-from genesis_rl.probes.tables import PAPER, caption, layout, table
-
-__all__ = ["PAPER", "MlpConfig", "ProbeConfig", "SceneProbe", "caption", "layout", "probe", "table"]

@@ -1,0 +1,131 @@
+"""Training of a student."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genesis_rl.data import Pack
+from genesis_rl.data.feed import ImageFeed, batch_indices
+from genesis_rl.models.distilled import Distilled
+from genesis_rl.slots import SceneModel
+from genesis_rl.training.distillation.config import DistillConfig
+from genesis_rl.training.distillation.fidelity import encode, fidelity
+from genesis_rl.training.distillation.targets import infer_targets
+from genesis_rl.training.folder import TrainingFolder
+from genesis_rl.training.steps import StepTrainer, Validation
+from genesis_rl.training.validate import decomposition
+
+_WARMUP = 100
+
+
+class DistillFolder(TrainingFolder):
+    """The run directory of a distillation, identified also by the teacher."""
+
+    identity = (
+        *("teacher_fingerprint", "refine_steps", "data", "data_options", "num_images"),
+        *("channels", "halvings", "context_size", "slot_size", "seed", "batch_size"),
+    )
+
+    def __init__(self, config: DistillConfig, teacher: str) -> None:
+        """Open the directory; raises as `TrainingFolder`."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(config), default=str))
+        super().__init__(
+            config.out, {**plain, "teacher_fingerprint": teacher}, resume=config.resume
+        )
+
+    def _stored(self) -> dict[str, Any]:
+        # Defaults of settings that older runs lack.
+        return {"halvings": 3, "refine_steps": 0} | super()._stored()
+
+
+class DistillTrainer(StepTrainer):
+    """Trainer of one distillation.
+
+    The loss is the squared error of the standardised latents plus the cross-entropy of the
+    downsampled masks per position.
+    """
+
+    terms = ("latents", "masks")
+
+    config: DistillConfig
+    model: Distilled
+
+    def __init__(
+        self,
+        config: DistillConfig,
+        model: Distilled,
+        teacher: SceneModel,
+        fingerprint: str,
+        packs: Mapping[str, Pack],
+    ) -> None:
+        """Compute the teacher's targets, and load the last checkpoint to resume.
+
+        Args:
+            config: the settings.
+            model: the student, with the teacher's weights inside.
+            teacher: the teacher, optimised for inference.
+            fingerprint: fingerprint of the teacher.
+            packs: packs of the splits "train" and "validation".
+
+        Raises:
+            ValueError: if the directory contains another run, or there are fewer images than
+                batch_size.
+        """
+        folder = DistillFolder(config, fingerprint)
+        device = next(model.parameters()).device
+        self.held_out = packs["validation"]
+        self.count = min(config.num_images, len(packs["train"]))
+        if self.count < config.batch_size:
+            raise ValueError(
+                f"batch_size must be at most the {self.count} images, got {config.batch_size}."
+            )
+        self.feed = ImageFeed(packs["train"], device)
+        self.targets = infer_targets(
+            teacher,
+            self.feed,
+            self.count,
+            stride=model.config.mask_stride,
+            refine_steps=config.refine_steps,
+        )
+        self._spread = self.targets.spread()
+        self._encoded = encode(teacher, self.held_out, config.eval_images, config.refine_steps)
+        self.optimiser = torch.optim.Adam(
+            model.student.parameters(), lr=config.learning_rate, fused=True
+        )
+        stateful = {"optimiser": self.optimiser}
+        super().__init__(config, folder, model, stateful, title="student")
+        model.teacher.requires_grad_(False)
+
+    def _step(self) -> Tensor:
+        config = self.config
+        rate = config.learning_rate * min(1.0, (self.step + 1) / _WARMUP)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * self.progress()))
+        rows = batch_indices(self.step, config.batch_size, self.count, config.seed)
+        latents, log_pi = self.model.student(self.feed(rows))
+        rows = rows.to(latents.device)
+        error = (latents - self.targets.latents[rows]) / self._spread
+        masks = -(self.targets.masks[rows] * log_pi[:, :, 0]).sum(1).mean()
+        squared = error.square().mean()
+        self.optimiser.zero_grad()
+        (squared + config.mask_weight * masks).backward()
+        self.optimiser.step()
+        return torch.stack([squared, masks]).detach()
+
+    def _describe(self, means: dict[str, float]) -> tuple[dict[str, float], str]:
+        rate = self.step * self.config.batch_size / max(self.seconds, 1e-9)
+        text = f"{rate:.0f} img/s, latents {means['latents']:.3f}, masks {means['masks']:.3f}"
+        return {"images_per_second": rate}, text
+
+    def _validate(self) -> Validation:
+        self.model.eval()
+        encoded = encode(self.model, self.held_out, self.config.eval_images)
+        scores = fidelity(encoded, self._encoded, self.model.latent_sizes)
+        pictures = {"decomposition": decomposition(self.model, self.held_out)}
+        self.model.train()
+        return Validation(scores, pictures, scores["r2"])

@@ -1,0 +1,1 @@
+"""Files, processes, logs, tables, timing and command-line flags."""

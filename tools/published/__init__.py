@@ -1,0 +1,1 @@
+"""The published results: their pages, and the reproduction of their scores."""
