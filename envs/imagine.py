@@ -13,8 +13,7 @@ import sys
 from collections.abc import Sequence
 
 import genesis_rl  # noqa: F401 (registers the environment ids)
-from genesis_rl.envs.imagination.imagine import ImagineConfig, video_frames
-from genesis_rl.envs.imagination.speed import imagination_speeds
+from genesis_rl.envs.imagination.imagine import ImagineConfig, imagination_speeds, video_frames
 from genesis_rl.envs.watch import save_or_show
 from genesis_rl.utils.flags import parse_flags, report_error
 from genesis_rl.utils.process import report_stop

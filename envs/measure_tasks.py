@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import genesis_rl  # noqa: F401 (registers the environment ids)
 from genesis_rl.agents.evaluation import wilson_interval
-from genesis_rl.envs.relational.measure import TasksConfig, measure
+from genesis_rl.envs.relational.scripted import TasksConfig, measure
 from genesis_rl.envs.watch import read_options
 from genesis_rl.utils.flags import parse_flags, report_error
 from genesis_rl.utils.process import report_stop

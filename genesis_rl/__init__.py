@@ -14,7 +14,7 @@ from genesis_rl.envs import register_envs
 
 if TYPE_CHECKING:
     from genesis_rl.agents.bundle import load_agent
-    from genesis_rl.agents.extractors.transformer import SlotSetExtractor
+    from genesis_rl.agents.extractors.slots import SlotSetExtractor
     from genesis_rl.agents.vec_obs import VecGenesisObs
     from genesis_rl.checkpoints.loading import load
     from genesis_rl.data import open_dataset
@@ -43,7 +43,7 @@ _HOMES = {
     "GenesisObs": "genesis_rl.envs.wrappers.obs",
     "GenesisVectorObs": "genesis_rl.envs.wrappers.obs",
     "SlotEncoder": "genesis_rl.perception.encoder",
-    "SlotSetExtractor": "genesis_rl.agents.extractors.transformer",
+    "SlotSetExtractor": "genesis_rl.agents.extractors.slots",
     "Slots": "genesis_rl.slots",
     "VecGenesisObs": "genesis_rl.agents.vec_obs",
     "WorldModel": "genesis_rl.world_model.model",

@@ -13,15 +13,12 @@ import sys
 from collections.abc import Sequence
 
 import tyro
-from rich.console import Console
 
 from genesis_rl.evaluation.runs import EvaluateConfig, evaluate
 from genesis_rl.evaluation.tables import tables
 from genesis_rl.utils.flags import parse_flags, report_error
 from genesis_rl.utils.process import report_stop
-
-# Width of tables if the output is not a terminal.
-_PIPE_WIDTH = 160
+from genesis_rl.utils.tables import as_text
 
 
 @report_stop("evaluate.py")
@@ -35,13 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         report_error("evaluate.py", error, settings)
         return 2
     first = result["runs"][0]
-    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
-    console.print(
+    print(
         f"{first['data']}, the first {first['num_images']} images of the {first['split']} split, "
-        f"{first['iw_samples']} samples for the bounds"
+        f"{first['iw_samples']} samples for the bounds\n"
     )
-    for table in tables(result):
-        console.print(table)
+    print(as_text(tables(result)))
     return 0
 
 

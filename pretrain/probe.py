@@ -17,14 +17,11 @@ import sys
 from collections.abc import Sequence
 
 import tyro
-from rich.console import Console
 
 from genesis_rl.evaluation.probes import ProbeConfig, probe, table
 from genesis_rl.utils.flags import parse_flags, report_error
 from genesis_rl.utils.process import keep_freed_memory, report_stop
-
-# Width of the table if the output is not a terminal.
-_PIPE_WIDTH = 240
+from genesis_rl.utils.tables import as_text
 
 
 @report_stop("probe.py")
@@ -38,8 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, OSError) as error:
         report_error("probe.py", error, settings)
         return 2
-    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
-    console.print(table(result))
+    print(as_text([table(result)]))
     return 0
 
 

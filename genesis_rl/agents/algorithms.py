@@ -14,10 +14,10 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from genesis_rl.agents.config import OFF_POLICY, AgentConfig
 from genesis_rl.agents.extractors import EXTRACTORS, DictExtractor, SlotExtractor
-from genesis_rl.agents.extractors.encoder import EncoderExtractor
-from genesis_rl.agents.extractors.pixels import FeatureMapExtractor
+from genesis_rl.agents.extractors.encoder import EncoderExtractor, FeatureMapExtractor
 from genesis_rl.checkpoints.loading import pick_device
 from genesis_rl.slots import SceneModel
+from genesis_rl.utils.extras import require
 
 # Frames for the estimate of the latents' scale.
 _SCALE_FRAMES = 512
@@ -64,14 +64,8 @@ def build_model(
 
 
 def _recurrent_ppo() -> type[BaseAlgorithm]:
-    try:
-        from sb3_contrib import RecurrentPPO
-    except ImportError as error:
-        raise ValueError(
-            "algo must be ppo, sac or td3 without the package sb3-contrib, got 'recurrent_ppo' "
-            f"({error}): pip install sb3-contrib."
-        ) from error
-    return RecurrentPPO
+    algorithm: type[BaseAlgorithm] = require("sb3_contrib").RecurrentPPO
+    return algorithm
 
 
 def _on_policy(config: AgentConfig) -> dict[str, Any]:

@@ -37,7 +37,7 @@ from genesis_rl.checkpoints.loading import (
     read_tensors,
     save_pretrained,
 )
-from genesis_rl.checkpoints.old_keys import rename_old_keys
+from genesis_rl.checkpoints.weights import rename_old_keys
 from genesis_rl.envs.make import check_imports
 from genesis_rl.envs.wrappers.slot_obs import InfoKey
 from genesis_rl.training.folder import STATE

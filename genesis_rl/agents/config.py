@@ -10,7 +10,7 @@ from typing import Any, Literal, Self, cast, get_args, get_type_hints
 
 import numpy as np
 
-from genesis_rl.checkpoints.old_keys import rename_old_keys
+from genesis_rl.checkpoints.weights import rename_old_keys
 from genesis_rl.envs.make import check_wrappers, parse_options
 from genesis_rl.perception.preprocessing import LAYOUTS, Crop, Layout, as_crop
 from genesis_rl.slots import MASK_GEOMETRY

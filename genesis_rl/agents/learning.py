@@ -23,8 +23,7 @@ from genesis_rl.agents.resume import (
     restore,
     training_state,
 )
-from genesis_rl.agents.same_stack import check_same_stack
-from genesis_rl.agents.stack import make_vec_env, step_seconds
+from genesis_rl.agents.stack import check_same_stack, make_vec_env, step_seconds
 from genesis_rl.checkpoints.loading import fingerprint, pick_device
 from genesis_rl.perception.encoder import SlotEncoder
 from genesis_rl.utils.files import FolderLock

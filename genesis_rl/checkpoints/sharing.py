@@ -18,14 +18,14 @@ from genesis_rl.data import DATASETS
 from genesis_rl.evaluation.diagnostics import CheckInputs, compute_statistics, run_checks
 from genesis_rl.evaluation.scoring import ScoreConfig, baselines, score
 from genesis_rl.training import PretrainConfig, Run
-from genesis_rl.training.distillation.card import (
+from genesis_rl.training.distillation.program import (
     public_report_settings,
     student_card,
 )
 from genesis_rl.training.folder import has_setting, read_report
 from genesis_rl.utils.files import new_file, read_json
 from genesis_rl.world_model import WorldModel
-from genesis_rl.world_model import card as world_card
+from genesis_rl.world_model import program as world_card
 
 CARD = "README.md"
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16}

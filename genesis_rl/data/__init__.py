@@ -108,12 +108,12 @@ def _rendered(module: str, function: str) -> Callable[..., Pack]:
 #: "sprite_scenes", the published pretraining scenes of the relational tasks; options num_images,
 #: seed, and those of `genesis_rl.data.sprite_scenes.FreeScenes`;
 #: "towers", rendered towers as in ShapeStacks, options
-#: `genesis_rl.worlds.towers.dataset.open_towers`; "fetch", rendered scenes of multi-object Fetch,
+#: `genesis_rl.worlds.towers.record.open_towers`; "fetch", rendered scenes of multi-object Fetch,
 #: options `genesis_rl.worlds.tabletop.dataset.open_fetch`; and
 #: `genesis_rl.data.readers.originals.ORIGINALS`, read from original files.
 DATASETS: dict[str, Callable[..., Pack]] = {
     **{name: _opener(name) for name in GENERATED},
-    "towers": _rendered("genesis_rl.worlds.towers.dataset", "open_towers"),
+    "towers": _rendered("genesis_rl.worlds.towers.record", "open_towers"),
     "fetch": _rendered("genesis_rl.worlds.tabletop.dataset", "open_fetch"),
     **ORIGINALS,
 }

@@ -30,7 +30,7 @@ def register_envs() -> None:
         gym.register(
             id="genesis_rl/Imagination-v0",
             entry_point="genesis_rl.envs.imagination.env:ImaginationEnv",
-            vector_entry_point="genesis_rl.envs.imagination.vector:ImaginationVectorEnv",
+            vector_entry_point="genesis_rl.envs.imagination.env:ImaginationVectorEnv",
         )
     if "genesis_rl/Compose-v0" not in gym.registry:
         gym.register(

@@ -1,9 +1,7 @@
-"""Tables of an evaluation's results for the terminal."""
+"""Tables of an evaluation's results."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
-
-from rich.table import Table
 
 
 class Row(NamedTuple):
@@ -64,7 +62,7 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
 }
 
 
-def tables(result: Mapping[str, Any]) -> list[Table]:
+def tables(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Format the results of `evaluate`: one column per group of runs, then the baselines.
 
     Groups of several runs have mean and standard deviation. The fixed grid, with one cell per slot,
@@ -74,7 +72,7 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
         result: result of `evaluate`.
 
     Returns:
-        One table per section with scores.
+        One table per section with scores, as `genesis_rl.utils.tables` formats them.
     """
     columns = [(group_title(group), group["mean"], group["std"]) for group in result["groups"]]
     reference = baseline_columns(result["runs"])
@@ -83,21 +81,19 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
         present = [row for row in rows if any(row.key in mean for _, mean, _ in columns)]
         if not present:
             continue
-        table = Table(title=section, title_justify="left")
-        table.add_column("")
-        table.add_column("better")
         baselines = [
             (name, scores)
             for name, scores in reference
             if any(row.key in scores for row in present)
         ]
-        for title in [*(title for title, _, _ in columns), *(name for name, _ in baselines)]:
-            table.add_column(title, justify="right")
+        titles = [*(title for title, _, _ in columns), *(name for name, _ in baselines)]
+        lines = []
         for row in present:
             cells = [format_score(mean.get(row.key), std.get(row.key)) for _, mean, std in columns]
             cells += [format_score(scores.get(row.key)) for _, scores in baselines]
-            table.add_row(row.name, row.better, *cells)
-        result_tables.append(table)
+            lines.append([row.name, row.better, *cells])
+        head = ["", "better", *titles]
+        result_tables.append({"caption": section, "head": head, "rows": lines})
     return result_tables
 
 

@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genesis_rl.checkpoints.old_keys import rename_old_keys
-from genesis_rl.checkpoints.weights import as_tuple
+from genesis_rl.checkpoints.weights import as_tuple, rename_old_keys
 from genesis_rl.models import MODELS, build_model
 from genesis_rl.models.base import BaseModel, LstmState, Noise, at_least_float32, check_channels
 from genesis_rl.models.blocks import NormedConv

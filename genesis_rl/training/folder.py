@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 
 from genesis_rl.checkpoints.loading import CONFIG, as_tuple, load_weights
-from genesis_rl.checkpoints.old_keys import rename_old_keys
+from genesis_rl.checkpoints.weights import rename_old_keys
 from genesis_rl.models import MODELS
 from genesis_rl.models.geco import GecoConfig
 from genesis_rl.perception.preprocessing import Preprocessing, as_preprocessing

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
@@ -27,6 +26,7 @@ from genesis_rl.training.parallel import LostProcessError, synchronise_clock, sy
 from genesis_rl.training.prior import fit_prior, infer_posteriors
 from genesis_rl.training.steps import NonFiniteError, StepTrainer, Validation, noise_key
 from genesis_rl.training.validate import pictures, validate
+from genesis_rl.utils.extras import require
 from genesis_rl.utils.files import read_json
 from genesis_rl.utils.log import RunLog
 from genesis_rl.utils.process import has_bfloat16, keep_freed_memory
@@ -175,7 +175,9 @@ class Trainer(StepTrainer):
             torch.set_num_threads(config.threads)
         device = pick_device(config.device)
         # Mixed precision is set per run by _autocast; Accelerator's would apply to the process.
-        self.accelerator = Accelerator(mixed_precision="no", cpu=device.type == "cpu")
+        self.accelerator = require("accelerate").Accelerator(
+            mixed_precision="no", cpu=device.type == "cpu"
+        )
         self.device = self.accelerator.device
         if device.type != self.device.type or device.index not in (None, self.device.index or 0):
             raise ValueError(

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from genesis_rl.utils import process
+from genesis_rl.utils.extras import require
 from genesis_rl.utils.files import json_text, naming_full_disk, new_file
 
 FILE = "metrics.jsonl"
@@ -126,11 +127,12 @@ class RunLog:
         if not enabled:
             return
         folder = self._folder = Path(folder)
-        wandb_module = _import_wandb() if wandb else None
+        wandb_module = require("wandb") if wandb else None
         folder.mkdir(parents=True, exist_ok=True)
         _truncate(folder / FILE, resume_step)
         self._lines = (folder / FILE).open("a", encoding="utf-8", buffering=1)
         if tensorboard:
+            require("tensorboard")
             from torch.utils.tensorboard import SummaryWriter  # slow to import
 
             self._tensorboard = SummaryWriter(
@@ -251,17 +253,6 @@ def _truncate(path: Path, last_step: int | None) -> None:
     rows = [row for row in _rows(path) if last_step is None or row["step"] <= last_step]
     with new_file(path) as temporary:
         temporary.write_text("".join(json_text(row) + "\n" for row in rows), encoding="utf-8")
-
-
-def _import_wandb() -> Any:
-    try:
-        import wandb
-    except ImportError as error:
-        raise ValueError(
-            "wandb must be False unless the wandb package is installed, got True. Install it: "
-            "pip install 'genesis_rl[wandb]'"
-        ) from error
-    return wandb
 
 
 def _wandb_id(folder: Path, wandb: Any) -> str:

@@ -17,6 +17,8 @@ from typing import Any, ParamSpec, Self
 
 import torch
 
+from genesis_rl.utils.extras import MissingExtraError
+
 #: Exit statuses of a process that SIGINT (Ctrl-C) or SIGTERM ended.
 INTERRUPTED, TERMINATED = 130, 143
 _REPEAT_SECONDS = 0.5
@@ -134,7 +136,8 @@ def report_stop(
     """Decorate a program's ``main``: report a stop in one line instead of a traceback.
 
     Without a terminal, a line with the elapsed time is written whenever `write_progress` was not
-    called for 25 seconds. The decorated function returns 130 after SIGINT and 143 after SIGTERM.
+    called for 25 seconds. The decorated function returns 130 after SIGINT, 143 after SIGTERM,
+    and 2 if an optional dependency is missing.
 
     Args:
         program: name of the program, for the message.
@@ -149,6 +152,8 @@ def report_stop(
                     return main(*args, **kwargs)
             except StoppedError as error:
                 text, status = str(error), error.status
+            except MissingExtraError as error:
+                text, status = str(error), 2
             except KeyboardInterrupt:
                 text, status = f"interrupted{advice and f'; {advice}'}", INTERRUPTED
             sys.stderr.write(f"{program}: {text}\n")

@@ -12,13 +12,18 @@ from genesis_rl.visualization.files import (
     save_png,
 )
 from genesis_rl.visualization.grids import decomposition_grid, overlay_masks, sample_grid
-from genesis_rl.visualization.layout import Side, flow, join, margin, mosaic, text_picture
-from genesis_rl.visualization.pixels import (
+from genesis_rl.visualization.layout import (
     Picture,
+    Side,
     checkerboard,
     colour_masks,
+    flow,
+    join,
+    margin,
+    mosaic,
     over_checkerboard,
     slot_colours,
+    text_picture,
     to_pictures,
 )
 

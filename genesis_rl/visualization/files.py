@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import imageio.v2
-import imageio.v3
 import numpy as np
+from PIL import Image
 
+from genesis_rl.utils.extras import require
 from genesis_rl.utils.files import new_file
-from genesis_rl.visualization.pixels import Picture
+from genesis_rl.visualization.layout import Picture
 
 Curve = tuple[Sequence[float], Sequence[float]]  # x, y
 
@@ -32,11 +32,12 @@ def curves(
     Raises:
         ValueError: if there is no panel.
     """
-    from matplotlib.figure import Figure  # slow to import
-
     if not panels:
         raise ValueError("panels must contain at least one panel, got none.")
-    figure = Figure(figsize=(4 * height / 3 * len(panels), height), dpi=100, layout="constrained")
+    # Imported here because it is slow to import.
+    figure = require("matplotlib.figure").Figure(
+        figsize=(4 * height / 3 * len(panels), height), dpi=100, layout="constrained"
+    )
     for axes, (title, lines) in zip(
         figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
     ):
@@ -53,7 +54,9 @@ def curves(
 
 def png_bytes(picture: Picture) -> bytes:
     """Encode a picture (H, W, 3) as a PNG file's bytes."""
-    return bytes(imageio.v3.imwrite("<bytes>", picture, extension=".png"))
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def save_png(path: str | os.PathLike[str], picture: Picture) -> None:
@@ -68,9 +71,11 @@ def save_gif(path: str | os.PathLike[str], frames: Iterable[Picture], *, fps: fl
     Raises:
         ValueError: if there are no frames or their sizes differ.
     """
-    pictures = list(_same_size(frames))
+    first, *others = [Image.fromarray(picture) for picture in _same_size(frames)]
     with new_file(path) as temporary:
-        imageio.v3.imwrite(temporary, np.stack(pictures), duration=1000 / fps, loop=0)
+        first.save(
+            temporary, "GIF", save_all=True, append_images=others, duration=1000 / fps, loop=0
+        )
 
 
 def save_mp4(path: str | os.PathLike[str], frames: Iterable[Picture], *, fps: float = 10) -> None:
@@ -83,7 +88,7 @@ def save_mp4(path: str | os.PathLike[str], frames: Iterable[Picture], *, fps: fl
     """
     options: dict[str, Any] = {"codec": "libx264", "pixelformat": "yuv420p", "macro_block_size": 2}
     with new_file(path) as temporary:
-        writer: Any = imageio.v2.get_writer(temporary, fps=fps, quality=8, **options)
+        writer = require("imageio.v2").get_writer(temporary, fps=fps, quality=8, **options)
         with writer:
             for picture in _same_size(frames):
                 odd_rows, odd_columns = picture.shape[0] % 2, picture.shape[1] % 2

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from genesis_rl.slots import Decoded
-from genesis_rl.visualization.layout import mosaic
-from genesis_rl.visualization.pixels import Picture, as_floats, colour_masks, to_pictures
+from genesis_rl.visualization.layout import Picture, as_floats, colour_masks, mosaic, to_pictures
 
 
 def decomposition_grid(

@@ -4,13 +4,14 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from genesis_rl.checkpoints.loading import pick_device
 from genesis_rl.data.cache import data_root
 from genesis_rl.data.transitions import Transitions
 from genesis_rl.evaluation.metrics.features import digest
@@ -19,6 +20,8 @@ from genesis_rl.perception.encoder import SlotEncoder
 from genesis_rl.utils.files import new_folder, private_folder
 from genesis_rl.utils.log import ProgressBar
 from genesis_rl.world_model.actions import ActionSpec
+from genesis_rl.world_model.config import WorldTrainConfig
+from genesis_rl.world_model.model import SlotSpec
 
 _FORMAT = 1  # incremented when the content of cached files changes
 _FEATURES = "features.npy"
@@ -192,3 +195,60 @@ class Sequences:
     def whole(self, steps: int) -> Tensor:
         """Return the frames followed by at least ``steps`` steps of the episode, (M,) int64."""
         return self.starts[self.starts + steps <= self.last[self.starts]]
+
+
+@dataclass(frozen=True, eq=False)
+class WorldModelData:
+    """Recorded episodes as slots of an encoder.
+
+    Attributes:
+        encoder: the frozen encoder.
+        action_spec: the action space.
+        slot_spec: the slots.
+        transitions: recordings by split.
+        sequences: their slots by split, on ``device``.
+        device: device of the world model.
+    """
+
+    encoder: SlotEncoder
+    action_spec: ActionSpec
+    slot_spec: SlotSpec
+    transitions: dict[str, Transitions]
+    sequences: dict[str, Sequences]
+    device: torch.device
+
+    @classmethod
+    def load(cls, config: WorldTrainConfig) -> Self:
+        """Load the encoder and the recording's splits, and encode them.
+
+        Without a test split, the validation split is used for the test.
+
+        Raises:
+            ValueError: if the recording has no steps, a split is missing or has other actions, or
+                the frames do not match the encoder.
+        """
+        device = pick_device(config.device)
+        transitions = {
+            split: Transitions.open(config.data, split) for split in ("train", "validation")
+        }
+        try:
+            transitions["test"] = Transitions.open(config.data, "test")
+        except ValueError:
+            transitions["test"] = transitions["validation"]
+        spec = ActionSpec.from_json(transitions["train"].action_space)
+        encoder = SlotEncoder(config.encoder, device=device)
+        slot_spec = SlotSpec(
+            encoder.fingerprint,
+            encoder.num_slots,
+            encoder.latent_sizes,
+            config.mask_geometry,
+            config.align,
+        )
+        sequences = {}
+        for split, recorded in transitions.items():
+            if not len(recorded):
+                raise ValueError(f"data must have steps, got none in {recorded.pack.folder}.")
+            features = encode(recorded, encoder, align=config.align, cache=config.cache)
+            features = np.ascontiguousarray(features[..., : slot_spec.num_features])
+            sequences[split] = Sequences.of(recorded, features, spec, device)
+        return cls(encoder, spec, slot_spec, transitions, sequences, device)

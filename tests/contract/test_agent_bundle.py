@@ -18,7 +18,7 @@ from genesis_rl.agents.config import AgentConfig, PolicyConfig, PPOConfig
 from genesis_rl.agents.extractors import FlatSlotsExtractor, SlotSetExtractor
 from genesis_rl.agents.stack import make_vec_env
 from genesis_rl.checkpoints.loading import Pretrained, load_pretrained, save_pretrained
-from genesis_rl.checkpoints.old_keys import OLD_KEYS
+from genesis_rl.checkpoints.weights import OLD_KEYS
 from genesis_rl.perception.encoder import SlotEncoder
 from genesis_rl.perception.preprocessing import Preprocessing
 

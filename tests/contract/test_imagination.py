@@ -17,7 +17,7 @@ from stable_baselines3.common.utils import check_for_correct_spaces
 from stable_baselines3.common.vec_env import VecMonitor
 
 from genesis_rl import GenesisObs
-from genesis_rl.agents.vec_gym import GymVecEnv
+from genesis_rl.agents.vec_obs import GymVecEnv
 from genesis_rl.checkpoints.loading import save_pretrained
 from genesis_rl.models import Genesis
 from genesis_rl.perception.encoder import SlotEncoder

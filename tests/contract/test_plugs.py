@@ -20,7 +20,7 @@ from stable_baselines3.common.vec_env import (
 )
 
 from genesis_rl.agents.extractors import EXTRACTORS, SlotExtractor, SlotSetExtractor
-from genesis_rl.agents.same_stack import SlotEvalCallback, check_same_stack
+from genesis_rl.agents.stack import SlotEvalCallback, check_same_stack
 from genesis_rl.agents.vec_obs import VecGenesisObs
 from genesis_rl.envs.wrappers.obs import GenesisObs
 from genesis_rl.perception.encoder import SlotEncoder

@@ -12,7 +12,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecMonitor
 
 from genesis_rl import GenesisVectorObs
-from genesis_rl.agents.vec_gym import GymVecEnv
+from genesis_rl.agents.vec_obs import GymVecEnv
 from genesis_rl.perception.encoder import SlotEncoder
 from genesis_rl.worlds.sprites import BatchRenderer, Scene
 from genesis_rl.worlds.sprites.drawing import Sprite, render

@@ -1,9 +1,9 @@
 """Agents of all algorithms with slots and goals: trained, saved, resumed, loaded."""
 
-import builtins
 import json
 import shutil
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +28,7 @@ from genesis_rl.agents.config import (
 from genesis_rl.agents.evaluation import evaluate_agent
 from genesis_rl.agents.learning import AgentTrainer, TrainingError
 from genesis_rl.envs.recording.collect import CollectConfig
+from genesis_rl.utils.extras import MissingExtraError
 
 KEEP = ("robot/joints", "achieved_goal", "desired_goal")
 ALGOS = ("ppo", "sac", "td3", "recurrent_ppo")
@@ -319,15 +320,8 @@ class _Module:
 def test_a_missing_package_is_named(
     quadrants: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real: Callable[..., Any] = builtins.__import__
-
-    def without(name: str, *rest: Any, **options: Any) -> Any:
-        if name == "sb3_contrib":
-            raise ImportError("no module")
-        return real(name, *rest, **options)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ValueError, match="pip install sb3-contrib"):
+    monkeypatch.setitem(sys.modules, "sb3_contrib", None)
+    with pytest.raises(MissingExtraError, match=r"sb3_contrib, .*'genesis_rl\[zoo\]'"):
         AgentTrainer(settings(tmp_path / "run", quadrants, "recurrent_ppo"))
 
 

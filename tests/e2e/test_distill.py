@@ -20,8 +20,7 @@ from genesis_rl.models import Genesis, GenesisConfig, Monet, MonetConfig
 from genesis_rl.models.distilled import Distilled
 from genesis_rl.models.refinement import refine
 from genesis_rl.perception.encoder import SlotEncoder
-from genesis_rl.training.distillation.targets import infer_targets
-from genesis_rl.training.distillation.training import DistillTrainer
+from genesis_rl.training.distillation.training import DistillTrainer, infer_targets
 from genesis_rl.utils.log import read
 
 Run = Callable[..., tuple[int, str, str]]

@@ -23,7 +23,7 @@ from genesis_rl.utils import log
 from genesis_rl.utils.process import StoppedError
 from genesis_rl.world_model import ActionSpec, SlotSpec, WorldModel, WorldModelConfig
 from genesis_rl.world_model.config import WorldTrainConfig
-from genesis_rl.world_model.data import WorldModelData
+from genesis_rl.world_model.sequences import WorldModelData
 from genesis_rl.world_model.training import WorldTrainer
 
 Run = Callable[..., tuple[int, str, str]]
@@ -210,7 +210,7 @@ def test_a_signal_ends_training_and_rounds(
         raise StoppedError
 
     with monkeypatch.context() as patch:
-        patch.setattr("genesis_rl.agents.imagination.rounds.collect_with_agent", ends)
+        patch.setattr("genesis_rl.agents.imagination.trainer.collect_with_agent", ends)
         status, _, errors = run_program(*given)
     # The rest of the first round, in whole rollouts.
     assert (status, errors) == (143, f"{NAME}: stopped after 544 imagined steps, 480 real steps")

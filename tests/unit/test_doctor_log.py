@@ -7,7 +7,7 @@ import math
 import pytest
 
 from genesis_rl.evaluation.diagnostics import CHECKS, CheckInputs, Finding, Thresholds, run_checks
-from genesis_rl.evaluation.diagnostics.suggestions import goal_for
+from genesis_rl.evaluation.diagnostics.findings import goal_for
 from genesis_rl.models import MODELS, GenesisConfig
 from genesis_rl.models.geco import GecoConfig, min_error
 from genesis_rl.training import PretrainConfig

@@ -10,7 +10,6 @@ import pytest
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
-from genesis_rl.agents.env_maker import EpisodeSeeds
 from genesis_rl.agents.evaluation import (
     Episodes,
     RandomPolicy,
@@ -20,6 +19,7 @@ from genesis_rl.agents.evaluation import (
     score,
     wilson_interval,
 )
+from genesis_rl.agents.stack import EpisodeSeeds
 
 
 class Counting(gym.Env[Any, Any]):

@@ -25,8 +25,8 @@ def shown(records: list[dict[str, Any]]) -> tuple[list[list[Any]], dict[str, lis
     """Return the tables' headers, and the cells by score."""
     found = tables({"runs": records, "groups": group(records)})
     keys = {row.name: row.key for rows in SECTIONS.values() for row in rows}
-    rows = [row for table in found for row in zip(*(c.cells for c in table.columns), strict=True)]
-    headers = [[column.header for column in table.columns[2:]] for table in found]
+    rows = [row for table in found for row in table["rows"]]
+    headers = [table["head"][2:] for table in found]
     return headers, {keys[str(name)]: cells for name, _, *cells in rows}
 
 

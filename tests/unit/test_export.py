@@ -16,14 +16,21 @@ import pytest
 import torch
 
 from genesis_rl import SlotEncoder
-from genesis_rl.checkpoints.export import ExportConfig, ParityError, deviation, export_encoder
-from genesis_rl.checkpoints.export import encoder as encoder_module
-from genesis_rl.checkpoints.export.parity import check_batches, compare
+from genesis_rl.checkpoints import export as encoder_module
+from genesis_rl.checkpoints.export import (
+    ExportConfig,
+    ParityError,
+    check_batches,
+    compare,
+    deviation,
+    export_encoder,
+)
 from genesis_rl.checkpoints.loading import CLASSES
 from genesis_rl.models import build_model
 from genesis_rl.models.blocks import fold_batch_norm
 from genesis_rl.models.distilled import Distilled, DistilledConfig
 from genesis_rl.perception.preprocessing import Preprocessing
+from genesis_rl.utils.extras import MissingExtraError
 
 NAMES = [name for name in CLASSES if name != "iodine"]
 CHANGES: dict[str, dict[str, Any]] = {
@@ -168,8 +175,7 @@ def test_without_the_extra(
         return real(name)
 
     monkeypatch.setattr(importlib, "import_module", missing)
-    words = rf'{package}, .*"genesis_rl\[onnx\]"'
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(MissingExtraError, match=rf"{package}, .*'genesis_rl\[onnx\]'"):
         export_encoder(build(), tmp_path / "e.onnx")
     assert not list(tmp_path.iterdir())
 

@@ -14,10 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genesis_rl.data import Pack, PackWriter, open_dataset
-from genesis_rl.evaluation.metrics.factor_network import FactorConfig
+from genesis_rl.evaluation.metrics.factor_network import (
+    FactorConfig,
+    cell_targets,
+    count_objects,
+    object_shapes,
+)
 from genesis_rl.evaluation.metrics.features import FactorFeatures, digest
 from genesis_rl.evaluation.metrics.frechet import SampleScorer, pack_images
-from genesis_rl.evaluation.metrics.targets import cell_targets, count_objects, object_shapes
 
 H, W = 16, 24
 

@@ -14,6 +14,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from genesis_rl.utils import log
+from genesis_rl.utils.extras import MissingExtraError
 from genesis_rl.utils.log import ProgressBar
 from genesis_rl.utils.process import report_stop
 
@@ -123,7 +124,7 @@ def test_closing_twice_and_bad_input(tmp_path: Path) -> None:
 
 def test_missing_wandb_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(ValueError, match=r"^wandb .*'genesis_rl\[wandb\]'"):
+    with pytest.raises(MissingExtraError, match=r"wandb, .*'genesis_rl\[wandb\]'"):
         log.RunLog(tmp_path / "run", wandb=True)
     assert list(tmp_path.iterdir()) == []
 

@@ -10,7 +10,7 @@ import pytest
 from genesis_rl.agents.config import AgentConfig
 from genesis_rl.agents.imagination import ImaginationConfig
 from genesis_rl.checkpoints.loading import fingerprint, load, save_pretrained
-from genesis_rl.checkpoints.old_keys import OLD_KEYS, rename_old_keys
+from genesis_rl.checkpoints.weights import OLD_KEYS, rename_old_keys
 from genesis_rl.evaluation.probes.heads import Head
 from genesis_rl.evaluation.probes.saved import SceneProbe, SceneProbeConfig
 from genesis_rl.models import build_model

@@ -10,8 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from genesis_rl.data import Pack, open_dataset
-from genesis_rl.evaluation.metrics.imagined import SceneScorer, nearest, spread
-from genesis_rl.evaluation.metrics.scenes import SceneCriteria, evaluate_scenes
+from genesis_rl.evaluation.metrics.imagined import (
+    SceneCriteria,
+    SceneScorer,
+    evaluate_scenes,
+    nearest,
+    spread,
+)
 from genesis_rl.slots import Decoded, Slots
 
 SIDE = 32

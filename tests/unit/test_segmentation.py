@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from genesis_rl.evaluation import metrics
-from genesis_rl.evaluation.metrics.scenes import evaluate_scenes
+from genesis_rl.evaluation.metrics.imagined import evaluate_scenes
 
 # From the authors' released code; the kinds of its 20 images are in its array `kind`.
 REFERENCE = Path(__file__).parents[1] / "fixtures" / "metrics_reference.npz"

@@ -17,7 +17,6 @@ from genesis_rl.worlds.tabletop import (
     FetchSimulation,
     Skill,
     TableRenderer,
-    assets,
     ciede2000,
     dense_reward,
     find_assets,
@@ -123,12 +122,12 @@ def test_rewards() -> None:
 
 
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(assets, "find_spec", lambda name: None)
+    monkeypatch.setattr(simulation, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"not installed.*genesis_rl\[fetch\]"):
         find_assets()
     spec = ModuleSpec("gymnasium_robotics", None, is_package=True)
     spec.submodule_search_locations = [str(tmp_path)]
-    monkeypatch.setattr(assets, "find_spec", lambda name: spec)
+    monkeypatch.setattr(simulation, "find_spec", lambda name: spec)
     with pytest.raises(ImportError, match="contains no Fetch robot"):
         find_assets()
 

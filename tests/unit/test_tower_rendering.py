@@ -19,8 +19,7 @@ from genesis_rl.worlds.towers import (
     texture_files,
     world_xml,
 )
-from genesis_rl.worlds.towers.gl import load_mujoco
-from genesis_rl.worlds.towers.offscreen import Image
+from genesis_rl.worlds.towers.offscreen import Image, load_mujoco
 
 # Smoke: MuJoCo's structures change between versions.
 pytestmark = [pytest.mark.smoke, pytest.mark.usefixtures("opengl")]

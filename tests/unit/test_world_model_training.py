@@ -12,10 +12,9 @@ from genesis_rl.data import PackWriter
 from genesis_rl.data.transitions import Transitions
 from genesis_rl.perception.encoder import SlotEncoder
 from genesis_rl.world_model import ActionSpec, SlotSpec, WorldModel, WorldModelConfig
-from genesis_rl.world_model.evaluation import classification, event_scores, psnr
-from genesis_rl.world_model.loss import fit_scales, rollout_loss
-from genesis_rl.world_model.rollouts import open_loop
+from genesis_rl.world_model.evaluation import classification, event_scores, open_loop, psnr
 from genesis_rl.world_model.sequences import Sequences, encode
+from genesis_rl.world_model.training import fit_scales, rollout_loss
 
 MOVES = ActionSpec("discrete", n=2)
 SLOTS = SlotSpec("a" * 64, 2, (1, 0), mask_geometry=False)

@@ -18,7 +18,7 @@ from genesis_rl.agents.config import AgentConfig, obs_label, with_obs
 from genesis_rl.agents.encoders import load_encoder, make_encoder
 from genesis_rl.agents.stack import make_vec_env, step_seconds
 from genesis_rl.checkpoints.loading import pick_device
-from genesis_rl.envs.imagination.speed import imagination_speeds
+from genesis_rl.envs.imagination.imagine import imagination_speeds
 from genesis_rl.perception.encoder import SlotEncoder
 from genesis_rl.utils.checks import check_integers
 from genesis_rl.utils.process import hardware, keep_freed_memory, versions

@@ -1,6 +1,5 @@
 """Comparison of agents: a grid of runs, their summary and the published results."""
 
-from genesis_rl.agents.comparison.aggregate import bootstrap_interval, iqm
 from genesis_rl.agents.comparison.grid import (
     CompareConfig,
     GridRun,
@@ -9,8 +8,14 @@ from genesis_rl.agents.comparison.grid import (
     read_record,
     train_all,
 )
-from genesis_rl.agents.comparison.published import PUBLISHED, PublishedResults
-from genesis_rl.agents.comparison.summary import summarise, write_summary
+from genesis_rl.agents.comparison.summary import (
+    PUBLISHED,
+    PublishedResults,
+    bootstrap_interval,
+    iqm,
+    summarise,
+    write_summary,
+)
 
 __all__ = [
     "PUBLISHED",

@@ -21,9 +21,9 @@ from genesis_rl.agents.config import (
     with_obs,
 )
 from genesis_rl.agents.encoders import load_encoder
-from genesis_rl.agents.env_maker import EnvMaker
 from genesis_rl.agents.evaluation import evaluate_agent
 from genesis_rl.agents.learning import AgentTrainer, TrainingError
+from genesis_rl.agents.stack import EnvMaker
 from genesis_rl.envs import TASKS
 from genesis_rl.utils import log
 from genesis_rl.utils.checks import check_integers

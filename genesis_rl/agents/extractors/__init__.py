@@ -10,13 +10,13 @@ observations of slots or frames and other entries.
 
 from genesis_rl.agents.extractors.encoder import EncoderExtractor
 from genesis_rl.agents.extractors.kept import DictExtractor
-from genesis_rl.agents.extractors.sets import (
+from genesis_rl.agents.extractors.slots import (
     DeepSetsExtractor,
     FlatSlotsExtractor,
     RelationExtractor,
+    SlotExtractor,
+    SlotSetExtractor,
 )
-from genesis_rl.agents.extractors.slots import SlotExtractor
-from genesis_rl.agents.extractors.transformer import SlotSetExtractor
 from genesis_rl.models.set_layers import SlotScale
 
 EXTRACTORS: dict[str, type[SlotExtractor]] = {

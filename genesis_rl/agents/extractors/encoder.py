@@ -1,18 +1,18 @@
-"""Features extractor with a scene model that is trained with the policy."""
+"""Features extractors for images: slots of a scene model that is trained, or a CNN feature map."""
 
 import copy
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, Self, cast
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN
 from torch import Tensor, nn
 
-from genesis_rl.agents.extractors.slots import SlotExtractor
-from genesis_rl.agents.extractors.transformer import SlotSetExtractor
+from genesis_rl.agents.extractors.slots import SlotExtractor, SlotSetExtractor
 from genesis_rl.checkpoints.loading import load_pretrained
 from genesis_rl.envs.wrappers.frame_source import find_frames
 from genesis_rl.models.set_layers import SlotScale
@@ -130,3 +130,36 @@ class EncoderExtractor(BaseFeaturesExtractor):
         super().train(mode)
         cast("nn.Module", self.encoder).eval()
         return self
+
+
+class FeatureMapExtractor(BaseFeaturesExtractor):
+    """The cells of NatureCNN's feature map, pooled like a set of slots.
+
+    Each cell has a learned positional embedding. At 64 px there are 16 cells of 64 features.
+    """
+
+    def __init__(
+        self, observation_space: spaces.Space[Any], pool: type[SlotExtractor], **sizes: int
+    ) -> None:
+        """Build the network.
+
+        Args:
+            observation_space: Box (3, S, S), uint8, S >= 36.
+            pool: one of `EXTRACTORS`.
+            **sizes: arguments of ``pool``.
+        """
+        cnn = NatureCNN(observation_space).cnn[:-1]  # without its Flatten
+        with torch.no_grad():
+            example = torch.zeros(1, *observation_space.sample().shape)
+            _, channels, height, width = cnn(example).shape
+        cells = spaces.Box(-np.inf, np.inf, (height * width, channels), np.float32)
+        pooled = pool(cells, **sizes)
+        super().__init__(observation_space, pooled.features_dim)
+        self.cnn, self.pool = cnn, pooled
+        self.places = nn.Parameter(0.02 * torch.randn(height * width, channels))
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Compute features (B, features_dim) of frames (B, 3, S, S) in [0, 1]."""
+        cells = self.cnn(observations).flatten(2).transpose(1, 2)  # (B, cells, channels)
+        features: Tensor = self.pool(cells + self.places)
+        return features

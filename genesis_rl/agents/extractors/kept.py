@@ -9,8 +9,7 @@ from stable_baselines3.common.preprocessing import get_flattened_obs_dim, is_ima
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor
 
-from genesis_rl.agents.extractors.slots import SlotExtractor
-from genesis_rl.agents.extractors.transformer import SlotSetExtractor
+from genesis_rl.agents.extractors.slots import SlotExtractor, SlotSetExtractor
 from genesis_rl.models.set_layers import SlotScale
 
 _ENCODED = ("slots", "frames")

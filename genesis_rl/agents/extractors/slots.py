@@ -1,12 +1,15 @@
-"""Base class of features extractors for slots."""
+"""Features extractors for slots: transformer, deep sets, relation networks, concatenation."""
 
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
-from torch import Tensor
+from torch import Tensor, nn
 
 from genesis_rl.models.set_layers import SlotScale as SlotScale
+from genesis_rl.models.set_layers import TransformerBlock
 
 
 class SlotExtractor(BaseFeaturesExtractor):
@@ -61,3 +64,172 @@ def _read(space: spaces.Space[Any]) -> tuple[int, int]:
         f'observation_space must be a Box (K, D), the layout "set" of GenesisObs, or stacked over '
         f"time, (T, K, D), got {space}."
     )
+
+
+class DeepSetsExtractor(SlotExtractor):
+    """Slots as a set: rho(mean_k phi(slot_k)), with MLPs phi and rho (Zaheer et al., 2017).
+
+    The fastest of the permutation-invariant extractors. The paper's sum is replaced by the mean, so
+    that the magnitude of the features does not depend on the number of slots.
+
+    Example:
+        >>> PPO("MlpPolicy", venv, policy_kwargs=dict(  # doctest: +SKIP
+        ...     features_extractor_class=DeepSetsExtractor, net_arch=[]))
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        features_dim: int = 64,
+        width: int = 64,
+        layers: int = 2,
+    ) -> None:
+        """Build the network.
+
+        Args:
+            observation_space: Box (K, D) of GenesisObs or VecGenesisObs, or (T, K, D).
+            features_dim: size of the features.
+            width: size of the hidden layers.
+            layers: layers of phi; rho has one more hidden layer.
+
+        Raises:
+            ValueError: if the space is not a set of slots, or a size is not positive.
+        """
+        check_sizes(features_dim=features_dim, width=width, layers=layers)
+        super().__init__(observation_space, features_dim)
+        self.phi = nn.Sequential(_layer(self.num_features, width), _layers(width, layers - 1))
+        self.rho = nn.Sequential(_layer(width, width), _layer(width, features_dim))
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Pool slots (B, K, D) into features (B, features_dim)."""
+        features: Tensor = self.rho(self.phi(self.scale(observations)).mean(1))
+        return features
+
+
+class RelationExtractor(SlotExtractor):
+    """Relation network over pairs of slots: f(mean_ij g(slot_i, slot_j)).
+
+    g and f are MLPs; the mean is over all K * K ordered pairs, including i = j (Santoro et al.,
+    2017, whose sum differs by a constant factor).
+
+    Example:
+        >>> PPO("MlpPolicy", venv, policy_kwargs=dict(  # doctest: +SKIP
+        ...     features_extractor_class=RelationExtractor, net_arch=[]))
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        features_dim: int = 64,
+        width: int = 64,
+        layers: int = 2,
+    ) -> None:
+        """Build the network.
+
+        Args:
+            observation_space: Box (K, D) of GenesisObs or VecGenesisObs, or (T, K, D).
+            features_dim: size of the features.
+            width: size of the hidden layers.
+            layers: layers of g; f has one more hidden layer.
+
+        Raises:
+            ValueError: if the space is not a set of slots, or a size is not positive.
+        """
+        check_sizes(features_dim=features_dim, width=width, layers=layers)
+        super().__init__(observation_space, features_dim)
+        # The first layer of g on (slot_i, slot_j) is the sum of two layers on single slots, which
+        # reduces its cost by a factor of K.
+        self.first = nn.Linear(self.num_features, width)
+        self.second = nn.Linear(self.num_features, width, bias=False)
+        self.pair = _layers(width, layers - 1)
+        self.out = nn.Sequential(_layer(width, width), _layer(width, features_dim))
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Pool slots (B, K, D) into features (B, features_dim)."""
+        slots = self.scale(observations)
+        pairs = F.relu(self.first(slots)[:, :, None] + self.second(slots)[:, None])  # (B, K, K, .)
+        features: Tensor = self.out(self.pair(pairs).mean((1, 2)))
+        return features
+
+
+class FlatSlotsExtractor(SlotExtractor):
+    """Concatenated slots for an MLP policy, which depends on their order.
+
+    FlattenExtractor of Stable-Baselines3 with scaled slots.
+    """
+
+    def __init__(self, observation_space: spaces.Space[Any]) -> None:
+        """Build the extractor.
+
+        Args:
+            observation_space: Box (K, D) of GenesisObs or VecGenesisObs, or (T, K, D).
+
+        Raises:
+            ValueError: if the space is not a set of slots.
+        """
+        super().__init__(observation_space)
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Flatten slots (B, K, D) into features (B, K * D)."""
+        flat: Tensor = self.scale(observations).flatten(1)
+        return flat
+
+
+def _layer(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, outputs), nn.ReLU())
+
+
+def _layers(width: int, count: int) -> nn.Sequential:
+    return nn.Sequential(*(_layer(width, width) for _ in range(count)))
+
+
+class SlotSetExtractor(SlotExtractor):
+    """A small transformer that pools slots into a CLS token.
+
+    It has no positional encoding, so the features are invariant to the order of the slots.
+
+    Example:
+        >>> PPO("MlpPolicy", venv, policy_kwargs=dict(  # doctest: +SKIP
+        ...     features_extractor_class=SlotSetExtractor, net_arch=[]))
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        features_dim: int = 64,
+        width: int = 64,
+        heads: int = 4,
+        layers: int = 2,
+    ) -> None:
+        """Build the network.
+
+        Args:
+            observation_space: Box (K, D) of GenesisObs or VecGenesisObs, or (T, K, D).
+            features_dim: size of the features.
+            width: size of the tokens.
+            heads: attention heads, a divisor of ``width``.
+            layers: transformer blocks.
+
+        Raises:
+            ValueError: if the space is not a set of slots, or a size is invalid.
+        """
+        check_sizes(features_dim=features_dim, width=width, layers=layers)
+        if heads < 1 or width % heads:
+            raise ValueError(f"heads must be a divisor of width {width}, got {heads}.")
+        super().__init__(observation_space, features_dim)
+        self.embed = nn.Linear(self.num_features, width)
+        self.cls = nn.Parameter(0.02 * torch.randn(width))
+        self.blocks = nn.ModuleList(TransformerBlock(width, heads) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        self.out = nn.Linear(width, features_dim)
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Pool slots (B, K, D) into features (B, features_dim)."""
+        tokens = self.embed(self.scale(observations))
+        tokens = torch.cat([self.cls.expand(len(tokens), 1, -1), tokens], dim=1)  # (B, K + 1, .)
+        for i, block in enumerate(self.blocks):
+            # Only the CLS token of the last block is used.
+            last = i + 1 == len(self.blocks)
+            tokens = block(tokens, num_queries=1 if last else tokens.shape[1])
+        pooled: Tensor = F.relu(self.out(self.norm(tokens[:, 0])))
+        return pooled

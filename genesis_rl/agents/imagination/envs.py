@@ -11,12 +11,12 @@ from stable_baselines3.common.vec_env import VecMonitor
 
 from genesis_rl.agents.imagination.config import ImaginationConfig
 from genesis_rl.agents.stack import StepTimer
-from genesis_rl.agents.vec_gym import GymVecEnv
+from genesis_rl.agents.vec_obs import GymVecEnv
 from genesis_rl.data.cache import SPLITS
 from genesis_rl.data.pack import Pack
 from genesis_rl.data.transitions import Transitions
 from genesis_rl.envs.imagination import ImaginationOptions
-from genesis_rl.envs.imagination.vector import ImaginationVectorEnv
+from genesis_rl.envs.imagination.env import ImaginationVectorEnv
 from genesis_rl.envs.make import parse_options
 from genesis_rl.envs.wrappers.spaces import space_to_json
 from genesis_rl.perception.encoder import SlotEncoder

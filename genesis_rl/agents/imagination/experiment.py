@@ -15,7 +15,7 @@ from genesis_rl.agents.imagination.config import ImaginationConfig
 from genesis_rl.agents.imagination.trainer import ImaginationTrainer
 from genesis_rl.agents.learning import AgentTrainer
 from genesis_rl.agents.resume import IMAGINATION
-from genesis_rl.checkpoints.old_keys import rename_old_keys
+from genesis_rl.checkpoints.weights import rename_old_keys
 from genesis_rl.utils import log
 from genesis_rl.utils.files import FolderLock, new_file, read_json, write_json
 from genesis_rl.utils.process import StoppedError

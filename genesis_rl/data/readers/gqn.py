@@ -12,9 +12,9 @@ from typing import Any, Literal
 import numpy as np
 
 from genesis_rl.data.cache import check_split
+from genesis_rl.data.convert import DamagedRecord, Record, missing_files
 from genesis_rl.data.readers.media import decode_image
 from genesis_rl.data.readers.tfrecord import Payload, floats, parse_example, read_records, strings
-from genesis_rl.data.records import DamagedRecord, Record, missing_files
 
 _NAME = "rooms_ring_camera"
 _ORIGIN = f"gs://gqn-dataset/{_NAME}"
@@ -56,7 +56,7 @@ class GqnRooms:
 
     @property
     def meta(self) -> dict[str, Any]:
-        """Settings that determine the content, see `genesis_rl.data.records.RecordReader`."""
+        """Settings that determine the content, see `genesis_rl.data.convert.RecordReader`."""
         return {
             "dataset": "gqn",
             "split": self.split,

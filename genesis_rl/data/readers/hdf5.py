@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from genesis_rl.utils.extras import require
+
 
 @contextmanager
 def open_hdf5(path: Path) -> Iterator[Any]:
@@ -24,7 +26,7 @@ def open_hdf5(path: Path) -> Iterator[Any]:
         ValueError: if the file refers to another one; the message contains the entry.
         OSError: if it is not an HDF5 file or is truncated.
     """
-    import h5py
+    h5py = require("h5py")
 
     with h5py.File(path, "r") as file:
         try:
@@ -41,7 +43,7 @@ def check_hdf5(path: Path) -> None:
 
 
 def _check_links(path: Path, file: Any) -> None:
-    import h5py
+    h5py = require("h5py")
 
     external: list[str] = []
 

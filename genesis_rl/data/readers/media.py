@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from genesis_rl.data.cache import SPLITS, check_split
-from genesis_rl.data.records import DamagedRecord, Record
+from genesis_rl.data.convert import DamagedRecord, Record
 from genesis_rl.perception.preprocessing import as_nhwc_uint8
 
 IMAGE_TYPES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -86,7 +86,7 @@ class ImageFolder:
 
     @property
     def meta(self) -> dict[str, Any]:
-        """Settings that determine the content, see `genesis_rl.data.records.RecordReader`."""
+        """Settings that determine the content, see `genesis_rl.data.convert.RecordReader`."""
         return {"dataset": "images", "split": self.split}
 
     @property
@@ -143,7 +143,7 @@ class VideoFolder:
 
     @property
     def meta(self) -> dict[str, Any]:
-        """Settings that determine the content, see `genesis_rl.data.records.RecordReader`."""
+        """Settings that determine the content, see `genesis_rl.data.convert.RecordReader`."""
         return {"dataset": "videos", "split": self.split, "every": self.every}
 
     @property

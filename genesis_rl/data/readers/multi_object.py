@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genesis_rl.data.cache import check_split
+from genesis_rl.data.convert import DamagedRecord, Record, missing_files
 from genesis_rl.data.readers.tfrecord import (
     Example,
     Payload,
@@ -28,7 +29,6 @@ from genesis_rl.data.readers.tfrecord import (
     pixels,
     read_records,
 )
-from genesis_rl.data.records import DamagedRecord, Record, missing_files
 from genesis_rl.perception.preprocessing import as_nhwc_uint8
 
 _ORIGIN = "gs://multi-object-datasets"
@@ -93,7 +93,7 @@ class _MultiObject:
 
     @property
     def meta(self) -> dict[str, Any]:
-        """Settings that determine the content, see `genesis_rl.data.records.RecordReader`."""
+        """Settings that determine the content, see `genesis_rl.data.convert.RecordReader`."""
         return {
             "dataset": self._name,
             "split": self.split,

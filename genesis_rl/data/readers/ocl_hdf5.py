@@ -24,9 +24,10 @@ import numpy as np
 import numpy.typing as npt
 
 from genesis_rl.data.cache import check_split
+from genesis_rl.data.convert import DamagedRecord, Record, missing_files
 from genesis_rl.data.readers.hdf5 import open_hdf5
-from genesis_rl.data.records import DamagedRecord, Record, missing_files
 from genesis_rl.perception.preprocessing import as_labels, as_nhwc_uint8
+from genesis_rl.utils.extras import require
 
 _ORIGIN = "https://data-download.compute.dtu.dk/multi_object_datasets"
 _BLOCK = 256  # rows per read
@@ -69,7 +70,7 @@ class ObjectCentricHdf5:
 
     @property
     def meta(self) -> dict[str, Any]:
-        """Settings that determine the content, see `genesis_rl.data.records.RecordReader`."""
+        """Settings that determine the content, see `genesis_rl.data.convert.RecordReader`."""
         return {
             "dataset": "object_centric_library",
             "split": self.split,
@@ -93,7 +94,7 @@ class ObjectCentricHdf5:
             FileNotFoundError: if the file is missing.
             ValueError: if it refers to other files.
         """
-        import h5py
+        h5py = require("h5py")
 
         name = f"{FILES[self.data][0]}-full.hdf5"
         path = self.folder / name

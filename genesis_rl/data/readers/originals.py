@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from genesis_rl.data.cache import SPLITS, data_root, pack_folder
-from genesis_rl.data.convert import OnDamage, convert
+from genesis_rl.data.convert import OnDamage, RecordReader, convert
 from genesis_rl.data.pack import Pack
 from genesis_rl.data.readers.gqn import GqnRooms
 from genesis_rl.data.readers.media import ImageFolder, VideoFolder
@@ -20,7 +20,6 @@ from genesis_rl.data.readers.multi_object import (
 )
 from genesis_rl.data.readers.ocl_hdf5 import ObjectCentricHdf5
 from genesis_rl.data.readers.shapestacks import ShapeStacks
-from genesis_rl.data.records import RecordReader
 from genesis_rl.perception.preprocessing import Resize
 from genesis_rl.worlds.sprites import from_options
 

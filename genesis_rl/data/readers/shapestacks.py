@@ -12,6 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from genesis_rl.data.cache import check_split
+from genesis_rl.data.convert import DamagedRecord, Record, missing_files
 from genesis_rl.data.readers.media import decode_image, read_image_file
 from genesis_rl.data.readers.shapestacks_files import (
     CROP,
@@ -24,7 +25,6 @@ from genesis_rl.data.readers.shapestacks_files import (
     decode_segmentation,
     read_split,
 )
-from genesis_rl.data.records import DamagedRecord, Record, missing_files
 
 Maps = Literal["iseg", "vseg", "none"]
 
@@ -69,7 +69,7 @@ class ShapeStacks:
 
     @property
     def meta(self) -> dict[str, Any]:
-        """Settings that determine the content, see `genesis_rl.data.records.RecordReader`."""
+        """Settings that determine the content, see `genesis_rl.data.convert.RecordReader`."""
         return {
             "dataset": "shapestacks",
             "split": self.split,

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from genesis_rl.data.records import DamagedRecord
+from genesis_rl.data.convert import DamagedRecord
+from genesis_rl.utils.extras import require
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _LONGEST = 1 << 30  # bytes; a longer record has a damaged length
@@ -109,9 +110,7 @@ def _read_file(path: Path, skip: int) -> Iterator[Payload | DamagedRecord | None
 
 def _masked_crc(data: bytes) -> bytes:
     """Return TFRecord's checksum: CRC-32C, rotated right by 15 bits, plus a constant."""
-    from crc32c import crc32c
-
-    crc = crc32c(data)
+    crc = require("crc32c").crc32c(data)
     masked: int = ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
     return masked.to_bytes(4, "little")
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from genesis_rl.data.readers.media import decode_image, read_image_file
-from genesis_rl.evaluation.metrics.scenes import evaluate_scenes
+from genesis_rl.evaluation.metrics.imagined import evaluate_scenes
 from genesis_rl.evaluation.metrics.segmentation import segment
 from genesis_rl.evaluation.probes import SceneProbe
 from genesis_rl.perception.alignment import SlotAligner

@@ -17,17 +17,10 @@ from genesis_rl.envs.recording.collect import CollectConfig
 from genesis_rl.envs.recording.recorder import SplitCounts, make_record, recording
 from genesis_rl.envs.wrappers.frame_source import find_frames
 from genesis_rl.envs.wrappers.spaces import space_from_json
+from genesis_rl.utils.extras import require
 from genesis_rl.utils.files import new_folder, read_json
 
 _ROOT = "MINARI_DATASETS_PATH"  # Minari's root; default: ~/.minari/datasets
-
-
-def _import_minari() -> Any:
-    try:
-        import minari
-    except ImportError as error:
-        raise ValueError(f"Minari is not installed ({error}): pip install minari h5py.") from error
-    return minari
 
 
 def _dataset_path(dataset_id: str) -> Path:
@@ -36,7 +29,7 @@ def _dataset_path(dataset_id: str) -> Path:
     Raises:
         ValueError: for a malformed id.
     """
-    minari = _import_minari()
+    minari = require("minari")
     minari.dataset.minari_dataset.parse_dataset_id(dataset_id)
     root = os.environ.get(_ROOT) or Path.home() / ".minari" / "datasets"
     return Path(root) / dataset_id
@@ -63,7 +56,7 @@ def collect_minari(config: CollectConfig) -> dict[str, SplitCounts]:
             f"from_minari must be a local dataset, got {dataset_id!r}, which is not at {path}. Run"
             f" 'minari download {dataset_id}', or set {_ROOT}."
         )
-    minari = _import_minari()
+    minari = require("minari")
     _check_contained(path / "data", config.trust_remote_code)
     dataset = minari.load_dataset(dataset_id)
     space = dataset.observation_space
@@ -168,7 +161,7 @@ def write_minari(folder: Path, splits: Sequence[str], dataset_id: str) -> Path:
         ValueError: for an id that is malformed or in use.
     """
     check_new(dataset_id)
-    minari = _import_minari()
+    minari = require("minari")
     recordings = [Transitions.open(folder, split) for split in splits]
     meta = recordings[0].pack.meta
     path = _dataset_path(dataset_id)

@@ -7,14 +7,17 @@ from genesis_rl.evaluation.diagnostics.diagnosis import (
     diagnose,
     run_checks,
 )
-from genesis_rl.evaluation.diagnostics.findings import CheckSkippedError, Finding
+from genesis_rl.evaluation.diagnostics.findings import (
+    CheckSkippedError,
+    Finding,
+    Suggestion,
+    Thresholds,
+)
 from genesis_rl.evaluation.diagnostics.model_statistics import (
     CheckInputs,
     ModelStatistics,
     compute_statistics,
 )
-from genesis_rl.evaluation.diagnostics.suggestions import Suggestion
-from genesis_rl.evaluation.diagnostics.thresholds import Thresholds
 
 __all__ = [
     "CHECKS",

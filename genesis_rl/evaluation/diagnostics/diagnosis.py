@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from genesis_rl.evaluation.diagnostics import image_checks, log_checks
-from genesis_rl.evaluation.diagnostics.findings import SEVERITIES, CheckSkippedError, Finding
+from genesis_rl.evaluation.diagnostics.findings import (
+    SEVERITIES,
+    CheckSkippedError,
+    Finding,
+    Thresholds,
+)
 from genesis_rl.evaluation.diagnostics.model_statistics import CheckInputs, compute_statistics
-from genesis_rl.evaluation.diagnostics.thresholds import Thresholds
 from genesis_rl.training import Run
 
 Check = Callable[[CheckInputs, Thresholds], Finding | None]

@@ -3,14 +3,11 @@
 import math
 from typing import Literal
 
-from genesis_rl.evaluation.diagnostics.findings import CheckSkippedError, Finding
-from genesis_rl.evaluation.diagnostics.model_statistics import (
-    REFINE_STEPS,
-    CheckInputs,
-    ModelStatistics,
-)
-from genesis_rl.evaluation.diagnostics.suggestions import (
+from genesis_rl.evaluation.diagnostics.findings import (
+    CheckSkippedError,
+    Finding,
     Suggestion,
+    Thresholds,
     applicable,
     auto_preset,
     half_size,
@@ -20,7 +17,11 @@ from genesis_rl.evaluation.diagnostics.suggestions import (
     number,
     smaller_sigma,
 )
-from genesis_rl.evaluation.diagnostics.thresholds import Thresholds
+from genesis_rl.evaluation.diagnostics.model_statistics import (
+    REFINE_STEPS,
+    CheckInputs,
+    ModelStatistics,
+)
 
 # Standard deviation of the posterior below which encoders of own runs still learned.
 _NOISE = 0.05

@@ -3,10 +3,11 @@
 import json
 import math
 
-from genesis_rl.evaluation.diagnostics.findings import CheckSkippedError, Finding
-from genesis_rl.evaluation.diagnostics.model_statistics import CheckInputs
-from genesis_rl.evaluation.diagnostics.suggestions import (
+from genesis_rl.evaluation.diagnostics.findings import (
+    CheckSkippedError,
+    Finding,
     Suggestion,
+    Thresholds,
     applicable,
     goal_for,
     higher_beta_min,
@@ -14,7 +15,7 @@ from genesis_rl.evaluation.diagnostics.suggestions import (
     number,
     paper_goal,
 )
-from genesis_rl.evaluation.diagnostics.thresholds import Thresholds
+from genesis_rl.evaluation.diagnostics.model_statistics import CheckInputs
 from genesis_rl.models.geco import min_error
 from genesis_rl.training import PretrainConfig
 

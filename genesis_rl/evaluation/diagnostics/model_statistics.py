@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from genesis_rl.data import Pack
 from genesis_rl.evaluation import metrics
-from genesis_rl.evaluation.diagnostics.thresholds import Thresholds
+from genesis_rl.evaluation.diagnostics.findings import Thresholds
 from genesis_rl.models.base import BaseModel
 from genesis_rl.models.distilled import segmentation_masks
 from genesis_rl.models.refinement import refine

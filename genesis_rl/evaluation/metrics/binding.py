@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genesis_rl.evaluation.metrics.inputs import Array, as_tensor
 from genesis_rl.evaluation.metrics.segmentation import (
     CHUNK,
+    Array,
+    as_tensor,
     check_labels,
     compact,
     image_scores,

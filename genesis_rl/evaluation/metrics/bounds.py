@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from genesis_rl.evaluation.metrics.inputs import Array, as_tensor
+from genesis_rl.evaluation.metrics.segmentation import Array, as_tensor
 from genesis_rl.slots import SceneModel
 
 

@@ -31,7 +31,7 @@ from genesis_rl.evaluation.metrics.factor_network import (
     evaluate,
     fit,
 )
-from genesis_rl.evaluation.metrics.inputs import Array, as_tensor
+from genesis_rl.evaluation.metrics.segmentation import Array, as_tensor
 from genesis_rl.slots import check_shape
 from genesis_rl.utils.files import new_folder, private_folder, read_folder, read_json, write_json
 

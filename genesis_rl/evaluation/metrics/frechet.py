@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from genesis_rl.data import Pack
-from genesis_rl.evaluation.metrics.inputs import Array, as_tensor
+from genesis_rl.evaluation.metrics.segmentation import Array, as_tensor
 from genesis_rl.slots import Decoded, SceneModel
 
 _BATCH = 64

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from genesis_rl.checkpoints.loading import pick_device
-from genesis_rl.evaluation.metrics.inputs import Array, as_tensor
+from genesis_rl.evaluation.metrics.segmentation import Array, as_tensor
 from genesis_rl.slots import check_shape
 
 WIDTH = 2048

@@ -12,13 +12,6 @@ from torch import Tensor
 
 from genesis_rl.checkpoints.loading import fingerprint, pick_device
 from genesis_rl.data import data_root
-from genesis_rl.evaluation.candidates import (
-    Candidate,
-    check_one_data_set,
-    open_candidate,
-    open_data,
-    training_facts,
-)
 from genesis_rl.evaluation.probes.config import ProbeConfig
 from genesis_rl.evaluation.probes.heads import (
     ProbeTarget,
@@ -30,11 +23,17 @@ from genesis_rl.evaluation.probes.heads import (
     wilson,
 )
 from genesis_rl.evaluation.probes.latents import EncodedSample, Sample, encode_sample
-from genesis_rl.evaluation.probes.objects import ObjectInputs
+from genesis_rl.evaluation.probes.objects import ObjectInputs, StateInputs, has_states
 from genesis_rl.evaluation.probes.saved import SceneProbeWriter
 from genesis_rl.evaluation.probes.scenes import TASKS, SceneInputs
-from genesis_rl.evaluation.probes.state import StateInputs, has_states
-from genesis_rl.evaluation.runs import group
+from genesis_rl.evaluation.runs import (
+    Candidate,
+    check_one_data_set,
+    group,
+    open_candidate,
+    open_data,
+    training_facts,
+)
 from genesis_rl.slots import SceneModel
 from genesis_rl.utils.files import write_json
 from genesis_rl.utils.process import hardware, versions

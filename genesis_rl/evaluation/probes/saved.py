@@ -11,8 +11,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from genesis_rl.checkpoints.loading import fingerprint, pick_device
-from genesis_rl.checkpoints.old_keys import rename_old_keys
-from genesis_rl.checkpoints.weights import CONFIG, WEIGHTS, as_tuple, build, read_tensors
+from genesis_rl.checkpoints.weights import (
+    CONFIG,
+    WEIGHTS,
+    as_tuple,
+    build,
+    read_tensors,
+    rename_old_keys,
+)
 from genesis_rl.evaluation.probes.heads import FittedProbe, Head, ProbeTarget
 from genesis_rl.slots import SceneModel, check_shape
 from genesis_rl.utils.checks import check_limits

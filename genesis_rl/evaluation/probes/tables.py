@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from rich.table import Table
-
 from genesis_rl.evaluation.tables import format_score, group_title
 
 #: Accuracies in % of the paper's Table 1, on the original ShapeStacks; its "Random" is "majority".
@@ -81,15 +79,9 @@ def caption(result: Mapping[str, Any]) -> str:
     return f"{title}: {counts['train']:,} labelled images, {counts['test']:,} test images"
 
 
-def table(result: Mapping[str, Any]) -> Table:
-    """Return the table for the terminal."""
-    head, rows = layout(result)
-    shown = Table(title=caption(result), title_justify="left")
-    for index, name in enumerate(head):
-        shown.add_column(name, justify="left" if index < 2 else "right")
-    for row in rows:
-        shown.add_row(*row)
-    return shown
+def table(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the table with its caption, as `genesis_rl.utils.tables` formats it."""
+    return {"caption": caption(result), **layout(result)._asdict()}
 
 
 def _columns(result: Mapping[str, Any]) -> list[Column]:

@@ -5,10 +5,10 @@ The environments and the pretraining data share it, so the encoder is trained on
 of frames that the agent observes. The rules follow Yoon et al. (ICML 2023, arXiv:2302.04419).
 """
 
-from genesis_rl.worlds.sprites.batch import BatchRenderer
 from genesis_rl.worlds.sprites.scenes import (
     STATE_COLUMNS,
     Appearance,
+    BatchRenderer,
     Scene,
     check_scene_size,
     distance,

@@ -3,13 +3,13 @@
 The tasks and the scene follow SOLD (Mosbach et al., ICML 2025, arXiv:2410.08822).
 """
 
-from genesis_rl.worlds.tabletop.assets import find_assets
-from genesis_rl.worlds.tabletop.colours import PALETTE, RED, ciede2000, rgb_to_lab
 from genesis_rl.worlds.tabletop.rendering import TableRenderer
 from genesis_rl.worlds.tabletop.rules import (
     CUBE,
     MAX_DISTRACTORS,
     MIN_DISTRACTORS,
+    PALETTE,
+    RED,
     RELATIONS,
     SKILLS,
     SPHERE,
@@ -18,8 +18,10 @@ from genesis_rl.worlds.tabletop.rules import (
     Layout,
     Relation,
     Skill,
+    ciede2000,
     dense_reward,
     is_success,
+    rgb_to_lab,
     sample_colours,
     sample_layout,
 )
@@ -29,6 +31,7 @@ from genesis_rl.worlds.tabletop.simulation import (
     STATE_COLUMNS,
     STRIDE,
     FetchSimulation,
+    find_assets,
     scene_xml,
 )
 

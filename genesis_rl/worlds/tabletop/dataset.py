@@ -25,7 +25,7 @@ from genesis_rl.worlds.tabletop.rules import (
     sample_layout,
 )
 from genesis_rl.worlds.tabletop.simulation import CAMERAS, STATE_COLUMNS, FetchSimulation
-from genesis_rl.worlds.towers.gl import require_gl
+from genesis_rl.worlds.towers.offscreen import require_gl
 
 #: Default number of images by split.
 SIZES = {"train": 20_000, "validation": 2_000, "test": 2_000}

@@ -1,6 +1,6 @@
 """Towers of blocks as in ShapeStacks, sampled, rendered and simulated with MuJoCo."""
 
-from genesis_rl.worlds.towers.gl import require_gl
+from genesis_rl.worlds.towers.offscreen import require_gl
 from genesis_rl.worlds.towers.rendering import TowerRenderer
 from genesis_rl.worlds.towers.rules import (
     COLOURS,
@@ -16,11 +16,12 @@ from genesis_rl.worlds.towers.rules import (
 )
 from genesis_rl.worlds.towers.simulation import (
     Agreement,
+    Pile,
+    Pose,
     SimulationResult,
     count_agreement,
     simulate,
 )
-from genesis_rl.worlds.towers.stacking import Pile, Pose
 from genesis_rl.worlds.towers.textures import texture, texture_files
 from genesis_rl.worlds.towers.world import (
     CAMERAS,

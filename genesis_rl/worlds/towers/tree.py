@@ -28,10 +28,14 @@ from genesis_rl.data.readers.shapestacks_files import (
 from genesis_rl.utils.files import json_text, new_file, new_folder, private_folder
 from genesis_rl.utils.log import ProgressBar
 from genesis_rl.worlds.towers.plan import Plan, RenderConfig, split_of
-from genesis_rl.worlds.towers.record import AgreementCounter, RenderedScenario, ScenarioRenderer
+from genesis_rl.worlds.towers.record import (
+    AgreementCounter,
+    RenderedScenario,
+    ScenarioRenderer,
+    Workers,
+)
 from genesis_rl.worlds.towers.simulation import STEPS, Agreement
 from genesis_rl.worlds.towers.textures import texture_files
-from genesis_rl.worlds.towers.workers import Workers
 from genesis_rl.worlds.towers.world import assets_xml, env_xml, world_xml
 
 _SETTINGS = Path("meta", "settings.json")

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from genesis_rl.data import convert as conversion
-from genesis_rl.data.convert import convert
+from genesis_rl.data.convert import DamagedRecord, Record, convert
 from genesis_rl.data.pack import Pack
-from genesis_rl.data.records import DamagedRecord, Record
 
 SIZE = 8
 N = 300

@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from genesis_rl.data import Pack, open_dataset
+from genesis_rl.data.convert import DamagedRecord
 from genesis_rl.data.readers.media import VideoFolder, decode_image
-from genesis_rl.data.records import DamagedRecord
 
 U8 = npt.NDArray[np.uint8]
 RED = np.tile(np.array([200, 30, 10], np.uint8), (8, 8, 1))

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pytest
 
 from genesis_rl.data import Pack, open_dataset
+from genesis_rl.data.convert import DamagedRecord
 from genesis_rl.data.readers.multi_object import ClevrWithMasks, ObjectsRoom
-from genesis_rl.data.records import DamagedRecord
 
 U8 = npt.NDArray[np.uint8]
 FILES = {

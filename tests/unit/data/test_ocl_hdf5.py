@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from genesis_rl.data import Pack, open_dataset
+from genesis_rl.data.convert import DamagedRecord
 from genesis_rl.data.readers import originals
 from genesis_rl.data.readers.ocl_hdf5 import ObjectCentricHdf5
-from genesis_rl.data.records import DamagedRecord
 
 N, E = 10, 4
 RNG = np.random.default_rng(0)

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from PIL import Image
 
 from genesis_rl.data import open_dataset
+from genesis_rl.data.convert import DamagedRecord, Record
 from genesis_rl.data.readers.shapestacks import ShapeStacks
 from genesis_rl.data.readers.shapestacks_files import label_map, write_split
-from genesis_rl.data.records import DamagedRecord, Record
 
 GENUINE = Path(__file__).parents[4] / "shared" / "reference" / "shapestacks_example"
 STABLE = "env_blocks-easy-h=2-vcom=0-vpsf=0-v=1"

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from genesis_rl.data.convert import DamagedRecord
 from genesis_rl.data.readers.tfrecord import (
     Payload,
     floats,
@@ -16,7 +17,6 @@ from genesis_rl.data.readers.tfrecord import (
     read_records,
     strings,
 )
-from genesis_rl.data.records import DamagedRecord
 
 PAYLOADS = [bytes([n]) * (50 + 7 * n) for n in range(6)]
 OFFSETS = np.cumsum([0, *(len(payload) + 16 for payload in PAYLOADS)]).tolist()

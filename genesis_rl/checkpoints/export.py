@@ -1,4 +1,24 @@
-"""Export of a scene model's encoder to an ONNX file."""
+"""Export of the encoder to ONNX, verified against PyTorch.
+
+The ONNX model maps ``frames`` (B, 3, H, W), float32 in [0, 1], RGB, H = W = the model's image size,
+for any B >= 1, to the posterior means ``z_m`` (B, K, D_m), ``z_c`` (B, K, D_c) and ``log_pi``
+(B, K, 1, H, W), as `SlotEncoder`. Latents that the model lacks have width 0. Usage with onnxruntime
+and NumPy only:
+
+    import json
+    import numpy as np
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession("encoder.onnx")
+    metadata = session.get_modelmeta().custom_metadata_map  # model, config, preprocessing, ...
+    size = json.loads(metadata["config"])["image_size"]
+    frames = np.zeros((1, size, size, 3), np.uint8)  # from a camera
+    x = np.float32(frames.transpose(0, 3, 1, 2)) / np.float32(255)
+    z_m, z_c, log_pi = session.run(None, {"frames": x})
+    features = np.concatenate([z_m, z_c], axis=-1)  # (B, K, D_m + D_c)
+
+The caller resizes frames as given by ``preprocessing`` in the metadata.
+"""
 
 import copy
 import importlib
@@ -6,34 +26,122 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from genesis_rl.checkpoints.export.parity import (
-    CHECKED_BATCHES,
-    OUTPUTS,
-    TIMED_BATCHES,
-    TOLERANCE,
-    Images,
-    check_batches,
-    compare,
-    measure_latency,
-    open_session,
-)
 from genesis_rl.checkpoints.loading import CLASSES, fingerprint, load_pretrained
 from genesis_rl.data import DATASETS, open_dataset
+from genesis_rl.data.sprite_scenes import FreeScenes, render_scenes
 from genesis_rl.models.blocks import fold_batch_norm
 from genesis_rl.models.iodine import Iodine
-from genesis_rl.perception.preprocessing import Preprocessing
+from genesis_rl.perception.preprocessing import Preprocessing, to_images
 from genesis_rl.slots import SceneModel
 from genesis_rl.training.run import Run
+from genesis_rl.utils.extras import require
 from genesis_rl.utils.files import json_text, new_file
+from genesis_rl.utils.timing import medians
+
+#: Largest allowed `deviation` from PyTorch.
+TOLERANCE = 1e-4
+OUTPUTS = ("z_m", "z_c", "log_pi")
+CHECKED_BATCHES = (1, 3, 16)
+TIMED_BATCHES = (1, 32)
+
+Floats = npt.NDArray[np.float32]
+Images = npt.NDArray[np.uint8]
+Infer = Callable[[Floats], Sequence[Floats]]
+
+
+class ParityError(RuntimeError):
+    """Raised if the exported encoder's outputs differ from PyTorch's; no file was written."""
+
+
+def deviation(got: Floats, expected: Floats) -> float:
+    """Return the largest difference, relative to |expected| where that is above 1.
+
+    The log of a mask near 0 may be -100, where the resolution of float32 is about 1e-5.
+    """
+    return float(np.max(np.abs(got - expected) / np.maximum(1, np.abs(expected)), initial=0))
+
+
+def open_session(onnxruntime: Any, path: Path) -> Infer:
+    """Load a file in onnxruntime, on the CPU with one thread."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    def infer(frames: Floats) -> Sequence[Floats]:
+        outputs: Sequence[Floats] = session.run(list(OUTPUTS), {"frames": frames})
+        return outputs
+
+    return infer
+
+
+def check_batches(image_size: int, images: Images | None) -> Iterator[Floats]:
+    """Yield noise and frames in batches of several sizes."""
+    if images is None:
+        world = FreeScenes(image_size=image_size)
+        images = render_scenes(world, max(CHECKED_BATCHES), split="validation").images
+    shape = (max(CHECKED_BATCHES), 3, image_size, image_size)
+    noise = np.random.default_rng(0).random(shape, np.float32)
+    frames = to_images(np.asarray(images), image_size=image_size, layout="HWC")
+    for source in (noise, np.ascontiguousarray(frames.numpy())):
+        yield from (source[:n] for n in CHECKED_BATCHES)
+
+
+def compare(session: Infer, model: Any, batches: Iterator[Floats]) -> dict[str, float]:
+    """Return the largest `deviation` of each output from a model's, over batches of frames.
+
+    Raises:
+        ParityError: if one is above `TOLERANCE` or not finite.
+    """
+    worst = dict.fromkeys(OUTPUTS, 0.0)
+    for frames in batches:
+        with torch.inference_mode():
+            slots = model.infer(torch.from_numpy(frames))
+        for name, got in zip(OUTPUTS, session(frames), strict=True):
+            value = deviation(got, getattr(slots, name).numpy())
+            if not value <= TOLERANCE:  # NaN too
+                raise ParityError(
+                    f"deviation of {name} from PyTorch must be at most {TOLERANCE:g}, got "
+                    f"{value:.2g} in a batch of {len(frames)}. No file was written."
+                )
+            worst[name] = max(worst[name], value)
+    return worst
+
+
+def measure_latency(
+    session: Infer, encoder: Any, image_size: int, repeats: int
+) -> dict[str, dict[int, float]]:
+    """Measure median milliseconds per pass of PyTorch and onnxruntime, alternating, one thread."""
+    if not repeats:
+        return {}
+    encoder.to(memory_format=torch.channels_last)  # as in SlotEncoder
+    result: dict[str, dict[int, float]] = {"PyTorch": {}, "onnxruntime": {}}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for n in TIMED_BATCHES:
+            x = torch.rand(n, 3, image_size, image_size)
+            frames, x = x.numpy(), x.contiguous(memory_format=torch.channels_last)
+            tasks = {"PyTorch": partial(encoder.infer, x), "onnxruntime": partial(session, frames)}
+            with torch.inference_mode():
+                seconds = medians(tasks, repeats, 1, torch.device("cpu"))
+            for name, value in seconds.items():
+                result[name][n] = 1e3 * value
+    finally:
+        torch.set_num_threads(threads)
+    return result
+
 
 # The oldest version that PyTorch's exporter writes without conversion; most runtimes read it.
 _OPSET = 18
@@ -134,8 +242,8 @@ def export_encoder(
         ParityError: if onnxruntime's results differ from PyTorch's by more than `TOLERANCE`.
     """
     name = _model_name(model)
-    onnx, onnxruntime = _extra("onnx"), _extra("onnxruntime")
-    _extra("onnxscript")
+    onnx, onnxruntime = require("onnx"), require("onnxruntime")
+    require("onnxscript")
     if Path(path).is_dir():
         raise ValueError(f"out must be the path of a file, got the folder {path}.")
     try:
@@ -195,16 +303,6 @@ def _model_name(model: SceneModel) -> str:
         if type(model) is model_class:
             return name
     raise ValueError(f"model must be one of {', '.join(CLASSES)}, got {type(model).__name__}.")
-
-
-def _extra(name: str) -> Any:
-    """Import a package of the extra."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ValueError(
-            f'the export requires {name}, which is not installed: pip install "genesis_rl[onnx]"'
-        ) from error
 
 
 def _to_onnx(encoder: nn.Module, model: SceneModel) -> Any:
