@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -139,27 +139,73 @@ class ElboTerms(NamedTuple):
         return self.kl_m.sum(1) + self.kl_c.sum(1)
 
 
+class Noise(NamedTuple):
+    """Standard normal draws for both latents, (B, K, D_m) and (B, K, D_c).
+
+    ``inner`` is further noise of a model's inference (GENESIS-V2's seed map, the samples of
+    IODINE's iterations), None for most models.
+    """
+
+    m: Tensor
+    c: Tensor
+    inner: Tensor | None = None
+
+
 @runtime_checkable
 class SceneModel(Protocol):
-    """Interface of scene models, as used by wrappers, metrics and figures.
+    """Interface of scene models, as used by wrappers, metrics, figures and imagination.
 
     ``x`` is (B, 3, H, W), float in [0, 1]. ``sample=False`` uses z = mu and is deterministic;
-    otherwise noise is drawn by ``generator`` (or the global one).
+    otherwise noise is drawn by ``generator`` (or the global one). The base class
+    `genesis_rl.models.base.BaseModel` implements most of the interface.
+
+    Attributes:
+        config: settings, with ``image_size`` and ``num_slots``.
+        model_name: name of the model class, such as "genesis".
+        preprocessing: conversion of frames to the model's images, a
+            `genesis_rl.perception.preprocessing.Preprocessing`; None if unknown.
+        refine_step_size: step size of `genesis_rl.models.refinement`.
     """
 
     config: Any
+    model_name: ClassVar[str]
+    preprocessing: Any
+    refine_step_size: float
 
     @property
     def latent_sizes(self) -> tuple[int, int]:
         """(D_m, D_c), the widths of the two latents."""
+
+    @property
+    def has_prior(self) -> bool:
+        """Whether scenes are sampled slot by slot from an autoregressive prior."""
+
+    @property
+    def has_background(self) -> bool:
+        """Whether the first slot is a background with a model of its own."""
 
     def infer(
         self, x: Tensor, *, sample: bool = False, generator: torch.Generator | None = None
     ) -> Slots:
         """Infer the slots of images from the approximate posterior."""
 
+    def infer_latents(self, x: Tensor) -> Tensor:
+        """Infer the latents of `infer` alone, shape (B, K, D_m + D_c)."""
+
     def decode(self, slots: Slots) -> Decoded:
         """Decode slots to components and masks."""
+
+    def redraw_masks(self, slots: Slots) -> Slots:
+        """Return the slots with masks that depend on their latents alone."""
+
+    def segmentation_masks(self, slots: Slots) -> Tensor:
+        """Return the log masks of inferred slots at the images' size, shape (B, K, 1, H, W)."""
+
+    def nll(self, x: Tensor, decoded: Decoded, *, pixel_weight: Tensor | None = None) -> Tensor:
+        """Compute the negative log likelihood of images given decoded scenes, shape (B,), nats."""
+
+    def log_responsibilities(self, x: Tensor, decoded: Decoded) -> Tensor:
+        """Compute log p(k | x, z) of each pixel, shape (B, K, 1, H, W)."""
 
     def elbo(
         self,
@@ -175,6 +221,14 @@ class SceneModel(Protocol):
         """Compute log p(x, z) - log q(z | x) at one posterior sample z, shape (B,), nats."""
 
     def sample(
-        self, n: int, *, generator: torch.Generator | None = None, temperature: float = 1.0
+        self,
+        n: int,
+        *,
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
+        noise: Noise | None = None,
     ) -> Slots:
-        """Sample ``n`` novel scenes from the prior, with sigmas scaled by ``temperature``."""
+        """Sample ``n`` novel scenes from the prior, with sigmas scaled by ``temperature``.
+
+        ``noise``, standard normal, determines the scenes instead of ``generator``.
+        """

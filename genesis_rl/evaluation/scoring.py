@@ -11,8 +11,6 @@ from genesis_rl.data import Pack
 from genesis_rl.evaluation import metrics
 from genesis_rl.evaluation.metrics.frechet import SampleScorer
 from genesis_rl.evaluation.metrics.imagined import SceneScorer
-from genesis_rl.models.base import BaseModel
-from genesis_rl.models.distilled import segmentation_masks
 from genesis_rl.models.refinement import refine
 from genesis_rl.slots import SceneModel, check_finite
 from genesis_rl.training.validate import (
@@ -149,7 +147,7 @@ def _score_images(
         terms = model.elbo(x, generator=generator)
         weights = metrics.log_weights(model, x, config.iw_samples, generator=generator)
         bounds = metrics.bounds(weights)
-        labels = metrics.segment(segmentation_masks(model, slots))
+        labels = metrics.segment(model.segmentation_masks(slots))
         scores = {
             "mse": (decoded.image - x).square().mean((1, 2, 3)),
             "nll": terms.nll,
@@ -163,10 +161,9 @@ def _score_images(
         _append(images, scores)
         if masks is not None:
             _append(objects, metrics.scene_scores(masks, labels, x))
-            if isinstance(model, BaseModel):
-                assigned = metrics.segment(model.log_responsibilities(x, decoded))
-                after = metrics.image_scores(masks, assigned)
-                _append(objects, {f"posterior_{name}": after[name] for name in after})
+            assigned = metrics.segment(model.log_responsibilities(x, decoded))
+            after = metrics.image_scores(masks, assigned)
+            _append(objects, {f"posterior_{name}": after[name] for name in after})
     return _joined(images), _joined(objects)
 
 

@@ -1,7 +1,7 @@
 """Base class of scene models: public methods, argument checks, noise and posteriors."""
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,25 +10,13 @@ from torch import Tensor
 from genesis_rl.checkpoints.shareable import Shareable
 from genesis_rl.models.blocks import check_image_size
 from genesis_rl.models.likelihood import Gaussian, Mixture, log_responsibilities, mixture_nll
-from genesis_rl.slots import Decoded, ElboTerms, Slots, check_shape, check_slots
+from genesis_rl.slots import Decoded, ElboTerms, Noise, Slots, check_shape, check_slots
 from genesis_rl.utils.checks import LARGEST, check_limits, check_range
 
 LstmState = tuple[Tensor, Tensor]
 
 # Range of sigma_x in which the density of colours in [0, 1] is accurate in float32.
 _SIGMA_X = (1e-4, 1e4)
-
-
-class Noise(NamedTuple):
-    """Standard normal draws for both latents, (B, K, D_m) and (B, K, D_c).
-
-    ``inner`` is further noise of a model's inference (GENESIS-V2's seed map, the samples of
-    IODINE's iterations), None for most models.
-    """
-
-    m: Tensor
-    c: Tensor
-    inner: Tensor | None = None
 
 
 class BaseModel(Shareable):
@@ -39,14 +27,26 @@ class BaseModel(Shareable):
 
     Attributes:
         sigma_scale: factor on ``config.sigma_x``, annealed to 1 in training.
+        refine_step_size: step size of `genesis_rl.models.refinement`.
     """
 
     sigma_scale: float = 1.0
+    refine_step_size: float = 0.1
 
     @property
     def latent_sizes(self) -> tuple[int, int]:
         """(D_m, D_c), the widths of the two latents; 0 for a latent the model does not have."""
         raise NotImplementedError
+
+    @property
+    def has_prior(self) -> bool:
+        """Whether scenes are sampled slot by slot from an autoregressive prior."""
+        return False
+
+    @property
+    def has_background(self) -> bool:
+        """Whether the first slot is a background with a model of its own."""
+        return False
 
     # ---- public methods ----------------------------------------------------------------------
 
@@ -100,9 +100,34 @@ class BaseModel(Shareable):
         self._check_images(x)
         return self._infer_slots(x, self._noise(x, generator) if sample else None)
 
+    def infer_latents(self, x: Tensor) -> Tensor:
+        """Infer the latents of `infer` alone, without masks where they cost extra.
+
+        Args:
+            x: images, shape (B, 3, H, W) in [0, 1].
+
+        Returns:
+            Posterior means of z_m and z_c, (B, K, D_m + D_c).
+
+        Raises:
+            ValueError: if ``x`` has another shape.
+        """
+        return self.infer(x).features
+
     def decode(self, slots: Slots) -> Decoded:
         """Decode slots to components and masks."""
         raise NotImplementedError
+
+    def redraw_masks(self, slots: Slots) -> Slots:
+        """Return the slots with masks that depend on their latents alone.
+
+        The masks of most models do anyway; those of a MONet's or a student's inferred slots do not.
+        """
+        return slots
+
+    def segmentation_masks(self, slots: Slots) -> Tensor:
+        """Return the log masks of inferred slots at the images' size, (B, K, 1, H, W)."""
+        return slots.log_pi
 
     def elbo(
         self,

@@ -13,11 +13,10 @@ from torch import Tensor, nn
 
 from genesis_rl.checkpoints.weights import as_tuple, rename_old_keys
 from genesis_rl.models import MODELS, build_model
-from genesis_rl.models.base import BaseModel, LstmState, Noise, at_least_float32, check_channels
+from genesis_rl.models.base import BaseModel, LstmState, at_least_float32, check_channels
 from genesis_rl.models.blocks import NormedConv
 from genesis_rl.models.prior import NextSlot
-from genesis_rl.models.refinement import STEP_SIZE
-from genesis_rl.slots import Decoded, ElboTerms, Slots
+from genesis_rl.slots import Decoded, ElboTerms, Noise, Slots
 from genesis_rl.utils.checks import check_limits
 
 
@@ -130,11 +129,6 @@ class SlotRegressor(nn.Module):
         return self.head(F.relu(hidden)), log_pi[:, :, None]
 
 
-def segmentation_masks(model: object, slots: Slots) -> Tensor:
-    """Return log masks at full resolution: decoded for a student, whose own are coarse."""
-    return model.decode(slots).log_pi if isinstance(model, Distilled) else slots.log_pi
-
-
 class Distilled(BaseModel):
     """A teacher model whose posterior means a student network predicts.
 
@@ -154,11 +148,22 @@ class Distilled(BaseModel):
         config_class, _ = MODELS[config.teacher]
         self.teacher: BaseModel = build_model(config_class(**config.teacher_config))
         self.student = SlotRegressor(config, sum(self.latent_sizes))
+        self.refine_step_size = self.teacher.refine_step_size
 
     @property
     def latent_sizes(self) -> tuple[int, int]:
         """(D_m, D_c), the teacher's."""
         return self.teacher.latent_sizes
+
+    @property
+    def has_prior(self) -> bool:
+        """Whether the teacher has an autoregressive prior."""
+        return self.teacher.has_prior
+
+    @property
+    def has_background(self) -> bool:
+        """Whether the teacher's first slot is a background."""
+        return self.teacher.has_background
 
     def decode(self, slots: Slots) -> Decoded:
         """Decode slots to components and masks by the teacher's decoders."""
@@ -173,20 +178,18 @@ class Distilled(BaseModel):
         """Compute log p(k | x, z) under the teacher; see `BaseModel.log_responsibilities`."""
         return self.teacher.log_responsibilities(x, decoded)
 
-    @property
-    def refine_step_size(self) -> float:
-        """The teacher's step size of `genesis_rl.models.refinement`."""
-        return float(getattr(self.teacher, "refine_step_size", STEP_SIZE))
-
     def redraw_masks(self, slots: Slots) -> Slots:
         """Return the slots with the masks that the teacher decodes from the latents alone."""
-        redraw = getattr(self.teacher, "redraw_masks", None)
-        return cast("Slots", redraw(slots)) if redraw else slots
+        return self.teacher.redraw_masks(slots)
+
+    def segmentation_masks(self, slots: Slots) -> Tensor:
+        """Decode the masks, since the student's own are coarse."""
+        return self.decode(slots).log_pi
 
     def next_slot(
         self, noise: Noise, previous: Tensor | None = None, state: LstmState | None = None
     ) -> NextSlot:
-        """Draw the next slot from the teacher's prior; requires `has_sequential_prior`."""
+        """Draw the next slot from the teacher's prior; requires ``has_prior``."""
         builder: Any = self.teacher
         return cast("NextSlot", builder.next_slot(noise, previous, state))
 

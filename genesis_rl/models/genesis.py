@@ -22,13 +22,7 @@ from genesis_rl.models.background import (
     background_nll,
     foreground_gate,
 )
-from genesis_rl.models.base import (
-    LstmState,
-    Noise,
-    at_least_float32,
-    no_latents,
-    slot_maps,
-)
+from genesis_rl.models.base import LstmState, at_least_float32, no_latents, slot_maps
 from genesis_rl.models.blocks import (
     BroadcastDecoder,
     ComponentEncoder,
@@ -56,7 +50,7 @@ from genesis_rl.models.prior import (
     prior_size,
     spread_components,
 )
-from genesis_rl.slots import Decoded, ElboTerms, Slots
+from genesis_rl.slots import Decoded, ElboTerms, Noise, Slots
 
 # Warn of a moving camera above this share of pixels that differ from a static background.
 _MOVING_CAMERA_SHARE = 0.5
@@ -245,17 +239,7 @@ class GenesisS(StepwiseModel):
         return NextSlot(z_m, z_c[:, 0], log_p, state)
 
     def infer_latents(self, x: Tensor) -> Tensor:
-        """Infer the latents of `infer` alone: with attention, no masks are decoded for them.
-
-        Args:
-            x: images, shape (B, 3, H, W) in [0, 1].
-
-        Returns:
-            Posterior means of z_m and z_c, (B, K, D_m + D_c).
-
-        Raises:
-            ValueError: if ``x`` has another shape.
-        """
+        """Infer the latents of `infer` alone; with attention, no masks are decoded for them."""
         self._check_images(x)
         latents = self._latents(x, None)
         return torch.cat([latents.z_m, latents.z_c], 2)

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from genesis_rl.models.base import (
     LstmState,
-    Noise,
     at_least_float32,
     check_counts,
     check_shared,
@@ -25,7 +24,7 @@ from genesis_rl.models.base import (
 from genesis_rl.models.blocks import UNet, conv_norm, coordinate_map
 from genesis_rl.models.likelihood import Gaussian, Mixture, Prior, categorical_kl, kl_monte_carlo
 from genesis_rl.models.prior import NextSlot, StepwiseModel
-from genesis_rl.slots import Decoded, ElboTerms, Slots
+from genesis_rl.slots import Decoded, ElboTerms, Noise, Slots
 
 _GROUPS = 8  # groups of every group norm
 _ALPHA_RANGE = (0.01, 0.99)

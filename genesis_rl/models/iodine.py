@@ -36,7 +36,6 @@ from torch import Tensor, nn
 from genesis_rl.models.base import (
     BaseModel,
     LstmState,
-    Noise,
     at_least_float32,
     check_channels,
     check_counts,
@@ -53,7 +52,7 @@ from genesis_rl.models.likelihood import (
     kl_standard_normal,
     leave_one_out_logsumexp,
 )
-from genesis_rl.slots import Decoded, ElboTerms, Slots
+from genesis_rl.slots import Decoded, ElboTerms, Noise, Slots
 
 # Image-sized inputs of the refinement: image 3, component 3, mask, mask logit, gradients of the
 # component 3 and of the mask logit, mask posterior, log likelihood and its gain by this slot,

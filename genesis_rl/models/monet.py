@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from genesis_rl.models.base import (
     BaseModel,
-    Noise,
     at_least_float32,
     check_channels,
     check_counts,
@@ -24,7 +23,7 @@ from genesis_rl.models.base import (
 )
 from genesis_rl.models.blocks import BroadcastDecoder, ComponentEncoder, UNet
 from genesis_rl.models.likelihood import Gaussian, Mixture, categorical_kl, kl_monte_carlo
-from genesis_rl.slots import Decoded, ElboTerms, Slots, check_shape
+from genesis_rl.slots import Decoded, ElboTerms, Noise, Slots, check_shape
 
 
 @dataclass(frozen=True)

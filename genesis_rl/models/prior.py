@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genesis_rl.models.base import BaseModel, LstmState, Noise
+from genesis_rl.models.base import BaseModel, LstmState
 from genesis_rl.models.likelihood import (
     Gaussian,
     GaussianMixture,
@@ -14,6 +14,7 @@ from genesis_rl.models.likelihood import (
     standard_mixture,
     standard_normal,
 )
+from genesis_rl.slots import Noise
 
 
 class NextSlot(NamedTuple):
@@ -52,11 +53,6 @@ class SceneBuilder(Protocol):
         """
 
 
-def has_sequential_prior(model: object) -> bool:
-    """Return whether a model, or the teacher of a student, is a `SceneBuilder`."""
-    return isinstance(getattr(model, "teacher", model), SceneBuilder)
-
-
 class StepwiseModel(BaseModel):
     """A scene model with the paper's autoregressive prior over one of its latents (Eq. 1).
 
@@ -75,6 +71,11 @@ class StepwiseModel(BaseModel):
     prior_head: nn.Linear
     conditional: bool = True
     prior_components: int = 1
+
+    @property
+    def has_prior(self) -> bool:
+        """True: scenes are sampled slot by slot."""
+        return True
 
     def _prior_step(
         self, z_prev: Tensor | None, state: LstmState | None, like: Tensor

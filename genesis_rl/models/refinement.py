@@ -13,8 +13,6 @@ from genesis_rl.utils.checks import check_integer
 # Adam's betas: short moving averages, for few steps. Its epsilon: 1 nat per unit, so that rounding
 # errors of a negligible gradient do not change a latent.
 _BETAS, _EPS = (0.5, 0.9), 1.0
-#: Step size of models without ``refine_step_size``.
-STEP_SIZE = 0.1
 
 
 def refine(
@@ -41,20 +39,14 @@ def refine(
 
     Raises:
         ValueError: if ``steps`` or ``step_size`` is out of range.
-        TypeError: if the model has no method ``nll``, which `SceneModel` does not require.
     """
     check_integer("steps", steps, 0)
     if step_size is None:
-        step_size = float(getattr(model, "refine_step_size", STEP_SIZE))
+        step_size = model.refine_step_size
     if not step_size > 0:
         raise ValueError(f"step_size must be greater than 0, got {step_size}.")
     if not steps:
         return slots
-    compute_nll = getattr(model, "nll", None)  # not part of the SceneModel protocol
-    if compute_nll is None:
-        raise TypeError(
-            f"model must have a method nll(x, decoded) for refinement, got {type(model).__name__}."
-        )
     with torch.inference_mode(False), torch.enable_grad():
         # Clones, because autograd cannot save inference tensors.
         x, log_pi = x.detach().clone(), slots.log_pi.detach().clone()
@@ -62,7 +54,7 @@ def refine(
         latents = [z for z in (z_m, z_c) if z.shape[2]]
         adam = torch.optim.Adam(latents, step_size, betas=_BETAS, eps=_EPS)
         for _ in range(steps):
-            nll = compute_nll(x, model.decode(Slots(z_m, z_c, log_pi))).sum()
+            nll = model.nll(x, model.decode(Slots(z_m, z_c, log_pi))).sum()
             for z, grad in zip(latents, torch.autograd.grad(nll, latents), strict=True):
                 z.grad = grad
             adam.step()

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from genesis_rl.models.base import (
     BaseModel,
-    Noise,
     at_least_float32,
     check_channels,
     check_counts,
@@ -17,7 +16,7 @@ from genesis_rl.models.base import (
 )
 from genesis_rl.models.blocks import BroadcastDecoder, GatedDecoder, GatedEncoder
 from genesis_rl.models.likelihood import Gaussian, kl_monte_carlo
-from genesis_rl.slots import Decoded, ElboTerms, Slots
+from genesis_rl.slots import Decoded, ElboTerms, Noise, Slots
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,7 @@ from torch import Tensor, nn
 
 from genesis_rl.checkpoints.loading import fingerprint, load_pretrained, pick_device
 from genesis_rl.evaluation.metrics.segmentation import segment
-from genesis_rl.models.base import BaseModel, Noise
 from genesis_rl.models.blocks import fold_batch_norm
-from genesis_rl.models.distilled import segmentation_masks
-from genesis_rl.models.prior import has_sequential_prior
 from genesis_rl.models.refinement import refine
 from genesis_rl.perception.editing import select
 from genesis_rl.perception.preprocessing import (
@@ -31,6 +28,7 @@ from genesis_rl.perception.preprocessing import (
 from genesis_rl.slots import (
     MASK_GEOMETRY,
     Decoded,
+    Noise,
     SceneModel,
     Slots,
     check_finite,
@@ -160,12 +158,12 @@ class SlotEncoder:
             model = load_pretrained(self.source, device=self.device).model
         if not (isinstance(model, SceneModel) and isinstance(model, nn.Module)):
             raise TypeError(
-                "model must be a path, a hub id or a scene model (a torch module with config, "
-                "infer, decode, elbo, log_weight and sample), got "
+                "model must be a path, a hub id or a scene model (a torch module with the "
+                "attributes and methods of genesis_rl.slots.SceneModel), got "
                 f"{type(model).__name__}. To rebuild an environment from its spec, wrap it with "
                 "the path of a saved model."
             )
-        trained_with: Preprocessing | None = getattr(model, "preprocessing", None)
+        trained_with: Preprocessing | None = model.preprocessing
         if preprocessing is not None:
             if isinstance(preprocessing, str) and trained_with is not None:
                 preprocessing = {**trained_with.to_json(), "resize": preprocessing}
@@ -181,10 +179,8 @@ class SlotEncoder:
         self.num_slots: int = model.config.num_slots
         self.latent_sizes: tuple[int, int] = model.latent_sizes
         self.fingerprint: str = fingerprint(model)
-        self.name: str = getattr(model, "model_name", type(model).__name__)
-        self.has_prior: bool = has_sequential_prior(model)
-        teacher = getattr(model, "teacher", model)
-        self.has_background: bool = getattr(teacher, "has_background", False)
+        self.name, self.has_prior = model.model_name, model.has_prior
+        self.has_background = model.has_background
         # Copied, because the caller's model must not be modified.
         inference_model = model if self.source else copy.deepcopy(model)
         self._model = cast("SceneModel", _inference_form(inference_model, self.device))
@@ -265,15 +261,8 @@ class SlotEncoder:
             (B, S, S) uint8, the slot from 0 to K - 1 with the largest posterior assignment
             p(k | x, z) of each pixel of the resized images; see
             `genesis_rl.models.likelihood.log_responsibilities`.
-
-        Raises:
-            TypeError: if the model, as one of another package may, has no p(k | x, z).
         """
         model = self._model
-        if not isinstance(model, BaseModel):
-            raise TypeError(
-                f"model must be one of genesis_rl's for segment, got {type(model).__name__}."
-            )
         x, slots = self._encode(frames, layout, white)
         labels = []
         with torch.inference_mode(), self._precision():
@@ -289,10 +278,13 @@ class SlotEncoder:
         x = self._images(frames, layout, white)
         infer = self._compiled or self._model.infer
         with torch.inference_mode(), self._precision():
-            parts = [
-                refine(self._model, chunk, infer(chunk), self.refine_steps)
-                for chunk in x.split(self.batch_size)
-            ]
+            chunks = x.split(self.batch_size)
+            parts = [infer(chunk) for chunk in chunks]
+            if self.refine_steps:
+                parts = [
+                    refine(self._model, chunk, part, self.refine_steps)
+                    for chunk, part in zip(chunks, parts, strict=True)
+                ]
             slots = Slots(
                 torch.cat([part.z_m for part in parts]).float(),
                 torch.cat([part.z_c for part in parts]).float(),
@@ -327,12 +319,15 @@ class SlotEncoder:
             float32, shape (B, K, D): z_m, z_c and, with ``mask_geometry``, the mask's centroid row
             and column in [-1, 1] and its share of the area in [0, 1]; D = D_m + D_c (+ 3).
         """
-        infer = getattr(self._model, "infer_latents", None)
-        if mask_geometry or infer is None or self._compiled or self.refine_steps:
+        if mask_geometry or self._compiled or self.refine_steps:
             return slot_features(self(frames, layout, white=white), mask_geometry=mask_geometry)
         x = self._images(frames, layout, white)
         with torch.inference_mode(), self._precision():
-            latents = torch.cat([infer(part) for part in x.split(self.batch_size)]).float().cpu()
+            latents = (
+                torch.cat([self._model.infer_latents(part) for part in x.split(self.batch_size)])
+                .float()
+                .cpu()
+            )
             check_finite(latents)
         return cast("npt.NDArray[np.float32]", latents.numpy())
 
@@ -349,7 +344,7 @@ class SlotEncoder:
         """
         check_slots(slots)
         with torch.inference_mode(), self._precision():
-            log_pi = segmentation_masks(self._model, slots)
+            log_pi = self._model.segmentation_masks(slots)
             check_finite(slots.z_m, slots.z_c, log_masks=log_pi)
             return log_pi[:, :, 0].float().exp().cpu().numpy()
 
@@ -383,9 +378,8 @@ class SlotEncoder:
             for chunk in features.to(self.device, torch.float32).split(self.batch_size):
                 z_m, z_c, _ = chunk.split([d_m, d_c, chunk.shape[2] - d_m - d_c], dim=2)
                 no_masks = chunk.new_zeros(*chunk.shape[:2], 1, size, size)
-                slots = Slots(z_m, z_c, no_masks)
-                redraw = getattr(self._model, "redraw_masks", None)
-                parts.append(self._model.decode(redraw(slots) if redraw else slots))
+                slots = self._model.redraw_masks(Slots(z_m, z_c, no_masks))
+                parts.append(self._model.decode(slots))
             decoded = Decoded(
                 torch.cat([part.mu_x for part in parts]).float(),
                 torch.cat([part.log_pi for part in parts]).float(),
@@ -412,13 +406,11 @@ class SlotEncoder:
             raise ValueError(f"model must have a prior over slots to sample from, got {self.name}.")
         d_m, d_c = self.latent_sizes
         check_shape(noise, (None, self.num_slots, d_m + d_c), "noise")
-        # The protocol's sample uses a generator, whose samples depend on the batch size.
-        model = cast("Any", self._model)
         parts = []
         with torch.inference_mode(), self._precision():
             for chunk in noise.to(self.device, torch.float32).split(self.batch_size):
                 latent_noise = Noise(chunk[..., :d_m], chunk[..., d_m:])
-                slots: Slots = model.sample(len(chunk), noise=latent_noise)
+                slots = self._model.sample(len(chunk), noise=latent_noise)
                 kinds = [slots.features, *([slots.mask_geometry()] if mask_geometry else [])]
                 parts.append(torch.cat(kinds, dim=-1).float())
             features = torch.cat(parts)

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from genesis_rl import visualization
 from genesis_rl.data import Pack
 from genesis_rl.evaluation import metrics
-from genesis_rl.models.distilled import segmentation_masks
 from genesis_rl.slots import SceneModel, check_finite
 
 _BATCH = 64
@@ -68,7 +67,7 @@ def validate(model: SceneModel, pack: Pack, count: int, *, seed: int = 0) -> dic
             }
             if masks is not None:
                 scores |= metrics.image_scores(
-                    masks, metrics.segment(segmentation_masks(model, slots))
+                    masks, metrics.segment(model.segmentation_masks(slots))
                 )
             for name, values in scores.items():
                 totals.setdefault(name, []).append(values.double())

@@ -20,8 +20,8 @@ from genesis_rl.envs.compose.rewards import ComposedScene
 from genesis_rl.evaluation.probes.heads import Head
 from genesis_rl.evaluation.probes.saved import SceneProbe, SceneProbeConfig
 from genesis_rl.models import GenesisV2, GenesisV2Config, Monet, MonetConfig
-from genesis_rl.models.base import Noise
 from genesis_rl.perception.encoder import SlotEncoder
+from genesis_rl.slots import Noise
 
 ID = "genesis_rl/Compose-v0"
 K, D_M, D_C, M = 3, 7, 2, 4

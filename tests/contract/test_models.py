@@ -12,12 +12,12 @@ from torch import Tensor
 
 from genesis_rl.checkpoints.loading import fingerprint, load_pretrained, save_pretrained
 from genesis_rl.models import MODELS
-from genesis_rl.models.base import Noise
+from genesis_rl.models.base import BaseModel
 from genesis_rl.models.genesis import GenesisS
-from genesis_rl.models.refinement import STEP_SIZE, refine
+from genesis_rl.models.refinement import refine
 from genesis_rl.perception.editing import select
 from genesis_rl.perception.preprocessing import Preprocessing
-from genesis_rl.slots import SceneModel, Slots
+from genesis_rl.slots import Noise, SceneModel, Slots
 
 NAMES = list(MODELS)
 # Further configs of models, as a name of MODELS and changed fields.
@@ -406,11 +406,11 @@ def test_the_step_size_is_the_models(model: Any) -> None:
     x = images(2)
     with torch.no_grad():
         slots = model.infer(x)
-    size = getattr(model, "refine_step_size", STEP_SIZE)
+    size = model.refine_step_size
     own, given = refine(model, x, slots, 1), refine(model, x, slots, 1, step_size=size)
     assert torch.equal(own.features, given.features)
     if getattr(model.config, "mask_decoder", None) == "local":
-        assert size < STEP_SIZE
+        assert size < BaseModel.refine_step_size
 
 
 def test_zero_steps_return_the_slots(model: Any) -> None:

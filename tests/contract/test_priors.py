@@ -18,8 +18,8 @@ from genesis_rl.checkpoints.loading import (
     save_pretrained,
 )
 from genesis_rl.models import MODELS
-from genesis_rl.models.base import Noise
 from genesis_rl.models.prior import SceneBuilder
+from genesis_rl.slots import Noise
 
 K = 3
 NAMES = ["genesis", "genesis_s", "genesis_v2"]

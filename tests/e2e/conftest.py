@@ -4,7 +4,6 @@ import runpy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from genesis_rl.checkpoints.loading import save_pretrained
 from genesis_rl.models import MODELS
+from genesis_rl.models.base import BaseModel
 from genesis_rl.slots import Decoded, Slots
 
 ROOT = Path(__file__).parents[2]
@@ -23,17 +23,22 @@ class QuadrantsConfig:
     num_slots: int = 4
 
 
-class Quadrants(nn.Module):
+class Quadrants(BaseModel):
     """A scene model whose four slots are the quadrants: place in z_m, mean colour in z_c."""
 
+    model_name = "quadrants"
+    config_class = QuadrantsConfig
     places: Tensor
-    latent_sizes = (2, 3)
 
     def __init__(self, config: QuadrantsConfig) -> None:
         super().__init__()
         self.config = config
         signs = torch.tensor([-1.0, 1.0])
         self.register_buffer("places", torch.cartesian_prod(signs, signs))
+
+    @property
+    def latent_sizes(self) -> tuple[int, int]:
+        return 2, 3
 
     def infer(
         self, x: Tensor, *, sample: bool = False, generator: torch.Generator | None = None
@@ -52,15 +57,6 @@ class Quadrants(nn.Module):
         size = self.config.image_size
         colours = slots.z_c[..., None, None].expand(-1, -1, 3, size, size)
         return Decoded(colours, self._masks(len(colours)))
-
-    def elbo(self, x: Tensor, **options: Any) -> Any:
-        raise NotImplementedError
-
-    def log_weight(self, x: Tensor, **options: Any) -> Any:
-        raise NotImplementedError
-
-    def sample(self, n: int, **options: Any) -> Any:
-        raise NotImplementedError
 
 
 @pytest.fixture

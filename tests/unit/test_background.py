@@ -16,8 +16,8 @@ from genesis_rl.models.background import (
     background_nll,
     foreground_gate,
 )
-from genesis_rl.models.base import Noise
 from genesis_rl.models.local import LocalDecoder
+from genesis_rl.slots import Noise
 
 SIDE = 32
 # Row and column of the first pixel of squares of 6 pixels.

@@ -18,7 +18,8 @@ from genesis_rl.evaluation.metrics.frechet import (
     sampled_images,
     score_samples,
 )
-from genesis_rl.slots import Decoded, ElboTerms, Slots
+from genesis_rl.models.base import BaseModel
+from genesis_rl.slots import Decoded, Noise, Slots
 
 D = 5
 
@@ -50,9 +51,10 @@ class MeanColours(nn.Module):
         return images.double().mean((2, 3)) / scale
 
 
-class Painter(nn.Module):
+class Painter(BaseModel):
     """A scene model with uniformly coloured samples that depend on its training mode."""
 
+    model_name = "painter"
     config = None
 
     def __init__(self, mean: float = 0.5) -> None:
@@ -64,26 +66,13 @@ class Painter(nn.Module):
     def latent_sizes(self) -> tuple[int, int]:
         return 0, 3
 
-    def infer(
-        self, x: Tensor, *, sample: bool = False, generator: torch.Generator | None = None
-    ) -> Slots:
-        raise NotImplementedError
-
-    def elbo(
-        self,
-        x: Tensor,
-        *,
-        sample: bool = True,
-        generator: torch.Generator | None = None,
-        pixel_weight: Tensor | None = None,
-    ) -> ElboTerms:
-        raise NotImplementedError
-
-    def log_weight(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        raise NotImplementedError
-
     def sample(
-        self, n: int, *, generator: torch.Generator | None = None, temperature: float = 1.0
+        self,
+        n: int,
+        *,
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
+        noise: Noise | None = None,
     ) -> Slots:
         self.modes.append(self.training)
         z_c = self.mean + temperature * torch.randn(n, 2, 3, generator=generator)

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from genesis_rl.models.base import Noise
 from genesis_rl.models.iodine import Iodine, IodineConfig
 from genesis_rl.models.likelihood import Mixture, kl_standard_normal
+from genesis_rl.slots import Noise
 
 K, D, SIDE, SIGMA = 3, 4, 32, 0.3
 

@@ -18,6 +18,7 @@ from torch import nn
 from genesis_rl.checkpoints.loading import fingerprint, save_pretrained
 from genesis_rl.evaluation.scoring import ScoreConfig
 from genesis_rl.models import MODELS, build_model
+from genesis_rl.models.base import BaseModel
 from genesis_rl.models.refinement import refine
 from genesis_rl.perception import encoder as encoder_module
 from genesis_rl.perception.encoder import SlotEncoder, as_encoder
@@ -35,8 +36,10 @@ class BandsConfig:
     num_slots: int = 5
 
 
-class Bands(nn.Module):
+class Bands(BaseModel):
     """K horizontal bands as slots: z_m is a band's mean colour, z_c its mean red, scaled."""
+
+    model_name = "bands"
 
     def __init__(self, scale: Any = 2.0) -> None:
         super().__init__()
@@ -56,16 +59,6 @@ class Bands(nn.Module):
         colour = torch.einsum("bchw,kh->bkc", x, masks) / (masks.sum(1)[:, None] * size)
         log_pi = (masks + 1e-9).log()[None, :, None, :, None].expand(len(x), k, 1, size, size)
         return Slots(colour * self.scale, colour[..., :1] * self.scale, log_pi)
-
-    def decode(self, slots: Any) -> Any: ...
-
-    def elbo(
-        self, x: Any, *, sample: Any = True, generator: Any = None, pixel_weight: Any = None
-    ) -> Any: ...
-
-    def log_weight(self, x: Any, *, generator: Any = None) -> Any: ...
-
-    def sample(self, n: Any, *, generator: Any = None, temperature: Any = 1.0) -> Any: ...
 
 
 @pytest.fixture

@@ -20,13 +20,12 @@ import torch
 from torch import Tensor
 
 from genesis_rl.models import MODELS
-from genesis_rl.models.base import Noise
 from genesis_rl.models.blocks import fold_batch_norm
 from genesis_rl.models.genesis import GenesisS
 from genesis_rl.models.monet import Monet
 from genesis_rl.models.official import OfficialModel, load_official
 from genesis_rl.models.vae import Vae
-from genesis_rl.slots import ElboTerms
+from genesis_rl.slots import ElboTerms, Noise
 
 SHARED = Path(__file__).parents[3] / "shared" / "reference"
 FIXTURES = Path(__file__).parents[1] / "fixtures"

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from genesis_rl import visualization
 from genesis_rl.envs.compose.rewards import ComposedScene, SceneReward, evaluate_reward, find_reward
-from genesis_rl.models.base import LstmState, Noise
+from genesis_rl.models.base import LstmState
 from genesis_rl.models.prior import NextSlot, SceneBuilder
 from genesis_rl.perception.encoder import EncoderLike, as_encoder
+from genesis_rl.slots import Noise
 from genesis_rl.utils.checks import LARGEST, check_range
 
 Control = Literal["choose", "steer"]

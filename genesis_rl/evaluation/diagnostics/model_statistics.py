@@ -9,8 +9,6 @@ from torch import Tensor, nn
 from genesis_rl.data import Pack
 from genesis_rl.evaluation import metrics
 from genesis_rl.evaluation.diagnostics.findings import Thresholds
-from genesis_rl.models.base import BaseModel
-from genesis_rl.models.distilled import segmentation_masks
 from genesis_rl.models.refinement import refine
 from genesis_rl.slots import SceneModel
 from genesis_rl.training import PretrainConfig
@@ -133,10 +131,8 @@ def compute_statistics(
             slots = model.infer(images)
             decoded = model.decode(slots)
             # NaN is reported by the check non_finite and must not raise here.
-            pred = metrics.segment(segmentation_masks(model, slots).nan_to_num())
-            refined = images.new_full(images.shape, math.nan)
-            if isinstance(model, BaseModel):
-                refined = model.decode(refine(model, images, slots, REFINE_STEPS)).image
+            pred = metrics.segment(model.segmentation_masks(slots).nan_to_num())
+            refined = model.decode(refine(model, images, slots, REFINE_STEPS)).image
         parts = {
             "images": images,
             "mse_refined": (refined - images).square().mean((1, 2, 3)),

@@ -14,7 +14,6 @@ from genesis_rl.data import Pack
 from genesis_rl.evaluation import metrics
 from genesis_rl.evaluation.metrics.features import digest
 from genesis_rl.evaluation.metrics.segmentation import overlaps
-from genesis_rl.models.distilled import segmentation_masks
 from genesis_rl.slots import SceneModel
 from genesis_rl.training.validate import device_of, eval_mode
 from genesis_rl.utils.files import new_folder, private_folder
@@ -110,7 +109,7 @@ def _infer(model: SceneModel, sample: Sample) -> EncodedSample:
             slots[first : first + len(part)] = inferred.features.float().cpu().numpy()
             if pack.masks is not None:
                 true = torch.from_numpy(pack.masks[part].astype(np.int64))
-                pred = metrics.segment(segmentation_masks(model, inferred)).cpu()
+                pred = metrics.segment(model.segmentation_masks(inferred)).cpu()
                 iou = _iou(true, pred, num_slots)
                 labels = iou.shape[2]
                 if labels > ious.shape[2]:

@@ -14,7 +14,7 @@ from genesis_rl.checkpoints.loading import Pretrained, fingerprint, load_pretrai
 from genesis_rl.data import Pack, open_dataset
 from genesis_rl.data.readers.originals import parse_options
 from genesis_rl.evaluation import metrics
-from genesis_rl.models.distilled import Distilled, DistilledConfig, segmentation_masks
+from genesis_rl.models.distilled import Distilled, DistilledConfig
 from genesis_rl.models.refinement import refine
 from genesis_rl.perception.encoder import SlotEncoder
 from genesis_rl.slots import SceneModel
@@ -55,7 +55,7 @@ def encode(model: SceneModel, pack: Pack, count: int, refine_steps: int = 0) -> 
         parts.append(torch.cat([slots.features, slots.mask_geometry()], dim=2).double())
         if masks is not None:
             segmented = metrics.image_scores(
-                masks, metrics.segment(segmentation_masks(model, slots))
+                masks, metrics.segment(model.segmentation_masks(slots))
             )
             for name, values in segmented.items():
                 scores.setdefault(name, []).append(values)
