@@ -370,6 +370,8 @@ class SlotObsCodec:
             frames = np.stack(parts, 1).reshape(-1, size, size, 3)
         info: Info = {}
         if "frame" in self.options.info_keys:
+            frames = as_nhwc(frames, layout=layout, white=white)
+            layout, white = "HWC", 255 if frames.dtype == np.uint8 else 1
             # A copy: the environment may reuse the memory for its next frame.
             info["frame"] = as_nhwc_uint8(frames, layout=layout, white=white).copy()
         geometry = self.options.mask_geometry or self.options.align

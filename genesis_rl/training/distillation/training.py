@@ -16,7 +16,7 @@ from genesis_rl.models.distilled import Distilled
 from genesis_rl.models.refinement import refine
 from genesis_rl.slots import SceneModel
 from genesis_rl.training.distillation.config import DistillConfig
-from genesis_rl.training.distillation.program import encode, fidelity
+from genesis_rl.training.distillation.fidelity import encode, fidelity
 from genesis_rl.training.folder import TrainingFolder
 from genesis_rl.training.steps import StepTrainer, Validation
 from genesis_rl.training.validate import decomposition
