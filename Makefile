@@ -12,7 +12,7 @@ DOCS_STAMP := $(VENV)/.installed-docs
 
 help:
 	@echo "make demo     pretrain, train agents on slots and on pixels, write runs/demo/report.html"
-	@echo "              (PRETRAINED=1: agents only, by a published task and a pretrained encoder)"
+	@echo "              (PRETRAINED=1: agents only, by the published rules and with a pretrained encoder)"
 	@echo "make test     run the tests (WORKERS=$(WORKERS) processes)"
 	@echo "make test-lowest  run the smoke tests with the lowest versions of setup.cfg"
 	@echo "make lint     ruff: rules and formatting"

@@ -23,6 +23,7 @@ from genesis_rl.evaluation.diagnostics import (
 from genesis_rl.evaluation.diagnostics.model_statistics import background_drawn
 from genesis_rl.evaluation.metrics import fixed_grid
 from genesis_rl.models import GenesisConfig
+from genesis_rl.models.base import BaseModel
 from genesis_rl.models.geco import GecoConfig
 from genesis_rl.slots import Decoded, ElboTerms, Slots
 from genesis_rl.training import PretrainConfig
@@ -48,7 +49,7 @@ LABELS = torch.from_numpy(scenes().masks.astype(np.int64))  # type: ignore[union
 FLAT = torch.tensor(GREY)[:, None, None].expand(3, H, W) / 255
 
 
-class Fake(nn.Module):
+class Fake(BaseModel):
     """A scene model with given slots of pixels, components, latents and KLs."""
 
     config: Any = None
@@ -70,7 +71,11 @@ class Fake(nn.Module):
         hot = nn.functional.one_hot(slots, num_slots).movedim(3, 1).unsqueeze(2).float()
         self.log_pi = (hot * (1 - num_slots * soft) + soft).log()
         self.components = painting(slots, num_slots) if components is None else components
-        self.kl, self.spread, self.latent_sizes = kl, spread, latent_sizes
+        self.kl, self.spread, self._latent_sizes = kl, spread, latent_sizes
+
+    @property
+    def latent_sizes(self) -> tuple[int, int]:
+        return self._latent_sizes
 
     def infer(self, x: Tensor, **_: Any) -> Slots:
         number = torch.arange(len(x)).view(-1, 1, 1).expand(-1, self.log_pi.shape[1], -1)
@@ -80,7 +85,11 @@ class Fake(nn.Module):
         return Slots(z[0], z[1], self.log_pi[: len(x)])
 
     def decode(self, slots: Slots) -> Decoded:
-        return Decoded(self.components[: len(slots.z_m)], slots.log_pi)
+        unused = 0 * slots.features.sum()  # a path from the latents, for refinement
+        return Decoded(self.components[: len(slots.z_m)] + unused, slots.log_pi)
+
+    def nll(self, x: Tensor, decoded: Decoded, *, pixel_weight: Tensor | None = None) -> Tensor:
+        return (decoded.image - x).square().sum((1, 2, 3))
 
     def elbo(self, x: Tensor, **_: Any) -> ElboTerms:
         share = torch.ones(len(x), self.log_pi.shape[1]) / self.log_pi.shape[1]
@@ -94,7 +103,7 @@ def painting(slots: Tensor, num_slots: int = K) -> Tensor:
 
 
 def stats_of(model: Fake, masks: bool = True, **options: Any) -> ModelStatistics:
-    return compute_statistics(model, scenes(masks), N, **options)  # type: ignore[arg-type]
+    return compute_statistics(model, scenes(masks), N, **options)
 
 
 def found(name: str, stats: ModelStatistics, config: PretrainConfig = CONFIG, **limits: Any) -> Any:
@@ -212,7 +221,7 @@ def test_backgrounds_of_many_colours_need_masks() -> None:
     pack = scenes(masks=False)
     noise = np.random.default_rng(0).integers(0, 256, pack.images.shape).astype(np.uint8)
     noisy = Pack(Path("noise"), noise, None, {})
-    stats = compute_statistics(Fake(moved({})), noisy, N)  # type: ignore[arg-type]
+    stats = compute_statistics(Fake(moved({})), noisy, N)
     assert math.isnan(stats.background_share)
     skipped = run_checks(CheckInputs(CONFIG, [], [], stats)).skipped
     assert "common background colour" in skipped["background_split"]
@@ -275,7 +284,7 @@ def test_objects_that_share_a_slot() -> None:
     assert other.value == 0.5 and "by colour" not in other.message
     pack = scenes()
     single = Pack(Path("one"), pack.images, (LABELS == 1).numpy().astype(np.uint8), {})
-    stats = compute_statistics(Fake(moved({})), single, N)  # type: ignore[arg-type]
+    stats = compute_statistics(Fake(moved({})), single, N)
     skipped = run_checks(CheckInputs(CONFIG, [], [], stats)).skipped
     assert skipped["objects_merged"] == "no image has two objects"
 
@@ -298,7 +307,7 @@ def test_reconstructions_of_the_background_only() -> None:
     two = Pack(Path("two"), images, pack.masks, {})
     tensor = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
     medians = tensor.flatten(2).median(2).values[:, None, :, None, None]
-    stats = compute_statistics(Fake(moved({}), medians.expand(N, K, 3, H, W)), two, N)  # type: ignore[arg-type]
+    stats = compute_statistics(Fake(moved({}), medians.expand(N, K, 3, H, W)), two, N)
     finding = found("reconstruction_not_learnt", stats)
     assert finding.severity == "warning" and "median colour" in finding.message
     assert finding.value == pytest.approx(1)
@@ -341,9 +350,9 @@ def test_checks_of_slots_skip_models_of_one_slot() -> None:
 
 
 def test_at_least_two_images() -> None:
-    assert compute_statistics(Fake(moved({})), scenes(), 2).num_images == 2  # type: ignore[arg-type]
+    assert compute_statistics(Fake(moved({})), scenes(), 2).num_images == 2
     with pytest.raises(ValueError, match=r"^num_images "):
-        compute_statistics(Fake(moved({})), scenes(), 1)  # type: ignore[arg-type]
+        compute_statistics(Fake(moved({})), scenes(), 1)
 
 
 def test_batches_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -354,6 +363,6 @@ def test_batches_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     assert masks is not None
     twice = Pack(Path(), np.tile(pack.images, (2, 1, 1, 1)), np.tile(masks, (2, 1, 1)), {})
     monkeypatch.setattr("genesis_rl.training.validate._BATCH", N)
-    stats = compute_statistics(Fake(torch.zeros_like(LABELS), painting(LABELS)), twice, 2 * N)  # type: ignore[arg-type]
+    stats = compute_statistics(Fake(torch.zeros_like(LABELS), painting(LABELS)), twice, 2 * N)
     for name in ("mse", "active_slots", "lost", "msc", "mse_mean_image", "background_share"):
         assert getattr(stats, name) == pytest.approx(getattr(whole, name)), name

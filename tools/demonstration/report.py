@@ -34,9 +34,11 @@ _WORLDS = {
         "differs can only be found by comparing them: each colour and shape occurs as both."
     ),
     "published": (
-        "The task is Object Goal by its published rules (Yoon et al. 2023): an agent, the red "
-        "circle, moves among four objects of any colour and shape. Touching the blue square is a "
-        "success (reward 1); touching another object ends the episode without reward."
+        "The task is Object Comparison by its published rules (Yoon et al. 2023): an agent, the "
+        "red circle, moves among four objects. Three of them are identical; the fourth differs in "
+        "colour or in shape. Touching the odd one is a success (reward 1); touching another object "
+        "ends the episode without reward. From pixels a CNN stays near chance for millions of "
+        "steps."
     ),
 }
 _NEXT = """\
