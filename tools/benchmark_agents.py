@@ -17,14 +17,14 @@ from genesis_rl.utils.process import report_stop
 from genesis_rl.utils.tables import as_text
 
 
-@report_stop("benchmark.py")
+@report_stop("benchmark_agents.py")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; return the exit status."""
     try:
         config = parse_flags(SpeedConfig, argv, __doc__)
         result = measure(config)
     except (ValueError, TypeError, OSError) as error:
-        report_error("benchmark.py", error, SpeedConfig)
+        report_error("benchmark_agents.py", error, SpeedConfig)
         return 2
     print(result["hardware"])
     print(as_text(result["tables"]))

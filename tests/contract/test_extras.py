@@ -45,9 +45,9 @@ def test_wrapped_environments_and_agents_need_the_required_dependencies_only() -
             "mujoco",
             "mujoco",
         ),
-        ("genesis_rl.data.readers.hdf5.check_hdf5('scenes.hdf5')", "h5py", "data"),
-        ("genesis_rl.visualization.save_mp4('film.mp4', [])", "imageio", "train"),
-        ("genesis_rl.utils.log.RunLog('run')", "tensorboard", "train"),
+        ("import genesis_rl.data.readers.hdf5 as m; m.check_hdf5('scenes.hdf5')", "h5py", "data"),
+        ("import genesis_rl.visualization as m; m.save_mp4('film.mp4', [])", "imageio", "train"),
+        ("import genesis_rl.utils.log as m; m.RunLog('run')", "tensorboard", "train"),
     ],
 )
 def test_a_feature_names_the_extra_that_it_requires(

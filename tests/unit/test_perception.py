@@ -503,11 +503,3 @@ def test_frames_are_segmented_by_what_their_pixels_show(model: Any) -> None:
     labels = SlotEncoder(model, device="cpu", batch_size=2).segment(frames)
     assert labels.dtype == np.uint8 and labels.shape == (3, 32, 32)
     assert (labels == log_p.argmax(1)[:, 0].numpy()).mean() > 0.999  # but for ties
-
-
-def test_a_model_without_a_likelihood_cannot_be_refined() -> None:
-    encoder = SlotEncoder(Bands(), device="cpu", refine_steps=1)
-    with pytest.raises(TypeError, match=r"^model .*nll.*Bands"):
-        encoder(np.zeros((1, 16, 16, 3), np.uint8))
-    with pytest.raises(TypeError, match=r"^model .*Bands"):
-        SlotEncoder(Bands(), device="cpu").segment(np.zeros((1, 16, 16, 3), np.uint8))

@@ -50,7 +50,7 @@ class DemoConfig:
     out: Path = Path("runs/demo")
     """output folder; if it exists, the first that does not of OUT-2, OUT-3, ..."""
     encoder: str | None = None
-    """skip pretraining and train agents by the published rules with this encoder: a run directory, a
+    """skip pretraining; agents by the published rules with this encoder: a run directory, a
     folder, a Hub id or the name of a shipped model"""
     pretrain_minutes: float = 5.0
     """time limit of pretraining"""
