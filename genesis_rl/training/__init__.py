@@ -1,17 +1,19 @@
 """Training loop with checkpoints, logging and resumption, and pretraining of scene models."""
 
 from genesis_rl.training.config import PretrainConfig
+from genesis_rl.training.fit import NonFiniteError, State, Task, Training
 from genesis_rl.training.loop import Trainer, train_terms
 from genesis_rl.training.parallel import LostProcessError
 from genesis_rl.training.run import Run
-from genesis_rl.training.steps import NonFiniteError, StepTrainer
 
 __all__ = [
     "LostProcessError",
     "NonFiniteError",
     "PretrainConfig",
     "Run",
-    "StepTrainer",
+    "State",
+    "Task",
     "Trainer",
+    "Training",
     "train_terms",
 ]

@@ -15,6 +15,7 @@ from genesis_rl.models import build_model
 from genesis_rl.models.background import BackgroundNetwork
 from genesis_rl.models.blocks import check_image_size
 from genesis_rl.training.config import PretrainConfig
+from genesis_rl.training.fit import State
 from genesis_rl.training.image_statistics import (
     SEED_THRESHOLD,
     SIGMA,
@@ -28,7 +29,6 @@ from genesis_rl.training.image_statistics import (
 from genesis_rl.training.loop import train_terms
 from genesis_rl.training.run import Run
 from genesis_rl.training.stages import stage_folder
-from genesis_rl.training.steps import completed
 
 # Side of objects in pixels below which to record larger images, and share of the frame that changes
 # below which to record a crop.
@@ -184,7 +184,7 @@ def trained_background(run: Path) -> BackgroundNetwork | None:
         model, _, metadata = load_pretrained(run / "last", device="cpu")
     except (ValueError, OSError):
         return None
-    finished = completed(config, metadata["step"], metadata["seconds"]) >= 1
+    finished = State(config, metadata["step"], metadata["seconds"]).progress >= 1
     background = getattr(model, "background", None)
     return background if finished and isinstance(background, BackgroundNetwork) else None
 

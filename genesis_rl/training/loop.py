@@ -3,7 +3,7 @@
 import math
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,18 +21,15 @@ from genesis_rl.models.geco import Geco
 from genesis_rl.perception.preprocessing import Preprocessing
 from genesis_rl.slots import ElboTerms
 from genesis_rl.training.config import PretrainConfig
+from genesis_rl.training.fit import State, Task, Training, Validation, noise_key
 from genesis_rl.training.folder import RunFolder
-from genesis_rl.training.parallel import LostProcessError, synchronise_clock, synchronised
+from genesis_rl.training.parallel import AcceleratedProcesses, synchronised
 from genesis_rl.training.prior import fit_prior, infer_posteriors
-from genesis_rl.training.steps import NonFiniteError, StepTrainer, Validation, noise_key
 from genesis_rl.training.validate import pictures, validate
 from genesis_rl.utils.extras import require
 from genesis_rl.utils.files import read_json
-from genesis_rl.utils.log import RunLog
 from genesis_rl.utils.process import has_bfloat16, keep_freed_memory
 
-# Steps between synchronisations of elapsed time and stop requests, in distributed training.
-_CLOCK_STEPS = 10
 # Images that initialise a background.
 _SAMPLE_IMAGES = 1500
 # Share of the mean image's squared error below which something is reconstructed, and the update
@@ -145,7 +142,44 @@ def _advice(config: PretrainConfig) -> str:
     )
 
 
-class Trainer(StepTrainer):
+def _sample_images(pack: Pack) -> Tensor:
+    """Return a pack's images at equal intervals, (N, 3, H, W), which initialise a background."""
+    count = len(pack)
+    chosen = torch.arange(0, count, max(1, count // _SAMPLE_IMAGES))[:_SAMPLE_IMAGES]
+    return ImageFeed(pack, torch.device("cpu"))(chosen)
+
+
+def learning_rate(config: PretrainConfig, state: State) -> float:
+    """Return the learning rate of the next update."""
+    rate = config.learning_rate * min(1.0, (state.step + 1) / max(config.warmup_steps, 1))
+    if config.schedule == "cosine":
+        rate *= 0.5 * (1 + math.cos(math.pi * state.progress))
+    return rate
+
+
+def kl_weight(config: PretrainConfig, state: State) -> float:
+    """Return beta of the next update, for the objective "elbo"."""
+    if config.beta_end is None:
+        return config.beta
+    share = min(1.0, state.progress / config.beta_anneal_fraction)
+    return config.beta * math.pow(config.beta_end / config.beta, share)
+
+
+def sigma_scale(config: PretrainConfig, state: State) -> float:
+    """Return the factor on the model's sigma_x of the next update."""
+    if config.sigma_x_start is None:
+        return 1.0
+    left = max(0.0, 1 - state.progress / config.sigma_x_anneal_fraction)
+    return 1 + (config.sigma_x_start / config.model.sigma_x - 1) * left
+
+
+def foreground_weight(config: PretrainConfig, state: State) -> float:
+    """Return the weight of foreground pixels in the next update."""
+    left = max(0.0, 1 - state.progress / config.foreground_anneal_fraction)
+    return 1 + (config.foreground_weight - 1) * left
+
+
+class Trainer(Training):
     """A pretraining run.
 
     The run directory contains ``train.json`` (the settings), ``metrics.jsonl`` and
@@ -154,15 +188,7 @@ class Trainer(StepTrainer):
     of the seed and the step, so that a resumed run equals an uninterrupted one.
     """
 
-    terms = ("nll", "kl_m", "kl_c", "beta")
-    terms_advice = (
-        "Try a lower learning_rate, clip_norm, or a higher geco.beta_min or "
-        "model.posterior_sigma_min."
-    )
-    weights_advice = "Try a lower learning_rate, or clip_norm."
-
     config: PretrainConfig
-    model: Any
 
     def __init__(self, config: PretrainConfig) -> None:
         """Open the data, build the model, and load the last checkpoint to resume.
@@ -178,21 +204,22 @@ class Trainer(StepTrainer):
         self.accelerator = require("accelerate").Accelerator(
             mixed_precision="no", cpu=device.type == "cpu"
         )
+        processes = AcceleratedProcesses(self.accelerator, config.steps)
         self.device = self.accelerator.device
         if device.type != self.device.type or device.index not in (None, self.device.index or 0):
             raise ValueError(
                 f"device must be {str(self.device)!r} in this process, got {config.device!r}. "
                 "Select a GPU by CUDA_VISIBLE_DEVICES, and use another process for another device."
             )
-        if config.batch_size % self.accelerator.num_processes:
+        if config.batch_size % processes.count:
             raise ValueError(
-                f"batch_size must be a multiple of the {self.accelerator.num_processes} processes, "
-                f"got {config.batch_size}."
+                f"batch_size must be a multiple of the {processes.count} processes, got "
+                f"{config.batch_size}."
             )
         keep_freed_memory()
         auto = config.precision == "auto"
         self._bf16 = has_bfloat16(self.device) if auto else config.precision == "bf16"
-        folder = RunFolder(config, main=self.main)
+        folder = RunFolder(config, main=processes.main)
         start = None if config.init is None or folder.started else _load_initial_model(config.init)
         with self.accelerator.main_process_first():
             self.train_data = config.open_data("train")
@@ -202,46 +229,37 @@ class Trainer(StepTrainer):
         if start is not None:
             _copy_weights(model, start, str(config.init), config.reinit_modules)
         elif hasattr(model, "fit_background") and not folder.started:
-            model.fit_background(self._sample_images(config))
+            model.fit_background(_sample_images(config.open_background_data() or self.train_data))
         if config.activation_checkpointing:
             model.activation_checkpointing = True
         _select_modules(model, config)
         model.preprocessing = self._preprocessing(config, folder, start)
-        self._processes = self.accelerator.num_processes
-        if self._processes > 1:
+        if processes.count > 1:
             model = synchronised(model, self.device)
-        model.to(self.device).to(memory_format=torch.channels_last)
+        self.model = model.to(self.device).to(memory_format=torch.channels_last)
         self.geco = Geco.from_config(config.geco, config.model.image_size).to(self.device)
         trained = [p for p in model.parameters() if p.requires_grad]
-        self.optimiser = torch.optim.Adam(trained, lr=config.learning_rate, fused=True)
-        super().__init__(config, folder, model, {"optimiser": self.optimiser, "geco": self.geco})
+        optimiser = torch.optim.Adam(trained, lr=config.learning_rate, fused=True)
+        task = Task(
+            model=self.model,
+            stateful={"optimiser": optimiser, "geco": self.geco},
+            terms=("nll", "kl_m", "kl_c", "beta"),
+            train_step=self._train_step,
+            describe=self._describe,
+            validate=self._validate,
+            advice="Try a lower learning_rate, clip_norm, or a higher geco.beta_min or "
+            "model.posterior_sigma_min.",
+            weights_advice="Try a lower learning_rate, or clip_norm.",
+            measured=self._report_step_time,
+            complete=self._fit_prior,
+            processes=processes,
+        )
+        super().__init__(config, folder, task)
         self.generator = torch.Generator(self.device)
         self.feed = ImageFeed(self.train_data, self.device)
         self._mean_image_mse = _mean_image_mse(self.validation_data, config.eval_images)
-        self._parallel, self._optimiser = self.accelerator.prepare(self.model, self.optimiser)
-        self._forward = torch.compile(self._parallel) if config.compile else self._parallel
-
-    def _warn(self, message: str) -> None:
-        """Write a line to stderr, in the first process."""
-        if self.main:
-            tqdm.write(message, file=sys.stderr)
-
-    def _check_goal(self) -> None:
-        """Warn of a GECO goal that the mean image meets, so that nothing has to be learned."""
-        config, mean = self.config, self._mean_image_mse
-        goal = config.geco.goal_mse(config.model.sigma_x)
-        if config.objective == "geco" and goal > mean:
-            self._warn(
-                f"geco.goal {config.geco.goal:g} is a squared error of {goal:.4f}, above the mean "
-                f"image's, {mean:.4f}: it can be met without objects. Use {_advice(config)}."
-            )
-
-    def _sample_images(self, config: PretrainConfig) -> Tensor:
-        """Return images at equal intervals of those that show the background, (N, 3, H, W)."""
-        pack = config.open_background_data() or self.train_data
-        count = len(pack)
-        chosen = torch.arange(0, count, max(1, count // _SAMPLE_IMAGES))[:_SAMPLE_IMAGES]
-        return ImageFeed(pack, torch.device("cpu"))(chosen)
+        forward, self.optimiser = self.accelerator.prepare(self.model, optimiser)
+        self._forward = torch.compile(forward) if config.compile else forward
 
     def _preprocessing(
         self, config: PretrainConfig, folder: RunFolder, start: Any
@@ -269,149 +287,102 @@ class Trainer(StepTrainer):
         self.validation_data.check_preprocessing(stored, f"a model of {self.train_data.folder}")
         return stored
 
-    @property
-    def main(self) -> bool:
-        """Whether this process writes files."""
-        return bool(self.accelerator.is_main_process)
-
-    def _wait(self) -> None:
-        self.accelerator.wait_for_everyone()
-
-    def run(self) -> dict[str, float]:
-        """Train to the end, or until SIGINT or SIGTERM; see `StepTrainer.run`.
-
-        Raises:
-            NonFiniteError: if a term or a weight is not finite.
-            LostProcessError: if another process of distributed training has ended.
-        """
-        self._check_goal()
-        try:
-            return super().run()
-        except (NonFiniteError, torch.OutOfMemoryError):
-            raise
-        except RuntimeError as error:
-            if self._processes == 1:
-                raise
-            raise LostProcessError(
-                f"communication of the {self._processes} processes failed after step {self.step}: "
-                f"{error} The last checkpoint is in {self.folder.last}; resume with --resume."
-            ) from error
-
-    def _complete(self, log: RunLog) -> dict[str, float]:
-        """Fit the prior of the best model, unless that is done; return its scores."""
-        config, scores = self.config, dict[str, float]()
-        card = read_json(self.folder.best / CONFIG) if self.main and config.prior_steps else {}
-        if card and not card.get(_PRIOR_STEPS):
-            load_weights(self.model, self.folder.best)
-            if self._fit_prior():
-                scores, _, self.best = self._log_validation(log)
-                card = {name: card[name] for name in self._counters()}
-                card |= {"validation": scores, _PRIOR_STEPS: config.prior_steps}
-                self.folder.save_best(self.model, card)
-        self._wait()
-        return scores
-
-    def _fit_prior(self) -> bool:
-        """Fit the prior, and return whether it was not stopped."""
-        config, name = self.config, self.config.out.name
-        posteriors = infer_posteriors(
-            self.model, self.feed, seed=config.seed, title=f"{name}, posteriors"
-        )
-        return fit_prior(
-            self.model,
-            posteriors,
-            config.prior_steps,
-            seed=config.seed,
-            title=f"{name}, prior",
-            stopped=lambda: self._stop.received,
-        )
-
-    def _update_clock(self, seconds: float) -> None:
-        if self._processes == 1:
-            super()._update_clock(seconds)
-        elif self.step % _CLOCK_STEPS == 0 or self.step >= self.config.steps:
-            # Not updated in between, since schedules of all processes depend on it.
-            stop = self._stop.received
-            self.seconds, self._stopping = synchronise_clock(seconds, stop, self.device)
-
-    # ---- updates -----------------------------------------------------------------------------
-
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16)
 
-    def _step(self) -> Tensor:
-        config = self.config
+    def _train_step(self, state: State) -> Tensor:
+        config, processes = self.config, self.task.processes
         for group in self.optimiser.param_groups:
-            group["lr"] = self._learning_rate()
-        indices = batch_indices(self.step, config.batch_size, self.feed.num_images, config.seed)[
-            self.accelerator.process_index :: self._processes
-        ]
-        images = self.feed(indices)
-        self.generator.manual_seed(noise_key(config.seed, self.step))
-        self.model.sigma_scale = self._sigma_scale()
-        share = (self.accelerator.process_index, self._processes)
+            group["lr"] = learning_rate(config, state)
+        indices = batch_indices(state.step, config.batch_size, self.feed.num_images, config.seed)
+        images = self.feed(indices[processes.index :: processes.count])
+        self.generator.manual_seed(noise_key(config.seed, state.step))
+        self.model.sigma_scale = sigma_scale(config, state)
+        share = {"share": (processes.index, processes.count)} if processes.count > 1 else {}
         with self._autocast():
             nll, kl_m, kl_c = train_terms(
                 self._forward,
                 images,
                 self.generator,
-                self._foreground_weight(),
+                foreground_weight(config, state),
                 int(config.trained_modules == "objects"),
-                **({"share": share} if self._processes > 1 else {}),
+                **share,
             )
         use_geco = config.objective == "geco"
-        beta = self.geco.beta.float() if use_geco else nll.new_tensor(self._beta())
+        beta = self.geco.beta.float() if use_geco else nll.new_tensor(kl_weight(config, state))
         loss = self.geco(nll, kl_m + kl_c) if use_geco else nll + beta * (kl_m + kl_c)
         self.accelerator.backward(loss)
         if config.clip_norm is not None:
             self.accelerator.clip_grad_norm_(self.model.parameters(), config.clip_norm)
-        self._optimiser.step()
-        self._optimiser.zero_grad()
+        self.optimiser.step()
+        self.optimiser.zero_grad()
         terms = torch.stack([nll.detach(), kl_m.detach(), kl_c.detach(), beta])
-        if self._processes > 1:
+        if processes.count > 1:
             terms = self.accelerator.reduce(terms, "mean")
         if use_geco:
             self.geco.update(terms[0])
         return terms
 
-    def _learning_rate(self) -> float:
-        config = self.config
-        rate = config.learning_rate * min(1.0, (self.step + 1) / max(config.warmup_steps, 1))
-        if config.schedule == "cosine":
-            rate *= 0.5 * (1 + math.cos(math.pi * self.progress()))
-        return rate
-
-    def _beta(self) -> float:
-        config = self.config
-        if config.beta_end is None:
-            return config.beta
-        share = min(1.0, self.progress() / config.beta_anneal_fraction)
-        return config.beta * math.pow(config.beta_end / config.beta, share)
-
-    def _sigma_scale(self) -> float:
-        """Factor on the model's sigma_x."""
-        config = self.config
-        if config.sigma_x_start is None:
-            return 1.0
-        left = max(0.0, 1 - self.progress() / config.sigma_x_anneal_fraction)
-        return 1 + (config.sigma_x_start / config.model.sigma_x - 1) * left
-
-    def _foreground_weight(self) -> float:
-        left = max(0.0, 1 - self.progress() / self.config.foreground_anneal_fraction)
-        return 1 + (self.config.foreground_weight - 1) * left
-
-    # ---- logging and validation --------------------------------------------------------------
-
-    def _describe(self, means: dict[str, float]) -> tuple[dict[str, float], str]:
-        rate = self.step * self.config.batch_size / self.seconds if self.seconds else 0.0
+    def _describe(self, state: State, means: Mapping[str, float]) -> tuple[dict[str, float], str]:
+        rate = state.step * self.config.batch_size / state.seconds if state.seconds else 0.0
         text = (
             f"{rate:.0f} img/s, nll {means['nll']:.0f}, kl {means['kl_m'] + means['kl_c']:.0f}, "
             f"beta {means['beta']:.1e}"
         )
-        return {"learning_rate": self._learning_rate(), "images_per_second": rate}, text
+        return {"learning_rate": learning_rate(self.config, state), "images_per_second": rate}, text
 
-    def _report_step_time(self, seconds: float) -> None:
-        hours = (self.config.steps - self.step) * seconds / 3600
+    def _validate(self, state: State) -> Validation:
+        self.model.sigma_scale = 1.0
+        with self._autocast():
+            scores = validate(self.model, self.validation_data, self.config.eval_images)
+            images = pictures(self.model, self.validation_data)
+        self._check_learning(state.step, scores["mse"])
+        selection_score = -scores["nll"] - scores["kl_m"] - scores["kl_c"]
+        if self.config.trained_modules != "background":
+            selection_score = scores.get("msc", selection_score)
+        return Validation(scores, images, selection_score)
+
+    def _fit_prior(self) -> dict[str, Any] | None:
+        """Fit the prior of the best model, unless that is done, or a stop is requested."""
+        config, name = self.config, self.config.out.name
+        card = read_json(self.folder.best / CONFIG) if config.prior_steps else {}
+        if not card or card.get(_PRIOR_STEPS):
+            return None
+        load_weights(self.model, self.folder.best)
+        posteriors = infer_posteriors(
+            self.model, self.feed, seed=config.seed, title=f"{name}, posteriors"
+        )
+        fitted = fit_prior(
+            self.model,
+            posteriors,
+            config.prior_steps,
+            seed=config.seed,
+            title=f"{name}, prior",
+            stopped=lambda: self.interrupted,
+        )
+        counters = {name: card[name] for name in self.state.counters}
+        return {**counters, _PRIOR_STEPS: config.prior_steps} if fitted else None
+
+    # ---- warnings ----------------------------------------------------------------------------
+
+    def run(self) -> dict[str, float]:
+        """Train; see `Training.run`. Warns first of a GECO goal that the mean image meets."""
+        config, mean = self.config, self._mean_image_mse
+        goal = config.geco.goal_mse(config.model.sigma_x)
+        if config.objective == "geco" and goal > mean:
+            self._warn(
+                f"geco.goal {config.geco.goal:g} is a squared error of {goal:.4f}, above the mean "
+                f"image's, {mean:.4f}: it can be met without objects. Use {_advice(config)}."
+            )
+        return super().run()
+
+    def _warn(self, message: str) -> None:
+        """Write a line to stderr, in the first process."""
+        if self.main:
+            tqdm.write(message, file=sys.stderr)
+
+    def _report_step_time(self, state: State, seconds: float) -> None:
+        hours = (self.config.steps - state.step) * seconds / 3600
         if self.config.max_minutes is not None:
             hours = min(hours, self.config.max_minutes / 60)
         if self.device.type == "cpu" and hours > _LONG_HOURS:
@@ -421,24 +392,13 @@ class Trainer(StepTrainer):
                 "--preset multi-dsprites-small is meant for a CPU."
             )
 
-    def _check_learning(self, mse: float) -> None:
+    def _check_learning(self, step: int, mse: float) -> None:
         """Warn if the reconstruction is no better than the mean image after the first updates."""
         config, mean = self.config, self._mean_image_mse
-        if config.trained_modules == "background" or self.step < _LEARNT_STEP:
+        if config.trained_modules == "background" or step < _LEARNT_STEP:
             return
         if mse > _LEARNT_SHARE * mean:
             self._warn(
-                f"step {self.step}: the reconstruction is no better than the mean image (squared "
+                f"step {step}: the reconstruction is no better than the mean image (squared "
                 f"error {mse:.4f}, mean image {mean:.4f}). Try {_advice(config)}."
             )
-
-    def _validate(self) -> Validation:
-        self.model.sigma_scale = 1.0
-        with self._autocast():
-            scores = validate(self.model, self.validation_data, self.config.eval_images)
-            images = pictures(self.model, self.validation_data)
-        self._check_learning(scores["mse"])
-        selection_score = -scores["nll"] - scores["kl_m"] - scores["kl_c"]
-        if self.config.trained_modules != "background":
-            selection_score = scores.get("msc", selection_score)
-        return Validation(scores, images, selection_score)

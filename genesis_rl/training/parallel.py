@@ -1,14 +1,68 @@
 """Distributed training with the results of a single process."""
 
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+# Steps between synchronisations of elapsed time and stop requests, in distributed training.
+_CLOCK_STEPS = 10
+
 
 class LostProcessError(RuntimeError):
     """Another process of a distributed training has ended; the last checkpoint can be resumed."""
+
+
+class Clocked(Protocol):
+    """Progress of a training."""
+
+    step: int
+    seconds: float
+
+
+class Processes:
+    """The processes of a training: a single one.
+
+    Attributes:
+        count: number of processes.
+        index: number of this process.
+        main: whether this process writes files and validates.
+    """
+
+    count: int = 1
+    index: int = 0
+    main: bool = True
+
+    def wait(self) -> None:
+        """Wait for the other processes."""
+
+    def clock(self, state: Clocked, seconds: float, stop: bool) -> tuple[float, bool]:
+        """Return the elapsed seconds and whether to stop, the same in all processes."""
+        return seconds, stop
+
+
+class AcceleratedProcesses(Processes):
+    """The processes of an Accelerator, which compute the updates of one."""
+
+    def __init__(self, accelerator: Any, steps: int) -> None:
+        """Take the processes of an `accelerate.Accelerator` for a training of ``steps``."""
+        self._accelerator, self._steps = accelerator, steps
+        self.count, self.index = accelerator.num_processes, accelerator.process_index
+        self.main = bool(accelerator.is_main_process)
+
+    def wait(self) -> None:
+        """Wait for the other processes."""
+        self._accelerator.wait_for_everyone()
+
+    def clock(self, state: Clocked, seconds: float, stop: bool) -> tuple[float, bool]:
+        """Return the first process's seconds, and whether any is to stop, every few steps."""
+        if self.count == 1:
+            return seconds, stop
+        if state.step % _CLOCK_STEPS == 0 or state.step >= self._steps:
+            return synchronise_clock(seconds, stop, self._accelerator.device)
+        # Not updated in between, since schedules of all processes depend on it.
+        return state.seconds, False
 
 
 class _AllSum(torch.autograd.Function):

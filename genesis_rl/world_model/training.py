@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -10,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genesis_rl.data.feed import batch_indices
+from genesis_rl.training.fit import State, Task, Training, Validation, noise_key
 from genesis_rl.training.folder import TrainingFolder
-from genesis_rl.training.steps import StepTrainer, Validation, noise_key
 from genesis_rl.world_model.config import WorldTrainConfig
 from genesis_rl.world_model.evaluation import rollout_picture
 from genesis_rl.world_model.model import WorldModel
@@ -144,19 +145,14 @@ _SHARE = 0.75
 _BATCH = 256
 
 
-class WorldTrainer(StepTrainer):
+class WorldTrainer(Training):
     """Training of a world model in a `WorldFolder`, with the log ``metrics.jsonl``.
 
     Random numbers depend only on the seed and the step, so a resumed run gives the results of an
     uninterrupted one.
     """
 
-    terms = ("dynamics", "noise", "reward", "end")
-    terms_advice = "Try a lower learning_rate or a shorter horizon."
-    lowest_is_best = True
-
     config: WorldTrainConfig
-    model: WorldModel
 
     def __init__(self, config: WorldTrainConfig, data: WorldModelData) -> None:
         """Build the model, or restore the last checkpoint of the run directory.
@@ -174,6 +170,7 @@ class WorldTrainer(StepTrainer):
         folder = WorldFolder(config, data.slot_spec.encoder_fingerprint)
         torch.manual_seed(config.seed)
         model = WorldModel(config.model, data.action_spec, data.slot_spec).to(data.device)
+        self.model = model
         fit_scales(model, self._train)
         self.optimiser = torch.optim.AdamW(
             model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
@@ -181,16 +178,26 @@ class WorldTrainer(StepTrainer):
         generator = torch.Generator().manual_seed(config.seed)
         shape = len(self._train.starts), config.model.ensemble
         self._members = (torch.rand(shape, generator=generator) < _SHARE).float().to(data.device)
-        stateful = {"optimiser": self.optimiser}
-        super().__init__(config, folder, model, stateful, title=config.model.trunk)
+        task = Task(
+            model=model,
+            stateful={"optimiser": self.optimiser},
+            terms=RolloutLoss._fields,
+            train_step=self._train_step,
+            describe=self._describe,
+            validate=self._validate,
+            lowest_is_best=True,
+            advice="Try a lower learning_rate or a shorter horizon.",
+            title=config.model.trunk,
+        )
+        super().__init__(config, folder, task)
 
-    def _step(self) -> Tensor:
+    def _train_step(self, state: State) -> Tensor:
         config, starts = self.config, self._train.starts
-        rate = config.learning_rate * min(1.0, (self.step + 1) / _WARMUP)
+        rate = config.learning_rate * min(1.0, (state.step + 1) / _WARMUP)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * self.progress()))
-        rows = batch_indices(self.step, config.batch_size, len(starts), config.seed)
-        generator = torch.Generator().manual_seed(noise_key(config.seed, self.step))
+            group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * state.progress))
+        rows = batch_indices(state.step, config.batch_size, len(starts), config.seed)
+        generator = torch.Generator().manual_seed(noise_key(config.seed, state.step))
         heads = torch.randint(config.model.ensemble, (len(rows),), generator=generator)
         rows, heads = rows.to(starts.device), heads.to(starts.device)
         windows = self._train.windows(starts[rows], config.horizon)
@@ -201,17 +208,17 @@ class WorldTrainer(StepTrainer):
         self.optimiser.step()
         return torch.stack(loss).detach()
 
-    def _describe(self, means: dict[str, float]) -> tuple[dict[str, float], str]:
+    def _describe(self, state: State, means: Mapping[str, float]) -> tuple[dict[str, float], str]:
         text = ", ".join(f"{name} {value:.3g}" for name, value in means.items())
-        return {"steps_per_second": self.step / max(self.seconds, 1e-9)}, text
+        return {"steps_per_second": state.step / max(state.seconds, 1e-9)}, text
 
     @torch.no_grad()
-    def _validate(self) -> Validation:
+    def _validate(self, state: State) -> Validation:
         held_out, config = self.data.sequences["validation"], self.config
         # Evenly spaced in the split, the same at every validation.
         picks = torch.linspace(0, len(held_out.starts) - 1, config.eval_windows).long().unique()
         starts = held_out.starts[picks.to(held_out.starts.device)]
-        totals = torch.zeros(len(self.terms), device=starts.device)
+        totals = torch.zeros(len(RolloutLoss._fields), device=starts.device)
         self.model.eval()
         for part in starts.split(_BATCH):
             windows = held_out.windows(part, config.horizon)
@@ -219,7 +226,7 @@ class WorldTrainer(StepTrainer):
             members = torch.ones(len(part), config.model.ensemble, device=part.device)
             loss = rollout_loss(self.model, windows, heads, members, weighted=False)
             totals += torch.stack(loss) * len(part) / len(starts)
-        scores = dict(zip(self.terms, totals.tolist(), strict=True))
+        scores = dict(zip(RolloutLoss._fields, totals.tolist(), strict=True))
         scores["rollout"] = scores["dynamics"] + scores["reward"] + scores["end"]
         pictures = {"rollouts": rollout_picture(self.model, self.data, "validation")}
         self.model.train()

@@ -20,6 +20,7 @@ from genesis_rl.models import Genesis, GenesisConfig, Monet, MonetConfig
 from genesis_rl.models.distilled import Distilled
 from genesis_rl.models.refinement import refine
 from genesis_rl.perception.encoder import SlotEncoder
+from genesis_rl.training import State
 from genesis_rl.training.distillation.training import DistillTrainer, infer_targets
 from genesis_rl.utils.log import read
 
@@ -175,15 +176,15 @@ def test_a_stopped_training_ends_where_another_would(
     short = [*QUICK[2:], "--steps", "12", "--save-every", "5", "--eval-every", "12"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert run_program(PROGRAM, str(encoder), *SCENES, *short, "--out", str(whole))[0] == 0
-    step = DistillTrainer._step
+    step = DistillTrainer._train_step
 
-    def stop_at(self: Any) -> torch.Tensor:
-        if self.step == 7:
+    def stop_at(self: DistillTrainer, state: State) -> torch.Tensor:
+        if state.step == 7:
             os.kill(os.getpid(), signal.SIGTERM)
-        return step(self)
+        return step(self, state)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(DistillTrainer, "_step", stop_at)
+        patch.setattr(DistillTrainer, "_train_step", stop_at)
         status, _, errors = run_program(PROGRAM, str(encoder), *SCENES, *short, "--out", str(parts))
     assert status == 143 and "--resume continues" in errors
     status, _, errors = run_program(

@@ -12,10 +12,12 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 from PIL import Image
+from torch import Tensor
 
 from genesis_rl.checkpoints.loading import save_pretrained
 from genesis_rl.data import PackWriter
 from genesis_rl.perception.encoder import SlotEncoder
+from genesis_rl.training import State
 from genesis_rl.utils.log import read
 from genesis_rl.world_model import WorldModel
 from genesis_rl.world_model.training import WorldTrainer
@@ -171,15 +173,15 @@ def test_boxes_and_slots_without_geometry(encoder: Path, run_program: Run, tmp_p
 @pytest.fixture
 def stop_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
     """Send SIGINT before an update."""
-    update = WorldTrainer._update
+    update = WorldTrainer._train_step
 
     def arm(step: int) -> None:
-        def stopped(trainer: WorldTrainer) -> None:
-            if trainer.step == step:
+        def stopped(trainer: WorldTrainer, state: State) -> Tensor:
+            if state.step == step:
                 os.kill(os.getpid(), signal.SIGINT)
-            update(trainer)
+            return update(trainer, state)
 
-        monkeypatch.setattr(WorldTrainer, "_update", stopped)
+        monkeypatch.setattr(WorldTrainer, "_train_step", stopped)
 
     yield arm
     monkeypatch.undo()

@@ -217,7 +217,7 @@ def _pretrain(config: DemoConfig) -> dict[str, float]:
         raise StoppedError("stopped in pretraining", trainer.stop_status)
     return {
         "steps": trainer.step,
-        "seconds": trainer.seconds,
+        "seconds": trainer.state.seconds,
         "images": trainer.step * trainer.config.batch_size,
     }
 

@@ -88,7 +88,7 @@ def distill(config: DistillConfig) -> dict[str, Any]:
         "speed": speed({"teacher": encoder, "student": best}),
         "threads": torch.get_num_threads(),
         "steps": trainer.step,
-        "minutes": trainer.seconds / 60,
+        "minutes": trainer.state.seconds / 60,
         "settings": json.loads(json.dumps(asdict(config), default=str)),
         "hardware": hardware(device),
         "versions": versions(),

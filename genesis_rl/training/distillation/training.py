@@ -17,8 +17,8 @@ from genesis_rl.models.refinement import refine
 from genesis_rl.slots import SceneModel
 from genesis_rl.training.distillation.config import DistillConfig
 from genesis_rl.training.distillation.fidelity import encode, fidelity
+from genesis_rl.training.fit import State, Task, Training, Validation
 from genesis_rl.training.folder import TrainingFolder
-from genesis_rl.training.steps import StepTrainer, Validation
 from genesis_rl.training.validate import decomposition
 from genesis_rl.utils.log import ProgressBar
 
@@ -104,17 +104,14 @@ class DistillFolder(TrainingFolder):
         return {"halvings": 3, "refine_steps": 0} | super()._stored()
 
 
-class DistillTrainer(StepTrainer):
+class DistillTrainer(Training):
     """Trainer of one distillation.
 
     The loss is the squared error of the standardised latents plus the cross-entropy of the
     downsampled masks per position.
     """
 
-    terms = ("latents", "masks")
-
     config: DistillConfig
-    model: Distilled
 
     def __init__(
         self,
@@ -155,19 +152,28 @@ class DistillTrainer(StepTrainer):
         )
         self._spread = self.targets.spread()
         self._encoded = encode(teacher, self.held_out, config.eval_images, config.refine_steps)
+        self.model = model
         self.optimiser = torch.optim.Adam(
             model.student.parameters(), lr=config.learning_rate, fused=True
         )
-        stateful = {"optimiser": self.optimiser}
-        super().__init__(config, folder, model, stateful, title="student")
+        task = Task(
+            model=model,
+            stateful={"optimiser": self.optimiser},
+            terms=("latents", "masks"),
+            train_step=self._train_step,
+            describe=self._describe,
+            validate=self._validate,
+            title="student",
+        )
+        super().__init__(config, folder, task)
         model.teacher.requires_grad_(False)
 
-    def _step(self) -> Tensor:
+    def _train_step(self, state: State) -> Tensor:
         config = self.config
-        rate = config.learning_rate * min(1.0, (self.step + 1) / _WARMUP)
+        rate = config.learning_rate * min(1.0, (state.step + 1) / _WARMUP)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * self.progress()))
-        rows = batch_indices(self.step, config.batch_size, self.count, config.seed)
+            group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * state.progress))
+        rows = batch_indices(state.step, config.batch_size, self.count, config.seed)
         latents, log_pi = self.model.student(self.feed(rows))
         rows = rows.to(latents.device)
         error = (latents - self.targets.latents[rows]) / self._spread
@@ -178,12 +184,12 @@ class DistillTrainer(StepTrainer):
         self.optimiser.step()
         return torch.stack([squared, masks]).detach()
 
-    def _describe(self, means: dict[str, float]) -> tuple[dict[str, float], str]:
-        rate = self.step * self.config.batch_size / max(self.seconds, 1e-9)
+    def _describe(self, state: State, means: Mapping[str, float]) -> tuple[dict[str, float], str]:
+        rate = state.step * self.config.batch_size / max(state.seconds, 1e-9)
         text = f"{rate:.0f} img/s, latents {means['latents']:.3f}, masks {means['masks']:.3f}"
         return {"images_per_second": rate}, text
 
-    def _validate(self) -> Validation:
+    def _validate(self, state: State) -> Validation:
         self.model.eval()
         encoded = encode(self.model, self.held_out, self.config.eval_images)
         scores = fidelity(encoded, self._encoded, self.model.latent_sizes)

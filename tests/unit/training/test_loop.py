@@ -17,7 +17,8 @@ from genesis_rl.models import BdVaeConfig, Genesis, GenesisConfig
 from genesis_rl.models.geco import GecoConfig, min_error
 from genesis_rl.slots import ElboTerms
 from genesis_rl.training import PretrainConfig, Trainer, train_terms
-from genesis_rl.training.steps import noise_key
+from genesis_rl.training.fit import State, noise_key
+from genesis_rl.training.loop import foreground_weight, kl_weight, learning_rate
 from genesis_rl.training.validate import labelled_images
 
 CPU = torch.device("cpu")
@@ -87,34 +88,26 @@ def test_noise_keys_differ() -> None:
 # ---- schedules -----------------------------------------------------------------------------------
 
 
-def rates(trainer: Trainer, steps: list[int]) -> list[float]:
-    values = []
-    for trainer.step in steps:
-        values.append(trainer._learning_rate())
-    return values
+def rates(config: PretrainConfig, steps: list[int]) -> list[float]:
+    return [learning_rate(config, State(config, step)) for step in steps]
 
 
 def test_the_learning_rate_warms_up_and_stays(config: PretrainConfig) -> None:
-    trainer = Trainer(dataclasses.replace(config, learning_rate=0.4, warmup_steps=4))
-    assert rates(trainer, [0, 1, 3, 4, 19]) == pytest.approx([0.1, 0.2, 0.4, 0.4, 0.4])
-    trainer = Trainer(dataclasses.replace(config, learning_rate=0.4))
-    assert rates(trainer, [0, 19]) == pytest.approx([0.4, 0.4])
+    config = dataclasses.replace(config, learning_rate=0.4)
+    assert rates(config, [0, 19]) == pytest.approx([0.4, 0.4])
+    config = dataclasses.replace(config, warmup_steps=4)
+    assert rates(config, [0, 1, 3, 4, 19]) == pytest.approx([0.1, 0.2, 0.4, 0.4, 0.4])
 
 
 def test_the_learning_rate_follows_a_cosine(config: PretrainConfig) -> None:
     config = dataclasses.replace(config, learning_rate=0.4, warmup_steps=2, schedule="cosine")
-    trainer = Trainer(config)
     quarter = 0.2 * (1 + math.sqrt(0.5))
-    assert rates(trainer, [0, 5, 10, 15, 20]) == pytest.approx(
-        [0.2, quarter, 0.2, 0.4 - quarter, 0]
-    )
+    assert rates(config, [0, 5, 10, 15, 20]) == pytest.approx([0.2, quarter, 0.2, 0.4 - quarter, 0])
 
 
 def test_progress_by_steps_or_time(config: PretrainConfig) -> None:
-    trainer = Trainer(config)
-    trainer.step, trainer.seconds = 5, 1e6
-    assert trainer.progress() == 0.25 and not trainer._finished()
-    timed = Trainer(dataclasses.replace(config, max_minutes=2.0, schedule="cosine"))
+    assert State(config, 5, 1e6).progress == 0.25
+    timed = dataclasses.replace(config, max_minutes=2.0, schedule="cosine")
     # Progress by time, less a twentieth of the training, is used if it is ahead.
     for step, seconds, done in (
         (5, 34, 0.25),
@@ -123,10 +116,10 @@ def test_progress_by_steps_or_time(config: PretrainConfig) -> None:
         (5, 120, 1),
         (5, 500, 1),
     ):
-        timed.step, timed.seconds = step, seconds
-        assert timed.progress() == pytest.approx(done)
-        assert timed._learning_rate() == pytest.approx(5e-5 * (1 + math.cos(math.pi * done)))
-        assert timed._finished() == (done == 1)
+        state = State(timed, step, seconds)
+        assert state.progress == pytest.approx(done) and (state.progress == 1) == (done == 1)
+        rate = 5e-5 * (1 + math.cos(math.pi * done))
+        assert learning_rate(timed, state) == pytest.approx(rate)
 
 
 def test_trainings_that_finish_in_time_ignore_the_clock(
@@ -137,18 +130,18 @@ def test_trainings_that_finish_in_time_ignore_the_clock(
     )
     now = [0.0]
     clock = SimpleNamespace(monotonic=lambda: now[0])
-    monkeypatch.setattr("genesis_rl.training.steps.time", clock)
+    monkeypatch.setattr("genesis_rl.training.fit.time", clock)
 
     def weights(name: str, first: float, others: float) -> dict[str, Tensor]:
         """Return progress of a training with the given seconds per step."""
         trainer = Trainer(dataclasses.replace(config, out=config.out / name))
-        step, now[0] = trainer._step, 0.0
+        step, now[0] = trainer.task.train_step, 0.0
 
-        def timed_step() -> Tensor:
-            now[0] += others if trainer.step else first
-            return step()
+        def timed_step(state: State) -> Tensor:
+            now[0] += others if state.step else first
+            return step(state)
 
-        monkeypatch.setattr(trainer, "_step", timed_step)
+        trainer.task.train_step = timed_step
         trainer.run()
         assert trainer.step == config.steps
         return dict(trainer.model.state_dict())
@@ -159,19 +152,17 @@ def test_trainings_that_finish_in_time_ignore_the_clock(
 
 
 def test_the_foreground_weight_is_annealed_to_one(config: PretrainConfig) -> None:
-    trainer = Trainer(
-        dataclasses.replace(config, foreground_weight=5.0, foreground_anneal_fraction=0.5)
-    )
-    for trainer.step, weight in ((0, 5.0), (5, 3.0), (10, 1.0), (15, 1.0), (20, 1.0)):
-        assert trainer._foreground_weight() == pytest.approx(weight)
+    config = dataclasses.replace(config, foreground_weight=5.0, foreground_anneal_fraction=0.5)
+    for step, weight in ((0, 5.0), (5, 3.0), (10, 1.0), (15, 1.0), (20, 1.0)):
+        assert foreground_weight(config, State(config, step)) == pytest.approx(weight)
 
 
 def test_beta_is_annealed_geometrically(config: PretrainConfig) -> None:
     config = dataclasses.replace(config, objective="elbo", beta=0.01)
-    assert Trainer(config)._beta() == 0.01
-    trainer = Trainer(dataclasses.replace(config, beta_end=0.16, beta_anneal_fraction=0.8))
-    for trainer.step, beta in ((0, 0.01), (8, 0.04), (16, 0.16), (20, 0.16)):
-        assert trainer._beta() == pytest.approx(beta)
+    assert kl_weight(config, State(config)) == 0.01
+    config = dataclasses.replace(config, beta_end=0.16, beta_anneal_fraction=0.8)
+    for step, beta in ((0, 0.01), (8, 0.04), (16, 0.16), (20, 0.16)):
+        assert kl_weight(config, State(config, step)) == pytest.approx(beta)
 
 
 # ---- whole runs ----------------------------------------------------------------------------------
@@ -279,7 +270,7 @@ def test_another_device_needs_another_process(
 def test_time_ends_a_run(config: PretrainConfig) -> None:
     trainer = Trainer(dataclasses.replace(config, steps=10_000, max_minutes=1e-3))
     trainer.run()
-    assert 0 < trainer.step < 10_000 and trainer.progress() == 1
+    assert 0 < trainer.step < 10_000 and trainer.finished
 
 
 def test_a_goal_that_the_mean_image_meets_is_reported_before_the_training(
@@ -316,14 +307,14 @@ def test_the_time_per_step_excludes_slow_first_steps(
     trainer = Trainer(dataclasses.replace(config, steps=25))
     now, paces = [0.0], list[float]()
 
-    def step() -> Tensor:
-        now[0] += 2.0 if trainer.step else 100.0  # the first waits for the compiler
+    def step(state: State) -> Tensor:
+        now[0] += 2.0 if state.step else 100.0  # the first waits for the compiler
         return torch.ones(4)
 
     clock = SimpleNamespace(monotonic=lambda: now[0])
-    monkeypatch.setattr("genesis_rl.training.steps.time", clock)
-    monkeypatch.setattr(trainer, "_step", step)
-    monkeypatch.setattr(trainer, "_report_step_time", paces.append)
+    monkeypatch.setattr("genesis_rl.training.fit.time", clock)
+    trainer.task.train_step = step
+    trainer.task.measured = lambda state, seconds: paces.append(seconds)
     trainer.run()
     assert paces == [2.0]
 
@@ -344,5 +335,5 @@ def test_the_best_model_is_kept_without_masks(
     trainer = Trainer(dataclasses.replace(config, data=str(bare.folder), steps=2))
     scores = trainer.run()
     assert scores.keys() == RECONSTRUCTION
-    assert trainer.best == pytest.approx(-scores["nll"] - scores["kl_m"] - scores["kl_c"])
+    assert trainer.state.best == pytest.approx(-scores["nll"] - scores["kl_m"] - scores["kl_c"])
     assert (config.out / "best" / "config.json").is_file()

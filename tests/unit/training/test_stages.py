@@ -11,7 +11,7 @@ import torch
 
 from genesis_rl.data.pack import Pack
 from genesis_rl.models import GenesisConfig
-from genesis_rl.training import PretrainConfig, Trainer
+from genesis_rl.training import PretrainConfig, State, Trainer
 from genesis_rl.training.presets import PRESETS
 from genesis_rl.training.stages import join_stages
 
@@ -150,9 +150,9 @@ def test_a_signal_in_the_last_validation_of_a_stage_stops_the_training(
     first, second = stages()
     validate = Trainer._validate
 
-    def interrupted(self: Trainer) -> Any:
+    def interrupted(self: Trainer, state: State) -> Any:
         signal.raise_signal(signal.SIGTERM)
-        return validate(self)
+        return validate(self, state)
 
     monkeypatch.setattr(Trainer, "_validate", interrupted)
     monkeypatch.setattr(
