@@ -44,7 +44,7 @@ test: $(STAMP)
 # In an environment of its own, which is removed afterwards.
 # MuJoCo 3.3's own renderer, which the left-out test compares ours with, gives pictures that differ by
 # up to 0.004 in some orders of the tests; with the pinned MuJoCo the test runs, and passes.
-RENDERER_TEST := tests/unit/test_tower_rendering.py::test_pictures_are_those_of_mujocos_own_renderer
+RENDERER_TEST := tests/unit/worlds/towers/test_rendering.py::test_pictures_are_those_of_mujocos_own_renderer
 test-lowest:
 	@scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && trap 'exit 1' HUP INT TERM && \
 	$(PYTHON) -m venv "$$scratch" && \

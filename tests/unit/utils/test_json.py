@@ -20,7 +20,7 @@ from genesis_rl.utils.files import json_text, read_json, write_json
 from genesis_rl.utils.log import RunLog
 from genesis_rl.utils.tables import figure
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def strict(text: str) -> Any:

@@ -190,7 +190,7 @@ def test_hidden_files_are_left_out_and_counted(
     (data / ".DS_Store").write_bytes(b"no image")
     pack = opened("images", tmp_path)
     assert values(pack) == [1, 2] and pack.meta["hidden"] == 4
-    convert = runpy.run_path(str(Path(__file__).parents[3] / "pretrain" / "convert.py"))["main"]
+    convert = runpy.run_path(str(Path(__file__).parents[4] / "pretrain" / "convert.py"))["main"]
     flags = ["--split", "train", "--out", str(tmp_path / "out"), "--image-size", "8"]
     assert convert(["images", "--source", str(tmp_path / "data"), *flags]) == 0
     assert "2 images, hidden files skipped: 4" in capsys.readouterr().out

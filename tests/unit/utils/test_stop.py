@@ -11,7 +11,7 @@ import pytest
 from genesis_rl.utils import process
 from genesis_rl.utils.process import StoppedError, StopSignal, report_stop
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PROGRAMS = sorted(
     path.relative_to(ROOT)
     for folder in ("agents", "envs", "pretrain", "tools")

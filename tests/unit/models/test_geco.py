@@ -8,7 +8,7 @@ import torch
 
 from genesis_rl.models.geco import Geco, GecoConfig
 
-REFERENCE = Path(__file__).parents[1] / "fixtures" / "geco_reference.npz"
+REFERENCE = Path(__file__).parents[2] / "fixtures" / "geco_reference.npz"
 
 
 @pytest.mark.parametrize("case", range(4))

@@ -19,7 +19,7 @@ from genesis_rl.worlds.towers import (
     world_xml,
 )
 
-EXAMPLE = Path(__file__).parents[3] / "shared/reference/shapestacks_example/mjcf"
+EXAMPLE = Path(__file__).parents[5] / "shared/reference/shapestacks_example/mjcf"
 
 
 def write(folder: Path, name: str, tower: Tower, appearance: RoomAppearance) -> Path:

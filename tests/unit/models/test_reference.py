@@ -27,8 +27,8 @@ from genesis_rl.models.official import OfficialModel, load_official
 from genesis_rl.models.vae import Vae
 from genesis_rl.slots import ElboTerms, Noise
 
-SHARED = Path(__file__).parents[3] / "shared" / "reference"
-FIXTURES = Path(__file__).parents[1] / "fixtures"
+SHARED = Path(__file__).parents[4] / "shared" / "reference"
+FIXTURES = Path(__file__).parents[2] / "fixtures"
 NAMES: tuple[OfficialModel, ...] = get_args(OfficialModel)
 SIZE, K, SEED = 32, 4, 1
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-5}

@@ -11,7 +11,7 @@ import pytest
 from genesis_rl.evaluation.runs import group
 from published.pages import pages, read_index, write_pages
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 RESULTS = ROOT / "results"
 
 

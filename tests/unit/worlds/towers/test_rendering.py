@@ -23,7 +23,7 @@ from genesis_rl.worlds.towers.offscreen import Image, load_mujoco
 
 # Smoke: MuJoCo's structures change between versions.
 pytestmark = [pytest.mark.smoke, pytest.mark.usefixtures("opengl")]
-EXAMPLE = Path(__file__).parents[3] / "shared/reference/shapestacks_example"
+EXAMPLE = Path(__file__).parents[5] / "shared/reference/shapestacks_example"
 SCENARIO = "env_ccs-easy-h=5-vcom=2-vpsf=0-v=1"
 TOWER = sample_tower(np.random.default_rng(1), height=6, vpsf=2)
 

@@ -19,7 +19,7 @@ from genesis_rl.agents.comparison import (
 from genesis_rl.agents.comparison.summary import short_name
 from genesis_rl.agents.config import AgentConfig
 
-SHARED = Path(__file__).parents[3] / "shared" / "rl_tasks.md"
+SHARED = Path(__file__).parents[4] / "shared" / "rl_tasks.md"
 
 
 def test_the_interquartile_mean_is_that_of_the_middle_half() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from genesis_rl.agents.config import PRESETS, TrainConfig, preset_flags
 
-PROGRAM = Path(__file__).parents[2] / "agents" / "train.py"
+PROGRAM = Path(__file__).parents[3] / "agents" / "train.py"
 ENCODER = ["--encoder", "runs/encoder"]
 
 

@@ -19,7 +19,7 @@ from genesis_rl.training import PretrainConfig
 from genesis_rl.training.folder import RunFolder, parse_settings, settings
 from genesis_rl.training.presets import PRESETS
 
-RESULTS = Path(__file__).parents[2] / "results"
+RESULTS = Path(__file__).parents[3] / "results"
 FIRST_KEYS = {new: old for old, new in OLD_KEYS.items()}
 MODEL: Any = dataclasses.replace(PRESETS["smoke"].config.model, posterior_sigma_min=0.02)
 

@@ -14,7 +14,7 @@ from genesis_rl.evaluation import metrics
 from genesis_rl.evaluation.metrics.imagined import evaluate_scenes
 
 # From the authors' released code; the kinds of its 20 images are in its array `kind`.
-REFERENCE = Path(__file__).parents[1] / "fixtures" / "metrics_reference.npz"
+REFERENCE = Path(__file__).parents[3] / "fixtures" / "metrics_reference.npz"
 NO_FOREGROUND = [3, 4]
 
 

@@ -18,7 +18,7 @@ from genesis_rl.data.convert import DamagedRecord, Record
 from genesis_rl.data.readers.shapestacks import ShapeStacks
 from genesis_rl.data.readers.shapestacks_files import label_map, write_split
 
-GENUINE = Path(__file__).parents[4] / "shared" / "reference" / "shapestacks_example"
+GENUINE = Path(__file__).parents[5] / "shared" / "reference" / "shapestacks_example"
 STABLE = "env_blocks-easy-h=2-vcom=0-vpsf=0-v=1"
 FALLING = "env_ccs-hard-h=6-vcom=3-vpsf=0-v=12"
 CAMERAS = (2, 10, 1)

@@ -20,7 +20,7 @@ from genesis_rl.worlds.sprites.drawing import (
     several,
 )
 
-GENUINE = Path(__file__).parents[2].parent / "shared" / "reference" / "dsprites_samples.npz"
+GENUINE = Path(__file__).parents[4].parent / "shared" / "reference" / "dsprites_samples.npz"
 RED, BLUE = COLOURS["red"], COLOURS["blue"]
 
 
