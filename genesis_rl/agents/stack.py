@@ -28,7 +28,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 from genesis_rl.agents.config import OFF_POLICY, PIXELS, AgentConfig
 from genesis_rl.agents.frames import RenderInfo, VecFrames
 from genesis_rl.agents.vec_obs import VecGenesisObs, check_kept
-from genesis_rl.envs.make import make_env
+from genesis_rl.envs.make import accepts_option, make_env
 from genesis_rl.envs.wrappers.frame_source import find_entry, find_frames, find_kept, follow
 from genesis_rl.envs.wrappers.rendering import RENDERED, RenderedObs
 from genesis_rl.envs.wrappers.slot_obs import SLOT_SETTINGS, InfoKey
@@ -133,14 +133,10 @@ class EnvMaker:
     def _make_state_env(self) -> gym.Env[Any, Any]:
         """Create an environment with state observations, (N, F) float32; N = 1 for a vector."""
         config = self.config
-        render = {"render_mode": "rgb_array"} if self.frame_in_info else {}
-        try:
-            env = self._make(observation="state", **render)
-        except ValueError as error:
-            # Environments without this option, or without this value, name it in their error.
-            if "'observation'" not in str(error):
-                raise
-            env = self._make(**render)
+        options = {"render_mode": "rgb_array"} if self.frame_in_info else {}
+        if accepts_option(config.env, "observation", "state"):
+            options["observation"] = "state"
+        env = self._make(**options)
         space = env.observation_space
         if isinstance(space, gym.spaces.Dict) and isinstance(config.image_key, str):
             route = find_entry(space, config.image_key)

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args, get_type_hints
 
 import gymnasium as gym
+from gymnasium.envs.registration import load_env_creator
 
 from genesis_rl.utils.process import choose_opengl
 
@@ -153,6 +154,21 @@ def _add_working_directory(module: str) -> None:
         return
     if any(os.path.exists(os.path.join(folder, package + suffix)) for suffix in ("", ".py")):
         sys.path.append(folder)
+
+
+def accepts_option(env_id: str, option: str, value: str) -> bool:
+    """Return whether a registered environment's option has a value, by its type, a `Literal`."""
+    module, _, name = env_id.rpartition(":")
+    try:
+        _add_working_directory(module)
+        if module:
+            import_module(module)
+        entry_point = gym.spec(name).entry_point
+        creator = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+        function = creator.__init__ if isinstance(creator, type) else creator
+        return value in get_args(get_type_hints(function).get(option))
+    except Exception:  # no such environment, or any error of its module: `make_env` reports it
+        return False
 
 
 def make_env(
