@@ -68,7 +68,9 @@ def quadrants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def run_program(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def run_program(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[int, str, str]]:
     """Run a program's main: its path below the root and its flags to status, output and errors.
 
     Output and errors are without tyro's boxes, with single spaces between words.
@@ -76,6 +78,7 @@ def run_program(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, 
 
     def run(program: str, *flags: str) -> tuple[int, str, str]:
         main = runpy.run_path(str(ROOT / program))["main"]
+        monkeypatch.setattr("genesis_rl.utils.process.LINE_SECONDS", 600.0)  # on slow machines too
         capsys.readouterr()
         try:
             status = main(list(flags))
