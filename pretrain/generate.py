@@ -24,7 +24,7 @@ from genesis_rl.data.generated import (
     write_shard,
     write_split,
 )
-from genesis_rl.data.readers.originals import parse_options
+from genesis_rl.data.originals import parse_options
 from genesis_rl.utils.flags import parse_flags, report_error
 from genesis_rl.utils.process import report_stop
 

@@ -10,12 +10,11 @@ import torch
 
 from genesis_rl.checkpoints.loading import load_pretrained
 from genesis_rl.data import Pack, open_dataset
-from genesis_rl.data.readers.originals import parse_options
+from genesis_rl.data.originals import parse_options
 from genesis_rl.models import build_model
 from genesis_rl.models.background import BackgroundNetwork
 from genesis_rl.models.blocks import check_image_size
 from genesis_rl.training.config import PretrainConfig
-from genesis_rl.training.fit import State
 from genesis_rl.training.image_statistics import (
     SEED_THRESHOLD,
     SIGMA,
@@ -26,7 +25,8 @@ from genesis_rl.training.image_statistics import (
     round_2,
     sample_images,
 )
-from genesis_rl.training.loop import train_terms
+from genesis_rl.training.loop import State
+from genesis_rl.training.pretraining import train_terms
 from genesis_rl.training.run import Run
 from genesis_rl.training.stages import stage_folder
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from genesis_rl.data import Pack, open_dataset
-from genesis_rl.data.readers.originals import parse_options
+from genesis_rl.data.originals import parse_options
 from genesis_rl.models import GenesisConfig, GenesisSConfig, ModelConfig
 from genesis_rl.models.geco import GecoConfig
 from genesis_rl.utils.checks import check_integers, check_limits

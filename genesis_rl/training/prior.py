@@ -16,7 +16,7 @@ from torch import Tensor
 from genesis_rl.data.feed import ImageFeed, batch_indices
 from genesis_rl.models.genesis import GenesisS
 from genesis_rl.models.likelihood import Gaussian
-from genesis_rl.training.fit import noise_key
+from genesis_rl.training.loop import noise_key
 from genesis_rl.training.validate import eval_mode
 from genesis_rl.utils.log import ProgressBar
 

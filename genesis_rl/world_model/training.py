@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genesis_rl.data.feed import batch_indices
-from genesis_rl.training.fit import State, Task, Training, Validation, noise_key
 from genesis_rl.training.folder import TrainingFolder
+from genesis_rl.training.loop import State, Task, Training, Validation, noise_key
 from genesis_rl.world_model.config import WorldTrainConfig
 from genesis_rl.world_model.evaluation import rollout_picture
 from genesis_rl.world_model.model import WorldModel

@@ -1,7 +1,9 @@
 """What works with the required dependencies alone, and the errors of features that need more."""
 
+import re
 import subprocess
 import sys
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,15 @@ def python(code: str) -> str:
     )
     assert result.returncode == 0, result.stderr
     return result.stdout
+
+
+def test_each_package_belongs_to_its_extra() -> None:
+    config = ConfigParser()
+    config.read(Path(__file__).parents[2] / "setup.cfg")
+    extras = config["options.extras_require"]
+    for package, extra in EXTRAS.items():
+        names = re.findall(r"^[\w-]+", extras[extra], re.MULTILINE)
+        assert package.replace("_", "-") in names, package
 
 
 def test_wrapped_environments_and_agents_need_the_required_dependencies_only() -> None:

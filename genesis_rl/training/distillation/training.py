@@ -17,8 +17,8 @@ from genesis_rl.models.refinement import refine
 from genesis_rl.slots import SceneModel
 from genesis_rl.training.distillation.config import DistillConfig
 from genesis_rl.training.distillation.fidelity import encode, fidelity
-from genesis_rl.training.fit import State, Task, Training, Validation
 from genesis_rl.training.folder import TrainingFolder
+from genesis_rl.training.loop import State, Task, Training, Validation
 from genesis_rl.training.validate import decomposition
 from genesis_rl.utils.log import ProgressBar
 

@@ -12,8 +12,7 @@ from safetensors.torch import load_file
 from genesis_rl.data.feed import ImageFeed
 from genesis_rl.data.pack import Pack
 from genesis_rl.models import build_model
-from genesis_rl.training import PretrainConfig, Trainer
-from genesis_rl.training import loop as loop_module
+from genesis_rl.training import PretrainConfig, Trainer, pretraining
 from genesis_rl.training.prior import fit_prior, independent_prior, infer_posteriors
 from genesis_rl.training.validate import validate
 from genesis_rl.utils.files import read_json
@@ -116,14 +115,14 @@ def test_training_ends_with_the_fit_of_the_best_model(
     def never(*args: Any, **options: Any) -> bool:
         raise AssertionError("the fit is complete")
 
-    monkeypatch.setattr(loop_module, "fit_prior", never)
+    monkeypatch.setattr(pretraining, "fit_prior", never)
     Trainer(dataclasses.replace(run, resume=True)).run()
 
 
 def test_a_fit_that_was_stopped_is_made_on_resumption(
     run: PretrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop_module, "fit_prior", lambda *args, **options: False)
+    monkeypatch.setattr(pretraining, "fit_prior", lambda *args, **options: False)
     Trainer(run).run()
     assert "prior_steps" not in read_json(run.out / "best" / "config.json")
     monkeypatch.undo()

@@ -7,9 +7,8 @@ import h5py
 import numpy as np
 import pytest
 
-from genesis_rl.data import Pack, open_dataset
+from genesis_rl.data import Pack, open_dataset, originals
 from genesis_rl.data.convert import DamagedRecord
-from genesis_rl.data.readers import originals
 from genesis_rl.data.readers.ocl_hdf5 import ObjectCentricHdf5
 
 N, E = 10, 4

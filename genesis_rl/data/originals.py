@@ -1,4 +1,4 @@
-"""Datasets read from original files and converted to packs."""
+"""Registry of the readers of original files, whose datasets are converted to packs."""
 
 import json
 from collections.abc import Callable

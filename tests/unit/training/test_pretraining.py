@@ -17,8 +17,8 @@ from genesis_rl.models import BdVaeConfig, Genesis, GenesisConfig
 from genesis_rl.models.geco import GecoConfig, min_error
 from genesis_rl.slots import ElboTerms
 from genesis_rl.training import PretrainConfig, Trainer, train_terms
-from genesis_rl.training.fit import State, noise_key
-from genesis_rl.training.loop import foreground_weight, kl_weight, learning_rate
+from genesis_rl.training.loop import State, noise_key
+from genesis_rl.training.pretraining import foreground_weight, kl_weight, learning_rate
 from genesis_rl.training.validate import labelled_images
 
 CPU = torch.device("cpu")
@@ -130,7 +130,7 @@ def test_trainings_that_finish_in_time_ignore_the_clock(
     )
     now = [0.0]
     clock = SimpleNamespace(monotonic=lambda: now[0])
-    monkeypatch.setattr("genesis_rl.training.fit.time", clock)
+    monkeypatch.setattr("genesis_rl.training.loop.time", clock)
 
     def weights(name: str, first: float, others: float) -> dict[str, Tensor]:
         """Return progress of a training with the given seconds per step."""
@@ -262,7 +262,7 @@ def test_another_device_needs_another_process(
     config: PretrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Trainer(config)
-    monkeypatch.setattr("genesis_rl.training.loop.pick_device", torch.device)
+    monkeypatch.setattr("genesis_rl.training.pretraining.pick_device", torch.device)
     with pytest.raises(ValueError, match=r"^device "):
         Trainer(dataclasses.replace(config, device="cuda"))
 
@@ -289,9 +289,9 @@ def test_a_reconstruction_no_better_than_the_mean_image_is_reported(
     config: PretrainConfig, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for mse, first_step, warned in ((1.0, 1, True), (0.0, 1, False), (1.0, 300, False)):
-        monkeypatch.setattr("genesis_rl.training.loop._LEARNT_STEP", first_step)
+        monkeypatch.setattr("genesis_rl.training.pretraining._LEARNT_STEP", first_step)
         monkeypatch.setattr(
-            "genesis_rl.training.loop.validate",
+            "genesis_rl.training.pretraining.validate",
             lambda *args, mse=mse: {"mse": mse, "nll": 1.0, "kl_m": 0.0, "kl_c": 0.0},
         )
         out = config.out.with_name(f"mse-{mse}-{first_step}")
@@ -312,7 +312,7 @@ def test_the_time_per_step_excludes_slow_first_steps(
         return torch.ones(4)
 
     clock = SimpleNamespace(monotonic=lambda: now[0])
-    monkeypatch.setattr("genesis_rl.training.fit.time", clock)
+    monkeypatch.setattr("genesis_rl.training.loop.time", clock)
     trainer.task.train_step = step
     trainer.task.measured = lambda state, seconds: paces.append(seconds)
     trainer.run()
