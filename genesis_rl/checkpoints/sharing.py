@@ -13,15 +13,18 @@ from torch import nn
 
 from genesis_rl.checkpoints.hub import is_repository, push_folder
 from genesis_rl.checkpoints.loading import Pretrained, fingerprint, load_pretrained, save_pretrained
-from genesis_rl.checkpoints.model_card import ModelScores, data_name, model_card, public_settings
+from genesis_rl.checkpoints.model_card import (
+    ModelScores,
+    data_name,
+    model_card,
+    public_settings,
+    student_card,
+)
 from genesis_rl.data import DATASETS
 from genesis_rl.evaluation.diagnostics import CheckInputs, compute_statistics, run_checks
 from genesis_rl.evaluation.scoring import ScoreConfig, baselines, score
 from genesis_rl.training import PretrainConfig, Run
-from genesis_rl.training.distillation.program import (
-    public_report_settings,
-    student_card,
-)
+from genesis_rl.training.distillation.program import public_report_settings
 from genesis_rl.training.folder import has_setting, read_report
 from genesis_rl.utils.files import new_file, read_json
 from genesis_rl.world_model import WorldModel

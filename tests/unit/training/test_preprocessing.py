@@ -13,6 +13,7 @@ from gymnasium import spaces
 
 from genesis_rl.checkpoints.export import _metadata
 from genesis_rl.checkpoints.loading import load_pretrained, save_pretrained
+from genesis_rl.checkpoints.model_card import student_card
 from genesis_rl.data.pack import Pack
 from genesis_rl.data.transitions import Transitions, join
 from genesis_rl.envs.recording.collect import CollectConfig, collect
@@ -22,7 +23,6 @@ from genesis_rl.perception.encoder import SlotEncoder
 from genesis_rl.perception.preprocessing import Preprocessing, as_preprocessing
 from genesis_rl.training import PretrainConfig, Trainer
 from genesis_rl.training.distillation import DistillConfig, distill
-from genesis_rl.training.distillation.program import student_card
 from genesis_rl.world_model.sequences import encode
 
 BOX = Preprocessing("letterbox")

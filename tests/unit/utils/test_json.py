@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from genesis_rl.checkpoints.loading import load_pretrained, save_pretrained
+from genesis_rl.checkpoints.model_card import _rows
 from genesis_rl.data.pack import Pack, PackWriter
 from genesis_rl.models import BdVaeConfig, build_model
-from genesis_rl.training.distillation.program import _rows
 from genesis_rl.training.folder import TrainingFolder
 from genesis_rl.utils import log
 from genesis_rl.utils.files import json_text, read_json, write_json
