@@ -25,12 +25,13 @@ from genesis_rl.data.generated import (
     write_split,
 )
 from genesis_rl.data.originals import parse_options
+from genesis_rl.utils.checks import Checked, Count
 from genesis_rl.utils.flags import parse_flags, report_error
 from genesis_rl.utils.process import report_stop
 
 
 @dataclass(frozen=True)
-class GenerateConfig:
+class GenerateConfig(Checked):
     """Settings of a generated dataset."""
 
     data: str
@@ -41,22 +42,15 @@ class GenerateConfig:
     """options of the dataset as JSON, e.g. '{"image_size": 32}'"""
     split: tuple[str, ...] = field(default=("train", "validation", "test"))
     """splits to generate or join"""
-    num_images: int | None = None
+    num_images: Count | None = None
     """images per split; None: 50,000 for training and 10,000 otherwise"""
-    shards: int = 1
+    shards: Count = 1
     """number of shards per split"""
     shard: int | None = None
     """index of the shard to generate, from 0; None: $SLURM_ARRAY_TASK_ID if set, otherwise the
     whole split"""
     join: bool = False
     """join existing shards; generates nothing"""
-
-    def __post_init__(self) -> None:
-        """Validate values."""
-        for name in ("num_images", "shards"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}.")
 
 
 @report_stop("generate.py", "the same command resumes")

@@ -6,15 +6,25 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, Self, cast, get_args, get_type_hints
-
-import numpy as np
+from typing import Annotated, Any, Literal, Self, cast
 
 from genesis_rl.checkpoints.weights import rename_old_keys
 from genesis_rl.envs.make import check_wrappers, parse_options
-from genesis_rl.perception.preprocessing import LAYOUTS, Crop, Layout, as_crop
+from genesis_rl.perception.preprocessing import Crop, Layout, as_crop
 from genesis_rl.slots import MASK_GEOMETRY
-from genesis_rl.utils.checks import check_integer, check_integers, check_limits, check_parameters
+from genesis_rl.utils.checks import (
+    Checked,
+    Count,
+    EnvSeed,
+    Must,
+    Natural,
+    NonNegative,
+    Positive,
+    PositiveShare,
+    at_least,
+    check_fields,
+    check_parameters,
+)
 
 Obs = Literal["encoder", "genesis", "monet", "vae", "random", "state", "pixels", "feature_map"]
 Algo = Literal["ppo", "sac", "td3", "recurrent_ppo"]
@@ -26,6 +36,10 @@ GOALS = ("achieved_goal", "desired_goal")
 ENCODED = ("encoder", "genesis", "monet", "vae", "random")
 # Observations that are frames.
 PIXELS = ("pixels", "feature_map")
+# NatureCNN's three convolutions reduce this size to a single cell.
+_MIN_FRAME = 36
+_EnvId = Annotated[str, Must("the id of a registered environment", bool)]
+_Updates = Annotated[int, Must("at least 1, or -1", lambda value: value > 0 or value == -1)]
 # Named sets of flags of agents/train.py. "published": the settings published with the results on
 # the relational tasks, and Stable-Baselines3's defaults where none were published.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -80,114 +94,90 @@ class PolicyConfig:
     extractor: Literal["transformer", "relation", "deep_sets", "mlp"] = "transformer"
     """transformer with a CLS token, relation network or deep sets over the set, or an MLP on its
     concatenated elements"""
-    width: int = 64
+    width: Count = 64
     """size of the features, and of the transformer's tokens or the hidden layers"""
-    heads: int = 4
+    heads: Count = 4
     """attention heads of the transformer"""
-    layers: int = 2
+    layers: Count = 2
     """transformer blocks, or hidden layers"""
-    lstm_size: int = 128
+    lstm_size: Count = 128
     """size of the LSTMs of actor and critic, for algo recurrent_ppo"""
 
     def __post_init__(self) -> None:
         """Check values."""
-        _check_choice(self, "extractor")
-        _check_positive(self, "width", "heads", "layers", "lstm_size", whole=True)
-        check_limits(self)
+        check_fields(self)
         check_parameters("policy", 12 * self.layers * self.width**2 + 8 * self.lstm_size**2)
         if self.extractor == "transformer" and self.width % self.heads:
             raise ValueError(f"heads must be a divisor of width {self.width}, got {self.heads}.")
 
 
 @dataclass(frozen=True)
-class PPOConfig:
+class PPOConfig(Checked):
     """Settings of PPO and RecurrentPPO, by the names of Stable-Baselines3.
 
     Of the settings tried with 16 environments, the defaults need the fewest steps on ObjectGoal.
     The preset "published" has the settings of the published results on the relational tasks.
     """
 
-    n_steps: int = 128
+    n_steps: Count = 128
     """steps of each environment per rollout"""
-    batch_size: int = 256
+    batch_size: Annotated[int, at_least(2)] = 256
     """transitions in a minibatch"""
-    n_epochs: int = 10
+    n_epochs: Count = 10
     """passes over a rollout per update"""
-    learning_rate: float = 1e-3
+    learning_rate: Positive = 1e-3
     """Adam's learning rate"""
-    gamma: float = 0.95
+    gamma: PositiveShare = 0.95
     """discount factor"""
-    gae_lambda: float = 0.95
+    gae_lambda: PositiveShare = 0.95
     """bias-variance trade-off of generalised advantage estimation"""
-    ent_coef: float = 0.01
+    ent_coef: NonNegative = 0.01
     """weight of the entropy bonus"""
-    vf_coef: float = 0.5
+    vf_coef: NonNegative = 0.5
     """weight of the value loss"""
-    clip_range: float = 0.2
+    clip_range: Positive = 0.2
     """clipping range of the probability ratio"""
-    max_grad_norm: float = 0.5
+    max_grad_norm: Positive = 0.5
     """maximum gradient norm"""
-
-    def __post_init__(self) -> None:
-        """Check values."""
-        _check_positive(self, "n_steps", "n_epochs", whole=True)
-        check_integers(self, 2, "batch_size")
-        check_limits(self)
-        _check_positive(self, "learning_rate", "clip_range", "max_grad_norm")
-        for name in ("gamma", "gae_lambda"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be in (0, 1], got {getattr(self, name)}.")
-        for name in ("ent_coef", "vf_coef"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be finite and >= 0, got {getattr(self, name)}.")
 
 
 @dataclass(frozen=True)
 class OffPolicyConfig:
     """Settings of SAC and TD3, by the names of Stable-Baselines3."""
 
-    buffer_size: int = 100_000
+    buffer_size: Count = 100_000
     """transitions in the replay buffer, with two observations each"""
-    learning_starts: int = 1_000
+    learning_starts: Natural = 1_000
     """environment steps before the first update, with random actions; with her at least an episode
     of an environment, times n_envs"""
-    batch_size: int = 256
+    batch_size: Count = 256
     """transitions per update"""
-    learning_rate: float = 3e-4
+    learning_rate: Positive = 3e-4
     """Adam's learning rate"""
-    gamma: float = 0.95
+    gamma: PositiveShare = 0.95
     """discount factor"""
-    tau: float = 0.005
+    tau: PositiveShare = 0.005
     """rate of the moving average of the target networks"""
-    train_freq: int = 1
+    train_freq: Count = 1
     """steps of each environment between updates"""
-    gradient_steps: int = -1
+    gradient_steps: Annotated[
+        int, Must("at least 1, or -1", lambda value: value > 0 or value == -1)
+    ] = -1
     """updates after these steps; -1: one per transition"""
-    net_arch: tuple[int, ...] = (256, 256)
+    net_arch: tuple[Count, ...] = (256, 256)
     """hidden layers of actor and critics, after the features extractor"""
     ent_coef: str = "auto"
     """entropy coefficient of sac: a number, auto (adapted, from 1), or adapted from another value,
     e.g. auto_0.1 for small rewards"""
-    action_noise: float = 0.1
+    action_noise: NonNegative = 0.1
     """standard deviation of td3's exploration noise, for actions in [-1, 1]"""
-    n_sampled_goal: int = 4
+    n_sampled_goal: Count = 4
     """relabelled transitions per recorded one, with her"""
 
     def __post_init__(self) -> None:
         """Check values."""
-        check_integers(self, 1, "buffer_size", "batch_size", "train_freq", "n_sampled_goal")
-        check_integers(self, 0, "learning_starts")
-        check_integers(self, -1, "gradient_steps")
-        if not self.gradient_steps:
-            raise ValueError("gradient_steps must be at least 1, or -1, got 0.")
-        check_limits(self)
-        for size in self.net_arch:
-            check_integer("net_arch", size, 1)
+        check_fields(self)
         check_parameters("net_arch", 6 * sum(a * b for a, b in pairwise(self.net_arch)))
-        _check_positive(self, "learning_rate")
-        for name in ("gamma", "tau"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be in (0, 1], got {getattr(self, name)}.")
         try:
             initial = 1.0 if self.ent_coef == "auto" else float(self.ent_coef.removeprefix("auto_"))
         except ValueError:
@@ -196,8 +186,6 @@ class OffPolicyConfig:
             raise ValueError(
                 f"ent_coef must be a number > 0, auto, or auto_NUMBER, got {self.ent_coef!r}."
             )
-        if not 0 <= self.action_noise < math.inf:
-            raise ValueError(f"action_noise must be finite and >= 0, got {self.action_noise}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,7 +209,7 @@ class AgentConfig:
     finetune: bool = False
     """train the encoder with the policy, by the agent's rewards; buffers then hold frames, and
     training takes several times as long"""
-    env: str = "genesis_rl/ObjectGoal-v0"
+    env: _EnvId = "genesis_rl/ObjectGoal-v0"
     """id of a registered environment; module:id imports the module first"""
     env_options: str = "{}"
     """options of the environment as JSON, e.g. '{"num_objects": 3}'"""
@@ -240,7 +228,7 @@ class AgentConfig:
     crop: Crop | None = None
     """region of interest of every frame in pixels, cut out before resizing: top, left, height and
     width"""
-    frame_size: int = 64
+    frame_size: Annotated[int, at_least(_MIN_FRAME)] = 64
     """side in pixels to which frames are resized for obs pixels and feature_map"""
     mask_geometry: bool = MASK_GEOMETRY
     """append each slot's mask centroid and area to its features"""
@@ -250,21 +238,21 @@ class AgentConfig:
     """settings of ppo and recurrent_ppo"""
     off_policy: OffPolicyConfig = field(default_factory=OffPolicyConfig)
     """settings of sac and td3"""
-    total_timesteps: int = 100_000
+    total_timesteps: Count = 100_000
     """environment steps, rounded up to whole rollouts (PPO: of ppo.n_steps)"""
-    max_minutes: float | None = None
+    max_minutes: Positive | None = None
     """time limit; training ends at this or at total_timesteps, whichever comes first"""
-    n_envs: int = 16
+    n_envs: Count = 16
     """parallel environments"""
     vec: Literal["subproc", "dummy"] = "subproc"
     """one process per environment, or all environments in this process"""
-    eval_every: int = 20_000
+    eval_every: Count = 20_000
     """environment steps between evaluations"""
-    eval_episodes: int = 50
+    eval_episodes: Count = 50
     """episodes per evaluation"""
     eval_deterministic: bool = False
     """evaluate with deterministic actions instead of sampled ones, whose return PPO maximises"""
-    seed: int = 0
+    seed: EnvSeed = 0
     """seed of environments, initial weights and actions"""
     device: str = "cpu"
     """device of the policy: cpu (usually the fastest), cuda or auto"""
@@ -272,9 +260,9 @@ class AgentConfig:
     """device of the encoder: auto, cpu or cuda"""
     encoder_precision: Literal["fp32", "bf16"] = "fp32"
     """precision of the encoder; bf16 is faster on hardware that supports it"""
-    encoder_refine_steps: int = 0
+    encoder_refine_steps: Natural = 0
     """gradient steps on the latents of each frame, for a better fit"""
-    threads: int | None = None
+    threads: Count | None = None
     """CPU threads; None: PyTorch's default"""
     out: Path = Path("runs/agent")
     """run directory"""
@@ -287,31 +275,10 @@ class AgentConfig:
 
     def __post_init__(self) -> None:
         """Check values."""
-        if not self.env:
-            raise ValueError(f"env must be the id of a registered environment, got {self.env!r}.")
-        _check_choice(self, "obs")
-        _check_choice(self, "algo")
+        check_fields(self)
         self._check_encoder()
         self._check_algo()
         as_crop(self.crop)
-        _check_choice(self, "vec")
-        _check_choice(self, "encoder_precision")
-        if self.image_layout not in LAYOUTS:
-            raise ValueError(f"image_layout must be one of {LAYOUTS}, got {self.image_layout!r}.")
-        if self.frame_size < _MIN_FRAME:
-            raise ValueError(
-                f"frame_size must be at least {_MIN_FRAME}, the smallest image of NatureCNN, got "
-                f"{self.frame_size}."
-            )
-        names = ("total_timesteps", "n_envs", "eval_every", "eval_episodes")
-        _check_positive(self, *names, whole=True)
-        check_limits(self)
-        if self.max_minutes is not None:
-            _check_positive(self, "max_minutes")
-        if self.threads is not None:
-            _check_positive(self, "threads", whole=True)
-        if not 0 <= self.seed < 2**31:
-            raise ValueError(f"seed must be in 0..2**31 - 1, got {self.seed}.")
         _ = self.options
         check_wrappers(self.wrappers)
 
@@ -333,7 +300,6 @@ class AgentConfig:
                 f"finetune must be False for obs {self.obs!r}, which has no encoder, got True. "
                 f"Observations with an encoder: {', '.join(ENCODED)}."
             )
-        check_integers(self, 0, "encoder_refine_steps")
         if self.encoder_refine_steps and self.finetune:
             raise ValueError(
                 f"encoder_refine_steps must be 0 with finetune, got {self.encoder_refine_steps}."
@@ -497,7 +463,7 @@ class EvaluationConfig:
 
     folder: Path
     """agent, or run directory of agents/train.py, whose best agent is evaluated"""
-    episodes: int = 200
+    episodes: Count = 200
     """episodes per policy"""
     seed: int = 10_000
     """seed of the first episode; episode i has seed + i"""
@@ -506,11 +472,11 @@ class EvaluationConfig:
     deterministic: bool = True
     """also evaluate the agent with deterministic actions, besides sampled ones as in
     training"""
-    video_episodes: int = 8
+    video_episodes: Natural = 8
     """episodes in the video; 0: no video"""
     video_format: Literal["mp4", "gif"] = "mp4"
     """format of the video; GIF can be embedded in a README"""
-    n_envs: int = 8
+    n_envs: Count = 8
     """parallel environments"""
     vec: Literal["subproc", "dummy"] = "dummy"
     """one process per environment, or all environments in this process"""
@@ -518,7 +484,7 @@ class EvaluationConfig:
     """device of the policy: cpu, cuda or auto"""
     encoder_device: str = "auto"
     """device of the encoder: auto, cpu or cuda"""
-    threads: int | None = None
+    threads: Count | None = None
     """CPU threads; None: PyTorch's default"""
     out: Path | None = None
     """output folder; None: folder"""
@@ -527,41 +493,9 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         """Check values."""
-        _check_choice(self, "vec")
-        _check_choice(self, "video_format")
-        _check_positive(self, "episodes", "n_envs", whole=True)
-        check_limits(self)
-        if self.threads is not None:
-            _check_positive(self, "threads", whole=True)
-        if self.video_episodes < 0:
-            raise ValueError(f"video_episodes must be at least 0, got {self.video_episodes}.")
+        check_fields(self)
         if not 0 <= self.seed < 2**31 - self.episodes:
             raise ValueError(
                 f"seed must be in 0..2**31 - 1 for every episode, got {self.seed} for "
                 f"{self.episodes} episodes."
             )
-
-
-# NatureCNN's three convolutions reduce this size to a single cell.
-_MIN_FRAME = 36
-
-
-def _check_choice(config: Any, name: str) -> None:
-    """Check that a value is one of the field's Literal."""
-    choices = get_args(get_type_hints(type(config))[name])
-    if getattr(config, name) not in choices:
-        raise ValueError(
-            f"{name} must be one of {', '.join(choices)}, got {getattr(config, name)!r}."
-        )
-
-
-def _check_positive(config: Any, *names: str, whole: bool = False) -> None:
-    """Check that values are finite and positive, and optionally integers."""
-    for name in names:
-        value: Any = getattr(config, name)
-        if type(value) is bool or not isinstance(value, int | float | np.number):
-            raise TypeError(f"{name} must be a number > 0, got {value!r}.")
-        if whole and (not isinstance(value, int | np.integer) or value < 1):
-            raise ValueError(f"{name} must be an integer >= 1, got {value}.")
-        if not 0 < value < math.inf:
-            raise ValueError(f"{name} must be finite and > 0, got {value}.")

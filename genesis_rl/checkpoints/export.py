@@ -46,6 +46,7 @@ from genesis_rl.models.iodine import Iodine
 from genesis_rl.perception.preprocessing import Preprocessing, to_images
 from genesis_rl.slots import SceneModel
 from genesis_rl.training.run import Run
+from genesis_rl.utils.checks import Checked, Natural
 from genesis_rl.utils.extras import require
 from genesis_rl.utils.files import json_text, new_file
 from genesis_rl.utils.timing import medians
@@ -150,7 +151,7 @@ z_m (B, K, D_m), z_c (B, K, D_c) and log_pi (B, K, 1, H, W)"""
 
 
 @dataclass(frozen=True)
-class ExportConfig:
+class ExportConfig(Checked):
     """Settings of an export."""
 
     encoder: str
@@ -158,13 +159,8 @@ class ExportConfig:
     out: Path | None = None
     """output file; None: encoder.onnx in the encoder's folder, or in the working directory for a
     Hub id"""
-    repeats: int = 15
+    repeats: Natural = 15
     """timed passes per latency; 0: no timing"""
-
-    def __post_init__(self) -> None:
-        """Validate values."""
-        if self.repeats < 0:
-            raise ValueError(f"repeats must be at least 0, got {self.repeats}.")
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,12 @@ from genesis_rl.checkpoints.model_card import (
 )
 from genesis_rl.data import DATASETS
 from genesis_rl.evaluation.diagnostics import CheckInputs, compute_statistics, run_checks
+from genesis_rl.evaluation.diagnostics.diagnosis import CheckImages
 from genesis_rl.evaluation.scoring import ScoreConfig, baselines, score
 from genesis_rl.training import PretrainConfig, Run
 from genesis_rl.training.distillation.program import public_report_settings
 from genesis_rl.training.folder import has_setting, read_report
+from genesis_rl.utils.checks import check_fields
 from genesis_rl.utils.files import new_file, read_json
 from genesis_rl.world_model import WorldModel
 from genesis_rl.world_model import program as world_card
@@ -51,7 +53,7 @@ class ShareConfig:
     """checkpoint to share"""
     split: Literal["validation", "test"] = "test"
     """split to evaluate on, unless pretrain/evaluate.py has done so"""
-    images: int = 320
+    images: CheckImages = 320
     """number of images to evaluate on; 0: none, the card then contains the validation scores of the
     training"""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -67,12 +69,11 @@ class ShareConfig:
 
     def __post_init__(self) -> None:
         """Check values."""
+        check_fields(self)
         if self.out is None and self.push is None:
             raise ValueError("out or push must be set, got None for both.")
         if self.push is not None and not is_repository(self.push):
             raise ValueError(f"push must be a Hub id of form 'owner/name', got {self.push!r}.")
-        if self.images < 0 or self.images == 1:
-            raise ValueError(f"images must be 0 or at least 2, got {self.images}.")
         out = self.out and self.out.expanduser()
         if out and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
             raise ValueError(f"out must be a new or an empty folder, got {out}.")

@@ -6,12 +6,14 @@ import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from genesis_rl.data.pack import Pack
+from genesis_rl.utils.checks import one_of
 from genesis_rl.utils.files import private_folder
 
 SPLITS = ("train", "validation", "test")
+Split = Annotated[str, one_of(SPLITS)]
 
 _RENDERER = 1  # incremented when the same options render different pixels: invalidates old packs
 

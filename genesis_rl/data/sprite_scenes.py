@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from genesis_rl.data.cache import SPLITS, check_split
 from genesis_rl.data.pack import PackWriter
+from genesis_rl.utils.checks import Checked, Count, Natural
 from genesis_rl.utils.log import ProgressBar
 from genesis_rl.worlds.sprites import (
     Scene,
@@ -170,22 +171,15 @@ def render_scenes(
 
 
 @dataclass(frozen=True)
-class SpriteScenesConfig:
+class SpriteScenesConfig(Checked):
     """Settings of a dataset of scenes."""
 
     world: SpriteWorld | FreeScenes
     """the world to sample from"""
-    num_images: int
+    num_images: Count
     """scenes in the split"""
-    seed: int = 0
+    seed: Natural = 0
     """seed of the scenes"""
-
-    def __post_init__(self) -> None:
-        """Validate the numbers."""
-        if self.num_images < 1:
-            raise ValueError(f"num_images must be at least 1, got {self.num_images}.")
-        if self.seed < 0:
-            raise ValueError(f"seed must be at least 0, got {self.seed}.")
 
     def meta(self, split: str) -> dict[str, Any]:
         """Return the settings that determine the content of a split, as JSON data."""

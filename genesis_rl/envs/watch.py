@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import cv2
 import gymnasium as gym
@@ -16,8 +16,21 @@ from genesis_rl.envs.make import check_wrappers, make_env, parse_options
 from genesis_rl.envs.window import has_window
 from genesis_rl.envs.wrappers.frame_source import find_frames
 from genesis_rl.envs.wrappers.rendering import RenderedObs
-from genesis_rl.perception.preprocessing import LAYOUTS, Crop, Layout, as_crop, as_nhwc_uint8
+from genesis_rl.perception.preprocessing import Crop, Layout, as_crop, as_nhwc_uint8
+from genesis_rl.utils.checks import Count, Must, Positive, check_fields
 from genesis_rl.visualization import save_animation
+
+AnimationPath = Annotated[
+    Path, Must("a .gif or .mp4 file", lambda path: path.suffix in (".gif", ".mp4"))
+]
+Window = Annotated[
+    bool,
+    Must(
+        "False with an OpenCV without windows (install opencv-python instead of "
+        "opencv-python-headless, or write a file)",
+        lambda window: not window or has_window(),
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -42,42 +55,29 @@ class WatchConfig:
     """with --no-render: axis order of a frame, e.g. HWC; auto: inferred from its shape"""
     crop: Crop | None = None
     """region of interest of every frame in pixels: top, left, height and width"""
-    out: Path = Path("runs/watch.gif")
+    out: AnimationPath = Path("runs/watch.gif")
     """video file to write, .gif or .mp4"""
-    window: bool = False
+    window: Window = False
     """show the video in a window instead of writing a file"""
-    episodes: int = 5
+    episodes: Count = 5
     """number of episodes"""
-    max_steps: int = 500
+    max_steps: Count = 500
     """maximum number of steps in total"""
-    fps: float = 10.0
+    fps: Positive = 10.0
     """steps per second of the video"""
     seed: int = 0
     """seed of the environment and the policy"""
 
     def __post_init__(self) -> None:
         """Validate every field."""
-        for name in ("episodes", "max_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}.")
+        check_fields(self)
         _ = self.all_options
         check_wrappers(self.wrappers)
         as_crop(self.crop)
-        if self.image_layout not in LAYOUTS:
-            raise ValueError(f"image_layout must be one of {LAYOUTS}, got {self.image_layout!r}.")
         if self.render and (self.image_key is not None or self.image_layout != "auto"):
             raise ValueError(
                 "image_key and image_layout must not be set with render, got "
                 f"{self.image_key!r} and {self.image_layout!r}. Use --no-render."
-            )
-        if not self.fps > 0:
-            raise ValueError(f"fps must be > 0, got {self.fps}.")
-        if self.out.suffix not in (".gif", ".mp4"):
-            raise ValueError(f"out must end in .gif or .mp4, got {self.out}.")
-        if self.window and not has_window():
-            raise ValueError(
-                "window must be False with an OpenCV without windows (opencv-python-headless), got"
-                " True. Install opencv-python instead, or write a file."
             )
 
     @property

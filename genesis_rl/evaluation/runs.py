@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from genesis_rl.checkpoints.loading import CONFIG, Pretrained, load_pretrained
-from genesis_rl.data import DATASETS, SPLITS, Pack
+from genesis_rl.data import DATASETS, Pack
 from genesis_rl.evaluation.metrics.features import FactorFeatures
 from genesis_rl.evaluation.metrics.frechet import FeatureNetwork, SampleScorer
 from genesis_rl.evaluation.metrics.imagined import SceneScorer
@@ -18,6 +18,7 @@ from genesis_rl.evaluation.scoring import ScoreConfig, baselines, score
 from genesis_rl.training.config import PretrainConfig
 from genesis_rl.training.folder import has_setting, settings
 from genesis_rl.training.run import Run
+from genesis_rl.utils.checks import Names, check_fields
 from genesis_rl.utils.files import write_json
 from genesis_rl.utils.process import versions
 
@@ -135,11 +136,6 @@ def _data_of(candidate: Candidate) -> tuple[str, dict[str, Any]]:
     return name, json.loads(candidate.settings.data_options)
 
 
-_CHOICES = {
-    "split": SPLITS,
-    "which": ("best", "last"),
-    "frechet": ("own", "inception", "none"),
-}
 # Settings that may differ between the runs of one group.
 _INCIDENTAL = frozenset(
     "seed out resume device threads compile activation_checkpointing".split()
@@ -151,7 +147,7 @@ _INCIDENTAL = frozenset(
 class EvaluateConfig:
     """Settings of an evaluation."""
 
-    models: tuple[str, ...]
+    models: Names
     """run directories of pretrain/train.py, folders of pretrained models, or Hub ids"""
     split: Literal["train", "validation", "test"] = "test"
     """split of the images"""
@@ -185,16 +181,7 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         """Validate values."""
-        if not self.models:
-            raise ValueError("models must contain at least one model, got none.")
-        repeated = sorted({model for model in self.models if self.models.count(model) > 1})
-        if repeated:
-            raise ValueError(f"models must be distinct, got {', '.join(repeated)} repeatedly.")
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(
-                    f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}."
-                )
+        check_fields(self)
         if self.data is None and self.data_options != "{}":
             raise ValueError("data must be set with data_options, got None.")
         if self.inception_weights is not None and self.frechet != "inception":

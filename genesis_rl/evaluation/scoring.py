@@ -19,32 +19,24 @@ from genesis_rl.training.validate import (
     eval_mode,
     labelled_images,
 )
-from genesis_rl.utils.checks import check_integers, check_limits
+from genesis_rl.utils.checks import Checked, Count, Natural, Seed
 
 _LEVELS = 256  # values of a pixel in a pack
 
 
 @dataclass(frozen=True)
-class ScoreConfig:
+class ScoreConfig(Checked):
     """Images, noise and refinement of an evaluation."""
 
-    num_images: int = 1000
+    num_images: Count = 1000
     """number of images, the first of the pack; all if it has fewer"""
-    seed: int = 0
+    seed: Seed = 0
     """seed of the noise"""
-    iw_samples: int = 8
+    iw_samples: Count = 8
     """number of samples S of the importance-weighted bound and of the ELBO"""
-    refine_steps: int = 0
+    refine_steps: Natural = 0
     """gradient steps on the latents first, see `genesis_rl.models.refinement`; the bounds are
     computed without refinement"""
-
-    def __post_init__(self) -> None:
-        """Check values."""
-        check_integers(self, 1, "num_images", "iw_samples")
-        check_integers(self, 0, "refine_steps")
-        check_limits(self)
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed must be 0 to 2**63 - 1, got {self.seed}.")
 
 
 def score(

@@ -1,22 +1,25 @@
 """Base class of scene models: public methods, argument checks, noise and posteriors."""
 
 import math
-from typing import Any
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from genesis_rl.checkpoints.shareable import Shareable
-from genesis_rl.models.blocks import check_image_size
+from genesis_rl.models.blocks import GATED_STRIDES
 from genesis_rl.models.likelihood import Gaussian, Mixture, log_responsibilities, mixture_nll
 from genesis_rl.slots import Decoded, ElboTerms, Noise, Slots, check_shape, check_slots
-from genesis_rl.utils.checks import LARGEST, check_limits, check_range
+from genesis_rl.utils.checks import LARGEST, Count, at_least, check_range, one_of, within
 
 LstmState = tuple[Tensor, Tensor]
 
-# Range of sigma_x in which the density of colours in [0, 1] is accurate in float32.
-_SIGMA_X = (1e-4, 1e4)
+ImageSize = Annotated[int, one_of(GATED_STRIDES)]
+SlotCount = Annotated[int, at_least(2)]
+FiveCounts = tuple[Count, Count, Count, Count, Count]
+#: Within this range the density of colours in [0, 1] is accurate in float32.
+SigmaX = Annotated[float, within(1e-4, 1e4)]
 
 
 class BaseModel(Shareable):
@@ -314,45 +317,3 @@ def components_and_masks(raw: Tensor, num_slots: int) -> Decoded:
     """
     raw = at_least_float32(raw).unflatten(0, (-1, num_slots))
     return Decoded(torch.sigmoid(raw[:, :, :3]), F.log_softmax(raw[:, :, 3:], dim=1))
-
-
-# ---- checks of configs -----------------------------------------------------------------------
-
-
-def check_shared(config: Any) -> None:
-    """Raise ValueError unless the common fields of models with several slots are in range."""
-    check_sizes(config)
-    if config.num_slots < 2:
-        raise ValueError(f"num_slots must be at least 2, got {config.num_slots}.")
-    if config.mixture not in ("channel", "pixel"):
-        raise ValueError(f"mixture must be 'channel' or 'pixel', got {config.mixture!r}.")
-
-
-def check_sizes(config: Any) -> None:
-    """Raise ValueError unless the sizes and standard deviations are in range."""
-    check_image_size(config.image_size)
-    check_limits(config)
-    check_range("sigma_x", config.sigma_x, *_SIGMA_X)
-    check_positive(config, "posterior_sigma_min")
-
-
-def check_positive(config: Any, *names: str) -> None:
-    """Raise ValueError unless the named fields are > 0 and finite."""
-    for name in names:
-        if not 0 < getattr(config, name) < math.inf:
-            raise ValueError(f"{name} must be finite and > 0, got {getattr(config, name)}.")
-
-
-def check_counts(config: Any, *names: str) -> None:
-    """Raise ValueError unless the named fields are at least 1."""
-    for name in names:
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}.")
-
-
-def check_channels(config: Any, name: str, layers: int | None = None) -> None:
-    """Raise ValueError unless a field contains one channel count >= 1 per layer."""
-    channels = getattr(config, name)
-    if not channels or min(channels) < 1 or layers not in (None, len(channels)):
-        count = "five" if layers == 5 else "at least one"
-        raise ValueError(f"{name} must be {count} channel counts >= 1, got {channels}.")

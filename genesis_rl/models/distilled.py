@@ -5,7 +5,7 @@ Decoders and prior are the teacher's; only inference from an image to slots is r
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -13,35 +13,34 @@ from torch import Tensor, nn
 
 from genesis_rl.checkpoints.weights import as_tuple, rename_old_keys
 from genesis_rl.models import MODELS, build_model
-from genesis_rl.models.base import BaseModel, LstmState, at_least_float32, check_channels
+from genesis_rl.models.base import BaseModel, LstmState, at_least_float32
 from genesis_rl.models.blocks import NormedConv
 from genesis_rl.models.prior import NextSlot
 from genesis_rl.slots import Decoded, ElboTerms, Noise, Slots
-from genesis_rl.utils.checks import check_limits
+from genesis_rl.utils.checks import Count, Counts, check_fields, one_of
 
 
 @dataclass(frozen=True)
 class DistilledConfig:
     """Architecture of a student and of its teacher."""
 
-    teacher: str
+    teacher: Annotated[str, one_of(MODELS)]
     """name of the teacher's class in `genesis_rl.models.MODELS`"""
     teacher_config: Mapping[str, Any]
     """the teacher's config as plain data"""
-    channels: tuple[int, ...] = (16, 32, 64, 64)
+    channels: Counts = (16, 32, 64, 64)
     """channels of the 3x3 convolutions"""
-    halvings: int = 3
+    halvings: Count = 3
     """number of convolutions, from the first, with stride 2, which sets the resolution of masks: 2
     instead of 3 costs three to four times as much and resolves objects of half the size"""
-    context_size: int = 128
+    context_size: Count = 128
     """width of the global feature vector that is added at every position"""
-    slot_size: int = 128
+    slot_size: Count = 128
     """units of the hidden layer before each slot's latents"""
 
     def __post_init__(self) -> None:
         """Check values, and complete the teacher's config by its defaults."""
-        if self.teacher not in MODELS:
-            raise ValueError(f"teacher must be one of {', '.join(MODELS)}, got {self.teacher!r}.")
+        check_fields(self)
         settings = rename_old_keys(self.teacher_config)
         arguments = {name: as_tuple(value) for name, value in settings.items()}
         try:
@@ -51,16 +50,11 @@ class DistilledConfig:
                 f"teacher_config must be the config of a {self.teacher}: {error}"
             ) from error
         object.__setattr__(self, "teacher_config", asdict(config))
-        check_limits(self)
-        check_channels(self, "channels")
-        if not 1 <= self.halvings <= len(self.channels):
+        if self.halvings > len(self.channels):
             raise ValueError(
                 f"halvings must be 1 to the number of channels, {len(self.channels)}, got "
                 f"{self.halvings}."
             )
-        for name in ("context_size", "slot_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
 
     @property
     def image_size(self) -> int:

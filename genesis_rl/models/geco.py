@@ -6,12 +6,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from genesis_rl.utils.checks import Checked, PartialShare, Positive
+
 # Number of pixels of the images of the paper, over which the error is summed for its step size.
 _PAPER_PIXELS = 64 * 64
 
 
 @dataclass(frozen=True)
-class GecoConfig:
+class GecoConfig(Checked):
     """GECO's settings; defaults are those of GENESIS (paper appendix B.4).
 
     ``goal`` and ``step_size`` are independent of the image size.
@@ -19,24 +21,16 @@ class GecoConfig:
 
     goal: float = 0.5655
     """target reconstruction error per pixel and channel, in nats"""
-    step_size: float = 1e-5
+    step_size: Positive = 1e-5
     """step of log beta per nat of summed error at 64x64 px; scaled by 64 * 64 / (H * W)"""
-    speedup: float = 10.0
+    speedup: Positive = 10.0
     """factor on the step while the goal is met (beta increases)"""
-    alpha: float = 0.99
+    alpha: PartialShare = 0.99
     """decay of the moving average of the error"""
-    beta_init: float = 1.0
+    beta_init: Positive = 1.0
     """weight of the KL at the start"""
-    beta_min: float = 1e-10
+    beta_min: Positive = 1e-10
     """minimum of beta; 1e-3 avoids divergence of the KL in short trainings"""
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        if not 0 <= self.alpha < 1:
-            raise ValueError(f"alpha must be in [0, 1), got {self.alpha}.")
-        for name in ("step_size", "speedup", "beta_init", "beta_min"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}.")
 
     def goal_mse(self, sigma_x: float) -> float:
         """Return the squared error per channel at which a single Gaussian meets the goal."""

@@ -1,13 +1,13 @@
 """Configs of GENESIS and GENESIS-S: the paper's architecture and its alternatives."""
 
-import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
 from genesis_rl.models.attention import SlotOrder
-from genesis_rl.models.base import check_channels, check_counts, check_positive, check_shared
+from genesis_rl.models.base import FiveCounts, ImageSize, SigmaX, SlotCount
 from genesis_rl.models.likelihood import Mixture
 from genesis_rl.models.local import GEOMETRY
+from genesis_rl.utils.checks import Count, Counts, Finite, Must, Positive, check_fields
 
 Prior = Literal["autoregressive", "independent"]
 MaskDecoder = Literal["deconvolution", "broadcast", "local"]
@@ -20,39 +20,39 @@ Posterior = Literal["lstm", "attention"]
 class GenesisSConfig:
     """Architecture of GENESIS-S, shared by GENESIS; defaults are the paper's."""
 
-    image_size: int = 64
+    image_size: ImageSize = 64
     """side of the images in pixels: 32, 64 or 128"""
-    num_slots: int = 5
+    num_slots: SlotCount = 5
     """K, the number of slots, background included; at least 2"""
-    mask_latent_size: int = 64
+    mask_latent_size: Count = 64
     """D_m, width of the mask latents"""
-    encoder_channels: tuple[int, int, int, int, int] = (32, 32, 64, 64, 64)
+    encoder_channels: FiveCounts = (32, 32, 64, 64, 64)
     """channels of the five gated layers of the encoder"""
-    decoder_channels: tuple[int, int, int, int, int] = (64, 32, 32, 32, 32)
+    decoder_channels: FiveCounts = (64, 32, 32, 32, 32)
     """channels of the five gated layers of the mask decoder"""
-    feature_size: int = 256
+    feature_size: Count = 256
     """width of the encoder's feature vector"""
-    posterior_lstm_size: int = 128
+    posterior_lstm_size: Count = 128
     """units of the posterior's LSTM"""
-    prior_lstm_size: int = 256
+    prior_lstm_size: Count = 256
     """units of the autoregressive prior's LSTM"""
     component_decoder: ComponentDecoder = "broadcast"
     """decoder of components: "broadcast", a spatial broadcast decoder (the paper's); "flat", one
     colour per slot, so that edges can only come from masks; "flat_objects", flat but for the last
     slot, the background, which a broadcast decoder decodes; "shaded", flat times the shading of a
     local mask decoder"""
-    component_decoder_channels: int = 32
+    component_decoder_channels: Count = 32
     """channels of the component decoder"""
-    sigma_x: float = 0.7
+    sigma_x: SigmaX = 0.7
     """standard deviation of every Gaussian component, in pixel units"""
     mixture: Mixture = "channel"
     """mix the slots per colour "channel" (paper's code), or per "pixel", over all its channels"""
-    posterior_sigma_min: float = 1e-8
+    posterior_sigma_min: Positive = 1e-8
     """least standard deviation of the posterior; 0.01 stabilises short trainings"""
-    posterior_sigma_bias: float = 0.5
+    posterior_sigma_bias: Finite = 0.5
     """bias before the softplus of the posterior's standard deviation: 0.5 (paper's code) starts at
     about 1; -2 starts at 0.13, so that latents are informative from the first update on"""
-    mask_logit_bound: float | None = None
+    mask_logit_bound: Positive | None = None
     """bound of the mask logits, by bound * tanh(logit / bound); with 5 a slot has at least 0.7 % of
     the remaining scope, so that an empty slot still gets gradients; None: unbounded"""
     mask_logit_bias: float | None = None
@@ -64,16 +64,16 @@ class GenesisSConfig:
     """decoder of masks: "deconvolution", the paper's gated transposed convolutions; "broadcast", a
     spatial broadcast decoder, in which a position in z_m moves a mask smoothly; "local", a convex
     polygon of the position and size in z_m, at any resolution"""
-    mask_broadcast_channels: int = 32
+    mask_broadcast_channels: Count = 32
     """channels of a broadcast mask decoder, which does not use decoder_channels"""
     prior: Prior = "autoregressive"
     """prior of the mask latents: "autoregressive", each slot given the slots before (the paper's);
     "independent", an ablation: a learned Gaussian per slot, by the same network with zeros as
     input"""
-    prior_components: int = 1
+    prior_components: Count = 1
     """Gaussians in the priors of a slot's mask latents and component latents: 1 in the paper; a
     mixture can represent that a slot is either empty or an object, and a set of colours"""
-    posterior_passes: int = 1
+    posterior_passes: Count = 1
     """passes of the posterior: 1 in the paper; further passes correct every slot's z_m from the
     image, its decoded mask and its responsibilities, by one network for all slots and passes
     (iterative amortised inference, Marino et al. 2018). Initially the correction is 0, so that
@@ -82,70 +82,34 @@ class GenesisSConfig:
     """background model: "none", the paper's: the last slot has the remaining scope; "predicted": a
     network predicts the scene without objects from the frame; "static": one image for all frames
     of a static camera. A background is the first slot, with latents z_b"""
-    background_channels: tuple[int, ...] = (16, 32, 48, 64)
+    background_channels: Counts = (16, 32, 48, 64)
     """channels of the stride-2 layers of the background's encoder"""
-    background_size: int = 256
+    background_size: Count = 256
     """units of the background's hidden layers"""
-    foreground_threshold: float = 0.08
+    foreground_threshold: Positive = 0.08
     """squared colour distance to the background at which a pixel shows an object"""
     posterior: Posterior = "lstm"
     """posterior of object slots: "lstm" over features of the image (the paper's), or "attention"
     over foreground pixels, which requires a background"""
-    object_size: float = 0.32
+    object_size: Positive = 0.32
     """typical side of an object in halves of the frame's side, for an attention posterior"""
-    seed_threshold: float = 0.4
+    seed_threshold: Annotated[float, Must("in (0, 1)", lambda value: 0 < value < 1)] = 0.4
     """mean foreground probability above which a cell of 2 x 2 pixels may initialise a slot, for an
     attention posterior; 0.2 for objects of a few pixels"""
     slot_order: SlotOrder = "top_down"
     """order of slots by the rows of their objects, for an attention posterior. By stick-breaking
     the first slot is in front: "top_down" suits towers viewed from above, "bottom_up" objects on a
     table, of which the lower ones are nearer"""
-    attention_channels: int = 32
+    attention_channels: Count = 32
     """channels of the convolutions that predict each pixel's object centre"""
-    window_size: int = 64
+    window_size: Count = 64
     """width of the attention's features of the window on each slot"""
-    local_decoder_size: int = 64
+    local_decoder_size: Count = 64
     """units of the hidden layer of a local mask decoder"""
 
     def __post_init__(self) -> None:
         """Check values."""
-        check_shared(self)
-        check_counts(
-            self, "mask_latent_size", "feature_size", "posterior_lstm_size", "prior_lstm_size"
-        )
-        check_counts(self, "component_decoder_channels", "mask_broadcast_channels")
-        check_counts(self, "posterior_passes", "prior_components")
-        check_channels(self, "encoder_channels", 5)
-        check_channels(self, "decoder_channels", 5)
-        if not math.isfinite(self.posterior_sigma_bias):
-            raise ValueError(
-                f"posterior_sigma_bias must be finite, got {self.posterior_sigma_bias}."
-            )
-        if self.mask_logit_bound is not None:
-            check_positive(self, "mask_logit_bound")
-        for name, choices in (
-            ("prior", Prior),
-            ("mask_decoder", MaskDecoder),
-            ("component_decoder", ComponentDecoder),
-            ("background", Background),
-            ("posterior", Posterior),
-            ("slot_order", SlotOrder),
-        ):
-            if getattr(self, name) not in get_args(choices):
-                raise ValueError(
-                    f"{name} must be one of {get_args(choices)}, got {getattr(self, name)!r}."
-                )
-        self._check_objects()
-
-    def _check_objects(self) -> None:
-        """Check options of backgrounds, attention and local decoders, and their combinations."""
-        check_channels(self, "background_channels")
-        check_counts(
-            self, "background_size", "attention_channels", "window_size", "local_decoder_size"
-        )
-        check_positive(self, "foreground_threshold", "object_size")
-        if not 0 < self.seed_threshold < 1:
-            raise ValueError(f"seed_threshold must be in (0, 1), got {self.seed_threshold}.")
+        check_fields(self)
         if self.posterior == "attention" and self.background == "none":
             raise ValueError(
                 "background must be 'predicted' or 'static' with posterior='attention', got "
@@ -187,20 +151,18 @@ class GenesisSConfig:
 class GenesisConfig(GenesisSConfig):
     """Architecture of GENESIS; defaults are the paper's."""
 
-    component_latent_size: int = 16
+    component_latent_size: Count = 16
     """D_c, width of the component latents"""
-    component_encoder_channels: tuple[int, ...] = (32, 32, 64, 64)
+    component_encoder_channels: Counts = (32, 32, 64, 64)
     """channels of the component encoder's stride-2 layers"""
-    component_encoder_size: int = 256
+    component_encoder_size: Count = 256
     """units of the component encoder's hidden layer"""
-    prior_mlp_size: int = 256
+    prior_mlp_size: Count = 256
     """units of each of the two hidden layers of the component prior"""
 
     def __post_init__(self) -> None:
         """Check values."""
         super().__post_init__()
-        check_counts(self, "component_latent_size", "component_encoder_size", "prior_mlp_size")
-        check_channels(self, "component_encoder_channels")
         if self.posterior == "attention" and self.component_latent_size < 3:
             raise ValueError(
                 "component_latent_size must be at least 3 with posterior='attention', got "

@@ -7,17 +7,18 @@ predicts colours and masks from it. The prior of the latents is autoregressive.
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from genesis_rl.models.base import (
+    ImageSize,
     LstmState,
+    SigmaX,
+    SlotCount,
     at_least_float32,
-    check_counts,
-    check_shared,
     components_and_masks,
     no_latents,
 )
@@ -25,49 +26,42 @@ from genesis_rl.models.blocks import UNet, conv_norm, coordinate_map
 from genesis_rl.models.likelihood import Gaussian, Mixture, Prior, categorical_kl, kl_monte_carlo
 from genesis_rl.models.prior import NextSlot, StepwiseModel
 from genesis_rl.slots import Decoded, ElboTerms, Noise, Slots
+from genesis_rl.utils.checks import Checked, Count, Must, Positive, at_least
 
 _GROUPS = 8  # groups of every group norm
 _ALPHA_RANGE = (0.01, 0.99)
+_Channels = Annotated[
+    int, Must(f"a multiple of {_GROUPS}", lambda value: value > 0 and value % _GROUPS == 0)
+]
 
 
 @dataclass(frozen=True)
-class GenesisV2Config:
+class GenesisV2Config(Checked):
     """Architecture of GENESIS-V2; defaults are its authors'."""
 
-    image_size: int = 64
+    image_size: ImageSize = 64
     """side of the images in pixels: 32, 64 or 128"""
-    num_slots: int = 5
+    num_slots: SlotCount = 5
     """K, the number of slots, background included; at least 2"""
-    component_latent_size: int = 64
+    component_latent_size: Count = 64
     """D_c, width of the latents"""
-    encoder_channels: int = 64
+    encoder_channels: _Channels = 64
     """channels of the U-Net's first blocks; its last three have twice as many; a multiple of 8"""
-    embedding_size: int = 8
+    embedding_size: Annotated[int, at_least(2)] = 8
     """width of a pixel's embedding, of which the last two are its position; at least 2"""
-    decoder_channels: int = 64
+    decoder_channels: _Channels = 64
     """channels of the decoder; a multiple of 8"""
-    prior_lstm_size: int = 256
+    prior_lstm_size: Count = 256
     """units of the autoregressive prior's LSTM"""
     mask_loss: bool = False
     """train the attention by the KL from its masks to the decoder's, without gradient of the
     latter: kl_m"""
-    sigma_x: float = 0.7
+    sigma_x: SigmaX = 0.7
     """standard deviation of every Gaussian component, in pixel units"""
     mixture: Mixture = "channel"
     """mix the slots per colour "channel" (authors' code), or per "pixel", over all its channels"""
-    posterior_sigma_min: float = 1e-8
+    posterior_sigma_min: Positive = 1e-8
     """least standard deviation of the posterior; 0.01 stabilises short trainings"""
-
-    def __post_init__(self) -> None:
-        """Check values."""
-        check_shared(self)
-        check_counts(self, "component_latent_size", "prior_lstm_size")
-        for name in ("encoder_channels", "decoder_channels"):
-            channels = getattr(self, name)
-            if channels < 1 or channels % _GROUPS:
-                raise ValueError(f"{name} must be a multiple of {_GROUPS}, got {channels}.")
-        if self.embedding_size < 2:
-            raise ValueError(f"embedding_size must be at least 2, got {self.embedding_size}.")
 
 
 class Attention(NamedTuple):

@@ -26,7 +26,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
@@ -35,11 +35,11 @@ from torch import Tensor, nn
 
 from genesis_rl.models.base import (
     BaseModel,
+    ImageSize,
     LstmState,
+    SigmaX,
+    SlotCount,
     at_least_float32,
-    check_channels,
-    check_counts,
-    check_shared,
     components_and_masks,
     no_latents,
 )
@@ -53,6 +53,7 @@ from genesis_rl.models.likelihood import (
     leave_one_out_logsumexp,
 )
 from genesis_rl.slots import Decoded, ElboTerms, Noise, Slots
+from genesis_rl.utils.checks import Checked, Count, Counts, Must, Positive
 
 # Image-sized inputs of the refinement: image 3, component 3, mask, mask logit, gradients of the
 # component 3 and of the mask logit, mask posterior, log likelihood and its gain by this slot,
@@ -61,42 +62,33 @@ _MAPS = 17
 
 
 @dataclass(frozen=True)
-class IodineConfig:
+class IodineConfig(Checked):
     """Architecture of IODINE; defaults are the authors' for Multi-dSprites, but K = 5 (not 6)."""
 
-    image_size: int = 64
+    image_size: ImageSize = 64
     """side of the images in pixels: 32, 64 or 128"""
-    num_slots: int = 5
+    num_slots: SlotCount = 5
     """K, the number of slots, background included; at least 2"""
-    num_iterations: int = 5
+    num_iterations: Count = 5
     """T, updates of the posterior per image; at least 1"""
-    component_latent_size: int = 16
+    component_latent_size: Count = 16
     """D_c, width of the latents"""
-    kernel_size: int = 5
+    kernel_size: Annotated[int, Must("odd and >= 1", lambda side: side > 0 and side % 2)] = 5
     """side of every convolution in pixels; odd"""
-    decoder_channels: int = 32
+    decoder_channels: Count = 32
     """channels of the broadcast decoder"""
-    refinement_channels: tuple[int, ...] = (32, 32, 32)
+    refinement_channels: Counts = (32, 32, 32)
     """channels of the refinement network's stride-2 layers"""
-    refinement_size: int = 128
+    refinement_size: Count = 128
     """units of the refinement network's linear layer between convolutions and LSTM"""
-    refinement_lstm_size: int = 128
+    refinement_lstm_size: Count = 128
     """units of the refinement network's LSTM"""
-    sigma_x: float = 0.1
+    sigma_x: SigmaX = 0.1
     """standard deviation of every Gaussian component, in pixel units"""
     mixture: Mixture = "pixel"
     """mix the slots per "pixel" (the authors) over all channels, or per "channel" of colour"""
-    posterior_sigma_min: float = 1e-8
+    posterior_sigma_min: Positive = 1e-8
     """least standard deviation of the posterior; 0.01 stabilises short trainings"""
-
-    def __post_init__(self) -> None:
-        """Check values."""
-        check_shared(self)
-        check_counts(self, "num_iterations", "component_latent_size", "decoder_channels")
-        check_counts(self, "refinement_size", "refinement_lstm_size")
-        check_channels(self, "refinement_channels")
-        if self.kernel_size < 1 or self.kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size must be odd and >= 1, got {self.kernel_size}.")
 
 
 class Iteration(NamedTuple):

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from genesis_rl.models.base import (
     BaseModel,
+    ImageSize,
+    SigmaX,
+    SlotCount,
     at_least_float32,
-    check_channels,
-    check_counts,
-    check_shared,
     components_and_masks,
     no_latents,
     slot_maps,
@@ -24,39 +24,33 @@ from genesis_rl.models.base import (
 from genesis_rl.models.blocks import BroadcastDecoder, ComponentEncoder, UNet
 from genesis_rl.models.likelihood import Gaussian, Mixture, categorical_kl, kl_monte_carlo
 from genesis_rl.slots import Decoded, ElboTerms, Noise, Slots, check_shape
+from genesis_rl.utils.checks import Checked, Count, Counts, Positive
 
 
 @dataclass(frozen=True)
-class MonetConfig:
+class MonetConfig(Checked):
     """Architecture of MONet; defaults are the paper's."""
 
-    image_size: int = 64
+    image_size: ImageSize = 64
     """side of the images in pixels: 32, 64 or 128"""
-    num_slots: int = 5
+    num_slots: SlotCount = 5
     """K, the number of slots, background included; at least 2"""
-    component_latent_size: int = 16
+    component_latent_size: Count = 16
     """D_c, width of the component latents"""
-    attention_channels: int = 32
+    attention_channels: Count = 32
     """channels of the U-Net's first blocks; its last three have twice as many"""
-    component_encoder_channels: tuple[int, ...] = (32, 32, 64, 64)
+    component_encoder_channels: Counts = (32, 32, 64, 64)
     """channels of the component encoder's stride-2 layers"""
-    component_encoder_size: int = 256
+    component_encoder_size: Count = 256
     """units of the component encoder's hidden layer"""
-    component_decoder_channels: int = 32
+    component_decoder_channels: Count = 32
     """channels of the broadcast decoder"""
-    sigma_x: float = 0.7
+    sigma_x: SigmaX = 0.7
     """standard deviation of every Gaussian component, in pixel units"""
     mixture: Mixture = "channel"
     """mix the slots per colour "channel" (paper's code), or per "pixel", over all its channels"""
-    posterior_sigma_min: float = 1e-8
+    posterior_sigma_min: Positive = 1e-8
     """least standard deviation of the posterior; 0.01 stabilises short trainings"""
-
-    def __post_init__(self) -> None:
-        """Check values."""
-        check_shared(self)
-        check_counts(self, "component_latent_size", "attention_channels")
-        check_counts(self, "component_encoder_size", "component_decoder_channels")
-        check_channels(self, "component_encoder_channels")
 
 
 class MonetInference(NamedTuple):

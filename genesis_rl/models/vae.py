@@ -8,67 +8,52 @@ from torch import Tensor, nn
 
 from genesis_rl.models.base import (
     BaseModel,
+    FiveCounts,
+    ImageSize,
+    SigmaX,
     at_least_float32,
-    check_channels,
-    check_counts,
-    check_sizes,
     no_latents,
 )
 from genesis_rl.models.blocks import BroadcastDecoder, GatedDecoder, GatedEncoder
 from genesis_rl.models.likelihood import Gaussian, kl_monte_carlo
 from genesis_rl.slots import Decoded, ElboTerms, Noise, Slots
+from genesis_rl.utils.checks import Checked, Count, Positive
 
 
 @dataclass(frozen=True)
-class VaeConfig:
+class VaeConfig(Checked):
     """Architecture common to both VAEs; defaults are the paper's."""
 
     num_slots: ClassVar[int] = 1
 
-    image_size: int = 64
+    image_size: ImageSize = 64
     """side of the images in pixels: 32, 64 or 128"""
-    latent_size: int = 64
+    latent_size: Count = 64
     """width of the latent"""
-    encoder_channels: tuple[int, int, int, int, int] = (32, 32, 64, 64, 64)
+    encoder_channels: FiveCounts = (32, 32, 64, 64, 64)
     """channels of the five gated layers of the encoder"""
-    feature_size: int = 256
+    feature_size: Count = 256
     """width of the encoder's feature vector"""
-    sigma_x: float = 0.7
+    sigma_x: SigmaX = 0.7
     """standard deviation of the Gaussian around every pixel, in pixel units"""
-    posterior_sigma_min: float = 1e-8
+    posterior_sigma_min: Positive = 1e-8
     """least standard deviation of the posterior; 0.01 stabilises short trainings"""
-
-    def __post_init__(self) -> None:
-        """Check values."""
-        check_sizes(self)
-        check_counts(self, "latent_size", "feature_size")
-        check_channels(self, "encoder_channels", 5)
 
 
 @dataclass(frozen=True)
 class BdVaeConfig(VaeConfig):
     """Architecture of the BD-VAE; defaults are the paper's."""
 
-    decoder_channels: int = 64
+    decoder_channels: Count = 64
     """channels of the broadcast decoder: twice those of GENESIS"""
-
-    def __post_init__(self) -> None:
-        """Check values."""
-        super().__post_init__()
-        check_counts(self, "decoder_channels")
 
 
 @dataclass(frozen=True)
 class DcVaeConfig(VaeConfig):
     """Architecture of the DC-VAE; defaults are the paper's."""
 
-    decoder_channels: tuple[int, int, int, int, int] = (64, 32, 32, 32, 32)
+    decoder_channels: FiveCounts = (64, 32, 32, 32, 32)
     """channels of the five gated layers of the decoder"""
-
-    def __post_init__(self) -> None:
-        """Check values."""
-        super().__post_init__()
-        check_channels(self, "decoder_channels", 5)
 
 
 class VaeInference(NamedTuple):

@@ -2,26 +2,13 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from genesis_rl.data import Pack, open_dataset
 from genesis_rl.data.originals import parse_options
 from genesis_rl.models import GenesisConfig, GenesisSConfig, ModelConfig
 from genesis_rl.models.geco import GecoConfig
-from genesis_rl.utils.checks import check_integers, check_limits
-
-_COUNTS = ("steps", "batch_size", "log_every", "eval_every", "eval_images", "save_every")
-_ANNEAL_FRACTIONS = (
-    "beta_anneal_fraction",
-    "sigma_x_anneal_fraction",
-    "foreground_anneal_fraction",
-)
-_CHOICES = {
-    "schedule": ("constant", "cosine"),
-    "objective": ("geco", "elbo"),
-    "precision": ("auto", "bf16", "fp32"),
-    "trained_modules": ("all", "background", "objects"),
-}
+from genesis_rl.utils.checks import Count, Natural, Positive, Seed, at_least, check_fields
 
 
 @dataclass(frozen=True)
@@ -43,47 +30,47 @@ class PretrainConfig:
     background_data: str | None = None
     """folder of a pack without objects, such as a recording of the empty scene, whose median image
     is the static background; None: the median of the training images"""
-    steps: int = 500_000
+    steps: Count = 500_000
     """total number of updates"""
-    max_minutes: float | None = None
+    max_minutes: Positive | None = None
     """maximum training time in minutes, within which schedules are completed; None: unlimited"""
-    batch_size: int = 32
+    batch_size: Count = 32
     """images per update, summed over processes"""
-    learning_rate: float = 1e-4
+    learning_rate: Positive = 1e-4
     """learning rate of Adam"""
-    warmup_steps: int = 0
+    warmup_steps: Natural = 0
     """updates of linear learning rate warm-up"""
     schedule: Literal["constant", "cosine"] = "constant"
     """learning rate after the warm-up: constant, or cosine decay to 0"""
-    clip_norm: float | None = None
+    clip_norm: Positive | None = None
     """maximum norm of the gradient; None: not clipped"""
     objective: Literal["geco", "elbo"] = "geco"
     """GECO, or the evidence lower bound with KL weight beta"""
-    beta: float = 1.0
+    beta: Positive = 1.0
     """KL weight of objective "elbo", the initial one if annealed"""
-    beta_end: float | None = None
+    beta_end: Positive | None = None
     """final KL weight of objective "elbo", by geometric annealing; None: constant"""
-    beta_anneal_fraction: float = 0.5
+    beta_anneal_fraction: Positive = 0.5
     """fraction of the training over which the KL weight is annealed"""
     trained_modules: Literal["all", "background", "objects"] = "all"
     """modules to train: all; the background alone, with pixels of objects as outliers; or, for
     "objects", all but the background, whose KL is then not part of the loss"""
-    sigma_x_start: float | None = None
+    sigma_x_start: Positive | None = None
     """initial standard deviation of the components, annealed to the model's; None: constant"""
-    sigma_x_anneal_fraction: float = 0.2
+    sigma_x_anneal_fraction: Positive = 0.2
     """fraction of the training over which sigma_x is annealed"""
-    likelihood_stride: int = 1
+    likelihood_stride: Count = 1
     """stride of the rows and columns in the likelihood, at a random offset in every update: an
     unbiased estimate at a fraction of the cost; requires local masks (model.mask_decoder)"""
-    prior_steps: int = 0
+    prior_steps: Natural = 0
     """updates of the prior alone after the training, of the best model; they change samples, but no
     slots; requires model.posterior attention"""
     geco: GecoConfig = field(default_factory=GecoConfig)
     """config of GECO"""
-    foreground_weight: float = 1.0
+    foreground_weight: Annotated[float, at_least(1)] = 1.0
     """initial weight in the loss of pixels that differ from the image's median colour, annealed to
     1"""
-    foreground_anneal_fraction: float = 0.5
+    foreground_anneal_fraction: Positive = 0.5
     """fraction of the training over which foreground_weight is annealed"""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """precision of convolutions; weights, latents and losses are float32. "auto" is bf16 where the
@@ -95,21 +82,21 @@ class PretrainConfig:
     several times less memory; GENESIS and GENESIS-S only"""
     device: str = "auto"
     """auto, cpu or cuda"""
-    threads: int | None = None
+    threads: Count | None = None
     """CPU threads; None: PyTorch's choice"""
-    seed: int = 0
+    seed: Seed = 0
     """seed of initial weights, order of images and noise"""
     out: Path = Path("runs/pretrain")
     """run directory"""
     resume: bool = False
     """resume the run in directory out"""
-    log_every: int = 100
+    log_every: Count = 100
     """updates between log entries"""
-    eval_every: int = 5_000
+    eval_every: Count = 5_000
     """updates between validations"""
-    eval_images: int = 320
+    eval_images: Count = 320
     """number of validation images"""
-    save_every: int = 1_000
+    save_every: Count = 1_000
     """updates between checkpoints"""
     tensorboard: bool = True
     """write TensorBoard events"""
@@ -118,27 +105,7 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         """Check values."""
-        check_integers(self, 1, *_COUNTS)
-        check_limits(self)
-        if self.warmup_steps < 0:
-            raise ValueError(f"warmup_steps must be at least 0, got {self.warmup_steps}.")
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed must be 0 to 2**63 - 1, got {self.seed}.")
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(
-                    f"{name} must be {' or '.join(map(repr, choices))}, got "
-                    f"{getattr(self, name)!r}."
-                )
-        for name in ("learning_rate", "beta", *_ANNEAL_FRACTIONS):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}.")
-        for name in ("max_minutes", "clip_norm", "threads", "beta_end", "sigma_x_start"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} must be > 0, got {value}.")
-        if not self.foreground_weight >= 1:
-            raise ValueError(f"foreground_weight must be at least 1, got {self.foreground_weight}.")
+        check_fields(self)
         if self.reinit_modules and self.init is None:
             raise ValueError(
                 f"reinit_modules must be empty without init, got {self.reinit_modules}."
@@ -178,15 +145,13 @@ class PretrainConfig:
                 "background_data must be None unless model.background is 'static', got "
                 f"{self.background_data!r} with {background!r}."
             )
-        if self.prior_steps < 0:
-            raise ValueError(f"prior_steps must be at least 0, got {self.prior_steps}.")
         if self.prior_steps and getattr(self.model, "posterior", None) != "attention":
             raise ValueError(
                 f"prior_steps must be 0 without model.posterior='attention', got "
                 f"{self.prior_steps}."
             )
         side, stride = self.model.image_size, self.likelihood_stride
-        if stride < 1 or side % stride:
+        if side % stride:
             raise ValueError(
                 f"likelihood_stride must be a divisor of the image size {side}, got {stride}."
             )

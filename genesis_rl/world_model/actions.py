@@ -3,13 +3,13 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genesis_rl.utils.checks import check_limits
+from genesis_rl.utils.checks import check_fields
 
 Kind = Literal["discrete", "box"]
 
@@ -34,9 +34,7 @@ class ActionSpec:
 
     def __post_init__(self) -> None:
         """Check that the fields describe one space."""
-        if self.kind not in get_args(Kind):
-            raise ValueError(f"kind must be one of {get_args(Kind)}, got {self.kind!r}.")
-        check_limits(self)
+        check_fields(self)
         if self.kind == "discrete" and (self.n < 1 or self.low or self.high):
             raise ValueError(
                 f"n must be at least 1, without low and high, for discrete actions, got {self.n}, "

@@ -5,20 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 from genesis_rl.slots import ALIGN, MASK_GEOMETRY
-from genesis_rl.utils.checks import check_integers, check_limits
+from genesis_rl.utils.checks import Count, NonNegative, Positive, Seed, check_fields
 from genesis_rl.world_model.model import WorldModelConfig
-
-_POSITIVE = (
-    "steps",
-    "batch_size",
-    "horizon",
-    "log_every",
-    "eval_every",
-    "eval_windows",
-    "save_every",
-    "report_horizon",
-    "report_windows",
-)
 
 
 @dataclass(frozen=True)
@@ -37,25 +25,25 @@ class WorldTrainConfig:
     """keep every object in its slot within an episode"""
     baseline: Literal["none", "mlp"] = "none"
     """also train a baseline for comparison: mlp, an MLP over all concatenated latents"""
-    steps: int = 6_000
+    steps: Count = 6_000
     """updates"""
-    max_minutes: float | None = None
+    max_minutes: Positive | None = None
     """time limit, over which the learning rate is then scheduled"""
-    batch_size: int = 32
+    batch_size: Count = 32
     """windows per update"""
-    horizon: int = 5
+    horizon: Count = 5
     """steps of the training rollouts on the model's own predictions"""
-    learning_rate: float = 3e-3
+    learning_rate: Positive = 3e-3
     """maximum learning rate of AdamW, with a warm-up of 100 updates and a cosine schedule to 0"""
-    weight_decay: float = 1e-4
+    weight_decay: NonNegative = 1e-4
     """weight decay of AdamW"""
-    clip_norm: float = 1.0
+    clip_norm: Positive = 1.0
     """maximum gradient norm"""
     device: str = "auto"
     """auto, cpu or cuda"""
-    threads: int | None = None
+    threads: Count | None = None
     """CPU threads; None: PyTorch's default"""
-    seed: int = 0
+    seed: Seed = 0
     """seed of initial weights, batches and the data of ensemble heads"""
     out: Path = Path("runs/world")
     """run directory"""
@@ -63,17 +51,17 @@ class WorldTrainConfig:
     """resume the run in out"""
     cache: Path | None = None
     """folder of encoded recordings; None: slots in the folder of generated datasets"""
-    log_every: int = 100
+    log_every: Count = 100
     """updates between log entries"""
-    eval_every: int = 500
+    eval_every: Count = 500
     """updates between validations with images"""
-    eval_windows: int = 512
+    eval_windows: Count = 512
     """windows per validation"""
-    save_every: int = 500
+    save_every: Count = 500
     """updates between checkpoints"""
-    report_horizon: int = 20
+    report_horizon: Count = 20
     """steps of the report's rollouts"""
-    report_windows: int = 512
+    report_windows: Count = 512
     """maximum number of windows of the report"""
     tensorboard: bool = True
     """write TensorBoard events"""
@@ -82,20 +70,6 @@ class WorldTrainConfig:
 
     def __post_init__(self) -> None:
         """Check values."""
-        check_integers(self, 1, *_POSITIVE)
-        check_limits(self)
-        if self.baseline not in ("none", "mlp"):
-            raise ValueError(f"baseline must be 'none' or 'mlp', got {self.baseline!r}.")
+        check_fields(self)
         if self.baseline == "mlp" and self.model.trunk == "mlp":
             raise ValueError("baseline must be 'none' for model.trunk 'mlp', got 'mlp'.")
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed must be in 0..2**63 - 1, got {self.seed}.")
-        for name in ("learning_rate", "clip_norm"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}.")
-        if not self.weight_decay >= 0:
-            raise ValueError(f"weight_decay must be >= 0, got {self.weight_decay}.")
-        for name in ("max_minutes", "threads"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} must be > 0, got {value}.")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self, get_args
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +25,7 @@ from genesis_rl.checkpoints.weights import (
 )
 from genesis_rl.models.set_layers import SlotScale, TransformerBlock
 from genesis_rl.slots import ALIGN, MASK_GEOMETRY, check_shape
-from genesis_rl.utils.checks import LARGEST, check_limits, check_range
+from genesis_rl.utils.checks import LARGEST, Checked, Count, Must, check_fields, within
 from genesis_rl.utils.files import current_folder, read_folder, read_json
 from genesis_rl.world_model.actions import ActionSpec
 
@@ -101,6 +101,8 @@ _FORMAT, _KIND = 1, "world_model"
 _MIN_SIGMA, _MAX_SIGMA = 1e-2, 30.0
 
 Trunk = Literal["slots", "mlp"]
+_Flag = Annotated[bool, Must("true or false", lambda value: isinstance(value, bool))]
+_Width = Annotated[int, within(0, LARGEST["latent_size"])]
 
 
 @dataclass(frozen=True)
@@ -109,32 +111,27 @@ class WorldModelConfig:
 
     trunk: Trunk = "slots"
     """transformer over slots, or MLP over all concatenated latents"""
-    width: int = 64
+    width: Count = 64
     """size of the tokens"""
-    layers: int = 2
+    layers: Count = 2
     """transformer blocks, or hidden layers of the MLP"""
-    attention_heads: int = 4
+    attention_heads: Count = 4
     """attention heads, a divisor of width"""
-    ensemble: int = 4
+    ensemble: Count = 4
     """heads of the dynamics, whose standard deviation is the uncertainty"""
 
     def __post_init__(self) -> None:
         """Check values."""
-        if self.trunk not in get_args(Trunk):
-            raise ValueError(f"trunk must be one of {get_args(Trunk)}, got {self.trunk!r}.")
-        for name in ("width", "layers", "attention_heads", "ensemble"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        check_fields(self)
         if self.width % self.attention_heads:
             raise ValueError(
                 f"attention_heads must be a divisor of width {self.width}, got "
                 f"{self.attention_heads}."
             )
-        check_limits(self)
 
 
 @dataclass(frozen=True)
-class SlotSpec:
+class SlotSpec(Checked):
     """The slots of a world model: their encoder and their features.
 
     Attributes:
@@ -145,28 +142,11 @@ class SlotSpec:
         aligned: whether objects keep their slots within an episode.
     """
 
-    encoder_fingerprint: str
-    num_slots: int
-    latent_sizes: tuple[int, int]
-    mask_geometry: bool = MASK_GEOMETRY
-    aligned: bool = ALIGN
-
-    def __post_init__(self) -> None:
-        """Check values."""
-        if not isinstance(self.encoder_fingerprint, str):
-            raise ValueError(
-                f"encoder_fingerprint must be a string, got {self.encoder_fingerprint!r}."
-            )
-        for name in ("mask_geometry", "aligned"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}.")
-        check_range("num_slots", self.num_slots, 1, LARGEST["num_slots"])
-        if len(self.latent_sizes) != 2 or not sum(self.latent_sizes):
-            raise ValueError(
-                f"latent_sizes must be two integers, not both 0, got {self.latent_sizes}."
-            )
-        for size in self.latent_sizes:
-            check_range("latent_sizes", size, 0, LARGEST["latent_size"])
+    encoder_fingerprint: Annotated[str, Must("a string", lambda value: isinstance(value, str))]
+    num_slots: Count
+    latent_sizes: Annotated[tuple[_Width, _Width], Must("not both 0", any)]
+    mask_geometry: _Flag = MASK_GEOMETRY
+    aligned: _Flag = ALIGN
 
     @property
     def num_features(self) -> int:

@@ -238,7 +238,7 @@ def test_misuse(saved: Build, packs: Path, run_program: Run, tmp_path: Path) -> 
     cases: list[tuple[tuple[str, ...], str]] = [
         ((str(tmp_path), *on_packs), "pretrain/train.py"),
         ((model,), "--data"),
-        ((model, model, *on_packs), "more than once"),
+        ((model, model, *on_packs), "encoders must be different"),
         ((model, str(packs), *on_packs), ": --out "),
         ((model, *on_packs, "--task", "properties"), "factors state, or x and y"),
         (

@@ -5,7 +5,7 @@ import warnings
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import torch
 from stable_baselines3 import PPO
@@ -20,7 +20,7 @@ from genesis_rl.agents.stack import make_vec_env, step_seconds
 from genesis_rl.checkpoints.loading import pick_device
 from genesis_rl.envs.imagination.imagine import imagination_speeds
 from genesis_rl.perception.encoder import SlotEncoder
-from genesis_rl.utils.checks import check_integers
+from genesis_rl.utils.checks import NOT_EMPTY, Count, Counts, check_fields
 from genesis_rl.utils.process import hardware, keep_freed_memory, versions
 
 # Parts of the time of a rollout and its update.
@@ -33,14 +33,14 @@ _REPLAY_SIZE = 1024
 class SpeedConfig:
     """Settings of a benchmark."""
 
-    obs: tuple[str, ...] = ("state", "pixels")
+    obs: Annotated[tuple[str, ...], NOT_EMPTY] = ("state", "pixels")
     """observations, as agents/train.py --obs, with the encoder where one is needed, e.g.
     genesis=runs/encoder"""
-    n_envs: tuple[int, ...] = (1, 8, 32)
+    n_envs: Counts = (1, 8, 32)
     """numbers of parallel environments"""
-    transitions: int = 2048
+    transitions: Count = 2048
     """transitions per rollout over all environments, which makes updates independent of n_envs"""
-    rollouts: int = 2
+    rollouts: Count = 2
     """timed rollouts with their updates, after one for warm-up"""
     world_model: str | None = None
     """world model of the last encoder in obs, a folder or the name of a shipped one; also times
@@ -52,10 +52,7 @@ class SpeedConfig:
 
     def __post_init__(self) -> None:
         """Check values."""
-        for name in ("obs", "n_envs"):
-            if not getattr(self, name):
-                raise ValueError(f"{name} must have at least one value, got none.")
-        check_integers(self, 1, "transitions", "rollouts")
+        check_fields(self)
         if self.agent.algo != "ppo":
             raise ValueError(f"agent.algo must be ppo, got {self.agent.algo!r}.")
         if self.world_model is not None and not any("=" in obs for obs in self.obs):
@@ -64,7 +61,7 @@ class SpeedConfig:
                 f"genesis=runs/encoder, got {self.obs}."
             )
         for count in self.n_envs:
-            if count < 1 or self.transitions % count:
+            if self.transitions % count:
                 raise ValueError(
                     f"n_envs must be divisors of transitions {self.transitions}, got {count}."
                 )

@@ -29,7 +29,7 @@ from genesis_rl.training.presets import DEMO_WORLD, PRESETS
 from genesis_rl.training.prior import independent_prior, infer_posteriors
 from genesis_rl.training.validate import decomposition
 from genesis_rl.utils import log
-from genesis_rl.utils.checks import check_integers
+from genesis_rl.utils.checks import Checked, Count, Positive
 from genesis_rl.utils.files import FolderLock, write_json
 from genesis_rl.utils.process import StoppedError
 from genesis_rl.visualization import mosaic, save_png, to_pictures
@@ -44,7 +44,7 @@ _SHOWN, _SAMPLED = 8, 300
 
 
 @dataclass(frozen=True)
-class DemoConfig:
+class DemoConfig(Checked):
     """Settings of the demonstration."""
 
     out: Path = Path("runs/demo")
@@ -52,32 +52,24 @@ class DemoConfig:
     encoder: str | None = None
     """skip pretraining; agents by the published rules with this encoder: a run directory, a
     folder, a Hub id or the name of a shipped model"""
-    pretrain_minutes: float = 5.0
+    pretrain_minutes: Positive = 5.0
     """time limit of pretraining"""
-    prior_steps: int = PRESETS["demo"].config.prior_steps
+    prior_steps: Count = PRESETS["demo"].config.prior_steps
     """updates of the prior after pretraining, and of the independent prior"""
-    agent_minutes: float = 6.0
+    agent_minutes: Positive = 6.0
     """time limit of the training of each agent"""
-    agent_steps: int = 60_000
+    agent_steps: Count = 60_000
     """environment steps of the agent on slots; the agent on pixels has the same time"""
-    train_scenes: int = 10_000
+    train_scenes: Count = 10_000
     """scenes for pretraining"""
-    test_scenes: int = 500
+    test_scenes: Count = 500
     """held-out scenes for the evaluation of the encoder"""
-    episodes: int = 200
+    episodes: Count = 200
     """episodes for the evaluation of each policy"""
     seed: int = 0
     """seed of all random numbers"""
     threads: int | None = None
     """CPU threads; None: PyTorch's default"""
-
-    def __post_init__(self) -> None:
-        """Check values."""
-        for name in ("pretrain_minutes", "agent_minutes"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}.")
-        names = ("prior_steps", "agent_steps", "train_scenes", "test_scenes", "episodes")
-        check_integers(self, 1, *names)
 
     @property
     def task(self) -> str:

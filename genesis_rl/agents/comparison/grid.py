@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from genesis_rl.agents.bundle import SETTINGS
 from genesis_rl.agents.config import (
@@ -26,7 +26,7 @@ from genesis_rl.agents.learning import AgentTrainer, TrainingError
 from genesis_rl.agents.stack import EnvMaker
 from genesis_rl.envs import TASKS
 from genesis_rl.utils import log
-from genesis_rl.utils.checks import check_integers
+from genesis_rl.utils.checks import DIFFERENT, NOT_EMPTY, Count, Names, check_fields
 from genesis_rl.utils.files import FolderLock, read_json, write_json
 from genesis_rl.utils.process import StoppedError, StopSignal
 
@@ -40,18 +40,18 @@ _SCORES = ("ari", "ari_fg", "ari_fg_2plus", "msc", "sc", "mse")
 class CompareConfig:
     """Settings of a comparison."""
 
-    tasks: tuple[str, ...] = tuple(f"genesis_rl/{name}-v0" for name in TASKS)
+    tasks: Names = tuple(f"genesis_rl/{name}-v0" for name in TASKS)
     """ids of environments"""
-    obs: tuple[str, ...] = ("state", "pixels")
+    obs: Names = ("state", "pixels")
     """observations, as agents/train.py --obs, with the encoder where one is needed, e.g.
     genesis=runs/encoder"""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: Annotated[tuple[int, ...], NOT_EMPTY, DIFFERENT] = (0, 1, 2)
     """seeds; one run per task, observation and seed"""
     agent: AgentConfig = field(default_factory=lambda: AgentConfig(obs="pixels"))
     """other settings of the runs; env, obs, encoder, seed and out are set by the grid"""
-    episodes: int = 200
+    episodes: Count = 200
     """episodes of the final evaluation, the same for all agents of a task"""
-    jobs: int = 1
+    jobs: Count = 1
     """runs in parallel, one process per run"""
     out: Path = Path("runs/compare")
     """folder of the runs and, by default, of the summary"""
@@ -63,11 +63,7 @@ class CompareConfig:
 
     def __post_init__(self) -> None:
         """Check values."""
-        for name in ("tasks", "obs", "seeds"):
-            values = getattr(self, name)
-            if not values or len(set(values)) < len(values):
-                raise ValueError(f"{name} must be one or more different values, got {values}.")
-        check_integers(self, 1, "episodes", "jobs")
+        check_fields(self)
         labels = [obs_label(obs) for obs in self.obs]
         if len(set(labels)) < len(labels):
             raise ValueError(

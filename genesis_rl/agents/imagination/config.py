@@ -2,13 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from genesis_rl.agents.config import ENCODED, AgentConfig
 from genesis_rl.envs.imagination import ImaginationOptions
 from genesis_rl.envs.imagination.options import Start
-from genesis_rl.utils.checks import check_integers, check_limits
-
-_COUNTS = ("n_imagined_envs", "horizon", "collect_steps", "fit_steps", "episodes")
+from genesis_rl.utils.checks import DIFFERENT, Count, Natural, PositiveShare
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +22,7 @@ class ImaginationConfig(AgentConfig):
     """world model of the encoder's slots (pretrain/train_world_model.py)"""
     data: Path
     """recording (envs/collect.py) of the world model's training, the agent's only real data"""
-    n_imagined_envs: int = 64
+    n_imagined_envs: Count = 64
     """imagined environments in one batch"""
     start: Start = "mixture"
     """initial scenes of imagined rollouts: samples of the encoder's prior (prior), recorded frames
@@ -33,24 +32,24 @@ class ImaginationConfig(AgentConfig):
     model_temperature: float = 1.0
     """factor on the world model's standard deviations; policies exploit errors of the model more
     easily at low temperatures"""
-    horizon: int = 25
+    horizon: Count = 25
     """steps after which an imagined rollout is truncated, and its value bootstrapped"""
-    uncertainty_quantile: float = 0.99
+    uncertainty_quantile: PositiveShare = 0.99
     """truncate imagined rollouts above this quantile of the uncertainty on held-out recorded steps;
     1: never"""
     uncertainty_penalty: float = 0.0
     """factor on the uncertainty that is subtracted from imagined rewards"""
-    rounds: int = 0
+    rounds: Natural = 0
     """rounds of recording the agent in the real environment, refitting the world model to all
     recorded data, and training for another total_timesteps"""
-    collect_steps: int = 5_000
+    collect_steps: Count = 5_000
     """recorded real steps per round"""
-    fit_steps: int = 6_000
+    fit_steps: Count = 6_000
     """updates of each round's world model"""
-    seeds: tuple[int, ...] = ()
+    seeds: Annotated[tuple[int, ...], DIFFERENT] = ()
     """seeds of a comparison with PPO trained on as many real steps as were recorded; none: train
     one agent"""
-    episodes: int = 200
+    episodes: Count = 200
     """real episodes of the comparison's final evaluation"""
     summary: Path | None = None
     """JSON file of the comparison, with the curves in the same folder; None: imagination.json in
@@ -81,16 +80,6 @@ class ImaginationConfig(AgentConfig):
             raise ValueError(
                 f"max_minutes must be None, got {self.max_minutes}; set total_timesteps instead."
             )
-        check_integers(self, 1, *_COUNTS)
-        check_limits(self)
-        if self.rounds < 0:
-            raise ValueError(f"rounds must be at least 0, got {self.rounds}.")
-        if not 0 < self.uncertainty_quantile <= 1:
-            raise ValueError(
-                f"uncertainty_quantile must be in (0, 1], got {self.uncertainty_quantile}."
-            )
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds must be different, got {self.seeds}.")
         self.imagination_options(self.data)
 
     @property

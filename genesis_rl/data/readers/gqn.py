@@ -11,10 +11,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from genesis_rl.data.cache import check_split
+from genesis_rl.data.cache import Split
 from genesis_rl.data.convert import DamagedRecord, Record, missing_files
 from genesis_rl.data.readers.media import decode_image
 from genesis_rl.data.readers.tfrecord import Payload, floats, parse_example, read_records, strings
+from genesis_rl.utils.checks import Checked, Count, Natural
 
 _NAME = "rooms_ring_camera"
 _ORIGIN = f"gs://gqn-dataset/{_NAME}"
@@ -29,30 +30,20 @@ _FILES = {
 
 
 @dataclass(frozen=True)
-class GqnRooms:
+class GqnRooms(Checked):
     """Views of rooms, with the factor `camera_pose`: x, y, z, yaw and pitch."""
 
     folder: Path
     """folder with `rooms_ring_camera`, as written by `gsutil -m cp -r`, or with `train` and
     `test`"""
-    split: str
+    split: Split
     """train (2,124 files of 5,000 rooms), validation (36) or test (240)"""
     frames: Literal["one", "all"] = "one"
     """one random view of every room, or all ten"""
-    seed: int = 0
+    seed: Natural = 0
     """seed of the random views; a room's view depends only on (seed, file, room)"""
-    num_files: int | None = None
+    num_files: Count | None = None
     """number of the split's files to use, the first ones; None: all (250 GB)"""
-
-    def __post_init__(self) -> None:
-        """Validate values."""
-        check_split(self.split)
-        if self.frames not in ("one", "all"):
-            raise ValueError(f"frames must be 'one' or 'all', got {self.frames!r}.")
-        if self.seed < 0:
-            raise ValueError(f"seed must be at least 0, got {self.seed}.")
-        if self.num_files is not None and self.num_files < 1:
-            raise ValueError(f"num_files must be at least 1, got {self.num_files}.")
 
     @property
     def meta(self) -> dict[str, Any]:

@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from genesis_rl.data.cache import SPLITS, check_split
+from genesis_rl.data.cache import SPLITS, Split
 from genesis_rl.data.convert import DamagedRecord, Record
 from genesis_rl.perception.preprocessing import as_nhwc_uint8
+from genesis_rl.utils.checks import Checked, Count
 
 IMAGE_TYPES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 VIDEO_TYPES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg")
@@ -70,19 +71,15 @@ def decode_image(data: bytes) -> npt.NDArray[np.uint8]:
 
 
 @dataclass(frozen=True)
-class ImageFolder:
+class ImageFolder(Checked):
     """Images in a folder and its subfolders, sorted by name."""
 
     folder: Path
     """folder of the images, with subfolders named after the splits. Without them, the first 80 % of
     the images are for training, the next 10 % for validation, the rest for the test: contiguous, as
     neighbours may be frames of one scene"""
-    split: str
+    split: Split
     """train, validation or test"""
-
-    def __post_init__(self) -> None:
-        """Validate the split."""
-        check_split(self.split)
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -121,7 +118,7 @@ class ImageFolder:
 
 
 @dataclass(frozen=True)
-class VideoFolder:
+class VideoFolder(Checked):
     """Frames of the videos in a folder and its subfolders, sorted by name.
 
     Factors: `video`, index of the file, and `frame`, index of the frame in it, both from 0.
@@ -130,16 +127,10 @@ class VideoFolder:
     folder: Path
     """folder of the videos, with subfolders named after the splits. Without them, the first 80 % of
     every video are for training, the next 10 % for validation, the rest for the test"""
-    split: str
+    split: Split
     """train, validation or test"""
-    every: int = 1
+    every: Count = 1
     """use every n-th frame"""
-
-    def __post_init__(self) -> None:
-        """Validate values."""
-        check_split(self.split)
-        if self.every < 1:
-            raise ValueError(f"every must be at least 1, got {self.every}.")
 
     @property
     def meta(self) -> dict[str, Any]:

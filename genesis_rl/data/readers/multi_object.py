@@ -19,7 +19,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from genesis_rl.data.cache import check_split
+from genesis_rl.data.cache import Split
 from genesis_rl.data.convert import DamagedRecord, Record, missing_files
 from genesis_rl.data.readers.tfrecord import (
     Example,
@@ -30,6 +30,7 @@ from genesis_rl.data.readers.tfrecord import (
     read_records,
 )
 from genesis_rl.perception.preprocessing import as_nhwc_uint8
+from genesis_rl.utils.checks import Count, check_fields
 
 _ORIGIN = "gs://multi-object-datasets"
 _RENAMED = {"color": "colour", "orientation": "angle"}
@@ -67,11 +68,11 @@ class Format(NamedTuple):
 class _MultiObject:
     folder: Path
     """folder of the file, or of the bucket's content"""
-    split: str
+    split: Split
     """train, validation or test"""
     variant: str = "train"
     """variant of the dataset"""
-    held_out: int = 10_000
+    held_out: Count = 10_000
     """number of records in each of the test and validation splits"""
 
     _name: ClassVar[str]
@@ -79,13 +80,11 @@ class _MultiObject:
 
     def __post_init__(self) -> None:
         """Validate values."""
-        check_split(self.split)
+        check_fields(self)
         if self.variant not in self._formats:
             raise ValueError(
                 f"variant must be one of {', '.join(self._formats)}, got {self.variant!r}."
             )
-        if self.held_out < 1:
-            raise ValueError(f"held_out must be at least 1, got {self.held_out}.")
         if self._format.test_only and self.split != "test":
             raise ValueError(
                 f"split must be 'test' for variant {self.variant!r}, got {self.split!r}."

@@ -18,15 +18,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from genesis_rl.data.cache import check_split
+from genesis_rl.data.cache import Split
 from genesis_rl.data.convert import DamagedRecord, Record, missing_files
 from genesis_rl.data.readers.hdf5 import open_hdf5
 from genesis_rl.perception.preprocessing import as_labels, as_nhwc_uint8
+from genesis_rl.utils.checks import Checked, Count, one_of
 from genesis_rl.utils.extras import require
 
 _ORIGIN = "https://data-download.compute.dtu.dk/multi_object_datasets"
@@ -47,26 +48,18 @@ FILES = {
 
 
 @dataclass(frozen=True)
-class ObjectCentricHdf5:
+class ObjectCentricHdf5(Checked):
     """A dataset of the object-centric library."""
 
     folder: Path
     """folder of the files"""
-    split: str
+    split: Split
     """train, validation or test"""
-    data: str = "clevr"
+    data: Annotated[str, one_of(FILES)] = "clevr"
     """clevr, clevrtex, multidsprites, objects_room, shapestacks or tetrominoes"""
-    num_train: int | None = None
+    num_train: Count | None = None
     """number of training images, followed in the file by 5,000 each for validation and test; None:
     90,000 (CLEVRTEX 40,000)"""
-
-    def __post_init__(self) -> None:
-        """Validate values."""
-        check_split(self.split)
-        if self.data not in FILES:
-            raise ValueError(f"data must be one of {', '.join(FILES)}, got {self.data!r}.")
-        if self.num_train is not None and self.num_train < 1:
-            raise ValueError(f"num_train must be at least 1, got {self.num_train}.")
 
     @property
     def meta(self) -> dict[str, Any]:

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from genesis_rl.data.cache import check_split
+from genesis_rl.data.cache import Split
 from genesis_rl.data.convert import DamagedRecord, Record, missing_files
 from genesis_rl.data.readers.media import decode_image, read_image_file
 from genesis_rl.data.readers.shapestacks_files import (
@@ -25,6 +25,7 @@ from genesis_rl.data.readers.shapestacks_files import (
     decode_segmentation,
     read_split,
 )
+from genesis_rl.utils.checks import Count, check_fields
 
 Maps = Literal["iseg", "vseg", "none"]
 
@@ -47,25 +48,21 @@ class ShapeStacks:
 
     folder: Path
     """folder with splits, recordings and iseg"""
-    split: str
+    split: Split
     """train, validation (eval.txt) or test"""
     subset: str = "default"
     """folder below splits: default, blocks_all or ccs_all"""
     maps: Maps = "iseg"
     """labels: iseg, the index of the shape from the bottom; vseg, the part of the tower (1 stable,
     2 violating, 3 the shape above it, 4 all shapes further above); none"""
-    image_size: int = 64
+    image_size: Count = 64
     """side of the images in pixels"""
 
     def __post_init__(self) -> None:
         """Validate values."""
-        check_split(self.split)
-        if self.maps not in get_args(Maps):
-            raise ValueError(f"maps must be one of {get_args(Maps)}, got {self.maps!r}.")
+        check_fields(self)
         if Path(self.subset).name != self.subset or not self.subset:
             raise ValueError(f"subset must be the name of a folder in splits, got {self.subset!r}.")
-        if self.image_size < 1:
-            raise ValueError(f"image_size must be at least 1, got {self.image_size}.")
 
     @property
     def meta(self) -> dict[str, Any]:

@@ -16,10 +16,10 @@ from genesis_rl import visualization
 from genesis_rl.envs.imagination.env import ImaginationEnv, ImaginationVectorEnv
 from genesis_rl.envs.make import check_wrappers, make_env, parse_options
 from genesis_rl.envs.relational.scripted import steps_per_second
-from genesis_rl.envs.watch import read_options
-from genesis_rl.envs.window import has_window
+from genesis_rl.envs.watch import AnimationPath, Window, read_options
 from genesis_rl.envs.wrappers.obs import GenesisObs, GenesisVectorObs
 from genesis_rl.perception.preprocessing import to_images
+from genesis_rl.utils.checks import Count, Natural, PartialShare, Positive, check_fields
 from genesis_rl.visualization.layout import Picture
 
 _ID = "genesis_rl/Imagination-v0"
@@ -47,43 +47,26 @@ class ImagineConfig:
     """wrappers of the real environment, module:Class, innermost first"""
     render: bool = False
     """use rendered frames, for real environments without image observations"""
-    out: Path = Path("runs/imagine.gif")
+    out: AnimationPath = Path("runs/imagine.gif")
     """video file to write, .gif or .mp4"""
-    window: bool = False
+    window: Window = False
     """show the video in a window instead of writing a file"""
-    steps: int = 100
+    steps: Count = 100
     """number of steps; with speed, minimum steps per repeat over all environments"""
-    sticky: float = 0.7
+    sticky: PartialShare = 0.7
     """probability of repeating the previous action; actions are random"""
-    fps: float = 10.0
+    fps: Positive = 10.0
     """steps per second of the video"""
     device: str = "auto"
     """auto, cpu or cuda"""
-    seed: int = 0
+    seed: Natural = 0
     """seed of the environments and the actions"""
-    speed: tuple[int, ...] = ()
+    speed: tuple[Count, ...] = ()
     """measure steps per second with these numbers of environments, e.g. 1 64 1024; no video"""
 
     def __post_init__(self) -> None:
         """Validate every field."""
-        if self.steps < 1:
-            raise ValueError(f"steps must be >= 1, got {self.steps}.")
-        if not 0 <= self.sticky < 1:
-            raise ValueError(f"sticky must be in [0, 1), got {self.sticky}.")
-        if not self.fps > 0:
-            raise ValueError(f"fps must be > 0, got {self.fps}.")
-        if self.seed < 0:
-            raise ValueError(f"seed must be >= 0, got {self.seed}.")
-        for count in self.speed:
-            if count < 1:
-                raise ValueError(f"speed must be numbers >= 1, got {count}.")
-        if self.out.suffix not in (".gif", ".mp4"):
-            raise ValueError(f"out must end in .gif or .mp4, got {self.out}.")
-        if self.window and not has_window():
-            raise ValueError(
-                "window must be False with an OpenCV without windows (opencv-python-headless), got"
-                " True. Install opencv-python instead, or write a file."
-            )
+        check_fields(self)
         check_wrappers(self.wrappers)
         _ = self.real_options
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import cv2
 import gymnasium as gym
@@ -27,7 +27,6 @@ from genesis_rl.envs.recording.recorder import (
 from genesis_rl.envs.wrappers.frame_source import find_frames
 from genesis_rl.envs.wrappers.rendering import RenderedObs
 from genesis_rl.perception.preprocessing import (
-    LAYOUTS,
     Crop,
     Layout,
     Preprocessing,
@@ -36,7 +35,7 @@ from genesis_rl.perception.preprocessing import (
     as_nhwc_uint8,
 )
 from genesis_rl.perception.region import changing_region, reduced
-from genesis_rl.utils.checks import check_integers, check_limits
+from genesis_rl.utils.checks import Count, EnvSeed, PartialShare, check_fields
 from genesis_rl.utils.process import ignore_interrupts, versions
 
 Vec = Literal["subproc", "dummy"]
@@ -67,7 +66,7 @@ class CollectConfig:
     """id of a local Minari dataset with frames in its observations"""
     out: Path
     """output folder, with a pack per split"""
-    steps: int = 20_000
+    steps: Count = 20_000
     """number of steps to record, over all environments"""
     env_options: str = "{}"
     """options of the environment as JSON, e.g. '{"max_episode_steps": 200}'; with agent, these
@@ -86,26 +85,26 @@ class CollectConfig:
     """region of interest of every frame in pixels, cut out before resizing: top, left, height and
     width; auto: the region that changes in frames of the random policy. The encoder trained on the
     recording uses it"""
-    image_size: int = 64
+    image_size: Count = 64
     """side of the recorded images in pixels"""
     resize: Resize = "stretch"
     """resizing of other frames: stretch, letterbox (black borders), crop (central square) or
     none"""
     deterministic: bool = False
     """use the agent's deterministic actions instead of sampled ones"""
-    sticky: float = 0.0
+    sticky: PartialShare = 0.0
     """probability of repeating the previous action"""
     unique: bool = False
     """record distinct images only, without steps: smaller, for pretraining alone"""
-    validation: float = 0.1
+    validation: PartialShare = 0.1
     """fraction of the episodes held out for validation"""
-    test: float = 0.1
+    test: PartialShare = 0.1
     """fraction of the episodes held out for the test"""
-    n_envs: int = 8
+    n_envs: Count = 8
     """number of parallel environments"""
     vec: Vec = "subproc"
     """subproc: one process per environment; dummy: all in this process"""
-    seed: int = 0
+    seed: EnvSeed = 0
     """seed of the environments and the actions"""
     minari: str | None = None
     """id of a local Minari dataset to also write the steps to, e.g. cars/random-v0"""
@@ -121,22 +120,12 @@ class CollectConfig:
             value = getattr(self, entry.name)
             if entry.name in _UNUSED[sources[0]] and value != entry.default:
                 raise ValueError(f"{entry.name} must not be set with {sources[0]}, got {value!r}.")
-        check_integers(self, 1, "steps", "image_size", "n_envs")
-        check_limits(self)
-        for name in ("sticky", "validation", "test"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}.")
+        check_fields(self)
         if not self.shares["train"] > 0:
             raise ValueError(
                 "validation and test must have a sum below 1, got"
                 f" {self.validation} and {self.test}."
             )
-        if not 0 <= self.seed < 2**31:
-            raise ValueError(f"seed must be in 0..2**31 - 1, got {self.seed}.")
-        if self.image_layout not in LAYOUTS:
-            raise ValueError(f"image_layout must be one of {LAYOUTS}, got {self.image_layout!r}.")
-        if self.vec not in get_args(Vec):
-            raise ValueError(f"vec must be one of {get_args(Vec)}, got {self.vec!r}.")
         if self.unique and self.minari is not None:
             raise ValueError("unique must be False with minari, which records steps, got True.")
         _ = self.options

@@ -5,13 +5,14 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count, repeat
 from time import process_time
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 
 from genesis_rl.envs import TASKS
 from genesis_rl.envs.relational.env import SpriteEnv
+from genesis_rl.utils.checks import Checked, Count, one_of
 from genesis_rl.worlds.sprites import Scene, get_agent
 
 _HEURISTIC_WEIGHT = 3.0  # of weighted A*, used where objects can be moved
@@ -134,28 +135,19 @@ def run_episodes(
 
 
 @dataclass(frozen=True)
-class TasksConfig:
+class TasksConfig(Checked):
     """Settings of the measurement."""
 
-    tasks: tuple[str, ...] = TASKS
+    tasks: tuple[Annotated[str, one_of(TASKS)], ...] = TASKS
     """names of the tasks"""
     options: dict[str, str] = field(default_factory=dict)
     """options of the environments, as name value pairs; values are parsed as JSON if possible"""
-    episodes: int = 1000
+    episodes: Count = 1000
     """episodes per policy and task"""
-    n_envs: int = 64
+    n_envs: Count = 64
     """number of environments in the batched measurement"""
     seed: int = 0
     """seed of the first episode; episode i has seed + i"""
-
-    def __post_init__(self) -> None:
-        """Validate every field."""
-        for task in self.tasks:
-            if task not in TASKS:
-                raise ValueError(f"tasks must be among {', '.join(TASKS)}, got {task!r}.")
-        for name in ("episodes", "n_envs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}.")
 
 
 class Measurement(NamedTuple):

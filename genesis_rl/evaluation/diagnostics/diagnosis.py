@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from genesis_rl.evaluation.diagnostics import image_checks, log_checks
 from genesis_rl.evaluation.diagnostics.findings import (
@@ -16,6 +16,7 @@ from genesis_rl.evaluation.diagnostics.findings import (
 )
 from genesis_rl.evaluation.diagnostics.model_statistics import CheckInputs, compute_statistics
 from genesis_rl.training import Run
+from genesis_rl.utils.checks import Checked, Must
 
 Check = Callable[[CheckInputs, Thresholds], Finding | None]
 
@@ -48,18 +49,20 @@ CHECKS: dict[str, Check] = {
         log_checks.unfinished,
     )
 }
+#: Number of images of a diagnosis; statistics of a single image have no spread.
+CheckImages = Annotated[int, Must("0 or at least 2", lambda images: images == 0 or images > 1)]
 _WIDTH = 100
 
 
 @dataclass(frozen=True)
-class DoctorConfig:
+class DoctorConfig(Checked):
     """Settings of a diagnosis."""
 
     run: Path
     """run directory of pretrain/train.py"""
     which: Literal["best", "last"] = "best"
     """the model to check; the other one if it does not exist"""
-    images: int = 256
+    images: CheckImages = 256
     """number of held-out images; 0: check the log only"""
     split: Literal["validation", "test"] = "validation"
     """split of the held-out images"""
@@ -71,11 +74,6 @@ class DoctorConfig:
     """print JSON instead of text"""
     thresholds: Thresholds = field(default_factory=Thresholds)
     """thresholds of the checks"""
-
-    def __post_init__(self) -> None:
-        """Validate values."""
-        if self.images < 0 or self.images == 1:
-            raise ValueError(f"images must be 0 or at least 2, got {self.images}.")
 
 
 @dataclass(frozen=True)

@@ -19,33 +19,28 @@ from genesis_rl.evaluation.metrics.factor_network import count_objects, require_
 from genesis_rl.evaluation.metrics.frechet import FeatureNetwork, pack_images, sampled_scenes
 from genesis_rl.evaluation.metrics.segmentation import Array, as_label_tensor, as_tensor, segment
 from genesis_rl.slots import SceneModel, check_shape
+from genesis_rl.utils.checks import Checked, Share
 
 _CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8)
 
 
 @dataclass(frozen=True)
-class SceneCriteria:
+class SceneCriteria(Checked):
     """Criteria for objects and valid objects; colours in [0, 1]."""
 
-    min_area: float = 0.005
+    min_area: Share = 0.005
     """smallest share of the frame's pixels; smaller segments are ignored"""
-    background_difference: float = 0.1
+    background_difference: Share = 0.1
     """smallest difference in a channel between an object's and the background's median colours"""
-    colour_deviation: float = 0.1
+    colour_deviation: Share = 0.1
     """largest standard deviation of a channel over the object's pixels, without its outline, where
     colours are blended"""
-    connected: float = 0.8
+    connected: Share = 0.8
     """smallest share of the object's pixels in its largest connected piece"""
-    solidity: float = 0.5
+    solidity: Share = 0.5
     """smallest share of its convex hull that this piece fills"""
-    border: float = 0.25
+    border: Share = 0.25
     """largest share of the object's pixels on the frame's border"""
-
-    def __post_init__(self) -> None:
-        """Validate values."""
-        for name in self.__dataclass_fields__:
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}.")
 
 
 class SceneValidity(NamedTuple):

@@ -2,41 +2,40 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from genesis_rl.evaluation.probes.heads import MlpConfig
-from genesis_rl.evaluation.probes.scenes import TASKS
-from genesis_rl.utils.checks import check_integers
+from genesis_rl.utils.checks import DIFFERENT, Count, Names, Positive, check_fields
 
-_CHOICES = {"which": ("best", "last"), "task": (None, "scenes", "properties", "state")}
+SceneTask = Literal["stability", "height", "view", "simulated_stability"]
 
 
 @dataclass(frozen=True)
 class ProbeConfig:
     """Models, targets and training of probes; defaults are the paper's (appendix B.5)."""
 
-    encoders: tuple[str, ...]
+    encoders: Names
     """run directories, folders of pretrained models, or model ids on the Hub"""
     task: Literal["scenes", "properties", "state"] | None = None
     """scenes: predict the ShapeStacks tasks from all slots; properties: predict an object's
     properties from its slot; state: predict the simulator's state, which recordings of rendered
     environments contain, from all slots. None: the first that the dataset has factors for"""
-    tasks: tuple[Literal["stability", "height", "view", "simulated_stability"], ...] = ()
+    tasks: Annotated[tuple[SceneTask, ...], DIFFERENT] = ()
     """scene tasks; none: all tasks for which the dataset has a factor"""
-    num_train: int = 50_000
+    num_train: Count = 50_000
     """most labelled training images, drawn at random"""
-    num_held_out: int = 10_000
+    num_held_out: Count = 10_000
     """most images of the test split, and of the validation split if used"""
     mlp: MlpConfig = field(default_factory=MlpConfig)
     """network of the probes and its training"""
-    ridge: float = 1.0
+    ridge: Positive = 1.0
     """L2 weight of the linear probes of properties, in examples"""
     standardise: bool = False
     """standardise latents and pixels for the MLP; the inputs of linear probes and the ground-truth
     state are always standardised"""
-    pixel_side: int | None = 16
+    pixel_side: Count | None = 16
     """side in pixels of the area-averaged images of the pixel baseline; None: all pixels"""
-    seeds: int = 1
+    seeds: Count = 1
     """number of trainings of each MLP, with different seeds"""
     seed: int = 0
     """first of these seeds; also seeds the weights of the random encoders"""
@@ -58,13 +57,7 @@ class ProbeConfig:
 
     def __post_init__(self) -> None:
         """Check values."""
-        if not self.encoders:
-            raise ValueError("encoders must contain at least one entry, got none.")
-        doubled = sorted({name for name in self.encoders if self.encoders.count(name) > 1})
-        if doubled:
-            raise ValueError(
-                f"encoders must be different, got {', '.join(doubled)} more than once."
-            )
+        check_fields(self)
         if len(self.encoders) > 1 and self.out is None:
             raise ValueError("out must be set for several encoders, got None.")
         others = ("properties", "state")
@@ -73,21 +66,8 @@ class ProbeConfig:
                 "heads must be None unless encoders is a single one and task is 'scenes', "
                 f"got {len(self.encoders)} encoders and task {self.task!r}."
             )
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} must be one of {choices}, got {getattr(self, name)!r}.")
-        unknown = sorted(set(self.tasks) - set(TASKS))
-        if unknown or len(set(self.tasks)) < len(self.tasks):
-            raise ValueError(
-                f"tasks must be different ones of {', '.join(TASKS)}, got {self.tasks}."
-            )
         if self.tasks and self.task in others:
             raise ValueError(f"tasks must be empty with task={self.task!r}, got {self.tasks}.")
-        check_integers(self, 1, "num_train", "num_held_out", "seeds")
-        if self.pixel_side is not None and self.pixel_side < 1:
-            raise ValueError(f"pixel_side must be at least 1, got {self.pixel_side}.")
-        if not self.ridge > 0:
-            raise ValueError(f"ridge must be positive, got {self.ridge}.")
         if not 0 <= self.seed < 2**63 - self.seeds:
             raise ValueError(f"seed must be 0 to 2**63 - 1 - seeds, got {self.seed}.")
         if self.data is None and self.data_options != "{}":

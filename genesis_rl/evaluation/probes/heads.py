@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genesis_rl.utils.checks import Checked, Count, Positive
 from genesis_rl.utils.log import ProgressBar
 
 #: Values of a smaller standard deviation count as constant.
@@ -19,30 +20,20 @@ _QUERIES, _POOL_RATE = 4, 2e-3
 
 
 @dataclass(frozen=True)
-class MlpConfig:
+class MlpConfig(Checked):
     """The probes' network and its training; defaults are the paper's (appendix B.5)."""
 
-    hidden: int = 512
+    hidden: Count = 512
     """ELU units of the one hidden layer"""
-    epochs: int = 100
+    epochs: Count = 100
     """passes over the training examples"""
-    batch_size: int = 128
+    batch_size: Count = 128
     """examples per update"""
-    learning_rate: float = 1e-4
+    learning_rate: Positive = 1e-4
     """Adam's step size"""
     epoch: Literal["last", "best"] = "last"
     """epoch to evaluate: the last one (the paper states no selection), or each target's best on the
     validation split"""
-
-    def __post_init__(self) -> None:
-        """Check values."""
-        for name in ("hidden", "epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate must be positive, got {self.learning_rate}.")
-        if self.epoch not in ("last", "best"):
-            raise ValueError(f"epoch must be 'last' or 'best', got {self.epoch!r}.")
 
 
 @dataclass(frozen=True, eq=False)

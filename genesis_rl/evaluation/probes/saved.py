@@ -21,14 +21,14 @@ from genesis_rl.checkpoints.weights import (
 )
 from genesis_rl.evaluation.probes.heads import FittedProbe, Head, ProbeTarget
 from genesis_rl.slots import SceneModel, check_shape
-from genesis_rl.utils.checks import check_limits
+from genesis_rl.utils.checks import Checked
 from genesis_rl.utils.files import new_folder, read_folder, read_json, write_json
 
 _FORMAT, _KIND = 1, "scene_probe"
 
 
 @dataclasses.dataclass(frozen=True)
-class SceneProbeConfig:
+class SceneProbeConfig(Checked):
     """Target, input shape and encoder of a scene probe."""
 
     target: str
@@ -45,10 +45,6 @@ class SceneProbeConfig:
     """fingerprint of the encoder, see `genesis_rl.checkpoints.loading.fingerprint`"""
     accuracy: float
     """accuracy on the test split, 0 to 1"""
-
-    def __post_init__(self) -> None:
-        """Check values."""
-        check_limits(self)
 
 
 class SceneProbe:

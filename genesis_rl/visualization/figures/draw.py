@@ -2,16 +2,18 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from genesis_rl.checkpoints.loading import load_pretrained, pick_device
-from genesis_rl.data import SPLITS
+from genesis_rl.data.cache import Split
 from genesis_rl.slots import SceneModel
 from genesis_rl.training import PretrainConfig
 from genesis_rl.training.run import Run
+from genesis_rl.utils.checks import NonNegative, Seed, at_least, check_fields
 from genesis_rl.visualization import save_gif, save_png
 from genesis_rl.visualization.figures.catalogue import FIGURES, Figure, FigureInputs
 from genesis_rl.visualization.report import Report
@@ -27,13 +29,13 @@ class SampleConfig:
     """run directory of pretrain/train.py, folder of a pretrained model, or Hub id"""
     figures: tuple[str, ...] = tuple(FIGURES)
     """names of figures, all by default"""
-    num: int = 8
+    num: Annotated[int, at_least(2)] = 8
     """images or scenes per figure, at least 2; the figure "scenes" has eight times as many"""
-    seed: int = 0
+    seed: Seed = 0
     """seed of the selection of images and of the noise"""
-    temperature: float = 1.0
+    temperature: NonNegative = 1.0
     """factor on every standard deviation of the prior"""
-    split: str = "test"
+    split: Split = "test"
     """split of the images: train, validation or test"""
     data: str | None = None
     """name of a dataset or folder of a pack; None: the run's training data"""
@@ -46,14 +48,7 @@ class SampleConfig:
 
     def __post_init__(self) -> None:
         """Validate values."""
-        if self.num < 2:
-            raise ValueError(f"num must be at least 2, got {self.num}.")
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed must be in 0..2**63 - 1, got {self.seed}.")
-        if not 0 <= self.temperature < float("inf"):
-            raise ValueError(f"temperature must be at least 0, got {self.temperature}.")
-        if self.split not in SPLITS:
-            raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {self.split!r}.")
+        check_fields(self)
         if self.data is None and self.data_options != "{}":
             raise ValueError("data must be set with data_options, got None.")
 

@@ -5,28 +5,31 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from math import sqrt
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 
 from genesis_rl.data.cache import SPLITS
 from genesis_rl.data.readers.shapestacks_files import Scenario
-from genesis_rl.worlds.towers.rules import COLOURS, FAMILIES, HEIGHTS, RULES, Tower, sample_tower
+from genesis_rl.utils.checks import DIFFERENT, NOT_EMPTY, Checked, Count, Natural, one_of, within
+from genesis_rl.worlds.towers.rules import COLOURS, FAMILIES, HEIGHTS, Tower, sample_tower
 from genesis_rl.worlds.towers.world import CAMERAS, RoomAppearance, read_world, sample_appearance
 
 #: Cumulative shares of the splits: 70 %, 15 % and 15 % of the scenarios.
 _ENDS = (0.7, 0.85, 1.0)
 _GOLDEN = (sqrt(5) - 1) / 2
 _DEFAULT_SCENARIOS = 1000
+_Camera = Annotated[int, within(1, len(CAMERAS))]
+_Cameras = Annotated[tuple[_Camera, ...], NOT_EMPTY, DIFFERENT]
 
 
 @dataclass(frozen=True)
-class RenderConfig:
+class RenderConfig(Checked):
     """Towers to render, and the output format."""
 
     out: Path
     """output folder, in ShapeStacks' layout or, with --pack, with one pack per split"""
-    scenarios: int | None = None
+    scenarios: Count | None = None
     """number of towers; None: 1000, or all of mjcf. A dataset can be extended later"""
     pack: bool = False
     """write memory-mapped packs for training instead, rendered at image_size"""
@@ -34,15 +37,15 @@ class RenderConfig:
     """side of a pack's images in pixels; 224 in ShapeStacks' layout"""
     family: Literal["both", "blocks", "ccs"] = "both"
     """cuboids (blocks), cuboids with cylinders and spheres (ccs), or half of each"""
-    heights: tuple[int, ...] = HEIGHTS
+    heights: Annotated[tuple[Annotated[int, one_of(HEIGHTS)], ...], NOT_EMPTY, DIFFERENT] = HEIGHTS
     """numbers of shapes in a tower, 2 to 6, in equal parts"""
     rule: Literal["original", "corrected"] = "original"
     """corrected: the centre of mass above a violating standing cylinder lies beside it, as for
     other shapes"""
-    colours: int | None = None
+    colours: Annotated[int, within(1, len(COLOURS))] | None = None
     """number of colours in a tower, 1 to 6; shapes may share a colour. None: all shapes of a tower
     have different colours, as in the original"""
-    cameras: tuple[int, ...] = tuple(range(1, len(CAMERAS) + 1))
+    cameras: _Cameras = tuple(range(1, len(CAMERAS) + 1))
     """cameras that record each tower, 1 to 16"""
     mjcf: Path | None = None
     """render the worlds of this folder (env_*.xml) instead, such as the original ones"""
@@ -51,39 +54,14 @@ class RenderConfig:
     procedural texture. None: the folder textures in mjcf, if present"""
     simulate: bool = True
     """also simulate whether each tower stands"""
-    seed: int = 0
+    seed: Natural = 0
     """random seed; a tower depends on (seed, number) only"""
-    first: int = 0
+    first: Natural = 0
     """number of the first scenario of this job"""
-    count: int | None = None
+    count: Count | None = None
     """scenarios of this job; None: all remaining ones"""
-    workers: int | None = None
+    workers: Count | None = None
     """rendering processes; None: one per processor"""
-
-    def __post_init__(self) -> None:
-        """Check values."""
-        for name, choices in (("family", ("both", *FAMILIES)), ("rule", RULES)):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} must be one of {choices}, got {getattr(self, name)!r}.")
-        for name, allowed in (("heights", HEIGHTS), ("cameras", range(1, len(CAMERAS) + 1))):
-            values = getattr(self, name)
-            if not values or len(set(values)) < len(values) or not set(values) <= set(allowed):
-                raise ValueError(
-                    f"{name} must be different numbers from {allowed[0]} to {allowed[-1]}, "
-                    f"got {values}."
-                )
-        if self.colours is not None and not 1 <= self.colours <= len(COLOURS):
-            raise ValueError(f"colours must be 1 to {len(COLOURS)}, got {self.colours}.")
-        for name, least in (
-            ("scenarios", 1),
-            ("seed", 0),
-            ("first", 0),
-            ("count", 1),
-            ("workers", 1),
-        ):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}.")
 
     @property
     def num_workers(self) -> int:

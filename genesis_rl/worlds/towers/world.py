@@ -9,10 +9,12 @@ import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 
+from genesis_rl.utils.checks import Checked, within
 from genesis_rl.worlds.towers.rules import HEIGHTS, Point, Shape, Tower, shapes_of
 
 #: Numbers of the textures in the order of `assets.xml`: index 0 in a file name is texture 003.
@@ -49,30 +51,19 @@ LIGHTS: tuple[Point, ...] = (
 
 _GEOMS = {"cuboid": "box", "cylinder": "cylinder", "sphere": "sphere"}
 _KINDS = {geom: kind for kind, geom in _GEOMS.items()}
+_Texture = Annotated[int, within(0, len(TEXTURE_NUMBERS) - 1)]
 
 
 @dataclass(frozen=True)
-class RoomAppearance:
+class RoomAppearance(Checked):
     """Textures and light of a room, sampled per recording."""
 
-    wall: int = 0
+    wall: _Texture = 0
     """index of the walls' texture in `TEXTURE_NUMBERS`, 0 to 5"""
-    floor: int = 0
+    floor: _Texture = 0
     """index of the floor's texture, 0 to 5"""
-    light: int = 0
+    light: Annotated[int, within(0, len(LIGHTS) - 1)] = 0
     """number of the light that casts shadows, 0 to 4"""
-
-    def __post_init__(self) -> None:
-        """Check every field."""
-        for name, count in (
-            ("wall", len(TEXTURE_NUMBERS)),
-            ("floor", len(TEXTURE_NUMBERS)),
-            ("light", len(LIGHTS)),
-        ):
-            if getattr(self, name) not in range(count):
-                raise ValueError(
-                    f"{name} must be an integer from 0 to {count - 1}, got {getattr(self, name)!r}."
-                )
 
 
 def sample_appearance(rng: np.random.Generator) -> RoomAppearance:
