@@ -116,8 +116,8 @@ def check_fields(config: Any) -> None:
     config_class: Any = type(config)
     for name, hint in _hints(config_class).items():
         value = getattr(config, name)
-        _check_limit(name, value)
         _check_value(name, value, hint)
+        _check_limit(name, value)
 
 
 @cache

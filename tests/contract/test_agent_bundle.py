@@ -202,7 +202,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
         "config",
     ),
     "unknown setting": (lambda f: set_config(f, colour="red"), r"^config .*colour"),
-    "setting of another type": (lambda f: set_config(f, n_envs="x"), r"^config .*n_envs"),
+    "setting of another type": (lambda f: set_config(f, n_envs="x"), "^n_envs must be an integer"),
     "bad setting": (lambda f: set_config(f, ppo={"gamma": 2}), "gamma"),
     "no policy": (lambda f: (f / "policy.safetensors").unlink(), r"policy.safetensors .*missing"),
     "policy cut off": (

@@ -73,7 +73,7 @@ def test_with_an_encoder_only_an_agent_is_trained(
 @pytest.mark.parametrize(
     ("stage", "home", "method", "stop", "code"),
     [
-        ("pretraining", Trainer, "_step", signal.SIGINT, 130),
+        ("pretraining", Trainer, "_train_step", signal.SIGINT, 130),
         ("the training of an agent", AgentTrainer, "_learn", signal.SIGTERM, 143),
     ],
 )
