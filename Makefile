@@ -35,7 +35,7 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(STAMP)
-	$(BIN)/python tools/demo.py $(if $(PRETRAINED),--encoder $(ENCODER) --agent-steps 200000 --agent-minutes 4)
+	$(BIN)/python tools/demo.py $(if $(PRETRAINED),--encoder $(ENCODER) --agent-steps 300000 --agent-minutes 4)
 
 # One thread in each worker: PyTorch would otherwise start one per core in all of them.
 test: $(STAMP)

@@ -2,7 +2,7 @@
 
     python tools/demo.py
     python tools/demo.py --agent-steps 200000 --agent-minutes 20 --out runs/longer
-    python tools/demo.py --encoder sprites-fast --agent-steps 200000 --agent-minutes 4
+    python tools/demo.py --encoder sprites-fast --agent-steps 300000 --agent-minutes 4
 
 The first takes six and a half minutes on two CPU cores.
 """
