@@ -41,6 +41,8 @@ _ACTIONS = (
     gym.spaces.MultiDiscrete,
     gym.spaces.MultiBinary,
 )
+# Read by OpenMP, OpenBLAS and MKL at the start of a process.
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class EpisodeSeeds(gym.Wrapper[Any, Any, Any, Any]):
@@ -162,10 +164,6 @@ class EnvMaker:
     def _make(self, **more: Any) -> gym.Env[Any, Any]:
         config = self.config
         return make_env(config.env, {**config.options, **more}, config.wrappers)
-
-
-# Read by OpenMP, OpenBLAS and MKL at the start of a process.
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class StepTimer(VecEnvWrapper):

@@ -60,6 +60,10 @@ TIMED_BATCHES = (1, 32)
 Floats = npt.NDArray[np.float32]
 Images = npt.NDArray[np.uint8]
 Infer = Callable[[Floats], Sequence[Floats]]
+# The oldest version that PyTorch's exporter writes without conversion; most runtimes read it.
+_OPSET = 18
+_ABOUT = """frames (B, 3, H, W), float32 in [0, 1], RGB, to the posterior's mean:
+z_m (B, K, D_m), z_c (B, K, D_c) and log_pi (B, K, 1, H, W)"""
 
 
 class ParityError(RuntimeError):
@@ -142,12 +146,6 @@ def measure_latency(
     finally:
         torch.set_num_threads(threads)
     return result
-
-
-# The oldest version that PyTorch's exporter writes without conversion; most runtimes read it.
-_OPSET = 18
-_ABOUT = """frames (B, 3, H, W), float32 in [0, 1], RGB, to the posterior's mean:
-z_m (B, K, D_m), z_c (B, K, D_c) and log_pi (B, K, 1, H, W)"""
 
 
 @dataclass(frozen=True)

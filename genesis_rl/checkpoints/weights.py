@@ -49,6 +49,13 @@ OLD_KEYS = {
     "form": "slot_spec",
     "question": "target",
 }
+FORMAT = 1
+_SHIPPED = Path(__file__).parent / "pretrained"
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+M = TypeVar("M", bound=nn.Module)
+_OTHER = "its config.json belongs to another model"
+#: Config and class of models by their name in config.json.
+Classes = Mapping[str, tuple[type[Any], type[Any]]]
 
 
 def rename_old_keys(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,17 +65,6 @@ def rename_old_keys(data: Mapping[str, Any]) -> dict[str, Any]:
         data: object of a file of this or an earlier version; nested objects are not renamed.
     """
     return {OLD_KEYS.get(key, key): value for key, value in data.items()}
-
-
-FORMAT = 1
-_SHIPPED = Path(__file__).parent / "pretrained"
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
-M = TypeVar("M", bound=nn.Module)
-
-_OTHER = "its config.json belongs to another model"
-
-#: Config and class of models by their name in config.json.
-Classes = Mapping[str, tuple[type[Any], type[Any]]]
 
 
 class Pretrained(NamedTuple):

@@ -16,6 +16,10 @@ from genesis_rl.data.pack import Pack, ResumablePackWriter
 from genesis_rl.perception.preprocessing import Preprocessing, Resize, as_nhwc_uint8, resize_labels
 from genesis_rl.utils.log import ProgressBar
 
+OnDamage = Literal["raise", "skip"]
+_BATCH = 128  # records per write
+_CHECKPOINT_SECONDS = 10.0
+
 
 class Record(NamedTuple):
     """One image of an original dataset.
@@ -86,12 +90,6 @@ def missing_files(path: Path, origin: str, details: str = "") -> FileNotFoundErr
         f"{path} is missing{details}: download it from {origin}, or set source to the folder of"
         " the original files"
     )
-
-
-OnDamage = Literal["raise", "skip"]
-
-_BATCH = 128  # records per write
-_CHECKPOINT_SECONDS = 10.0
 
 
 def convert(

@@ -44,6 +44,7 @@ _LARGEST_ROW = 2**22  # bytes of an image's factors; typically a few hundred
 
 #: Exceptions of numpy for a truncated, overwritten or invalid .npz.
 DAMAGE = (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error)
+_JOURNAL = "journal.json"
 
 
 class Pack:
@@ -409,9 +410,6 @@ def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
 def _check(name: str, array: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> None:
     if array.dtype != np.uint8 or array.shape != shape:
         raise ValueError(f"{name} must be uint8{shape}, got {array.dtype}{array.shape}.")
-
-
-_JOURNAL = "journal.json"
 
 
 class ResumablePackWriter(PackWriter):

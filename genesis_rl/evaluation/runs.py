@@ -22,6 +22,12 @@ from genesis_rl.utils.checks import Names, check_fields
 from genesis_rl.utils.files import write_json
 from genesis_rl.utils.process import versions
 
+# Settings that may differ between the runs of one group.
+_INCIDENTAL = frozenset(
+    "seed out resume device threads compile activation_checkpointing".split()
+    + "log_every save_every tensorboard wandb".split()
+)
+
 
 class Candidate(NamedTuple):
     """A model to evaluate.
@@ -134,13 +140,6 @@ def _data_of(candidate: Candidate) -> tuple[str, dict[str, Any]]:
     if name not in DATASETS:
         name = str(Path(name).expanduser().resolve())
     return name, json.loads(candidate.settings.data_options)
-
-
-# Settings that may differ between the runs of one group.
-_INCIDENTAL = frozenset(
-    "seed out resume device threads compile activation_checkpointing".split()
-    + "log_every save_every tensorboard wandb".split()
-)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from genesis_rl.models.monet import Monet, MonetConfig
 from genesis_rl.models.vae import BdVae, BdVaeConfig, DcVae, DcVaeConfig, Vae, VaeConfig
 
 Change = Callable[[Tensor], Tensor]
+OfficialModel = Literal["genesis", "genesis_s", "monet", "bd_vae", "dc_vae", "genesis_v2"]
 
 
 def read_checkpoint(checkpoint: str | os.PathLike[str] | Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -293,8 +294,6 @@ def _unet(entries: Entries, name: str, source: str, unet: UNet) -> None:
     to_rows = rows_channel_last(channels)
     entries.layer(f"{name}.mlp.4", f"{source}.mlp.5", to_rows, to_rows)
 
-
-OfficialModel = Literal["genesis", "genesis_s", "monet", "bd_vae", "dc_vae", "genesis_v2"]
 
 _KINDS: dict[str, tuple[type[Any], type[Any], Callable[[Entries, Any], None]]] = {
     "genesis": (GenesisConfig, Genesis, convert_genesis),

@@ -15,6 +15,11 @@ Floats = npt.NDArray[np.float32]
 
 _LIGHT, _DARK = 0.96, 0.84  # greys of a checkerboard's squares
 _SQUARES = 16  # squares per side
+Side = Literal["left", "right"]
+_LINE = 128  # grey, visible next to black and white masks
+_PAPER = 255
+_TEXT_SIZES = range(13, 5, -1)  # pixels; the first that fits is used
+_PAD = 4  # pixels between a heading and its row or column
 
 
 def slot_colours(num_slots: int) -> npt.NDArray[np.uint8]:
@@ -82,14 +87,6 @@ def as_floats(values: Tensor | npt.ArrayLike) -> Floats:
 def as_uint8(picture: npt.ArrayLike) -> npt.NDArray[np.uint8]:
     """Convert integers in [0, 255] to uint8."""
     return np.asarray(picture).astype(np.uint8)
-
-
-Side = Literal["left", "right"]
-
-_LINE = 128  # grey, visible next to black and white masks
-_PAPER = 255
-_TEXT_SIZES = range(13, 5, -1)  # pixels; the first that fits is used
-_PAD = 4  # pixels between a heading and its row or column
 
 
 def mosaic(

@@ -16,6 +16,16 @@ from genesis_rl.visualization.layout import Picture
 from genesis_rl.world_model.model import WorldModel
 from genesis_rl.world_model.sequences import Windows, WorldModelData
 
+#: Reported horizons, up to the length of the rollouts.
+HORIZONS = (1, 2, 3, 5, 10, 15, 20, 30, 50)
+# Maximum number of decoded frames, because decoding is much slower than prediction.
+_MAX_DECODED = 128
+_BATCH = 256
+Scores = dict[str, float | None]
+_COLUMNS = 11
+_SIDE = 64
+Frames = npt.NDArray[np.uint8]
+
 
 class Rollout(NamedTuple):
     """T imagined steps of B scenes.
@@ -46,15 +56,6 @@ def open_loop(model: WorldModel, features: Tensor, actions: Tensor) -> Rollout:
         steps.append(model.step(features, actions[:, t]))
         features = steps[-1].features
     return Rollout(*(torch.stack(parts, 1) for parts in zip(*steps, strict=True)))
-
-
-#: Reported horizons, up to the length of the rollouts.
-HORIZONS = (1, 2, 3, 5, 10, 15, 20, 30, 50)
-# Maximum number of decoded frames, because decoding is much slower than prediction.
-_MAX_DECODED = 128
-_BATCH = 256
-
-Scores = dict[str, float | None]
 
 
 @torch.no_grad()
@@ -243,12 +244,6 @@ def classification(scores: npt.NDArray[Any], events: npt.NDArray[np.bool_]) -> S
         "balanced_accuracy": 0.5 * (hits / positives + float((~predicted[~events]).mean())),
         "f1": 2 * hits / (positives + int(predicted.sum())),
     }
-
-
-_COLUMNS = 11
-_SIDE = 64
-
-Frames = npt.NDArray[np.uint8]
 
 
 def decode(encoder: SlotEncoder, features: torch.Tensor) -> Frames:

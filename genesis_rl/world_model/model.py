@@ -31,6 +31,12 @@ from genesis_rl.world_model.actions import ActionSpec
 
 # Hidden units of the MLP per unit of the transformer's width.
 _FLAT_FACTOR = 4
+_FORMAT, _KIND = 1, "world_model"
+# Range of the dynamics' standard deviations, relative to the features' change in a step.
+_MIN_SIGMA, _MAX_SIGMA = 1e-2, 30.0
+Trunk = Literal["slots", "mlp"]
+_Flag = Annotated[bool, Must("true or false", lambda value: isinstance(value, bool))]
+_Width = Annotated[int, within(0, LARGEST["latent_size"])]
 
 
 class SlotTrunk(nn.Module):
@@ -94,15 +100,6 @@ class FlatTrunk(nn.Module):
             x = F.relu(layer(x))
         x = self.norm(x)
         return self.slots(x).unflatten(1, (self.num_slots, -1)), self.whole(x)
-
-
-_FORMAT, _KIND = 1, "world_model"
-# Range of the dynamics' standard deviations, relative to the features' change in a step.
-_MIN_SIGMA, _MAX_SIGMA = 1e-2, 30.0
-
-Trunk = Literal["slots", "mlp"]
-_Flag = Annotated[bool, Must("true or false", lambda value: isinstance(value, bool))]
-_Width = Annotated[int, within(0, LARGEST["latent_size"])]
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,10 @@ from genesis_rl.world_model.sequences import Sequences, Windows, WorldModelData
 _MAX_WEIGHT = 20.0
 # Minimum of a feature's change scale, relative to the largest, so that noise is not amplified.
 _MIN_CHANGE = 0.1
+_WARMUP = 100
+# Share of the windows in the training data of each ensemble head.
+_SHARE = 0.75
+_BATCH = 256
 
 
 class RolloutLoss(NamedTuple):
@@ -137,12 +141,6 @@ class WorldFolder(TrainingFolder):
         plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config), default=str))
         settings = {**plain, "encoder_fingerprint": encoder_fingerprint}
         super().__init__(config.out, settings, resume=config.resume)
-
-
-_WARMUP = 100
-# Share of the windows in the training data of each ensemble head.
-_SHARE = 0.75
-_BATCH = 256
 
 
 class WorldTrainer(Training):

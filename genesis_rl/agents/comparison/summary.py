@@ -16,6 +16,10 @@ from genesis_rl.visualization import curves
 Scores = Sequence[npt.ArrayLike]
 # Bootstrap samples in memory at once.
 _BLOCK = 4096
+Record = Mapping[str, Any]
+RANDOM = "random policy"
+# Points of a mean curve.
+_POINTS = 100
 
 
 def iqm(scores: Scores) -> float:
@@ -109,12 +113,6 @@ PUBLISHED = PublishedResults(
         "SLATE": (0.985, 0.787, 0.979, 0.980),
     },
 )
-
-
-Record = Mapping[str, Any]
-RANDOM = "random policy"
-# Points of a mean curve.
-_POINTS = 100
 
 
 def summarise(records: Sequence[Record], *, reps: int = 50_000) -> dict[str, Any]:

@@ -26,6 +26,9 @@ from genesis_rl.utils.process import StoppedError
 from genesis_rl.world_model import WorldModel, program
 from genesis_rl.world_model.config import WorldTrainConfig
 
+# Settings that may change when a run is resumed.
+_MAY_CHANGE = (*MACHINE, "rounds", "collect_steps", "fit_steps", "seeds", "episodes", "summary")
+
 
 def record_and_refit(
     config: ImaginationConfig, number: int, world_model: WorldModel
@@ -91,10 +94,6 @@ def _record(config: ImaginationConfig, folder: Path, number: int) -> None:
             trust_remote_code=True,  # the settings come from the command line
         )
     )
-
-
-# Settings that may change when a run is resumed.
-_MAY_CHANGE = (*MACHINE, "rounds", "collect_steps", "fit_steps", "seeds", "episodes", "summary")
 
 
 class ImaginationTrainer(AgentTrainer):

@@ -16,6 +16,9 @@ from genesis_rl.slots import check_shape
 from genesis_rl.world_model import ActionSpec, WorldModel
 from genesis_rl.world_model.sequences import encode
 
+# Streams of a scene's random numbers.
+_CHOICES, _NOISE, _POOL = 0, 1, 2
+
 
 def recorded_starts(options: ImaginationOptions, encoder: SlotEncoder, world: WorldModel) -> Tensor:
     """Return the initial scenes of a recording.
@@ -48,10 +51,6 @@ def recorded_starts(options: ImaginationOptions, encoder: SlotEncoder, world: Wo
         raise ValueError(f"data must contain steps, got none in {recording.pack.folder}.")
     features = encode(recording, encoder, align=world.slot_spec.aligned)[selected]
     return torch.from_numpy(features[..., : world.slot_spec.num_features].copy())
-
-
-# Streams of a scene's random numbers.
-_CHOICES, _NOISE, _POOL = 0, 1, 2
 
 
 class ImaginedStep(NamedTuple):

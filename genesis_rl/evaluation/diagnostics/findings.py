@@ -11,6 +11,8 @@ from genesis_rl.training import PretrainConfig
 from genesis_rl.utils.checks import Checked, Natural, NonNegative
 
 _PAPER_SIGMA = 0.7
+Severity = Literal["error", "warning", "note"]
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 
 
 @dataclass(frozen=True)
@@ -225,10 +227,6 @@ def paper_goal(config: PretrainConfig, thresholds: Thresholds) -> Suggestion:
     sigma = config.model.sigma_x
     reason = f"the paper's goal, converted to sigma_x {sigma:g}"
     return Suggestion("geco.goal", f"{goal_for(sigma, thresholds):.4f}", reason)
-
-
-Severity = Literal["error", "warning", "note"]
-SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 
 
 class CheckSkippedError(Exception):

@@ -20,6 +20,11 @@ from genesis_rl.worlds.sprites.drawing import OUTLINES
 GRID = 4  # cells per side
 _LABELS = 256  # labels of a uint8 mask
 _CHUNK = 1024
+WIDTH = 64
+_BATCH, _LEARNING_RATE, _WEIGHT_DECAY = 64, 3e-3, 1e-2
+_NOISE = 0.05  # largest standard deviation of the noise on training images
+_HELD_OUT, _MAX_HELD_OUT = 0.1, 2000  # share of the pack, and number of images
+_MIN_VARIANCE = 1e-3  # variance of a regression target below which it counts as constant
 
 
 class CellTargets(NamedTuple):
@@ -111,13 +116,6 @@ def object_shapes(pack: Pack) -> tuple[tuple[str, ...], npt.NDArray[np.uint8]]:
         table[:, 1 : 1 + state.shape[1]] += one_hot.argmax(-1).astype(np.uint8)
     table[:, 0] = 0
     return names, table
-
-
-WIDTH = 64
-_BATCH, _LEARNING_RATE, _WEIGHT_DECAY = 64, 3e-3, 1e-2
-_NOISE = 0.05  # largest standard deviation of the noise on training images
-_HELD_OUT, _MAX_HELD_OUT = 0.1, 2000  # share of the pack, and number of images
-_MIN_VARIANCE = 1e-3  # variance of a regression target below which it counts as constant
 
 
 @dataclass(frozen=True)

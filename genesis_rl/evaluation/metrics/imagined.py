@@ -22,6 +22,7 @@ from genesis_rl.slots import SceneModel, check_shape
 from genesis_rl.utils.checks import Checked, Share
 
 _CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8)
+Scores = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -134,9 +135,6 @@ def _evaluate_object(
     whole = piece >= criteria.connected * area and piece >= criteria.solidity * int(hull.sum())
     on_border = area - int(mask[1:-1, 1:-1].sum())
     return one_colour, whole, on_border <= criteria.border * area
-
-
-Scores = dict[str, float]
 
 
 class SceneScorer:

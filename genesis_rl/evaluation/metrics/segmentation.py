@@ -22,6 +22,8 @@ Array = Tensor | npt.NDArray[Any]
 
 # Types without minimum, maximum and comparison in PyTorch.
 _WIDENED = (torch.uint16, torch.uint32, torch.uint64)
+#: Images per chunk: bounds the memory, and fits into a CPU's cache (6 times faster).
+CHUNK = 64
 
 
 def as_tensor(values: Array, name: str, *, device: torch.device | None = None) -> Tensor:
@@ -66,10 +68,6 @@ def as_label_tensor(labels: Array, name: str, *, device: torch.device | None = N
 def device_of(*arrays: Array) -> torch.device | None:
     """Return the device of the first tensor, or None without tensors."""
     return next((array.device for array in arrays if isinstance(array, Tensor)), None)
-
-
-#: Images per chunk: bounds the memory, and fits into a CPU's cache (6 times faster).
-CHUNK = 64
 
 
 class SegCover(NamedTuple):

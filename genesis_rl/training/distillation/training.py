@@ -26,6 +26,7 @@ _BATCH = 64
 # Smallest standard deviation of a latent relative to the largest, so that nearly constant latents
 # are not amplified.
 _MIN_SPREAD = 0.05
+_WARMUP = 100
 
 
 class Targets(NamedTuple):
@@ -79,9 +80,6 @@ def infer_targets(
 def coarse(log_pi: Tensor, stride: int) -> Tensor:
     """Average log masks (B, K, 1, S, S) as masks over squares of side ``stride``: (B, K, s, s)."""
     return F.avg_pool2d(log_pi[:, :, 0].exp(), stride)
-
-
-_WARMUP = 100
 
 
 class DistillFolder(TrainingFolder):

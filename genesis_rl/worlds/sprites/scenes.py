@@ -15,6 +15,9 @@ _TRIES = 200  # candidate positions of one object before the scene is restarted
 _RESTARTS = 500  # scene restarts before the sampling fails
 
 T = TypeVar("T")
+#: Columns of `scene_state`.
+STATE_COLUMNS = ("x", "y", "scale", "red", "green", "blue", "is_agent", *OUTLINES)
+_MARGIN = 3  # largest extent of a sprite beyond the frame, in pixels
 
 
 class Appearance(NamedTuple):
@@ -78,10 +81,6 @@ def get_agent(scene: Scene) -> Sprite:
     if scene.agent is None:
         raise ValueError("scene must have an agent, got agent None.")
     return scene.agent
-
-
-#: Columns of `scene_state`.
-STATE_COLUMNS = ("x", "y", "scale", "red", "green", "blue", "is_agent", *OUTLINES)
 
 
 def scene_state(scene: Scene) -> npt.NDArray[np.float32]:
@@ -195,9 +194,6 @@ def check_scene_size(image_size: int, num_objects: int) -> None:
         raise ValueError(f"image_size must be an integer in 8..1024, got {image_size!r}.")
     if not isinstance(num_objects, int) or not 1 <= num_objects <= 254:
         raise ValueError(f"num_objects must be an integer in 1..254, got {num_objects!r}.")
-
-
-_MARGIN = 3  # largest extent of a sprite beyond the frame, in pixels
 
 
 class BatchRenderer:

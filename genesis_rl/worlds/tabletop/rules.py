@@ -38,6 +38,22 @@ _TO_XYZ = np.array(  # from linear sRGB, with the white point D65
         [0.0193339, 0.1191920, 0.9503041],
     ]
 )
+Vector = npt.NDArray[np.float64]
+Skill = Literal["Reach", "Push", "Pick"]
+Relation = Literal["Red", "Reddest", "Odd", "OddGroups"]
+SKILLS: tuple[Skill, ...] = get_args(Skill)
+RELATIONS: tuple[Relation, ...] = get_args(Relation)
+#: Minimum number of distractors of each relation.
+MIN_DISTRACTORS: dict[Relation, int] = {"Red": 0, "Reddest": 0, "Odd": 2, "OddGroups": 4}
+MAX_DISTRACTORS = 4
+TABLE_TOP = 0.4  # height
+SPHERE = 0.04  # radius of the goal and of the spheres of Reach
+CUBE = 0.045  # half edge
+REACH = 0.15  # of the objects around the gripper's start, per axis
+TOLERANCE = 0.05  # distance of success
+_GOAL_LIFT = 0.3  # maximum height of a goal of Pick above the table
+_MIN_DISTANCE = {"Reach": 2 * SPHERE, "Push": 2 * 2**0.5 * CUBE, "Pick": 2 * 2**0.5 * CUBE}
+_ATTEMPTS = 50  # of one position, before all are sampled anew
 
 
 def rgb_to_lab(rgb: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -90,28 +106,6 @@ def ciede2000(lab1: npt.ArrayLike, lab2: npt.ArrayLike) -> npt.NDArray[np.float6
     terms = delta_l / s_l, delta_c / s_c, delta_h / s_h
     square = terms[0] ** 2 + terms[1] ** 2 + terms[2] ** 2 + r_t * terms[1] * terms[2]
     return np.asarray(np.sqrt(np.maximum(square, 0)))
-
-
-Vector = npt.NDArray[np.float64]
-
-Skill = Literal["Reach", "Push", "Pick"]
-Relation = Literal["Red", "Reddest", "Odd", "OddGroups"]
-
-SKILLS: tuple[Skill, ...] = get_args(Skill)
-RELATIONS: tuple[Relation, ...] = get_args(Relation)
-
-#: Minimum number of distractors of each relation.
-MIN_DISTRACTORS: dict[Relation, int] = {"Red": 0, "Reddest": 0, "Odd": 2, "OddGroups": 4}
-MAX_DISTRACTORS = 4
-
-TABLE_TOP = 0.4  # height
-SPHERE = 0.04  # radius of the goal and of the spheres of Reach
-CUBE = 0.045  # half edge
-REACH = 0.15  # of the objects around the gripper's start, per axis
-TOLERANCE = 0.05  # distance of success
-_GOAL_LIFT = 0.3  # maximum height of a goal of Pick above the table
-_MIN_DISTANCE = {"Reach": 2 * SPHERE, "Push": 2 * 2**0.5 * CUBE, "Pick": 2 * 2**0.5 * CUBE}
-_ATTEMPTS = 50  # of one position, before all are sampled anew
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,29 @@ from genesis_rl.worlds.towers.offscreen import load_mujoco
 
 _PACKAGE = "gymnasium_robotics"
 _ADVICE = "Install it by the extra fetch: pip install 'genesis_rl[fetch]'"
+#: Euler angles (rad), position (m) of the cameras; their field of view is 60 degrees.
+CAMERAS = {
+    "frontview": ("0 1.0 1.571", "1.9 0.75 0.8"),
+    "topview": ("0 0 1.571", "1.3 0.75 1.25"),
+}
+#: Columns of the ground-truth state; a row per object, the goal (Push, Pick), and the gripper.
+STATE_COLUMNS = (
+    *("x", "y", "z"),  # centre in metres
+    *("qw", "qx", "qy", "qz"),  # rotation as a quaternion
+    *("red", "green", "blue"),  # 0 to 1; 0 for the gripper
+    *("object", "goal", "gripper"),  # one of them is 1
+    "target",  # 1 for the target
+)
+#: Length of an action in seconds.
+ACTION_TIME = 0.04
+#: Displacement of the gripper by an action of 1, in metres.
+STRIDE = 0.05
+_SUBSTEPS = 20
+_DOWN = np.array([1.0, 0.0, 1.0, 0.0]) / 2**0.5  # orientation of the gripper
+_BASE = {"robot0:slide0": 0.405, "robot0:slide1": 0.48, "robot0:slide2": 0.0}
+_TO_START = np.array([-0.498, 0.005, -0.231])  # from the gripper of the straight arm
+_PARKED = -5.0  # height of objects that are not in the scene
+_FINGERS = ("robot0:r_gripper_finger_joint", "robot0:l_gripper_finger_joint")
 
 
 def find_assets() -> Path:
@@ -59,32 +82,6 @@ def robot_files() -> dict[str, bytes]:
         weld.set("relpose", "0 0 0 1 0 0 0")
     files["shared.xml"] = ElementTree.tostring(shared)
     return files
-
-
-#: Euler angles (rad), position (m) of the cameras; their field of view is 60 degrees.
-CAMERAS = {
-    "frontview": ("0 1.0 1.571", "1.9 0.75 0.8"),
-    "topview": ("0 0 1.571", "1.3 0.75 1.25"),
-}
-#: Columns of the ground-truth state; a row per object, the goal (Push, Pick), and the gripper.
-STATE_COLUMNS = (
-    *("x", "y", "z"),  # centre in metres
-    *("qw", "qx", "qy", "qz"),  # rotation as a quaternion
-    *("red", "green", "blue"),  # 0 to 1; 0 for the gripper
-    *("object", "goal", "gripper"),  # one of them is 1
-    "target",  # 1 for the target
-)
-#: Length of an action in seconds.
-ACTION_TIME = 0.04
-#: Displacement of the gripper by an action of 1, in metres.
-STRIDE = 0.05
-
-_SUBSTEPS = 20
-_DOWN = np.array([1.0, 0.0, 1.0, 0.0]) / 2**0.5  # orientation of the gripper
-_BASE = {"robot0:slide0": 0.405, "robot0:slide1": 0.48, "robot0:slide2": 0.0}
-_TO_START = np.array([-0.498, 0.005, -0.231])  # from the gripper of the straight arm
-_PARKED = -5.0  # height of objects that are not in the scene
-_FINGERS = ("robot0:r_gripper_finger_joint", "robot0:l_gripper_finger_joint")
 
 
 def scene_xml(skill: Skill, objects: int) -> str:

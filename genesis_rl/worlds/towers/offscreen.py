@@ -19,6 +19,7 @@ _ADVICE = (
 )
 
 _opened_in: int | None = None  # the process in which OpenGL was first used
+Image = npt.NDArray[np.uint8]
 
 
 def load_mujoco() -> Any:
@@ -86,9 +87,6 @@ def require_gl() -> None:
     context, renderer = open_gl(model)
     renderer.free()
     context.free()
-
-
-Image = npt.NDArray[np.uint8]
 
 
 class OffscreenRenderer:

@@ -31,6 +31,15 @@ T = TypeVar("T")
 _AHEAD = 4  # prefetched scenarios per worker
 
 _work: Callable[[int], Any] | None = None  # of this process
+#: Columns of the factor "state", with a row per shape from bottom to top, padded with zeros.
+STATE_COLUMNS = (
+    *("x", "y", "z"),  # centre in metres
+    *("cos_yaw", "sin_yaw", "lying"),
+    *("size_x", "size_y", "size_z"),  # half sizes in metres, in the shape's own axes
+    *KINDS,  # one of them is 1
+    *("red", "green", "blue"),  # 0 to 1
+)
+_CHECKPOINT_SECONDS = 10.0
 
 
 class Workers(Generic[T]):
@@ -122,18 +131,6 @@ def _do(number: int) -> Any:
     if _work is None:
         raise RuntimeError("the worker process was not initialised.")
     return _work(number)
-
-
-#: Columns of the factor "state", with a row per shape from bottom to top, padded with zeros.
-STATE_COLUMNS = (
-    *("x", "y", "z"),  # centre in metres
-    *("cos_yaw", "sin_yaw", "lying"),
-    *("size_x", "size_y", "size_z"),  # half sizes in metres, in the shape's own axes
-    *KINDS,  # one of them is 1
-    *("red", "green", "blue"),  # 0 to 1
-)
-
-_CHECKPOINT_SECONDS = 10.0
 
 
 class RenderedScenario(NamedTuple):

@@ -17,6 +17,20 @@ TIME_STEP = 0.003  # seconds
 BURN_IN = 50  # initial steps without check, until the contacts have settled
 SPEED_LIMIT = 0.2  # of any component of the top shape's velocity, in metres per second
 STEPS = 1680  # five seconds at the recordings' eight frames per second
+_PLAIN = (
+    "<assets><asset>"
+    + "".join(
+        f'<material name="mat_{place}_{number:03d}"/>'
+        for place in ("floor", "wall")
+        for number in TEXTURE_NUMBERS
+    )
+    + "</asset></assets>"
+)
+Array = npt.NDArray[np.float64]
+_GAP = 0.001  # metres between a new block and the tower
+_FALLEN = 0.2  # metres of descent of a fallen block: less than half of any block
+_REST = 0.02  # metres or radians per second; below, blocks are at rest
+_LEAST_STEPS = 100  # steps before rest is checked: a toppling block starts slowly
 
 
 class SimulationResult(NamedTuple):
@@ -96,25 +110,6 @@ def physics_model(tower: Tower | Sequence[Shape]) -> Any:
     model.geom_solimp[:] = model.opt.o_solimp
     model.geom_margin[:] = model.opt.o_margin
     return model
-
-
-_PLAIN = (
-    "<assets><asset>"
-    + "".join(
-        f'<material name="mat_{place}_{number:03d}"/>'
-        for place in ("floor", "wall")
-        for number in TEXTURE_NUMBERS
-    )
-    + "</asset></assets>"
-)
-
-
-Array = npt.NDArray[np.float64]
-
-_GAP = 0.001  # metres between a new block and the tower
-_FALLEN = 0.2  # metres of descent of a fallen block: less than half of any block
-_REST = 0.02  # metres or radians per second; below, blocks are at rest
-_LEAST_STEPS = 100  # steps before rest is checked: a toppling block starts slowly
 
 
 class Pose(NamedTuple):
