@@ -16,7 +16,7 @@ from typing import Any
 import tyro
 
 from genesis_rl.training.distillation import DistillConfig, distill
-from genesis_rl.training.loop import run_and_report
+from genesis_rl.training.program import run_and_report
 from genesis_rl.utils.flags import parse_flags
 from genesis_rl.utils.process import report_stop
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from genesis_rl.training.loop import run_and_report
+from genesis_rl.training.program import run_and_report
 from genesis_rl.utils.flags import parse_flags
 from genesis_rl.utils.process import keep_freed_memory, report_stop
 from genesis_rl.world_model.config import WorldTrainConfig

@@ -160,9 +160,7 @@ class OffPolicyConfig:
     """rate of the moving average of the target networks"""
     train_freq: Count = 1
     """steps of each environment between updates"""
-    gradient_steps: Annotated[
-        int, Must("at least 1, or -1", lambda value: value > 0 or value == -1)
-    ] = -1
+    gradient_steps: _Updates = -1
     """updates after these steps; -1: one per transition"""
     net_arch: tuple[Count, ...] = (256, 256)
     """hidden layers of actor and critics, after the features extractor"""

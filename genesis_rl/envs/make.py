@@ -1,5 +1,6 @@
 """Creation of environments from an id, options and wrappers, as given on the command line."""
 
+import inspect
 import json
 import os
 import re
@@ -8,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast, get_args, get_type_hints
+from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 import gymnasium as gym
 from gymnasium.envs.registration import load_env_creator
@@ -157,16 +158,30 @@ def _add_working_directory(module: str) -> None:
 
 
 def accepts_option(env_id: str, option: str, value: str) -> bool:
-    """Return whether a registered environment's option has a value, by its type, a `Literal`."""
+    """Return whether a registered environment has an option, and the value is not excluded.
+
+    A value is excluded by an option whose type is a `Literal` without it. A constructor with
+    ``**options`` has those of its base class.
+    """
     module, _, name = env_id.rpartition(":")
     try:
         _add_working_directory(module)
         if module:
             import_module(module)
         entry_point = gym.spec(name).entry_point
-        creator = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
-        function = creator.__init__ if isinstance(creator, type) else creator
-        return value in get_args(get_type_hints(function).get(option))
+        creator: Any = (
+            load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+        )
+        classes = creator.__mro__ if isinstance(creator, type) else ()
+        functions = [vars(cls)["__init__"] for cls in classes if "__init__" in vars(cls)]
+        for function in functions or [creator]:
+            parameters = inspect.signature(function).parameters
+            if option in parameters:
+                hint = get_type_hints(function).get(option)
+                return get_origin(hint) is not Literal or value in get_args(hint)
+            if all(p.kind is not p.VAR_KEYWORD for p in parameters.values()):
+                return False
+        return False
     except Exception:  # no such environment, or any error of its module: `make_env` reports it
         return False
 

@@ -304,8 +304,6 @@ _KINDS: dict[str, tuple[type[Any], type[Any], Callable[[Entries, Any], None]]] =
     "genesis_v2": (GenesisV2Config, GenesisV2, convert_genesis_v2),
 }
 
-__all__ = ["OfficialModel", "load_official"]
-
 
 def load_official(
     checkpoint: str | os.PathLike[str] | Mapping[str, Tensor],

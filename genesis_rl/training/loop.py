@@ -1,7 +1,6 @@
 """Training loop: updates, logging, validation, stopping, checkpoints and resumption."""
 
 import math
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,10 +13,8 @@ from torch import Tensor, nn
 
 from genesis_rl.training.folder import TrainingFolder
 from genesis_rl.training.parallel import LostProcessError, Processes
-from genesis_rl.utils.flags import report_error
 from genesis_rl.utils.log import ProgressBar, RunLog
 from genesis_rl.utils.process import StopSignal
-from genesis_rl.utils.tables import as_text
 
 #: Objects other than the model whose state a checkpoint contains.
 Stateful = nn.Module | torch.optim.Optimizer
@@ -288,9 +285,9 @@ class Training:
         while not self.finished and not self._stopping:
             self._window.append(task.train_step(state))
             state.step += 1
-            state.seconds, self._stopping = task.processes.clock(
-                state, time.monotonic() - began, self._stop.received
-            )
+            clock = task.processes.clock(state.step, time.monotonic() - began, self._stop.received)
+            if clock is not None:
+                state.seconds, self._stopping = clock
             ends = self.finished
             if state.step % config.log_every == 0 or ends:
                 self._report(log, bar)
@@ -391,27 +388,3 @@ def noise_key(seed: int, step: int, process: int = 0) -> int:
     """Return the 64-bit seed of a step's noise, so that checkpoints need no RNG state."""
     entropy = np.random.SeedSequence((seed, step, process))
     return int(entropy.generate_state(1, np.uint64)[0])
-
-
-def run_and_report(name: str, settings: Any, train: Callable[[], dict[str, Any]]) -> int:
-    """Train, and print the report's tables and the run directory.
-
-    Args:
-        name: name of the program, for error messages.
-        settings: dataclass of the program's flags, as passed to `tyro.cli`.
-        train: function that trains and returns the report: ``tables``, the input of `as_text`, and
-            ``settings`` with ``out``.
-
-    Returns:
-        The exit status: 0 for success, 2 for invalid settings, 1 for a failed training.
-
-    Raises:
-        StoppedError: after SIGINT or SIGTERM.
-    """
-    try:
-        report = train()
-        sys.stdout.write(f"{as_text(report['tables'])}\n{report['settings']['out']}\n")
-    except (ValueError, TypeError, OSError, NonFiniteError) as error:
-        report_error(name, error, settings)
-        return 1 if isinstance(error, NonFiniteError) else 2
-    return 0

@@ -1,6 +1,6 @@
 """Distributed training with the results of a single process."""
 
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -12,13 +12,6 @@ _CLOCK_STEPS = 10
 
 class LostProcessError(RuntimeError):
     """Another process of a distributed training has ended; the last checkpoint can be resumed."""
-
-
-class Clocked(Protocol):
-    """Progress of a training."""
-
-    step: int
-    seconds: float
 
 
 class Processes:
@@ -37,13 +30,16 @@ class Processes:
     def wait(self) -> None:
         """Wait for the other processes."""
 
-    def clock(self, state: Clocked, seconds: float, stop: bool) -> tuple[float, bool]:
-        """Return the elapsed seconds and whether to stop, the same in all processes."""
+    def clock(self, step: int, seconds: float, stop: bool) -> tuple[float, bool] | None:
+        """Return the elapsed seconds and whether to stop, the same in all processes.
+
+        None: at this step they are not synchronised and keep their values.
+        """
         return seconds, stop
 
 
 class AcceleratedProcesses(Processes):
-    """The processes of an Accelerator, which compute the updates of one."""
+    """Several processes of an Accelerator, which compute the updates of one."""
 
     def __init__(self, accelerator: Any, steps: int) -> None:
         """Take the processes of an `accelerate.Accelerator` for a training of ``steps``."""
@@ -55,14 +51,12 @@ class AcceleratedProcesses(Processes):
         """Wait for the other processes."""
         self._accelerator.wait_for_everyone()
 
-    def clock(self, state: Clocked, seconds: float, stop: bool) -> tuple[float, bool]:
+    def clock(self, step: int, seconds: float, stop: bool) -> tuple[float, bool] | None:
         """Return the first process's seconds, and whether any is to stop, every few steps."""
-        if self.count == 1:
-            return seconds, stop
-        if state.step % _CLOCK_STEPS == 0 or state.step >= self._steps:
-            return synchronise_clock(seconds, stop, self._accelerator.device)
-        # Not updated in between, since schedules of all processes depend on it.
-        return state.seconds, False
+        # Not updated in between, since schedules of all processes depend on the time.
+        if step % _CLOCK_STEPS and step < self._steps:
+            return None
+        return synchronise_clock(seconds, stop, self._accelerator.device)
 
 
 class _AllSum(torch.autograd.Function):

@@ -23,7 +23,7 @@ from genesis_rl.slots import ElboTerms
 from genesis_rl.training.config import PretrainConfig
 from genesis_rl.training.folder import RunFolder
 from genesis_rl.training.loop import State, Task, Training, Validation, noise_key
-from genesis_rl.training.parallel import AcceleratedProcesses, synchronised
+from genesis_rl.training.parallel import AcceleratedProcesses, Processes, synchronised
 from genesis_rl.training.prior import fit_prior, infer_posteriors
 from genesis_rl.training.validate import pictures, validate
 from genesis_rl.utils.extras import require
@@ -204,7 +204,9 @@ class Trainer(Training):
         self.accelerator = require("accelerate").Accelerator(
             mixed_precision="no", cpu=device.type == "cpu"
         )
-        processes = AcceleratedProcesses(self.accelerator, config.steps)
+        processes = Processes()
+        if self.accelerator.num_processes > 1:
+            processes = AcceleratedProcesses(self.accelerator, config.steps)
         self.device = self.accelerator.device
         if device.type != self.device.type or device.index not in (None, self.device.index or 0):
             raise ValueError(

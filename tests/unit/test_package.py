@@ -18,12 +18,12 @@ ROOT = Path(__file__).parents[2]
 LIBRARY = ROOT / "genesis_rl"
 MODULES = sorted(path.relative_to(ROOT) for path in LIBRARY.rglob("*.py"))
 
-# Imports go down only. A name stands for a room of the library or for a part of one; the longest
-# name that a module starts with counts.
+# Imports go down only. A name denotes a package of the library or a part of one; of several names
+# that a module starts with, the longest counts.
 LAYERS = (
     {"utils"},
     {"slots", "perception.preprocessing", "perception.region", "worlds.sprites"},
-    {f"checkpoints.{name}" for name in ("old_keys", "hub", "weights", "shareable")},
+    {f"checkpoints.{name}" for name in ("hub", "weights", "shareable")},
     {"models"},
     {"checkpoints", "data", "evaluation.metrics", "visualization"},
     {"perception", "worlds"},
@@ -191,6 +191,6 @@ def test_every_folder_of_the_library_is_a_package() -> None:
         assert (ROOT / folder / "__init__.py").is_file(), f"{folder} would not be shipped"
 
 
-def test_the_library_has_few_rooms() -> None:
+def test_the_library_has_few_packages() -> None:
     entries = {path.name for path in LIBRARY.iterdir()} - {"__pycache__"}
     assert len(entries) <= 16

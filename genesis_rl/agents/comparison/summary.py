@@ -23,7 +23,11 @@ _POINTS = 100
 
 
 def iqm(scores: Scores) -> float:
-    """Return the interquartile mean over all runs of all tasks.
+    """Return the interquartile mean over all runs of all tasks (Agarwal et al., NeurIPS 2021).
+
+    With few seeds a mean is sensitive to single runs, and a median discards most of them. The
+    interquartile mean is the mean of the middle half of all runs of all tasks; it and its interval
+    are defined as in the library rliable.
 
     Args:
         scores: per task, the scores of its runs, (runs,); numbers of runs may differ.

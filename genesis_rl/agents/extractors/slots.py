@@ -8,8 +8,7 @@ from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
-from genesis_rl.models.set_layers import SlotScale as SlotScale
-from genesis_rl.models.set_layers import TransformerBlock
+from genesis_rl.models.set_layers import SlotScale, TransformerBlock
 
 
 class SlotExtractor(BaseFeaturesExtractor):

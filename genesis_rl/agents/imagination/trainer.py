@@ -1,4 +1,4 @@
-"""Training of PPO in imagination: rounds of recording, refitting and evaluation in reality."""
+"""Training of PPO in imagination: recording, refitting, and real evaluations."""
 
 from pathlib import Path
 from typing import Any, cast

@@ -46,6 +46,8 @@ class CellTargets(NamedTuple):
 def cell_targets(images: Tensor, masks: Tensor, shapes: Tensor, num_shapes: int) -> CellTargets:
     """Compute the targets of scenes.
 
+    All but the shapes come from images and instance masks, so any pack with masks is valid.
+
     Args:
         images: (B, 3, H, W), float in [0, 1].
         masks: (B, H, W) labels, 0 = background.

@@ -71,7 +71,17 @@ class SceneValidity(NamedTuple):
 def evaluate_scenes(
     images: Array, labels: Array, criteria: SceneCriteria | None = None
 ) -> SceneValidity:
-    """Evaluate the validity of scenes.
+    """Evaluate the validity of scenes, from their frames and masks.
+
+    The segment with most of the frame's border is the background, as are segments of its colour;
+    very small segments are ignored; every other segment is an object. An object is valid if it has
+    one colour, is one compact piece, and is not cut by the border. A scene is valid if all its
+    objects are, and their number occurs in training images.
+
+    The validity of real images with true masks is the upper bound. Where it is low (textured
+    objects, objects cut by the border), the criteria do not fit the data. 97 % of real
+    Multi-dSprites scenes are valid (some sprites are cut in two by others), and 100 % of real
+    Object Comparison scenes.
 
     Args:
         images: frames, (B, 3, H, W), float in [0, 1].

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from genesis_rl.checkpoints.loading import pick_device
 from genesis_rl.evaluation.metrics.segmentation import Array, as_tensor
 from genesis_rl.slots import check_shape
+from genesis_rl.utils.extras import require
 
 WIDTH = 2048
 FILE = "weights-inception-2015-12-05-6726825d.pth"
@@ -108,12 +109,11 @@ def _download() -> Path:
 
 
 def _build(path: Path) -> nn.Module:
+    fid = require("torchmetrics.image.fid")
     try:
         # torch-fidelity unpickles without restrictions: load as plain tensors first.
         torch.load(path, map_location="cpu", weights_only=True)
-        from torchmetrics.image.fid import FrechetInceptionDistance
-
-        metric = FrechetInceptionDistance(
+        metric = fid.FrechetInceptionDistance(
             WIDTH, feature_extractor_weights_path=str(path), antialias=False
         )
     except OSError as error:

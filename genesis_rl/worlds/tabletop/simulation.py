@@ -40,7 +40,9 @@ _FINGERS = ("robot0:r_gripper_finger_joint", "robot0:l_gripper_finger_joint")
 
 
 def find_assets() -> Path:
-    """Return the folder ``assets`` of gymnasium-robotics.
+    """Return the folder ``assets`` of gymnasium-robotics, which is not imported.
+
+    Its own environments do not work with MuJoCo 3.12 and later; its MJCF files and meshes do.
 
     Raises:
         ImportError: if gymnasium-robotics is not installed, or contains no Fetch robot.
