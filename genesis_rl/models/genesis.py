@@ -17,10 +17,12 @@ from torch import Tensor, nn
 
 from genesis_rl.models.attention import AttentionPosterior, SlotAttention
 from genesis_rl.models.background import (
+    OCCLUDER_SIZE,
     BackgroundNetwork,
     StaticBackground,
     background_nll,
     foreground_gate,
+    paste_occluders,
 )
 from genesis_rl.models.base import LstmState, at_least_float32, no_latents, slot_maps
 from genesis_rl.models.blocks import (
@@ -91,6 +93,8 @@ class GenesisS(StepwiseModel):
         activation_checkpointing: recompute activations per slot in the backward pass instead of
             storing them.
         background_only: score the background alone, with the objects' pixels as outliers.
+        occluders: in training with ``background_only``, the number of random shapes in front of
+            each image, which is predicted without them.
         likelihood_stride: in training, score every n-th row and column at a random offset, and
             scale the likelihood accordingly. For local decoders.
         refine_step_size: step size of `genesis_rl.models.refinement`.
@@ -98,6 +102,7 @@ class GenesisS(StepwiseModel):
 
     activation_checkpointing: bool = False
     background_only: bool = False
+    occluders: int = 0
     likelihood_stride: int = 1
     refine_step_size: float = 0.1
 
@@ -271,12 +276,13 @@ class GenesisS(StepwiseModel):
 
     def _noise(self, like: Tensor, generator: torch.Generator | None) -> Noise:
         noise = super()._noise(like, generator)
-        if not self.training or self.likelihood_stride == 1:
-            return noise
-        offset = torch.randint(
-            self.likelihood_stride, (len(like), 2), generator=generator, device=like.device
-        )
-        return noise._replace(inner=offset)
+        count, stride, inner = len(like), self.likelihood_stride, None
+        if self.training and self.background_only and self.occluders:
+            shape = count, self.occluders, OCCLUDER_SIZE
+            inner = torch.rand(shape, generator=generator, device=like.device)
+        elif self.training and not self.background_only and stride > 1:
+            inner = torch.randint(stride, (count, 2), generator=generator, device=like.device)
+        return noise._replace(inner=inner)
 
     def _infer_slots(self, x: Tensor, noise: Noise | None) -> Slots:
         """Infer slots from q(z_m, z_c | x) (paper Eq. 7), with their decoded masks."""
@@ -379,7 +385,10 @@ class GenesisS(StepwiseModel):
 
     def _score_background(self, x: Tensor, noise: Noise | None) -> ElboTerms:
         """Compute the terms of the background alone, with pixels of objects as outliers."""
-        q_b = self._background_posterior(x)
+        seen = x
+        if noise is not None and noise.inner is not None:
+            seen = paste_occluders(x, noise.inner)
+        q_b = self._background_posterior(seen)
         eps = None if noise is None else torch.cat([noise.m[:, :1], noise.c[:, :1]], 2)
         z_b = q_b.draw(eps)
         nll = background_nll(x, self.background.decode(z_b[:, 0]))
