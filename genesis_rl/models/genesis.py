@@ -177,6 +177,7 @@ class GenesisS(StepwiseModel):
             config.object_size,
             config.slot_order,
             config.seed_threshold,
+            config.hue_distance,
         )
         self.attention = AttentionPosterior(
             attention, config.window_size, *self.latent_sizes, config.posterior_passes

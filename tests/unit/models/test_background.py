@@ -84,6 +84,15 @@ def test_objects_smaller_than_a_cell(threshold: float, found: bool) -> None:
     assert bool(slots.assignment[0, 0].sum() > 0.2) == found
 
 
+@pytest.mark.parametrize(("hue_distance", "slots"), [(0.5, 1), (0.2, 2)])
+def test_similar_hues_are_separated_at_a_smaller_distance(hue_distance: float, slots: int) -> None:
+    image = torch.full((1, 3, SIDE, SIDE), 0.2)
+    image[0, :, 10:16, 10:13] = torch.tensor([0.2, 0.9, 0.2])[:, None, None]
+    image[0, :, 10:16, 13:16] = torch.tensor([0.2, 0.9, 0.6])[:, None, None]
+    found = attend(image, hue_distance=hue_distance)
+    assert (found.assignment.flatten(2).sum(2) > 1).sum() == slots
+
+
 def test_no_foreground_has_no_seed() -> None:
     seeds = find_seeds(torch.rand(2, 50, 5), torch.zeros(2, 50), 3, 0.3)
     assert not seeds.present.any()
@@ -308,6 +317,7 @@ def test_the_bound_lies_below_the_likelihood(name: str) -> None:
         ({"object_size": 0.0}, "object_size"),
         ({"foreground_threshold": -1.0}, "foreground_threshold"),
         ({"seed_threshold": 1.0}, "seed_threshold"),
+        ({"hue_distance": 0.0}, "hue_distance"),
         ({"background_channels": ()}, "background_channels"),
     ],
 )
