@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from genesis_rl.worlds.towers.offscreen import Image, OffscreenRenderer, load_mujoco
+from genesis_rl.worlds.offscreen import Image, OffscreenRenderer, load_mujoco
 from genesis_rl.worlds.towers.rules import Shape, Tower, shapes_of
 from genesis_rl.worlds.towers.textures import texture_files
 from genesis_rl.worlds.towers.world import (

@@ -32,11 +32,11 @@ from genesis_rl.worlds.towers.record import (
     AgreementCounter,
     RenderedScenario,
     ScenarioRenderer,
-    Workers,
 )
 from genesis_rl.worlds.towers.simulation import STEPS, Agreement
 from genesis_rl.worlds.towers.textures import texture_files
 from genesis_rl.worlds.towers.world import assets_xml, env_xml, world_xml
+from genesis_rl.worlds.workers import Workers
 
 _SETTINGS = Path("meta", "settings.json")
 _SCENARIOS = Path("meta", "scenarios")

@@ -17,8 +17,8 @@ from PIL import Image
 from genesis_rl.data import Pack, open_dataset
 from genesis_rl.data.convert import Record
 from genesis_rl.data.readers.shapestacks import ShapeStacks
+from genesis_rl.worlds.offscreen import load_mujoco
 from genesis_rl.worlds.towers import TowerRenderer, read_world, record, simulate, tree
-from genesis_rl.worlds.towers.offscreen import load_mujoco
 from genesis_rl.worlds.towers.plan import Plan, RenderConfig, split_of
 from genesis_rl.worlds.towers.record import STATE_COLUMNS, record_packs
 from genesis_rl.worlds.towers.tree import record_tree

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from genesis_rl.worlds.offscreen import Image, load_mujoco
 from genesis_rl.worlds.towers import (
     RoomAppearance,
     Shape,
@@ -19,7 +20,6 @@ from genesis_rl.worlds.towers import (
     texture_files,
     world_xml,
 )
-from genesis_rl.worlds.towers.offscreen import Image, load_mujoco
 
 # Smoke: MuJoCo's structures change between versions.
 pytestmark = [pytest.mark.smoke, pytest.mark.usefixtures("opengl")]
