@@ -107,6 +107,8 @@ def _rendered(module: str, function: str) -> Callable[..., Pack]:
 #: `genesis_rl.worlds.sprites.ObjectGoalWorld` etc.;
 #: "sprite_scenes", the published pretraining scenes of the relational tasks; options num_images,
 #: seed, and those of `genesis_rl.data.sprite_scenes.FreeScenes`;
+#: "rooms", views of rooms as in GQN; options num_images (50,000 for training, 10,000 otherwise) and
+#: those of `genesis_rl.worlds.rooms.dataset.RoomScenes`;
 #: "towers", rendered towers as in ShapeStacks, options
 #: `genesis_rl.worlds.towers.record.open_towers`; "fetch", rendered scenes of multi-object Fetch,
 #: options `genesis_rl.worlds.tabletop.dataset.open_fetch`; and
