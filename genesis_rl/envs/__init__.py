@@ -41,6 +41,12 @@ def register_envs() -> None:
             id="genesis_rl/ShapeStacks-v0",
             entry_point="genesis_rl.envs.shapestacks.env:ShapeStacksEnv",
         )
+    if "genesis_rl/Rooms-v0" not in gym.registry:
+        gym.register(
+            id="genesis_rl/Rooms-v0",
+            entry_point="genesis_rl.envs.rooms.env:RoomsEnv",
+            max_episode_steps=100,
+        )
     for name, (skill, relation) in FETCH_TASKS.items():
         if f"genesis_rl/{name}-v0" not in gym.registry:
             gym.register(

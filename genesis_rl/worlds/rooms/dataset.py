@@ -16,7 +16,7 @@ import numpy.typing as npt
 from genesis_rl.data.cache import SPLITS, check_split
 from genesis_rl.data.generated import GeneratedDataset
 from genesis_rl.data.pack import ResumablePackWriter
-from genesis_rl.utils.checks import Checked, Count, Must, Natural, within
+from genesis_rl.utils.checks import Checked, Count, Natural, within
 from genesis_rl.utils.log import ProgressBar
 from genesis_rl.worlds.offscreen import require_gl
 from genesis_rl.worlds.rooms.rendering import RoomRenderer
@@ -25,9 +25,10 @@ from genesis_rl.worlds.rooms.rules import (
     RING_RADIUS,
     SHAPES,
     CameraPose,
+    NumObjects,
     Room,
-    RoomObject,
     in_camera_frame,
+    room_state,
     sample_ring_pose,
     sample_room,
 )
@@ -35,18 +36,8 @@ from genesis_rl.worlds.rooms.textures import TEXTURES, TextureSet
 from genesis_rl.worlds.sprites import from_options
 from genesis_rl.worlds.workers import Workers
 
-#: Columns of a room's state, with a row per object, padded with zeros.
-STATE_COLUMNS = (
-    *("x", "y", "z"),  # centre in metres, in the room
-    *("cos_yaw", "sin_yaw"),
-    "scale",  # half of the height in metres
-    *SHAPES,  # one of them is 1
-    *("red", "green", "blue"),  # 0 to 1
-)
 _BATCH = 32  # images of one task of a process
 _CHECKPOINT_SECONDS = 10.0
-_NumObjects = Annotated[int, within(1, MAX_OBJECTS)]
-_ORDERED = Must("(smallest, largest)", lambda pair: pair[0] <= pair[-1])
 
 
 @dataclass(frozen=True)
@@ -55,7 +46,7 @@ class RoomScenes(Checked):
 
     image_size: Annotated[int, within(8, 1024)] = 64
     """side of the images in pixels"""
-    num_objects: Annotated[tuple[_NumObjects, _NumObjects], _ORDERED] = (1, MAX_OBJECTS)
+    num_objects: NumObjects = (1, MAX_OBJECTS)
     """smallest and largest number of objects in a room, 1 to 3; uniformly distributed"""
     textures: TextureSet = "train"
     """set of textures of walls and floors: train (5 and 3, as many as in the original), test (3
@@ -134,16 +125,6 @@ class _Batches(RoomViewRenderer):
         return self.render(self._indices[number * _BATCH : (number + 1) * _BATCH])
 
 
-def room_state(objects: tuple[RoomObject, ...], rows: int) -> npt.NDArray[np.float32]:
-    """Return the state (rows, F) of objects: `STATE_COLUMNS`, padded with zeros."""
-    state = np.zeros((rows, len(STATE_COLUMNS)), np.float32)
-    for row, item in zip(state, objects, strict=False):
-        row[:6] = item.x, item.y, item.scale, np.cos(item.yaw), np.sin(item.yaw), item.scale
-        row[6 + SHAPES.index(item.shape)] = 1
-        row[-3:] = item.colour
-    return state
-
-
 def _factors(
     room: Room, pose: CameraPose, labels: npt.NDArray[np.uint8]
 ) -> dict[str, npt.NDArray[Any]]:
@@ -202,12 +183,12 @@ def write_rooms(
 ) -> None:
     """Render views of a split as a pack; an interrupted call is resumed.
 
-    The factors have a row per object where not stated otherwise: "state" (see `STATE_COLUMNS`);
-    the position "x", "y", "z" in the camera's frame (metres ahead, to the left, and above the
-    camera; the room alone does not determine directions); "colour" (RGB in 0..1), "shape" (index
-    into `SHAPES`), "scale" (half of the height in metres) and "in_view" (has a pixel in the mask).
-    One per image: "num_objects"; "camera_pose" (x, y, z, yaw, pitch); "wall" and "floor" (index
-    into `TEXTURES["all"]`) and "light" (direction to the light).
+    Factors with a row per object: "state", see `genesis_rl.worlds.rooms.STATE_COLUMNS`; "x", "y"
+    and "z", the position in the camera's frame (metres ahead, to the left and above the camera,
+    because an image does not show the room's axes); "colour" (RGB in 0..1); "shape" (index into
+    `SHAPES`); "scale" (half of the height in metres); and "in_view" (has a pixel in the mask).
+    Factors of the image: "num_objects"; "camera_pose" (x, y, z, yaw, pitch); "wall" and "floor"
+    (index into `TEXTURES["all"]`); and "light" (direction to the light).
 
     Args:
         folder: destination.

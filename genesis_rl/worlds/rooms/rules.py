@@ -11,13 +11,15 @@ objects, and the light. The original's seventh shape, "triangle", is not include
 """
 
 import colorsys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import atan2, cos, pi, sin
-from typing import Literal, NamedTuple, get_args
+from typing import Annotated, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from genesis_rl.utils.checks import Must, within
 from genesis_rl.worlds.rooms.textures import TEXTURES
 
 ShapeName = Literal["box", "sphere", "cylinder", "capsule", "cone", "icosahedron"]
@@ -37,6 +39,7 @@ FIELD_OF_VIEW = 50.0  # vertical, in degrees
 RING_RADIUS = 3.0
 CAMERA_HEIGHT = 1.0
 FOCUS_HEIGHT = 0.5  # of the point above the room's centre that the camera faces
+CAMERA_PITCH = atan2(FOCUS_HEIGHT - CAMERA_HEIGHT, RING_RADIUS)
 SCALES = (0.28, 0.48)  # smallest and largest scale of an object
 MAX_OBJECTS = 3
 _SPREAD = 1.5  # largest distance of an object's centre from the room's
@@ -44,6 +47,20 @@ _GAP = 0.05  # smallest distance between the outlines of two objects
 _ATTEMPTS = 100  # positions of one object, before all are sampled anew
 _ELEVATION = (0.9, 1.3)  # of the light, in radians
 
+#: Columns of a room's state, with a row per object.
+STATE_COLUMNS = (
+    *("x", "y", "z"),  # centre in metres, in the room
+    *("cos_yaw", "sin_yaw"),
+    "scale",  # half of the height in metres
+    *SHAPES,  # one of them is 1
+    *("red", "green", "blue"),  # 0 to 1
+)
+
+#: Smallest and largest number of objects.
+NumObjects = Annotated[
+    tuple[Annotated[int, within(1, MAX_OBJECTS)], Annotated[int, within(1, MAX_OBJECTS)]],
+    Must("(smallest, largest)", lambda pair: pair[0] <= pair[1]),
+]
 Colour = tuple[float, float, float]
 Point = tuple[float, float, float]
 
@@ -94,7 +111,16 @@ class Room:
     """direction to the light that casts shadows, of length 1"""
 
 
-def sample_room(rng: np.random.Generator, num_objects: int, textures: str = "train") -> Room:
+def sample_room(
+    rng: np.random.Generator,
+    num_objects: int,
+    textures: str = "train",
+    *,
+    shapes: Sequence[ShapeName] | None = None,
+    colours: Sequence[Colour] | None = None,
+    spread: float = _SPREAD,
+    gap: float = _GAP,
+) -> Room:
     """Sample a room.
 
     Shapes, colours, yaws, textures and the azimuth of the light are uniform, and objects uniform
@@ -104,6 +130,10 @@ def sample_room(rng: np.random.Generator, num_objects: int, textures: str = "tra
         rng: random generator.
         num_objects: number of objects, 0 to 3.
         textures: set of textures, a key of `TEXTURES`.
+        shapes: shapes of the objects; None: random.
+        colours: colours of the objects; None: random.
+        spread: largest distance of an object's centre from the room's.
+        gap: smallest distance between the outlines of two objects from above.
 
     Returns:
         The room.
@@ -111,15 +141,17 @@ def sample_room(rng: np.random.Generator, num_objects: int, textures: str = "tra
     wall, floor = (str(rng.choice(TEXTURES[textures][place])) for place in ("wall", "floor"))
     azimuth, elevation = rng.uniform(-pi, pi), rng.uniform(*_ELEVATION)
     light = (cos(azimuth) * cos(elevation), sin(azimuth) * cos(elevation), sin(elevation))
-    shapes = [SHAPES[i] for i in rng.integers(len(SHAPES), size=num_objects)]
+    if shapes is None:
+        shapes = [SHAPES[i] for i in rng.integers(len(SHAPES), size=num_objects)]
     scales = rng.uniform(*SCALES, num_objects).tolist()
     radii = [FOOTPRINTS[shape] * scale for shape, scale in zip(shapes, scales, strict=True)]
-    places = sample_places(rng, radii)
-    objects = tuple(
-        RoomObject(shape, sample_colour(rng), x, y, scale, float(rng.uniform(-pi, pi)))
-        for shape, scale, (x, y) in zip(shapes, scales, places, strict=True)
-    )
-    return Room(objects, wall, floor, light)
+    places = sample_places(rng, radii, spread, gap)
+    objects = []
+    for number, (x, y) in enumerate(places):
+        colour = sample_colour(rng) if colours is None else colours[number]
+        yaw = float(rng.uniform(-pi, pi))
+        objects.append(RoomObject(shapes[number], colour, x, y, scales[number], yaw))
+    return Room(tuple(objects), wall, floor, light)
 
 
 def sample_colour(rng: np.random.Generator, hue: float | None = None) -> Colour:
@@ -134,7 +166,7 @@ def sample_colour(rng: np.random.Generator, hue: float | None = None) -> Colour:
 
 
 def sample_places(
-    rng: np.random.Generator, radii: list[float], spread: float = _SPREAD, gap: float = _GAP
+    rng: np.random.Generator, radii: Sequence[float], spread: float, gap: float
 ) -> list[tuple[float, float]]:
     """Sample centres of objects by rejection, uniformly in a disc around the room's centre.
 
@@ -189,3 +221,13 @@ def in_camera_frame(points: npt.NDArray[np.float64], pose: CameraPose) -> npt.ND
         np.array((-sin(pose.yaw), cos(pose.yaw))),
     )
     return np.stack([offset[..., :2] @ ahead, offset[..., :2] @ left, offset[..., 2]], -1)
+
+
+def room_state(objects: Sequence[RoomObject], rows: int) -> npt.NDArray[np.float32]:
+    """Return the state (rows, F) of objects: `STATE_COLUMNS`, padded with zeros."""
+    state = np.zeros((rows, len(STATE_COLUMNS)), np.float32)
+    for row, item in zip(state, objects, strict=False):
+        row[:6] = item.x, item.y, item.scale, np.cos(item.yaw), np.sin(item.yaw), item.scale
+        row[6 + SHAPES.index(item.shape)] = 1
+        row[-3:] = item.colour
+    return state
