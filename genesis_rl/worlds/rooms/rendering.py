@@ -21,7 +21,7 @@ from genesis_rl.worlds.rooms.textures import TEXTURES, room_texture
 
 MAX_RENDERED = 16
 _NEAR = 0.05  # metres
-_LIGHT_DISTANCE = 8.0  # of the light from the room's centre, in metres
+_LIGHT_DISTANCE = 8.0  # of the lights from the room's centre, in metres
 _MESHES = ("cone", "icosahedron")  # the other shapes are MuJoCo's own
 _SIDES = 32  # of the cone
 
@@ -43,36 +43,27 @@ class RoomRenderer(OffscreenRenderer):
         ...     image, instances = renderer.render(sample_ring_pose(rng))
     """
 
-    def __init__(self, size: int = 64, *, supersampling: int = 2, shadow_size: int = 512) -> None:
+    def __init__(self, size: int = 64) -> None:
         """Create the OpenGL context and load the textures.
 
         Args:
             size: side of the images in pixels, 8 to 1024.
-            supersampling: averaged subpixels per pixel and axis, 1 to 4.
-            shadow_size: side of the shadow map, a power of two, or 0 for no shadows.
 
         Raises:
-            ValueError: for an invalid option.
+            ValueError: for an invalid size.
             RuntimeError: if OpenGL is not available; the message names the packages.
         """
         if not isinstance(size, int) or not 8 <= size <= 1024:
             raise ValueError(f"size must be an integer from 8 to 1024, got {size!r}.")
-        if supersampling not in (1, 2, 3, 4):
-            raise ValueError(f"supersampling must be 1, 2, 3 or 4, got {supersampling!r}.")
-        if shadow_size not in (0, 256, 512, 1024, 2048, 4096):
-            raise ValueError(
-                f"shadow_size must be 0 or a power of two from 256 to 4096, got {shadow_size!r}."
-            )
         mujoco = load_mujoco()
         model: Any = mujoco.MjModel.from_xml_string(_room_xml(), _texture_files())
-        model.vis.quality.shadowsize = shadow_size
+        model.vis.quality.shadowsize = 512 if size <= 128 else 2048
         data = mujoco.MjData(model)
         mujoco.mj_forward(model, data)
-        super().__init__(model, size, supersampling=supersampling, max_geoms=MAX_RENDERED + 8)
+        super().__init__(model, size, supersampling=2, max_geoms=MAX_RENDERED + 8)
         option, category = mujoco.MjvOption(), mujoco.mjtCatBit.mjCAT_ALL.value
         camera = mujoco.MjvCamera()
         mujoco.mjv_updateScene(model, data, option, None, camera, category, self._scene)
-        self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = shadow_size > 0
         self._room_geoms = self._scene.ngeom  # floor and walls come first
         for geom in self._scene.geoms[: self._room_geoms]:
             geom.segid = -1
@@ -112,9 +103,9 @@ class RoomRenderer(OffscreenRenderer):
             geom.matid = self._materials[("wall", room.wall) if number else ("floor", room.floor)]
             if hasattr(geom, "texid"):  # since MuJoCo 3.11; before, the material includes it
                 geom.texid = self._texture_ids[geom.matid]
-        sun = self._scene.lights[0]
-        sun.pos[:] = _LIGHT_DISTANCE * np.array(room.light)
-        sun.dir[:] = -np.array(room.light)
+        light = self._scene.lights[0]  # the first one of the model
+        light.pos[:] = _LIGHT_DISTANCE * np.array(room.light)
+        light.dir[:] = -np.array(room.light)
         self._scene.ngeom = self._room_geoms + count
         for number, item in enumerate(room.objects):
             self._place(self._scene.geoms[self._room_geoms + number], item)
@@ -207,7 +198,7 @@ def _room_xml() -> str:
     return f"""
 <mujoco>
  <visual>
-  <headlight ambient="0.45 0.45 0.45" diffuse="0.25 0.25 0.25" specular="0 0 0"/>
+  <headlight active="0"/>
   <map shadowclip="1.6" znear="0.01"/>
  </visual>
  <statistic extent="{HALF_WIDTH}" center="0 0 0.5"/>
@@ -217,6 +208,8 @@ def _room_xml() -> str:
   {assets}{_mesh_xml("cone", *_cone())}{_mesh_xml("icosahedron", *_icosahedron())}
  </asset>
  <worldbody>
+  <light directional="true" castshadow="false" ambient="0.45 0.45 0.45"
+   diffuse="0.25 0.25 0.25" specular="0 0 0"/>
   <light directional="true" castshadow="true" pos="0 0 {_LIGHT_DISTANCE}" dir="0 0 -1"
    diffuse="0.5 0.5 0.5" specular="0.2 0.2 0.2"/>
   <geom type="plane" size="{HALF_WIDTH} {HALF_WIDTH} 1" material="floor_white"/>

@@ -108,7 +108,8 @@ class Room:
     floor: str = "yellow"
     """name of the floor's texture"""
     light: Point = (0.4, 0.2, 0.9)
-    """direction to the light that casts shadows, of length 1"""
+    """direction, of length 1, to a light without shadows; another one, above the centre of the
+    room, casts the shadows"""
 
 
 def sample_room(
