@@ -2,6 +2,7 @@
 
 import importlib
 import os
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
@@ -140,6 +141,43 @@ class OffscreenRenderer:
         self._draw(self._small)
         flags[names.mjRND_SEGMENT] = flags[names.mjRND_IDCOLOR] = 0
         return np.array(self._small[::-1, :, 0])
+
+    def _set_geom(
+        self,
+        geom: Any,
+        kind: Any,
+        size: Sequence[float],
+        position: npt.ArrayLike,
+        rotation: npt.NDArray[np.float64],
+        colour: Sequence[float],
+        segid: int,
+    ) -> None:
+        """Set all attributes of a geom of the scene that is not a geom of the model.
+
+        Args:
+            geom: an `mujoco.MjvGeom`.
+            kind: an `mujoco.mjtGeom`.
+            size: up to three sizes, as for the kind.
+            position: (3,).
+            rotation: matrix (3, 3).
+            colour: RGB in 0..1.
+            segid: instance, see `_draw_instances`.
+        """
+        self._mujoco.mjv_initGeom(
+            geom,
+            kind,
+            np.array([*size, 0.0, 0.0][:3], float),
+            np.asarray(position, float),
+            rotation.reshape(9),
+            np.array([*colour, 1.0], np.float32),
+        )
+        # Not set by MuJoCo: the scene's memory is uninitialised, and what is transparent casts no
+        # shadow.
+        geom.transparent = 0
+        geom.category = self._mujoco.mjtCatBit.mjCAT_DYNAMIC
+        geom.objtype, geom.objid = self._mujoco.mjtObj.mjOBJ_UNKNOWN, -1
+        geom.camdist = 0.0
+        geom.segid = segid
 
     def close(self) -> None:
         """Release the OpenGL context."""

@@ -108,8 +108,7 @@ class RoomRenderer(OffscreenRenderer):
         light.dir[:] = -np.array(room.light)
         self._scene.ngeom = self._room_geoms + count
         for number, item in enumerate(room.objects):
-            self._place(self._scene.geoms[self._room_geoms + number], item)
-            self._scene.geoms[self._room_geoms + number].segid = number
+            self._place(self._scene.geoms[self._room_geoms + number], item, number)
 
     def render(self, pose: CameraPose) -> tuple[Image, Image]:
         """Render the room.
@@ -136,7 +135,7 @@ class RoomRenderer(OffscreenRenderer):
             eye.pos[:], eye.forward[:], eye.up[:] = pose[:3], forward, up
         return self._draw_image()
 
-    def _place(self, geom: Any, item: RoomObject) -> None:
+    def _place(self, geom: Any, item: RoomObject, number: int) -> None:
         types, scale = self._mujoco.mjtGeom, item.scale
         radius = FOOTPRINTS[item.shape] * scale
         position, turn = np.array((item.x, item.y, scale)), _about_z(item.yaw)
@@ -151,10 +150,7 @@ class RoomRenderer(OffscreenRenderer):
             mesh, offset, frame = self._mesh_frames[item.shape]
             position = position + scale * turn @ offset
             turn = turn @ frame
-        colour = np.array([*item.colour, 1], np.float32)
-        self._mujoco.mjv_initGeom(
-            geom, kind, np.array(size, float), position, turn.reshape(9), colour
-        )
+        self._set_geom(geom, kind, size, position, turn, item.colour, number)
         if item.shape in self._mesh_frames:
             geom.dataid = 2 * mesh  # the odd numbers are convex hulls
             geom.mat[:] = (scale * turn).astype(np.float32)

@@ -133,16 +133,15 @@ class TowerRenderer(OffscreenRenderer):
             "sphere": types.mjGEOM_SPHERE,
         }
         for number, shape in enumerate(shapes):
-            geom = self._scene.geoms[self._room + number]
-            self._mujoco.mjv_initGeom(
-                geom,
+            self._set_geom(
+                self._scene.geoms[self._room + number],
                 geom_types[shape.kind],
-                np.array([*shape.size, 0.0, 0.0][:3]),
-                np.array(shape.position, float),
-                shape.rotation.reshape(9),
-                np.array([*(c / 255 for c in shape.colour), 1.0], np.float32),
+                shape.size,
+                shape.position,
+                shape.rotation,
+                [c / 255 for c in shape.colour],
+                number,
             )
-            geom.segid = number
 
     def move(self, number: int, position: npt.ArrayLike, rotation: npt.ArrayLike) -> None:
         """Set the pose of a loaded shape.

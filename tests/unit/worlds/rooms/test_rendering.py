@@ -164,6 +164,19 @@ def test_a_view_does_not_depend_on_the_ones_before(renderer: RoomRenderer) -> No
             np.testing.assert_array_equal(found, expected)
 
 
+def test_a_view_does_not_depend_on_uninitialised_memory(renderer: RoomRenderer) -> None:
+    """MuJoCo leaves attributes of geoms unset; transparent ones would cast no shadow."""
+    rng = np.random.default_rng(5)
+    room, pose = sample_room(rng, 3), sample_ring_pose(rng)
+    renderer.load(room)
+    wanted = renderer.image(pose)
+    for geom in list(renderer._scene.geoms)[5:]:  # after the floor and the walls
+        geom.transparent = geom.category = geom.objid = 1
+        geom.camdist = 1e9
+    renderer.load(room)
+    np.testing.assert_array_equal(renderer.image(pose), wanted)
+
+
 def test_two_renderers_do_not_disturb_each_other(renderer: RoomRenderer) -> None:
     rng = np.random.default_rng(4)
     room, pose = sample_room(rng, 3), sample_ring_pose(rng)
