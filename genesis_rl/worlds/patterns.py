@@ -91,7 +91,7 @@ def stones(
         rng: random generator.
         size: side in pixels.
         rows: number of rows of tiles.
-        columns: number of tiles in a row.
+        columns: number of tiles per row.
         bond: shift of every second row, as a share of a tile.
         joint: half width of the joints, as a share of a row's height.
         spread: standard deviation of the tiles' brightness.

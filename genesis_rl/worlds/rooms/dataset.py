@@ -42,7 +42,7 @@ _CHECKPOINT_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class RoomScenes(Checked):
-    """Rooms, and cameras on a ring that look inwards."""
+    """Rooms, and cameras on a ring that face inwards."""
 
     image_size: Annotated[int, within(8, 1024)] = 64
     """side of the images in pixels"""

@@ -53,7 +53,7 @@ def test_shapes_have_their_size(renderer: RoomRenderer, shape: ShapeName, yaw: f
     _, masks = renderer.render(LEVEL)
     mask = masks == 1
     pixels_per_metre = 128 / 2 / tan(radians(25)) / 3
-    # Perspective: near parts look larger.
+    # By perspective, near parts are larger.
     assert 0.97 < extent(mask, 1) / (2 * scale * pixels_per_metre) < 1.2
     assert extent(mask, 0) <= 2 * item.radius * pixels_per_metre * 1.15
     # On the floor, 0.4 m below the camera, and no higher than its scale.

@@ -116,7 +116,7 @@ def test_headings_may_deviate() -> None:
 
 
 def test_the_camera_frame() -> None:
-    pose = CameraPose(1, 2, 1, pi / 2, -0.2)  # looks along y
+    pose = CameraPose(1, 2, 1, pi / 2, -0.2)  # faces along y
     points = np.array([[1, 5, 0.5], [0, 2, 1]], float)
     wanted = np.array([[3, 0, -0.5], [0, 1, 0]])
     assert np.abs(in_camera_frame(points, pose) - wanted).max() < 1e-9
