@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -18,7 +17,6 @@ from genesis_rl.utils.log import ProgressBar
 
 OnDamage = Literal["raise", "skip"]
 _BATCH = 128  # records per write
-_CHECKPOINT_SECONDS = 10.0
 
 
 class Record(NamedTuple):
@@ -187,15 +185,12 @@ class _Conversion:
             state.setdefault("read", 0)
             state.setdefault("damaged", 0)
             bar.update(writer.written)
-            saved = time.monotonic()
             left = None if self.num_images is None else self.num_images - writer.written
             records = islice(self._valid(state), left)
             while batch := list(islice(records, _BATCH)):
                 self._write(writer, batch)
                 bar.update(len(batch))
-                if time.monotonic() - saved > _CHECKPOINT_SECONDS:
-                    writer.checkpoint()
-                    saved = time.monotonic()
+                writer.checkpoint_regularly()
             if not writer.written:
                 raise ValueError(
                     f"no image of {about} can be read, {state['damaged']} records are damaged"

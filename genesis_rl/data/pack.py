@@ -15,6 +15,7 @@ import errno
 import json
 import os
 import shutil
+import time
 import warnings
 import zipfile
 import zlib
@@ -45,6 +46,7 @@ _LARGEST_ROW = 2**22  # bytes of an image's factors; typically a few hundred
 #: Exceptions of numpy for a truncated, overwritten or invalid .npz.
 DAMAGE = (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error)
 _JOURNAL = "journal.json"
+_CHECKPOINT_SECONDS = 10.0  # between regular checkpoints
 
 
 class Pack:
@@ -423,6 +425,16 @@ class ResumablePackWriter(PackWriter):
     """
 
     state: dict[str, Any]
+    _saved_at = 0.0
+
+    def checkpoint_regularly(self) -> None:
+        """Call `checkpoint`, at most once in ten seconds.
+
+        Raises:
+            OSError: if the disk is full.
+        """
+        if time.monotonic() - self._saved_at > _CHECKPOINT_SECONDS:
+            self.checkpoint()
 
     def checkpoint(self) -> None:
         """Flush all data written so far, and `state`, to disk.
@@ -454,9 +466,11 @@ class ResumablePackWriter(PackWriter):
                 path.write_text(json_text(journal), encoding="utf-8")
         except OSError as error:
             raise self._explain(error) from error
+        self._saved_at = time.monotonic()
 
     def _make_temporary(self, private: Path) -> Path:
         folder = private / PARTIAL
+        self._saved_at = time.monotonic()
         key = [self.meta, self.image_size, self._with_masks]
         self._key = json.loads(json.dumps(key))  # as after reading: lists for tuples
         self.state = {}

@@ -90,6 +90,16 @@ def require_gl() -> None:
     context.free()
 
 
+def check_size(size: Any) -> None:
+    """Check the side of images in pixels.
+
+    Raises:
+        ValueError: unless it is an integer from 8 to 1024.
+    """
+    if not isinstance(size, int) or not 8 <= size <= 1024:
+        raise ValueError(f"size must be an integer from 8 to 1024, got {size!r}.")
+
+
 class OffscreenRenderer:
     """Base of renderers of square images and instance maps with an OpenGL context of their own.
 
@@ -122,6 +132,7 @@ class OffscreenRenderer:
         self._context, self._renderer = open_gl(model)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._renderer)
         self._scene: Any = mujoco.MjvScene(model, maxgeom=max_geoms)
+        self._texture_ids = [int(np.max(ids)) for ids in model.mat_texid]
         self._big = np.empty((side, side, 3), np.uint8)
         self._small = np.empty((size, size, 3), np.uint8)
 
@@ -141,6 +152,12 @@ class OffscreenRenderer:
         self._draw(self._small)
         flags[names.mjRND_SEGMENT] = flags[names.mjRND_IDCOLOR] = 0
         return np.array(self._small[::-1, :, 0])
+
+    def _set_material(self, geom: Any, material: int) -> None:
+        """Set the material, and its texture, of a geom of the scene."""
+        geom.matid = material
+        if hasattr(geom, "texid"):  # since MuJoCo 3.11; before, the material includes it
+            geom.texid = self._texture_ids[material]
 
     def _set_geom(
         self,

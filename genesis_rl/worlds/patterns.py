@@ -35,6 +35,11 @@ def colourise(field: Field, mean: tuple[int, int, int], contrast: float) -> Imag
     return pixels
 
 
+def encode_png(image: Image) -> bytes:
+    """Encode an RGB image (H, W, 3) as PNG."""
+    return bytes(cv2.imencode(".png", image[..., ::-1])[1])
+
+
 def noise(
     rng: np.random.Generator, size: int, cells: int, octaves: int = 4, stretch: int = 1
 ) -> Field:

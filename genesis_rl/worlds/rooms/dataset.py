@@ -4,7 +4,6 @@ An image depends only on the options, the split and its index.
 """
 
 import os
-import time
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -37,7 +36,6 @@ from genesis_rl.worlds.sprites import from_options
 from genesis_rl.worlds.workers import Workers
 
 _BATCH = 32  # images of one task of a process
-_CHECKPOINT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -212,10 +210,7 @@ def write_rooms(
     bar = ProgressBar(total=count, desc=f"rooms, {split}", unit="img")
     with writer, bar, Workers(make, workers or os.cpu_count() or 1) as pool:
         bar.update(writer.written)
-        saved = time.monotonic()
         for views in pool.map(range(writer.written // _BATCH, -(-count // _BATCH))):
             writer.write(views.images, views.masks, **views.factors)
             bar.update(len(views.images))
-            if time.monotonic() - saved > _CHECKPOINT_SECONDS:
-                writer.checkpoint()
-                saved = time.monotonic()
+            writer.checkpoint_regularly()

@@ -3,11 +3,11 @@
 from math import cos, pi, radians, sin, tan
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from genesis_rl.worlds.offscreen import Image, OffscreenRenderer, load_mujoco
+from genesis_rl.worlds.offscreen import Image, OffscreenRenderer, check_size, load_mujoco
+from genesis_rl.worlds.patterns import encode_png
 from genesis_rl.worlds.rooms.rules import (
     FIELD_OF_VIEW,
     FOOTPRINTS,
@@ -53,8 +53,7 @@ class RoomRenderer(OffscreenRenderer):
             ValueError: for an invalid size.
             RuntimeError: if OpenGL is not available; the message names the packages.
         """
-        if not isinstance(size, int) or not 8 <= size <= 1024:
-            raise ValueError(f"size must be an integer from 8 to 1024, got {size!r}.")
+        check_size(size)
         mujoco = load_mujoco()
         model: Any = mujoco.MjModel.from_xml_string(_room_xml(), _texture_files())
         model.vis.quality.shadowsize = 512 if size <= 128 else 2048
@@ -77,7 +76,6 @@ class RoomRenderer(OffscreenRenderer):
             for place, names in TEXTURES["all"].items()
             for name in names
         }
-        self._texture_ids = [int(ids.max()) for ids in model.mat_texid]
         # MuJoCo moves the vertices of a mesh into the frame of its moments of inertia.
         self._mesh_frames = {}
         for name in _MESHES:
@@ -100,9 +98,8 @@ class RoomRenderer(OffscreenRenderer):
         if count > MAX_RENDERED:
             raise ValueError(f"room must have at most {MAX_RENDERED} objects, got {count}.")
         for number, geom in enumerate(self._scene.geoms[: self._room_geoms]):
-            geom.matid = self._materials[("wall", room.wall) if number else ("floor", room.floor)]
-            if hasattr(geom, "texid"):  # since MuJoCo 3.11; before, the material includes it
-                geom.texid = self._texture_ids[geom.matid]
+            name = ("wall", room.wall) if number else ("floor", room.floor)
+            self._set_material(geom, self._materials[name])
         light = self._scene.lights[0]  # the first one of the model
         light.pos[:] = _LIGHT_DISTANCE * np.array(room.light)
         light.dir[:] = -np.array(room.light)
@@ -168,7 +165,7 @@ def _rotation(mujoco: Any, quaternion: Array) -> Array:
 
 def _texture_files() -> dict[str, bytes]:
     return {
-        f"{place}_{name}.png": bytes(cv2.imencode(".png", room_texture(place, name)[..., ::-1])[1])
+        f"{place}_{name}.png": encode_png(room_texture(place, name))
         for place, names in TEXTURES["all"].items()
         for name in names
     }

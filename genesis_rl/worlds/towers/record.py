@@ -1,6 +1,5 @@
 """Tower datasets as packs, rendered in parallel, resumable and reproducible."""
 
-import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -28,7 +27,6 @@ STATE_COLUMNS = (
     *KINDS,  # one of them is 1
     *("red", "green", "blue"),  # 0 to 1
 )
-_CHECKPOINT_SECONDS = 10.0
 
 
 class RenderedScenario(NamedTuple):
@@ -140,17 +138,14 @@ def _pack(
         with writer, ProgressBar(total=total, desc=about, unit="img") as bar:
             counter = AgreementCounter(writer.state.get("agreement"))
             bar.update(writer.written)
-            saved = time.monotonic()
             for rendered in workers.map(numbers[writer.written // len(cameras) :]):
                 factors = _factors(rendered, cameras)
                 writer.write(rendered.images, rendered.labels, **factors)
                 if rendered.outcome is not None:
                     counter.add(rendered.scene.tower.violation, rendered.outcome.collapsed)
                 bar.update(len(cameras))
-                if time.monotonic() - saved > _CHECKPOINT_SECONDS:
-                    writer.state["agreement"] = counter.counts
-                    writer.checkpoint()
-                    saved = time.monotonic()
+                writer.state["agreement"] = counter.counts
+                writer.checkpoint_regularly()
             writer.meta["agreement"] = counter.counts
 
     pack = open_or_make(config.out / split, write)

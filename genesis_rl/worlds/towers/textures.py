@@ -12,7 +12,16 @@ import cv2
 import numpy as np
 
 from genesis_rl.data.readers.media import decode_image, read_image_file
-from genesis_rl.worlds.patterns import Field, Image, colourise, noise, stones, tile_grid, wood
+from genesis_rl.worlds.patterns import (
+    Field,
+    Image,
+    colourise,
+    encode_png,
+    noise,
+    stones,
+    tile_grid,
+    wood,
+)
 from genesis_rl.worlds.towers.world import TEXTURE_NUMBERS, texture_file
 
 PLACES = ("floor", "wall")
@@ -64,7 +73,7 @@ def texture_files(folder: str | Path | None = None, size: int = 1024) -> dict[st
     }
     if folder is not None:
         images |= _own(Path(folder), images, size)
-    return {name: _png(image) for name, image in images.items()}
+    return {name: encode_png(image) for name, image in images.items()}
 
 
 def _own(folder: Path, names: dict[str, Image], size: int) -> dict[str, Image]:
@@ -84,10 +93,6 @@ def _own(folder: Path, names: dict[str, Image], size: int) -> dict[str, Image]:
     if not images:
         raise ValueError(f"textures must contain one of {', '.join(names)}, got {folder}.")
     return images
-
-
-def _png(image: Image) -> bytes:
-    return bytes(cv2.imencode(".png", image[..., ::-1])[1])
 
 
 @lru_cache(maxsize=32)

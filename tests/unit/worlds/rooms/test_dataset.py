@@ -9,7 +9,7 @@ import pytest
 
 from genesis_rl.data import Pack, open_dataset
 from genesis_rl.data.generated import generated_dataset, join_shards, write_shard, write_split
-from genesis_rl.worlds.rooms import SHAPES, TEXTURES, dataset
+from genesis_rl.worlds.rooms import SHAPES, TEXTURES
 from genesis_rl.worlds.rooms.dataset import RoomScenes, RoomViewRenderer, RoomViews
 
 OPTIONS: dict[str, Any] = {"image_size": 32, "workers": 1}
@@ -90,7 +90,7 @@ def test_an_interrupted_call_is_resumed(
         return original(self, indices)
 
     data = generated_dataset("rooms", **OPTIONS)
-    monkeypatch.setattr(dataset, "_CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("genesis_rl.data.pack._CHECKPOINT_SECONDS", 0.0)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(RoomViewRenderer, "render", stop_in_the_second_batch)
         write_split(data, tmp_path, "test", 75)

@@ -301,7 +301,7 @@ def test_an_interrupted_pack_resumes(
     packs: dict[str, Pack], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = replace(BASE, out=tmp_path / "towers", pack=True, image_size=32)
-    monkeypatch.setattr(record, "_CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("genesis_rl.data.pack._CHECKPOINT_SECONDS", 0.0)
     with monkeypatch.context() as patch:
         patch.setattr(record, "simulate", Kill(simulate, 4))
         with pytest.raises(KeyboardInterrupt):
