@@ -5,7 +5,7 @@ The agent is a disc with a camera at its centre. Lengths are in metres, angles i
 
 from dataclasses import dataclass
 from math import atan2, cos, hypot, pi, sin, sqrt
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -28,7 +28,6 @@ from genesis_rl.worlds.rooms.rules import (
 from genesis_rl.worlds.rooms.textures import TextureSet
 
 Target = Literal["red", "sphere", "odd"]
-TARGETS: tuple[Target, ...] = get_args(Target)
 AGENT_RADIUS = 0.25
 STEP = 0.25  # metres per move
 TURN = pi / 12  # per turn
