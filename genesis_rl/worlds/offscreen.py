@@ -191,8 +191,8 @@ class OffscreenRenderer:
         # Not set by MuJoCo: the scene's memory is uninitialised, and what is transparent casts no
         # shadow.
         geom.transparent = 0
-        geom.category = self._mujoco.mjtCatBit.mjCAT_DYNAMIC
-        geom.objtype, geom.objid = self._mujoco.mjtObj.mjOBJ_UNKNOWN, -1
+        geom.category = self._mujoco.mjtCatBit.mjCAT_DYNAMIC.value
+        geom.objtype, geom.objid = self._mujoco.mjtObj.mjOBJ_UNKNOWN.value, -1
         geom.camdist = 0.0
         geom.segid = segid
 
