@@ -1,11 +1,10 @@
 """Frechet distances between sets of images, on the features of a network.
 
 A set is represented by the mean and covariance of its features, assumed Gaussian (Heusel et al.
-2017, arXiv:1706.08500). With the standard Inception network
-(`genesis_rl.evaluation.metrics.inception`) the distance is the FID;
-`genesis_rl.evaluation.metrics.features` ranks models where that network is unavailable. Distances
-with different networks or numbers of images are not comparable: the estimate is biased upwards by
-about 1 / num_images.
+2017, arXiv:1706.08500). Networks are in `genesis_rl.evaluation.metrics.features`: with the standard
+Inception network the distance is the FID; `FactorFeatures` ranks models where that network is
+unavailable. Distances with different networks or numbers of images are not comparable: the estimate
+is biased upwards by about 1 / num_images.
 """
 
 from collections.abc import Iterable, Iterator
