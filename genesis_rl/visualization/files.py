@@ -11,7 +11,7 @@ from PIL import Image
 
 from genesis_rl.utils.extras import require
 from genesis_rl.utils.files import new_file
-from genesis_rl.visualization.layout import Picture
+from genesis_rl.visualization.grids import Picture
 
 Curve = tuple[Sequence[float], Sequence[float]]  # x, y
 

@@ -20,7 +20,7 @@ from genesis_rl.envs.watch import AnimationPath, Window, read_options
 from genesis_rl.envs.wrappers.obs import GenesisObs, GenesisVectorObs
 from genesis_rl.perception.preprocessing import to_images
 from genesis_rl.utils.checks import Count, Natural, PartialShare, Positive, check_fields
-from genesis_rl.visualization.layout import Picture
+from genesis_rl.visualization.grids import Picture
 
 _ID = "genesis_rl/Imagination-v0"
 _CELL = 96  # minimum side of an image in the video, in pixels
