@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from genesis_rl.data.cache import SPLITS, Split
-from genesis_rl.data.convert import DamagedRecord, Record
+from genesis_rl.data.readers import DamagedRecord, Record
 from genesis_rl.perception.preprocessing import as_nhwc_uint8
 from genesis_rl.utils.checks import Checked, Count
 
@@ -83,7 +83,7 @@ class ImageFolder(Checked):
 
     @property
     def meta(self) -> dict[str, Any]:
-        """Settings that determine the content, see `genesis_rl.data.convert.RecordReader`."""
+        """Settings that determine the content, see `genesis_rl.data.readers.RecordReader`."""
         return {"dataset": "images", "split": self.split}
 
     @property
@@ -134,7 +134,7 @@ class VideoFolder(Checked):
 
     @property
     def meta(self) -> dict[str, Any]:
-        """Settings that determine the content, see `genesis_rl.data.convert.RecordReader`."""
+        """Settings that determine the content, see `genesis_rl.data.readers.RecordReader`."""
         return {"dataset": "videos", "split": self.split, "every": self.every}
 
     @property

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genesis_rl.data.cache import Split
-from genesis_rl.data.convert import DamagedRecord, Record, missing_files
+from genesis_rl.data.readers import DamagedRecord, Record, missing_files
 from genesis_rl.data.readers.tfrecord import (
     Example,
     Payload,
@@ -92,7 +92,7 @@ class _MultiObject:
 
     @property
     def meta(self) -> dict[str, Any]:
-        """Settings that determine the content, see `genesis_rl.data.convert.RecordReader`."""
+        """Settings that determine the content, see `genesis_rl.data.readers.RecordReader`."""
         return {
             "dataset": self._name,
             "split": self.split,
