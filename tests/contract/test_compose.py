@@ -15,8 +15,7 @@ from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 import genesis_rl  # noqa: F401 (registers the ids)
-from genesis_rl.envs.compose.env import ComposeEnv
-from genesis_rl.envs.compose.rewards import ComposedScene
+from genesis_rl.envs.compose import ComposedScene, ComposeEnv
 from genesis_rl.evaluation.probes.heads import Head
 from genesis_rl.evaluation.probes.saved import SceneProbe, SceneProbeConfig
 from genesis_rl.models import GenesisV2, GenesisV2Config, Monet, MonetConfig
