@@ -1,7 +1,7 @@
 """Base class of scene models: public methods, argument checks, noise and posteriors."""
 
 import math
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,11 +22,18 @@ FiveCounts = tuple[Count, Count, Count, Count, Count]
 SigmaX = Annotated[float, within(1e-4, 1e4)]
 
 
+class Inference(NamedTuple):
+    """Slots of images, and the posterior of their component latents; every field (B, K, ...)."""
+
+    slots: Slots
+    q_c: Gaussian
+
+
 class BaseModel(Shareable):
     """Base class of scene models.
 
     A subclass defines ``model_name``, ``config_class``, ``latent_sizes`` and ``decode``, and the
-    functions of the noise ``_infer_slots``, ``_score`` and ``_generate``.
+    functions of the noise ``_infer`` (or ``_infer_slots``), ``_score`` and ``_generate``.
 
     Attributes:
         sigma_scale: factor on ``config.sigma_x``, annealed to 1 in training.
@@ -240,8 +247,11 @@ class BaseModel(Shareable):
 
     # ---- computations given the noise; None: z = mu -------------------------------------------
 
-    def _infer_slots(self, x: Tensor, noise: Noise | None) -> Slots:
+    def _infer(self, x: Tensor, noise: Noise | None) -> Inference:
         raise NotImplementedError
+
+    def _infer_slots(self, x: Tensor, noise: Noise | None) -> Slots:
+        return self._infer(x, noise).slots
 
     def _score(self, x: Tensor, noise: Noise | None, pixel_weight: Tensor | None) -> ElboTerms:
         raise NotImplementedError

@@ -51,6 +51,7 @@ from genesis_rl.models.likelihood import (
     kl_monte_carlo,
     kl_standard_normal,
     leave_one_out_logsumexp,
+    standard_normal,
 )
 from genesis_rl.slots import Decoded, ElboTerms, Noise, Slots
 from genesis_rl.utils.checks import Checked, Count, Counts, Must, Positive
@@ -216,8 +217,7 @@ class Iodine(BaseModel):
     def _log_weight(self, x: Tensor, noise: Noise) -> Tensor:
         """Compute the log weight at the sample of the last iteration."""
         step = self._iterate(x, noise)[-1]
-        standard = Gaussian(torch.zeros_like(step.q.mu), torch.ones_like(step.q.sigma))
-        kl = kl_monte_carlo(step.z, step.q, standard)
+        kl = kl_monte_carlo(step.z, step.q, standard_normal(step.z))
         return -(self.nll(x, step.decoded) + kl.sum(1))
 
     def _generate(self, noise: Noise) -> Slots:

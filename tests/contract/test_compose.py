@@ -96,7 +96,7 @@ def test_an_episode_composes_what_was_chosen(env: ComposeEnv) -> None:
     assert reward == pytest.approx(float(image[0].mean()))
     model: Any = env.encoder.model
     z_m, z_c = slots.split([D_M, D_C], 2)
-    log_p = model._mask_prior(z_m).log_prob(z_m) + model._component_prior(z_m).log_prob(z_c)
+    log_p = model._prior_of(z_m).log_prob(z_m) + model._component_prior(z_m).log_prob(z_c)
     assert info["log_p"] == pytest.approx(float(log_p.sum()), rel=1e-4)
     with pytest.raises(RuntimeError, match="reset"):
         env.step(0)
