@@ -287,19 +287,10 @@ class ImaginationVectorEnv(BatchedVectorEnv):
         render_mode: str | None = None,
         **options: Any,
     ) -> None:
-        """Load the models.
+        """Load the models of ``num_envs`` scenes.
 
-        Args:
-            encoder: path, hub id, or a SlotEncoder (also its ``spec``).
-            world_model: path, hub id or WorldModel, trained on the encoder's slots.
-            num_envs: number of scenes, B.
-            autoreset_mode: an `AutoresetMode`, or its value ("NextStep", "SameStep", "Disabled").
-            layout: "set" (K, D), "flat" (K * D,), or "dict" with z_m, z_c (and geometry).
-            mask_geometry: append each slot's mask geometry; must be False for a world model trained
-                without it.
-            device: device of both models; "auto" is CUDA if available.
-            render_mode: "rgb_array" or None.
-            **options: initial scenes, dynamics and truncation, see `ImaginationOptions`.
+        ``autoreset_mode`` is an `AutoresetMode`, or its value ("NextStep", "SameStep", "Disabled").
+        Other arguments are those of `ImaginationEnv`.
 
         Raises:
             TypeError, ValueError: as `ImaginationEnv`; also for an invalid number or mode.

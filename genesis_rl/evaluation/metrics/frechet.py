@@ -166,27 +166,6 @@ def feature_statistics(features: FeatureNetwork, images: Iterable[Tensor]) -> Fe
     return statistics
 
 
-def score_samples(
-    features: FeatureNetwork, real: Iterable[Tensor], generated: Iterable[Tensor]
-) -> float:
-    """Compute the Frechet distance between two streams of images.
-
-    Args:
-        features: the network.
-        real: batches of images (B, 3, H, W), float in [0, 1].
-        generated: batches of generated images, same shape and range; see `sampled_images`.
-
-    Returns:
-        The distance, see `frechet_distance`.
-
-    Raises:
-        ValueError: if one stream has too few images, or features are not finite.
-    """
-    return frechet_distance(
-        feature_statistics(features, real), feature_statistics(features, generated)
-    )
-
-
 def sampled_images(
     model: SceneModel, num_images: int, *, seed: int = 0, temperature: float = 1.0
 ) -> Iterator[Tensor]:
