@@ -1,11 +1,15 @@
-"""Readers of the files of original datasets: their records and their protocol."""
+"""Readers of the files of original datasets: their records, their protocol and their base."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from genesis_rl.data.cache import Split
+from genesis_rl.utils.checks import Checked
 
 
 class Record(NamedTuple):
@@ -63,6 +67,30 @@ class RecordReader(Protocol):
                 and its destination.
         """
         ...
+
+
+@dataclass(frozen=True)
+class FileReader(Checked):
+    """Base of readers of a folder of files; a subclass defines ``name`` and the records."""
+
+    folder: Path
+    """folder of the files"""
+    split: Split
+    """train, validation or test"""
+
+    name: ClassVar[str]
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """Name and options of the dataset, which determine the content."""
+        omitted = ("folder", "image_size")  # not part of the content
+        options = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in omitted}
+        return {"dataset": self.name, **options}
+
+    @property
+    def masks(self) -> bool:
+        """Whether the records have masks."""
+        return True
 
 
 def missing_files(path: Path, origin: str, details: str = "") -> FileNotFoundError:

@@ -27,10 +27,9 @@ from typing import Annotated, Any
 import numpy as np
 import numpy.typing as npt
 
-from genesis_rl.data.cache import Split
-from genesis_rl.data.readers import DamagedRecord, Record, missing_files
+from genesis_rl.data.readers import DamagedRecord, FileReader, Record, missing_files
 from genesis_rl.perception.preprocessing import as_labels, as_nhwc_uint8
-from genesis_rl.utils.checks import Checked, Count, one_of
+from genesis_rl.utils.checks import Count, one_of
 from genesis_rl.utils.extras import require
 
 _ORIGIN = "https://data-download.compute.dtu.dk/multi_object_datasets"
@@ -107,33 +106,16 @@ def _check_links(path: Path, file: Any) -> None:
 
 
 @dataclass(frozen=True)
-class ObjectCentricHdf5(Checked):
+class ObjectCentricHdf5(FileReader):
     """A dataset of the object-centric library."""
 
-    folder: Path
-    """folder of the files"""
-    split: Split
-    """train, validation or test"""
     data: Annotated[str, one_of(FILES)] = "clevr"
     """clevr, clevrtex, multidsprites, objects_room, shapestacks or tetrominoes"""
     num_train: Count | None = None
     """number of training images, followed in the file by 5,000 each for validation and test; None:
     90,000 (CLEVRTEX 40,000)"""
 
-    @property
-    def meta(self) -> dict[str, Any]:
-        """Settings that determine the content, see `genesis_rl.data.readers.RecordReader`."""
-        return {
-            "dataset": "object_centric_library",
-            "split": self.split,
-            "data": self.data,
-            "num_train": self.num_train,
-        }
-
-    @property
-    def masks(self) -> bool:
-        """Whether the records have masks: yes."""
-        return True
+    name = "object_centric_library"
 
     def __len__(self) -> int:
         """Return the number of images of the split."""

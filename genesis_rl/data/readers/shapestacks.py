@@ -24,9 +24,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from genesis_rl.data.cache import Split
-from genesis_rl.data.readers import DamagedRecord, Record, missing_files
+from genesis_rl.data.readers import DamagedRecord, FileReader, Record, missing_files
 from genesis_rl.data.readers.media import decode_image, read_image_file
-from genesis_rl.utils.checks import Count, check_fields
+from genesis_rl.utils.checks import Count
 from genesis_rl.utils.files import new_file
 
 SIZE = 224  # side of the images in pixels
@@ -239,7 +239,7 @@ def decode_segmentation(data: bytes, modality: str) -> npt.NDArray[np.uint8]:
 
 
 @dataclass(frozen=True)
-class ShapeStacks:
+class ShapeStacks(FileReader):
     """ShapeStacks in its original layout.
 
     As in the official loader, images are cropped to their central 196 of 224 pixels and
@@ -263,21 +263,13 @@ class ShapeStacks:
     image_size: Count = 64
     """side of the images in pixels"""
 
+    name = "shapestacks"
+
     def __post_init__(self) -> None:
         """Validate values."""
-        check_fields(self)
+        super().__post_init__()
         if Path(self.subset).name != self.subset or not self.subset:
             raise ValueError(f"subset must be the name of a folder in splits, got {self.subset!r}.")
-
-    @property
-    def meta(self) -> dict[str, Any]:
-        """Settings that determine the content, see `genesis_rl.data.readers.RecordReader`."""
-        return {
-            "dataset": "shapestacks",
-            "split": self.split,
-            "subset": self.subset,
-            "maps": self.maps,
-        }
 
     @property
     def masks(self) -> bool:
