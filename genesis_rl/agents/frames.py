@@ -10,8 +10,8 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
-from genesis_rl.envs.rendering import render_frame
 from genesis_rl.envs.wrappers.frame_source import find_frames, find_kept, follow
+from genesis_rl.envs.wrappers.rendering import render_frame
 from genesis_rl.perception.preprocessing import Layout, Preprocessing, as_nhwc_uint8
 
 Frames = npt.NDArray[np.uint8]

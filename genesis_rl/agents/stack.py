@@ -29,8 +29,8 @@ from genesis_rl.agents.config import OFF_POLICY, PIXELS, AgentConfig
 from genesis_rl.agents.frames import RenderInfo, VecFrames
 from genesis_rl.agents.vec_obs import VecGenesisObs, check_kept
 from genesis_rl.envs.make import accepts_option, make_env
-from genesis_rl.envs.rendering import RENDERED, RenderedObs
 from genesis_rl.envs.wrappers.frame_source import find_entry, find_frames, find_kept, follow
+from genesis_rl.envs.wrappers.rendering import RENDERED, RenderedObs
 from genesis_rl.envs.wrappers.slot_obs import SLOT_SETTINGS, InfoKey
 from genesis_rl.perception.encoder import SlotEncoder
 from genesis_rl.utils.process import ignore_interrupts

@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env.base_vec_env import (
     VecEnvStepReturn,
 )
 
-from genesis_rl.envs.rendering import check_render_mode, render_frames
+from genesis_rl.envs.wrappers.rendering import check_render_mode, render_frames
 from genesis_rl.envs.wrappers.slot_obs import Info, InfoKey, ObsLayout, SlotObsCodec, SlotObsOptions
 from genesis_rl.perception.encoder import EncoderLike, as_encoder
 from genesis_rl.perception.preprocessing import Layout, as_crop

@@ -13,8 +13,9 @@ import numpy.typing as npt
 from gymnasium.wrappers import TransformObservation
 
 from genesis_rl.envs.make import check_wrappers, make_env, parse_options
-from genesis_rl.envs.rendering import RenderedObs, has_window
+from genesis_rl.envs.window import has_window
 from genesis_rl.envs.wrappers.frame_source import find_frames
+from genesis_rl.envs.wrappers.rendering import RenderedObs
 from genesis_rl.perception.preprocessing import Crop, Layout, as_crop, as_nhwc_uint8
 from genesis_rl.utils.checks import Count, Must, Positive, check_fields
 from genesis_rl.visualization import save_animation

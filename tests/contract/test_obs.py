@@ -15,8 +15,8 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
-from genesis_rl.envs.rendering import RenderedObs
 from genesis_rl.envs.wrappers.obs import GenesisObs, GenesisVectorObs
+from genesis_rl.envs.wrappers.rendering import RenderedObs
 from genesis_rl.envs.wrappers.slot_obs import SlotObsOptions
 from genesis_rl.models import Genesis
 from genesis_rl.perception.encoder import SlotEncoder

@@ -26,8 +26,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from genesis_rl import GenesisObs, GenesisVectorObs, SlotEncoder, VecGenesisObs
 from genesis_rl.data.transitions import Transitions
 from genesis_rl.envs.recording.collect import CollectConfig, collect
-from genesis_rl.envs.rendering import RenderedObs
 from genesis_rl.envs.wrappers.frame_source import find_frames
+from genesis_rl.envs.wrappers.rendering import RenderedObs
 
 pytestmark = pytest.mark.smoke
 K, D = 3, 12  # of the tiny model

@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
-from genesis_rl.envs.rendering import RENDER_MODES, WindowEnv
+from genesis_rl.envs.window import RENDER_MODES, WindowEnv
 from genesis_rl.worlds.tabletop import (
     ACTION_TIME,
     CAMERAS,

@@ -24,8 +24,8 @@ from genesis_rl.envs.recording.recorder import (
     make_record,
     recording,
 )
-from genesis_rl.envs.rendering import RenderedObs
 from genesis_rl.envs.wrappers.frame_source import find_frames
+from genesis_rl.envs.wrappers.rendering import RenderedObs
 from genesis_rl.perception.preprocessing import (
     Crop,
     Layout,

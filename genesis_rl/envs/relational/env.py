@@ -13,7 +13,7 @@ import numpy.typing as npt
 from gymnasium.utils.seeding import np_random
 from gymnasium.vector import AutoresetMode
 
-from genesis_rl.envs.rendering import RENDER_MODES, Observation, ObservationKind, WindowEnv
+from genesis_rl.envs.window import RENDER_MODES, Observation, ObservationKind, WindowEnv
 from genesis_rl.envs.wrappers.batched import BatchedVectorEnv, StepResult, check_count
 from genesis_rl.worlds.sprites import (
     STATE_COLUMNS,

@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
-from genesis_rl.envs.rendering import RENDER_MODES, Observation, ObservationKind, WindowEnv
+from genesis_rl.envs.window import RENDER_MODES, Observation, ObservationKind, WindowEnv
 from genesis_rl.worlds.towers import (
     CAMERAS,
     FAMILIES,

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
-from genesis_rl.envs.rendering import (
+from genesis_rl.envs.wrappers.rendering import (
     check_render_mode,
     place_camera,
     render_frame,
