@@ -233,14 +233,7 @@ class GenesisS(StepwiseModel):
         return torch.cat([latents.z_m, latents.z_c], 2)
 
     def posteriors(self, x: Tensor) -> tuple[Gaussian, Gaussian]:
-        """Return q(z_m | x) and q(z_c | x) of an attention posterior, whose slots are independent.
-
-        Args:
-            x: images, shape (B, 3, H, W) in [0, 1].
-
-        Raises:
-            ValueError: if ``x`` has another shape.
-        """
+        """Return q(z_m | x) and q(z_c | x) of an attention posterior; slots are independent."""
         self._check_images(x)
         latents = self._latents(x, None)
         return latents.q_m, latents.q_c

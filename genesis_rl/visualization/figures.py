@@ -3,6 +3,9 @@
 Of images: their decompositions (paper, figures 4 and 10 to 13), reconstructions and interpolations.
 Of the prior: scenes and their components (figures 3 and 6 to 9). Of slots: traversals of latents;
 removed, swapped and resampled slots.
+
+Images have shape (B, 3, H, W), in [0, 1]. Decoded scenes have mu_x (B, K, 3, H, W) and log_pi
+(B, K, 1, H, W). Models are in eval mode, and random number generators on their device.
 """
 
 from collections.abc import Callable, Sequence
@@ -129,10 +132,6 @@ def decomposition_steps(images: Tensor, decoded: Decoded) -> Picture:
     One block per image. Left: the input, the reconstruction, the masks in the slots' colours and
     the reconstruction's error. Right, one column per step: the mask pi_k, the component mu_x_k, the
     masked component pi_k * mu_x_k, and the scope s_k = 1 - sum_{j < k} pi_j.
-
-    Args:
-        images: the inputs, shape (B, 3, H, W), in [0, 1].
-        decoded: the reconstructions, mu_x (B, K, 3, H, W) and log_pi (B, K, 1, H, W).
     """
     pi, shares = masked_components(decoded)
     scope = (1 - pi.cumsum(1) + pi).clamp(0, 1)  # pi added back: the sum over j < k
@@ -165,12 +164,7 @@ def decomposition_steps(images: Tensor, decoded: Decoded) -> Picture:
 
 
 def reconstruction_rows(images: Tensor, decoded: Decoded) -> Picture:
-    """Draw images, their reconstructions, the errors and the masks in the slots' colours.
-
-    Args:
-        images: the inputs, shape (B, 3, H, W), in [0, 1].
-        decoded: the reconstructions, mu_x (B, K, 3, H, W) and log_pi (B, K, 1, H, W).
-    """
+    """Draw images, their reconstructions, the errors and the masks in the slots' colours."""
     pi, shares = masked_components(decoded)
     image = shares.sum(1)
     rows = np.stack(
@@ -189,10 +183,6 @@ def reconstruction_rows(images: Tensor, decoded: Decoded) -> Picture:
 @torch.inference_mode()
 def interpolation(model: SceneModel, slots: Slots) -> list[Picture]:
     """Animate linear interpolations of latents from each scene to the next, cyclically.
-
-    Args:
-        model: the model, in eval mode.
-        slots: the scenes.
 
     Returns:
         The frames: the image and its masks in the slots' colours.
@@ -219,11 +209,7 @@ def _error(images: Tensor, reconstruction: Tensor) -> Tensor:
 
 
 def scene_grid(images: Tensor) -> Picture:
-    """Draw scenes in rows of eight (paper, figures 6, 7 and 9).
-
-    Args:
-        images: the scenes, shape (B, 3, H, W), in [0, 1].
-    """
+    """Draw scenes in rows of eight (paper, figures 6, 7 and 9)."""
     pictures = to_pictures(images)
     rows = [sheet(pictures[part][None]) for part in row_slices(len(pictures))]
     return margin(join(rows, axis=0, gap=4))
@@ -234,9 +220,6 @@ def component_steps(decoded: Decoded) -> Picture:
 
     The columns are the final scene, its masks in the slots' colours, and the masked component of
     every step, pi_k * mu_x_k, over a checkerboard.
-
-    Args:
-        decoded: the scenes, mu_x (B, K, 3, H, W) and log_pi (B, K, 1, H, W).
     """
     pi, shares = masked_components(decoded)
     overview = np.stack([to_pictures(shares.sum(1)), colour_masks(pi.squeeze(2))], axis=1)
@@ -278,9 +261,6 @@ def temperature_sweep(
 def generation(decoded: Decoded) -> list[Picture]:
     """Animate the generation of scenes component by component (paper, figures 3 and 8).
 
-    Args:
-        decoded: the scenes, mu_x (B, K, 3, H, W) and log_pi (B, K, 1, H, W).
-
     Returns:
         The frames: each step fades in pi_k * mu_x_k.
     """
@@ -316,10 +296,7 @@ def prior_range(
 ) -> PriorRange:
     """Estimate the prior's mean and standard deviation of every latent from samples.
 
-    Args:
-        model: the model, in eval mode.
-        generator: random number generator on the model's device.
-        num_scenes: number of samples, at least 2.
+    ``num_scenes`` is the number of samples, at least 2.
     """
     features = model.sample(num_scenes, generator=generator).features
     return PriorRange(features.mean(0), features.std(0))
