@@ -23,6 +23,7 @@ from genesis_rl.evaluation.metrics.segmentation import (
     check_labels,
     compact,
     image_scores,
+    join_batches,
     overlaps,
 )
 from genesis_rl.slots import ElboTerms
@@ -55,8 +56,7 @@ def binding_scores(
         - ``other_colour_shared``: the same for pairs of different colours. If it is much lower, the
           slots bind by colour.
     """
-    parts = [_binding(scenes, tolerance) for scenes in _chunks(true, pred, images)]
-    return _concatenate(parts)
+    return join_batches(_binding(scenes, tolerance) for scenes in _chunks(true, pred, images))
 
 
 def twins_shared(
@@ -118,11 +118,11 @@ def scene_scores(true: Array, pred: Array, images: Array) -> dict[str, Tensor]:
     Returns:
         The scores of `image_scores`, `binding_scores` and `twins_shared`, each of shape (B,).
     """
-    parts = [
+    scores = join_batches(
         _binding(scenes, _TOLERANCE) | {"twins_shared": _twins(scenes, _HUE_TOLERANCE)}
         for scenes in _chunks(true, pred, images)
-    ]
-    return image_scores(true, pred) | _concatenate(parts)
+    )
+    return image_scores(true, pred) | scores
 
 
 class _Scenes(NamedTuple):
@@ -145,10 +145,6 @@ def _chunks(true: Array, pred: Array, images: Array) -> Iterator[_Scenes]:
     for part in zip(true.split(CHUNK), pred.split(CHUNK), images.split(CHUNK), strict=True):
         labels, predicted, colours = part
         yield _Scenes(labels, overlaps(labels, predicted), _median_colours(labels, colours))
-
-
-def _concatenate(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def _binding(scenes: _Scenes, tolerance: float) -> dict[str, Tensor]:

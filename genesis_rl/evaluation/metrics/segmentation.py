@@ -12,7 +12,7 @@ covering of such images.)
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -147,11 +147,16 @@ def image_scores(true: Array, pred: Array) -> dict[str, Tensor]:
         undefined.
     """
     true, pred = check_labels(true, pred)
-    parts = [
+    return join_batches(
         _table_scores(overlaps(*pair))
         for pair in zip(true.split(CHUNK), pred.split(CHUNK), strict=True)
-    ]
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    )
+
+
+def join_batches(batches: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Concatenate the values of batches, each (B, ...), by name; empty without batches."""
+    parts = list(batches)
+    return {name: torch.cat([part[name] for part in parts]) for name in (parts or [{}])[0]}
 
 
 def average(scores: Mapping[str, Array]) -> dict[str, float]:
