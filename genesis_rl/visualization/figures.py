@@ -349,7 +349,8 @@ def traversal(model: SceneModel, scene: Slots, prior: PriorRange) -> Picture:
     chosen = strongest_latents(model, scene, low, high, per_slot).tolist()
     pi, shares = masked_components(model.decode(scene))
     parts = over_checkerboard(shares, pi)[0]
-    names = _latent_names(model)
+    d_m, d_c = model.latent_sizes
+    names = [f"z_m[{i}]" for i in range(d_m)] + [f"z_c[{i}]" for i in range(d_c)]
     rows, bases, captions = [], [], []
     for slot, dimensions in enumerate(chosen):
         for dimension in dimensions:
@@ -364,7 +365,8 @@ def traversal(model: SceneModel, scene: Slots, prior: PriorRange) -> Picture:
         captions=["scene", "slot"],
         rows=captions,
     )
-    sweep = sheet(np.stack(rows), captions=[_deviation(value) for value in _SWEEP.tolist()])
+    deviations = [f"{value:+g} sd" if value else "mean" for value in _SWEEP.tolist()]
+    sweep = sheet(np.stack(rows), captions=deviations)
     return margin(join([start, sweep], end=True))
 
 
@@ -412,12 +414,3 @@ def _whole(decoded: Decoded) -> npt.NDArray[np.uint8]:
     """Draw images, (B, H, W, 3), with a checkerboard where the only slot is removed."""
     pi, shares = masked_components(decoded)
     return over_checkerboard(shares.sum(1), pi.sum(1))
-
-
-def _latent_names(model: SceneModel) -> list[str]:
-    d_m, d_c = model.latent_sizes
-    return [f"z_m[{i}]" for i in range(d_m)] + [f"z_c[{i}]" for i in range(d_c)]
-
-
-def _deviation(value: float) -> str:
-    return f"{value:+g} sd" if value else "mean"

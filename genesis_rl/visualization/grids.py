@@ -34,7 +34,7 @@ def slot_colours(num_slots: int) -> npt.NDArray[np.uint8]:
     hue = 30 + slot * 180 * 0.381966  # OpenCV's hues are in [0, 180)
     value = np.array([255, 200, 150])[slot // 8 % 3]  # darker after every eight hues
     hsv = np.stack([hue % 180, np.full(num_slots, 200), value], axis=-1).astype(np.uint8)
-    return as_uint8(cv2.cvtColor(hsv[None], cv2.COLOR_HSV2RGB)[0]) if num_slots else hsv
+    return cv2.cvtColor(hsv[None], cv2.COLOR_HSV2RGB)[0].astype(np.uint8) if num_slots else hsv
 
 
 def to_pictures(images: Tensor | npt.ArrayLike) -> npt.NDArray[np.uint8]:
@@ -85,11 +85,6 @@ def as_floats(values: Tensor | npt.ArrayLike) -> Floats:
     if isinstance(values, Tensor):
         values = values.detach().float().cpu().numpy()
     return np.asarray(values, dtype=np.float32)
-
-
-def as_uint8(picture: npt.ArrayLike) -> npt.NDArray[np.uint8]:
-    """Convert integers in [0, 255] to uint8."""
-    return np.asarray(picture).astype(np.uint8)
 
 
 def mosaic(

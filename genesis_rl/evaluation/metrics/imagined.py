@@ -162,7 +162,6 @@ class SceneScorer:
         num_images: int,
         *,
         features: FeatureNetwork | None = None,
-        criteria: SceneCriteria | None = None,
     ) -> None:
         """Count objects and compute features of the training images.
 
@@ -171,7 +170,6 @@ class SceneScorer:
             held_out: held-out images with masks, at least two.
             num_images: n, number of held-out images, the first ones; at most all.
             features: network for distances between contents of images; None: pixels only.
-            criteria: see `SceneCriteria`.
 
         Raises:
             ValueError: if a pack has no masks, image sizes differ, or there are too few images.
@@ -187,7 +185,7 @@ class SceneScorer:
                 f"{held_out.images.shape[1:]}."
             )
         self._train, self._held_out = train, held_out
-        self._features, self._criteria = features, criteria or SceneCriteria()
+        self._features = features
         self._train_features = None if features is None else _all(map(features, _images(train)))
         self._reference: Scores | None = None
 
@@ -215,7 +213,7 @@ class SceneScorer:
         for scenes in sampled_scenes(model, self.num_images, seed=seed, temperature=temperature):
             images.append(scenes.image.clamp(0, 1))
             if several:
-                validity.append(evaluate_scenes(images[-1], segment(scenes.log_pi), self._criteria))
+                validity.append(evaluate_scenes(images[-1], segment(scenes.log_pi)))
         scores = self._validity_scores(validity, model.config.num_slots - 1)
         scores["valid_reconstructed"] = self._reconstructed(model) if several else float("nan")
         return scores | self._distances(images)
@@ -228,7 +226,7 @@ class SceneScorer:
             validity, first = [], 0
             for batch in images:
                 true = torch.from_numpy(masks[first : first + len(batch)].astype(np.int64))
-                validity.append(evaluate_scenes(batch, true, self._criteria))
+                validity.append(evaluate_scenes(batch, true))
                 first += len(batch)
             self._reference = self._validity_scores(validity, self.counts[1]) | self._distances(
                 images
@@ -262,7 +260,7 @@ class SceneScorer:
         for batch in _images(self._held_out, self.num_images):
             decoded = model.decode(model.infer(batch.to(device)))
             labels = segment(decoded.log_pi)
-            valid.append(evaluate_scenes(decoded.image, labels, self._criteria).valid(self.counts))
+            valid.append(evaluate_scenes(decoded.image, labels).valid(self.counts))
         model.train(training)
         return float(np.concatenate(valid).mean())
 

@@ -187,7 +187,7 @@ def one_slot(true: Array) -> Tensor:
     return torch.zeros_like(as_tensor(true, "true"))
 
 
-def fixed_grid(num_slots: int, height: int, width: int, *, device: str | None = None) -> Tensor:
+def fixed_grid(num_slots: int, height: int, width: int) -> Tensor:
     """Divide the frame into equal cells, one per slot, independent of its content.
 
     The cells are in floor(sqrt(K)) rows of equal height; if K is not divisible, the upper rows have
@@ -197,7 +197,6 @@ def fixed_grid(num_slots: int, height: int, width: int, *, device: str | None = 
         num_slots: number of cells K, at least 1.
         height: height of the frame in pixels.
         width: width of the frame in pixels.
-        device: device of the labels.
 
     Returns:
         Labels 0..K-1, int64, shape (H, W).
@@ -208,14 +207,14 @@ def fixed_grid(num_slots: int, height: int, width: int, *, device: str | None = 
     if num_slots < 1:
         raise ValueError(f"num_slots must be at least 1, got {num_slots}.")
     num_rows = math.isqrt(num_slots)
-    cells = torch.full((num_rows,), num_slots // num_rows, device=device)
+    cells = torch.full((num_rows,), num_slots // num_rows)
     cells[: num_slots % num_rows] += 1
     if height < num_rows or width < int(cells[0]):
         raise ValueError(
             f"num_slots must be at most the cells of a {height} x {width} frame, got {num_slots}."
         )
-    row = torch.arange(height, device=device) * num_rows // height
-    column = torch.arange(width, device=device)
+    row = torch.arange(height) * num_rows // height
+    column = torch.arange(width)
     before = cells.cumsum(0) - cells
     return before[row, None] + column * cells[row, None] // width
 

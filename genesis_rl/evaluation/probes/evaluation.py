@@ -155,6 +155,7 @@ def probe(config: ProbeConfig) -> dict[str, Any]:
     if config.out is None and not target.expanduser().parent.is_dir():
         raise ValueError(f"out must be set if {target.parent} is not a folder, got None.")
     records = [_run_record(config, inputs, samples, candidate) for candidate in candidates]
+    settings = dataclasses.asdict(config).items()
     result = {
         "task": inputs.kind,
         "data": candidates[0].settings.data,
@@ -167,7 +168,7 @@ def probe(config: ProbeConfig) -> dict[str, Any]:
         "runs": records,
         "groups": group(records),
         "baselines": _baselines(config, inputs, samples, candidates),
-        "config": _plain(config),
+        "config": {k: str(v) if isinstance(v, Path) else v for k, v in settings},
         "hardware": hardware(pick_device(config.device)),
         "versions": versions(),
     }
@@ -336,8 +337,3 @@ def _scores(
 def _endings(inputs: ProbeInputs) -> list[str]:
     """Return the suffixes of target names by head; empty for a single head."""
     return [f"_{head}" for head in inputs.heads] if len(inputs.heads) > 1 else [""]
-
-
-def _plain(config: ProbeConfig) -> dict[str, Any]:
-    plain = dataclasses.asdict(config)
-    return {k: str(v) if isinstance(v, Path) else v for k, v in plain.items()}
