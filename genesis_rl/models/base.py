@@ -32,8 +32,8 @@ class Inference(NamedTuple):
 class BaseModel(Shareable):
     """Base class of scene models.
 
-    A subclass defines ``model_name``, ``config_class``, ``latent_sizes`` and ``decode``, and the
-    functions of the noise ``_infer`` (or ``_infer_slots``), ``_score`` and ``_generate``.
+    A subclass defines ``model_name``, ``config_class`` and ``decode``, and the functions of the
+    noise ``_infer`` (or ``_infer_slots``), ``_score`` and ``_generate``.
 
     Images ``x`` have shape (B, 3, H, W) in [0, 1], H = W = ``config.image_size``; another shape
     raises ValueError. ``sample`` draws latents from the posterior by a random ``generator`` on the
@@ -51,7 +51,8 @@ class BaseModel(Shareable):
     @property
     def latent_sizes(self) -> tuple[int, int]:
         """(D_m, D_c), the widths of the two latents; 0 for a latent the model does not have."""
-        raise NotImplementedError
+        mask: int = getattr(self.config, "mask_latent_size", 0)
+        return mask, getattr(self.config, "component_latent_size", 0)
 
     @property
     def has_prior(self) -> bool:

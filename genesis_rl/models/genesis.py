@@ -178,11 +178,6 @@ class GenesisS(StepwiseModel):
             self.background_decoder = BroadcastDecoder(*shape)
 
     @property
-    def latent_sizes(self) -> tuple[int, int]:
-        """(D_m, D_c); D_c is 0."""
-        return self.config.mask_latent_size, 0
-
-    @property
     def has_background(self) -> bool:
         """Whether the first slot is a background with a model of its own."""
         return self.config.background != "none"
@@ -555,11 +550,6 @@ class Genesis(GenesisS):
             nn.ELU(),
             last,
         )
-
-    @property
-    def latent_sizes(self) -> tuple[int, int]:
-        """(D_m, D_c)."""
-        return self.config.mask_latent_size, self.config.component_latent_size
 
     @property
     def prior_modules(self) -> list[nn.Module]:

@@ -169,11 +169,6 @@ class GenesisV2(StepwiseModel):
         fixed_seeds = torch.from_numpy(uniform).to(torch.get_default_dtype())
         self.register_buffer("fixed_seeds", fixed_seeds, persistent=False)
 
-    @property
-    def latent_sizes(self) -> tuple[int, int]:
-        """(D_m, D_c); D_m is 0."""
-        return 0, self.config.component_latent_size
-
     def decode(self, slots: Slots) -> Decoded:
         """Decode slots to components and masks; ``slots.log_pi`` is not used."""
         self._check_slots(slots)

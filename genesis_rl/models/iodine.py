@@ -172,11 +172,6 @@ class Iodine(BaseModel):
         fixed_noise = normal.to(torch.get_default_dtype())
         self.register_buffer("fixed_noise", fixed_noise, persistent=False)
 
-    @property
-    def latent_sizes(self) -> tuple[int, int]:
-        """(D_m, D_c); D_m is 0."""
-        return 0, self.config.component_latent_size
-
     def decode(self, slots: Slots) -> Decoded:
         """Decode slots to components and masks; ``slots.log_pi`` is not used."""
         self._check_slots(slots)

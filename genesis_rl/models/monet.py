@@ -86,11 +86,6 @@ class Monet(BaseModel):
             activation=nn.ReLU,
         )
 
-    @property
-    def latent_sizes(self) -> tuple[int, int]:
-        """(D_m, D_c); D_m is 0."""
-        return 0, self.config.component_latent_size
-
     def decode(self, slots: Slots) -> Decoded:
         """Decode slots to components, with ``slots.log_pi`` as masks.
 
