@@ -32,11 +32,19 @@ from genesis_rl.slots import ElboTerms
 _TOLERANCE, _HUE_TOLERANCE = 0.05, 0.2
 
 
-def binding_scores(true: Array, pred: Array, images: Array) -> dict[str, Tensor]:
+def binding_scores(
+    true: Array, pred: Array, images: Array, *, tolerance: float = _TOLERANCE
+) -> dict[str, Tensor]:
     """Compute the binding scores of every image of a batch.
 
-    Two objects have the same colour if the medians over their true pixels differ by at most 0.05 in
-    every channel. Blended borders do not change the median of a flat object.
+    Two objects have the same colour if the medians over their true pixels differ by at most the
+    tolerance in every channel. Blended borders do not change the median of a flat object.
+
+    Args:
+        true: true labels.
+        pred: predicted labels.
+        images: the images.
+        tolerance: largest difference of equal colours, in [0, 1].
 
     Returns:
         Each of shape (B,), float64:
@@ -48,21 +56,27 @@ def binding_scores(true: Array, pred: Array, images: Array) -> dict[str, Tensor]
         - ``other_colour_shared``: the same for pairs of different colours. If it is much lower, the
           slots bind by colour.
     """
-    return join_batches(_binding(scenes) for scenes in _chunks(true, pred, images))
+    return join_batches(_binding(scenes, tolerance) for scenes in _chunks(true, pred, images))
 
 
-def twins_shared(true: Array, pred: Array, images: Array) -> Tensor:
+def twins_shared(
+    true: Array, pred: Array, images: Array, *, hue_tolerance: float = _HUE_TOLERANCE
+) -> Tensor:
     """Compute the share of pairs of touching objects of one hue that share a slot.
 
     Objects touch if pixels of both are neighbours in a row or a column. The hue is the median
     colour scaled to length one, so that differently lit objects of one colour have one hue.
 
-    The distance of equal hues is at most 0.2.
+    Args:
+        true: true labels.
+        pred: predicted labels.
+        images: the images.
+        hue_tolerance: largest distance of equal hues, in [0, sqrt(2)].
 
     Returns:
         Shape (B,), float64; NaN without such a pair.
     """
-    return torch.cat([_twins(scenes) for scenes in _chunks(true, pred, images)])
+    return torch.cat([_twins(scenes, hue_tolerance) for scenes in _chunks(true, pred, images)])
 
 
 def active_slots(pred: Array, *, min_share: float = 0.01) -> Tensor:
@@ -105,7 +119,7 @@ def scene_scores(true: Array, pred: Array, images: Array) -> dict[str, Tensor]:
         The scores of `image_scores`, `binding_scores` and `twins_shared`, each of shape (B,).
     """
     scores = join_batches(
-        _binding(scenes) | {"twins_shared": _twins(scenes)}
+        _binding(scenes, _TOLERANCE) | {"twins_shared": _twins(scenes, _HUE_TOLERANCE)}
         for scenes in _chunks(true, pred, images)
     )
     return image_scores(true, pred) | scores
@@ -133,7 +147,7 @@ def _chunks(true: Array, pred: Array, images: Array) -> Iterator[_Scenes]:
         yield _Scenes(labels, overlaps(labels, predicted), _median_colours(labels, colours))
 
 
-def _binding(scenes: _Scenes) -> dict[str, Tensor]:
+def _binding(scenes: _Scenes, tolerance: float) -> dict[str, Tensor]:
     table = scenes.table
     areas, slots = table.sum(dim=2), table.argmax(dim=2)
     exists = areas[:, 1:] > 0  # (B, objects)
@@ -142,7 +156,7 @@ def _binding(scenes: _Scenes) -> dict[str, Tensor]:
 
     colours = scenes.colours[:, 1:]
     distance = (colours.unsqueeze(1) - colours.unsqueeze(2)).abs().amax(dim=3)
-    same_colour = distance <= round(_TOLERANCE * 255)
+    same_colour = distance <= round(tolerance * 255)
     pairs = (exists.unsqueeze(1) & exists.unsqueeze(2)).triu(diagonal=1)
     shared = slots[:, 1:].unsqueeze(1) == slots[:, 1:].unsqueeze(2)
     return {
@@ -152,10 +166,10 @@ def _binding(scenes: _Scenes) -> dict[str, Tensor]:
     }
 
 
-def _twins(scenes: _Scenes) -> Tensor:
+def _twins(scenes: _Scenes, tolerance: float) -> Tensor:
     slots = scenes.table.argmax(dim=2)
     hues = F.normalize(scenes.colours.double(), dim=2)
-    one_hue = torch.cdist(hues, hues) <= _HUE_TOLERANCE
+    one_hue = torch.cdist(hues, hues) <= tolerance
     touch = torch.zeros_like(one_hue)
     labels = compact(scenes.labels.long().clamp(min=0))
     image = torch.arange(len(labels), device=labels.device)[:, None, None]
