@@ -297,8 +297,7 @@ def _images(config: SampleConfig, model: SceneModel, count: int) -> Tensor:
             f"num must be at most {len(pack)}, the images of the {config.split} split, got {count}."
         )
     rows = np.random.default_rng(config.seed).choice(len(pack), count, replace=False)
-    images = torch.from_numpy(np.array(pack.images[np.sort(rows)]))
-    return images.permute(0, 3, 1, 2).float().div_(255)
+    return pack.tensor(np.sort(rows))
 
 
 def _settings(config: SampleConfig, model: SceneModel) -> PretrainConfig:

@@ -303,8 +303,7 @@ def pack_images(pack: Pack, first: int, count: int) -> Iterator[Tensor]:
         (B, 3, H, W), float in [0, 1], on the CPU, channels_last in memory.
     """
     for start in range(first, first + count, _BATCH):
-        rows = np.array(pack.images[start : min(start + _BATCH, first + count)])
-        yield torch.from_numpy(rows).permute(0, 3, 1, 2).float().div_(255)
+        yield pack.tensor(slice(start, min(start + _BATCH, first + count)))
 
 
 def _mean_image(pack: Pack, count: int) -> Tensor:

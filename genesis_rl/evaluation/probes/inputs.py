@@ -30,7 +30,7 @@ TASKS = {
 
 #: Factor with the ground truth of a scene, or the state of a simulator.
 STATE = "state"
-_CHUNK = 512
+_CHUNK = 512  # objects at a time
 _VALUES, _CLASSES = {"scale": "size"}, ("size", "shape", "material")  # factors by name
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -280,8 +280,7 @@ class ObjectInputs(ProbeInputs):
             part = slice(first, first + _CHUNK)
             image = rows[objects.image[part]]
             mask = torch.from_numpy(masks[image] == objects.label[part, None, None])[:, None]
-            pixels = torch.from_numpy(pack.images[image]).permute(0, 3, 1, 2).float().div_(255)
-            cut = torch.cat([pixels * mask, mask.float()], dim=1)
+            cut = torch.cat([pack.tensor(image) * mask, mask.float()], dim=1)
             parts.append(F.adaptive_avg_pool2d(cut, side).flatten(1))
         return torch.cat(parts)
 
@@ -292,12 +291,12 @@ def mask_moments(sample: Sample) -> Tensor:
     The columns are presence, mean row and column, their standard deviations, their covariance and
     the square root of the area, in halves of the image's side; 0 for missing objects.
     """
-    pack, rows = sample
+    pack = sample.pack
     if pack.masks is None:
         raise ValueError(f"{pack.folder} must have masks, got none.")
     parts = []
-    for first in range(0, len(rows), _CHUNK):
-        labels = torch.from_numpy(pack.masks[rows[first : first + _CHUNK]]).long()
+    for rows in sample.chunks():
+        labels = torch.from_numpy(pack.masks[rows]).long()
         owned = F.one_hot(labels.flatten(1))[:, :, 1:].transpose(1, 2).float()
         row, col = coordinate_map(labels.shape[1])[0].flatten(1)
         terms = torch.stack([torch.ones_like(row), row, col, row * row, col * col, row * col], 1)
@@ -318,12 +317,8 @@ def mask_moments(sample: Sample) -> Tensor:
 
 def small_images(sample: Sample, side: int) -> Tensor:
     """Return images area-averaged to ``side`` pixels, (n, 3 side side) float32 in [0, 1]."""
-    pack, rows = sample
-    parts = []
-    for first in range(0, len(rows), _CHUNK):
-        images = torch.from_numpy(pack.images[rows[first : first + _CHUNK]]).permute(0, 3, 1, 2)
-        parts.append(F.adaptive_avg_pool2d(images.float().div_(255), side).flatten(1))
-    return torch.cat(parts)
+    parts = (sample.pack.tensor(rows) for rows in sample.chunks())
+    return torch.cat([F.adaptive_avg_pool2d(images, side).flatten(1) for images in parts])
 
 
 def _task_target(
@@ -423,11 +418,9 @@ def properties(pack: Pack) -> Properties:
 def _visible(sample: Sample, most: int) -> Objects:
     """Return the objects of a sample with at least one pixel in the masks."""
     masks = require_masks(sample.pack)
-    parts = []
-    for first in range(0, len(sample.rows), _CHUNK):
-        part = masks[sample.rows[first : first + _CHUNK]]
-        parts.append(np.stack([(part == i + 1).any((1, 2)) for i in range(most)], axis=1))
-    image, row = np.nonzero(np.concatenate(parts))
+    parts = (masks[rows] for rows in sample.chunks())
+    shown = [np.stack([(part == i + 1).any((1, 2)) for i in range(most)], 1) for part in parts]
+    image, row = np.nonzero(np.concatenate(shown))
     return Objects(image, row + 1)
 
 
