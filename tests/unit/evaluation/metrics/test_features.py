@@ -345,6 +345,7 @@ def test_packs_with_shapes_have_a_shape_accuracy(dsprites: Callable[[str, int], 
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make torch-fidelity importable."""
+    pytest.importorskip("torchmetrics.image.fid")  # it looks for torch-fidelity when imported
     for name in ("torch_fidelity", "torch_fidelity.feature_extractor_inceptionv3"):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
 
