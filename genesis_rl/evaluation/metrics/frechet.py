@@ -296,14 +296,15 @@ class SampleScorer:
         return frechet_distance(self._real, statistics)
 
 
-def pack_images(pack: Pack, first: int, count: int) -> Iterator[Tensor]:
-    """Yield images ``first`` to ``first + count`` of a pack in batches.
+def pack_images(pack: Pack, first: int = 0, count: int | None = None) -> Iterator[Tensor]:
+    """Yield images ``first`` to ``first + count`` of a pack in batches; None: to its end.
 
     Yields:
         (B, 3, H, W), float in [0, 1], on the CPU, channels_last in memory.
     """
-    for start in range(first, first + count, _BATCH):
-        yield pack.tensor(slice(start, min(start + _BATCH, first + count)))
+    end = len(pack) if count is None else first + count
+    for start in range(first, end, _BATCH):
+        yield pack.tensor(slice(start, min(start + _BATCH, end)))
 
 
 def _mean_image(pack: Pack, count: int) -> Tensor:

@@ -186,7 +186,7 @@ class SceneScorer:
             )
         self._train, self._held_out = train, held_out
         self._features = features
-        self._train_features = None if features is None else _all(map(features, _images(train)))
+        self._train_features = None if features is None else _all(map(features, pack_images(train)))
         self._reference: Scores | None = None
 
     def __call__(self, model: SceneModel, *, seed: int = 0, temperature: float = 1.0) -> Scores:
@@ -222,7 +222,7 @@ class SceneScorer:
         """Return the same scores of the held-out images and their true masks."""
         if self._reference is None:
             masks = require_masks(self._held_out)
-            images = list(_images(self._held_out, self.num_images))
+            images = list(pack_images(self._held_out, 0, self.num_images))
             validity, first = [], 0
             for batch in images:
                 true = torch.from_numpy(masks[first : first + len(batch)].astype(np.int64))
@@ -257,7 +257,7 @@ class SceneScorer:
         device, training = next(model.parameters()).device, model.training
         model.eval()
         valid = []
-        for batch in _images(self._held_out, self.num_images):
+        for batch in pack_images(self._held_out, 0, self.num_images):
             decoded = model.decode(model.infer(batch.to(device)))
             labels = segment(decoded.log_pi)
             valid.append(evaluate_scenes(decoded.image, labels).valid(self.counts))
@@ -269,7 +269,7 @@ class SceneScorer:
         size = pixels.shape[1] ** 0.5  # converts Euclidean distance to root mean square
         scores = {
             "nearest_pixels": _median(
-                nearest(pixels, (i.flatten(1) for i in _images(self._train)))
+                nearest(pixels, (i.flatten(1) for i in pack_images(self._train)))
             ),
             "spread_pixels": _median(spread(pixels)),
         }
@@ -303,10 +303,6 @@ def nearest(points: Tensor, others: Iterable[Tensor]) -> Tensor:
 def spread(points: Tensor) -> Tensor:
     """Return the distance of each of at least two points (N, D) to the nearest other one, (N,)."""
     return torch.cdist(points, points).fill_diagonal_(torch.inf).amin(1)
-
-
-def _images(pack: Pack, count: int | None = None) -> Iterable[Tensor]:
-    return pack_images(pack, 0, len(pack) if count is None else count)
 
 
 def _all(parts: Iterable[Tensor]) -> Tensor:
