@@ -402,13 +402,13 @@ class _ProgressCallback(BaseCallback):
 
     def _estimate_evaluation(self) -> float:
         """Estimate the seconds of an evaluation from the steps and episodes so far."""
-        lengths = [episode["l"] for episode in self.model.ep_info_buffer or ()]
+        lengths: list[int] = [episode["l"] for episode in self.model.ep_info_buffer or ()]
         if not lengths:
             return self._trainer.evaluation_seconds
         config, num_envs = self._trainer.config, self._trainer.eval_venv.num_envs
         steps = sum(lengths) / len(lengths) * math.ceil(config.eval_episodes / num_envs)
         rollouts = self._rollout_seconds + time.monotonic() - self._rollout_began
-        return steps * rollouts / self.n_calls
+        return float(steps * rollouts / self.n_calls)
 
     def _on_rollout_end(self) -> None:
         """Log the time shares of environments, encoder, evaluation and the rest (learn)."""

@@ -14,8 +14,8 @@ from genesis_rl.data.cache import (
     pack_folder,
     split_folder,
 )
+from genesis_rl.data.convert import ORIGINALS
 from genesis_rl.data.generated import DEFAULT_SIZES, GENERATED, generated_dataset
-from genesis_rl.data.originals import ORIGINALS
 from genesis_rl.data.pack import Pack, PackWriter
 
 __all__ = [
@@ -112,7 +112,7 @@ def _rendered(module: str, function: str) -> Callable[..., Pack]:
 #: "towers", rendered towers as in ShapeStacks, options
 #: `genesis_rl.worlds.towers.record.open_towers`; "fetch", rendered scenes of multi-object Fetch,
 #: options `genesis_rl.worlds.tabletop.dataset.open_fetch`; and
-#: `genesis_rl.data.originals.ORIGINALS`, read from original files.
+#: `genesis_rl.data.convert.ORIGINALS`, read from original files.
 DATASETS: dict[str, Callable[..., Pack]] = {
     **{name: _opener(name) for name in GENERATED},
     "towers": _rendered("genesis_rl.worlds.towers.record", "open_towers"),

@@ -28,6 +28,8 @@ from typing import IO, Any, Self
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from genesis_rl.perception.preprocessing import Preprocessing, as_preprocessing
 from genesis_rl.utils.checks import LARGEST, check_range
@@ -81,6 +83,11 @@ class Pack:
         height, width = self.images.shape[1:3]
         masks = "with" if self.masks is not None else "without"
         return f"Pack({len(self)} images of {height}x{width}, {masks} masks, {self.folder})"
+
+    def tensor(self, rows: slice | npt.NDArray[np.int64]) -> Tensor:
+        """Return images (B, 3, H, W), float in [0, 1], on the CPU, channels last in memory."""
+        images = torch.from_numpy(np.array(self.images[rows]))
+        return images.permute(0, 3, 1, 2).float().div_(255)
 
     @property
     def preprocessing(self) -> Preprocessing | None:

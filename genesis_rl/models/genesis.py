@@ -73,16 +73,6 @@ class Latents(NamedTuple):
     vote_loss: Tensor | None = None
 
 
-class Inference(NamedTuple):
-    """Slots of images, and posteriors and priors of their latents; every field (B, K, ...)."""
-
-    slots: Slots
-    q_m: Gaussian
-    p_m: Prior
-    q_c: Gaussian
-    p_c: Prior
-
-
 class GenesisS(StepwiseModel):
     """GENESIS-S: one latent per slot, decoded to its mask and to its component.
 
@@ -97,14 +87,12 @@ class GenesisS(StepwiseModel):
             each image, which is predicted without them.
         likelihood_stride: in training, score every n-th row and column at a random offset, and
             scale the likelihood accordingly. For local decoders.
-        refine_step_size: step size of `genesis_rl.models.refinement`.
     """
 
     activation_checkpointing: bool = False
     background_only: bool = False
     occluders: int = 0
     likelihood_stride: int = 1
-    refine_step_size: float = 0.1
 
     model_name = "genesis_s"
     config_class = GenesisSConfig
@@ -196,11 +184,6 @@ class GenesisS(StepwiseModel):
             self.background_decoder = BroadcastDecoder(*shape)
 
     @property
-    def latent_sizes(self) -> tuple[int, int]:
-        """(D_m, D_c); D_c is 0."""
-        return self.config.mask_latent_size, 0
-
-    @property
     def has_background(self) -> bool:
         """Whether the first slot is a background with a model of its own."""
         return self.config.background != "none"
@@ -251,14 +234,7 @@ class GenesisS(StepwiseModel):
         return torch.cat([latents.z_m, latents.z_c], 2)
 
     def posteriors(self, x: Tensor) -> tuple[Gaussian, Gaussian]:
-        """Return q(z_m | x) and q(z_c | x) of an attention posterior, whose slots are independent.
-
-        Args:
-            x: images, shape (B, 3, H, W) in [0, 1].
-
-        Raises:
-            ValueError: if ``x`` has another shape.
-        """
+        """Return q(z_m | x) and q(z_c | x) of an attention posterior; slots are independent."""
         self._check_images(x)
         latents = self._latents(x, None)
         return latents.q_m, latents.q_c
@@ -287,15 +263,7 @@ class GenesisS(StepwiseModel):
 
     def _infer_slots(self, x: Tensor, noise: Noise | None) -> Slots:
         """Infer slots from q(z_m, z_c | x) (paper Eq. 7), with their decoded masks."""
-        return self._with_masks(self._latents(x, noise))
-
-    def _infer(self, x: Tensor, noise: Noise | None) -> Inference:
-        """Infer slots, posteriors and priors; z = mu if ``noise`` is None."""
         latents = self._latents(x, noise)
-        p_m, p_c = self._priors(latents.z_m)
-        return Inference(self._with_masks(latents), latents.q_m, p_m, latents.q_c, p_c)
-
-    def _with_masks(self, latents: Latents) -> Slots:
         log_pi = latents.log_pi
         if log_pi is None:
             log_pi = self._decode_masks(latents.z_m)
@@ -374,9 +342,9 @@ class GenesisS(StepwiseModel):
     def _priors(self, z_m: Tensor) -> tuple[Prior, Prior]:
         """Return p(z_m) and p(z_c | z_m); those of a background are standard normal."""
         if not self.has_background:
-            return self._mask_prior(z_m), self._component_prior(z_m)
+            return self._prior_of(z_m), self._component_prior(z_m)
         first = self._standard_prior(z_m.new_zeros(len(z_m), 1, self.latent_sizes[1]))
-        return self._mask_prior(z_m), concatenate(first, self._component_prior(z_m[:, 1:]))
+        return self._prior_of(z_m), concatenate(first, self._component_prior(z_m[:, 1:]))
 
     def _background_posterior(self, x: Tensor) -> Gaussian:
         """Return q(z_b | x), (B, 1, D_m + D_c)."""
@@ -439,10 +407,6 @@ class GenesisS(StepwiseModel):
         z_c, _ = self._component_posterior(x, log_pi, None)
         decoded = self._render(z_m, z_c, log_pi)
         return slot_maps(x, decoded.log_pi.exp(), self.log_responsibilities(x, decoded).exp())
-
-    def _mask_prior(self, z_m: Tensor) -> Prior:
-        """Return the prior of every slot given latents (B, K, D_m)."""
-        return self._prior_of(z_m)
 
     # ---- decoders ----------------------------------------------------------------------------
 
@@ -575,10 +539,6 @@ class Genesis(GenesisS):
     config_class = GenesisConfig
     config: GenesisConfig
 
-    def __init__(self, config: GenesisConfig) -> None:
-        """Build with PyTorch's default initialisation, as the authors' code does."""
-        super().__init__(config)
-
     def _build_components(self) -> None:
         config = self.config
         d_m, d_c = self.latent_sizes
@@ -600,11 +560,6 @@ class Genesis(GenesisS):
             nn.ELU(),
             last,
         )
-
-    @property
-    def latent_sizes(self) -> tuple[int, int]:
-        """(D_m, D_c)."""
-        return self.config.mask_latent_size, self.config.component_latent_size
 
     @property
     def prior_modules(self) -> list[nn.Module]:

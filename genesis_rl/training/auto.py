@@ -10,7 +10,7 @@ import torch
 
 from genesis_rl.checkpoints.loading import load_pretrained
 from genesis_rl.data import Pack, open_dataset
-from genesis_rl.data.originals import parse_options
+from genesis_rl.data.convert import parse_options
 from genesis_rl.models import build_model
 from genesis_rl.models.background import BackgroundNetwork
 from genesis_rl.models.blocks import check_image_size

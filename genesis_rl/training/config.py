@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from genesis_rl.data import Pack, open_dataset
-from genesis_rl.data.originals import parse_options
+from genesis_rl.data.convert import parse_options
 from genesis_rl.models import GenesisConfig, GenesisSConfig, ModelConfig
 from genesis_rl.models.geco import GecoConfig
 from genesis_rl.utils.checks import Count, Natural, Positive, Seed, at_least, check_fields

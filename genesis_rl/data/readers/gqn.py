@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from genesis_rl.data.cache import Split
-from genesis_rl.data.convert import DamagedRecord, Record, missing_files
+from genesis_rl.data.readers import DamagedRecord, Record, missing_files
 from genesis_rl.data.readers.media import decode_image
 from genesis_rl.data.readers.tfrecord import Payload, floats, parse_example, read_records, strings
 from genesis_rl.utils.checks import Checked, Count, Natural
@@ -62,7 +62,7 @@ class GqnRooms(Checked):
 
     @property
     def meta(self) -> dict[str, Any]:
-        """Settings that determine the content, see `genesis_rl.data.convert.RecordReader`."""
+        """Settings that determine the content, see `genesis_rl.data.readers.RecordReader`."""
         return {
             "dataset": "gqn",
             "split": self.split,

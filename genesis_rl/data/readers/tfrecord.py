@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from genesis_rl.data.convert import DamagedRecord
+from genesis_rl.data.readers import DamagedRecord
 from genesis_rl.utils.extras import require
 from genesis_rl.utils.files import new_file
 

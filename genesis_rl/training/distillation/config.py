@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from genesis_rl.data.originals import parse_options
+from genesis_rl.data.convert import parse_options
 from genesis_rl.utils.checks import Count, Natural, Positive, Seed, check_fields
 
 

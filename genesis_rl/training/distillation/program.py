@@ -8,7 +8,7 @@ import torch
 
 from genesis_rl.checkpoints.loading import Pretrained, fingerprint, load_pretrained, pick_device
 from genesis_rl.data import Pack, open_dataset
-from genesis_rl.data.originals import parse_options
+from genesis_rl.data.convert import parse_options
 from genesis_rl.models.distilled import Distilled, DistilledConfig
 from genesis_rl.perception.encoder import SlotEncoder
 from genesis_rl.training.distillation.config import DistillConfig

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from genesis_rl.data.cache import SPLITS
-from genesis_rl.data.readers.shapestacks_files import (
+from genesis_rl.data.readers.shapestacks import (
     SIMULATION_FILE,
     SIZE,
     SPLIT_FILES,

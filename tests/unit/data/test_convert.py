@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from genesis_rl.data.convert import DamagedRecord, Record, convert
+from genesis_rl.data.convert import convert
 from genesis_rl.data.pack import Pack
+from genesis_rl.data.readers import DamagedRecord, Record
 
 SIZE = 8
 N = 300

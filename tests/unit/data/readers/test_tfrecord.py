@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from genesis_rl.data.convert import DamagedRecord
+from genesis_rl.data.readers import DamagedRecord
 from genesis_rl.data.readers.tfrecord import (
     Payload,
     encode_example,

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from genesis_rl.data import Pack, open_dataset
-from genesis_rl.data.convert import Record
+from genesis_rl.data.readers import Record
 from genesis_rl.data.readers.shapestacks import ShapeStacks
 from genesis_rl.worlds.offscreen import load_mujoco
 from genesis_rl.worlds.towers import TowerRenderer, read_world, record, simulate, tree

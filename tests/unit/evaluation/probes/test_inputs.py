@@ -12,8 +12,8 @@ import torch
 from genesis_rl.data.pack import Pack, PackWriter
 from genesis_rl.envs.wrappers.rendering import RenderedObs
 from genesis_rl.evaluation.probes.heads import MlpConfig, ProbeTarget, fit_attention, fit_linear
+from genesis_rl.evaluation.probes.inputs import StateInputs
 from genesis_rl.evaluation.probes.latents import Sample
-from genesis_rl.evaluation.probes.objects import StateInputs
 
 CPU = torch.device("cpu")
 

@@ -7,9 +7,9 @@ import h5py
 import numpy as np
 import pytest
 
-from genesis_rl.data import Pack, open_dataset, originals
-from genesis_rl.data.convert import DamagedRecord
-from genesis_rl.data.readers.ocl_hdf5 import ObjectCentricHdf5
+from genesis_rl.data import Pack, convert, open_dataset
+from genesis_rl.data.readers import DamagedRecord
+from genesis_rl.data.readers.hdf5 import ObjectCentricHdf5
 
 N, E = 10, 4
 RNG = np.random.default_rng(0)
@@ -117,7 +117,7 @@ def test_floats_of_unknown_white_are_refused(tmp_path: Path) -> None:
 
 def test_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path)
-    monkeypatch.setattr("genesis_rl.data.readers.ocl_hdf5._HELD_OUT", 3)
+    monkeypatch.setattr("genesis_rl.data.readers.hdf5._HELD_OUT", 3)
     for split, rows in (("train", range(4)), ("validation", range(4, 7)), ("test", range(7, 10))):
         pack = opened(tmp_path, split, num_train=4)
         np.testing.assert_array_equal(pack.images, IMAGES[rows.start : rows.stop])
@@ -186,4 +186,4 @@ def test_bad_options_and_missing_files(tmp_path: Path) -> None:
 
 
 def test_every_reader_is_a_data_set() -> None:
-    assert originals.ORIGINALS.keys() == originals.READERS.keys()
+    assert convert.ORIGINALS.keys() == convert.READERS.keys()
