@@ -45,7 +45,7 @@ from genesis_rl.models.blocks import fold_batch_norm
 from genesis_rl.models.iodine import Iodine
 from genesis_rl.perception.preprocessing import Preprocessing, to_images
 from genesis_rl.slots import SceneModel
-from genesis_rl.training.run import Run
+from genesis_rl.training.folder import Run
 from genesis_rl.utils.checks import Checked, Natural
 from genesis_rl.utils.extras import require
 from genesis_rl.utils.files import json_text, new_file

@@ -16,6 +16,7 @@ from genesis_rl.training import PretrainConfig
 from genesis_rl.training.folder import settings
 from genesis_rl.utils.files import json_text
 from genesis_rl.utils.tables import figure, markdown
+from genesis_rl.world_model import WorldModel
 
 Scores = Mapping[str, float | None]
 
@@ -219,6 +220,13 @@ def _limits(config: PretrainConfig, loaded: Pretrained) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
+def portable_settings(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a report's settings without folders of this machine, of which only names are kept."""
+    settings = {k: v for k, v in report["settings"].items() if k not in ("out", "cache")}
+    paths = ("teacher", "encoder", "data")
+    return settings | {k: v and Path(v).name for k, v in settings.items() if k in paths}
+
+
 def student_card(
     report: dict[str, Any],
     loaded: Pretrained,
@@ -285,3 +293,57 @@ def student_card(
 
 def _rows(scores: dict[str, float | None]) -> list[tuple[str, str]]:
     return [(name, figure(value, 4)) for name, value in scores.items()]
+
+
+def world_model_card(
+    report: dict[str, Any],
+    world: WorldModel,
+    *,
+    load_by: str | None,
+    title: str | None,
+    license: str,
+) -> str:
+    """Build the card of a world model, from the report of its training.
+
+    Args:
+        report: report of the training.
+        world: the world model.
+        load_by: argument of WorldModel.from_pretrained; None for a placeholder.
+        title: title; None for a default with the encoder.
+        license: license of the weights.
+
+    Returns:
+        Markdown with the front matter of the Hub.
+    """
+    settings, spec = portable_settings(report), world.slot_spec
+    title = title or f"World model on the slots of {settings['encoder']}"
+    front = ModelCardData(
+        license=license,
+        library_name="genesis_rl",
+        pipeline_tag="reinforcement-learning",
+        tags=["object-centric", "reinforcement-learning", "world-model"],
+        model_name=title,
+    ).to_yaml()
+    weights = sum(p.numel() for p in world.parameters())
+    steps = ", ".join(f"{count:,} of {split}" for split, count in report["steps"].items())
+    sections = [
+        f"# {title}",
+        f"Predicts the next slots, reward and termination from {spec.num_slots} slots of "
+        f"{spec.num_features} features and an action. {weights:,} parameters; trained with "
+        "genesis_rl.",
+        f"## Use\n\n```python\nimport gymnasium as gym\n\nimport genesis_rl\n\n"
+        f'env = gym.make(\n    "genesis_rl/Imagination-v0", encoder="{settings["encoder"]}", '
+        f'world_model="{load_by or "FOLDER"}"\n)\n```\n\n'
+        f"It requires the slots of its encoder, `{settings['encoder']}`, with the fingerprint "
+        f"{spec.encoder_fingerprint[:12]}.",
+        "## Prediction errors",
+        *(f"{t['caption']}\n\n{markdown(t['head'], t['rows'])}" for t in report["tables"]),
+        "*copy*: the initial slots; *mlp*: an MLP over all concatenated latents, with the same "
+        "heads, data and training; *encoded*: the slots of the recorded frame, an upper bound for "
+        "decoded frames.",
+        f"## Training\n\nOn recorded steps ({steps}), on {report['hardware']}.",
+        "```json\n" + json_text(settings, indent=2) + "\n```",
+        "## Limitations\n\nPredictions are valid for the recorded environment and the states that "
+        "the recorded policy visited. Not for safety-critical use.",
+    ]
+    return f"---\n{front}\n---\n\n" + "\n\n".join(sections) + "\n"

@@ -17,20 +17,20 @@ from genesis_rl.checkpoints.model_card import (
     ModelScores,
     data_name,
     model_card,
+    portable_settings,
     public_settings,
     student_card,
+    world_model_card,
 )
 from genesis_rl.data import DATASETS
 from genesis_rl.evaluation.diagnostics import CheckInputs, compute_statistics, run_checks
 from genesis_rl.evaluation.diagnostics.diagnosis import CheckImages
 from genesis_rl.evaluation.scoring import ScoreConfig, baselines, score
 from genesis_rl.training import PretrainConfig, Run
-from genesis_rl.training.distillation.program import public_report_settings
 from genesis_rl.training.folder import has_setting, read_report
 from genesis_rl.utils.checks import check_fields
 from genesis_rl.utils.files import new_file, read_json
 from genesis_rl.world_model import WorldModel
-from genesis_rl.world_model import program as world_card
 
 CARD = "README.md"
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16}
@@ -134,7 +134,7 @@ def _world_model(config: ShareConfig) -> tuple[Callable[[Path], None], str]:
         raise ValueError(f"precision must be 'fp32' for a world model, got {config.precision!r}.")
     report = read_report(config.run)
     world = WorldModel.from_pretrained(config.run / config.which, device=config.device)
-    card = world_card.card(
+    card = world_model_card(
         report,
         world,
         load_by=config.name or config.push,
@@ -142,7 +142,7 @@ def _world_model(config: ShareConfig) -> tuple[Callable[[Path], None], str]:
         license=config.license,
     )
     keys = ("steps", "hardware", "versions")
-    extra = {"training": world_card.public_settings(report)} | {k: report[k] for k in keys}
+    extra = {"training": portable_settings(report)} | {k: report[k] for k in keys}
     return partial(world.save_pretrained, extra=extra), card
 
 
@@ -166,7 +166,7 @@ def _student(config: ShareConfig) -> tuple[Pretrained, str, dict[str, Any]]:
     )
     keys = ("teacher", "teacher_fingerprint", "fidelity", "flops", "steps", "minutes")
     extra = {
-        "training": public_report_settings(report),
+        "training": portable_settings(report),
         "distillation": {k: report[k] for k in keys},
     }
     return loaded, card, extra

@@ -164,6 +164,13 @@ def report_stop(
     return decorate
 
 
+def configure_cpu(threads: int | None) -> None:
+    """Set the number of PyTorch's CPU threads, if given, and reuse freed memory."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    keep_freed_memory()
+
+
 @lru_cache(maxsize=1)
 def keep_freed_memory() -> None:
     """Configure glibc to reuse freed memory instead of returning it to the system.

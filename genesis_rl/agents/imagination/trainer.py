@@ -23,8 +23,8 @@ from genesis_rl.perception.preprocessing import Preprocessing
 from genesis_rl.training.folder import REPORT
 from genesis_rl.utils.files import read_json, write_json
 from genesis_rl.utils.process import StoppedError
-from genesis_rl.world_model import WorldModel, program
-from genesis_rl.world_model.config import WorldTrainConfig
+from genesis_rl.world_model import WorldModel
+from genesis_rl.world_model.training import WorldTrainConfig, train_world_model
 
 # Settings that may change when a run is resumed.
 _MAY_CHANGE = (*MACHINE, "rounds", "collect_steps", "fit_steps", "seeds", "episodes", "summary")
@@ -56,11 +56,11 @@ def record_and_refit(
         if not (home / "data").exists():
             join([config.data, *(folder / "recording" for folder in folders)], home / "data")
         if not (home / "world" / REPORT).exists():
-            program.train_world_model(
+            train_world_model(
                 WorldTrainConfig(
                     str(config.out / "last" / "encoder"),
                     home / "data",
-                    world_model.config,
+                    model=world_model.config,
                     mask_geometry=world_model.slot_spec.mask_geometry,
                     align=world_model.slot_spec.aligned,
                     steps=config.fit_steps,

@@ -12,7 +12,7 @@ from genesis_rl.checkpoints.loading import load_pretrained, pick_device
 from genesis_rl.data.cache import Split
 from genesis_rl.slots import SceneModel
 from genesis_rl.training import PretrainConfig
-from genesis_rl.training.run import Run
+from genesis_rl.training.folder import Run
 from genesis_rl.utils.checks import NonNegative, Seed, at_least, check_fields
 from genesis_rl.visualization import save_gif, save_png
 from genesis_rl.visualization.figures.catalogue import FIGURES, Figure, FigureInputs
