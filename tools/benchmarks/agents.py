@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from genesis_rl.agents.algorithms import build_model
 from genesis_rl.agents.config import AgentConfig, obs_label, with_obs
-from genesis_rl.agents.encoders import load_encoder, make_encoder
+from genesis_rl.agents.observations import load_encoder, make_encoder
 from genesis_rl.agents.stack import make_vec_env, step_seconds
 from genesis_rl.checkpoints.loading import pick_device
 from genesis_rl.envs.imagination.imagine import imagination_speeds

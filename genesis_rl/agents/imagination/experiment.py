@@ -7,21 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from genesis_rl.agents.bundle import SETTINGS
+from genesis_rl.agents.bundle import IMAGINATION, SETTINGS
+from genesis_rl.agents.comparison.grid import RECORD, train_and_evaluate
 from genesis_rl.agents.comparison.summary import show_success, success_cell
-from genesis_rl.agents.config import AgentConfig, EvaluationConfig
-from genesis_rl.agents.evaluation import evaluate_agent
+from genesis_rl.agents.config import MACHINE, AgentConfig, check_same_settings
 from genesis_rl.agents.imagination.config import ImaginationConfig
 from genesis_rl.agents.imagination.trainer import ImaginationTrainer
 from genesis_rl.agents.learning import AgentTrainer
-from genesis_rl.agents.resume import IMAGINATION
 from genesis_rl.checkpoints.weights import rename_old_keys
 from genesis_rl.utils import log
 from genesis_rl.utils.files import FolderLock, new_file, read_json, write_json
-from genesis_rl.utils.process import StoppedError
 from genesis_rl.visualization import curves
 
-RECORD = "run.json"
 # Labels of the runs: trained in imagination, or in the real environment.
 _IMAGINED, _REAL = "imagination", "real environment"
 _REPS = 50_000
@@ -82,67 +79,43 @@ def _train_imagined(config: ImaginationConfig) -> Record:
     if path.exists():
         trainer.close()
         return _read(path, _IMAGINED)
-    trainer.run()
-    if trainer.stopped:
-        raise StoppedError(f"stopped in {config.out}", trainer.stop_status)
-    return _write(
-        path,
-        {
-            "label": _IMAGINED,
-            "seed": config.seed,
-            "real_steps": trainer.real_steps,
-            "imagined_steps": trainer.model.num_timesteps,
-            "imagined_return": trainer.metrics["last"]["imagined_return"],
-            "settings": config.to_json(),
-            **_score(config.agent, config.episodes, random=False),
-        },
-    )
+    scores = train_and_evaluate(trainer, config.episodes, random=False, out=config.out)
+    record = {
+        "label": _IMAGINED,
+        "seed": config.seed,
+        "real_steps": trainer.real_steps,
+        "imagined_steps": trainer.model.num_timesteps,
+        "imagined_return": trainer.metrics["last"]["imagined_return"],
+        "settings": config.to_json(),
+        **_figures(config.agent, scores),
+    }
+    write_json(path, record)
+    return record
 
 
 def _train_real(agent: AgentConfig, config: ImaginationConfig, *, first: bool) -> Record:
     path = agent.out / RECORD
     if path.exists():
         record = _read(path, _REAL)
-        if AgentConfig.from_json(record["settings"]) != agent:
-            raise ValueError(
-                f"out must be a new folder or a comparison of the same settings, got {config.out} "
-                f"with other settings in {agent.out}."
-            )
+        check_same_settings(agent, record["settings"], agent.out, ignore=MACHINE)
         return record
     trainer = AgentTrainer(agent, resume=True)
-    trainer.run()
-    if trainer.stopped:
-        raise StoppedError(f"stopped in {agent.out}", trainer.stop_status)
-    return _write(
-        path,
-        {
-            "label": _REAL,
-            "seed": agent.seed,
-            "real_steps": trainer.model.num_timesteps,
-            "imagined_steps": 0,
-            "imagined_return": None,
-            "settings": agent.to_json(),
-            **_score(agent, config.episodes, random=first),
-        },
-    )
+    scores = train_and_evaluate(trainer, config.episodes, random=first, out=agent.out)
+    record = {
+        "label": _REAL,
+        "seed": agent.seed,
+        "real_steps": trainer.model.num_timesteps,
+        "imagined_steps": 0,
+        "imagined_return": None,
+        "settings": agent.to_json(),
+        **_figures(agent, scores),
+    }
+    write_json(path, record)
+    return record
 
 
-def _score(agent: AgentConfig, episodes: int, *, random: bool) -> Record:
-    """Evaluate the last agent of a run, which is not selected by evaluations; read its curve."""
-    scores = evaluate_agent(
-        EvaluationConfig(
-            agent.out / "last",
-            episodes=episodes,
-            random=random,
-            video_episodes=0,
-            n_envs=min(8, episodes),
-            device=agent.device,
-            encoder_device=agent.encoder_device,
-            threads=agent.threads,
-            out=agent.out,
-            trust_remote_code=True,  # the settings come from the command line
-        )
-    )
+def _figures(agent: AgentConfig, scores: Record) -> Record:
+    """Return the scores, learning curve and origin of a run as entries of its record."""
     rows = [row for row in log.read(agent.out) if "eval/mean_reward" in row]
     names = {
         "return": "mean_reward",
@@ -168,11 +141,6 @@ def _read(path: Path, label: str) -> Record:
     """Read a record, also of an earlier version, whose labels were different."""
     record = rename_old_keys(read_json(path))
     return {**record, "label": label, "curve": rename_old_keys(record["curve"])}
-
-
-def _write(path: Path, record: Record) -> Record:
-    write_json(path, record)
-    return record
 
 
 def _table(records: Sequence[Record]) -> dict[str, Any]:
