@@ -21,7 +21,7 @@ from genesis_rl.checkpoints.loading import pick_device
 from genesis_rl.envs.imagination.imagine import imagination_speeds
 from genesis_rl.perception.encoder import SlotEncoder
 from genesis_rl.utils.checks import NOT_EMPTY, Count, Counts, check_fields
-from genesis_rl.utils.process import hardware, keep_freed_memory, versions
+from genesis_rl.utils.process import configure_cpu, hardware, versions
 
 # Parts of the time of a rollout and its update.
 PARTS = ("environment", "encoding", "acting", "updating")
@@ -81,9 +81,7 @@ def measure(config: SpeedConfig) -> dict[str, Any]:
         ValueError: if an environment or an encoder cannot be created.
     """
     agent = config.agent
-    if agent.threads is not None:
-        torch.set_num_threads(agent.threads)
-    keep_freed_memory()
+    configure_cpu(agent.threads)
     speed, memory, encoders = [], [], []
     for obs in config.obs:
         label, settings = obs_label(obs), with_obs(agent, obs)
