@@ -1,7 +1,7 @@
 """Model cards with the Hub's front matter."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,8 @@ def model_card(
         title: the title; None: the model and its dataset.
         license: license of the weights.
     """
-    kind, paper, arxiv = _SOURCES[loaded.metadata["model"]]
+    name = loaded.metadata["model"]
+    kind, paper, arxiv = _SOURCES[name]
     data, model = data_name(config), config.model
     title = title or f"{kind} on {data}, {model.image_size} px"
     sections = (
@@ -104,14 +105,6 @@ def model_card(
         "## Settings",
         "```json\n" + json_text(public_settings(config), indent=2) + "\n```",
     )
-    front = _front_matter(loaded, figures, data=data, title=title, license=license)
-    return f"---\n{front}\n---\n\n" + "\n\n".join(sections) + "\n"
-
-
-def _front_matter(
-    loaded: Pretrained, figures: ModelScores, *, data: str, title: str, license: str
-) -> str:
-    name = loaded.metadata["model"]
     values = {key: figures.scores.get(key) for key in _INDEXED}
     present = {key: v for key, v in values.items() if v is not None and math.isfinite(v)}
     results = [
@@ -124,17 +117,22 @@ def _front_matter(
         )
         for key, value in present.items()
     ]
-    front = ModelCardData(
+    return _card(
+        sections,
         license=license,
-        library_name="genesis_rl",
         pipeline_tag="image-feature-extraction",
-        tags=["object-centric", "reinforcement-learning", name, f"arxiv:{_SOURCES[name][2]}"],
+        tags=["object-centric", "reinforcement-learning", name, f"arxiv:{arxiv}"],
         datasets=[data],
         metrics=list(present),
         model_name=title,
         eval_results=results or None,
     )
-    return str(front.to_yaml())
+
+
+def _card(sections: Iterable[str], **front_matter: Any) -> str:
+    """Return a card of Markdown sections after the Hub's front matter."""
+    front = ModelCardData(library_name="genesis_rl", **front_matter).to_yaml()
+    return f"---\n{front}\n---\n\n" + "\n\n".join(sections) + "\n"
 
 
 def _use(repo_id: str, side: int, num_slots: int) -> str:
@@ -252,24 +250,14 @@ def student_card(
     model: Any = loaded.model
     size, slots = model.config.image_size, model.config.num_slots
     title = title or f"Student of {report['teacher']}, {size} px"
-    name = load_by or "OWNER/NAME"
-    front = ModelCardData(
-        license=license,
-        library_name="genesis_rl",
-        pipeline_tag="image-feature-extraction",
-        tags=["object-centric", "reinforcement-learning", "distilled", report["teacher"]],
-        model_name=title,
-    ).to_yaml()
     flops = report["flops"]
     sections = (
         f"# {title}",
         f"An encoder of {flops['student'] / 1e6:.0f} MFLOP per frame, distilled from "
         f"{report['teacher']} ({flops['teacher'] / 1e6:,.0f} MFLOP) by genesis_rl. It infers "
         f"{slots} slots, their latents and coarse masks. Decoders and prior are the teacher's.",
-        f"## Use\n\n```python\nimport genesis_rl\n"
-        f'model = genesis_rl.load("{name}")\n'
-        f"slots = model.infer(images)  # (B, 3, {size}, {size}) in [0, 1] -> {slots} slots each\n"
-        "```",
+        "## Use",
+        _use(load_by or "OWNER/NAME", size, slots),
         "## Fidelity\n\nOn held-out images; r2 is the explained share of the teacher's variance."
         + " The weights were rounded to bfloat16 afterwards." * rounded
         + "\n\n"
@@ -288,7 +276,13 @@ def student_card(
         "The student is trained on the images of its distillation only and reproduces the errors "
         "of its teacher. Not for safety-critical use.",
     )
-    return f"---\n{front}\n---\n\n" + "\n\n".join(sections) + "\n"
+    return _card(
+        sections,
+        license=license,
+        pipeline_tag="image-feature-extraction",
+        tags=["object-centric", "reinforcement-learning", "distilled", report["teacher"]],
+        model_name=title,
+    )
 
 
 def _rows(scores: dict[str, float | None]) -> list[tuple[str, str]]:
@@ -317,13 +311,6 @@ def world_model_card(
     """
     settings, spec = portable_settings(report), world.slot_spec
     title = title or f"World model on the slots of {settings['encoder']}"
-    front = ModelCardData(
-        license=license,
-        library_name="genesis_rl",
-        pipeline_tag="reinforcement-learning",
-        tags=["object-centric", "reinforcement-learning", "world-model"],
-        model_name=title,
-    ).to_yaml()
     weights = sum(p.numel() for p in world.parameters())
     steps = ", ".join(f"{count:,} of {split}" for split, count in report["steps"].items())
     sections = [
@@ -346,4 +333,10 @@ def world_model_card(
         "## Limitations\n\nPredictions are valid for the recorded environment and the states that "
         "the recorded policy visited. Not for safety-critical use.",
     ]
-    return f"---\n{front}\n---\n\n" + "\n\n".join(sections) + "\n"
+    return _card(
+        sections,
+        license=license,
+        pipeline_tag="reinforcement-learning",
+        tags=["object-centric", "reinforcement-learning", "world-model"],
+        model_name=title,
+    )

@@ -134,14 +134,7 @@ def train_all(config: CompareConfig, report: Callable[[str], None]) -> list[dict
         TrainingError: if runs failed, after all others have ended.
         StoppedError: after SIGINT or SIGTERM.
     """
-    with FolderLock(config.out):
-        return _train_all(config, report)
-
-
-def _train_all(config: CompareConfig, report: Callable[[str], None]) -> list[dict[str, Any]]:
     grid = grid_runs(config)
-    missing = [run for run in grid if read_record(run) is None]
-    _check(missing)
     failed: list[str] = []
 
     def ended(run: GridRun, problem: str | None) -> None:
@@ -153,11 +146,14 @@ def _train_all(config: CompareConfig, report: Callable[[str], None]) -> list[dic
         else:
             report(f"{name}: success {record['success']:.3f}, {record['steps']:,} steps")
 
-    if config.jobs == 1:
-        for run in missing:
-            ended(run, _attempt(run, config.episodes))
-    else:
-        _train_in_processes(missing, config, ended)
+    with FolderLock(config.out):
+        missing = [run for run in grid if read_record(run) is None]
+        _check(missing)
+        if config.jobs == 1:
+            for run in missing:
+                ended(run, _attempt(run, config.episodes))
+        else:
+            _train_in_processes(missing, config, ended)
     if failed:
         raise TrainingError(f"{len(failed)} of {len(grid)} runs failed: {'; '.join(failed)}.")
     return [record for run in grid if (record := read_record(run)) is not None]

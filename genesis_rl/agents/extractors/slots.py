@@ -21,6 +21,15 @@ _ENCODED = ("slots", "frames")
 class SlotExtractor(BaseFeaturesExtractor):
     """Base class of features extractors for slots.
 
+    Arguments of its subclasses:
+
+    - observation_space: Box (K, D) of GenesisObs or VecGenesisObs, or (T, K, D);
+    - features_dim: size of the features;
+    - width: size of the hidden layers, or of the transformer's tokens;
+    - layers: number of hidden layers, or of transformer blocks.
+
+    They raise ValueError if the space is not a set of slots, or a size is not positive.
+
     Attributes:
         scale: normalisation of the observations.
     """
@@ -28,15 +37,7 @@ class SlotExtractor(BaseFeaturesExtractor):
     def __init__(
         self, observation_space: spaces.Space[Any], features_dim: int | None = None
     ) -> None:
-        """Validate the space and create the scale.
-
-        Args:
-            observation_space: Box (K, D) of GenesisObs or VecGenesisObs, or (T, K, D).
-            features_dim: size of the features; None for K * D.
-
-        Raises:
-            ValueError: if the space is not a set of slots.
-        """
+        """Validate the space and create the scale; K * D features for ``features_dim`` None."""
         num_slots, num_features = _read(observation_space)
         super().__init__(observation_space, features_dim or num_slots * num_features)
         self.scale = SlotScale(num_features)
@@ -76,7 +77,8 @@ class DeepSetsExtractor(SlotExtractor):
     """Slots as a set: rho(mean_k phi(slot_k)), with MLPs phi and rho (Zaheer et al., 2017).
 
     The fastest of the permutation-invariant extractors. The paper's sum is replaced by the mean, so
-    that the magnitude of the features does not depend on the number of slots.
+    that the magnitude of the features does not depend on the number of slots. ``layers`` is of phi;
+    rho has one more hidden layer.
 
     Example:
         >>> PPO("MlpPolicy", venv, policy_kwargs=dict(  # doctest: +SKIP
@@ -90,17 +92,7 @@ class DeepSetsExtractor(SlotExtractor):
         width: int = 64,
         layers: int = 2,
     ) -> None:
-        """Build the network.
-
-        Args:
-            observation_space: Box (K, D) of GenesisObs or VecGenesisObs, or (T, K, D).
-            features_dim: size of the features.
-            width: size of the hidden layers.
-            layers: layers of phi; rho has one more hidden layer.
-
-        Raises:
-            ValueError: if the space is not a set of slots, or a size is not positive.
-        """
+        """Build the network; see `SlotExtractor` for arguments and errors."""
         check_sizes(features_dim=features_dim, width=width, layers=layers)
         super().__init__(observation_space, features_dim)
         self.phi = nn.Sequential(_layer(self.num_features, width), _layers(width, layers - 1))
@@ -116,7 +108,7 @@ class RelationExtractor(SlotExtractor):
     """Relation network over pairs of slots: f(mean_ij g(slot_i, slot_j)).
 
     g and f are MLPs; the mean is over all K * K ordered pairs, including i = j (Santoro et al.,
-    2017, whose sum differs by a constant factor).
+    2017, whose sum differs by a constant factor). ``layers`` is of g; f has one more hidden layer.
 
     Example:
         >>> PPO("MlpPolicy", venv, policy_kwargs=dict(  # doctest: +SKIP
@@ -130,17 +122,7 @@ class RelationExtractor(SlotExtractor):
         width: int = 64,
         layers: int = 2,
     ) -> None:
-        """Build the network.
-
-        Args:
-            observation_space: Box (K, D) of GenesisObs or VecGenesisObs, or (T, K, D).
-            features_dim: size of the features.
-            width: size of the hidden layers.
-            layers: layers of g; f has one more hidden layer.
-
-        Raises:
-            ValueError: if the space is not a set of slots, or a size is not positive.
-        """
+        """Build the network; see `SlotExtractor` for arguments and errors."""
         check_sizes(features_dim=features_dim, width=width, layers=layers)
         super().__init__(observation_space, features_dim)
         # The first layer of g on (slot_i, slot_j) is the sum of two layers on single slots, which
@@ -165,14 +147,7 @@ class FlatSlotsExtractor(SlotExtractor):
     """
 
     def __init__(self, observation_space: spaces.Space[Any]) -> None:
-        """Build the extractor.
-
-        Args:
-            observation_space: Box (K, D) of GenesisObs or VecGenesisObs, or (T, K, D).
-
-        Raises:
-            ValueError: if the space is not a set of slots.
-        """
+        """Create the scale; see `SlotExtractor` for arguments and errors."""
         super().__init__(observation_space)
 
     def forward(self, observations: Tensor) -> Tensor:
@@ -193,6 +168,7 @@ class SlotSetExtractor(SlotExtractor):
     """A small transformer that pools slots into a CLS token.
 
     It has no positional encoding, so the features are invariant to the order of the slots.
+    ``heads`` is the number of attention heads, a divisor of ``width``.
 
     Example:
         >>> PPO("MlpPolicy", venv, policy_kwargs=dict(  # doctest: +SKIP
@@ -207,18 +183,7 @@ class SlotSetExtractor(SlotExtractor):
         heads: int = 4,
         layers: int = 2,
     ) -> None:
-        """Build the network.
-
-        Args:
-            observation_space: Box (K, D) of GenesisObs or VecGenesisObs, or (T, K, D).
-            features_dim: size of the features.
-            width: size of the tokens.
-            heads: attention heads, a divisor of ``width``.
-            layers: transformer blocks.
-
-        Raises:
-            ValueError: if the space is not a set of slots, or a size is invalid.
-        """
+        """Build the network; see `SlotExtractor` for arguments and errors."""
         check_sizes(features_dim=features_dim, width=width, layers=layers)
         if heads < 1 or width % heads:
             raise ValueError(f"heads must be a divisor of width {width}, got {heads}.")

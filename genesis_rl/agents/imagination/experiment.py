@@ -45,10 +45,17 @@ def compare(config: ImaginationConfig, report: Callable[[str], None]) -> dict[st
         StoppedError: after SIGINT or SIGTERM.
     """
     with FolderLock(config.out):
-        return _compare(config, report)
+        records = _train_all(config, report)
+        path = config.summary or config.out / IMAGINATION
+        summary = {"tables": [_table(records)], "runs": records}
+        with new_file(path.with_suffix(".png")) as temporary:
+            temporary.write_bytes(curves(_panels(records), xlabel="training steps"))
+        write_json(path, summary)
+        return summary
 
 
-def _compare(config: ImaginationConfig, report: Callable[[str], None]) -> dict[str, Any]:
+def _train_all(config: ImaginationConfig, report: Callable[[str], None]) -> list[Record]:
+    """Complete the missing runs, and return the records of all."""
     records = []
     for seed in config.seeds:
         imagined = _train_imagined(
@@ -65,12 +72,7 @@ def _compare(config: ImaginationConfig, report: Callable[[str], None]) -> dict[s
         for record in records[-2:]:
             mean = record["evaluation"]["agent"]["mean_return"]
             report(f"{record['label']}, seed {seed}: real return {mean:.3g}")
-    path = config.summary or config.out / IMAGINATION
-    summary = {"tables": [_table(records)], "runs": records}
-    with new_file(path.with_suffix(".png")) as temporary:
-        temporary.write_bytes(curves(_panels(records), xlabel="training steps"))
-    write_json(path, summary)
-    return summary
+    return records
 
 
 def _train_imagined(config: ImaginationConfig) -> Record:
