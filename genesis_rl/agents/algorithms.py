@@ -15,9 +15,9 @@ from stable_baselines3.common.vec_env import VecEnv
 from genesis_rl.agents.config import OFF_POLICY, AgentConfig
 from genesis_rl.agents.extractors import EXTRACTORS, DictExtractor, SlotExtractor
 from genesis_rl.agents.extractors.encoder import EncoderExtractor, FeatureMapExtractor
-from genesis_rl.checkpoints.loading import pick_device
 from genesis_rl.slots import SceneModel
 from genesis_rl.utils.extras import require
+from genesis_rl.utils.process import pick_device
 
 # Frames for the estimate of the latents' scale.
 _SCALE_FRAMES = 512

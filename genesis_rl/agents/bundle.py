@@ -43,13 +43,13 @@ from genesis_rl.checkpoints.loading import (
     read_tensors,
     save_pretrained,
 )
-from genesis_rl.checkpoints.weights import rename_old_keys
+from genesis_rl.checkpoints.weights import find_folder, rename_old_keys
 from genesis_rl.envs.make import check_imports
 from genesis_rl.envs.wrappers.slot_obs import InfoKey
 from genesis_rl.training import folder as training_folder
 from genesis_rl.training.folder import STATE, read_state
 from genesis_rl.utils import log
-from genesis_rl.utils.files import current_folder, new_folder, read_folder, read_json, write_json
+from genesis_rl.utils.files import new_folder, read_folder, read_json, write_json
 from genesis_rl.utils.process import hardware
 
 FORMAT = 1
@@ -241,11 +241,7 @@ def _versions() -> dict[str, str]:
 
 def find_agent(folder: str | os.PathLike[str]) -> Path | None:
     """Return the folder of an agent, or of the best agent in a run directory; None without one."""
-    path = Path(folder).expanduser()
-    for home in (path, path / "best", path / "last"):
-        if (current_folder(home) / SETTINGS).is_file():
-            return home
-    return None
+    return find_folder(Path(folder).expanduser(), SETTINGS)
 
 
 def _find(folder: str | os.PathLike[str]) -> Path:

@@ -25,11 +25,11 @@ from genesis_rl.agents.bundle import (
 from genesis_rl.agents.config import MACHINE, OFF_POLICY, AgentConfig, check_same_settings
 from genesis_rl.agents.observations import load_encoder, make_encoder
 from genesis_rl.agents.stack import check_same_stack, make_vec_env, step_seconds
-from genesis_rl.checkpoints.loading import fingerprint, pick_device
+from genesis_rl.checkpoints.loading import fingerprint
 from genesis_rl.perception.encoder import SlotEncoder
 from genesis_rl.utils.files import FolderLock
 from genesis_rl.utils.log import ProgressBar, RunLog
-from genesis_rl.utils.process import StoppedError, StopSignal, configure_cpu
+from genesis_rl.utils.process import StoppedError, StopSignal, configure_cpu, pick_device
 
 # Offset of the evaluation environments' seeds from the training environments'.
 _EVAL_SEED = 1_000_000

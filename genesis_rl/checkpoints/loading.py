@@ -18,7 +18,6 @@ from genesis_rl.checkpoints.weights import (
     Pretrained,
     as_tuple,
     load_weights,
-    pick_device,
     read_model,
     read_tensors,
     write_model,
@@ -27,6 +26,7 @@ from genesis_rl.models import MODELS
 from genesis_rl.models.distilled import Distilled, DistilledConfig
 from genesis_rl.perception.preprocessing import Preprocessing
 from genesis_rl.slots import SceneModel
+from genesis_rl.utils.process import pick_device
 
 __all__ = [
     "CLASSES",

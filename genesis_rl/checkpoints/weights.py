@@ -22,7 +22,7 @@ from genesis_rl.perception.preprocessing import Preprocessing, as_preprocessing
 from genesis_rl.slots import SceneModel
 from genesis_rl.utils.checks import check_parameters
 from genesis_rl.utils.files import current_folder, json_text, new_file, read_folder, read_json
-from genesis_rl.utils.process import versions
+from genesis_rl.utils.process import pick_device, versions
 
 OLD_KEYS = {
     # agent.json and run.json, under "config"
@@ -278,32 +278,6 @@ def read_tensors(
     return state
 
 
-def pick_device(device: str | torch.device) -> torch.device:
-    """Resolve "auto" to CUDA if available, else to the CPU.
-
-    Raises:
-        TypeError: if the device is neither a string nor a torch.device.
-        ValueError: if the device is unknown, not supported or not available.
-    """
-    if not isinstance(device, str | torch.device):
-        raise TypeError(f"device must be a string or a torch.device, got {device!r}.")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        chosen = torch.device(device)
-    except RuntimeError:
-        chosen = None
-    if chosen is None or chosen.type not in ("cpu", "cuda"):
-        raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {str(device)!r}.")
-    if chosen.type == "cuda":
-        if not torch.cuda.is_available():
-            raise ValueError(f"device must be 'cpu' without a GPU, got {str(device)!r}.")
-        count = torch.cuda.device_count()
-        if count and chosen.index is not None and chosen.index >= count:
-            raise ValueError(f"device must be 'cuda:0' to 'cuda:{count - 1}', got {str(device)!r}.")
-    return chosen
-
-
 def as_tuple(value: Any) -> Any:
     """Convert a list of JSON data to a tuple of a config."""
     return tuple(value) if isinstance(value, list) else value
@@ -323,11 +297,17 @@ def _home(world_models: bool) -> Path:
     return _SHIPPED / "world_models" if world_models else _SHIPPED
 
 
+def find_folder(path: Path, file: str = CONFIG) -> Path | None:
+    """Return the folder that contains a file: ``path``, or ``best/`` or ``last/`` in it."""
+    folders = (path, path / "best", path / "last")
+    return next((f for f in folders if (current_folder(f) / file).is_file()), None)
+
+
 def _find(path_or_hub_id: str | os.PathLike[str], options: DownloadOptions) -> Path:
     path = Path(path_or_hub_id).expanduser()
-    for folder in (path, path / "best", path / "last"):
-        if (current_folder(folder) / CONFIG).is_file():
-            return folder
+    folder = find_folder(path)
+    if folder is not None:
+        return folder
     if path.exists():
         raise ValueError(f"encoder must be a folder with {CONFIG} and {WEIGHTS}, got {path}.")
     name = str(path_or_hub_id)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genesis_rl.checkpoints.loading import Pretrained, fingerprint, load_pretrained, pick_device
+from genesis_rl.checkpoints.loading import Pretrained, fingerprint, load_pretrained
 from genesis_rl.data import Pack, open_dataset
 from genesis_rl.data.feed import ImageFeed, batch_indices
 from genesis_rl.data.originals import parse_options
@@ -24,7 +24,7 @@ from genesis_rl.training.loop import State, Task, Training, Validation, set_lear
 from genesis_rl.training.validate import decomposition
 from genesis_rl.utils.checks import Count, Natural, Positive
 from genesis_rl.utils.log import ProgressBar
-from genesis_rl.utils.process import configure_cpu
+from genesis_rl.utils.process import configure_cpu, pick_device
 from genesis_rl.utils.timing import infer_operations
 
 _BATCH = 64

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from genesis_rl.checkpoints.loading import CONFIG, load_pretrained, load_weights, pick_device
+from genesis_rl.checkpoints.loading import CONFIG, load_pretrained, load_weights
 from genesis_rl.data import Pack
 from genesis_rl.data.feed import ImageFeed, batch_indices
 from genesis_rl.models import GenesisSConfig, build_model
@@ -35,7 +35,7 @@ from genesis_rl.training.prior import fit_prior, infer_posteriors
 from genesis_rl.training.validate import pictures, validate
 from genesis_rl.utils.extras import require
 from genesis_rl.utils.files import read_json
-from genesis_rl.utils.process import configure_cpu, has_bfloat16
+from genesis_rl.utils.process import configure_cpu, has_bfloat16, pick_device
 
 # Images that initialise a background.
 _SAMPLE_IMAGES = 1500

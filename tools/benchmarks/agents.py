@@ -17,11 +17,10 @@ from genesis_rl.agents.algorithms import build_model
 from genesis_rl.agents.config import AgentConfig, obs_label, with_obs
 from genesis_rl.agents.observations import load_encoder, make_encoder
 from genesis_rl.agents.stack import make_vec_env, step_seconds
-from genesis_rl.checkpoints.loading import pick_device
 from genesis_rl.envs.imagination.imagine import imagination_speeds
 from genesis_rl.perception.encoder import SlotEncoder
 from genesis_rl.utils.checks import NOT_EMPTY, Count, Counts, check_fields
-from genesis_rl.utils.process import configure_cpu, hardware, versions
+from genesis_rl.utils.process import configure_cpu, hardware, pick_device, versions
 
 # Parts of the time of a rollout and its update.
 PARTS = ("environment", "encoding", "acting", "updating")

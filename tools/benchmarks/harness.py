@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from genesis_rl.checkpoints.loading import pick_device
 from genesis_rl.data import Pack, PackWriter
 from genesis_rl.data.feed import ImageFeed, batch_indices
 from genesis_rl.models import GenesisConfig, GenesisSConfig, build_model
@@ -22,7 +21,7 @@ from genesis_rl.models.geco import Geco, GecoConfig
 from genesis_rl.perception.encoder import SlotEncoder
 from genesis_rl.training import train_terms
 from genesis_rl.utils.checks import Checked, Count, Counts, Natural
-from genesis_rl.utils.process import configure_cpu
+from genesis_rl.utils.process import configure_cpu, pick_device
 from genesis_rl.utils.timing import Task, infer_operations, medians
 
 #: Batches per timed call of loading.
