@@ -191,11 +191,7 @@ class PretrainConfig(RunConfig):
         Raises:
             ValueError: if the data are unknown, damaged, too few or of another image size.
         """
-        options = parse_options(self.data_options)
-        if split != "train" and "num_images" in options:
-            # Generate no more held-out images than are scored.
-            options["num_images"] = min(options["num_images"], self.eval_images)
-        pack = open_dataset(self.data, split, **options)
+        pack = open_split(self.data, self.data_options, split, self.eval_images)
         self._check_size("data", pack)
         if split == "train" and len(pack) < self.batch_size:
             raise ValueError(
@@ -223,3 +219,11 @@ class PretrainConfig(RunConfig):
                 f"{name} must have images of {size} x {size} px (model.image_size), got {height} x "
                 f"{width} px in {getattr(self, name)!r}."
             )
+
+
+def open_split(data: str, data_options: str, split: str, eval_images: int) -> Pack:
+    """Open a split of a dataset; no more held-out images are generated than are evaluated."""
+    options = parse_options(data_options)
+    if split != "train" and "num_images" in options:
+        options["num_images"] = min(options["num_images"], eval_images)
+    return open_dataset(data, split, **options)

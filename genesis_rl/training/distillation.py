@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genesis_rl.checkpoints.loading import Pretrained, fingerprint, load_pretrained
-from genesis_rl.data import Pack, open_dataset
+from genesis_rl.data import Pack
 from genesis_rl.data.feed import ImageFeed, batch_indices
 from genesis_rl.data.originals import parse_options
 from genesis_rl.models.distilled import Distilled, DistilledConfig
 from genesis_rl.models.refinement import refine
 from genesis_rl.perception.encoder import SlotEncoder
 from genesis_rl.slots import SceneModel
-from genesis_rl.training.config import RunConfig
+from genesis_rl.training.config import RunConfig, open_split
 from genesis_rl.training.fidelity import encode, fidelity, segmentation, speed, tables
 from genesis_rl.training.folder import Run, TrainingFolder, write_report
 from genesis_rl.training.loop import State, Task, Training, Validation, set_learning_rate
@@ -319,7 +319,4 @@ def _open(config: DistillConfig, split: str) -> Pack:
         if parse_options(config.data_options):
             raise ValueError("data must be set with data_options, got None.")
         return replace(run.config, eval_images=config.eval_images).open_data(split)
-    options = parse_options(config.data_options)
-    if split != "train" and "num_images" in options:
-        options["num_images"] = min(options["num_images"], config.eval_images)
-    return open_dataset(config.data, split, **options)
+    return open_split(config.data, config.data_options, split, config.eval_images)
