@@ -51,6 +51,21 @@ class ModelScores:
     findings: tuple[Finding, ...] = ()
 
 
+@dataclass(frozen=True)
+class CardOptions:
+    """Options of every card.
+
+    Attributes:
+        load_by: name or Hub id to load the model by in the example; None: a placeholder.
+        title: title of the card; None: a default.
+        license: license of the weights, by the Hub's identifiers.
+    """
+
+    load_by: str | None = None
+    title: str | None = None
+    license: str = "apache-2.0"
+
+
 def data_name(config: PretrainConfig) -> str:
     """Return the dataset's name; the last part for a path, as the rest is private."""
     return config.data if config.data in DATASETS else Path(config.data).expanduser().name
@@ -68,10 +83,7 @@ def model_card(
     config: PretrainConfig,
     loaded: Pretrained,
     figures: ModelScores,
-    *,
-    repo_id: str | None = None,
-    title: str | None = None,
-    license: str = "apache-2.0",
+    options: CardOptions = CardOptions(),
 ) -> str:
     """Return a model's card as Markdown with the Hub's front matter.
 
@@ -79,21 +91,19 @@ def model_card(
         config: settings of the training.
         loaded: the model with its metadata.
         figures: the model's scores.
-        repo_id: id to load the model by; None: a placeholder.
-        title: the title; None: the model and its dataset.
-        license: license of the weights.
+        options: name, title and license.
     """
     name = loaded.metadata["model"]
     kind, paper, arxiv = _SOURCES[name]
     data, model = data_name(config), config.model
-    title = title or f"{kind} on {data}, {model.image_size} px"
+    title = options.title or f"{kind} on {data}, {model.image_size} px"
     sections = (
         f"# {title}",
         f"{kind} ({paper}, [arXiv:{arxiv}](https://arxiv.org/abs/{arxiv})) decomposes frames into "
         f"{model.num_slots} slot{'s' * (model.num_slots > 1)}. Trained without labels by "
         "genesis_rl.",
         "## Use",
-        _use(repo_id or "OWNER/NAME", model.image_size, model.num_slots),
+        _use(options, model.image_size, model.num_slots),
         "## Scores",
         f"On {figures.images}:",
         _score_table(figures),
@@ -119,7 +129,7 @@ def model_card(
     ]
     return _card(
         sections,
-        license=license,
+        license=options.license,
         pipeline_tag="image-feature-extraction",
         tags=["object-centric", "reinforcement-learning", name, f"arxiv:{arxiv}"],
         datasets=[data],
@@ -135,15 +145,16 @@ def _card(sections: Iterable[str], **front_matter: Any) -> str:
     return f"---\n{front}\n---\n\n" + "\n\n".join(sections) + "\n"
 
 
-def _use(repo_id: str, side: int, num_slots: int) -> str:
+def _use(options: CardOptions, side: int, num_slots: int) -> str:
+    name = options.load_by or "OWNER/NAME"
     return (
         "```python\n"
         "import genesis_rl\n"
-        f'model = genesis_rl.load("{repo_id}")\n'
+        f'model = genesis_rl.load("{name}")\n'
         f"slots = model.infer(images)  # (B, 3, {side}, {side}) in [0, 1] -> {num_slots} slots each"
         "\n```\n\n"
         "As observations of an agent, from frames of any size: "
-        f'`genesis_rl.GenesisObs(env, "{repo_id}")`.'
+        f'`genesis_rl.GenesisObs(env, "{name}")`.'
     )
 
 
@@ -226,30 +237,23 @@ def portable_settings(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def student_card(
-    report: dict[str, Any],
+    report: Mapping[str, Any],
     loaded: Pretrained,
+    options: CardOptions = CardOptions(),
     *,
-    rounded: bool,
-    load_by: str | None,
-    title: str | None,
-    license: str,
+    rounded: bool = False,
 ) -> str:
     """Build the card of a student, from the report of its distillation.
 
     Args:
         report: report of the distillation.
         loaded: the student.
+        options: name, title and license.
         rounded: whether the weights are stored in bfloat16.
-        load_by: name for genesis_rl.load; None: a placeholder.
-        title: title of the card; None: a default.
-        license: license of the weights.
-
-    Returns:
-        Markdown with the Hub's front matter.
     """
     model: Any = loaded.model
     size, slots = model.config.image_size, model.config.num_slots
-    title = title or f"Student of {report['teacher']}, {size} px"
+    title = options.title or f"Student of {report['teacher']}, {size} px"
     flops = report["flops"]
     sections = (
         f"# {title}",
@@ -257,7 +261,7 @@ def student_card(
         f"{report['teacher']} ({flops['teacher'] / 1e6:,.0f} MFLOP) by genesis_rl. It infers "
         f"{slots} slots, their latents and coarse masks. Decoders and prior are the teacher's.",
         "## Use",
-        _use(load_by or "OWNER/NAME", size, slots),
+        _use(options, size, slots),
         "## Fidelity\n\nOn held-out images; r2 is the explained share of the teacher's variance."
         + " The weights were rounded to bfloat16 afterwards." * rounded
         + "\n\n"
@@ -278,7 +282,7 @@ def student_card(
     )
     return _card(
         sections,
-        license=license,
+        license=options.license,
         pipeline_tag="image-feature-extraction",
         tags=["object-centric", "reinforcement-learning", "distilled", report["teacher"]],
         model_name=title,
@@ -290,27 +294,17 @@ def _rows(scores: dict[str, float | None]) -> list[tuple[str, str]]:
 
 
 def world_model_card(
-    report: dict[str, Any],
-    world: WorldModel,
-    *,
-    load_by: str | None,
-    title: str | None,
-    license: str,
+    report: Mapping[str, Any], world: WorldModel, options: CardOptions = CardOptions()
 ) -> str:
     """Build the card of a world model, from the report of its training.
 
     Args:
         report: report of the training.
         world: the world model.
-        load_by: argument of WorldModel.from_pretrained; None for a placeholder.
-        title: title; None for a default with the encoder.
-        license: license of the weights.
-
-    Returns:
-        Markdown with the front matter of the Hub.
+        options: name, title and license.
     """
     settings, spec = portable_settings(report), world.slot_spec
-    title = title or f"World model on the slots of {settings['encoder']}"
+    title = options.title or f"World model on the slots of {settings['encoder']}"
     weights = sum(p.numel() for p in world.parameters())
     steps = ", ".join(f"{count:,} of {split}" for split, count in report["steps"].items())
     sections = [
@@ -320,7 +314,7 @@ def world_model_card(
         "genesis_rl.",
         f"## Use\n\n```python\nimport gymnasium as gym\n\nimport genesis_rl\n\n"
         f'env = gym.make(\n    "genesis_rl/Imagination-v0", encoder="{settings["encoder"]}", '
-        f'world_model="{load_by or "FOLDER"}"\n)\n```\n\n'
+        f'world_model="{options.load_by or "FOLDER"}"\n)\n```\n\n'
         f"It requires the slots of its encoder, `{settings['encoder']}`, with the fingerprint "
         f"{spec.encoder_fingerprint[:12]}.",
         "## Prediction errors",
@@ -335,7 +329,7 @@ def world_model_card(
     ]
     return _card(
         sections,
-        license=license,
+        license=options.license,
         pipeline_tag="reinforcement-learning",
         tags=["object-centric", "reinforcement-learning", "world-model"],
         model_name=title,

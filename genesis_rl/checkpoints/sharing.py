@@ -14,6 +14,7 @@ from torch import nn
 from genesis_rl.checkpoints.hub import is_repository, push_folder
 from genesis_rl.checkpoints.loading import Pretrained, fingerprint, load_pretrained, save_pretrained
 from genesis_rl.checkpoints.model_card import (
+    CardOptions,
     ModelScores,
     data_name,
     model_card,
@@ -78,6 +79,11 @@ class ShareConfig:
         if out and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
             raise ValueError(f"out must be a new or an empty folder, got {out}.")
 
+    @property
+    def card(self) -> CardOptions:
+        """Options of the card."""
+        return CardOptions(self.name or self.push, self.title, self.license)
+
 
 def share(config: ShareConfig) -> str:
     """Write a run's model and its card to a folder, and push them if configured.
@@ -134,13 +140,7 @@ def _world_model(config: ShareConfig) -> tuple[Callable[[Path], None], str]:
         raise ValueError(f"precision must be 'fp32' for a world model, got {config.precision!r}.")
     report = read_report(config.run)
     world = WorldModel.from_pretrained(config.run / config.which, device=config.device)
-    card = world_model_card(
-        report,
-        world,
-        load_by=config.name or config.push,
-        title=config.title,
-        license=config.license,
-    )
+    card = world_model_card(report, world, config.card)
     keys = ("steps", "hardware", "versions")
     extra = {"training": portable_settings(report)} | {k: report[k] for k in keys}
     return partial(world.save_pretrained, extra=extra), card
@@ -156,14 +156,7 @@ def _student(config: ShareConfig) -> tuple[Pretrained, str, dict[str, Any]]:
             f"{config.run / config.which} is not the student of the run's report."
         )
     _round(loaded, config)
-    card = student_card(
-        report,
-        loaded,
-        rounded=config.precision == "bf16",
-        load_by=config.name or config.push,
-        title=config.title,
-        license=config.license,
-    )
+    card = student_card(report, loaded, config.card, rounded=config.precision == "bf16")
     keys = ("teacher", "teacher_fingerprint", "fidelity", "flops", "steps", "minutes")
     extra = {
         "training": portable_settings(report),
@@ -177,14 +170,7 @@ def _run(config: ShareConfig) -> tuple[Pretrained, str, dict[str, Any]]:
     run = Run.open(config.run)
     loaded = run.load(config.which, device=config.device)
     _round(loaded, config)
-    card = model_card(
-        run.config,
-        loaded,
-        figures(run, loaded, config),
-        repo_id=config.name or config.push,
-        title=config.title,
-        license=config.license,
-    )
+    card = model_card(run.config, loaded, figures(run, loaded, config), config.card)
     return loaded, card, {"training": public_settings(run.config)}
 
 

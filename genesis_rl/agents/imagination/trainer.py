@@ -53,6 +53,8 @@ class FittedWorldModel:
     """A world model and the recording of its training.
 
     Attributes:
+        config: the settings.
+        encoder: encoder of the world model's slots.
         world_model: the world model.
         data: folder of the recording.
         real_steps: steps of all splits of the recording.
@@ -60,6 +62,8 @@ class FittedWorldModel:
         max_uncertainty: uncertainty above which imagined rollouts are truncated; None: never.
     """
 
+    config: ImaginationConfig
+    encoder: SlotEncoder
     world_model: WorldModel
     data: Path
     real_steps: int
@@ -92,6 +96,8 @@ class FittedWorldModel:
         lengths = Transitions.open(data, "train").episodes
         quantile = config.uncertainty_quantile
         return cls(
+            config,
+            encoder,
             model,
             data,
             sum(pack.meta["steps"] for pack in packs or [held_out.pack]),
@@ -99,22 +105,15 @@ class FittedWorldModel:
             _uncertainty_quantile(model, sequences, quantile) if quantile < 1 else None,
         )
 
-    def training_envs(
-        self, config: ImaginationConfig, encoder: SlotEncoder, action_space: gym.Space[Any]
-    ) -> StepTimer:
+    def training_envs(self, action_space: gym.Space[Any]) -> StepTimer:
         """Create the imagined environments of the training.
 
-        Args:
-            config: the settings.
-            encoder: encoder of the world model's slots.
-            action_space: action space of the real environment, equivalent to the world model's.
+        ``action_space`` is that of the real environment, equivalent to the world model's.
         """
-        options = config.imagination_options(self.data, self.max_uncertainty)
-        return self._make(config, encoder, action_space, options, config.n_imagined_envs)
+        options = self.config.imagination_options(self.data, self.max_uncertainty)
+        return self._make(options, self.config.n_imagined_envs, action_space)
 
-    def evaluation_envs(
-        self, config: ImaginationConfig, encoder: SlotEncoder, action_space: gym.Space[Any]
-    ) -> StepTimer:
+    def evaluation_envs(self, action_space: gym.Space[Any]) -> StepTimer:
         """Create imagined environments of whole episodes from recorded initial frames.
 
         Their returns are comparable with those of the real environment.
@@ -122,27 +121,22 @@ class FittedWorldModel:
         options = ImaginationOptions(
             start="data",
             data=str(self.data),
-            temperature=config.temperature,
-            model_temperature=config.model_temperature,
+            temperature=self.config.temperature,
+            model_temperature=self.config.model_temperature,
             horizon=self.longest_episode,
         )
-        return self._make(config, encoder, action_space, options, config.eval_episodes)
+        return self._make(options, self.config.eval_episodes, action_space)
 
     def _make(
-        self,
-        config: ImaginationConfig,
-        encoder: SlotEncoder,
-        action_space: gym.Space[Any],
-        options: ImaginationOptions,
-        n_envs: int,
+        self, options: ImaginationOptions, n_envs: int, action_space: gym.Space[Any]
     ) -> StepTimer:
         envs = GymVecEnv(
             ImaginationVectorEnv(
-                encoder,
+                self.encoder,
                 self.world_model,
                 n_envs,
                 autoreset_mode=gym.vector.AutoresetMode.SAME_STEP,
-                mask_geometry=config.mask_geometry,
+                mask_geometry=self.config.mask_geometry,
                 **asdict(options),
             )
         )
@@ -336,9 +330,9 @@ class ImaginationTrainer(AgentTrainer):
     def _make_imagined(self, fitted: FittedWorldModel) -> VecEnv:
         """Create the imagined environments of evaluation and training."""
         self._fitted = fitted
-        arguments = self._imagination, self._slot_encoder, self.eval_venv.action_space
-        self._imagined_eval_venv = fitted.evaluation_envs(*arguments)
-        return fitted.training_envs(*arguments)
+        action_space = self.eval_venv.action_space
+        self._imagined_eval_venv = fitted.evaluation_envs(action_space)
+        return fitted.training_envs(action_space)
 
     def _learn(self, callbacks: list[BaseCallback]) -> None:
         """Train in imagination; in later rounds, record and refit the world model before."""
