@@ -11,7 +11,13 @@ import pytest
 from huggingface_hub import ModelCard
 
 from genesis_rl.checkpoints.loading import Pretrained
-from genesis_rl.checkpoints.model_card import CardOptions, ModelScores, data_name, model_card, public_settings
+from genesis_rl.checkpoints.model_card import (
+    CardOptions,
+    ModelScores,
+    data_name,
+    model_card,
+    public_settings,
+)
 from genesis_rl.evaluation.diagnostics import Finding
 from genesis_rl.evaluation.tables import SECTIONS
 from genesis_rl.models import MODELS, build_model
