@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache, wraps
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, ParamSpec, Self
 
 import torch
@@ -70,12 +70,7 @@ class StopSignal:
             self._before[signum] = signal.signal(signum, self._handle)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Restore the previous handlers."""
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
