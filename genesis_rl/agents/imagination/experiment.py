@@ -82,17 +82,15 @@ def _train_imagined(config: ImaginationConfig) -> Record:
         trainer.close()
         return _read(path, _IMAGINED)
     scores = train_and_evaluate(trainer, config.episodes, random=False, out=config.out)
-    record = {
-        "label": _IMAGINED,
-        "seed": config.seed,
-        "real_steps": trainer.real_steps,
-        "imagined_steps": trainer.model.num_timesteps,
-        "imagined_return": trainer.metrics["last"]["imagined_return"],
-        "settings": config.to_json(),
-        **_figures(config.agent, scores),
-    }
-    write_json(path, record)
-    return record
+    return _write(
+        path,
+        config,
+        scores,
+        label=_IMAGINED,
+        real_steps=trainer.real_steps,
+        imagined_steps=trainer.model.num_timesteps,
+        imagined_return=trainer.metrics["last"]["imagined_return"],
+    )
 
 
 def _train_real(agent: AgentConfig, config: ImaginationConfig, *, first: bool) -> Record:
@@ -103,22 +101,15 @@ def _train_real(agent: AgentConfig, config: ImaginationConfig, *, first: bool) -
         return record
     trainer = AgentTrainer(agent, resume=True)
     scores = train_and_evaluate(trainer, config.episodes, random=first, out=agent.out)
-    record = {
-        "label": _REAL,
-        "seed": agent.seed,
-        "real_steps": trainer.model.num_timesteps,
-        "imagined_steps": 0,
-        "imagined_return": None,
-        "settings": agent.to_json(),
-        **_figures(agent, scores),
-    }
-    write_json(path, record)
-    return record
+    steps = trainer.model.num_timesteps
+    return _write(
+        path, agent, scores, label=_REAL, real_steps=steps, imagined_steps=0, imagined_return=None
+    )
 
 
-def _figures(agent: AgentConfig, scores: Record) -> Record:
-    """Return the scores, learning curve and origin of a run as entries of its record."""
-    rows = [row for row in log.read(agent.out) if "eval/mean_reward" in row]
+def _write(path: Path, config: AgentConfig, scores: Record, **figures: Any) -> Record:
+    """Write the record of a run: figures, settings, scores, learning curve and origin."""
+    rows = [row for row in log.read(config.out) if "eval/mean_reward" in row]
     names = {
         "return": "mean_reward",
         "success": "success_rate",
@@ -129,14 +120,19 @@ def _figures(agent: AgentConfig, scores: Record) -> Record:
         for name, key in names.items()
         if all(f"eval/{key}" in row for row in rows)
     }
-    stored = read_json(agent.out / "last" / SETTINGS)
-    return {
+    stored = read_json(config.out / "last" / SETTINGS)
+    record = {
+        **figures,
+        "seed": config.seed,
+        "settings": config.to_json(),
         "evaluation": scores,
         "curve": {"steps": [row["step"] for row in rows], **curve},
         "encoder_fingerprint": stored["encoder_fingerprint"],
         "hardware": stored["hardware"],
         "versions": stored["versions"],
     }
+    write_json(path, record)
+    return record
 
 
 def _read(path: Path, label: str) -> Record:
