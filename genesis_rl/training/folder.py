@@ -37,6 +37,8 @@ from genesis_rl.utils.process import hardware, versions
 SETTINGS, STATE = "train.json", "training.pt"
 #: Report that some trainings write when they finish.
 REPORT = "report.json"
+# Settings of a pretraining that must not change on resumption.
+_IDENTITY = ("model_name", "model", "data", "data_options", "seed", "batch_size", "objective")
 _CHECKPOINTS: tuple[Literal["best", "last"], ...] = ("best", "last")
 
 
@@ -257,8 +259,7 @@ class RunFolder(TrainingFolder):
 
     def __init__(self, config: PretrainConfig, *, main: bool = True) -> None:
         """Check the directory as `TrainingFolder` does, and that it contains any run to resume."""
-        identity = ("model_name", "model", "data", "data_options", "seed", "batch_size")
-        super().__init__(config, settings(config), (*identity, "objective"), main=main)
+        super().__init__(config, settings(config), _IDENTITY, main=main)
         if config.resume and not self.started:
             raise ValueError(
                 f"out must contain a checkpoint to resume, got {config.out} without last/{STATE}."
