@@ -11,7 +11,9 @@ import torch
 import genesis_rl
 from genesis_rl.data.sprite_scenes import render_scenes
 from genesis_rl.envs import TASKS
-from genesis_rl.visualization import decomposition_grid, mosaic, save_png
+from genesis_rl.envs.rooms.scripted import rooms_policy
+from genesis_rl.visualization import decomposition_grid, mosaic, save_png, slot_colours
+from genesis_rl.worlds.rooms.dataset import RoomScenes, RoomViewRenderer
 from genesis_rl.worlds.sprites import ObjectGoalWorld
 
 DOCS = Path(__file__).parent
@@ -57,6 +59,30 @@ def write_fetch_tasks() -> None:
     save_png(DOCS / "fetch_tasks.png", mosaic(np.stack(rows), captions=names))
 
 
+def write_rooms() -> None:
+    """Draw views of rooms with their instances, and an episode of Rooms."""
+    palette = np.concatenate([np.zeros((1, 3), np.uint8), slot_colours(3)])
+    rows: list[npt.NDArray[np.uint8]] = []
+    for scenes in (RoomScenes(image_size=160), RoomScenes(image_size=160, textures="test")):
+        views = RoomViewRenderer(scenes, "test").render(range(8))
+        rows += [views.images, palette[views.masks]]
+    captions = ["training\ntextures", "instances", "test\ntextures", "instances"]
+    save_png(FOLDER / "rooms_views.png", mosaic(np.stack(rows), row_captions=captions))
+    env = gym.make("genesis_rl/Rooms-v0", render_mode="rgb_array", render_size=160)
+    env.reset(seed=1)
+    episode = [np.asarray(env.render())]
+    for action in rooms_policy(env, np.random.default_rng(0)):
+        ended = env.step(action)[2]
+        episode.append(np.asarray(env.render()))
+        if ended:
+            break
+    env.close()
+    steps = np.linspace(0, len(episode) - 1, 8).astype(int)
+    captions = ["reset", *(f"step {step}" for step in steps[1:])]
+    picture = mosaic(np.stack([episode[step] for step in steps])[None], captions=captions)
+    save_png(FOLDER / "rooms.png", picture)
+
+
 def main() -> None:
     """Write the pictures."""
     write_decompositions()
@@ -66,6 +92,7 @@ def main() -> None:
     captions = ["reset", *(f"step {i}" for i in range(1, len(episode)))]
     save_png(FOLDER / "shapestacks.png", mosaic(np.stack(episode)[None], captions=captions))
     write_fetch_tasks()
+    write_rooms()
     episode = frames("Compose", 1, encoder="multi-dsprites-sharp", reward="objects")
     captions = ["reset", *(f"step {i}" for i in range(1, len(episode)))]
     save_png(FOLDER / "compose.png", mosaic(np.stack(episode)[None], captions=captions, scale=4))

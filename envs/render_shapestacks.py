@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from genesis_rl.utils.flags import parse_flags, report_error
 from genesis_rl.utils.process import report_stop
-from genesis_rl.worlds.towers import require_gl
+from genesis_rl.worlds.offscreen import require_gl
 from genesis_rl.worlds.towers.plan import RenderConfig
 from genesis_rl.worlds.towers.record import record_packs
 from genesis_rl.worlds.towers.simulation import Agreement

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import tyro
 
-from genesis_rl.data.originals import READERS, ConvertConfig, convert_splits
+from genesis_rl.data.convert import READERS, ConvertConfig, convert_splits
 from genesis_rl.utils.flags import parse_flags, report_error
 from genesis_rl.utils.process import report_stop
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import tyro
 
+from genesis_rl.data.convert import parse_options
 from genesis_rl.data.generated import (
     DEFAULT_SIZES,
     generated_dataset,
@@ -24,7 +25,6 @@ from genesis_rl.data.generated import (
     write_shard,
     write_split,
 )
-from genesis_rl.data.originals import parse_options
 from genesis_rl.utils.checks import Checked, Count
 from genesis_rl.utils.flags import parse_flags, report_error
 from genesis_rl.utils.process import report_stop

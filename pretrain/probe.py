@@ -18,7 +18,8 @@ from collections.abc import Sequence
 
 import tyro
 
-from genesis_rl.evaluation.probes import ProbeConfig, probe, table
+from genesis_rl.evaluation.probes import ProbeConfig, probe
+from genesis_rl.evaluation.tables import probe_table
 from genesis_rl.utils.flags import parse_flags, report_error
 from genesis_rl.utils.process import keep_freed_memory, report_stop
 from genesis_rl.utils.tables import as_text
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, OSError) as error:
         report_error("probe.py", error, settings)
         return 2
-    print(as_text([table(result)]))
+    print(as_text([probe_table(result)]))
     return 0
 
 

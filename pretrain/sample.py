@@ -15,7 +15,7 @@ import tyro
 
 from genesis_rl.utils.flags import parse_flags, report_error
 from genesis_rl.utils.process import report_stop
-from genesis_rl.visualization.figures import FIGURES, SampleConfig, draw
+from genesis_rl.visualization.catalogue import FIGURES, SampleConfig, draw
 
 
 @report_stop("sample.py")

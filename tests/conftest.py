@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from genesis_rl.models import MODELS, build_model
+from genesis_rl.worlds.offscreen import require_gl
 from genesis_rl.worlds.tabletop import find_assets
-from genesis_rl.worlds.towers import require_gl
 
 # Parts for compact objects.
 COMPACT = {

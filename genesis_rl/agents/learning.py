@@ -59,6 +59,7 @@ class AgentTrainer:
         venv: the training environments.
         eval_venv: the evaluation environments.
         metrics: metrics of the evaluations of last/ and best/; empty before the first one.
+        evaluation_seconds: expected duration of the evaluation at the end, for which time is kept.
     """
 
     def __init__(self, config: AgentConfig, *, resume: bool = False) -> None:
@@ -78,6 +79,7 @@ class AgentTrainer:
         self._signal = StopSignal()
         self.metrics: dict[str, dict[str, float]] = {"last": {}, "best": {}}
         self._seconds, self._began = 0.0, math.inf
+        self.evaluation_seconds = 0.0
         self._next_save = 0.0
         self._lock = FolderLock(config.out)
         self._lock.acquire()
@@ -130,6 +132,7 @@ class AgentTrainer:
             path = config.out / name / SETTINGS
             if path.is_file():
                 self.metrics[name] = read_settings(path)["metrics"]
+        self.evaluation_seconds = self.metrics["last"].get("eval_seconds", 0.0)
         best, last = (self.metrics[n].get("mean_return", -math.inf) for n in ("best", "last"))
         if last > best:  # the run was killed between saving the two
             self.save("best", self.metrics["last"])
@@ -169,9 +172,9 @@ class AgentTrainer:
 
     @property
     def out_of_time(self) -> bool:
-        """Whether the time limit is reached."""
+        """Whether the time left suffices only for the evaluation at the end."""
         limit = self.config.max_minutes
-        return limit is not None and self.seconds >= 60 * limit
+        return limit is not None and self.seconds + self.evaluation_seconds >= 60 * limit
 
     @property
     def finished(self) -> bool:
@@ -352,6 +355,8 @@ class _EvaluationCallback(EvalCallback):
         if self._is_success_buffer:
             rate = sum(self._is_success_buffer) / len(self._is_success_buffer)
             metrics["success_rate"] = rate
+        seconds = metrics["eval_seconds"] = time.monotonic() - began
+        self._trainer.evaluation_seconds = seconds
         # In this order, so that the log of a run resumed from last/ includes the step of best/.
         self._trainer.save("last", metrics)
         if self.best_mean_reward > best:
@@ -374,6 +379,7 @@ class _ProgressCallback(BaseCallback):
         super().__init__()
         self._trainer = trainer
         self._evaluation = evaluation
+        self._rollout_seconds = self._rollout_began = 0.0
 
     def _on_training_start(self) -> None:
         config = self._trainer.config
@@ -391,14 +397,28 @@ class _ProgressCallback(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         self._trainer.save_if_due()
+        self._rollout_began = time.monotonic()
 
     def _on_step(self) -> bool:
         self._bar.update(self._trainer.venv.num_envs)
+        if not self._evaluation.seconds:
+            self._trainer.evaluation_seconds = self._estimate_evaluation()
         return not (self._trainer.stopped or self._trainer.out_of_time)
+
+    def _estimate_evaluation(self) -> float:
+        """Estimate the seconds of an evaluation from the steps and episodes so far."""
+        lengths: list[int] = [episode["l"] for episode in self.model.ep_info_buffer or ()]
+        if not lengths:
+            return self._trainer.evaluation_seconds
+        config, num_envs = self._trainer.config, self._trainer.eval_venv.num_envs
+        steps = sum(lengths) / len(lengths) * math.ceil(config.eval_episodes / num_envs)
+        rollouts = self._rollout_seconds + time.monotonic() - self._rollout_began
+        return float(steps * rollouts / self.n_calls)
 
     def _on_rollout_end(self) -> None:
         """Log the time shares of environments, encoder, evaluation and the rest (learn)."""
         total = time.monotonic() - self._began
+        self._rollout_seconds += time.monotonic() - self._rollout_began
         env, encode = (
             now - before
             for now, before in zip(step_seconds(self._trainer.venv), self._before, strict=True)

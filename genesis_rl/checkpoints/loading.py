@@ -67,6 +67,7 @@ _YOUNGEST_DEFAULTS = {
     "posterior": "lstm",
     "object_size": 0.32,
     "seed_threshold": 0.4,
+    "hue_distance": 0.5,
     "slot_order": "top_down",
     "attention_channels": 32,
     "window_size": 64,

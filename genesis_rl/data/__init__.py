@@ -14,8 +14,8 @@ from genesis_rl.data.cache import (
     pack_folder,
     split_folder,
 )
+from genesis_rl.data.convert import ORIGINALS
 from genesis_rl.data.generated import DEFAULT_SIZES, GENERATED, generated_dataset
-from genesis_rl.data.originals import ORIGINALS
 from genesis_rl.data.pack import Pack, PackWriter
 
 __all__ = [
@@ -107,10 +107,12 @@ def _rendered(module: str, function: str) -> Callable[..., Pack]:
 #: `genesis_rl.worlds.sprites.ObjectGoalWorld` etc.;
 #: "sprite_scenes", the published pretraining scenes of the relational tasks; options num_images,
 #: seed, and those of `genesis_rl.data.sprite_scenes.FreeScenes`;
+#: "rooms", views of rooms as in GQN; options num_images (50,000 for training, 10,000 otherwise) and
+#: those of `genesis_rl.worlds.rooms.dataset.RoomScenes`;
 #: "towers", rendered towers as in ShapeStacks, options
 #: `genesis_rl.worlds.towers.record.open_towers`; "fetch", rendered scenes of multi-object Fetch,
 #: options `genesis_rl.worlds.tabletop.dataset.open_fetch`; and
-#: `genesis_rl.data.originals.ORIGINALS`, read from original files.
+#: `genesis_rl.data.convert.ORIGINALS`, read from original files.
 DATASETS: dict[str, Callable[..., Pack]] = {
     **{name: _opener(name) for name in GENERATED},
     "towers": _rendered("genesis_rl.worlds.towers.record", "open_towers"),

@@ -1,95 +1,48 @@
-"""Resumable conversion of original datasets to packs."""
+"""Conversion of original datasets to packs, resumable, and the registry of their readers."""
 
 import json
 import os
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
-import numpy.typing as npt
 
-from genesis_rl.data.cache import open_or_make
+from genesis_rl.data.cache import SPLITS, data_root, open_or_make, pack_folder
 from genesis_rl.data.pack import Pack, ResumablePackWriter
+from genesis_rl.data.readers import DamagedRecord, Record, RecordReader
+from genesis_rl.data.readers.gqn import GqnRooms
+from genesis_rl.data.readers.hdf5 import ObjectCentricHdf5
+from genesis_rl.data.readers.media import ImageFolder, VideoFolder
+from genesis_rl.data.readers.multi_object import (
+    ClevrWithMasks,
+    MultiDSprites,
+    ObjectsRoom,
+    Tetrominoes,
+)
+from genesis_rl.data.readers.shapestacks import ShapeStacks
 from genesis_rl.perception.preprocessing import Preprocessing, Resize, as_nhwc_uint8, resize_labels
 from genesis_rl.utils.log import ProgressBar
+from genesis_rl.worlds.sprites import from_options
 
 OnDamage = Literal["raise", "skip"]
 _BATCH = 128  # records per write
-_CHECKPOINT_SECONDS = 10.0
-
-
-class Record(NamedTuple):
-    """One image of an original dataset.
-
-    Attributes:
-        image: (H, W, 3) uint8, original size or cropped to the used part.
-        mask: (H, W) uint8 instance labels, 0 = background; None if the dataset has no masks.
-        factors: ground truth by name, scalars and arrays; the same names and shapes in all records.
-        name: file and record, for messages.
-    """
-
-    image: npt.NDArray[np.uint8]
-    mask: npt.NDArray[np.uint8] | None
-    factors: Mapping[str, npt.ArrayLike]
-    name: str
-
-
-class DamagedRecord(ValueError):  # noqa: N818  (readers yield it in place of a record)
-    """A record that cannot be read; the message contains its name and the reason."""
-
-    def __init__(self, name: str, reason: object) -> None:
-        """Build the message from the file (and record) and the reason."""
-        super().__init__(f"{name} is damaged: {reason}")
-
-
-class RecordReader(Protocol):
-    """Reader of a split of an original dataset.
-
-    The constructor must not need the files: a converted pack is found by `meta` without them. A
-    reader that skips hidden files has a property `hidden_files`, their number.
-    """
-
-    @property
-    def meta(self) -> dict[str, Any]:
-        """Settings that determine the content, as JSON data, with "dataset" and "split"."""
-        ...
-
-    @property
-    def masks(self) -> bool:
-        """Whether the records have masks."""
-        ...
-
-    def __len__(self) -> int:
-        """Return the expected number of records, at least 1; an estimate for the progress bar."""
-        ...
-
-    def records(self, start: int = 0) -> Iterator[Record | DamagedRecord]:
-        """Yield the records in a fixed order, from number ``start`` on.
-
-        The error of a damaged record is yielded in its place, not raised, and counts as a record.
-
-        Raises:
-            FileNotFoundError: if files are missing; the message contains the first one, its source
-                and its destination.
-        """
-        ...
-
-
-def missing_files(path: Path, origin: str, details: str = "") -> FileNotFoundError:
-    """Return the error of a missing original file.
-
-    Args:
-        path: expected path.
-        origin: address to download it from.
-        details: appended to the message, for example the number of further missing files.
-    """
-    return FileNotFoundError(
-        f"{path} is missing{details}: download it from {origin}, or set source to the folder of"
-        " the original files"
-    )
+#: Readers of original datasets by name, with the default side of the images. A reader is a
+#: dataclass with the fields `folder`, `split` and its own options.
+READERS: dict[str, tuple[type[RecordReader], int]] = {
+    "shapestacks": (ShapeStacks, 64),
+    "gqn": (GqnRooms, 64),
+    "multi_dsprites_dm": (MultiDSprites, 64),
+    "objects_room": (ObjectsRoom, 64),
+    "clevr_with_masks": (ClevrWithMasks, 128),
+    "tetrominoes": (Tetrominoes, 32),
+    "object_centric_library": (ObjectCentricHdf5, 64),
+    "images": (ImageFolder, 64),
+    "videos": (VideoFolder, 64),
+}
 
 
 def convert(
@@ -132,13 +85,13 @@ def convert(
     for name, value in (("image_size", image_size), ("num_images", num_images)):
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}.")
-    Preprocessing(resize)  # validates it
+    preprocessing = Preprocessing(resize)
     folder = Path(folder).expanduser()
     # As after reading: lists for tuples.
     key = json.loads(json.dumps({**reader.meta, "resize": resize, "limit": num_images}))
 
     def write(path: Path) -> None:
-        _Conversion(reader, image_size, resize, num_images, on_damage).run(path, key)
+        _Conversion(reader, image_size, preprocessing, num_images, on_damage).run(path, key)
 
     pack = open_or_make(folder, write)
     stored = {**{name: pack.meta.get(name) for name in key}, "image_size": pack.meta["image_size"]}
@@ -158,22 +111,15 @@ def _check_damage(state: dict[str, Any], on_damage: OnDamage, folder: Path) -> N
         )
 
 
+@dataclass(frozen=True)
 class _Conversion:
     """One conversion of a split."""
 
-    def __init__(
-        self,
-        reader: RecordReader,
-        image_size: int,
-        resize: Resize,
-        num_images: int | None,
-        on_damage: OnDamage,
-    ) -> None:
-        self.reader = reader
-        self.image_size = image_size
-        self.preprocessing = Preprocessing(resize)
-        self.num_images = num_images
-        self.on_damage = on_damage
+    reader: RecordReader
+    image_size: int
+    preprocessing: Preprocessing
+    num_images: int | None
+    on_damage: OnDamage
 
     def run(self, folder: Path, key: dict[str, Any]) -> None:
         """Write the pack."""
@@ -187,15 +133,12 @@ class _Conversion:
             state.setdefault("read", 0)
             state.setdefault("damaged", 0)
             bar.update(writer.written)
-            saved = time.monotonic()
             left = None if self.num_images is None else self.num_images - writer.written
             records = islice(self._valid(state), left)
             while batch := list(islice(records, _BATCH)):
                 self._write(writer, batch)
                 bar.update(len(batch))
-                if time.monotonic() - saved > _CHECKPOINT_SECONDS:
-                    writer.checkpoint()
-                    saved = time.monotonic()
+                writer.checkpoint_regularly()
             if not writer.written:
                 raise ValueError(
                     f"no image of {about} can be read, {state['damaged']} records are damaged"
@@ -248,3 +191,128 @@ class _Conversion:
             for name in batch[0].factors
         }
         writer.write(np.concatenate(images), np.stack(masks) if masks else None, **factors)
+
+
+def open_original(
+    name: str,
+    root: Path,
+    split: str,
+    *,
+    source: str | Path | None = None,
+    out: Path | None = None,
+    image_size: int | None = None,
+    resize: Resize = "stretch",
+    num_images: int | None = None,
+    on_damage: OnDamage = "raise",
+    **options: Any,
+) -> Pack:
+    """Open a split of a dataset, converting it first if its pack does not exist.
+
+    Args:
+        name: one of `READERS`.
+        root: folder of all datasets.
+        split: "train", "validation" or "test".
+        source: folder of the original files; None: <root>/<name>/original.
+        out: folder of the pack; None: a folder below the root named after a hash of the settings.
+        image_size: side of the images in pixels; None: the dataset's default.
+        resize: see `genesis_rl.data.convert.convert`.
+        num_images: largest number of images, the first ones; None: all.
+        on_damage: "raise" or "skip".
+        **options: options of the reader.
+
+    Raises:
+        TypeError: for an unknown option.
+        ValueError, OSError: as `genesis_rl.data.convert.convert`.
+    """
+    kind, default_size = READERS[name]
+    size = default_size if image_size is None else image_size
+    source_path = None if source is None else Path(source).expanduser().resolve()
+    folder = root / name / "original" if source_path is None else source_path
+    if hasattr(kind, "image_size"):  # the reader resizes as its dataset prescribes
+        options["image_size"] = size
+    reader = from_options(kind, {"folder": folder, "split": split, **options})
+    if out is None:
+        # The default folder is not part of the key, so that the root can be moved.
+        key = {**reader.meta, "source": source_path and str(source_path), "size": size}
+        out = pack_folder(root, name, split, key | {"resize": resize, "limit": num_images})
+    return convert(
+        reader, out, image_size=size, resize=resize, num_images=num_images, on_damage=on_damage
+    )
+
+
+#: Functions that open the datasets, with the options of `open_original`.
+ORIGINALS: dict[str, Callable[..., Pack]] = {name: partial(open_original, name) for name in READERS}
+
+
+@dataclass(frozen=True)
+class ConvertConfig:
+    """Settings of a conversion."""
+
+    data: str
+    """name of the dataset"""
+    out: Path | None = None
+    """output folder with one pack per split, valid as `data` of open_dataset and training; None:
+    the cache of open_dataset"""
+    source: Path | None = None
+    """folder of the original files; None: <root>/<data>/original with the root $GENESIS_RL_DATA or
+    ~/.cache/genesis_rl"""
+    split: Literal["all", "train", "validation", "test"] = "all"
+    """splits to convert"""
+    image_size: int | None = None
+    """side of the images in pixels; None: the dataset's default"""
+    resize: Resize = "stretch"
+    """conversion to squares; "crop" and "letterbox" accept images of different sizes"""
+    num_images: int | None = None
+    """largest number of images per split, the first ones; None: all"""
+    skip_damaged: bool = False
+    """skip and count unreadable records instead of stopping"""
+    data_options: str = "{}"
+    """options of the dataset as JSON, e.g. '{"variant": "six_objects"}'"""
+
+    def __post_init__(self) -> None:
+        """Validate the dataset and its options; the other values are validated at their use."""
+        if self.data not in READERS:
+            raise ValueError(f"data must be one of {', '.join(READERS)}, got {self.data!r}.")
+        parse_options(self.data_options)
+
+
+def convert_splits(config: ConvertConfig) -> dict[str, Pack]:
+    """Convert the splits of a dataset that do not exist yet.
+
+    Returns:
+        The packs by split.
+
+    Raises:
+        ValueError, TypeError, OSError: as `open_original`.
+    """
+    packs = {}
+    options = parse_options(config.data_options)
+    for split in SPLITS if config.split == "all" else (config.split,):
+        packs[split] = open_original(
+            config.data,
+            data_root(),
+            split,
+            source=config.source,
+            out=None if config.out is None else config.out / split,
+            image_size=config.image_size,
+            resize=config.resize,
+            num_images=config.num_images,
+            on_damage="skip" if config.skip_damaged else "raise",
+            **options,
+        )
+    return packs
+
+
+def parse_options(text: str) -> dict[str, Any]:
+    """Parse a dataset's options from JSON.
+
+    Raises:
+        ValueError: if the text is not a JSON object.
+    """
+    try:
+        options = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"data_options must be JSON, got {text!r}: {error}.") from error
+    if not isinstance(options, dict):
+        raise ValueError(f"data_options must be a JSON object, got {text!r}.")
+    return cast("dict[str, Any]", options)

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,10 @@ _WORLDS: dict[str, type[SpriteWorld] | type[FreeScenes]] = {
     "property_comparison": PropertyComparisonWorld,
     "sprite_scenes": FreeScenes,
 }
+# Functions that return the datasets that are rendered with MuJoCo.
+_RENDERED = {"rooms": ("genesis_rl.worlds.rooms.dataset", "rooms_dataset")}
 #: Names of the generated datasets.
-GENERATED = ("multi_dsprites", *_WORLDS)
+GENERATED = ("multi_dsprites", *_WORLDS, *_RENDERED)
 #: Default number of images by split.
 DEFAULT_SIZES = {"train": 50_000, "validation": 10_000, "test": 10_000}
 
@@ -68,7 +71,8 @@ def generated_dataset(name: str, **options: Any) -> GeneratedDataset:
     Args:
         name: one of `GENERATED`.
         **options: options of `genesis_rl.data.multi_dsprites.MultiDSpritesConfig`, or a seed and
-            options of the world (`genesis_rl.worlds.sprites`, `FreeScenes`).
+            options of the world (`genesis_rl.worlds.sprites`, `FreeScenes`); for "rooms" those of
+            `genesis_rl.worlds.rooms.dataset.rooms_dataset`.
 
     Raises:
         ValueError: for an unknown name, or an invalid option.
@@ -83,6 +87,11 @@ def generated_dataset(name: str, **options: Any) -> GeneratedDataset:
                 folder, sprites, split, count, first=first
             ),
         )
+    if name in _RENDERED:
+        # Imported here because the renderers import this package.
+        module, function = _RENDERED[name]
+        dataset: GeneratedDataset = getattr(import_module(module), function)(**options)
+        return dataset
     if name not in _WORLDS:
         raise ValueError(f"data must be one of {', '.join(GENERATED)}, got {name!r}.")
     seed = options.pop("seed", 0)

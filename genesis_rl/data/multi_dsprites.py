@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from genesis_rl.data.cache import check_split
 from genesis_rl.data.pack import DAMAGE, PackWriter
+from genesis_rl.utils.checks import Natural, check_fields
 from genesis_rl.utils.log import ProgressBar
 from genesis_rl.worlds.sprites.drawing import DSPRITES_OUTLINES, coverage
 
@@ -50,7 +51,7 @@ class MultiDSpritesConfig:
     """most sprites in an image"""
     unique_colours: bool = False
     """use different colours for the background and all sprites of an image"""
-    seed: int = 0
+    seed: Natural = 0
     """seed of the images; an image depends only on (seed, split, index)"""
     dsprites_path: str | None = None
     """path of the dSprites .npz with the sprites; None: sprites are rendered"""
@@ -65,8 +66,7 @@ class MultiDSpritesConfig:
                 "min_objects and max_objects must satisfy 1 <= min_objects <= max_objects <= 10,"
                 f" got {self.min_objects} and {self.max_objects}."
             )
-        if self.seed < 0:
-            raise ValueError(f"seed must be at least 0, got {self.seed}.")
+        check_fields(self)
 
     def meta(self, split: str) -> dict[str, Any]:
         """Return the settings that determine the content of a split, as JSON data.

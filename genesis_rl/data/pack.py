@@ -15,6 +15,7 @@ import errno
 import json
 import os
 import shutil
+import time
 import warnings
 import zipfile
 import zlib
@@ -27,6 +28,8 @@ from typing import IO, Any, Self
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from genesis_rl.perception.preprocessing import Preprocessing, as_preprocessing
 from genesis_rl.utils.checks import LARGEST, check_range
@@ -45,6 +48,7 @@ _LARGEST_ROW = 2**22  # bytes of an image's factors; typically a few hundred
 #: Exceptions of numpy for a truncated, overwritten or invalid .npz.
 DAMAGE = (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error)
 _JOURNAL = "journal.json"
+_CHECKPOINT_SECONDS = 10.0  # between regular checkpoints
 
 
 class Pack:
@@ -79,6 +83,11 @@ class Pack:
         height, width = self.images.shape[1:3]
         masks = "with" if self.masks is not None else "without"
         return f"Pack({len(self)} images of {height}x{width}, {masks} masks, {self.folder})"
+
+    def tensor(self, rows: slice | npt.NDArray[np.int64]) -> Tensor:
+        """Return images (B, 3, H, W), float in [0, 1], on the CPU, channels last in memory."""
+        images = torch.from_numpy(np.array(self.images[rows]))
+        return images.permute(0, 3, 1, 2).float().div_(255)
 
     @property
     def preprocessing(self) -> Preprocessing | None:
@@ -423,6 +432,16 @@ class ResumablePackWriter(PackWriter):
     """
 
     state: dict[str, Any]
+    _saved_at = 0.0
+
+    def checkpoint_regularly(self) -> None:
+        """Call `checkpoint`, at most once in ten seconds.
+
+        Raises:
+            OSError: if the disk is full.
+        """
+        if time.monotonic() - self._saved_at > _CHECKPOINT_SECONDS:
+            self.checkpoint()
 
     def checkpoint(self) -> None:
         """Flush all data written so far, and `state`, to disk.
@@ -454,9 +473,11 @@ class ResumablePackWriter(PackWriter):
                 path.write_text(json_text(journal), encoding="utf-8")
         except OSError as error:
             raise self._explain(error) from error
+        self._saved_at = time.monotonic()
 
     def _make_temporary(self, private: Path) -> Path:
         folder = private / PARTIAL
+        self._saved_at = time.monotonic()
         key = [self.meta, self.image_size, self._with_masks]
         self._key = json.loads(json.dumps(key))  # as after reading: lists for tuples
         self.state = {}

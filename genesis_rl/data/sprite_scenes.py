@@ -116,11 +116,6 @@ def sample_scene(world: SpriteWorld | FreeScenes, rng: np.random.Generator) -> S
     return scene  # too little space: the agent stays at its start position, which is free
 
 
-def scene_rng(seed: int, split: str, index: int) -> np.random.Generator:
-    """Return the random number generator of one image."""
-    return np.random.default_rng((seed, SPLITS.index(split), index))
-
-
 class SceneBatch(NamedTuple):
     """Scenes as arrays.
 
@@ -164,7 +159,8 @@ def render_scenes(
     masks = np.empty((num_images, size, size), np.uint8)
     states = []
     for i in range(num_images):
-        scene = sample_scene(world, scene_rng(seed, split, first + i))
+        rng = np.random.default_rng((seed, SPLITS.index(split), first + i))
+        scene = sample_scene(world, rng)
         render(scene.sprites, size, scene.background, image=images[i], masks=masks[i])
         states.append(scene_state(scene))
     return SceneBatch(images, masks, np.stack(states))

@@ -23,7 +23,7 @@ def register_envs() -> None:
             gym.register(
                 id=f"genesis_rl/{name}-v0",
                 entry_point=f"genesis_rl.envs.relational.env:{name}Env",
-                vector_entry_point=f"genesis_rl.envs.relational.vector:{name}VectorEnv",
+                vector_entry_point=f"genesis_rl.envs.relational.env:{name}VectorEnv",
                 max_episode_steps=100,
             )
     if "genesis_rl/Imagination-v0" not in gym.registry:
@@ -33,13 +33,17 @@ def register_envs() -> None:
             vector_entry_point="genesis_rl.envs.imagination.env:ImaginationVectorEnv",
         )
     if "genesis_rl/Compose-v0" not in gym.registry:
-        gym.register(
-            id="genesis_rl/Compose-v0", entry_point="genesis_rl.envs.compose.env:ComposeEnv"
-        )
+        gym.register(id="genesis_rl/Compose-v0", entry_point="genesis_rl.envs.compose:ComposeEnv")
     if "genesis_rl/ShapeStacks-v0" not in gym.registry:
         gym.register(
             id="genesis_rl/ShapeStacks-v0",
             entry_point="genesis_rl.envs.shapestacks.env:ShapeStacksEnv",
+        )
+    if "genesis_rl/Rooms-v0" not in gym.registry:
+        gym.register(
+            id="genesis_rl/Rooms-v0",
+            entry_point="genesis_rl.envs.rooms.env:RoomsEnv",
+            max_episode_steps=100,
         )
     for name, (skill, relation) in FETCH_TASKS.items():
         if f"genesis_rl/{name}-v0" not in gym.registry:

@@ -23,6 +23,17 @@ def has_window() -> bool:
 RENDER_MODES = ["rgb_array", *(["human"] if has_window() else [])]
 
 
+def check_sizes(least: int, **sizes: Any) -> None:
+    """Check the sides of frames in pixels, by the names of the arguments.
+
+    Raises:
+        ValueError: unless all are integers from `least` to 1024.
+    """
+    for name, size in sizes.items():
+        if not isinstance(size, int) or not least <= size <= 1024:
+            raise ValueError(f"{name} must be an integer in {least}..1024, got {size!r}.")
+
+
 class WindowEnv(gym.Env[Any, ActType]):
     """Base of environments with image or state observations and their own renderer.
 

@@ -10,10 +10,9 @@ from typing import Any, Literal, NamedTuple
 
 from genesis_rl.checkpoints.loading import CONFIG, Pretrained, load_pretrained
 from genesis_rl.data import DATASETS, Pack
-from genesis_rl.evaluation.metrics.features import FactorFeatures
+from genesis_rl.evaluation.metrics.features import FactorFeatures, InceptionFeatures
 from genesis_rl.evaluation.metrics.frechet import FeatureNetwork, SampleScorer
 from genesis_rl.evaluation.metrics.imagined import SceneScorer
-from genesis_rl.evaluation.metrics.inception import InceptionFeatures
 from genesis_rl.evaluation.scoring import ScoreConfig, baselines, score
 from genesis_rl.training.config import PretrainConfig
 from genesis_rl.training.folder import Run, has_setting, settings

@@ -80,7 +80,7 @@ def score(
     config = config or ScoreConfig()
     with eval_mode(model):
         images, objects = _score_images(model, pack, config)
-    means = {name: float(values.mean()) for name, values in images.items()}
+    means = {name: float(values.double().mean()) for name, values in images.items()}
     for name in ("elbo", "iwae"):
         num_dims = pack.images[0].size
         means[f"{name}_bpd"] = metrics.bits_per_dim(means[name], num_dims, levels=_LEVELS)
@@ -130,8 +130,8 @@ def _score_images(
     """Compute scores of images and, with masks, of their objects, each of shape (num_images,)."""
     device = device_of(model)
     generator = torch.Generator(device).manual_seed(config.seed)
-    images: dict[str, list[Tensor]] = {}
-    objects: dict[str, list[Tensor]] = {}
+    images: list[dict[str, Tensor]] = []
+    objects: list[dict[str, Tensor]] = []
     for x, masks in labelled_images(pack, config.num_images, device):
         slots = refine(model, x, model.infer(x), config.refine_steps)
         decoded = model.decode(slots)
@@ -140,32 +140,24 @@ def _score_images(
         weights = metrics.log_weights(model, x, config.iw_samples, generator=generator)
         bounds = metrics.bounds(weights)
         labels = metrics.segment(model.segmentation_masks(slots))
-        scores = {
-            "mse": (decoded.image - x).square().mean((1, 2, 3)),
-            "nll": terms.nll,
-            "kl_m": terms.kl_m.sum(1),
-            "kl_c": terms.kl_c.sum(1),
-            "elbo": bounds.elbo,
-            "iwae": bounds.iwae,
-            "active_slots": metrics.active_slots(labels),
-            "active_latents": metrics.active_latents(terms),
-        }
-        _append(images, scores)
+        images.append(
+            {
+                "mse": (decoded.image - x).square().mean((1, 2, 3)),
+                "nll": terms.nll,
+                "kl_m": terms.kl_m.sum(1),
+                "kl_c": terms.kl_c.sum(1),
+                "elbo": bounds.elbo,
+                "iwae": bounds.iwae,
+                "active_slots": metrics.active_slots(labels),
+                "active_latents": metrics.active_latents(terms),
+            }
+        )
         if masks is not None:
-            _append(objects, metrics.scene_scores(masks, labels, x))
             assigned = metrics.segment(model.log_responsibilities(x, decoded))
             after = metrics.image_scores(masks, assigned)
-            _append(objects, {f"posterior_{name}": after[name] for name in after})
-    return _joined(images), _joined(objects)
-
-
-def _append(totals: dict[str, list[Tensor]], scores: Mapping[str, Tensor]) -> None:
-    for name, values in scores.items():
-        totals.setdefault(name, []).append(values.double())
-
-
-def _joined(totals: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:
-    return {name: torch.cat(parts) for name, parts in totals.items()}
+            renamed = {f"posterior_{name}": values for name, values in after.items()}
+            objects.append(metrics.scene_scores(masks, labels, x) | renamed)
+    return metrics.join_batches(images), metrics.join_batches(objects)
 
 
 def _jsonable(scores: Mapping[str, float]) -> dict[str, float | None]:

@@ -1,7 +1,35 @@
-"""Tables of an evaluation's results."""
+"""Tables of the results of evaluations and probes; the latter follow the paper's Table 1."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+
+#: Accuracies in % of the paper's Table 1, on the original ShapeStacks; its "Random" is "majority".
+PAPER: dict[str, dict[str, float]] = {
+    "stability": {
+        "genesis": 64.0,
+        "genesis_s": 63.2,
+        "monet": 59.6,
+        "bd_vae": 60.1,
+        "dc_vae": 59.0,
+        "majority": 50.0,
+    },
+    "height": {
+        "genesis": 80.3,
+        "genesis_s": 80.8,
+        "monet": 88.4,
+        "bd_vae": 78.6,
+        "dc_vae": 67.5,
+        "majority": 22.8,
+    },
+    "view": {
+        "genesis": 99.3,
+        "genesis_s": 99.7,
+        "monet": 99.5,
+        "bd_vae": 99.7,
+        "dc_vae": 99.1,
+        "majority": 6.25,
+    },
+}
 
 
 class Row(NamedTuple):
@@ -125,3 +153,103 @@ def format_score(value: float | None, deviation: float | None = None) -> str:
     digits = max(0, min(5, 3 - len(str(int(abs(value)))) + 1)) if abs(value) >= 1 else 4
     text = f"{value:.{digits}f}"
     return text if deviation is None else f"{text} ± {deviation:.{digits}f}"
+
+
+class Column(NamedTuple):
+    """A column of scores.
+
+    Attributes:
+        title: heading.
+        model: name of the corresponding column of the paper.
+        scores: score by target.
+        spread: suffix of the score by target, an interval or a standard deviation.
+    """
+
+    title: str
+    model: str
+    scores: Mapping[str, float]
+    spread: Mapping[str, str]
+
+
+def probe_table(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Format the results of `genesis_rl.evaluation.probes.probe`.
+
+    Cells of single runs contain the 95 % interval, those of groups the mean ± standard deviation.
+
+    Returns:
+        A table as `genesis_rl.utils.tables` formats it; its caption has the metric and the numbers
+        of images.
+    """
+    columns, counts = _columns(result), result["num_images"]
+    title = {
+        "scenes": "Accuracy in % of MLPs on frozen latents",
+        "properties": "Properties of objects from the frozen latents of the slots that took them "
+        "(R2, accuracy), by ridge regression and by MLPs",
+        "state": "The simulator's state from the frozen latents of all slots (R2), by ridge "
+        "regression, by MLPs and by attention over slots",
+    }[result["task"]]
+    caption = f"{title}: {counts['train']:,} labelled images, {counts['test']:,} test images"
+    words, rows = (_scenes if result["task"] == "scenes" else _objects)(result, columns)
+    head = [*words, *(column.title for column in columns)]
+    return {"caption": caption, "head": head, "rows": rows}
+
+
+def _columns(result: Mapping[str, Any]) -> list[Column]:
+    by_run = {record["run"]: record for record in result["runs"]}
+    columns = []
+    for group in result["groups"]:
+        first = by_run[group["runs"][0]]
+        single = len(group["runs"]) == 1
+        spread = (
+            _intervals(first)
+            if single
+            else {k: f" ± {100 * v:.1f}" for k, v in group["std"].items()}
+        )
+        columns.append(Column(group_title(group), first["model"], group["mean"], spread))
+    if result["task"] == "scenes":  # the paper's columns, probed or not, stand first
+        order = [model for model in PAPER["stability"] if model != "majority"]
+        probed = {column.model for column in columns}
+        columns += [Column(model, model, {}, {}) for model in order if model not in probed]
+        columns.sort(key=lambda c: order.index(c.model) if c.model in order else len(order))
+    return columns + [
+        Column(record["name"], record["name"], record["scores"], _intervals(record))
+        for record in result["baselines"]
+    ]
+
+
+def _intervals(record: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        name: f" [{100 * low:.1f}, {100 * high:.1f}]"
+        for name, (low, high) in record.get("intervals", {}).items()
+    }
+
+
+def _scenes(result: Mapping[str, Any], columns: list[Column]) -> tuple[list[str], list[list[str]]]:
+    """Return headings and a row per task, with the paper's figures below."""
+    rows = []
+    for task in result["questions"]:
+        measured = [
+            f"{100 * c.scores[task]:.1f}{c.spread.get(task, '')}" if task in c.scores else ""
+            for c in columns
+        ]
+        rows.append([task.replace("_", " ").capitalize(), "ours", *measured])
+        if task in PAPER:
+            figures = [PAPER[task].get(c.model) for c in columns]
+            cells = ["" if figure is None else str(figure) for figure in figures]
+            rows.append(["", "paper, original data", *cells])
+    return ["Task", ""], rows
+
+
+def _objects(result: Mapping[str, Any], columns: list[Column]) -> tuple[list[str], list[list[str]]]:
+    """Return headings and a row per property and head; the first row is the IoU."""
+    shown = [("match_iou", "overlap with the slot", "mean IoU")]
+    for name, question in result["questions"].items():
+        metric = "accuracy" if question["classes"] else "R2"
+        heads = ("linear", "mlp", "attention")
+        shown += [(f"{name}_{head}", name, f"{metric}, {head}") for head in heads]
+    shown = [row for row in shown if any(row[0] in column.scores for column in columns)]
+    rows = [
+        [name, what, *(format_score(c.scores[key]) if key in c.scores else "" for c in columns)]
+        for key, name, what in shown
+    ]
+    return ["Property", ""], rows

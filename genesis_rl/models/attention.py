@@ -12,9 +12,8 @@ from genesis_rl.models.blocks import coordinate_map
 _ROUNDS = 2
 # Stride in pixels of the map that the attention runs on; a cell is a square of pixels.
 _STRIDE = 2
-# Standard deviation of the hues of a slot, as a distance between unit RGB vectors, and the distance
-# at which two pixels belong to different objects.
-_HUE, _HUE_UNIT = 0.2, 0.5
+# Standard deviation of the hues of a slot, as a share of the distance of different objects' hues.
+_HUE_DEVIATION = 0.4
 _BANDWIDTH = 0.5
 # Least area of an object as a share of the typical area.
 _LEAST_AREA = 0.03
@@ -134,6 +133,7 @@ class SlotAttention(nn.Module):
         object_size: float,
         order: SlotOrder = "top_down",
         seed_threshold: float = 0.4,
+        hue_distance: float = 0.5,
     ) -> None:
         """Initialise with votes near the pixels' own positions.
 
@@ -144,10 +144,12 @@ class SlotAttention(nn.Module):
             object_size: typical side of an object, in halves of the frame's side.
             order: order of the slots by the rows of their seeds.
             seed_threshold: mean gate above which a cell may be a seed.
+            hue_distance: distance of unit RGB vectors from which on pixels are of different
+                objects.
         """
         super().__init__()
         self.num_slots, self.object_size, self.order = num_slots, object_size, order
-        self.seed_threshold = seed_threshold
+        self.seed_threshold, self.hue_distance = seed_threshold, hue_distance
         layers: list[nn.Module] = [nn.Conv2d(2, channels, 5, _STRIDE, padding=2), nn.ELU()]
         for dilation in (1, 2, 4):
             layers += [
@@ -190,10 +192,11 @@ class SlotAttention(nn.Module):
         scale = (_VOTE_ERRORS * self.log_error.exp()).clamp(_LEAST_UNIT, 1.0) * self.object_size
         pixel_mass = 4 / gate.shape[1]  # of a frame of area 4
         least_mass = _LEAST_AREA * self.object_size**2 / pixel_mass
-        point = torch.cat([vote / scale, hue / _HUE_UNIT], 2)
+        point = torch.cat([vote / scale, hue / self.hue_distance], 2)
         seeds = find_seeds(point, gate, self.num_slots, least_mass, self.order, self.seed_threshold)
         position = point[..., :2]
-        centre, mean_hue = seeds.point[..., :2], seeds.point[..., 2:] * _HUE_UNIT
+        centre, mean_hue = seeds.point[..., :2], seeds.point[..., 2:] * self.hue_distance
+        hue_variance = (_HUE_DEVIATION * self.hue_distance) ** 2
         variance = torch.full_like(centre[..., :1], 0.25)
         absent = ~seeds.present[..., None]
         # Moments in one product: position, its square, hue.
@@ -204,7 +207,7 @@ class SlotAttention(nn.Module):
             distance = square[:, None] - 2 * centre @ position.transpose(1, 2)
             distance = distance + centre.square().sum(2, keepdim=True)
             hue_distance = 2 - 2 * mean_hue @ hue.transpose(1, 2)
-            logits = -distance / (2 * variance) - variance.log() - hue_distance / (2 * _HUE**2)
+            logits = -distance / (2 * variance) - variance.log() - hue_distance / (2 * hue_variance)
             assignment = logits.masked_fill(absent, -1e4).softmax(1) * gate[:, None]
             assignment = assignment.masked_fill(absent, 0.0)
             mean = assignment @ moments / (assignment.sum(2, keepdim=True) + _EPS)

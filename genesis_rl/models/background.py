@@ -14,6 +14,8 @@ _OUTLIER_SHARE = 0.05
 #: Standard deviation of pixels that show the background, in pixel units.
 SIGMA = 0.1
 _PIXEL: Mixture = "pixel"
+#: Random numbers that determine an occluder of `paste_occluders`.
+OCCLUDER_SIZE = 10
 # Width of the foreground gate's sigmoid, in thresholds: the gate of the background itself is .07.
 _GATE_SCALE = 0.375
 
@@ -115,6 +117,40 @@ def background_nll(x: Tensor, background: Tensor) -> Tensor:
     outlier = inlier.new_tensor(math.log(_OUTLIER_SHARE))
     log_p = torch.logaddexp(inlier + math.log(1 - _OUTLIER_SHARE), outlier)
     return -log_p.sum((1, 2, 3))
+
+
+def paste_occluders(x: Tensor, uniform: Tensor) -> Tensor:
+    """Paste ellipses and boxes of random colour and brightness into images.
+
+    A background network that sees them and is scored against the images without them learns to
+    predict what objects hide.
+
+    Args:
+        x: images, (B, 3, H, W) in [0, 1].
+        uniform: random numbers in [0, 1), (B, N, `OCCLUDER_SIZE`); each of N occluders is present
+            with probability 0.7, and 1/16 to 1/2 of the image wide and high.
+
+    Returns:
+        Images, (B, 3, H, W) in [0, 1].
+    """
+    height, width = x.shape[-2:]
+    rows = torch.linspace(0, 1, height, device=x.device, dtype=x.dtype)[:, None]
+    columns = torch.linspace(0, 1, width, device=x.device, dtype=x.dtype)
+    for occluder in uniform.to(x.dtype).unbind(1):
+        row, column, size, elongation, box, slope, present, *colour = (
+            values[:, None, None] for values in occluder.unbind(1)
+        )
+        # Half the sides: 1/32 to 1/4 of the image.
+        half = (1 / 32) * 8**size
+        vertical = (rows - row) / half
+        horizontal = (columns - column) / (half * 2 ** (2 * elongation - 1)).clamp(1 / 32, 1 / 4)
+        power = torch.where(box < 0.5, 2.0, 8.0)  # of a superellipse
+        inside = vertical.abs() ** power + horizontal.abs() ** power < 1
+        # Brighter or darker from its top to its bottom.
+        brightness = 1 + (slope - 0.5) * vertical.clamp(-1, 1)
+        paint = torch.stack([(channel * brightness).clamp(0, 1) for channel in colour], 1)
+        x = torch.where((inside & (present < 0.7))[:, None], paint, x)
+    return x
 
 
 def foreground_gate(x: Tensor, background: Tensor, threshold: float) -> Tensor:

@@ -1,7 +1,7 @@
 """Base class of scene models: public methods, argument checks, noise and posteriors."""
 
 import math
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,11 +22,23 @@ FiveCounts = tuple[Count, Count, Count, Count, Count]
 SigmaX = Annotated[float, within(1e-4, 1e4)]
 
 
+class Inference(NamedTuple):
+    """Slots of images, and the posterior of their component latents; every field (B, K, ...)."""
+
+    slots: Slots
+    q_c: Gaussian
+
+
 class BaseModel(Shareable):
     """Base class of scene models.
 
-    A subclass defines ``model_name``, ``config_class``, ``latent_sizes`` and ``decode``, and the
-    functions of the noise ``_infer_slots``, ``_score`` and ``_generate``.
+    A subclass defines ``model_name``, ``config_class`` and ``decode``, and the functions of the
+    noise ``_infer`` (or ``_infer_slots``), ``_score`` and ``_generate``.
+
+    Images ``x`` have shape (B, 3, H, W) in [0, 1], H = W = ``config.image_size``; another shape
+    raises ValueError. ``sample`` draws latents from the posterior by a random ``generator`` on the
+    images' device; False uses its mean. ``pixel_weight``, (B, 1, H, W), weights each pixel in the
+    nll; None: all 1.
 
     Attributes:
         sigma_scale: factor on ``config.sigma_x``, annealed to 1 in training.
@@ -39,7 +51,8 @@ class BaseModel(Shareable):
     @property
     def latent_sizes(self) -> tuple[int, int]:
         """(D_m, D_c), the widths of the two latents; 0 for a latent the model does not have."""
-        raise NotImplementedError
+        mask: int = getattr(self.config, "mask_latent_size", 0)
+        return mask, getattr(self.config, "component_latent_size", 0)
 
     @property
     def has_prior(self) -> bool:
@@ -64,14 +77,9 @@ class BaseModel(Shareable):
     ) -> ElboTerms:
         """Compute ``elbo``, as the forward pass of data-parallel wrappers.
 
-        Args:
-            x: as for ``elbo``.
-            sample: as for ``elbo``.
-            generator: as for ``elbo``.
-            pixel_weight: as for ``elbo``.
-            share: (rank, world size) of a batch split across processes: ``x`` contains the images
-                rank, rank + world size, ... of the batch. Each process draws the noise of the whole
-                batch and uses its own part, so that results equal those of a single process.
+        ``share`` is (rank, world size) of a batch split across processes: ``x`` contains the images
+        rank, rank + world size, ... of the batch. Each process draws the noise of the whole batch
+        and uses its own part, so that results equal those of a single process.
         """
         rank, world_size = share
         if world_size == 1:
@@ -87,33 +95,15 @@ class BaseModel(Shareable):
     def infer(
         self, x: Tensor, *, sample: bool = False, generator: torch.Generator | None = None
     ) -> Slots:
-        """Infer the slots of images from the approximate posterior.
-
-        Args:
-            x: images, shape (B, 3, H, W) in [0, 1], H = W = ``config.image_size``.
-            sample: draw from the posterior; False uses its mean.
-            generator: random generator on the images' device.
-
-        Returns:
-            Slots with the masks of the images.
-
-        Raises:
-            ValueError: if ``x`` has another shape.
-        """
+        """Infer the slots of images, with their masks, from the approximate posterior."""
         self._check_images(x)
         return self._infer_slots(x, self._noise(x, generator) if sample else None)
 
     def infer_latents(self, x: Tensor) -> Tensor:
         """Infer the latents of `infer` alone, without masks where they cost extra.
 
-        Args:
-            x: images, shape (B, 3, H, W) in [0, 1].
-
         Returns:
             Posterior means of z_m and z_c, (B, K, D_m + D_c).
-
-        Raises:
-            ValueError: if ``x`` has another shape.
         """
         return self.infer(x).features
 
@@ -140,30 +130,12 @@ class BaseModel(Shareable):
         generator: torch.Generator | None = None,
         pixel_weight: Tensor | None = None,
     ) -> ElboTerms:
-        """Compute the terms of the evidence lower bound.
-
-        Args:
-            x: images, shape (B, 3, H, W) in [0, 1].
-            sample: draw from the posterior; False uses z = mu.
-            generator: random generator on the images' device.
-            pixel_weight: weight of each pixel in the nll, shape (B, 1, H, W); None: all 1.
-
-        Returns:
-            nll (B,), kl_m (B, K) and kl_c (B, K) in nats.
-
-        Raises:
-            ValueError: if ``x`` has another shape.
-        """
+        """Compute the evidence lower bound in nats: nll (B,), kl_m (B, K) and kl_c (B, K)."""
         self._check_images(x)
         return self._score(x, self._noise(x, generator) if sample else None, pixel_weight)
 
     def nll(self, x: Tensor, decoded: Decoded, *, pixel_weight: Tensor | None = None) -> Tensor:
         """Compute the negative log likelihood of images given decoded scenes (paper Eq. 3).
-
-        Args:
-            x: images, shape (B, 3, H, W) in [0, 1].
-            decoded: the decoded scene of each image.
-            pixel_weight: weight of each pixel in the sum, shape (B, 1, H, W); None: all 1.
 
         Returns:
             Shape (B,), nats, summed over pixels and channels.
@@ -176,7 +148,7 @@ class BaseModel(Shareable):
     def log_responsibilities(self, x: Tensor, decoded: Decoded) -> Tensor:
         """Compute log p(k | x, z), the posterior assignment of each pixel to a slot.
 
-        Args as for ``nll``. In contrast to the masks pi = p(k | z), it depends on the pixel's
+        In contrast to the masks pi = p(k | z), it depends on the pixel's
         colour.
 
         Returns:
@@ -192,15 +164,8 @@ class BaseModel(Shareable):
         It equals the negative sum of the terms of ``elbo`` except for models with another
         training objective (MONet) or a KL in closed form (IODINE).
 
-        Args:
-            x: images, shape (B, 3, H, W) in [0, 1].
-            generator: random generator on the images' device.
-
         Returns:
             Shape (B,), nats; in eval mode its expectation is the evidence lower bound.
-
-        Raises:
-            ValueError: if ``x`` has another shape.
         """
         self._check_images(x)
         return self._log_weight(x, self._noise(x, generator))
@@ -240,8 +205,11 @@ class BaseModel(Shareable):
 
     # ---- computations given the noise; None: z = mu -------------------------------------------
 
-    def _infer_slots(self, x: Tensor, noise: Noise | None) -> Slots:
+    def _infer(self, x: Tensor, noise: Noise | None) -> Inference:
         raise NotImplementedError
+
+    def _infer_slots(self, x: Tensor, noise: Noise | None) -> Slots:
+        return self._infer(x, noise).slots
 
     def _score(self, x: Tensor, noise: Noise | None, pixel_weight: Tensor | None) -> ElboTerms:
         raise NotImplementedError

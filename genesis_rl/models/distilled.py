@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from genesis_rl.checkpoints.weights import as_tuple, rename_old_keys
 from genesis_rl.models import MODELS, build_model
 from genesis_rl.models.base import BaseModel, LstmState, at_least_float32
-from genesis_rl.models.blocks import NormedConv
+from genesis_rl.models.blocks import NormedConv, coordinate_map
 from genesis_rl.models.prior import NextSlot
 from genesis_rl.slots import Decoded, ElboTerms, Noise, Slots
 from genesis_rl.utils.checks import Count, Counts, check_fields, one_of
@@ -100,10 +100,8 @@ class SlotRegressor(nn.Module):
         self.slot_bias = nn.Parameter(torch.zeros(config.num_slots, config.slot_size))
         self.head = nn.Linear(config.slot_size, latent_size)
         nn.init.normal_(self.slot_bias, std=0.5)
-        line = torch.linspace(-1, 1, side)
-        rows, cols = torch.meshgrid(line, line, indexing="ij")
         # Constant, row and column at each position of the map: (3, positions).
-        positions = torch.stack([torch.ones_like(rows), rows, cols]).flatten(1)
+        positions = F.pad(coordinate_map(side)[0], (0, 0, 0, 0, 1, 0), value=1.0).flatten(1)
         self.register_buffer("positions", positions, persistent=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,10 +17,12 @@ from torch import Tensor, nn
 
 from genesis_rl.models.attention import AttentionPosterior, SlotAttention
 from genesis_rl.models.background import (
+    OCCLUDER_SIZE,
     BackgroundNetwork,
     StaticBackground,
     background_nll,
     foreground_gate,
+    paste_occluders,
 )
 from genesis_rl.models.base import LstmState, at_least_float32, no_latents, slot_maps
 from genesis_rl.models.blocks import (
@@ -71,16 +73,6 @@ class Latents(NamedTuple):
     vote_loss: Tensor | None = None
 
 
-class Inference(NamedTuple):
-    """Slots of images, and posteriors and priors of their latents; every field (B, K, ...)."""
-
-    slots: Slots
-    q_m: Gaussian
-    p_m: Prior
-    q_c: Gaussian
-    p_c: Prior
-
-
 class GenesisS(StepwiseModel):
     """GENESIS-S: one latent per slot, decoded to its mask and to its component.
 
@@ -91,15 +83,16 @@ class GenesisS(StepwiseModel):
         activation_checkpointing: recompute activations per slot in the backward pass instead of
             storing them.
         background_only: score the background alone, with the objects' pixels as outliers.
+        occluders: in training with ``background_only``, the number of random shapes in front of
+            each image, which is predicted without them.
         likelihood_stride: in training, score every n-th row and column at a random offset, and
             scale the likelihood accordingly. For local decoders.
-        refine_step_size: step size of `genesis_rl.models.refinement`.
     """
 
     activation_checkpointing: bool = False
     background_only: bool = False
+    occluders: int = 0
     likelihood_stride: int = 1
-    refine_step_size: float = 0.1
 
     model_name = "genesis_s"
     config_class = GenesisSConfig
@@ -172,6 +165,7 @@ class GenesisS(StepwiseModel):
             config.object_size,
             config.slot_order,
             config.seed_threshold,
+            config.hue_distance,
         )
         self.attention = AttentionPosterior(
             attention, config.window_size, *self.latent_sizes, config.posterior_passes
@@ -188,11 +182,6 @@ class GenesisS(StepwiseModel):
         self.background_decoder: BroadcastDecoder | None = None
         if config.component_decoder == "flat_objects":
             self.background_decoder = BroadcastDecoder(*shape)
-
-    @property
-    def latent_sizes(self) -> tuple[int, int]:
-        """(D_m, D_c); D_c is 0."""
-        return self.config.mask_latent_size, 0
 
     @property
     def has_background(self) -> bool:
@@ -245,14 +234,7 @@ class GenesisS(StepwiseModel):
         return torch.cat([latents.z_m, latents.z_c], 2)
 
     def posteriors(self, x: Tensor) -> tuple[Gaussian, Gaussian]:
-        """Return q(z_m | x) and q(z_c | x) of an attention posterior, whose slots are independent.
-
-        Args:
-            x: images, shape (B, 3, H, W) in [0, 1].
-
-        Raises:
-            ValueError: if ``x`` has another shape.
-        """
+        """Return q(z_m | x) and q(z_c | x) of an attention posterior; slots are independent."""
         self._check_images(x)
         latents = self._latents(x, None)
         return latents.q_m, latents.q_c
@@ -271,24 +253,17 @@ class GenesisS(StepwiseModel):
 
     def _noise(self, like: Tensor, generator: torch.Generator | None) -> Noise:
         noise = super()._noise(like, generator)
-        if not self.training or self.likelihood_stride == 1:
-            return noise
-        offset = torch.randint(
-            self.likelihood_stride, (len(like), 2), generator=generator, device=like.device
-        )
-        return noise._replace(inner=offset)
+        count, stride, inner = len(like), self.likelihood_stride, None
+        if self.training and self.background_only and self.occluders:
+            shape = count, self.occluders, OCCLUDER_SIZE
+            inner = torch.rand(shape, generator=generator, device=like.device)
+        elif self.training and not self.background_only and stride > 1:
+            inner = torch.randint(stride, (count, 2), generator=generator, device=like.device)
+        return noise._replace(inner=inner)
 
     def _infer_slots(self, x: Tensor, noise: Noise | None) -> Slots:
         """Infer slots from q(z_m, z_c | x) (paper Eq. 7), with their decoded masks."""
-        return self._with_masks(self._latents(x, noise))
-
-    def _infer(self, x: Tensor, noise: Noise | None) -> Inference:
-        """Infer slots, posteriors and priors; z = mu if ``noise`` is None."""
         latents = self._latents(x, noise)
-        p_m, p_c = self._priors(latents.z_m)
-        return Inference(self._with_masks(latents), latents.q_m, p_m, latents.q_c, p_c)
-
-    def _with_masks(self, latents: Latents) -> Slots:
         log_pi = latents.log_pi
         if log_pi is None:
             log_pi = self._decode_masks(latents.z_m)
@@ -367,9 +342,9 @@ class GenesisS(StepwiseModel):
     def _priors(self, z_m: Tensor) -> tuple[Prior, Prior]:
         """Return p(z_m) and p(z_c | z_m); those of a background are standard normal."""
         if not self.has_background:
-            return self._mask_prior(z_m), self._component_prior(z_m)
+            return self._prior_of(z_m), self._component_prior(z_m)
         first = self._standard_prior(z_m.new_zeros(len(z_m), 1, self.latent_sizes[1]))
-        return self._mask_prior(z_m), concatenate(first, self._component_prior(z_m[:, 1:]))
+        return self._prior_of(z_m), concatenate(first, self._component_prior(z_m[:, 1:]))
 
     def _background_posterior(self, x: Tensor) -> Gaussian:
         """Return q(z_b | x), (B, 1, D_m + D_c)."""
@@ -379,7 +354,10 @@ class GenesisS(StepwiseModel):
 
     def _score_background(self, x: Tensor, noise: Noise | None) -> ElboTerms:
         """Compute the terms of the background alone, with pixels of objects as outliers."""
-        q_b = self._background_posterior(x)
+        seen = x
+        if noise is not None and noise.inner is not None:
+            seen = paste_occluders(x, noise.inner)
+        q_b = self._background_posterior(seen)
         eps = None if noise is None else torch.cat([noise.m[:, :1], noise.c[:, :1]], 2)
         z_b = q_b.draw(eps)
         nll = background_nll(x, self.background.decode(z_b[:, 0]))
@@ -429,10 +407,6 @@ class GenesisS(StepwiseModel):
         z_c, _ = self._component_posterior(x, log_pi, None)
         decoded = self._render(z_m, z_c, log_pi)
         return slot_maps(x, decoded.log_pi.exp(), self.log_responsibilities(x, decoded).exp())
-
-    def _mask_prior(self, z_m: Tensor) -> Prior:
-        """Return the prior of every slot given latents (B, K, D_m)."""
-        return self._prior_of(z_m)
 
     # ---- decoders ----------------------------------------------------------------------------
 
@@ -565,10 +539,6 @@ class Genesis(GenesisS):
     config_class = GenesisConfig
     config: GenesisConfig
 
-    def __init__(self, config: GenesisConfig) -> None:
-        """Build with PyTorch's default initialisation, as the authors' code does."""
-        super().__init__(config)
-
     def _build_components(self) -> None:
         config = self.config
         d_m, d_c = self.latent_sizes
@@ -590,11 +560,6 @@ class Genesis(GenesisS):
             nn.ELU(),
             last,
         )
-
-    @property
-    def latent_sizes(self) -> tuple[int, int]:
-        """(D_m, D_c)."""
-        return self.config.mask_latent_size, self.config.component_latent_size
 
     @property
     def prior_modules(self) -> list[nn.Module]:

@@ -96,6 +96,9 @@ class GenesisSConfig:
     seed_threshold: Annotated[float, Must("in (0, 1)", lambda value: 0 < value < 1)] = 0.4
     """mean foreground probability above which a cell of 2 x 2 pixels may initialise a slot, for an
     attention posterior; 0.2 for objects of a few pixels"""
+    hue_distance: Positive = 0.5
+    """distance of the hues of different objects (unit RGB vectors), for an attention posterior:
+    smaller values separate similar colours, larger ones keep objects of several shades together"""
     slot_order: SlotOrder = "top_down"
     """order of slots by the rows of their objects, for an attention posterior. By stick-breaking
     the first slot is in front: "top_down" suits towers viewed from above, "bottom_up" objects on a

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from genesis_rl.models.base import (
     ImageSize,
+    Inference,
     LstmState,
     SigmaX,
     SlotCount,
@@ -23,7 +24,7 @@ from genesis_rl.models.base import (
     no_latents,
 )
 from genesis_rl.models.blocks import UNet, conv_norm, coordinate_map
-from genesis_rl.models.likelihood import Gaussian, Mixture, Prior, categorical_kl, kl_monte_carlo
+from genesis_rl.models.likelihood import Gaussian, Mixture, categorical_kl, kl_monte_carlo
 from genesis_rl.models.prior import NextSlot, StepwiseModel
 from genesis_rl.slots import Decoded, ElboTerms, Noise, Slots
 from genesis_rl.utils.checks import Checked, Count, Must, Positive, at_least
@@ -69,14 +70,6 @@ class Attention(NamedTuple):
 
     log_pi: Tensor
     seeds: Tensor
-
-
-class GenesisV2Inference(NamedTuple):
-    """Slots of images, and posterior and prior of their latents; every field (B, K, ...)."""
-
-    slots: Slots
-    q: Gaussian
-    p: Prior
 
 
 class PixelEmbedding(nn.Module):
@@ -176,11 +169,6 @@ class GenesisV2(StepwiseModel):
         fixed_seeds = torch.from_numpy(uniform).to(torch.get_default_dtype())
         self.register_buffer("fixed_seeds", fixed_seeds, persistent=False)
 
-    @property
-    def latent_sizes(self) -> tuple[int, int]:
-        """(D_m, D_c); D_m is 0."""
-        return 0, self.config.component_latent_size
-
     def decode(self, slots: Slots) -> Decoded:
         """Decode slots to components and masks; ``slots.log_pi`` is not used."""
         self._check_slots(slots)
@@ -208,21 +196,16 @@ class GenesisV2(StepwiseModel):
         )
         return Noise(m, c, seeds)
 
-    def _infer_slots(self, x: Tensor, noise: Noise | None) -> Slots:
-        log_pi, q = self._mask_and_pool(x, noise)
-        return Slots(no_latents(log_pi), q.draw(noise and noise.c), log_pi)
-
-    def _infer(self, x: Tensor, noise: Noise | None) -> GenesisV2Inference:
-        log_pi, q = self._mask_and_pool(x, noise)
-        slots = Slots(no_latents(log_pi), q.draw(noise and noise.c), log_pi)
-        return GenesisV2Inference(slots, q, self._prior(slots.z_c))
+    def _infer(self, x: Tensor, noise: Noise | None) -> Inference:
+        log_pi, q_c = self._mask_and_pool(x, noise)
+        return Inference(Slots(no_latents(log_pi), q_c.draw(noise and noise.c), log_pi), q_c)
 
     def _score(self, x: Tensor, noise: Noise | None, pixel_weight: Tensor | None) -> ElboTerms:
         """Compute the evidence lower bound, with a single-sample estimate of the KL."""
-        slots, q, p = self._infer(x, noise)
+        slots, q_c = self._infer(x, noise)
         decoded = self._decode_latents(slots.z_c)
         nll = self.nll(x, decoded, pixel_weight=pixel_weight)
-        kl_c = kl_monte_carlo(slots.z_c, q, p)
+        kl_c = kl_monte_carlo(slots.z_c, q_c, self._prior_of(slots.z_c))
         kl_m = torch.zeros_like(kl_c)
         if self.config.mask_loss:
             kl_m = categorical_kl(slots.log_pi, decoded.log_pi.detach())
@@ -237,10 +220,6 @@ class GenesisV2(StepwiseModel):
         """Sample slots from the prior, with the decoder's masks."""
         z_c = self._prior_sample(noise.c)
         return Slots(noise.m, z_c, self._decode_latents(z_c).log_pi)
-
-    def _prior(self, z_c: Tensor) -> Prior:
-        """Return the prior of every slot given latents (B, K, D_c)."""
-        return self._prior_of(z_c)
 
     # ---- inference ---------------------------------------------------------------------------
 

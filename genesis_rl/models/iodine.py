@@ -51,6 +51,7 @@ from genesis_rl.models.likelihood import (
     kl_monte_carlo,
     kl_standard_normal,
     leave_one_out_logsumexp,
+    standard_normal,
 )
 from genesis_rl.slots import Decoded, ElboTerms, Noise, Slots
 from genesis_rl.utils.checks import Checked, Count, Counts, Must, Positive
@@ -171,11 +172,6 @@ class Iodine(BaseModel):
         fixed_noise = normal.to(torch.get_default_dtype())
         self.register_buffer("fixed_noise", fixed_noise, persistent=False)
 
-    @property
-    def latent_sizes(self) -> tuple[int, int]:
-        """(D_m, D_c); D_m is 0."""
-        return 0, self.config.component_latent_size
-
     def decode(self, slots: Slots) -> Decoded:
         """Decode slots to components and masks; ``slots.log_pi`` is not used."""
         self._check_slots(slots)
@@ -216,8 +212,7 @@ class Iodine(BaseModel):
     def _log_weight(self, x: Tensor, noise: Noise) -> Tensor:
         """Compute the log weight at the sample of the last iteration."""
         step = self._iterate(x, noise)[-1]
-        standard = Gaussian(torch.zeros_like(step.q.mu), torch.ones_like(step.q.sigma))
-        kl = kl_monte_carlo(step.z, step.q, standard)
+        kl = kl_monte_carlo(step.z, step.q, standard_normal(step.z))
         return -(self.nll(x, step.decoded) + kl.sum(1))
 
     def _generate(self, noise: Noise) -> Slots:

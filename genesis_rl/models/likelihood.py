@@ -200,21 +200,20 @@ def leave_one_out_logsumexp(values: Tensor) -> Tensor:
     return values.unsqueeze(1).masked_fill(diagonal, -math.inf).logsumexp(2)
 
 
-def categorical_kl(log_q: Tensor, log_p: Tensor, floor: float = 1e-5) -> Tensor:
+def categorical_kl(log_q: Tensor, log_p: Tensor) -> Tensor:
     """Compute KL(q || p) of two mask distributions over the slots, summed over pixels.
 
-    Both are clamped from below and renormalised, as in the authors' code, so that the KL of a pixel
-    is at most ln(1 / floor) nats.
+    Both are clamped at 1e-5 and renormalised, as in the authors' code, so that the KL of a pixel is
+    at most 11.5 nats.
 
     Args:
         log_q: log masks, shape (B, K, 1, H, W).
         log_p: log masks of the same shape.
-        floor: least probability of a slot at a pixel.
 
     Returns:
         Each slot's term sum q_k log(q_k / p_k), shape (B, K), nats. The sum over the slots is the
         KL, and non-negative; single terms may be negative.
     """
-    q, p = (log.exp().clamp_min(floor) for log in (log_q, log_p))
+    q, p = (log.exp().clamp_min(1e-5) for log in (log_q, log_p))
     q, p = q / q.sum(1, keepdim=True), p / p.sum(1, keepdim=True)
     return (q * (q.log() - p.log())).sum((2, 3, 4))

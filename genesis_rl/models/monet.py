@@ -5,7 +5,6 @@ colours and a mask, which is normalised over the slots.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from genesis_rl.models.base import (
     BaseModel,
     ImageSize,
+    Inference,
     SigmaX,
     SlotCount,
     at_least_float32,
@@ -22,7 +22,7 @@ from genesis_rl.models.base import (
     slot_maps,
 )
 from genesis_rl.models.blocks import BroadcastDecoder, ComponentEncoder, UNet
-from genesis_rl.models.likelihood import Gaussian, Mixture, categorical_kl, kl_monte_carlo
+from genesis_rl.models.likelihood import Mixture, categorical_kl, kl_monte_carlo, standard_normal
 from genesis_rl.slots import Decoded, ElboTerms, Noise, Slots, check_shape
 from genesis_rl.utils.checks import Checked, Count, Counts, Positive
 
@@ -51,13 +51,6 @@ class MonetConfig(Checked):
     """mix the slots per colour "channel" (paper's code), or per "pixel", over all its channels"""
     posterior_sigma_min: Positive = 1e-8
     """least standard deviation of the posterior; 0.01 stabilises short trainings"""
-
-
-class MonetInference(NamedTuple):
-    """Slots of images, and the posterior of their latents; every field (B, K, ...)."""
-
-    slots: Slots
-    q_c: Gaussian
 
 
 class Monet(BaseModel):
@@ -93,11 +86,6 @@ class Monet(BaseModel):
             activation=nn.ReLU,
         )
 
-    @property
-    def latent_sizes(self) -> tuple[int, int]:
-        """(D_m, D_c); D_m is 0."""
-        return 0, self.config.component_latent_size
-
     def decode(self, slots: Slots) -> Decoded:
         """Decode slots to components, with ``slots.log_pi`` as masks.
 
@@ -112,14 +100,11 @@ class Monet(BaseModel):
         """Replace the masks by those of the component decoder."""
         return Slots(slots.z_m, slots.z_c, self._decode_components(slots.z_c).log_pi)
 
-    def _infer_slots(self, x: Tensor, noise: Noise | None) -> Slots:
-        return self._infer(x, noise).slots
-
-    def _infer(self, x: Tensor, noise: Noise | None) -> MonetInference:
+    def _infer(self, x: Tensor, noise: Noise | None) -> Inference:
         log_pi = self._attend(x)
         raw = self.component_encoder(slot_maps(log_pi, x))
         q_c = self._posterior(raw.unflatten(0, log_pi.shape[:2]))
-        return MonetInference(Slots(no_latents(log_pi), q_c.draw(noise and noise.c), log_pi), q_c)
+        return Inference(Slots(no_latents(log_pi), q_c.draw(noise and noise.c), log_pi), q_c)
 
     def _attend(self, x: Tensor) -> Tensor:
         """Compute log_pi by one pass of the U-Net per slot over image and remaining scope."""
@@ -142,11 +127,10 @@ class Monet(BaseModel):
         slots, q_c = self._infer(x, noise)
         mu_x, log_pi_decoded = self._decode_components(slots.z_c)
         nll = self.nll(x, Decoded(mu_x, slots.log_pi), pixel_weight=pixel_weight)
-        standard = Gaussian(torch.zeros_like(q_c.mu), torch.ones_like(q_c.sigma))
         return ElboTerms(
             nll,
             categorical_kl(slots.log_pi, log_pi_decoded),
-            kl_monte_carlo(slots.z_c, q_c, standard),
+            kl_monte_carlo(slots.z_c, q_c, standard_normal(q_c.mu)),
         )
 
     def _log_weight(self, x: Tensor, noise: Noise) -> Tensor:
@@ -154,8 +138,7 @@ class Monet(BaseModel):
         slots, q_c = self._infer(x, noise)
         decoded = self._decode_components(slots.z_c)
         nll = self.nll(x, decoded)
-        standard = Gaussian(torch.zeros_like(q_c.mu), torch.ones_like(q_c.sigma))
-        return -(nll + kl_monte_carlo(slots.z_c, q_c, standard).sum(1))
+        return -(nll + kl_monte_carlo(slots.z_c, q_c, standard_normal(q_c.mu)).sum(1))
 
     def _generate(self, noise: Noise) -> Slots:
         """Sample slots from the prior: independent standard normal latents."""

@@ -1,7 +1,7 @@
 """Single-slot baselines (paper section B.3): BD-VAE and DC-VAE."""
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -10,12 +10,13 @@ from genesis_rl.models.base import (
     BaseModel,
     FiveCounts,
     ImageSize,
+    Inference,
     SigmaX,
     at_least_float32,
     no_latents,
 )
 from genesis_rl.models.blocks import BroadcastDecoder, GatedDecoder, GatedEncoder
-from genesis_rl.models.likelihood import Gaussian, kl_monte_carlo
+from genesis_rl.models.likelihood import kl_monte_carlo, standard_normal
 from genesis_rl.slots import Decoded, ElboTerms, Noise, Slots
 from genesis_rl.utils.checks import Checked, Count, Positive
 
@@ -56,13 +57,6 @@ class DcVaeConfig(VaeConfig):
     """channels of the five gated layers of the decoder"""
 
 
-class VaeInference(NamedTuple):
-    """Slot of images, and the posterior of its latent; every field (B, 1, ...)."""
-
-    slots: Slots
-    q: Gaussian
-
-
 class Vae(BaseModel):
     """A VAE as a scene model with K = 1 slot, whose mask covers the image: log_pi = 0.
 
@@ -92,21 +86,17 @@ class Vae(BaseModel):
         mu_x = torch.sigmoid(at_least_float32(self.decoder(slots.z_c.flatten(0, 1))))
         return Decoded(mu_x.unsqueeze(1), _whole_image(mu_x))
 
-    def _infer_slots(self, x: Tensor, noise: Noise | None) -> Slots:
-        return self._infer(x, noise).slots
-
-    def _infer(self, x: Tensor, noise: Noise | None) -> VaeInference:
+    def _infer(self, x: Tensor, noise: Noise | None) -> Inference:
         h = at_least_float32(self.encoder(x))
         with torch.autocast(x.device.type, enabled=False):
             q = self._posterior(self.posterior_head(h).unsqueeze(1))
-        return VaeInference(Slots(no_latents(q.mu), q.draw(noise and noise.c), _whole_image(x)), q)
+        return Inference(Slots(no_latents(q.mu), q.draw(noise and noise.c), _whole_image(x)), q)
 
     def _score(self, x: Tensor, noise: Noise | None, pixel_weight: Tensor | None) -> ElboTerms:
         """Compute the evidence lower bound, with a single-sample estimate of the KL."""
         slots, q = self._infer(x, noise)
         nll = self.nll(x, self.decode(slots), pixel_weight=pixel_weight)
-        standard = Gaussian(torch.zeros_like(q.mu), torch.ones_like(q.sigma))
-        kl = kl_monte_carlo(slots.z_c, q, standard)
+        kl = kl_monte_carlo(slots.z_c, q, standard_normal(q.mu))
         return ElboTerms(nll, torch.zeros_like(kl), kl)
 
     def _generate(self, noise: Noise) -> Slots:

@@ -1,7 +1,8 @@
 """Edits of slots: replace and remove slots, set latents, interpolate scenes.
 
-All functions return new slots and do not modify their arguments. Models that decode the masks from
-the latents ignore the edited ``log_pi``; MONet, which decodes with given masks, uses it.
+All functions return new slots and do not modify their arguments. A slot is an index from 0 to
+K - 1; another one, or different shapes, raise ValueError. Models that decode the masks from the
+latents ignore the edited ``log_pi``; MONet, which decodes with given masks, uses it.
 """
 
 import torch
@@ -27,16 +28,10 @@ def replace_slot(slots: Slots, slot: int, donor: Slots, *, donor_slot: int | Non
     prior, replace it by a slot of ``model.sample``.
 
     Args:
-        slots: the scenes, of K slots.
-        slot: index k of the slot to replace, 0 to K - 1.
+        slots: the scenes.
+        slot: slot k to replace.
         donor: as many scenes, of the same widths and image size.
-        donor_slot: index of the donor's slot; None: the same as ``slot``.
-
-    Returns:
-        Slots of the same shapes.
-
-    Raises:
-        ValueError: if a slot does not exist or the shapes differ.
+        donor_slot: the donor's slot; None: the same as ``slot``.
     """
     source = slot if donor_slot is None else donor_slot
     _check_slot(slots.z_m, slot, "slot")
@@ -66,15 +61,8 @@ def drop_slot(decoded: Decoded, slot: int) -> Decoded:
     Slots are removed after decoding because no latent encodes that a slot is absent. The pixels of
     the slot show the other slots' components.
 
-    Args:
-        decoded: the scenes, mu_x (B, K, 3, H, W) and log_pi (B, K, 1, H, W).
-        slot: index k of the slot to remove, 0 to K - 1.
-
     Returns:
         Scenes of the other K - 1 slots in their order; a black image for K = 1.
-
-    Raises:
-        ValueError: if the slot does not exist.
     """
     _check_slot(decoded.mu_x, slot, "slot")
     others = [j for j in range(decoded.mu_x.shape[1]) if j != slot]
@@ -85,17 +73,17 @@ def set_latent(slots: Slots, slot: int, dimension: Tensor | int, value: Tensor |
     """Set one latent of one slot.
 
     Args:
-        slots: the scenes, of K slots.
-        slot: the slot, 0 to K - 1.
+        slots: the scenes.
+        slot: the slot.
         dimension: index of the latent in ``Slots.features``, z_m before z_c, 0 to D_m + D_c - 1;
             one for all scenes or one for each, shape (B,), int64.
         value: new value, one for all scenes or one for each, shape (B,).
 
     Returns:
-        Slots of the same shapes with unchanged masks.
+        Slots with unchanged masks.
 
     Raises:
-        ValueError: if the slot or a latent does not exist.
+        ValueError: also if a latent does not exist.
     """
     _check_slot(slots.z_m, slot, "slot")
     features = slots.features  # a new tensor
@@ -116,11 +104,8 @@ def interpolate(first: Slots, second: Slots, weight: Tensor | float) -> Slots:
         second: as many scenes of the same shapes.
         weight: w in [0, 1], one for all scenes or one for each, shape (B,).
 
-    Returns:
-        Slots of the same shapes.
-
     Raises:
-        ValueError: if the shapes differ or a weight given as a number is not in [0, 1].
+        ValueError: also if a weight given as a number is not in [0, 1].
     """
     if first.features.shape != second.features.shape or first.log_pi.shape != second.log_pi.shape:
         raise ValueError(

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from genesis_rl.checkpoints.loading import load_pretrained
 from genesis_rl.data import Pack, open_dataset
-from genesis_rl.data.originals import parse_options
+from genesis_rl.data.convert import parse_options
 from genesis_rl.models import build_model
 from genesis_rl.models.attention import SlotAttention
 from genesis_rl.models.background import BackgroundNetwork, foreground_gate

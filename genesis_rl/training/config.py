@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from genesis_rl.data import Pack, open_dataset
-from genesis_rl.data.originals import parse_options
+from genesis_rl.data.convert import parse_options
 from genesis_rl.models import GenesisConfig, GenesisSConfig, ModelConfig
 from genesis_rl.models.geco import GecoConfig
 from genesis_rl.utils.checks import Checked, Count, Natural, Positive, Seed, at_least
@@ -92,6 +92,9 @@ class PretrainConfig(RunConfig):
     trained_modules: Literal["all", "background", "objects"] = "all"
     """modules to train: all; the background alone, with pixels of objects as outliers; or, for
     "objects", all but the background, whose KL is then not part of the loss"""
+    occluders: Natural = 0
+    """random shapes in front of each image when the background is trained, which is predicted
+    without them; for images without objects"""
     sigma_x_start: Positive | None = None
     """initial standard deviation of the components, annealed to the model's; None: constant"""
     sigma_x_anneal_fraction: Positive = 0.2
@@ -160,6 +163,11 @@ class PretrainConfig(RunConfig):
             raise ValueError(
                 "trained_modules must be 'all' or 'objects' with model.background='static', which "
                 "has no parameters, got 'background'."
+            )
+        if self.occluders and self.trained_modules != "background":
+            raise ValueError(
+                "occluders must be 0 unless trained_modules is 'background', got "
+                f"{self.occluders} with {self.trained_modules!r}."
             )
         if self.background_data is not None and background != "static":
             raise ValueError(

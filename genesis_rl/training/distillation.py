@@ -11,8 +11,8 @@ from torch import Tensor
 
 from genesis_rl.checkpoints.loading import Pretrained, fingerprint, load_pretrained
 from genesis_rl.data import Pack
+from genesis_rl.data.convert import parse_options
 from genesis_rl.data.feed import ImageFeed, batch_indices
-from genesis_rl.data.originals import parse_options
 from genesis_rl.models.distilled import Distilled, DistilledConfig
 from genesis_rl.models.refinement import refine
 from genesis_rl.perception.encoder import SlotEncoder

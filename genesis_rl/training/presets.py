@@ -296,6 +296,21 @@ _FETCH: dict[str, Any] = {
     "data": "fetch",
     "data_options": json.dumps({"image_size": 64}),
 }
+# The nearest objects are ten times as large as the farthest, so that only their hues tell two small
+# objects from one large object.
+_ROOMS: dict[str, Any] = {
+    "model": replace(
+        _OBJECTS,
+        num_slots=7,
+        object_size=0.8,
+        hue_distance=0.25,
+        seed_threshold=0.2,
+        slot_order="bottom_up",
+    ),
+    "data": "rooms",
+    "data_options": json.dumps({"image_size": 64, "num_images": 20_000}),
+}
+_EMPTY_ROOMS = json.dumps({"image_size": 64, "num_images": 10_000, "empty": True})
 _EMPTY_TABLE = json.dumps({"image_size": 64, "num_images": 8_000, "empty_table": True})
 
 
@@ -456,6 +471,18 @@ PRESETS: dict[str, Preset] = {
         (
             replace(_BACKGROUND, **{**_FETCH, "data_options": _EMPTY_TABLE}),
             replace(_BACKGROUND, **_FETCH),
+        ),
+    ),
+    "rooms": Preset(
+        "rooms as in GQN, 64 px, empty rooms first: ten minutes on one CPU core",
+        replace(_SCENES, **_ROOMS, steps=4_000, eval_every=1_000, out=Path("runs/rooms")),
+        (
+            replace(
+                _BACKGROUND,
+                **{**_ROOMS, "data_options": _EMPTY_ROOMS},
+                steps=5_000,
+                occluders=4,
+            ),
         ),
     ),
     "smoke": Preset(

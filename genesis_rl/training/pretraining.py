@@ -128,6 +128,7 @@ def _select_modules(model: Any, config: PretrainConfig) -> None:
     if config.trained_modules == "all":
         return
     model.background_only = config.trained_modules == "background"
+    model.occluders = config.occluders
     model.requires_grad_(not model.background_only)
     model.background.requires_grad_(model.background_only)
 

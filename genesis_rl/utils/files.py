@@ -520,3 +520,33 @@ def _strict(data: Any) -> Any:
     if isinstance(data, float) and not math.isfinite(data):
         return None
     return os.fspath(data) if isinstance(data, os.PathLike) else data
+
+
+def store_settings(folder: Path, name: str | Path, settings: dict[str, Any]) -> None:
+    """Write the settings of a folder that is written in parts, or compare them with existing ones.
+
+    Args:
+        folder: the folder; new, empty, or of the same settings.
+        name: path of the JSON file in it.
+        settings: JSON data.
+
+    Raises:
+        ValueError: for a folder with other settings or other content, or a damaged file.
+        OSError: if the file cannot be written.
+    """
+    path = folder / name
+    if path.exists():
+        try:
+            stored = read_json(path)
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged ({error}). Delete {folder}.") from error
+        for key, value in json.loads(json_text(settings)).items():  # as in the file
+            if stored.get(key) != value:
+                raise ValueError(
+                    f"{key} must be {stored.get(key)!r} as in the dataset {folder}, got {value!r}. "
+                    "Choose another folder."
+                )
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"out must be a new folder or a rendered dataset, got {folder}.")
+    else:
+        write_json(path, settings)

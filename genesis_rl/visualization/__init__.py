@@ -11,17 +11,19 @@ from genesis_rl.visualization.files import (
     save_mp4,
     save_png,
 )
-from genesis_rl.visualization.grids import decomposition_grid, overlay_masks, sample_grid
-from genesis_rl.visualization.layout import (
+from genesis_rl.visualization.grids import (
     Picture,
     Side,
     checkerboard,
     colour_masks,
+    decomposition_grid,
     flow,
     join,
     margin,
     mosaic,
     over_checkerboard,
+    overlay_masks,
+    sample_grid,
     slot_colours,
     text_picture,
     to_pictures,

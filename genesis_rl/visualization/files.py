@@ -1,4 +1,7 @@
-"""Files of pictures, animations and curves."""
+"""Files of pictures, animations and curves.
+
+Animations raise ValueError for no frames, or frames of different sizes.
+"""
 
 import io
 import os
@@ -11,7 +14,7 @@ from PIL import Image
 
 from genesis_rl.utils.extras import require
 from genesis_rl.utils.files import new_file
-from genesis_rl.visualization.layout import Picture
+from genesis_rl.visualization.grids import Picture
 
 Curve = tuple[Sequence[float], Sequence[float]]  # x, y
 
@@ -66,11 +69,7 @@ def save_png(path: str | os.PathLike[str], picture: Picture) -> None:
 
 
 def save_gif(path: str | os.PathLike[str], frames: Iterable[Picture], *, fps: float = 10) -> None:
-    """Write pictures of one size (H, W, 3) as an endless animated GIF.
-
-    Raises:
-        ValueError: if there are no frames or their sizes differ.
-    """
+    """Write pictures of one size (H, W, 3) as an endless animated GIF."""
     first, *others = [Image.fromarray(picture) for picture in _same_size(frames)]
     with new_file(path) as temporary:
         first.save(
@@ -82,9 +81,6 @@ def save_mp4(path: str | os.PathLike[str], frames: Iterable[Picture], *, fps: fl
     """Write pictures of one size (H, W, 3) as an MP4 video for browsers (H.264, yuv420p).
 
     The format requires even sizes: the last row or column of an odd one is repeated.
-
-    Raises:
-        ValueError: if there are no frames or their sizes differ.
     """
     options: dict[str, Any] = {"codec": "libx264", "pixelformat": "yuv420p", "macro_block_size": 2}
     with new_file(path) as temporary:
@@ -100,11 +96,7 @@ def save_mp4(path: str | os.PathLike[str], frames: Iterable[Picture], *, fps: fl
 def save_animation(
     path: str | os.PathLike[str], frames: Iterable[Picture], *, fps: float = 10
 ) -> None:
-    """Write pictures of one size as a GIF if the path ends in .gif, otherwise as MP4.
-
-    Raises:
-        ValueError: if there are no frames or their sizes differ.
-    """
+    """Write pictures of one size as a GIF if the path ends in .gif, otherwise as MP4."""
     save = save_gif if Path(path).suffix == ".gif" else save_mp4
     save(path, frames, fps=fps)
 

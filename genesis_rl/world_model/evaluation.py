@@ -13,7 +13,7 @@ from torch import Tensor
 from genesis_rl import visualization
 from genesis_rl.perception.encoder import SlotEncoder
 from genesis_rl.perception.preprocessing import to_images
-from genesis_rl.visualization.layout import Picture
+from genesis_rl.visualization.grids import Picture
 from genesis_rl.world_model.model import Prediction, WorldModel
 from genesis_rl.world_model.sequences import Windows, WorldModelData
 

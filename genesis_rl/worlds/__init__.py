@@ -1,1 +1,1 @@
-"""Worlds that are drawn or simulated: sprites, towers of blocks, a robot at a table."""
+"""Worlds that are drawn or simulated: sprites, towers of blocks, a robot at a table, rooms."""

@@ -15,8 +15,7 @@ from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 import genesis_rl  # noqa: F401 (registers the ids)
-from genesis_rl.envs.compose.env import ComposeEnv
-from genesis_rl.envs.compose.rewards import ComposedScene
+from genesis_rl.envs.compose import ComposedScene, ComposeEnv
 from genesis_rl.evaluation.probes.heads import Head
 from genesis_rl.evaluation.probes.saved import SceneProbe, SceneProbeConfig
 from genesis_rl.models import GenesisV2, GenesisV2Config, Monet, MonetConfig
@@ -97,7 +96,7 @@ def test_an_episode_composes_what_was_chosen(env: ComposeEnv) -> None:
     assert reward == pytest.approx(float(image[0].mean()))
     model: Any = env.encoder.model
     z_m, z_c = slots.split([D_M, D_C], 2)
-    log_p = model._mask_prior(z_m).log_prob(z_m) + model._component_prior(z_m).log_prob(z_c)
+    log_p = model._prior_of(z_m).log_prob(z_m) + model._component_prior(z_m).log_prob(z_c)
     assert info["log_p"] == pytest.approx(float(log_p.sum()), rel=1e-4)
     with pytest.raises(RuntimeError, match="reset"):
         env.step(0)

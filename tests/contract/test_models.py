@@ -175,10 +175,10 @@ def test_samples_come_from_the_prior_that_is_trained(build: Build, name: str) ->
     noise = Noise(*(torch.randn(2, K, d) for d in model.latent_sizes))
     slots = model._generate(noise)
     if name == "genesis_v2":
-        checks = [(slots.z_c, model._prior(slots.z_c), noise.c)]
+        checks = [(slots.z_c, model._prior_of(slots.z_c), noise.c)]
     else:
         p_c = model._component_prior(slots.z_m)
-        checks = [(slots.z_m, model._mask_prior(slots.z_m), noise.m), (slots.z_c, p_c, noise.c)]
+        checks = [(slots.z_m, model._prior_of(slots.z_m), noise.m), (slots.z_c, p_c, noise.c)]
     for z, p, eps in checks:
         torch.testing.assert_close((z - p.mu) / p.sigma, eps, atol=1e-4, rtol=1e-4)
     first = checks[0][1].mu
@@ -304,7 +304,7 @@ def test_shared_options_do_what_they_say(build: Build, name: str) -> None:
 @torch.no_grad()
 def test_options_do_what_they_say(build: Build, name: str) -> None:
     x = images(2)
-    floored = build(name, posterior_sigma_min=0.5)._infer(x, None)
+    floored = build(name, posterior_sigma_min=0.5)._latents(x, None)
     assert float(floored.q_m.sigma.min()) > 0.5
     biased = build(name, mask_logit_bias=-6.0).infer(x)
     assert float(biased.log_pi[:, -1].exp().mean()) > 0.9

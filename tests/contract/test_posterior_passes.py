@@ -75,11 +75,11 @@ def test_draws_are_of_the_density_that_is_scored(build: Build, passes: int) -> N
     model = build("genesis", passes)
     model = wake(model) if passes > 1 else model
     x, noise = images(2), model._noise(images(2), torch.Generator().manual_seed(3))
-    slots, q_m, *_ = model._infer(x, noise)
+    slots, q_m = model._infer_slots(x, noise), model._latents(x, noise).q_m
     torch.testing.assert_close(slots.z_m, q_m.mu + q_m.sigma * noise.m)
     torch.testing.assert_close(slots.log_pi, model.decode(slots).log_pi)
     if passes > 1:  # of known parameters, whatever is drawn
-        torch.testing.assert_close(q_m.mu, model._infer(x, None).q_m.mu)
+        torch.testing.assert_close(q_m.mu, model._latents(x, None).q_m.mu)
 
 
 @pytest.mark.parametrize("activation_checkpointing", [False, True])

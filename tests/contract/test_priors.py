@@ -77,7 +77,7 @@ def test_slot_by_slot_is_sampling(build: Build, name: str, changes: dict[str, An
     torch.testing.assert_close(scenes, sampled.features)
     # The density is that of the prior in the ELBO.
     if name == "genesis_v2":
-        expected = model._prior(sampled.z_c).log_prob(sampled.z_c)
+        expected = model._prior_of(sampled.z_c).log_prob(sampled.z_c)
     else:
         p_m, p_c = model._priors(sampled.z_m)
         expected = p_m.log_prob(sampled.z_m) + p_c.log_prob(sampled.z_c)
@@ -114,7 +114,7 @@ def test_slots_of_the_ablation_are_independent(build: Build, name: str) -> None:
     moved[:, 1] += 1
     for prior in ("autoregressive", "independent"):
         model = build(name, prior=prior)
-        before, after = model._mask_prior(z), model._mask_prior(moved)
+        before, after = model._prior_of(z), model._prior_of(moved)
         same = (before.mu == after.mu).flatten(2).all(2).all(0)
         assert same.tolist() == [True, True, prior == "independent"]
         if prior == "independent":  # one Gaussian per slot, whatever the scene, none like another

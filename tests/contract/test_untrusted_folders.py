@@ -25,8 +25,8 @@ from genesis_rl.agents.config import AgentConfig, PolicyConfig
 from genesis_rl.agents.stack import make_vec_env
 from genesis_rl.checkpoints.loading import load, load_pretrained
 from genesis_rl.data.pack import Pack, PackWriter
-from genesis_rl.data.readers.ocl_hdf5 import ObjectCentricHdf5
-from genesis_rl.envs.compose.rewards import REWARDS
+from genesis_rl.data.readers.hdf5 import ObjectCentricHdf5
+from genesis_rl.envs.compose import REWARDS
 from genesis_rl.envs.imagination import ImaginationOptions
 from genesis_rl.envs.make import check_imports
 from genesis_rl.evaluation.probes.heads import Head

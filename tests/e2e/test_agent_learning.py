@@ -113,6 +113,18 @@ def test_the_time_limit_ends_a_training(quadrants: Path) -> None:
     assert last["metrics"]["step"] == trainer.model.num_timesteps
 
 
+def test_the_time_limit_includes_the_evaluation_at_the_end(quadrants: Path) -> None:
+    limit = 6.0
+    options: dict[str, Any] = {"eval_episodes": 400, "eval_every": 10**6}
+    config = quadrant_config(quadrants, total_timesteps=10**7, max_minutes=limit / 60, **options)
+    trainer = AgentTrainer(config)
+    trainer.run()
+    assert trainer.finished
+    evaluation = trainer.metrics["last"]["eval_seconds"]
+    assert trainer.evaluation_seconds == evaluation > 0
+    assert trainer.seconds - evaluation < limit  # the training ended before the limit
+
+
 def test_training_is_repeatable(quadrants: Path) -> None:
     weights = []
     for name in ("a", "b"):

@@ -88,8 +88,8 @@ def test_a_killed_conversion_goes_on(tmp_path: Path, run_program: Any) -> None:
     images(tmp_path / "in", 2000)
     flags = ["images", "--source", str(tmp_path / "in"), "--split", "train", "--image-size", "16"]
     code = (
-        "import runpy, sys; from genesis_rl.data import convert\n"
-        "convert._CHECKPOINT_SECONDS = 0.0\n"
+        "import runpy, sys; from genesis_rl.data import pack\n"
+        "pack._CHECKPOINT_SECONDS = 0.0\n"
         f"sys.exit(runpy.run_path({str(ROOT / PROGRAM)!r})['main'](sys.argv[1:]))"
     )
 

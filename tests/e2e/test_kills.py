@@ -23,7 +23,7 @@ import torch
 from genesis_rl.checkpoints.loading import load
 from genesis_rl.utils import log
 from genesis_rl.utils.files import PRIVATE, read_folder, read_json
-from genesis_rl.worlds.towers import require_gl
+from genesis_rl.worlds.offscreen import require_gl
 
 ROOT = Path(__file__).parents[2]
 KILLS = int(os.environ.get("GENESIS_RL_KILLS", "12"))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from genesis_rl.data import open_dataset
-from genesis_rl.worlds import towers
+from genesis_rl.worlds import offscreen
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = "envs/render_shapestacks.py"
@@ -102,7 +102,7 @@ def test_without_opengl_the_error_names_the_packages(
     def refuse() -> None:
         raise RuntimeError("no OpenGL context could be made:\n `apt-get install libegl1`")
 
-    monkeypatch.setattr(towers, "require_gl", refuse)
+    monkeypatch.setattr(offscreen, "require_gl", refuse)
     status, out, errors = run_program(PROGRAM, "--out", str(tmp_path / "tree"))
     assert (status, out) == (2, "")
     assert errors.startswith("render_shapestacks.py: no OpenGL") and "libegl1" in errors

@@ -15,7 +15,7 @@ from genesis_rl.data import PackWriter
 from genesis_rl.models import build_model
 from genesis_rl.training import Trainer
 from genesis_rl.training.presets import PRESETS
-from genesis_rl.visualization.figures import FIGURES
+from genesis_rl.visualization.catalogue import FIGURES
 
 Program = Callable[..., tuple[int, str, str]]
 

@@ -14,8 +14,13 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
-from genesis_rl.evaluation.probes import caption, layout
-from genesis_rl.evaluation.tables import SECTIONS, baseline_columns, format_score, group_title
+from genesis_rl.evaluation.tables import (
+    SECTIONS,
+    baseline_columns,
+    format_score,
+    group_title,
+    probe_table,
+)
 from genesis_rl.utils.files import new_file, read_json
 from genesis_rl.utils.tables import markdown
 
@@ -389,9 +394,13 @@ def _probes(path: Path) -> list[str]:
     """Return tables of probes: scores and runs."""
     result = read_json(path)
     with written_by("probe.py --out", path):
-        description = f"{caption(result)}, probed on {result['hardware']}."
+        table = probe_table(result)
+        description = f"{table['caption']}, probed on {result['hardware']}."
         records = [{**record, "versions": result["versions"]} for record in result["runs"]]
-        return [f"{description}\n\n{markdown(*layout(result))}", _runs(records, path.name)]
+        return [
+            f"{description}\n\n{markdown(table['head'], table['rows'])}",
+            _runs(records, path.name),
+        ]
 
 
 def _tables(path: Path) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from genesis_rl.agents.config import ENCODED, AgentConfig
 from genesis_rl.envs.imagination import ImaginationOptions
-from genesis_rl.envs.imagination.options import Start
+from genesis_rl.envs.imagination.scenes import Start
 from genesis_rl.utils.checks import DIFFERENT, Count, Natural, PositiveShare
 
 

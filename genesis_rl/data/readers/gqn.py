@@ -12,14 +12,15 @@ from typing import Any, Literal
 import numpy as np
 
 from genesis_rl.data.cache import Split
-from genesis_rl.data.convert import DamagedRecord, Record, missing_files
+from genesis_rl.data.readers import DamagedRecord, Record, missing_files
 from genesis_rl.data.readers.media import decode_image
 from genesis_rl.data.readers.tfrecord import Payload, floats, parse_example, read_records, strings
 from genesis_rl.utils.checks import Checked, Count, Natural
 
 _NAME = "rooms_ring_camera"
 _ORIGIN = f"gs://gqn-dataset/{_NAME}"
-_VIEWS = 10
+IMAGE_SIZE = 64
+VIEWS = 10  # of a room
 _RECORDS = 5000  # per file
 # Folder, number of its files, first and last file of the split; validation is part of training.
 _FILES = {
@@ -27,6 +28,20 @@ _FILES = {
     "validation": ("train", 2160, 2125, 2160),
     "test": ("test", 240, 1, 240),
 }
+
+
+def record_files(folder: Path, split: str) -> list[Path]:
+    """Return the paths of a split's files.
+
+    Args:
+        folder: folder with `rooms_ring_camera`, or with `train` and `test`.
+        split: "train" (2,124 files), "validation" (36, of the folder `train`) or "test" (240).
+    """
+    inner = folder / _NAME
+    name, count, first, last = _FILES[split]
+    directory, digits = (inner if inner.is_dir() else folder) / name, len(str(count))
+    numbers = range(first, last + 1)
+    return [directory / f"{number:0{digits}}-of-{count}.tfrecord" for number in numbers]
 
 
 @dataclass(frozen=True)
@@ -47,7 +62,7 @@ class GqnRooms(Checked):
 
     @property
     def meta(self) -> dict[str, Any]:
-        """Settings that determine the content, see `genesis_rl.data.convert.RecordReader`."""
+        """Settings that determine the content, see `genesis_rl.data.readers.RecordReader`."""
         return {
             "dataset": "gqn",
             "split": self.split,
@@ -89,30 +104,22 @@ class GqnRooms(Checked):
 
     @property
     def _views(self) -> int:
-        return _VIEWS if self.frames == "all" else 1
+        return VIEWS if self.frames == "all" else 1
 
     def _paths(self) -> list[Path]:
-        inner = self.folder / _NAME
-        folder, count, first, last = _FILES[self.split]
-        directory = (inner if inner.is_dir() else self.folder) / folder
-        digits = len(str(count))
-        paths = [
-            directory / f"{number:0{digits}}-of-{count}.tfrecord"
-            for number in range(first, last + 1)
-        ]
-        return paths[: self.num_files]
+        return record_files(self.folder, self.split)[: self.num_files]
 
     def _view(self, payload: Payload, number: int) -> Record | DamagedRecord:
         if self.frames == "one":
             file = int(payload.path.name.split("-")[0])
             key = (self.seed, self.split == "test", file, payload.number)
-            number = int(np.random.default_rng(key).integers(_VIEWS))
+            number = int(np.random.default_rng(key).integers(VIEWS))
         try:
             example = parse_example(payload.data)
-            cameras = floats(example, "cameras", (_VIEWS, 5))
+            cameras = floats(example, "cameras", (VIEWS, 5))
             frames = strings(example, "frames")
-            if len(frames) != _VIEWS:
-                raise ValueError(f"it must have {_VIEWS} frames, got {len(frames)}")
+            if len(frames) != VIEWS:
+                raise ValueError(f"it must have {VIEWS} frames, got {len(frames)}")
             image = decode_image(frames[number])
         except ValueError as error:
             return DamagedRecord(payload.name, error)

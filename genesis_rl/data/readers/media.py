@@ -7,17 +7,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from genesis_rl.data.cache import SPLITS, Split
-from genesis_rl.data.convert import DamagedRecord, Record
+from genesis_rl.data.cache import SPLITS
+from genesis_rl.data.readers import DamagedRecord, FileReader, Record
 from genesis_rl.perception.preprocessing import as_nhwc_uint8
-from genesis_rl.utils.checks import Checked, Count
+from genesis_rl.utils.checks import Count
 
 IMAGE_TYPES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 VIDEO_TYPES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg")
@@ -71,20 +71,15 @@ def decode_image(data: bytes) -> npt.NDArray[np.uint8]:
 
 
 @dataclass(frozen=True)
-class ImageFolder(Checked):
+class ImageFolder(FileReader):
     """Images in a folder and its subfolders, sorted by name."""
 
     folder: Path
     """folder of the images, with subfolders named after the splits. Without them, the first 80 % of
     the images are for training, the next 10 % for validation, the rest for the test: contiguous, as
     neighbours may be frames of one scene"""
-    split: Split
-    """train, validation or test"""
 
-    @property
-    def meta(self) -> dict[str, Any]:
-        """Settings that determine the content, see `genesis_rl.data.convert.RecordReader`."""
-        return {"dataset": "images", "split": self.split}
+    name = "images"
 
     @property
     def masks(self) -> bool:
@@ -118,7 +113,7 @@ class ImageFolder(Checked):
 
 
 @dataclass(frozen=True)
-class VideoFolder(Checked):
+class VideoFolder(FileReader):
     """Frames of the videos in a folder and its subfolders, sorted by name.
 
     Factors: `video`, index of the file, and `frame`, index of the frame in it, both from 0.
@@ -127,15 +122,10 @@ class VideoFolder(Checked):
     folder: Path
     """folder of the videos, with subfolders named after the splits. Without them, the first 80 % of
     every video are for training, the next 10 % for validation, the rest for the test"""
-    split: Split
-    """train, validation or test"""
     every: Count = 1
     """use every n-th frame"""
 
-    @property
-    def meta(self) -> dict[str, Any]:
-        """Settings that determine the content, see `genesis_rl.data.convert.RecordReader`."""
-        return {"dataset": "videos", "split": self.split, "every": self.every}
+    name = "videos"
 
     @property
     def masks(self) -> bool:

@@ -19,8 +19,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from genesis_rl.data.cache import Split
-from genesis_rl.data.convert import DamagedRecord, Record, missing_files
+from genesis_rl.data.readers import DamagedRecord, FileReader, Record, missing_files
 from genesis_rl.data.readers.tfrecord import (
     Example,
     Payload,
@@ -30,7 +29,7 @@ from genesis_rl.data.readers.tfrecord import (
     read_records,
 )
 from genesis_rl.perception.preprocessing import as_nhwc_uint8
-from genesis_rl.utils.checks import Count, check_fields
+from genesis_rl.utils.checks import Count
 
 _ORIGIN = "gs://multi-object-datasets"
 _RENAMED = {"color": "colour", "orientation": "angle"}
@@ -65,22 +64,19 @@ class Format(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _MultiObject:
+class _MultiObject(FileReader):
     folder: Path
     """folder of the file, or of the bucket's content"""
-    split: Split
-    """train, validation or test"""
     variant: str = "train"
     """variant of the dataset"""
     held_out: Count = 10_000
     """number of records in each of the test and validation splits"""
 
-    _name: ClassVar[str]
     _formats: ClassVar[dict[str, Format]]
 
     def __post_init__(self) -> None:
         """Validate values."""
-        check_fields(self)
+        super().__post_init__()
         if self.variant not in self._formats:
             raise ValueError(
                 f"variant must be one of {', '.join(self._formats)}, got {self.variant!r}."
@@ -89,21 +85,6 @@ class _MultiObject:
             raise ValueError(
                 f"split must be 'test' for variant {self.variant!r}, got {self.split!r}."
             )
-
-    @property
-    def meta(self) -> dict[str, Any]:
-        """Settings that determine the content, see `genesis_rl.data.convert.RecordReader`."""
-        return {
-            "dataset": self._name,
-            "split": self.split,
-            "variant": self.variant,
-            "held_out": self.held_out,
-        }
-
-    @property
-    def masks(self) -> bool:
-        """Whether the records have masks: yes."""
-        return True
 
     def __len__(self) -> int:
         """Return the expected number of records."""
@@ -200,7 +181,7 @@ class MultiDSprites(_MultiObject):
     variant: str = "colored_on_colored"
     """colored_on_colored, colored_on_grayscale or binarized"""
 
-    _name = "multi_dsprites_dm"
+    name = "multi_dsprites_dm"
     _formats: ClassVar = {
         variant: _multi_dsprites(variant, entities, channels)
         for variant, entities, channels in (
@@ -222,7 +203,7 @@ class ObjectsRoom(_MultiObject):
     variant: str = "train"
     """train, or the test sets empty_room, six_objects and identical_color"""
 
-    _name = "objects_room"
+    name = "objects_room"
     _formats: ClassVar = {
         "train": _room("objects_room_train", 7),
         **{
@@ -240,7 +221,7 @@ class ObjectsRoom(_MultiObject):
 class ClevrWithMasks(_MultiObject):
     """CLEVR with masks: up to 10 objects; the central 192 x 192 of 240 x 320 pixels."""
 
-    _name = "clevr_with_masks"
+    name = "clevr_with_masks"
     _formats: ClassVar = {
         "train": Format(
             "clevr_with_masks/clevr_with_masks_train.tfrecords",
@@ -261,7 +242,7 @@ class ClevrWithMasks(_MultiObject):
 class Tetrominoes(_MultiObject):
     """Tetrominoes: 3 pieces of 17 shapes and 6 colours on 35 x 35 pixels."""
 
-    _name = "tetrominoes"
+    name = "tetrominoes"
     _formats: ClassVar = {
         "train": Format(
             "tetrominoes/tetrominoes_train.tfrecords",

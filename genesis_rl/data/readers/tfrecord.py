@@ -1,5 +1,7 @@
 """Reader of TFRecord files of `tf.train.Example`s, plain or gzip-compressed, without TensorFlow.
 
+`write_records` and `encode_example` write plain ones.
+
 An entry consists of its length (uint64), the checksum of these 8 bytes, the payload and its
 checksum; all little-endian, checksums are masked CRC-32C. (The tfrecord package reads such files
 too, but verifies no checksums.)
@@ -11,15 +13,16 @@ import gzip
 import math
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from genesis_rl.data.convert import DamagedRecord
+from genesis_rl.data.readers import DamagedRecord
 from genesis_rl.utils.extras import require
+from genesis_rl.utils.files import new_file
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _LONGEST = 1 << 30  # bytes; a longer record has a damaged length
@@ -171,6 +174,45 @@ def pixels(example: Example, name: str, shape: tuple[int, ...]) -> npt.NDArray[n
     else:
         values = b"".join(_fields(data))
     return _shaped(np.frombuffer(values, np.uint8), name, shape)
+
+
+def write_records(path: Path, payloads: Iterable[bytes]) -> None:
+    """Write an uncompressed file of records, completely or not at all.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    with new_file(path) as temporary, temporary.open("wb") as file:
+        for payload in payloads:
+            length = len(payload).to_bytes(8, "little")
+            file.write(b"".join((length, _masked_crc(length), payload, _masked_crc(payload))))
+
+
+def encode_example(features: Mapping[str, Sequence[bytes] | npt.NDArray[np.float32]]) -> bytes:
+    """Serialise a `tf.train.Example`, the inverse of `parse_example`.
+
+    Args:
+        features: strings, or an array of floats, which is flattened in row-major order, by name.
+    """
+    entries = []
+    for name, values in features.items():
+        if isinstance(values, np.ndarray):
+            kind, parts = "floats", [values.astype("<f4").tobytes()]
+        else:
+            kind, parts = "strings", list(values)
+        number = next(number for number, known in _KINDS.items() if known == kind)
+        feature = _delimited(number, b"".join(_delimited(1, part) for part in parts))
+        entries.append(_delimited(1, _delimited(1, name.encode()) + _delimited(2, feature)))
+    return _delimited(1, b"".join(entries))
+
+
+def _delimited(number: int, data: bytes) -> bytes:
+    """Return a field of a protocol buffer message: tag, length as a varint, and content."""
+    encoded, length = bytearray([number << 3 | _DELIMITED]), len(data)
+    while length > 0x7F:
+        encoded.append(length & 0x7F | 0x80)
+        length >>= 7
+    return bytes(encoded) + bytes([length]) + data
 
 
 def _values(example: Example, name: str, kind: str) -> bytes:

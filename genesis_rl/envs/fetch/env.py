@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
-from genesis_rl.envs.window import RENDER_MODES, WindowEnv
+from genesis_rl.envs.window import RENDER_MODES, WindowEnv, check_sizes
 from genesis_rl.worlds.tabletop import (
     ACTION_TIME,
     CAMERAS,
@@ -122,9 +122,7 @@ class FetchEnv(WindowEnv[npt.NDArray[np.float32]]):
         self.distractor_range = _distractor_range(num_distractors, relation)
         if not isinstance(action_repeat, int) or not 1 <= action_repeat <= 100:
             raise ValueError(f"action_repeat must be an integer in 1..100, got {action_repeat!r}.")
-        for name, size in (("image_size", image_size), ("render_size", render_size)):
-            if not isinstance(size, int) or not 16 <= size <= 1024:
-                raise ValueError(f"{name} must be an integer in 16..1024, got {size!r}.")
+        check_sizes(16, image_size=image_size, render_size=render_size)
         super().__init__(observation=observation, render_mode=render_mode, render_size=render_size)
         self.skill, self.relation = skill, relation
         self.reward = reward

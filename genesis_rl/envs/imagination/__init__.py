@@ -3,7 +3,6 @@
 PyTorch only; `genesis_rl.envs.imagination.env` has the environments.
 """
 
-from genesis_rl.envs.imagination.options import ImaginationOptions
-from genesis_rl.envs.imagination.scenes import ImaginedScenes, ImaginedStep
+from genesis_rl.envs.imagination.scenes import ImaginationOptions, ImaginedScenes, ImaginedStep
 
 __all__ = ["ImaginationOptions", "ImaginedScenes", "ImaginedStep"]

@@ -20,7 +20,7 @@ from genesis_rl.envs.watch import AnimationPath, Window, read_options
 from genesis_rl.envs.wrappers.obs import GenesisObs, GenesisVectorObs
 from genesis_rl.perception.preprocessing import to_images
 from genesis_rl.utils.checks import Count, Natural, PartialShare, Positive, check_fields
-from genesis_rl.visualization.layout import Picture
+from genesis_rl.visualization.grids import Picture
 
 _ID = "genesis_rl/Imagination-v0"
 _CELL = 96  # minimum side of an image in the video, in pixels
@@ -297,7 +297,6 @@ def imagination_speeds(
     env: str | None = None,
     env_options: Mapping[str, Any] | None = None,
     steps: int = 256,
-    repeats: int = 3,
 ) -> Iterator[ImaginationSpeed]:
     """Measure steps per second under random actions, resets included.
 
@@ -307,7 +306,6 @@ def imagination_speeds(
         env: id of the real environment; None: imagined environments only.
         env_options: options of the real environment.
         steps: minimum number of steps per repeat, over all environments.
-        repeats: number of repeats; the fastest one is reported.
 
     Yields:
         One measurement per count.
@@ -315,17 +313,16 @@ def imagination_speeds(
     Raises:
         ValueError, TypeError: if an environment cannot be created.
     """
-    length: dict[str, Any] = {"steps": steps, "repeats": repeats}
     mode = AutoresetMode.SAME_STEP
     for count in counts:
         envs = ImaginationVectorEnv(num_envs=count, autoreset_mode=mode, **imagination)
-        speed = ImaginationSpeed(count, steps_per_second(envs, **length))
+        speed = ImaginationSpeed(count, steps_per_second(envs, steps=steps))
         if env is not None:
             with closing(_real(env, count, dict(env_options or {}))) as real:
-                frames = steps_per_second(real, **length)
+                frames = steps_per_second(real, steps=steps)
                 geometry = envs.engine.world.mask_geometry
                 encoded = GenesisVectorObs(real, envs.engine.encoder, mask_geometry=geometry)
-                slots = steps_per_second(encoded, **length)
+                slots = steps_per_second(encoded, steps=steps)
             speed = speed._replace(real_frames=frames, real_slots=slots)
         yield speed
 

@@ -1,9 +1,8 @@
 """Scripted and random policies, the upper bound and chance level, and their success rates."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
-from itertools import count, repeat
+from itertools import repeat
 from time import process_time
 from typing import Annotated, Any, NamedTuple
 
@@ -11,18 +10,12 @@ import gymnasium as gym
 import numpy as np
 
 from genesis_rl.envs import TASKS
+from genesis_rl.envs.planning import Outcome, search
 from genesis_rl.envs.relational.env import SpriteEnv
 from genesis_rl.utils.checks import Checked, Count, one_of
 from genesis_rl.worlds.sprites import Scene, get_agent
 
 _HEURISTIC_WEIGHT = 3.0  # of weighted A*, used where objects can be moved
-
-
-class _Node(NamedTuple):
-    """An action of a plan, linked to the actions before it."""
-
-    parent: "_Node | None"
-    action: int
 
 
 def plan(env: SpriteEnv, max_steps: int = 100) -> list[int] | None:
@@ -43,38 +36,21 @@ def plan(env: SpriteEnv, max_steps: int = 100) -> list[int] | None:
         RuntimeError: before the environment's first reset.
     """
     weight = _HEURISTIC_WEIGHT if env.world.objects_move else 0.0
-    number = count()  # breaks ties: first in, first out
-    queue: list[tuple[float, int, int, Scene, _Node | None]] = [
-        (0.0, next(number), 0, env.scene, None)
-    ]
-    visited = {_positions(env.scene)}
-    while queue:
-        _, _, steps, scene, node = heappop(queue)
-        if steps == max_steps:
-            continue
-        for action in range(len(env.MOVES)):
-            result, child = env.advance(scene, action), _Node(node, action)
-            if result.success:
-                return list(_actions(child))[::-1]
-            positions = _positions(result.scene)
-            if result.terminated or positions in visited:
-                continue
-            visited.add(positions)
-            estimate = weight * env.world.remaining_distance(result.scene) / env.step_size
-            heappush(queue, (steps + 1 + estimate, next(number), steps + 1, result.scene, child))
-    return None
+
+    def advance(scene: Scene, action: int) -> Outcome[Scene]:
+        step = env.advance(scene, action)
+        return Outcome(step.scene, step.success, step.terminated)
+
+    def estimate(scene: Scene) -> float:
+        return weight * env.world.remaining_distance(scene) / env.step_size
+
+    return search(env.scene, len(env.MOVES), advance, _positions, estimate, max_steps)
 
 
 def _positions(scene: Scene) -> tuple[float, ...]:
     """Positions of the agent and the objects, rounded to 6 digits, far below a step."""
     sprites = (get_agent(scene), *scene.objects)
     return tuple(round(value, 6) for sprite in sprites for value in (sprite.x, sprite.y))
-
-
-def _actions(node: _Node | None) -> Iterator[int]:
-    while node is not None:
-        yield node.action
-        node = node.parent
 
 
 #: Maps an environment just reset, and a random generator, to the actions of an episode.

@@ -10,7 +10,13 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
-from genesis_rl.envs.window import RENDER_MODES, Observation, ObservationKind, WindowEnv
+from genesis_rl.envs.window import (
+    RENDER_MODES,
+    Observation,
+    ObservationKind,
+    WindowEnv,
+    check_sizes,
+)
 from genesis_rl.worlds.towers import (
     CAMERAS,
     FAMILIES,
@@ -135,9 +141,7 @@ class ShapeStacksEnv(WindowEnv[npt.NDArray[np.float32]]):
             raise ValueError(
                 f"appearance must be three indices (wall, floor, light), got {appearance!r}."
             )
-        for name, size in (("image_size", image_size), ("render_size", render_size)):
-            if not isinstance(size, int) or not 8 <= size <= 1024:
-                raise ValueError(f"{name} must be an integer in 8..1024, got {size!r}.")
+        check_sizes(8, image_size=image_size, render_size=render_size)
         super().__init__(observation=observation, render_mode=render_mode, render_size=render_size)
         self.height = height
         self.family = family

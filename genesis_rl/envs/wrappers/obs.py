@@ -168,31 +168,10 @@ class GenesisVectorObs(_VectorWrapper):
         crop: Sequence[int] | None = None,
         render: bool = False,
     ) -> None:
-        """Wrap a vector environment.
+        """Wrap a vector environment; arguments are those of `GenesisObs`.
 
-        Args:
-            env: vector environment with image observations, or with an image in a Dict.
-            encoder: path, hub id, or a SlotEncoder (also its ``spec``).
-            layout: "set" (K, D), "flat" (K * D,), or "dict" with z_m, z_c (and geometry).
-            mask_geometry: append each slot's mask centroid (row, column, in [-1, 1]) and area.
-            image_key: entry of a Dict observation with the image, or its path in nested Dicts, such
-                as "camera/rgb"; None infers it from the space. A sequence of C > 1 entries, one per
-                camera, concatenates the slots of all cameras, (C * K, D + C), with a one-hot camera
-                id of C features at the end of each slot ("camera" in layout "dict").
-            keep: entries of a Dict observation to keep beside the slots, or their paths in nested
-                Dicts.
-            image_layout: axis order of a single frame; "auto" infers it from the space.
-            device: device of the encoder; "auto" is CUDA if available.
-            info_keys: "frame" (uint8, (N, H, W, 3)) and "masks" (float32, (N, K, S, S)), added to
-                the infos of every step.
-            align: keep every object in its slot within an episode (see SlotAligner), for policies
-                with memory or stacked observations.
-            background: include the background's slot, the first of an encoder with a background
-                network, whose latents are z_b; False returns the object slots alone (K - 1).
-            crop: region of interest of every frame, (top, left, height, width) in pixels, cut out
-                before resizing; None: that of the encoder's recording, or else the whole frame.
-            render: use rendered frames (render_mode "rgb_array"), for environments without image
-                observations; requires autoreset mode NEXT_STEP or DISABLED.
+        The info entries are "frame", uint8 (N, H, W, 3), and "masks", float32 (N, K, S, S).
+        ``render`` requires autoreset mode NEXT_STEP or DISABLED.
 
         Raises:
             TypeError, ValueError: for observations without frames valid for the encoder, or an

@@ -1,4 +1,8 @@
-"""Rendered frames as observations, with a workaround for MuJoCo's OpenGL contexts."""
+"""Rendered frames as observations, with a workaround for MuJoCo's OpenGL contexts.
+
+Functions that render raise TypeError for anything but an array of integers, as the range of floats
+is unknown.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,9 +19,6 @@ def render_frame(env: gym.Env[Any, Any]) -> npt.NDArray[Any]:
 
     Returns:
         (H, W, 3).
-
-    Raises:
-        TypeError: if it renders anything but an integer array (the range of floats is unknown).
     """
     # Closing a MuJoCo environment leaves no OpenGL context current: others of the process then
     # render black frames, without an error.
@@ -40,9 +41,6 @@ def place_camera(env: gym.Env[Any, Any]) -> None:
 
     Gymnasium's renderer places a free camera by the state at its first frame. Without this, every
     instance of an environment would have a camera of its own. The next episode is seeded at random.
-
-    Raises:
-        TypeError: if it renders anything but an integer array.
     """
     if _mujoco_renderer(env) is not None:
         env.reset(seed=0)
@@ -55,9 +53,6 @@ def render_frames(envs: Any) -> npt.NDArray[Any]:
 
     Returns:
         (N, H, W, 3).
-
-    Raises:
-        TypeError: if one renders anything but an integer array.
     """
     single = getattr(envs.unwrapped, "envs", None)
     if isinstance(single, list | tuple) and all(isinstance(env, gym.Env) for env in single):

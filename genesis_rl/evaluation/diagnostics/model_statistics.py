@@ -124,7 +124,7 @@ def compute_statistics(
         raise ValueError(f"num_images must be at least 2, got {min(num_images, len(pack))}.")
     device = device_of(model)
     generator = torch.Generator(device).manual_seed(seed)
-    batches: dict[str, list[Tensor]] = {}
+    batches: list[dict[str, Tensor]] = []
     for images, masks in labelled_images(pack, num_images, device):
         with eval_mode(model):
             terms = model.elbo(images, generator=generator)
@@ -149,9 +149,8 @@ def compute_statistics(
         }
         if masks is not None:
             parts |= _scores_with_masks(images, masks, pred, decoded.mu_x, min_drawn_contrast)
-        for name, part in parts.items():
-            batches.setdefault(name, []).append(part)
-    values = {name: torch.cat(batch).double() for name, batch in batches.items()}
+        batches.append(parts)
+    values = {name: each.double() for name, each in metrics.join_batches(batches).items()}
     weights = model.parameters() if isinstance(model, nn.Module) else ()
     finite = all(bool(w.isfinite().all()) for w in weights) and all(
         bool(values[name].isfinite().all()) for name in ("mse", "kl_m", "kl_c", "z_m", "z_c")

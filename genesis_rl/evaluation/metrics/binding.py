@@ -1,8 +1,11 @@
 """Scores of object binding, the assignment of objects to slots: one for each kind of failure.
 
-Label maps, images without foreground and averages: see
-`genesis_rl.evaluation.metrics.segmentation`. The *slot of an object* is the slot with most of its
-pixels, the *background slot* the slot with most of the true background; the first slot wins a tie.
+Label maps, their errors, images without foreground and averages: see
+`genesis_rl.evaluation.metrics.segmentation`. Images are uint8 in [0, 255] or float in [0, 1], shape
+(B, 3, H, W); ValueError is also raised for another shape.
+
+The *slot of an object* is the slot with most of its pixels, the *background slot* the slot with
+most of the true background; the first slot wins a tie.
 """
 
 import math
@@ -20,6 +23,7 @@ from genesis_rl.evaluation.metrics.segmentation import (
     check_labels,
     compact,
     image_scores,
+    join_batches,
     overlaps,
 )
 from genesis_rl.slots import ElboTerms
@@ -37,9 +41,9 @@ def binding_scores(
     tolerance in every channel. Blended borders do not change the median of a flat object.
 
     Args:
-        true: true labels, integers, 0 = background, < 0 = ignored, shape (B, H, W).
-        pred: predicted labels, integers >= 0, shape (B, H, W).
-        images: uint8 in [0, 255] or float in [0, 1], shape (B, 3, H, W).
+        true: true labels.
+        pred: predicted labels.
+        images: the images.
         tolerance: largest difference of equal colours, in [0, 1].
 
     Returns:
@@ -51,13 +55,8 @@ def binding_scores(
           slot; NaN without such a pair;
         - ``other_colour_shared``: the same for pairs of different colours. If it is much lower, the
           slots bind by colour.
-
-    Raises:
-        TypeError: if the labels are not integers, in tensors or NumPy arrays.
-        ValueError: if a shape is wrong, or pred has negative values.
     """
-    parts = [_binding(scenes, tolerance) for scenes in _chunks(true, pred, images)]
-    return _concatenate(parts)
+    return join_batches(_binding(scenes, tolerance) for scenes in _chunks(true, pred, images))
 
 
 def twins_shared(
@@ -69,17 +68,13 @@ def twins_shared(
     colour scaled to length one, so that differently lit objects of one colour have one hue.
 
     Args:
-        true: true labels, integers, 0 = background, < 0 = ignored, shape (B, H, W).
-        pred: predicted labels, integers >= 0, shape (B, H, W).
-        images: uint8 in [0, 255] or float in [0, 1], shape (B, 3, H, W).
+        true: true labels.
+        pred: predicted labels.
+        images: the images.
         hue_tolerance: largest distance of equal hues, in [0, sqrt(2)].
 
     Returns:
         Shape (B,), float64; NaN without such a pair.
-
-    Raises:
-        TypeError: if the labels are not integers, in tensors or NumPy arrays.
-        ValueError: if a shape is wrong, or pred has negative values.
     """
     return torch.cat([_twins(scenes, hue_tolerance) for scenes in _chunks(true, pred, images)])
 
@@ -88,15 +83,11 @@ def active_slots(pred: Array, *, min_share: float = 0.01) -> Tensor:
     """Count the slots with at least a share of the image's pixels.
 
     Args:
-        pred: predicted labels as of `segment`, integers >= 0, shape (B, H, W).
+        pred: predicted labels, as of `segment`.
         min_share: smallest share of the pixels, in (0, 1]. Artefacts at outlines are below 1 %.
 
     Returns:
         Shape (B,), float64, 0 to K.
-
-    Raises:
-        TypeError: if the labels are not integers, in tensors or NumPy arrays.
-        ValueError: if the shape is not (B, H, W), or pred has negative values.
     """
     _, pred = check_labels(pred, pred)
     areas = [overlaps(torch.zeros_like(part), part)[:, 0] for part in pred.split(CHUNK)]
@@ -124,23 +115,14 @@ def active_latents(terms: ElboTerms, *, min_kl: float = 1.0) -> Tensor:
 def scene_scores(true: Array, pred: Array, images: Array) -> dict[str, Tensor]:
     """Compute all segmentation and binding scores of every image of a batch.
 
-    Args:
-        true: true labels, integers, shape (B, H, W).
-        pred: predicted labels, integers >= 0, shape (B, H, W).
-        images: uint8 in [0, 255] or float in [0, 1], shape (B, 3, H, W).
-
     Returns:
         The scores of `image_scores`, `binding_scores` and `twins_shared`, each of shape (B,).
-
-    Raises:
-        TypeError: if the labels are not integers, in tensors or NumPy arrays.
-        ValueError: if a shape is wrong, or pred has negative values.
     """
-    parts = [
+    scores = join_batches(
         _binding(scenes, _TOLERANCE) | {"twins_shared": _twins(scenes, _HUE_TOLERANCE)}
         for scenes in _chunks(true, pred, images)
-    ]
-    return image_scores(true, pred) | _concatenate(parts)
+    )
+    return image_scores(true, pred) | scores
 
 
 class _Scenes(NamedTuple):
@@ -163,10 +145,6 @@ def _chunks(true: Array, pred: Array, images: Array) -> Iterator[_Scenes]:
     for part in zip(true.split(CHUNK), pred.split(CHUNK), images.split(CHUNK), strict=True):
         labels, predicted, colours = part
         yield _Scenes(labels, overlaps(labels, predicted), _median_colours(labels, colours))
-
-
-def _concatenate(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def _binding(scenes: _Scenes, tolerance: float) -> dict[str, Tensor]:

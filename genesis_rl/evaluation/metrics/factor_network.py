@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from genesis_rl.data import Pack
 from genesis_rl.data.feed import batch_indices
 from genesis_rl.data.multi_dsprites import SHAPES
+from genesis_rl.utils.checks import Count, Natural, check_fields
 from genesis_rl.utils.log import ProgressBar
 from genesis_rl.worlds.sprites import STATE_COLUMNS
 from genesis_rl.worlds.sprites.drawing import OUTLINES
@@ -132,9 +133,9 @@ class FactorConfig:
     """largest number of objects in an image"""
     data: str
     """digest of the training pack"""
-    steps: int = 1500
+    steps: Count = 1500
     """training steps of 64 images"""
-    seed: int = 0
+    seed: Natural = 0
     """seed of the initial weights, the batches and the noise"""
 
     def __post_init__(self) -> None:
@@ -145,10 +146,7 @@ class FactorConfig:
             )
         if self.most_objects < 1:
             raise ValueError("masks must contain objects, got background only.")
-        if self.steps < 1:
-            raise ValueError(f"steps must be at least 1, got {self.steps}.")
-        if self.seed < 0:
-            raise ValueError(f"seed must be at least 0, got {self.seed}.")
+        check_fields(self)
 
 
 class FactorPredictions(NamedTuple):

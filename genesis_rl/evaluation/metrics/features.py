@@ -1,13 +1,17 @@
-"""Feature network trained on a dataset, for distances between sets of images.
+"""Feature networks, for distances between sets of images (`genesis_rl.evaluation.metrics.frechet`).
 
-The network is trained to predict the number, shapes, positions and colours of objects and the
-background's colour; its penultimate layer represents the content of a scene. Models are ranked by a
-Frechet distance of these features (`genesis_rl.evaluation.metrics.frechet`), all with the same
-network: see `FactorFeatures.cached`.
+`FactorFeatures` is trained on a dataset to predict the number, shapes, positions and colours of
+objects and the background's colour; its penultimate layer represents the content of a scene. Models
+are ranked by distances with the same network, see `FactorFeatures.cached`.
+
+`InceptionFeatures` is the standard network of the FID, from torchmetrics and torch-fidelity. Both
+are imported lazily: torch-fidelity belongs to the extra ``fid``, whose torchvision must match the
+installed torch.
 """
 
 import dataclasses
 import hashlib
+import importlib
 import json
 import os
 import warnings
@@ -17,11 +21,10 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from genesis_rl.checkpoints.loading import load_weights, pick_device
-from genesis_rl.checkpoints.weights import build
+from genesis_rl.checkpoints.weights import CONFIG, as_tuple, build, write_module
 from genesis_rl.data import Pack
 from genesis_rl.evaluation.metrics.factor_network import (
     WIDTH,
@@ -33,12 +36,17 @@ from genesis_rl.evaluation.metrics.factor_network import (
 )
 from genesis_rl.evaluation.metrics.segmentation import Array, as_tensor
 from genesis_rl.slots import check_shape
-from genesis_rl.utils.files import new_folder, private_folder, read_folder, read_json, write_json
+from genesis_rl.utils.extras import require
+from genesis_rl.utils.files import new_folder, private_folder, read_folder, read_json
 
 _FORMAT, _KIND = 1, "factor_features"
-_WEIGHTS, _CONFIG = "model.safetensors", "config.json"
 _MIN_IMAGES = 100
 _DIGESTED = 64  # images in a pack's digest
+FILE = "weights-inception-2015-12-05-6726825d.pth"
+SOURCE = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{FILE}"
+_INSTEAD = (
+    "or use genesis_rl.evaluation.metrics.features.FactorFeatures, which has no such requirements"
+)
 
 
 class FactorFeatures:
@@ -67,7 +75,7 @@ class FactorFeatures:
         self._network = network.eval().requires_grad_(False)
         self.config = network.config
         self.held_out = dict(held_out)
-        self.fingerprint = _fingerprint(network)
+        self.fingerprint = _fingerprint(network, repr(network.config))
 
     @torch.inference_mode()
     def __call__(self, images: Array) -> Tensor:
@@ -159,7 +167,6 @@ class FactorFeatures:
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write model.safetensors and config.json into a folder, replacing its content."""
-        state = {k: v.cpu().contiguous() for k, v in self._network.state_dict().items()}
         metadata = {
             "format": _FORMAT,
             "kind": _KIND,
@@ -168,8 +175,7 @@ class FactorFeatures:
             "fingerprint": self.fingerprint,
         }
         with new_folder(folder) as temporary:
-            save_file(state, temporary / _WEIGHTS)
-            write_json(temporary / _CONFIG, metadata)
+            write_module(self._network, temporary, metadata)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], *, device: str | torch.device = "auto") -> Self:
@@ -186,13 +192,13 @@ class FactorFeatures:
     @staticmethod
     def _read(folder: Path) -> tuple[FactorNetwork, dict[str, float]]:
         """Read the network, on the CPU, and its scores."""
-        metadata, config = _read_config(folder / _CONFIG)
+        metadata, config = _read_config(folder / CONFIG)
         try:
-            values: dict[str, Any] = {k: _tuples(v) for k, v in config.items()}
+            values: dict[str, Any] = {k: as_tuple(v) for k, v in config.items()}
             factors = FactorConfig(**values)
             held_out = {str(name): float(value) for name, value in metadata["held_out"].items()}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(f"{folder / _CONFIG} does not fit this version: {error}") from error
+            raise ValueError(f"{folder / CONFIG} does not fit this version: {error}") from error
         network = build(lambda: FactorNetwork(factors), folder)
         load_weights(network, folder)
         return network, held_out
@@ -209,17 +215,13 @@ def digest(pack: Pack) -> str:
     return total.hexdigest()
 
 
-def _fingerprint(network: FactorNetwork) -> str:
-    total = hashlib.sha256(repr(network.config).encode())
+def _fingerprint(network: nn.Module, description: str = "") -> str:
+    """Return the SHA-256 over a description and a network's weights, hexadecimal."""
+    total = hashlib.sha256(description.encode())
     for name, value in sorted(network.state_dict().items()):
         total.update(name.encode())
         total.update(value.cpu().contiguous().numpy().tobytes())
     return total.hexdigest()
-
-
-def _tuples(value: Any) -> Any:
-    """Convert JSON lists to the config's tuples."""
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -231,3 +233,103 @@ def _read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if metadata.get("format") != _FORMAT or not isinstance(config, dict):
         raise ValueError(f"{path} must have format {_FORMAT}, got {metadata.get('format')!r}.")
     return metadata, config
+
+
+class InceptionFeatures:
+    """The network of the FID: images (B, 3, H, W), float in [0, 1], to 2048 features.
+
+    The network is that of torchmetrics' `FrechetInceptionDistance`, with the weights and the
+    resizing (to 299 x 299 px, not antialiased) of the original implementation.
+
+    Attributes:
+        width: number of features, 2048.
+        fingerprint: SHA-256 over the weights, hexadecimal.
+    """
+
+    width = 2048
+
+    def __init__(
+        self, weights: str | os.PathLike[str] | None = None, *, device: str | torch.device = "auto"
+    ) -> None:
+        """Load the network.
+
+        Args:
+            weights: path of weights-inception-2015-12-05-6726825d.pth; None: downloaded to
+                PyTorch's cache.
+            device: "auto" selects a GPU if there is one.
+
+        Raises:
+            ValueError: if torch-fidelity cannot be imported, the weights cannot be downloaded, or
+                the file contains something else.
+        """
+        self._device = pick_device(device)
+        _check_installed()
+        path = _download() if weights is None else Path(weights).expanduser()
+        self._network = _build(path).to(self._device).eval()
+        self.fingerprint = _fingerprint(self._network)
+
+    @torch.inference_mode()
+    def __call__(self, images: Array) -> Tensor:
+        """Compute features (B, 2048), float32, on the network's device.
+
+        Raises:
+            ValueError: for images that are not (B, 3, H, W), or not finite.
+        """
+        images = as_tensor(images, "images")
+        check_shape(images, (None, 3, None, None), "images")
+        if not images.isfinite().all():
+            raise ValueError("images must be finite.")  # NaN would become black as uint8
+        # Rounded, not truncated: k / 255 * 255 may be below k.
+        pixels = images.to(self._device).mul(255).round().clamp(0, 255).to(torch.uint8)
+        features: Tensor = self._network(pixels)
+        return features
+
+
+def _check_installed() -> None:
+    try:
+        importlib.import_module("torch_fidelity")
+        importlib.import_module("torch_fidelity.feature_extractor_inceptionv3")
+    except Exception as error:  # an incompatible torchvision raises various exceptions
+        missing = isinstance(error, ModuleNotFoundError) and error.name == "torch_fidelity"
+        problem = "is not installed" if missing else f"cannot be imported ({_line(error)})"
+        raise ValueError(
+            f"the FID requires torch-fidelity, which {problem}: pip install 'genesis_rl[fid]' with"
+            f" the torchvision for torch {torch.__version__}, {_INSTEAD}."
+        ) from error
+
+
+def _download() -> Path:
+    path = Path(torch.hub.get_dir()) / "checkpoints" / FILE
+    if path.is_file():
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The last part of the name is the start of the hash.
+        torch.hub.download_url_to_file(SOURCE, str(path), path.stem.rpartition("-")[2])
+    except (OSError, RuntimeError) as error:
+        raise ValueError(
+            f"the Inception weights cannot be downloaded ({_line(error)}): pass the path of a copy"
+            f" of {SOURCE}, {_INSTEAD}."
+        ) from error
+    return path
+
+
+def _build(path: Path) -> nn.Module:
+    fid = require("torchmetrics.image.fid")
+    try:
+        # torch-fidelity unpickles without restrictions: load as plain tensors first.
+        torch.load(path, map_location="cpu", weights_only=True)
+        metric = fid.FrechetInceptionDistance(
+            InceptionFeatures.width, feature_extractor_weights_path=str(path), antialias=False
+        )
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {_line(error)}.") from error
+    except Exception as error:  # unpickling an invalid file raises any exception
+        raise ValueError(f"weights must be a copy of {SOURCE}, got {path}.") from error
+    network: nn.Module = metric.inception
+    return network
+
+
+def _line(error: BaseException) -> str:
+    """Return the first line of an error's message."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,11 +1,10 @@
 """Frechet distances between sets of images, on the features of a network.
 
 A set is represented by the mean and covariance of its features, assumed Gaussian (Heusel et al.
-2017, arXiv:1706.08500). With the standard Inception network
-(`genesis_rl.evaluation.metrics.inception`) the distance is the FID;
-`genesis_rl.evaluation.metrics.features` ranks models where that network is unavailable. Distances
-with different networks or numbers of images are not comparable: the estimate is biased upwards by
-about 1 / num_images.
+2017, arXiv:1706.08500). Networks are in `genesis_rl.evaluation.metrics.features`: with the standard
+Inception network the distance is the FID; `FactorFeatures` ranks models where that network is
+unavailable. Distances with different networks or numbers of images are not comparable: the estimate
+is biased upwards by about 1 / num_images.
 """
 
 from collections.abc import Iterable, Iterator
@@ -167,27 +166,6 @@ def feature_statistics(features: FeatureNetwork, images: Iterable[Tensor]) -> Fe
     return statistics
 
 
-def score_samples(
-    features: FeatureNetwork, real: Iterable[Tensor], generated: Iterable[Tensor]
-) -> float:
-    """Compute the Frechet distance between two streams of images.
-
-    Args:
-        features: the network.
-        real: batches of images (B, 3, H, W), float in [0, 1].
-        generated: batches of generated images, same shape and range; see `sampled_images`.
-
-    Returns:
-        The distance, see `frechet_distance`.
-
-    Raises:
-        ValueError: if one stream has too few images, or features are not finite.
-    """
-    return frechet_distance(
-        feature_statistics(features, real), feature_statistics(features, generated)
-    )
-
-
 def sampled_images(
     model: SceneModel, num_images: int, *, seed: int = 0, temperature: float = 1.0
 ) -> Iterator[Tensor]:
@@ -318,15 +296,15 @@ class SampleScorer:
         return frechet_distance(self._real, statistics)
 
 
-def pack_images(pack: Pack, first: int, count: int) -> Iterator[Tensor]:
-    """Yield images ``first`` to ``first + count`` of a pack in batches.
+def pack_images(pack: Pack, first: int = 0, count: int | None = None) -> Iterator[Tensor]:
+    """Yield images ``first`` to ``first + count`` of a pack in batches; None: to its end.
 
     Yields:
         (B, 3, H, W), float in [0, 1], on the CPU, channels_last in memory.
     """
-    for start in range(first, first + count, _BATCH):
-        rows = np.array(pack.images[start : min(start + _BATCH, first + count)])
-        yield torch.from_numpy(rows).permute(0, 3, 1, 2).float().div_(255)
+    end = len(pack) if count is None else first + count
+    for start in range(first, end, _BATCH):
+        yield pack.tensor(slice(start, min(start + _BATCH, end)))
 
 
 def _mean_image(pack: Pack, count: int) -> Tensor:

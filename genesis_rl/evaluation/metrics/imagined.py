@@ -162,7 +162,6 @@ class SceneScorer:
         num_images: int,
         *,
         features: FeatureNetwork | None = None,
-        criteria: SceneCriteria | None = None,
     ) -> None:
         """Count objects and compute features of the training images.
 
@@ -171,7 +170,6 @@ class SceneScorer:
             held_out: held-out images with masks, at least two.
             num_images: n, number of held-out images, the first ones; at most all.
             features: network for distances between contents of images; None: pixels only.
-            criteria: see `SceneCriteria`.
 
         Raises:
             ValueError: if a pack has no masks, image sizes differ, or there are too few images.
@@ -187,8 +185,8 @@ class SceneScorer:
                 f"{held_out.images.shape[1:]}."
             )
         self._train, self._held_out = train, held_out
-        self._features, self._criteria = features, criteria or SceneCriteria()
-        self._train_features = None if features is None else _all(map(features, _images(train)))
+        self._features = features
+        self._train_features = None if features is None else _all(map(features, pack_images(train)))
         self._reference: Scores | None = None
 
     def __call__(self, model: SceneModel, *, seed: int = 0, temperature: float = 1.0) -> Scores:
@@ -215,7 +213,7 @@ class SceneScorer:
         for scenes in sampled_scenes(model, self.num_images, seed=seed, temperature=temperature):
             images.append(scenes.image.clamp(0, 1))
             if several:
-                validity.append(evaluate_scenes(images[-1], segment(scenes.log_pi), self._criteria))
+                validity.append(evaluate_scenes(images[-1], segment(scenes.log_pi)))
         scores = self._validity_scores(validity, model.config.num_slots - 1)
         scores["valid_reconstructed"] = self._reconstructed(model) if several else float("nan")
         return scores | self._distances(images)
@@ -224,11 +222,11 @@ class SceneScorer:
         """Return the same scores of the held-out images and their true masks."""
         if self._reference is None:
             masks = require_masks(self._held_out)
-            images = list(_images(self._held_out, self.num_images))
+            images = list(pack_images(self._held_out, 0, self.num_images))
             validity, first = [], 0
             for batch in images:
                 true = torch.from_numpy(masks[first : first + len(batch)].astype(np.int64))
-                validity.append(evaluate_scenes(batch, true, self._criteria))
+                validity.append(evaluate_scenes(batch, true))
                 first += len(batch)
             self._reference = self._validity_scores(validity, self.counts[1]) | self._distances(
                 images
@@ -259,10 +257,10 @@ class SceneScorer:
         device, training = next(model.parameters()).device, model.training
         model.eval()
         valid = []
-        for batch in _images(self._held_out, self.num_images):
+        for batch in pack_images(self._held_out, 0, self.num_images):
             decoded = model.decode(model.infer(batch.to(device)))
             labels = segment(decoded.log_pi)
-            valid.append(evaluate_scenes(decoded.image, labels, self._criteria).valid(self.counts))
+            valid.append(evaluate_scenes(decoded.image, labels).valid(self.counts))
         model.train(training)
         return float(np.concatenate(valid).mean())
 
@@ -271,7 +269,7 @@ class SceneScorer:
         size = pixels.shape[1] ** 0.5  # converts Euclidean distance to root mean square
         scores = {
             "nearest_pixels": _median(
-                nearest(pixels, (i.flatten(1) for i in _images(self._train)))
+                nearest(pixels, (i.flatten(1) for i in pack_images(self._train)))
             ),
             "spread_pixels": _median(spread(pixels)),
         }
@@ -305,10 +303,6 @@ def nearest(points: Tensor, others: Iterable[Tensor]) -> Tensor:
 def spread(points: Tensor) -> Tensor:
     """Return the distance of each of at least two points (N, D) to the nearest other one, (N,)."""
     return torch.cdist(points, points).fill_diagonal_(torch.inf).amin(1)
-
-
-def _images(pack: Pack, count: int | None = None) -> Iterable[Tensor]:
-    return pack_images(pack, 0, len(pack) if count is None else count)
 
 
 def _all(parts: Iterable[Tensor]) -> Tensor:

@@ -1,8 +1,10 @@
 """Segmentation scores against true masks, and segmentations without a model as baselines.
 
-Label maps are tensors or NumPy arrays (B, H, W) of any integer type. In true labels 0 is the
-background, 1, 2, ... are objects and negative labels mark ignored pixels. All scores are per image,
-in float64, computed on the tensors' device from one table of overlaps, without loops over images.
+Label maps ``true`` and ``pred`` are tensors or NumPy arrays (B, H, W) of any integer type. In true
+labels 0 is the background, 1, 2, ... are objects and negative labels mark ignored pixels; predicted
+labels are 0 or above. Scores raise TypeError for labels that are not integers, and ValueError for
+other or different shapes and negative predicted labels. All scores are per image, in float64,
+computed on the tensors' device from one table of overlaps, without loops over images.
 
 Foreground scores of images without foreground are NaN and excluded from averages, which come with
 their number of images. (The released GENESIS code uses 1 for the adjusted Rand index and 0 for the
@@ -10,7 +12,7 @@ covering of such images.)
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -106,17 +108,13 @@ def ari(true: Array, pred: Array, *, foreground_only: bool = False) -> Tensor:
     """Compute the adjusted Rand index (Hubert and Arabie, 1985).
 
     Args:
-        true: true labels, integers, shape (B, H, W).
-        pred: predicted labels, integers >= 0, shape (B, H, W).
+        true: true labels.
+        pred: predicted labels.
         foreground_only: compare only pixels with a true label above 0.
 
     Returns:
         Shape (B,), float64: 1 for a perfect match up to permutation, about 0 for chance; NaN
         without compared pixels.
-
-    Raises:
-        TypeError: if the labels are not integers, in tensors or NumPy arrays.
-        ValueError: if the shapes differ or are not (B, H, W), or pred has negative values.
     """
     table = overlaps(true, pred)
     return _ari(table[:, 1:] if foreground_only else table)
@@ -129,16 +127,12 @@ def segmentation_covering(true: Array, pred: Array, *, foreground_only: bool = T
     background score low.
 
     Args:
-        true: true labels, integers, shape (B, H, W).
-        pred: predicted labels, integers >= 0, shape (B, H, W).
+        true: true labels.
+        pred: predicted labels.
         foreground_only: cover objects only; otherwise the background is one more segment.
 
     Returns:
         mSC and SC per image; NaN without segments.
-
-    Raises:
-        TypeError: if the labels are not integers, in tensors or NumPy arrays.
-        ValueError: if the shapes differ or are not (B, H, W), or pred has negative values.
     """
     return _covering(overlaps(true, pred), first=1 if foreground_only else 0)
 
@@ -146,26 +140,23 @@ def segmentation_covering(true: Array, pred: Array, *, foreground_only: bool = T
 def image_scores(true: Array, pred: Array) -> dict[str, Tensor]:
     """Compute the segmentation scores of every image of a batch.
 
-    Args:
-        true: true labels, integers, shape (B, H, W).
-        pred: predicted labels, integers >= 0, shape (B, H, W).
-
     Returns:
         ``ari`` of all pixels, ``ari_fg`` of the foreground, ``ari_fg_2plus`` the same for images
         with at least two objects (with one object it only measures whether one slot contains it
         whole), and the foreground's ``sc`` and ``msc``. Each of shape (B,), float64, NaN where
         undefined.
-
-    Raises:
-        TypeError: if the labels are not integers, in tensors or NumPy arrays.
-        ValueError: if the shapes differ or are not (B, H, W), or pred has negative values.
     """
     true, pred = check_labels(true, pred)
-    parts = [
+    return join_batches(
         _table_scores(overlaps(*pair))
         for pair in zip(true.split(CHUNK), pred.split(CHUNK), strict=True)
-    ]
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    )
+
+
+def join_batches(batches: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Concatenate the values of batches, each (B, ...), by name; empty without batches."""
+    parts = list(batches)
+    return {name: torch.cat([part[name] for part in parts]) for name in (parts or [{}])[0]}
 
 
 def average(scores: Mapping[str, Array]) -> dict[str, float]:
@@ -196,7 +187,7 @@ def one_slot(true: Array) -> Tensor:
     return torch.zeros_like(as_tensor(true, "true"))
 
 
-def fixed_grid(num_slots: int, height: int, width: int, *, device: str | None = None) -> Tensor:
+def fixed_grid(num_slots: int, height: int, width: int) -> Tensor:
     """Divide the frame into equal cells, one per slot, independent of its content.
 
     The cells are in floor(sqrt(K)) rows of equal height; if K is not divisible, the upper rows have
@@ -206,7 +197,6 @@ def fixed_grid(num_slots: int, height: int, width: int, *, device: str | None = 
         num_slots: number of cells K, at least 1.
         height: height of the frame in pixels.
         width: width of the frame in pixels.
-        device: device of the labels.
 
     Returns:
         Labels 0..K-1, int64, shape (H, W).
@@ -217,14 +207,14 @@ def fixed_grid(num_slots: int, height: int, width: int, *, device: str | None = 
     if num_slots < 1:
         raise ValueError(f"num_slots must be at least 1, got {num_slots}.")
     num_rows = math.isqrt(num_slots)
-    cells = torch.full((num_rows,), num_slots // num_rows, device=device)
+    cells = torch.full((num_rows,), num_slots // num_rows)
     cells[: num_slots % num_rows] += 1
     if height < num_rows or width < int(cells[0]):
         raise ValueError(
             f"num_slots must be at most the cells of a {height} x {width} frame, got {num_slots}."
         )
-    row = torch.arange(height, device=device) * num_rows // height
-    column = torch.arange(width, device=device)
+    row = torch.arange(height) * num_rows // height
+    column = torch.arange(width)
     before = cells.cumsum(0) - cells
     return before[row, None] + column * cells[row, None] // width
 

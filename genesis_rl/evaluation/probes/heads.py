@@ -1,4 +1,9 @@
-"""Probe networks: linear and MLP predictors of targets from frozen features."""
+"""Probe networks: linear and MLP predictors of targets from frozen features.
+
+The functions ``fit_...`` train on ``features`` by split, (n, width) float32: "train", "test", and
+"validation" to select the best epoch. Targets have values of the same splits. ``seed`` is that of
+the initial weights and the order of the examples, ``name`` the title of the progress bar.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -154,15 +159,6 @@ def fit_mlps(
     The MLPs share no weights, and Adam updates every weight from its own gradients alone. Joint
     training is therefore equivalent to separate trainings.
 
-    Args:
-        features: by split, (n, width) float32: "train", "test", and "validation" to select the best
-            epoch.
-        targets: with values of the same splits.
-        config: see `MlpConfig`.
-        seed: seed of the initial weights and the order of the examples.
-        device: device to train on.
-        name: title of the progress bar.
-
     Returns:
         A trained probe per target, by name.
 
@@ -240,16 +236,8 @@ def fit_attention(
 ) -> dict[str, float]:
     """Train an `AttentionPool` for regression targets and evaluate it on the test split.
 
-    The result does not depend on the order of the slots. Slots are standardised, and the learning
-    rate decays from 2e-3 to 0.
-
-    Args:
-        features: by split, slots (n, K, D) float32: "train" and "test".
-        targets: with values of the same splits.
-        config: hidden units, epochs and batch size.
-        seed: seed of the initial weights and the order of the examples.
-        device: device to train on.
-        name: title of the progress bar.
+    Features are slots, (n, K, D), and the result does not depend on their order. Slots are
+    standardised, and the learning rate decays from 2e-3 to 0.
 
     Returns:
         Test score by target name.
@@ -283,10 +271,7 @@ def fit_linear(
 ) -> dict[str, float]:
     """Solve a ridge regression per target; classes are regressed as one-hot.
 
-    Args:
-        features: by split, (n, width): "train" and "test".
-        targets: with values of the same splits.
-        ridge: weight of the squared coefficients of standardised features, in examples; positive.
+    ``ridge`` is the weight of the squared coefficients of standardised features, in examples.
 
     Returns:
         Test score by target name.

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,6 +44,11 @@ class Sample(NamedTuple):
         """
         order = np.random.default_rng(0).permutation(len(pack))
         return cls(pack, np.sort(order[:count]))
+
+    def chunks(self, size: int = 512) -> Iterator[npt.NDArray[np.int64]]:
+        """Yield the rows in parts."""
+        for first in range(0, len(self.rows), size):
+            yield self.rows[first : first + size]
 
 
 class EncodedSample(NamedTuple):
@@ -102,11 +108,10 @@ def _infer(model: SceneModel, sample: Sample) -> EncodedSample:
     ious = np.zeros((len(rows), num_slots, 0), np.float32)
     bar = ProgressBar(total=len(rows), desc="latents", unit="img")
     with bar, eval_mode(model):
-        for first in range(0, len(rows), _BATCH):
-            part = rows[first : first + _BATCH]
-            images = torch.from_numpy(pack.images[part]).to(device).permute(0, 3, 1, 2)
-            inferred = model.infer(images.float().div_(255))
-            slots[first : first + len(part)] = inferred.features.float().cpu().numpy()
+        for number, part in enumerate(sample.chunks(_BATCH)):
+            target = slice(number * _BATCH, number * _BATCH + len(part))
+            inferred = model.infer(pack.tensor(part).to(device))
+            slots[target] = inferred.features.float().cpu().numpy()
             if pack.masks is not None:
                 true = torch.from_numpy(pack.masks[part].astype(np.int64))
                 pred = metrics.segment(model.segmentation_masks(inferred)).cpu()
@@ -114,7 +119,7 @@ def _infer(model: SceneModel, sample: Sample) -> EncodedSample:
                 labels = iou.shape[2]
                 if labels > ious.shape[2]:
                     ious = np.pad(ious, ((0, 0), (0, 0), (0, labels - ious.shape[2])))
-                ious[first : first + len(part), :, :labels] = iou
+                ious[target, :, :labels] = iou
             bar.update(len(part))
     if not np.isfinite(slots).all():
         raise ValueError("model must infer finite latents, got NaN or infinity on some images.")

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from genesis_rl.checkpoints.loading import fingerprint, pick_device
@@ -18,11 +17,12 @@ from genesis_rl.checkpoints.weights import (
     build,
     read_tensors,
     rename_old_keys,
+    write_module,
 )
 from genesis_rl.evaluation.probes.heads import FittedProbe, Head, ProbeTarget
 from genesis_rl.slots import SceneModel, check_shape
 from genesis_rl.utils.checks import Checked
-from genesis_rl.utils.files import new_folder, read_folder, read_json, write_json
+from genesis_rl.utils.files import new_folder, read_folder, read_json
 
 _FORMAT, _KIND = 1, "scene_probe"
 
@@ -80,8 +80,7 @@ class SceneProbe:
         """Save model.safetensors and config.json into a folder, replacing its content."""
         described = {"format": _FORMAT, "kind": _KIND, **dataclasses.asdict(self.config)}
         with new_folder(folder) as temporary:
-            save_file(self._head.state_dict(), temporary / WEIGHTS)
-            write_json(temporary / CONFIG, described)
+            write_module(self._head, temporary, described)
 
     @classmethod
     def load(

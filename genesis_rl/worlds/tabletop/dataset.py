@@ -12,6 +12,7 @@ import numpy.typing as npt
 from genesis_rl.data.cache import SPLITS, open_or_make, pack_folder
 from genesis_rl.data.pack import Pack, PackWriter
 from genesis_rl.utils.log import ProgressBar
+from genesis_rl.worlds.offscreen import require_gl
 from genesis_rl.worlds.sprites import from_options
 from genesis_rl.worlds.tabletop.rendering import TableRenderer
 from genesis_rl.worlds.tabletop.rules import (
@@ -25,7 +26,6 @@ from genesis_rl.worlds.tabletop.rules import (
     sample_layout,
 )
 from genesis_rl.worlds.tabletop.simulation import CAMERAS, STATE_COLUMNS, FetchSimulation
-from genesis_rl.worlds.towers.offscreen import require_gl
 
 #: Default number of images by split.
 SIZES = {"train": 20_000, "validation": 2_000, "test": 2_000}

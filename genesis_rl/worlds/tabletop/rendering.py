@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from genesis_rl.worlds.offscreen import Image, OffscreenRenderer
 from genesis_rl.worlds.tabletop.simulation import CAMERAS, FetchSimulation
-from genesis_rl.worlds.towers.offscreen import Image, OffscreenRenderer
 
 #: Links of the arm that form one instance; parts of the geoms' names.
 ARM = ("gripper", "wrist", "forearm", "elbow", "upperarm")

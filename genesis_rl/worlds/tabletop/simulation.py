@@ -9,8 +9,8 @@ from xml.etree import ElementTree
 import numpy as np
 import numpy.typing as npt
 
+from genesis_rl.worlds.offscreen import load_mujoco
 from genesis_rl.worlds.tabletop.rules import CUBE, PALETTE, SPHERE, Layout, Skill
-from genesis_rl.worlds.towers.offscreen import load_mujoco
 
 _PACKAGE = "gymnasium_robotics"
 _ADVICE = "Install it by the extra fetch: pip install 'genesis_rl[fetch]'"

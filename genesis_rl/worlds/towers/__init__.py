@@ -1,6 +1,5 @@
 """Towers of blocks as in ShapeStacks, sampled, rendered and simulated with MuJoCo."""
 
-from genesis_rl.worlds.towers.offscreen import require_gl
 from genesis_rl.worlds.towers.rendering import TowerRenderer
 from genesis_rl.worlds.towers.rules import (
     COLOURS,
@@ -56,7 +55,6 @@ __all__ = [
     "count_agreement",
     "env_xml",
     "read_world",
-    "require_gl",
     "sample_appearance",
     "sample_shape",
     "sample_tower",

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 
 from genesis_rl.data.cache import SPLITS
-from genesis_rl.data.readers.shapestacks_files import Scenario
+from genesis_rl.data.readers.shapestacks import Scenario
 from genesis_rl.utils.checks import DIFFERENT, NOT_EMPTY, Checked, Count, Natural, one_of, within
 from genesis_rl.worlds.towers.rules import COLOURS, FAMILIES, HEIGHTS, Tower, sample_tower
 from genesis_rl.worlds.towers.world import CAMERAS, RoomAppearance, read_world, sample_appearance

@@ -1,17 +1,9 @@
 """Tower datasets as packs, rendered in parallel, resumable and reproducible."""
 
-import multiprocessing
-import os
-import signal
-import threading
-import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Generic, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,18 +11,14 @@ import numpy.typing as npt
 from genesis_rl.data.cache import SPLITS, open_or_make, pack_folder
 from genesis_rl.data.pack import Pack, ResumablePackWriter
 from genesis_rl.utils.log import ProgressBar
+from genesis_rl.worlds.offscreen import require_gl
 from genesis_rl.worlds.sprites import from_options
-from genesis_rl.worlds.towers.offscreen import require_gl
 from genesis_rl.worlds.towers.plan import Plan, RenderConfig, TowerScene, split_of
 from genesis_rl.worlds.towers.rendering import TowerRenderer
 from genesis_rl.worlds.towers.rules import HEIGHTS, KINDS, Tower
 from genesis_rl.worlds.towers.simulation import Agreement, SimulationResult, simulate
+from genesis_rl.worlds.workers import Workers
 
-T = TypeVar("T")
-
-_AHEAD = 4  # prefetched scenarios per worker
-
-_work: Callable[[int], Any] | None = None  # of this process
 #: Columns of the factor "state", with a row per shape from bottom to top, padded with zeros.
 STATE_COLUMNS = (
     *("x", "y", "z"),  # centre in metres
@@ -39,98 +27,6 @@ STATE_COLUMNS = (
     *KINDS,  # one of them is 1
     *("red", "green", "blue"),  # 0 to 1
 )
-_CHECKPOINT_SECONDS = 10.0
-
-
-class Workers(Generic[T]):
-    """Parallel map of a function of a number over several processes; a context manager."""
-
-    def __init__(self, make: Callable[[], Callable[[int], T]], count: int) -> None:
-        """Create the pool; processes start with the first call of `map`.
-
-        Args:
-            make: picklable factory of the function, called once per process.
-            count: number of processes; 1: compute in this process.
-
-        Raises:
-            RuntimeError: for several processes, in a process that was started by a script without
-                `if __name__ == '__main__'` and imports that script.
-        """
-        if count > 1:
-            _check_main_guard()
-        self._make, self._count = make, count
-        self._here: Callable[[int], T] | None = None
-        spawn = multiprocessing.get_context("spawn")  # OpenGL contexts do not survive a fork
-        self._pool = ProcessPoolExecutor(count, spawn, initializer=_start, initargs=(make,))
-
-    def map(self, numbers: Iterable[int]) -> Iterator[T]:
-        """Yield the function's values in the order of the numbers.
-
-        Raises:
-            RuntimeError: if a process dies.
-        """
-        if self._count == 1:
-            for number in numbers:
-                self._here = self._here or self._make()
-                yield self._here(number)
-            return
-        waiting: deque[Future[T]] = deque()
-        for number in numbers:
-            waiting.append(self._pool.submit(_do, number))
-            if len(waiting) > _AHEAD * self._count:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Shut down the processes and cancel pending work."""
-        self._pool.shutdown(cancel_futures=True)
-
-
-def _check_main_guard() -> None:
-    """Raise in a process that executes an unguarded main script again when it is started.
-
-    Python's own check comes too late: the process would first wait for its parent to complete a
-    pack, and the parent waits for it.
-    """
-    # Set while a spawned process imports its main module.
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise RuntimeError(
-            "a script that renders in several processes must do so under"
-            " `if __name__ == '__main__':`, because each process imports the script."
-        )
-
-
-def _start(make: Callable[[], Callable[[int], Any]]) -> None:
-    """Initialise a worker process."""
-    global _work
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process shuts the workers down
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    # By default, Mesa uses all processors in each of the processes.
-    os.environ.setdefault("LP_NUM_THREADS", "1")
-    _work = make()
-
-
-def _end_with_parent() -> None:
-    """Exit when the parent process ends."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _do(number: int) -> Any:
-    if _work is None:
-        raise RuntimeError("the worker process was not initialised.")
-    return _work(number)
 
 
 class RenderedScenario(NamedTuple):
@@ -242,17 +138,14 @@ def _pack(
         with writer, ProgressBar(total=total, desc=about, unit="img") as bar:
             counter = AgreementCounter(writer.state.get("agreement"))
             bar.update(writer.written)
-            saved = time.monotonic()
             for rendered in workers.map(numbers[writer.written // len(cameras) :]):
                 factors = _factors(rendered, cameras)
                 writer.write(rendered.images, rendered.labels, **factors)
                 if rendered.outcome is not None:
                     counter.add(rendered.scene.tower.violation, rendered.outcome.collapsed)
                 bar.update(len(cameras))
-                if time.monotonic() - saved > _CHECKPOINT_SECONDS:
-                    writer.state["agreement"] = counter.counts
-                    writer.checkpoint()
-                    saved = time.monotonic()
+                writer.state["agreement"] = counter.counts
+                writer.checkpoint_regularly()
             writer.meta["agreement"] = counter.counts
 
     pack = open_or_make(config.out / split, write)

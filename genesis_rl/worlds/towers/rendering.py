@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from genesis_rl.worlds.towers.offscreen import Image, OffscreenRenderer, load_mujoco
+from genesis_rl.worlds.offscreen import Image, OffscreenRenderer, check_size, load_mujoco
 from genesis_rl.worlds.towers.rules import Shape, Tower, shapes_of
 from genesis_rl.worlds.towers.textures import texture_files
 from genesis_rl.worlds.towers.world import (
@@ -65,8 +65,7 @@ class TowerRenderer(OffscreenRenderer):
             ValueError: for an invalid option or texture.
             RuntimeError: if OpenGL is not available; the message names the packages.
         """
-        if not isinstance(size, int) or not 8 <= size <= 1024:
-            raise ValueError(f"size must be an integer from 8 to 1024, got {size!r}.")
+        check_size(size)
         if supersampling not in (1, 2, 3, 4):
             raise ValueError(f"supersampling must be 1, 2, 3 or 4, got {supersampling!r}.")
         if shadow_size is None:
@@ -98,7 +97,6 @@ class TowerRenderer(OffscreenRenderer):
             for place in ("floor", "wall")
             for index, number in enumerate(TEXTURE_NUMBERS)
         }
-        self._texture_ids = [int(ids.max()) for ids in model.mat_texid]
 
     def load(
         self, tower: Tower | Sequence[Shape], appearance: RoomAppearance | None = None
@@ -119,9 +117,7 @@ class TowerRenderer(OffscreenRenderer):
         if len(shapes) > MAX_SHAPES:
             raise ValueError(f"tower must have at most {MAX_SHAPES} shapes, got {len(shapes)}.")
         for geom, place in zip(self._scene.geoms, ("floor", "wall", "wall"), strict=False):
-            geom.matid = self._materials[place, getattr(appearance, place)]
-            if hasattr(geom, "texid"):  # since MuJoCo 3.11; before, the material includes it
-                geom.texid = self._texture_ids[geom.matid]
+            self._set_material(geom, self._materials[place, getattr(appearance, place)])
             geom.segid = -1
         for number, light in enumerate(self._scene.lights[: self._scene.nlight]):
             light.castshadow = number == appearance.light
@@ -133,16 +129,15 @@ class TowerRenderer(OffscreenRenderer):
             "sphere": types.mjGEOM_SPHERE,
         }
         for number, shape in enumerate(shapes):
-            geom = self._scene.geoms[self._room + number]
-            self._mujoco.mjv_initGeom(
-                geom,
+            self._set_geom(
+                self._scene.geoms[self._room + number],
                 geom_types[shape.kind],
-                np.array([*shape.size, 0.0, 0.0][:3]),
-                np.array(shape.position, float),
-                shape.rotation.reshape(9),
-                np.array([*(c / 255 for c in shape.colour), 1.0], np.float32),
+                shape.size,
+                shape.position,
+                shape.rotation,
+                [c / 255 for c in shape.colour],
+                number,
             )
-            geom.segid = number
 
     def move(self, number: int, position: npt.ArrayLike, rotation: npt.ArrayLike) -> None:
         """Set the pose of a loaded shape.

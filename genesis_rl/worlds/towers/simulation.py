@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from genesis_rl.worlds.towers.offscreen import load_mujoco
+from genesis_rl.worlds.offscreen import load_mujoco
 from genesis_rl.worlds.towers.rules import Shape, Tower
 from genesis_rl.worlds.towers.world import TEXTURE_NUMBERS, env_xml, world_xml
 

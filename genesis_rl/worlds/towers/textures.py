@@ -7,17 +7,22 @@ As in ShapeStacks, floor and walls have six textures each and share the first th
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from genesis_rl.data.readers.media import decode_image, read_image_file
+from genesis_rl.worlds.patterns import (
+    Field,
+    Image,
+    colourise,
+    encode_png,
+    noise,
+    stones,
+    tile_grid,
+    wood,
+)
 from genesis_rl.worlds.towers.world import TEXTURE_NUMBERS, texture_file
-
-Image = npt.NDArray[np.uint8]
-Field = npt.NDArray[Any]  # (S, S) brightness or (S, S, 3) colour, floats in arbitrary units
 
 PLACES = ("floor", "wall")
 
@@ -68,7 +73,7 @@ def texture_files(folder: str | Path | None = None, size: int = 1024) -> dict[st
     }
     if folder is not None:
         images |= _own(Path(folder), images, size)
-    return {name: _png(image) for name, image in images.items()}
+    return {name: encode_png(image) for name, image in images.items()}
 
 
 def _own(folder: Path, names: dict[str, Image], size: int) -> dict[str, Image]:
@@ -90,88 +95,17 @@ def _own(folder: Path, names: dict[str, Image], size: int) -> dict[str, Image]:
     return images
 
 
-def _png(image: Image) -> bytes:
-    return bytes(cv2.imencode(".png", image[..., ::-1])[1])
-
-
 @lru_cache(maxsize=32)
 def _drawn(place: str, number: int, size: int) -> Image:
     draw, mean, contrast = _TEXTURES[place, number]
     rng = np.random.default_rng([ord(place[0]), number])
-    field = draw(rng, size)
-    if field.ndim == 2:
-        field = field[..., None] * np.asarray(mean, np.float32) / np.mean(mean)
-    image = (field - field.mean((0, 1))) / field.std()
-    target = np.asarray(mean, np.float32)
-    shift = np.zeros(3, np.float32)
-    step = max(1, size // 128)
-    some = image[::step, ::step]
-    for _ in range(8):  # correct the mean, which clipping changes
-        shift += target - np.clip(target + shift + contrast * some, 0, 255).mean((0, 1))
-    image = np.clip(target + shift + contrast * image, 0, 255)
-    pixels: Image = np.rint(image).astype(np.uint8)
+    pixels = colourise(draw(rng, size), mean, contrast)
     pixels.setflags(write=False)
     return pixels
 
 
-def noise(
-    rng: np.random.Generator, size: int, cells: int, octaves: int = 4, stretch: int = 1
-) -> Field:
-    """Sample smooth noise (size, size): a sum of grids, each of twice the resolution of the last.
-
-    Args:
-        rng: random generator.
-        size: side in pixels.
-        cells: cells along the side of the coarsest grid.
-        octaves: number of grids; each has half the amplitude of the last.
-        stretch: aspect ratio of structures, along the rows by across.
-    """
-    total = np.zeros((size, size), np.float32)
-    for octave in range(octaves):
-        rows = cells * 2**octave
-        columns = max(rows // stretch, 1)
-        grid = rng.standard_normal((rows, columns)).astype(np.float32)
-        total += cv2.resize(grid, (size, size), interpolation=cv2.INTER_CUBIC) / 2**octave
-    return total
-
-
-def _grid(
-    size: int, rows: int, columns: int, *, bond: float = 0.0
-) -> tuple[npt.NDArray[np.int64], Field]:
-    """Compute a grid of tiles, with every second row shifted by a share `bond` of a tile.
-
-    Returns:
-        The index of each pixel's tile, and the distance from the tile's edge in heights of a row.
-    """
-    y, x = np.mgrid[:size, :size].astype(np.float32) / size
-    row = np.minimum((y * rows).astype(np.int64), rows - 1)
-    along = (x * columns + bond * (row % 2)) % columns
-    column = along.astype(np.int64)
-    across = y * rows - row
-    aspect = rows / columns
-    inside = along - column
-    edge = np.minimum(np.minimum(across, 1 - across), aspect * np.minimum(inside, 1 - inside))
-    return row * columns + column, edge.astype(np.float32)
-
-
-def _stones(
-    rng: np.random.Generator,
-    size: int,
-    rows: int,
-    columns: int,
-    bond: float,
-    joint: float,
-    spread: float,
-    depth: float,
-) -> Field:
-    """Render tiles of different brightness with dark joints, or light ones for negative depth."""
-    tile, edge = _grid(size, rows, columns, bond=bond)
-    brightness = rng.standard_normal(rows * columns).astype(np.float32)[tile]
-    return spread * brightness - depth * (edge < joint) + 0.4 * noise(rng, size, 16)
-
-
 def _bricks(rng: np.random.Generator, size: int) -> Field:
-    return _stones(rng, size, 24, 12, 0.5, 0.08, 0.5, 2.0)
+    return stones(rng, size, 24, 12, 0.5, 0.08, 0.5, 2.0)
 
 
 def _concrete(rng: np.random.Generator, size: int) -> Field:
@@ -181,7 +115,7 @@ def _concrete(rng: np.random.Generator, size: int) -> Field:
 def _slabs(rng: np.random.Generator, size: int) -> Field:
     """Render slabs of black, white, coloured and speckled stone."""
     rows = 8
-    tile, edge = _grid(size, rows, rows)
+    tile, edge = tile_grid(size, rows, rows)
     kind = rng.permutation(np.arange(rows * rows) % 4)[tile]
     speckles = np.where(noise(rng, size, 48, 2) > 0, 2.4, 0.3)
     field = np.where(kind == 3, speckles, np.array([2.8, 0.1, 1.0, 0.0])[kind])
@@ -191,23 +125,16 @@ def _slabs(rng: np.random.Generator, size: int) -> Field:
 
 
 def _planks(rng: np.random.Generator, size: int) -> Field:
-    return _wood(rng, size, 20, 5)
+    return wood(rng, size, 20, 5)
 
 
 def _boards(rng: np.random.Generator, size: int) -> Field:
-    return _wood(rng, size, 10, 2)
-
-
-def _wood(rng: np.random.Generator, size: int, rows: int, columns: int) -> Field:
-    tile, edge = _grid(size, rows, columns, bond=0.37)
-    brightness = rng.standard_normal(rows * columns).astype(np.float32)[tile]
-    grain = noise(rng, size, 64, 3, stretch=16)
-    return 0.8 * brightness + 0.5 * grain - 2.0 * (edge < 0.04)
+    return wood(rng, size, 10, 2)
 
 
 def _parquet(rng: np.random.Generator, size: int) -> Field:
     """Render squares of five staves each, every other one rotated by 90 degrees."""
-    tile, edge = _grid(size, 12, 12)
+    tile, edge = tile_grid(size, 12, 12)
     y, x = np.mgrid[:size, :size].astype(np.float32) / size * 12
     turned = (tile // 12 + tile % 12) % 2 == 1
     position = np.where(turned, x, y) % 1 * 5
@@ -225,11 +152,11 @@ def _plaster(rng: np.random.Generator, size: int) -> Field:
 
 
 def _blocks(rng: np.random.Generator, size: int) -> Field:
-    return _stones(rng, size, 10, 5, 0.5, 0.04, 0.6, -2.0)
+    return stones(rng, size, 10, 5, 0.5, 0.04, 0.6, -2.0)
 
 
 def _tiles(rng: np.random.Generator, size: int) -> Field:
-    return _stones(rng, size, 16, 16, 0.0, 0.06, 0.5, -3.0)
+    return stones(rng, size, 16, 16, 0.0, 0.06, 0.5, -3.0)
 
 
 Draw = Callable[[np.random.Generator, int], Field]

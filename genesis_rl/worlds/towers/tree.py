@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from genesis_rl.data.cache import SPLITS
-from genesis_rl.data.readers.shapestacks_files import (
+from genesis_rl.data.readers.shapestacks import (
     SIMULATION_FILE,
     SIZE,
     SPLIT_FILES,
@@ -25,18 +25,24 @@ from genesis_rl.data.readers.shapestacks_files import (
     label_map,
     write_split,
 )
-from genesis_rl.utils.files import json_text, new_file, new_folder, private_folder
+from genesis_rl.utils.files import (
+    json_text,
+    new_file,
+    new_folder,
+    private_folder,
+    store_settings,
+)
 from genesis_rl.utils.log import ProgressBar
 from genesis_rl.worlds.towers.plan import Plan, RenderConfig, split_of
 from genesis_rl.worlds.towers.record import (
     AgreementCounter,
     RenderedScenario,
     ScenarioRenderer,
-    Workers,
 )
 from genesis_rl.worlds.towers.simulation import STEPS, Agreement
 from genesis_rl.worlds.towers.textures import texture_files
 from genesis_rl.worlds.towers.world import assets_xml, env_xml, world_xml
+from genesis_rl.worlds.workers import Workers
 
 _SETTINGS = Path("meta", "settings.json")
 _SCENARIOS = Path("meta", "scenarios")
@@ -80,22 +86,7 @@ def record_tree(config: RenderConfig) -> TreeReport:
 
 def _prepare(out: Path, plan: Plan) -> None:
     """Write the files common to all scenarios; refuse the folder of another dataset."""
-    settings = out / _SETTINGS
-    if settings.exists():
-        try:
-            stored = json.loads(settings.read_bytes())
-        except ValueError as error:
-            raise ValueError(f"{settings} is damaged ({error}). Delete {out}.") from error
-        for name, value in plan.key.items():
-            if stored.get(name) != value:
-                raise ValueError(
-                    f"{name} must be {stored.get(name)!r} as in the dataset {out}, got {value!r}. "
-                    "Choose another folder."
-                )
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"out must be a new folder or a rendered dataset, got {out}.")
-    else:
-        _write_text(settings, json_text(plan.key, indent=2) + "\n")
+    store_settings(out, _SETTINGS, plan.key)
     textures = out / "mjcf" / "textures"
     if not (out / "mjcf" / "assets.xml").exists():
         for name, data in texture_files(plan.textures).items():

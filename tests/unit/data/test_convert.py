@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from genesis_rl.data import convert as conversion
-from genesis_rl.data.convert import DamagedRecord, Record, convert
+from genesis_rl.data.convert import convert
 from genesis_rl.data.pack import Pack
+from genesis_rl.data.readers import DamagedRecord, Record
 
 SIZE = 8
 N = 300
@@ -92,7 +92,7 @@ def test_data_without_masks(tmp_path: Path) -> None:
 def test_a_killed_conversion_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kills: tuple[int, ...], resumed_at: int
 ) -> None:
-    monkeypatch.setattr(conversion, "_CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("genesis_rl.data.pack._CHECKPOINT_SECONDS", 0.0)
     damaged = (3, 140, 141)
     for kill_at in kills:
         with pytest.raises(KeyboardInterrupt):
@@ -116,7 +116,7 @@ def test_a_killed_conversion_goes_on(
 
 
 def test_other_data_start_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conversion, "_CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("genesis_rl.data.pack._CHECKPOINT_SECONDS", 0.0)
     with pytest.raises(KeyboardInterrupt):
         convert(Numbered(kill_at=200), tmp_path / "pack", image_size=SIZE)
     source = Numbered(split="test")
@@ -128,7 +128,7 @@ def test_other_data_start_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_a_damaged_rest_starts_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(conversion, "_CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("genesis_rl.data.pack._CHECKPOINT_SECONDS", 0.0)
     with pytest.raises(KeyboardInterrupt):
         convert(Numbered(kill_at=200), tmp_path / "pack", image_size=SIZE)
     path = tmp_path / ".pack.genesis_rl" / "partial" / name

@@ -11,10 +11,12 @@ from torch import Tensor
 from genesis_rl.models import GenesisConfig, GenesisSConfig, build_model
 from genesis_rl.models.attention import SlotAttention, find_seeds
 from genesis_rl.models.background import (
+    OCCLUDER_SIZE,
     BackgroundNetwork,
     StaticBackground,
     background_nll,
     foreground_gate,
+    paste_occluders,
 )
 from genesis_rl.models.local import LocalDecoder
 from genesis_rl.slots import Noise
@@ -80,6 +82,15 @@ def test_objects_smaller_than_a_cell(threshold: float, found: bool) -> None:
     image[0, :, 10, 9] = torch.tensor(RED)  # a quarter of a cell
     slots = attend(image, seed_threshold=threshold)
     assert bool(slots.assignment[0, 0].sum() > 0.2) == found
+
+
+@pytest.mark.parametrize(("hue_distance", "slots"), [(0.5, 1), (0.2, 2)])
+def test_similar_hues_are_separated_at_a_smaller_distance(hue_distance: float, slots: int) -> None:
+    image = torch.full((1, 3, SIDE, SIDE), 0.2)
+    image[0, :, 10:16, 10:13] = torch.tensor([0.2, 0.9, 0.2])[:, None, None]
+    image[0, :, 10:16, 13:16] = torch.tensor([0.2, 0.9, 0.6])[:, None, None]
+    found = attend(image, hue_distance=hue_distance)
+    assert (found.assignment.flatten(2).sum(2) > 1).sum() == slots
 
 
 def test_no_foreground_has_no_seed() -> None:
@@ -162,6 +173,36 @@ def test_an_outlier_costs_a_constant() -> None:
     torch.testing.assert_close(one, other, rtol=0, atol=0.01)
     # The density integrates to 1, 5 % of it uniformly over [0, 1]^3.
     assert torch.isclose(other - 15 / 16 * exact, torch.tensor(-math.log(0.05)), atol=0.01)
+
+
+def test_occluders_are_shapes_of_one_hue() -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.full((64, 3, 32, 32), 0.5)
+    uniform = torch.rand(64, 1, OCCLUDER_SIZE, generator=generator)
+    pasted = paste_occluders(images, uniform)
+    assert pasted.min() >= 0 and pasted.max() <= 1
+    changed = (pasted != images).any(1)
+    assert 0.5 < changed.flatten(1).any(1).float().mean() < 0.9  # present with probability 0.7
+    assert 1 / 16**2 / 2 < changed.flatten(1).float().mean(1).max() <= 0.25
+    for image, inside in zip(pasted, changed, strict=True):
+        colours = image[:, inside]
+        if inside.any() and (colours < 1).all():
+            hues = colours / colours.sum(0)
+            torch.testing.assert_close(hues, hues[:, :1].expand_as(hues))
+
+
+def test_an_occluded_background_is_scored_without_its_occluders() -> None:
+    model: Any = build_model(GenesisConfig(**OBJECTS, background="predicted")).train()
+    model.background_only, model.occluders = True, 3
+    x = torch.rand(4, 3, SIDE, SIDE)
+    seen: list[Tensor] = []
+    model.background.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    first, second = (model.elbo(x, generator=torch.Generator().manual_seed(0)) for _ in range(2))
+    assert torch.equal(first.nll, second.nll)
+    assert (seen[0] != x).any()
+    unoccluded = model.eval().elbo(x, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(seen[-1], x)
+    assert not torch.equal(unoccluded.nll, first.nll)
 
 
 def test_backgrounds_start_from_the_images() -> None:
@@ -276,6 +317,7 @@ def test_the_bound_lies_below_the_likelihood(name: str) -> None:
         ({"object_size": 0.0}, "object_size"),
         ({"foreground_threshold": -1.0}, "foreground_threshold"),
         ({"seed_threshold": 1.0}, "seed_threshold"),
+        ({"hue_distance": 0.0}, "hue_distance"),
         ({"background_channels": ()}, "background_channels"),
     ],
 )

@@ -145,40 +145,43 @@ def dtype(request: pytest.FixtureRequest) -> Iterator[torch.dtype]:
 
 def outputs(model: Any, x: Tensor, noise: Noise | None) -> dict[str, Tensor]:
     """Everything that the reference stores of one pass, by its names."""
-    inference, terms = model._infer(x, noise), model._score(x, noise, None)
-    slots = inference.slots
+    slots, terms = model._infer_slots(x, noise), model._score(x, noise, None)
     decoded = model.decode(slots)
     out = {"recon": decoded.image, "err": terms.nll}
     if isinstance(model, Vae):
-        mu, sigma = (part.squeeze(1) for part in inference.q)
+        mu, sigma = (part.squeeze(1) for part in model._infer(x, noise).q_c)
         return out | {"kl": terms.kl, "q_mu": mu, "q_sigma": sigma, "h": model.encoder(x)}
     out |= {"log_m": slots.log_pi, "x_r": decoded.mu_x, "kl_c": terms.kl_c}
     if isinstance(model, GenesisS):
+        latents = model._latents(x, noise)
+        p_m, p_c = model._priors(latents.z_m)
         out |= {
             "kl_m": terms.kl_m,
-            "q_m_mu": inference.q_m.mu,
-            "q_m_sigma": inference.q_m.sigma,
-            "p_m_mu": inference.p_m.mu,
-            "p_m_sigma": inference.p_m.sigma,
+            "q_m_mu": latents.q_m.mu,
+            "q_m_sigma": latents.q_m.sigma,
+            "p_m_mu": p_m.mu,
+            "p_m_sigma": p_m.sigma,
             "h": model.encoder(x),
-            "q_c_mu": inference.q_c.mu,
-            "q_c_sigma": inference.q_c.sigma,
-            "p_c_mu": inference.p_c.mu,
-            "p_c_sigma": inference.p_c.sigma,
+            "q_c_mu": latents.q_c.mu,
+            "q_c_sigma": latents.q_c.sigma,
+            "p_c_mu": p_c.mu,
+            "p_c_sigma": p_c.sigma,
         }
         return {k: v for k, v in out.items() if model.latent_sizes[1] or "_c" not in k}
+    q_c = model._infer(x, noise).q_c
     out["kl_m"] = terms.kl_m.sum(1)
     # The scope before slot k is what it and all later slots take.
     out["log_s"] = slots.log_pi.flip(1).logcumsumexp(1).flip(1)
     if isinstance(model, Monet):
         out["log_m_r"] = model._decode_components(slots.z_c).log_pi
-        return out | {"q_c_mu": inference.q_c.mu, "q_c_sigma": inference.q_c.sigma}
+        return out | {"q_c_mu": q_c.mu, "q_c_sigma": q_c.sigma}
+    p_c = model._prior_of(slots.z_c)
     return out | {
         "log_m_r": decoded.log_pi,
-        "q_c_mu": inference.q.mu,
-        "q_c_sigma": inference.q.sigma,
-        "p_c_mu": inference.p.mu,
-        "p_c_sigma": inference.p.sigma,
+        "q_c_mu": q_c.mu,
+        "q_c_sigma": q_c.sigma,
+        "p_c_mu": p_c.mu,
+        "p_c_sigma": p_c.sigma,
     }
 
 

@@ -181,6 +181,7 @@ def test_parts_that_a_model_lacks_are_refused(model: Any, tmp_path: Path) -> Non
     static = dataclasses.replace(model, background="static")
     for changes, name in (
         ({"trained_modules": "objects"}, "trained_modules"),
+        ({"occluders": 3}, "occluders"),
         ({"likelihood_stride": 2}, "likelihood_stride"),
         (
             {"model": static, "trained_modules": "background"},

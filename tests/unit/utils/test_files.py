@@ -28,6 +28,7 @@ from genesis_rl.utils.files import (
     new_folder,
     private_folder,
     read_folder,
+    store_settings,
 )
 
 OWNER = '{"made_by": "genesis_rl", "pid": 1, "host": "there", "started": "then"}'
@@ -523,3 +524,18 @@ def test_errors_of_a_full_disk(tmp_path: Path, problem: Exception) -> None:
         raise problem
     with pytest.raises(io.UnsupportedOperation), new_file(tmp_path / "file"):
         raise io.UnsupportedOperation("other errors stay as they are")
+
+
+def test_settings_are_stored_once_and_compared(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"seed": 1, "sizes": (1, 2), "out": Path("x")}
+    for _ in range(2):
+        store_settings(tmp_path, "meta/settings.json", settings)
+    stored = json.loads((tmp_path / "meta/settings.json").read_text())
+    assert stored == {"seed": 1, "sizes": [1, 2], "out": "x"}
+    with pytest.raises(ValueError, match=r"seed must be 1 as in the dataset .*, got 2\. Choose"):
+        store_settings(tmp_path, "meta/settings.json", {**settings, "seed": 2})
+    (tmp_path / "meta/settings.json").write_text("{")
+    with pytest.raises(ValueError, match=r"settings\.json is damaged"):
+        store_settings(tmp_path, "meta/settings.json", settings)
+    with pytest.raises(ValueError, match="out must be a new folder or a rendered dataset"):
+        store_settings(tmp_path, "other.json", settings)

@@ -15,7 +15,7 @@ from genesis_rl.models import MODELS
 from genesis_rl.perception.editing import drop_slot, replace_slot, select
 from genesis_rl.slots import Decoded, SceneModel
 from genesis_rl.visualization import figures
-from genesis_rl.visualization.figures import FIGURES, FigureInputs
+from genesis_rl.visualization.catalogue import FIGURES, FigureInputs
 
 SIDE, SCALE, EDGE, GAP, MARGIN = 32, 3, 1, 4, 16
 CELL = SIDE * SCALE + 2 * EDGE

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from genesis_rl.data import Pack, open_dataset
-from genesis_rl.data.convert import DamagedRecord, Record
+from genesis_rl.data.readers import DamagedRecord, Record
 from genesis_rl.data.readers.gqn import GqnRooms
 
 FOLDERS = {"train": ("train", "0001-of-2160"), "validation": ("train", "2125-of-2160")}

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from genesis_rl.data import Pack, open_dataset
-from genesis_rl.data.convert import DamagedRecord
+from genesis_rl.data.readers import DamagedRecord
 from genesis_rl.data.readers.media import VideoFolder, decode_image
 
 U8 = npt.NDArray[np.uint8]

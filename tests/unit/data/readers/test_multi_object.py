@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from genesis_rl.data import Pack, open_dataset
-from genesis_rl.data.convert import DamagedRecord
+from genesis_rl.data.readers import DamagedRecord
 from genesis_rl.data.readers.multi_object import ClevrWithMasks, ObjectsRoom
 
 U8 = npt.NDArray[np.uint8]

@@ -1,22 +1,24 @@
 """TFRecord files: content, damaged records, skipping."""
 
 import gzip
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from genesis_rl.data.convert import DamagedRecord
+from genesis_rl.data.readers import DamagedRecord
 from genesis_rl.data.readers.tfrecord import (
     Payload,
+    encode_example,
     floats,
     parse_example,
     pixels,
     read_records,
     strings,
 )
+from genesis_rl.data.readers.tfrecord import write_records as write_file
 
 PAYLOADS = [bytes([n]) * (50 + 7 * n) for n in range(6)]
 OFFSETS = np.cumsum([0, *(len(payload) + 16 for payload in PAYLOADS)]).tolist()
@@ -212,3 +214,27 @@ def test_lists_of_another_kind_are_refused(example: Callable[..., bytes]) -> Non
     integers = message((1, message((1, message((1, b"n"), (2, message((3, b"\x0a\4abcd"))))))))
     with pytest.raises(ValueError, match=r"^feature 'n' .*integers"):
         floats(parse_example(integers), "n", (1,))
+
+
+def test_written_files_are_those_of_the_format(
+    tmp_path: Path, write_records: Write, example: Callable[..., bytes]
+) -> None:
+    texts, numbers = [b"one", b"", b"x" * 300], np.arange(10, dtype=np.float32).reshape(5, 2)
+    written = encode_example({"name": texts, "size": numbers})
+    assert written == example(name=texts, size=numbers.ravel().tolist())
+    parsed = parse_example(written)
+    assert strings(parsed, "name") == texts
+    np.testing.assert_array_equal(floats(parsed, "size", (5, 2)), numbers)
+    write_file(tmp_path / "folder/ours", iter(PAYLOADS))
+    theirs = write_records(tmp_path / "theirs", PAYLOADS)
+    assert (tmp_path / "folder/ours").read_bytes() == theirs.read_bytes()
+
+
+def test_an_interrupted_file_is_not_left_behind(tmp_path: Path) -> None:
+    def payloads() -> Iterator[bytes]:
+        yield b"one"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_file(tmp_path / "a", payloads())
+    assert not (tmp_path / "a").exists()

@@ -13,9 +13,14 @@ from torch import Tensor
 
 from genesis_rl.data import Pack, PackWriter, open_dataset
 from genesis_rl.evaluation.probes import latents as latents_module
+from genesis_rl.evaluation.probes.inputs import (
+    ObjectInputs,
+    Objects,
+    SceneInputs,
+    mask_moments,
+    match,
+)
 from genesis_rl.evaluation.probes.latents import EncodedSample, Sample, encode_sample
-from genesis_rl.evaluation.probes.objects import ObjectInputs, Objects, match
-from genesis_rl.evaluation.probes.scenes import SceneInputs, mask_moments
 from genesis_rl.slots import SceneModel
 from genesis_rl.worlds.sprites import STATE_COLUMNS
 

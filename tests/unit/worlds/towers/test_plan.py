@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from genesis_rl.data.readers.shapestacks_files import Scenario
+from genesis_rl.data.readers.shapestacks import Scenario
 from genesis_rl.worlds.towers import env_xml, world_xml
 from genesis_rl.worlds.towers.plan import Plan, RenderConfig, split_of
 

@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 
 from genesis_rl.data import Pack, open_dataset
-from genesis_rl.data.convert import Record
+from genesis_rl.data.readers import Record
 from genesis_rl.data.readers.shapestacks import ShapeStacks
+from genesis_rl.worlds.offscreen import load_mujoco
 from genesis_rl.worlds.towers import TowerRenderer, read_world, record, simulate, tree
-from genesis_rl.worlds.towers.offscreen import load_mujoco
 from genesis_rl.worlds.towers.plan import Plan, RenderConfig, split_of
 from genesis_rl.worlds.towers.record import STATE_COLUMNS, record_packs
 from genesis_rl.worlds.towers.tree import record_tree
@@ -301,7 +301,7 @@ def test_an_interrupted_pack_resumes(
     packs: dict[str, Pack], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = replace(BASE, out=tmp_path / "towers", pack=True, image_size=32)
-    monkeypatch.setattr(record, "_CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("genesis_rl.data.pack._CHECKPOINT_SECONDS", 0.0)
     with monkeypatch.context() as patch:
         patch.setattr(record, "simulate", Kill(simulate, 4))
         with pytest.raises(KeyboardInterrupt):

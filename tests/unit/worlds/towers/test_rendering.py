@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from genesis_rl.worlds.offscreen import Image, load_mujoco
 from genesis_rl.worlds.towers import (
     RoomAppearance,
     Shape,
@@ -19,7 +20,6 @@ from genesis_rl.worlds.towers import (
     texture_files,
     world_xml,
 )
-from genesis_rl.worlds.towers.offscreen import Image, load_mujoco
 
 # Smoke: MuJoCo's structures change between versions.
 pytestmark = [pytest.mark.smoke, pytest.mark.usefixtures("opengl")]
@@ -244,3 +244,12 @@ def test_a_dropped_renderer_does_not_disturb_others(
     np.testing.assert_array_equal(again[0], image)
     np.testing.assert_array_equal(again[1], instances)
     np.testing.assert_array_equal(small.render(5)[0], image)
+
+
+def test_a_view_does_not_depend_on_uninitialised_memory(small: TowerRenderer) -> None:
+    small.load(TOWER)
+    wanted = small.render(13)[0]
+    for geom in list(small._scene.geoms)[3:]:  # after the floor and the walls
+        geom.transparent = 1
+    small.load(TOWER)
+    np.testing.assert_array_equal(small.render(13)[0], wanted)

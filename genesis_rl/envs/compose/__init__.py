@@ -1,1 +1,0 @@
-"""Composition of scenes from slots, with a reward for the composed scene."""

@@ -1,0 +1,1 @@
+"""Navigation in rooms as in GQN."""
