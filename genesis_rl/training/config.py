@@ -93,8 +93,8 @@ class PretrainConfig(RunConfig):
     """modules to train: all; the background alone, with pixels of objects as outliers; or, for
     "objects", all but the background, whose KL is then not part of the loss"""
     occluders: Natural = 0
-    """random shapes in front of each image when the background is trained, which is predicted
-    without them; for images without objects"""
+    """random shapes pasted into each image when the background is trained, which is predicted
+    without them: so the network learns to replace objects by what is behind them"""
     sigma_x_start: Positive | None = None
     """initial standard deviation of the components, annealed to the model's; None: constant"""
     sigma_x_anneal_fraction: Positive = 0.2
