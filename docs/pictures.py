@@ -35,12 +35,14 @@ def frames(name: str, seed: int, **options: Any) -> list[npt.NDArray[np.uint8]]:
 
 
 def write_decompositions() -> None:
-    """Draw test scenes with their slots by ``sprites-64`` and ``fetch``."""
+    """Draw test scenes with their slots by ``sprites-64``, ``fetch`` and ``rooms``."""
     goal = render_scenes(ObjectGoalWorld(image_size=64), 6, split="test").images
     fetch = genesis_rl.open_dataset("fetch", "test", num_images=100).images[5::17]
+    rooms = genesis_rl.open_dataset("rooms", "test", image_size=64, num_images=100).images[1::17]
     for name, file, scenes in (
         ("sprites-64", "sprites_64_decomposition.png", goal),
         ("fetch", "fetch_decomposition.png", fetch),
+        ("rooms", "environments/rooms_decomposition.png", rooms),
     ):
         images = torch.from_numpy(np.array(scenes)).permute(0, 3, 1, 2).float() / 255
         model = genesis_rl.load(name, "cpu")

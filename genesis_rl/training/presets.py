@@ -474,7 +474,14 @@ PRESETS: dict[str, Preset] = {
     ),
     "rooms": Preset(
         "rooms as in GQN, 64 px, background first: ten minutes on one CPU core",
-        replace(_SCENES, **_ROOMS, steps=4_000, eval_every=1_000, out=Path("runs/rooms")),
+        replace(
+            _SCENES,
+            **_ROOMS,
+            steps=4_000,
+            prior_steps=1_500,
+            eval_every=1_000,
+            out=Path("runs/rooms"),
+        ),
         # Objects near the camera are too large to be outliers that a network cannot predict.
         (replace(_BACKGROUND, **_ROOMS, steps=5_000, occluders=4),),
     ),

@@ -29,7 +29,10 @@ FIXTURES = Path(__file__).parents[1] / "fixtures"
 
 def test_shipped_models_and_their_files() -> None:
     sprites = ["sprites", "sprites-64", "sprites-fast", "sprites-sharp", "sprites-sharp-fast"]
-    assert NAMES == ["fetch", "multi-dsprites", "multi-dsprites-sharp", *sprites, "towers"]
+    assert NAMES == [
+        *("fetch", "multi-dsprites", "multi-dsprites-sharp", "rooms"),
+        *(*sprites, "towers"),
+    ]
     assert WORLDS == ["object-comparison"]
     for name in [*NAMES, *(f"world_models/{name}" for name in WORLDS)]:
         files = {path.name: path.stat().st_size for path in (FOLDER / name).iterdir()}
@@ -48,7 +51,7 @@ def test_models_load_by_name_without_the_hub(name: str, monkeypatch: pytest.Monk
     )
     observation, _ = env.reset(seed=0)
     shapes = {"multi": (5, 8 + 4 + 3), "sprites": (7, 8 + 4 + 3)}
-    attention = {"fetch": 12, "towers": 9, "sprites-64": 8}
+    attention = {"fetch": 12, "rooms": 7, "towers": 9, "sprites-64": 8}
     with_attention = (attention.get(name), 16 + 8 + 3)
     expected = with_attention if name in attention else shapes[name.split("-")[0]]
     assert observation.shape == expected
@@ -72,7 +75,7 @@ def test_features_without_masks_are_those_of_the_slots(name: str) -> None:
 
 # On uniform squares the seeds of an attention posterior are ties, which depend on the CPU.
 @pytest.mark.smoke
-@pytest.mark.parametrize("name", sorted({*NAMES} - {"fetch", "sprites-64", "towers"}))
+@pytest.mark.parametrize("name", sorted({*NAMES} - {"fetch", "rooms", "sprites-64", "towers"}))
 def test_features_equal_the_recorded_ones(name: str) -> None:
     # Not an image of a task, because the rendering of edges depends on OpenCV's version.
     image = np.full((64, 64, 3), 40, np.uint8)
@@ -112,6 +115,15 @@ def test_fetch_segments_scenes_of_all_tasks(
     pack = open_dataset("fetch", "test", num_images=100)
     scores = validate(genesis_rl.load("fetch", "cpu"), pack, 100)
     assert scores["ari_fg_2plus"] > 0.83 and scores["msc"] > 0.78
+
+
+def test_rooms_segments_rooms(
+    opengl: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GENESIS_RL_DATA", str(tmp_path))
+    pack = open_dataset("rooms", "test", num_images=100, image_size=64)
+    scores = validate(genesis_rl.load("rooms", "cpu"), pack, 100)
+    assert scores["ari_fg_2plus"] > 0.75 and scores["msc"] > 0.77
 
 
 def test_refinement_of_sprites_sharp_segments_same_coloured_objects(tmp_path: Path) -> None:
