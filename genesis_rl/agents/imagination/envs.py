@@ -9,6 +9,7 @@ import gymnasium as gym
 import torch
 from stable_baselines3.common.vec_env import VecMonitor
 
+from genesis_rl.agents.config import AgentConfig
 from genesis_rl.agents.imagination.config import ImaginationConfig
 from genesis_rl.agents.stack import StepTimer
 from genesis_rl.agents.vec_obs import GymVecEnv
@@ -64,7 +65,7 @@ class FittedWorldModel:
             )
         packs = [Pack.open(data / split) for split in SPLITS if (data / split).is_dir()]
         held_out = Transitions.open(data, "validation")
-        _check_recorded(config, encoder, held_out.pack)
+        check_recorded(config, encoder, held_out.pack)
         spec = model.slot_spec
         features = encode(held_out, encoder, align=spec.aligned)[..., : spec.num_features]
         sequences = Sequences.of(held_out, features, model.action_spec, encoder.device)
@@ -131,7 +132,7 @@ class FittedWorldModel:
 
 
 def check_actions(
-    config: ImaginationConfig, world_model: WorldModel, action_space: gym.Space[Any]
+    config: AgentConfig, world_model: WorldModel, action_space: gym.Space[Any]
 ) -> None:
     """Check that the actions of the real environment are those of the world model.
 
@@ -146,8 +147,12 @@ def check_actions(
         )
 
 
-def _check_recorded(config: ImaginationConfig, encoder: SlotEncoder, pack: Pack) -> None:
-    """Check that a recording is of the agent's environment, if it contains the settings."""
+def check_recorded(config: AgentConfig, encoder: SlotEncoder, pack: Pack) -> None:
+    """Check that a recording is of the agent's environment, if it contains the settings.
+
+    Raises:
+        ValueError: naming the settings that differ.
+    """
     settings: Mapping[str, Any] = pack.meta.get("settings", {})
     env = settings.get("env")
     if env is None:  # not recorded by this package
