@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import tyro
 
 from genesis_rl.agents.evaluation import Scores
-from genesis_rl.agents.planning import PlanningConfig, evaluate_planning
+from genesis_rl.agents.planning_evaluation import PlanningConfig, evaluate_planning
 from genesis_rl.utils.flags import parse_flags, report_error
 from genesis_rl.utils.process import report_stop
 
