@@ -230,7 +230,8 @@ def coloured_filter(horizon: int, beta: float) -> Tensor:
     amplitudes: Tensor = frequencies ** (-beta / 2)
     kernel = torch.fft.irfft(amplitudes.to(torch.complex64), n=length)
     offsets = torch.arange(horizon)[:, None] - torch.arange(length)
-    return (kernel / torch.linalg.vector_norm(kernel))[offsets % length]
+    normalised: Tensor = kernel / torch.linalg.vector_norm(kernel)
+    return normalised[offsets % length]
 
 
 class _Categorical:
