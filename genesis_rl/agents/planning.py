@@ -39,7 +39,7 @@ class PlannerOptions:
     """iterations per action"""
     elites: Count = 32
     """best sequences, to which the distribution is fitted (K); at most samples"""
-    keep: Share = 0.3
+    kept_share: Share = 0.3
     """share of the elites that are evaluated again in the next iteration and, shifted by a step,
     at the next action (xi)"""
     noise_beta: NonNegative = 2.0
@@ -61,7 +61,7 @@ class PlannerOptions:
     @property
     def kept(self) -> int:
         """Number of kept elites."""
-        return round(self.keep * self.elites)
+        return round(self.kept_share * self.elites)
 
 
 class Plan(NamedTuple):

@@ -149,7 +149,7 @@ def test_a_batch_equals_single_environments(spec: ActionSpec) -> None:
 
 
 def test_the_plan_is_shifted_and_its_elites_are_kept() -> None:
-    options = PlannerOptions(horizon=4, samples=64, iterations=2, elites=8, keep=0.5)
+    options = PlannerOptions(horizon=4, samples=64, iterations=2, elites=8, kept_share=0.5)
     planner = Planner(Plane(), options)
     action, plan = planner.predict(at((0, 0)))
     assert plan.kept.shape == (1, 4, 4) and plan.parameters.shape == (1, 4, 4)
@@ -157,7 +157,9 @@ def test_the_plan_is_shifted_and_its_elites_are_kept() -> None:
     best = plan.kept[0, 0].tolist()
     assert action[0] == best[0] and sorted(best) == [1, 1, 3, 3]
     # With a single random sample, the following action can only be that of the kept sequences.
-    tiny = Planner(Plane(), PlannerOptions(horizon=4, samples=5, iterations=1, elites=4, keep=1.0))
+    tiny = Planner(
+        Plane(), PlannerOptions(horizon=4, samples=5, iterations=1, elites=4, kept_share=1.0)
+    )
     start = torch.from_numpy(at((0, 0)))
     place = planner.world_model.step(start, torch.from_numpy(action)).features
     following, _ = tiny.predict(place.numpy(), plan, np.array([False]))
@@ -187,7 +189,7 @@ def test_invalid_arguments() -> None:
         ({"samples": 0, "elites": 0}, "samples must be at least 1"),
         ({"samples": 8, "elites": 9}, "elites must be at most samples, 8, got 9"),
         ({"iterations": 0}, "iterations must be"),
-        ({"keep": 1.5}, "keep must be in"),
+        ({"kept_share": 1.5}, "kept_share must be in"),
         ({"noise_beta": -1.0}, "noise_beta must be"),
         ({"momentum": 1.0}, "momentum must be"),
         ({"gamma": 0.0}, "gamma must be"),
