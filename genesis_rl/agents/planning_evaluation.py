@@ -112,9 +112,8 @@ def evaluate_planning(config: PlanningConfig) -> dict[str, Any]:
             f"{spec.encoder_fingerprint[:12]}, got {source} with {encoder.fingerprint[:12]}."
         )
     agent = config.agent_config(source, mask_geometry=spec.mask_geometry)
-    recording = Path(settings.get("data") or "none", "train")
-    if recording.is_dir():
-        check_recorded(agent, encoder, Pack.open(recording))
+    if "data" in settings and Path(settings["data"], "train").is_dir():
+        check_recorded(agent, encoder, Pack.open(Path(settings["data"], "train")))
     make = partial(make_vec_env, agent, encoder, align=spec.aligned)
     options = PlannerOptions(**{f.name: getattr(config, f.name) for f in fields(PlannerOptions)})
     planner = Planner(world_model, options, seed=config.seed)
@@ -140,7 +139,14 @@ def evaluate_planning(config: PlanningConfig) -> dict[str, Any]:
 
 
 def trained_settings(world_model: str) -> dict[str, Any]:
-    """Return the settings of a world model's training with "encoder"; empty if not stored."""
+    """Return the settings of a world model's training, with "encoder" and "data".
+
+    Args:
+        world_model: as of `WorldModel.from_pretrained`.
+
+    Returns:
+        The settings; empty if the folder has none.
+    """
     folder = Path(world_model).expanduser()
     if not folder.exists():
         folder = shipped_folder(world_model, world_models=True) or folder

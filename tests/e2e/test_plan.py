@@ -11,7 +11,11 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from genesis_rl.agents.planning_evaluation import PlanningConfig, evaluate_planning
+from genesis_rl.agents.planning_evaluation import (
+    PlanningConfig,
+    evaluate_planning,
+    trained_settings,
+)
 from genesis_rl.envs.recording.collect import CollectConfig, collect
 from genesis_rl.perception.encoder import SlotEncoder
 from genesis_rl.world_model import ActionSpec, SlotSpec, WorldModel, WorldModelConfig
@@ -117,6 +121,7 @@ def test_planning_with_a_trained_world_model(
     assert "random" not in batched
     for name in ("success_rate", "mean_return", "mean_length"):
         assert batched["planning"][name] == result["planning"][name]
+    assert trained_settings(str(world)) == trained_settings(str(world / "best"))
     # Another environment than the recorded one.
     status, _, errors = run_program(PROGRAM, *given, "--env-options", '{"bright": 99}')
     assert status == 2 and "bright None, got 99" in errors
@@ -154,3 +159,8 @@ def test_invalid_settings_end_with_status_2(
 def test_a_folder_without_a_world_model(tmp_path: Path, run_program: Run) -> None:
     status, _, errors = run_program(PROGRAM, str(tmp_path), "--env", ENV)
     assert status == 2 and "world_model must be a folder with" in errors
+
+
+def test_the_encoder_of_a_world_model(tmp_path: Path) -> None:
+    assert trained_settings("object-comparison")["encoder"] == "sprites-fast"
+    assert trained_settings(str(tmp_path)) == {}
