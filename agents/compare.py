@@ -16,12 +16,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from genesis_rl.agents.comparison import (
-    CompareConfig,
-    read_included,
-    train_all,
-    write_summary,
-)
+from genesis_rl.agents.comparison.grid import CompareConfig, read_included, train_all
+from genesis_rl.agents.comparison.summary import write_summary
 from genesis_rl.agents.config import PRESETS, preset_flags
 from genesis_rl.agents.learning import TrainingError
 from genesis_rl.utils.flags import parse_flags, report_error

@@ -90,13 +90,14 @@ def parse(argv: Sequence[str] | None) -> Plan:
             f"--stage-{unknown[0]} must name one of the {len(before)} stages before the last of "
             f"--preset {preset}."
         )
-    stages = [
-        parse_flags(
-            tyro.conf.AvoidSubcommands[PretrainConfig], of_stage.get(number, []), default=stage
+    stages = join_stages(before, last, original)
+    for index, stage in enumerate(stages[:-1]):
+        # Flags of a stage have priority over those of the last stage, which apply to all.
+        changed = parse_flags(
+            tyro.conf.AvoidSubcommands[PretrainConfig], of_stage.get(index + 1, []), default=stage
         )
-        for number, stage in enumerate(before, 1)
-    ]
-    return Plan(join_stages(stages, last, original), notes)
+        stages[index] = replace(changed, out=stage.out, init=stage.init, resume=stage.resume)
+    return Plan(stages, notes)
 
 
 def split_stage_flags(flags: Sequence[str]) -> tuple[list[str], dict[int, list[str]]]:

@@ -15,13 +15,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
 from genesis_rl.training.program import run_and_report
 from genesis_rl.utils.flags import parse_flags
-from genesis_rl.utils.process import keep_freed_memory, report_stop
-from genesis_rl.world_model.config import WorldTrainConfig
-from genesis_rl.world_model.program import train_world_model
+from genesis_rl.utils.process import report_stop
+from genesis_rl.world_model.training import WorldTrainConfig, train_world_model
 
 
 @report_stop("train_world_model.py", "add --resume to resume")
@@ -29,11 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train a world model; return the exit status."""
 
     def train() -> dict[str, Any]:
-        config = parse_flags(WorldTrainConfig, argv, __doc__)
-        if config.threads is not None:
-            torch.set_num_threads(config.threads)
-        keep_freed_memory()
-        return train_world_model(config)
+        return train_world_model(parse_flags(WorldTrainConfig, argv, __doc__))
 
     return run_and_report("train_world_model.py", WorldTrainConfig, train)
 

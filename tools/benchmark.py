@@ -13,14 +13,8 @@ from collections.abc import Sequence
 
 import tyro
 
-from benchmarks import (
-    BenchmarkConfig,
-    measure_parts,
-    measure_scaling,
-    parts_tables,
-    run,
-    scaling_tables,
-)
+from benchmarks.harness import BenchmarkConfig
+from benchmarks.models import measure_parts, measure_rates, measure_scaling
 from genesis_rl.utils.files import write_json
 from genesis_rl.utils.flags import parse_flags, report_error
 from genesis_rl.utils.process import report_stop
@@ -34,19 +28,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = parse_flags(
             tyro.conf.AvoidSubcommands[BenchmarkConfig], argv, __doc__, default=BenchmarkConfig()
         )
-        result = run(config)
-        print(as_text(result["tables"]))
-        for enabled, name, measure, make_tables in (
-            (config.parts, "parts", measure_parts, parts_tables),
-            (config.scaling, "scaling", measure_scaling, scaling_tables),
+        result, tables = measure_rates(config)
+        print(as_text(tables))
+        for enabled, name, measure in (
+            (config.parts, "parts", measure_parts),
+            (config.scaling, "scaling", measure_scaling),
         ):
             if enabled:
-                result[name] = measure(config)
-                tables = make_tables(result[name])
-                result["tables"] += tables
-                print(f"\n{as_text(tables)}")
+                result[name], more = measure(config)
+                tables += more
+                print(f"\n{as_text(more)}")
         if config.out is not None:
-            write_json(config.out, result)
+            write_json(config.out, {"tables": tables, **result})
     except (ValueError, OSError) as error:
         report_error("benchmark.py", error, BenchmarkConfig)
         return 2

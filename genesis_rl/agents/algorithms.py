@@ -1,5 +1,6 @@
 """Construction of Stable-Baselines3's algorithms from settings."""
 
+from dataclasses import asdict
 from typing import Any, cast
 
 import numpy as np
@@ -15,9 +16,9 @@ from stable_baselines3.common.vec_env import VecEnv
 from genesis_rl.agents.config import OFF_POLICY, AgentConfig
 from genesis_rl.agents.extractors import EXTRACTORS, DictExtractor, SlotExtractor
 from genesis_rl.agents.extractors.encoder import EncoderExtractor, FeatureMapExtractor
-from genesis_rl.checkpoints.loading import pick_device
 from genesis_rl.slots import SceneModel
 from genesis_rl.utils.extras import require
+from genesis_rl.utils.process import pick_device
 
 # Frames for the estimate of the latents' scale.
 _SCALE_FRAMES = 512
@@ -50,7 +51,7 @@ def build_model(
     policy = "MultiInput" if isinstance(venv.observation_space, spaces.Dict) else "Mlp"
     if config.algo == "recurrent_ppo":
         algorithms[config.algo], policy = _recurrent_ppo(), f"{policy}Lstm"
-    arguments = _off_policy(config, venv) if config.algo in OFF_POLICY else _on_policy(config)
+    arguments = _off_policy(config, venv) if config.algo in OFF_POLICY else asdict(config.ppo)
     build: Any = algorithms[config.algo]
     model: BaseAlgorithm = build(
         f"{policy}Policy",
@@ -68,36 +69,12 @@ def _recurrent_ppo() -> type[BaseAlgorithm]:
     return algorithm
 
 
-def _on_policy(config: AgentConfig) -> dict[str, Any]:
-    """Return the arguments of PPO and RecurrentPPO."""
-    ppo = config.ppo
-    return {
-        "n_steps": ppo.n_steps,
-        "batch_size": ppo.batch_size,
-        "n_epochs": ppo.n_epochs,
-        "learning_rate": ppo.learning_rate,
-        "gamma": ppo.gamma,
-        "gae_lambda": ppo.gae_lambda,
-        "ent_coef": ppo.ent_coef,
-        "vf_coef": ppo.vf_coef,
-        "clip_range": ppo.clip_range,
-        "max_grad_norm": ppo.max_grad_norm,
-    }
-
-
 def _off_policy(config: AgentConfig, venv: VecEnv) -> dict[str, Any]:
     """Return the arguments of SAC and TD3."""
     off = config.off_policy
-    arguments: dict[str, Any] = {
-        "buffer_size": off.buffer_size,
-        "learning_starts": off.learning_starts,
-        "batch_size": off.batch_size,
-        "learning_rate": off.learning_rate,
-        "gamma": off.gamma,
-        "tau": off.tau,
-        "train_freq": off.train_freq,
-        "gradient_steps": off.gradient_steps,
-    }
+    arguments = asdict(off)
+    for name in ("net_arch", "ent_coef", "action_noise", "n_sampled_goal"):
+        del arguments[name]  # not of all algorithms
     if config.algo == "sac":
         adapted = off.ent_coef.startswith("auto")
         arguments["ent_coef"] = off.ent_coef if adapted else float(off.ent_coef)

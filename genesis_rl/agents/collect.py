@@ -7,7 +7,7 @@ import numpy as np
 from stable_baselines3.common.vec_env import unwrap_vec_wrapper
 
 from genesis_rl.agents.bundle import Agent, load_agent
-from genesis_rl.agents.frames import VecFrames
+from genesis_rl.agents.observations import VecFrames
 from genesis_rl.agents.vec_obs import VecGenesisObs
 from genesis_rl.envs.recording.collect import CollectConfig, repeat_some
 from genesis_rl.envs.recording.recorder import (

@@ -19,7 +19,7 @@ from genesis_rl.agents.vec_obs import VecGenesisObs
 from genesis_rl.perception.encoder import SlotEncoder
 from genesis_rl.perception.preprocessing import as_nhwc_uint8
 from genesis_rl.utils.files import write_json
-from genesis_rl.utils.process import keep_freed_memory
+from genesis_rl.utils.process import configure_cpu
 from genesis_rl.visualization import Picture, mosaic, overlay_masks, save_animation
 
 RESULT = "evaluation.json"
@@ -171,9 +171,7 @@ def evaluate_agent(config: EvaluationConfig) -> dict[str, Any]:
     Raises:
         ValueError: if the agent cannot be loaded.
     """
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    keep_freed_memory()
+    configure_cpu(config.threads)
     load = partial(
         load_agent,
         device=config.device,

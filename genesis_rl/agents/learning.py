@@ -8,27 +8,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.vec_env import VecEnv
 
 from genesis_rl.agents.algorithms import build_model, fit_scale
-from genesis_rl.agents.bundle import SETTINGS, read_settings, save_agent
-from genesis_rl.agents.config import MACHINE, OFF_POLICY, AgentConfig, check_same_settings
-from genesis_rl.agents.encoders import load_encoder, make_encoder
-from genesis_rl.agents.resume import (
+from genesis_rl.agents.bundle import (
+    SETTINGS,
     find_checkpoint,
     imagination_settings,
+    read_settings,
     restore,
+    save_agent,
     training_state,
 )
+from genesis_rl.agents.config import MACHINE, OFF_POLICY, AgentConfig, check_same_settings
+from genesis_rl.agents.observations import load_encoder, make_encoder
 from genesis_rl.agents.stack import check_same_stack, make_vec_env, step_seconds
-from genesis_rl.checkpoints.loading import fingerprint, pick_device
+from genesis_rl.checkpoints.loading import fingerprint
 from genesis_rl.perception.encoder import SlotEncoder
 from genesis_rl.utils.files import FolderLock
 from genesis_rl.utils.log import ProgressBar, RunLog
-from genesis_rl.utils.process import StopSignal, keep_freed_memory
+from genesis_rl.utils.process import StoppedError, StopSignal, configure_cpu, pick_device
 
 # Offset of the evaluation environments' seeds from the training environments'.
 _EVAL_SEED = 1_000_000
@@ -84,9 +85,7 @@ class AgentTrainer:
         self._lock.acquire()
         try:
             checkpoint = self._find_checkpoint(resume)
-            if config.threads is not None:
-                torch.set_num_threads(config.threads)
-            keep_freed_memory()
+            configure_cpu(config.threads)
             device = pick_device(config.device)
             self.pretrained = load_encoder(config)
             self.encoder: SlotEncoder | None = None
@@ -256,6 +255,12 @@ class AgentTrainer:
                 finally:
                     self.close()
         return self.metrics["best"]
+
+    def run_to_end(self) -> None:
+        """Train as `run` does, and raise StoppedError if a signal ended the run early."""
+        self.run()
+        if self.stopped:
+            raise StoppedError(f"stopped in {self.config.out}", self.stop_status)
 
     def close(self) -> None:
         """Close the environments and release the run directory."""

@@ -11,7 +11,7 @@ import torch
 
 from genesis_rl.agents.config import AgentConfig
 from genesis_rl.agents.evaluation import RandomPolicy, record_video, run_episodes, score
-from genesis_rl.agents.imagination.envs import check_actions, check_recorded
+from genesis_rl.agents.imagination.trainer import check_actions, check_recorded
 from genesis_rl.agents.planning import Planner, PlannerOptions
 from genesis_rl.agents.stack import make_vec_env
 from genesis_rl.checkpoints.weights import CONFIG, shipped_folder

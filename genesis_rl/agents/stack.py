@@ -26,7 +26,7 @@ from stable_baselines3.common.vec_env import (
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from genesis_rl.agents.config import OFF_POLICY, PIXELS, AgentConfig
-from genesis_rl.agents.frames import RenderInfo, VecFrames
+from genesis_rl.agents.observations import RenderInfo, VecFrames
 from genesis_rl.agents.vec_obs import VecGenesisObs, check_kept
 from genesis_rl.envs.make import accepts_option, make_env
 from genesis_rl.envs.wrappers.frame_source import find_entry, find_frames, find_kept, follow

@@ -45,10 +45,11 @@ from genesis_rl.models.blocks import fold_batch_norm
 from genesis_rl.models.iodine import Iodine
 from genesis_rl.perception.preprocessing import Preprocessing, to_images
 from genesis_rl.slots import SceneModel
-from genesis_rl.training.run import Run
+from genesis_rl.training.folder import Run
 from genesis_rl.utils.checks import Checked, Natural
 from genesis_rl.utils.extras import require
 from genesis_rl.utils.files import json_text, new_file
+from genesis_rl.utils.process import versions
 from genesis_rl.utils.timing import medians
 
 #: Largest allowed `deviation` from PyTorch.
@@ -335,8 +336,6 @@ def _log_sigmoid(x: Any) -> Any:
 
 
 def _metadata(name: str, model: SceneModel, preprocessing: Preprocessing | None) -> dict[str, str]:
-    from genesis_rl import __version__
-
     form = {"layout": "BCHW", "colours": "RGB", "range": [0, 1]}
     applied = preprocessing or getattr(model, "preprocessing", None) or Preprocessing()
     return {
@@ -346,7 +345,7 @@ def _metadata(name: str, model: SceneModel, preprocessing: Preprocessing | None)
         "preprocessing": json_text({**applied.to_json(), **form}),
         "fingerprint": fingerprint(model),
         "opset": str(_OPSET),
-        "genesis_rl": __version__,
+        "genesis_rl": versions()["genesis_rl"],
     }
 
 

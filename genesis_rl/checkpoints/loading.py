@@ -18,7 +18,6 @@ from genesis_rl.checkpoints.weights import (
     Pretrained,
     as_tuple,
     load_weights,
-    pick_device,
     read_model,
     read_tensors,
     write_model,
@@ -27,6 +26,7 @@ from genesis_rl.models import MODELS
 from genesis_rl.models.distilled import Distilled, DistilledConfig
 from genesis_rl.perception.preprocessing import Preprocessing
 from genesis_rl.slots import SceneModel
+from genesis_rl.utils.process import pick_device
 
 __all__ = [
     "CLASSES",
@@ -86,18 +86,10 @@ def save_pretrained(
     extra: Mapping[str, Any] | None = None,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Save a model's weights and config to a folder, which is created if missing.
-
-    Args:
-        model: one of the classes in ``CLASSES``.
-        folder: destination; its other files are not changed.
-        preprocessing: resizing of frames to the model's size; None: as the model was loaded, else
-            "stretch".
-        extra: additional JSON data for config.json (training settings, metrics).
-        dtype: data type to round the weights to, such as torch.bfloat16; None: no rounding.
+    """Save a model of one of `CLASSES`; see `genesis_rl.checkpoints.weights.write_model`.
 
     Raises:
-        ValueError: if the model is not of a registered class.
+        ValueError: if the model is of another class.
         OSError: if the folder cannot be written.
     """
     names = [name for name, (_, cls) in CLASSES.items() if type(model) is cls]
@@ -114,21 +106,7 @@ def load_pretrained(
     device: str | torch.device = "auto",
     **options: Unpack[DownloadOptions],
 ) -> Pretrained:
-    """Load a model saved by `save_pretrained` or a run of pretrain/train.py.
-
-    Args:
-        path_or_hub_id: a pretrained model folder; a run directory (its best checkpoint is loaded);
-            a name of `genesis_rl.checkpoints.weights.shipped`, the package's models; or the id of a
-            repository on the Hugging Face Hub, "owner/name".
-        device: "auto" selects a GPU if available.
-        **options: revision, token, cache_dir, force_download and local_files_only, for the Hub.
-
-    Returns:
-        The model in eval mode on the device, its preprocessing and the metadata.
-
-    Raises:
-        ValueError: if no model is found, or it is damaged or of another class.
-    """
+    """Load a model of one of `CLASSES`; see `genesis_rl.checkpoints.weights.read_model`."""
     return read_model(path_or_hub_id, CLASSES, device=device, **options)
 
 
@@ -137,7 +115,18 @@ def load(
     device: str | torch.device = "auto",
     **options: Unpack[DownloadOptions],
 ) -> SceneModel:
-    """Load a pretrained model in eval mode; see `load_pretrained` for arguments and errors."""
+    """Load a pretrained model in eval mode.
+
+    Args:
+        path_or_hub_id: a pretrained model folder; a run directory (its best checkpoint is loaded);
+            a name of `genesis_rl.checkpoints.weights.shipped`, the package's models; or the id of a
+            repository on the Hugging Face Hub, "owner/name".
+        device: "auto" selects a GPU if available.
+        **options: revision, token, cache_dir, force_download and local_files_only, for the Hub.
+
+    Raises:
+        ValueError: if no model is found, or it is damaged or of another class.
+    """
     return load_pretrained(path_or_hub_id, device=device, **options).model
 
 

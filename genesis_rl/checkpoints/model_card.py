@@ -1,7 +1,7 @@
 """Model cards with the Hub's front matter."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from genesis_rl.training import PretrainConfig
 from genesis_rl.training.folder import settings
 from genesis_rl.utils.files import json_text
 from genesis_rl.utils.tables import figure, markdown
+from genesis_rl.world_model import WorldModel
 
 Scores = Mapping[str, float | None]
 
@@ -50,6 +51,21 @@ class ModelScores:
     findings: tuple[Finding, ...] = ()
 
 
+@dataclass(frozen=True)
+class CardOptions:
+    """Options of every card.
+
+    Attributes:
+        load_by: name or Hub id to load the model by in the example; None: a placeholder.
+        title: title of the card; None: a default.
+        license: license of the weights, by the Hub's identifiers.
+    """
+
+    load_by: str | None = None
+    title: str | None = None
+    license: str = "apache-2.0"
+
+
 def data_name(config: PretrainConfig) -> str:
     """Return the dataset's name; the last part for a path, as the rest is private."""
     return config.data if config.data in DATASETS else Path(config.data).expanduser().name
@@ -67,10 +83,7 @@ def model_card(
     config: PretrainConfig,
     loaded: Pretrained,
     figures: ModelScores,
-    *,
-    repo_id: str | None = None,
-    title: str | None = None,
-    license: str = "apache-2.0",
+    options: CardOptions = CardOptions(),
 ) -> str:
     """Return a model's card as Markdown with the Hub's front matter.
 
@@ -78,20 +91,19 @@ def model_card(
         config: settings of the training.
         loaded: the model with its metadata.
         figures: the model's scores.
-        repo_id: id to load the model by; None: a placeholder.
-        title: the title; None: the model and its dataset.
-        license: license of the weights.
+        options: name, title and license.
     """
-    kind, paper, arxiv = _SOURCES[loaded.metadata["model"]]
+    name = loaded.metadata["model"]
+    kind, paper, arxiv = _SOURCES[name]
     data, model = data_name(config), config.model
-    title = title or f"{kind} on {data}, {model.image_size} px"
+    title = options.title or f"{kind} on {data}, {model.image_size} px"
     sections = (
         f"# {title}",
         f"{kind} ({paper}, [arXiv:{arxiv}](https://arxiv.org/abs/{arxiv})) decomposes frames into "
         f"{model.num_slots} slot{'s' * (model.num_slots > 1)}. Trained without labels by "
         "genesis_rl.",
         "## Use",
-        _use(repo_id or "OWNER/NAME", model.image_size, model.num_slots),
+        _use(options, model.image_size, model.num_slots),
         "## Scores",
         f"On {figures.images}:",
         _score_table(figures),
@@ -103,14 +115,6 @@ def model_card(
         "## Settings",
         "```json\n" + json_text(public_settings(config), indent=2) + "\n```",
     )
-    front = _front_matter(loaded, figures, data=data, title=title, license=license)
-    return f"---\n{front}\n---\n\n" + "\n\n".join(sections) + "\n"
-
-
-def _front_matter(
-    loaded: Pretrained, figures: ModelScores, *, data: str, title: str, license: str
-) -> str:
-    name = loaded.metadata["model"]
     values = {key: figures.scores.get(key) for key in _INDEXED}
     present = {key: v for key, v in values.items() if v is not None and math.isfinite(v)}
     results = [
@@ -123,28 +127,34 @@ def _front_matter(
         )
         for key, value in present.items()
     ]
-    front = ModelCardData(
-        license=license,
-        library_name="genesis_rl",
+    return _card(
+        sections,
+        license=options.license,
         pipeline_tag="image-feature-extraction",
-        tags=["object-centric", "reinforcement-learning", name, f"arxiv:{_SOURCES[name][2]}"],
+        tags=["object-centric", "reinforcement-learning", name, f"arxiv:{arxiv}"],
         datasets=[data],
         metrics=list(present),
         model_name=title,
         eval_results=results or None,
     )
-    return str(front.to_yaml())
 
 
-def _use(repo_id: str, side: int, num_slots: int) -> str:
+def _card(sections: Iterable[str], **front_matter: Any) -> str:
+    """Return a card of Markdown sections after the Hub's front matter."""
+    front = ModelCardData(library_name="genesis_rl", **front_matter).to_yaml()
+    return f"---\n{front}\n---\n\n" + "\n\n".join(sections) + "\n"
+
+
+def _use(options: CardOptions, side: int, num_slots: int) -> str:
+    name = options.load_by or "OWNER/NAME"
     return (
         "```python\n"
         "import genesis_rl\n"
-        f'model = genesis_rl.load("{repo_id}")\n'
+        f'model = genesis_rl.load("{name}")\n'
         f"slots = model.infer(images)  # (B, 3, {side}, {side}) in [0, 1] -> {num_slots} slots each"
         "\n```\n\n"
         "As observations of an agent, from frames of any size: "
-        f'`genesis_rl.GenesisObs(env, "{repo_id}")`.'
+        f'`genesis_rl.GenesisObs(env, "{name}")`.'
     )
 
 
@@ -219,49 +229,39 @@ def _limits(config: PretrainConfig, loaded: Pretrained) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
+def portable_settings(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a report's settings without folders of this machine, of which only names are kept."""
+    settings = {k: v for k, v in report["settings"].items() if k not in ("out", "cache")}
+    paths = ("teacher", "encoder", "data")
+    return settings | {k: v and Path(v).name for k, v in settings.items() if k in paths}
+
+
 def student_card(
-    report: dict[str, Any],
+    report: Mapping[str, Any],
     loaded: Pretrained,
+    options: CardOptions = CardOptions(),
     *,
-    rounded: bool,
-    load_by: str | None,
-    title: str | None,
-    license: str,
+    rounded: bool = False,
 ) -> str:
     """Build the card of a student, from the report of its distillation.
 
     Args:
         report: report of the distillation.
         loaded: the student.
+        options: name, title and license.
         rounded: whether the weights are stored in bfloat16.
-        load_by: name for genesis_rl.load; None: a placeholder.
-        title: title of the card; None: a default.
-        license: license of the weights.
-
-    Returns:
-        Markdown with the Hub's front matter.
     """
     model: Any = loaded.model
     size, slots = model.config.image_size, model.config.num_slots
-    title = title or f"Student of {report['teacher']}, {size} px"
-    name = load_by or "OWNER/NAME"
-    front = ModelCardData(
-        license=license,
-        library_name="genesis_rl",
-        pipeline_tag="image-feature-extraction",
-        tags=["object-centric", "reinforcement-learning", "distilled", report["teacher"]],
-        model_name=title,
-    ).to_yaml()
+    title = options.title or f"Student of {report['teacher']}, {size} px"
     flops = report["flops"]
     sections = (
         f"# {title}",
         f"An encoder of {flops['student'] / 1e6:.0f} MFLOP per frame, distilled from "
         f"{report['teacher']} ({flops['teacher'] / 1e6:,.0f} MFLOP) by genesis_rl. It infers "
         f"{slots} slots, their latents and coarse masks. Decoders and prior are the teacher's.",
-        f"## Use\n\n```python\nimport genesis_rl\n"
-        f'model = genesis_rl.load("{name}")\n'
-        f"slots = model.infer(images)  # (B, 3, {size}, {size}) in [0, 1] -> {slots} slots each\n"
-        "```",
+        "## Use",
+        _use(options, size, slots),
         "## Fidelity\n\nOn held-out images; r2 is the explained share of the teacher's variance."
         + " The weights were rounded to bfloat16 afterwards." * rounded
         + "\n\n"
@@ -280,8 +280,57 @@ def student_card(
         "The student is trained on the images of its distillation only and reproduces the errors "
         "of its teacher. Not for safety-critical use.",
     )
-    return f"---\n{front}\n---\n\n" + "\n\n".join(sections) + "\n"
+    return _card(
+        sections,
+        license=options.license,
+        pipeline_tag="image-feature-extraction",
+        tags=["object-centric", "reinforcement-learning", "distilled", report["teacher"]],
+        model_name=title,
+    )
 
 
 def _rows(scores: dict[str, float | None]) -> list[tuple[str, str]]:
     return [(name, figure(value, 4)) for name, value in scores.items()]
+
+
+def world_model_card(
+    report: Mapping[str, Any], world: WorldModel, options: CardOptions = CardOptions()
+) -> str:
+    """Build the card of a world model, from the report of its training.
+
+    Args:
+        report: report of the training.
+        world: the world model.
+        options: name, title and license.
+    """
+    settings, spec = portable_settings(report), world.slot_spec
+    title = options.title or f"World model on the slots of {settings['encoder']}"
+    weights = sum(p.numel() for p in world.parameters())
+    steps = ", ".join(f"{count:,} of {split}" for split, count in report["steps"].items())
+    sections = [
+        f"# {title}",
+        f"Predicts the next slots, reward and termination from {spec.num_slots} slots of "
+        f"{spec.num_features} features and an action. {weights:,} parameters; trained with "
+        "genesis_rl.",
+        f"## Use\n\n```python\nimport gymnasium as gym\n\nimport genesis_rl\n\n"
+        f'env = gym.make(\n    "genesis_rl/Imagination-v0", encoder="{settings["encoder"]}", '
+        f'world_model="{options.load_by or "FOLDER"}"\n)\n```\n\n'
+        f"It requires the slots of its encoder, `{settings['encoder']}`, with the fingerprint "
+        f"{spec.encoder_fingerprint[:12]}.",
+        "## Prediction errors",
+        *(f"{t['caption']}\n\n{markdown(t['head'], t['rows'])}" for t in report["tables"]),
+        "*copy*: the initial slots; *mlp*: an MLP over all concatenated latents, with the same "
+        "heads, data and training; *encoded*: the slots of the recorded frame, an upper bound for "
+        "decoded frames.",
+        f"## Training\n\nOn recorded steps ({steps}), on {report['hardware']}.",
+        "```json\n" + json_text(settings, indent=2) + "\n```",
+        "## Limitations\n\nPredictions are valid for the recorded environment and the states that "
+        "the recorded policy visited. Not for safety-critical use.",
+    ]
+    return _card(
+        sections,
+        license=options.license,
+        pipeline_tag="reinforcement-learning",
+        tags=["object-centric", "reinforcement-learning", "world-model"],
+        model_name=title,
+    )

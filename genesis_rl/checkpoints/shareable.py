@@ -43,9 +43,8 @@ class Shareable(nn.Module):
 
         Args:
             save_directory: the folder, created if missing; other files in it are kept.
-            preprocessing: resizing of frames to the model's size; by default the model's own, or
-                else "stretch".
-            extra: further entries of config.json, JSON data.
+            preprocessing: see `write_model`.
+            extra: see `write_model`.
             push_to_hub: also upload them to the Hub.
             repo_id: Hub id, "owner/name"; required by ``push_to_hub``.
             **options: see `push_to_hub`.
@@ -74,17 +73,8 @@ class Shareable(nn.Module):
     ) -> Self:
         """Load a model of this class.
 
-        Args:
-            pretrained_model_name_or_path: a folder written by `save_pretrained`; a run directory of
-                pretrain/train.py, whose best model is loaded; or a Hub id, "owner/name".
-            device: device of the weights; "auto" is a GPU if there is one.
-            **options: revision, token, cache_dir, force_download and local_files_only, for the Hub.
-
-        Returns:
-            The model in eval mode.
-
-        Raises:
-            ValueError: if the model is missing, damaged or of another class.
+        See `genesis_rl.checkpoints.loading.load`, which loads models of any class, for arguments
+        and errors.
         """
         classes = {cls._own_name(): (cls.config_class, cls)}
         loaded = read_model(pretrained_model_name_or_path, classes, device=device, **options)
@@ -102,8 +92,8 @@ class Shareable(nn.Module):
 
         Args:
             repo_id: the repository, "owner/name", created if missing.
-            preprocessing: see `save_pretrained`.
-            extra: see `save_pretrained`.
+            preprocessing: see `write_model`.
+            extra: see `write_model`.
             **options: commit_message, private, token, branch and create_pr, as in
                 `huggingface_hub.PyTorchModelHubMixin.push_to_hub`.
 

@@ -14,23 +14,24 @@ from torch import nn
 from genesis_rl.checkpoints.hub import is_repository, push_folder
 from genesis_rl.checkpoints.loading import Pretrained, fingerprint, load_pretrained, save_pretrained
 from genesis_rl.checkpoints.model_card import (
+    CardOptions,
     ModelScores,
     data_name,
     model_card,
+    portable_settings,
     public_settings,
     student_card,
+    world_model_card,
 )
 from genesis_rl.data import DATASETS
 from genesis_rl.evaluation.diagnostics import CheckInputs, compute_statistics, run_checks
 from genesis_rl.evaluation.diagnostics.diagnosis import CheckImages
 from genesis_rl.evaluation.scoring import ScoreConfig, baselines, score
 from genesis_rl.training import PretrainConfig, Run
-from genesis_rl.training.distillation.program import public_report_settings
 from genesis_rl.training.folder import has_setting, read_report
 from genesis_rl.utils.checks import check_fields
 from genesis_rl.utils.files import new_file, read_json
 from genesis_rl.world_model import WorldModel
-from genesis_rl.world_model import program as world_card
 
 CARD = "README.md"
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16}
@@ -77,6 +78,11 @@ class ShareConfig:
         out = self.out and self.out.expanduser()
         if out and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
             raise ValueError(f"out must be a new or an empty folder, got {out}.")
+
+    @property
+    def card(self) -> CardOptions:
+        """Options of the card."""
+        return CardOptions(self.name or self.push, self.title, self.license)
 
 
 def share(config: ShareConfig) -> str:
@@ -134,15 +140,9 @@ def _world_model(config: ShareConfig) -> tuple[Callable[[Path], None], str]:
         raise ValueError(f"precision must be 'fp32' for a world model, got {config.precision!r}.")
     report = read_report(config.run)
     world = WorldModel.from_pretrained(config.run / config.which, device=config.device)
-    card = world_card.card(
-        report,
-        world,
-        load_by=config.name or config.push,
-        title=config.title,
-        license=config.license,
-    )
+    card = world_model_card(report, world, config.card)
     keys = ("steps", "hardware", "versions")
-    extra = {"training": world_card.public_settings(report)} | {k: report[k] for k in keys}
+    extra = {"training": portable_settings(report)} | {k: report[k] for k in keys}
     return partial(world.save_pretrained, extra=extra), card
 
 
@@ -156,17 +156,10 @@ def _student(config: ShareConfig) -> tuple[Pretrained, str, dict[str, Any]]:
             f"{config.run / config.which} is not the student of the run's report."
         )
     _round(loaded, config)
-    card = student_card(
-        report,
-        loaded,
-        rounded=config.precision == "bf16",
-        load_by=config.name or config.push,
-        title=config.title,
-        license=config.license,
-    )
+    card = student_card(report, loaded, config.card, rounded=config.precision == "bf16")
     keys = ("teacher", "teacher_fingerprint", "fidelity", "flops", "steps", "minutes")
     extra = {
-        "training": public_report_settings(report),
+        "training": portable_settings(report),
         "distillation": {k: report[k] for k in keys},
     }
     return loaded, card, extra
@@ -177,14 +170,7 @@ def _run(config: ShareConfig) -> tuple[Pretrained, str, dict[str, Any]]:
     run = Run.open(config.run)
     loaded = run.load(config.which, device=config.device)
     _round(loaded, config)
-    card = model_card(
-        run.config,
-        loaded,
-        figures(run, loaded, config),
-        repo_id=config.name or config.push,
-        title=config.title,
-        license=config.license,
-    )
+    card = model_card(run.config, loaded, figures(run, loaded, config), config.card)
     return loaded, card, {"training": public_settings(run.config)}
 
 

@@ -22,6 +22,7 @@ from genesis_rl.perception.preprocessing import Preprocessing, as_preprocessing
 from genesis_rl.slots import SceneModel
 from genesis_rl.utils.checks import check_parameters
 from genesis_rl.utils.files import current_folder, json_text, new_file, read_folder, read_json
+from genesis_rl.utils.process import pick_device, versions
 
 OLD_KEYS = {
     # agent.json and run.json, under "config"
@@ -112,7 +113,7 @@ def write_model(
     config = {
         **(extra or {}),
         "format": FORMAT,
-        "genesis_rl": _version(),
+        "genesis_rl": versions()["genesis_rl"],
         "model": name,
         "config": dataclasses.asdict(model_config),
         "preprocessing": preprocessing.to_json(),
@@ -157,8 +158,7 @@ def read_model(
     """Read a model of one of the given classes.
 
     Args:
-        path_or_hub_id: a pretrained model folder; a run directory (its best checkpoint is loaded);
-            a name of `shipped`; or the id of a repository on the Hugging Face Hub, "owner/name".
+        path_or_hub_id: as of `genesis_rl.checkpoints.loading.load`.
         classes: accepted classes.
         device: "auto" selects a GPU if available.
         **options: for the Hub.
@@ -195,12 +195,7 @@ def build(make: Callable[[], M], folder: Path, *, other: str = _OTHER) -> M:
     """Build a module after comparing its shapes with a folder's model.safetensors.
 
     The comparison precedes the allocation of memory: a config cannot require more than the file
-    contains.
-
-    Args:
-        make: factory of the module.
-        folder: folder with model.safetensors and config.json.
-        other: cause of unexpected entries, for the message.
+    contains. ``other`` is the cause of unexpected entries, for the message.
 
     Raises:
         ValueError: if the file is missing or damaged, an entry does not match, or the module cannot
@@ -276,40 +271,11 @@ def read_tensors(
     for name, value in state.items():
         if not bool(value.isfinite().all()):
             raise ValueError(
-                f"{path}: {name} must have finite values, got {_count_non_finite(value)} that are "
-                "not. Train the model again with a smaller learning rate."
+                f"{path}: {name} must have finite values, got "
+                f"{int((~value.isfinite()).sum()):,} of {value.numel():,} that are not. Train the "
+                "model again with a smaller learning rate."
             )
     return state
-
-
-def _count_non_finite(value: Tensor) -> str:
-    return f"{int((~value.isfinite()).sum()):,} of {value.numel():,}"
-
-
-def pick_device(device: str | torch.device) -> torch.device:
-    """Resolve "auto" to CUDA if available, else to the CPU.
-
-    Raises:
-        TypeError: if the device is neither a string nor a torch.device.
-        ValueError: if the device is unknown, not supported or not available.
-    """
-    if not isinstance(device, str | torch.device):
-        raise TypeError(f"device must be a string or a torch.device, got {device!r}.")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        chosen = torch.device(device)
-    except RuntimeError:
-        chosen = None
-    if chosen is None or chosen.type not in ("cpu", "cuda"):
-        raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {str(device)!r}.")
-    if chosen.type == "cuda":
-        if not torch.cuda.is_available():
-            raise ValueError(f"device must be 'cpu' without a GPU, got {str(device)!r}.")
-        count = torch.cuda.device_count()
-        if count and chosen.index is not None and chosen.index >= count:
-            raise ValueError(f"device must be 'cuda:0' to 'cuda:{count - 1}', got {str(device)!r}.")
-    return chosen
 
 
 def as_tuple(value: Any) -> Any:
@@ -331,11 +297,17 @@ def _home(world_models: bool) -> Path:
     return _SHIPPED / "world_models" if world_models else _SHIPPED
 
 
+def find_folder(path: Path, file: str = CONFIG) -> Path | None:
+    """Return the folder that contains a file: ``path``, or ``best/`` or ``last/`` in it."""
+    folders = (path, path / "best", path / "last")
+    return next((f for f in folders if (current_folder(f) / file).is_file()), None)
+
+
 def _find(path_or_hub_id: str | os.PathLike[str], options: DownloadOptions) -> Path:
     path = Path(path_or_hub_id).expanduser()
-    for folder in (path, path / "best", path / "last"):
-        if (current_folder(folder) / CONFIG).is_file():
-            return folder
+    folder = find_folder(path)
+    if folder is not None:
+        return folder
     if path.exists():
         raise ValueError(f"encoder must be a folder with {CONFIG} and {WEIGHTS}, got {path}.")
     name = str(path_or_hub_id)
@@ -363,9 +335,3 @@ def _read_config(path: Path, classes: Classes) -> dict[str, Any]:
             f"got {metadata.get('model')!r}.{more}"
         )
     return metadata
-
-
-def _version() -> str:
-    from genesis_rl import __version__
-
-    return __version__

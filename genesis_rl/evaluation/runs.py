@@ -15,8 +15,7 @@ from genesis_rl.evaluation.metrics.frechet import FeatureNetwork, SampleScorer
 from genesis_rl.evaluation.metrics.imagined import SceneScorer
 from genesis_rl.evaluation.scoring import ScoreConfig, baselines, score
 from genesis_rl.training.config import PretrainConfig
-from genesis_rl.training.folder import has_setting, settings
-from genesis_rl.training.run import Run
+from genesis_rl.training.folder import Run, has_setting, settings
 from genesis_rl.utils.checks import Names, check_fields
 from genesis_rl.utils.files import write_json
 from genesis_rl.utils.process import versions

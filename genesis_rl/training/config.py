@@ -1,18 +1,58 @@
-"""Config of pretraining."""
+"""Configs of trainings in a run directory: their common fields, and those of pretraining."""
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from genesis_rl.data import Pack, open_dataset
 from genesis_rl.data.convert import parse_options
 from genesis_rl.models import GenesisConfig, GenesisSConfig, ModelConfig
 from genesis_rl.models.geco import GecoConfig
-from genesis_rl.utils.checks import Count, Natural, Positive, Seed, at_least, check_fields
+from genesis_rl.utils.checks import Checked, Count, Natural, Positive, Seed, at_least
 
 
-@dataclass(frozen=True)
-class PretrainConfig:
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(Checked):
+    """Settings of every training in a run directory."""
+
+    steps: Count
+    """total number of updates"""
+    max_minutes: Positive | None = None
+    """maximum training time in minutes, within which schedules are completed; None: unlimited"""
+    batch_size: Count
+    """items per update"""
+    learning_rate: Positive
+    """maximum learning rate"""
+    device: str = "auto"
+    """auto, cpu or cuda"""
+    threads: Count | None = None
+    """CPU threads; None: PyTorch's choice"""
+    seed: Seed = 0
+    """seed of initial weights, order of the data and noise"""
+    out: Path
+    """run directory"""
+    resume: bool = False
+    """resume the run in directory out"""
+    log_every: Count = 100
+    """updates between log entries"""
+    eval_every: Count = 1_000
+    """updates between validations"""
+    save_every: Count = 1_000
+    """updates between checkpoints"""
+    tensorboard: bool = True
+    """write TensorBoard events"""
+    wandb: bool = False
+    """log to Weights & Biases"""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings as JSON data."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self), default=str))
+        return plain
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(RunConfig):
     """Config of pretraining; defaults are the paper's (appendix B.4)."""
 
     model: ModelConfig = field(default_factory=GenesisConfig)
@@ -31,9 +71,6 @@ class PretrainConfig:
     """folder of a pack without objects, such as a recording of the empty scene, whose median image
     is the static background; None: the median of the training images"""
     steps: Count = 500_000
-    """total number of updates"""
-    max_minutes: Positive | None = None
-    """maximum training time in minutes, within which schedules are completed; None: unlimited"""
     batch_size: Count = 32
     """images per update, summed over processes"""
     learning_rate: Positive = 1e-4
@@ -56,8 +93,8 @@ class PretrainConfig:
     """modules to train: all; the background alone, with pixels of objects as outliers; or, for
     "objects", all but the background, whose KL is then not part of the loss"""
     occluders: Natural = 0
-    """random shapes in front of each image when the background is trained, which is predicted
-    without them; for images without objects"""
+    """random shapes pasted into each image when the background is trained, which is predicted
+    without them: so the network learns to replace objects by what is behind them"""
     sigma_x_start: Positive | None = None
     """initial standard deviation of the components, annealed to the model's; None: constant"""
     sigma_x_anneal_fraction: Positive = 0.2
@@ -83,32 +120,16 @@ class PretrainConfig:
     activation_checkpointing: bool = False
     """recompute the decoders' activations in the backward pass: a third more computation for
     several times less memory; GENESIS and GENESIS-S only"""
-    device: str = "auto"
-    """auto, cpu or cuda"""
-    threads: Count | None = None
-    """CPU threads; None: PyTorch's choice"""
     seed: Seed = 0
     """seed of initial weights, order of images and noise"""
     out: Path = Path("runs/pretrain")
-    """run directory"""
-    resume: bool = False
-    """resume the run in directory out"""
-    log_every: Count = 100
-    """updates between log entries"""
     eval_every: Count = 5_000
-    """updates between validations"""
     eval_images: Count = 320
     """number of validation images"""
-    save_every: Count = 1_000
-    """updates between checkpoints"""
-    tensorboard: bool = True
-    """write TensorBoard events"""
-    wandb: bool = False
-    """log to Weights & Biases"""
 
     def __post_init__(self) -> None:
         """Check values."""
-        check_fields(self)
+        super().__post_init__()
         if self.reinit_modules and self.init is None:
             raise ValueError(
                 f"reinit_modules must be empty without init, got {self.reinit_modules}."
@@ -178,11 +199,7 @@ class PretrainConfig:
         Raises:
             ValueError: if the data are unknown, damaged, too few or of another image size.
         """
-        options = parse_options(self.data_options)
-        if split != "train" and "num_images" in options:
-            # Generate no more held-out images than are scored.
-            options["num_images"] = min(options["num_images"], self.eval_images)
-        pack = open_dataset(self.data, split, **options)
+        pack = open_split(self.data, self.data_options, split, self.eval_images)
         self._check_size("data", pack)
         if split == "train" and len(pack) < self.batch_size:
             raise ValueError(
@@ -210,3 +227,11 @@ class PretrainConfig:
                 f"{name} must have images of {size} x {size} px (model.image_size), got {height} x "
                 f"{width} px in {getattr(self, name)!r}."
             )
+
+
+def open_split(data: str, data_options: str, split: str, eval_images: int) -> Pack:
+    """Open a split of a dataset; no more held-out images are generated than are evaluated."""
+    options = parse_options(data_options)
+    if split != "train" and "num_images" in options:
+        options["num_images"] = min(options["num_images"], eval_images)
+    return open_dataset(data, split, **options)

@@ -4,17 +4,18 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from genesis_rl.training.config import RunConfig
 from genesis_rl.training.folder import TrainingFolder
 from genesis_rl.training.parallel import LostProcessError, Processes
 from genesis_rl.utils.log import ProgressBar, RunLog
-from genesis_rl.utils.process import StopSignal
+from genesis_rl.utils.process import StoppedError, StopSignal
 
 #: Objects other than the model whose state a checkpoint contains.
 Stateful = nn.Module | torch.optim.Optimizer
@@ -38,38 +39,6 @@ class NonFiniteError(RuntimeError):
         self.row = row
 
 
-class FitConfig(Protocol):
-    """Settings common to all trainings."""
-
-    @property
-    def steps(self) -> int:
-        """Total number of updates."""
-
-    @property
-    def max_minutes(self) -> float | None:
-        """Maximum training time in minutes; None: unlimited."""
-
-    @property
-    def log_every(self) -> int:
-        """Updates between log entries."""
-
-    @property
-    def eval_every(self) -> int:
-        """Updates between validations."""
-
-    @property
-    def save_every(self) -> int:
-        """Updates between checkpoints."""
-
-    @property
-    def tensorboard(self) -> bool:
-        """Whether to write TensorBoard events."""
-
-    @property
-    def wandb(self) -> bool:
-        """Whether to log to Weights & Biases."""
-
-
 class Validation(NamedTuple):
     """Results of a validation.
 
@@ -89,7 +58,7 @@ class Validation(NamedTuple):
 class State:
     """Progress of a training, as a checkpoint contains it."""
 
-    config: FitConfig
+    config: RunConfig
     """the settings"""
     step: int = 0
     """number of updates made"""
@@ -110,6 +79,20 @@ class State:
             clock = self.seconds / (60 * self.config.max_minutes)
             done = max(done, (clock - _CLOCK_SLACK) / (1 - _CLOCK_SLACK))
         return min(done, 1.0)
+
+    def learning_rate(
+        self, warmup_steps: int, schedule: Literal["constant", "cosine"] = "cosine"
+    ) -> float:
+        """Return the learning rate of the next update.
+
+        Args:
+            warmup_steps: updates of linear warm-up.
+            schedule: constant after the warm-up, or cosine decay to 0 over the training.
+        """
+        rate = self.config.learning_rate * min(1.0, (self.step + 1) / max(warmup_steps, 1))
+        if schedule == "cosine":
+            rate *= 0.5 * (1 + math.cos(math.pi * self.progress))
+        return rate
 
     @property
     def counters(self) -> dict[str, float]:
@@ -166,7 +149,7 @@ class Training:
         state: progress, loaded from the last checkpoint.
     """
 
-    def __init__(self, config: FitConfig, folder: TrainingFolder, task: Task) -> None:
+    def __init__(self, config: RunConfig, folder: TrainingFolder, task: Task) -> None:
         """Write the settings, and load the last checkpoint if there is one.
 
         Args:
@@ -277,6 +260,12 @@ class Training:
         finally:
             self.folder.unlock()
 
+    def run_to_end(self) -> None:
+        """Train as `run` does, and raise StoppedError if a signal ended the run early."""
+        self.run()
+        if self.stopped:
+            raise StoppedError(f"stopped at step {self.step}; --resume continues", self.stop_status)
+
     def _fit(self, log: RunLog, bar: ProgressBar) -> dict[str, float]:
         config, task, state = self.config, self.task, self.state
         scores: dict[str, float] = {}
@@ -382,6 +371,12 @@ class Training:
             saved = {**state.counters, "best": state.best, **states}
             self.folder.save_last(task.model, state.counters, saved)
         self.task.processes.wait()
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of all parameters."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate
 
 
 def noise_key(seed: int, step: int, process: int = 0) -> int:

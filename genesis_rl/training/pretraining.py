@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from genesis_rl.checkpoints.loading import CONFIG, load_pretrained, load_weights, pick_device
+from genesis_rl.checkpoints.loading import CONFIG, load_pretrained, load_weights
 from genesis_rl.data import Pack
 from genesis_rl.data.feed import ImageFeed, batch_indices
 from genesis_rl.models import GenesisSConfig, build_model
@@ -22,13 +22,20 @@ from genesis_rl.perception.preprocessing import Preprocessing
 from genesis_rl.slots import ElboTerms
 from genesis_rl.training.config import PretrainConfig
 from genesis_rl.training.folder import RunFolder
-from genesis_rl.training.loop import State, Task, Training, Validation, noise_key
+from genesis_rl.training.loop import (
+    State,
+    Task,
+    Training,
+    Validation,
+    noise_key,
+    set_learning_rate,
+)
 from genesis_rl.training.parallel import AcceleratedProcesses, Processes, synchronised
 from genesis_rl.training.prior import fit_prior, infer_posteriors
 from genesis_rl.training.validate import pictures, validate
 from genesis_rl.utils.extras import require
 from genesis_rl.utils.files import read_json
-from genesis_rl.utils.process import has_bfloat16, keep_freed_memory
+from genesis_rl.utils.process import configure_cpu, has_bfloat16, pick_device
 
 # Images that initialise a background.
 _SAMPLE_IMAGES = 1500
@@ -152,10 +159,7 @@ def _sample_images(pack: Pack) -> Tensor:
 
 def learning_rate(config: PretrainConfig, state: State) -> float:
     """Return the learning rate of the next update."""
-    rate = config.learning_rate * min(1.0, (state.step + 1) / max(config.warmup_steps, 1))
-    if config.schedule == "cosine":
-        rate *= 0.5 * (1 + math.cos(math.pi * state.progress))
-    return rate
+    return state.learning_rate(config.warmup_steps, config.schedule)
 
 
 def kl_weight(config: PretrainConfig, state: State) -> float:
@@ -198,8 +202,7 @@ class Trainer(Training):
             ValueError: if the data do not fit the model, the run directory contains another run, or
                 there is nothing to resume.
         """
-        if config.threads is not None:
-            torch.set_num_threads(config.threads)
+        configure_cpu(config.threads)
         device = pick_device(config.device)
         # Mixed precision is set per run by _autocast; Accelerator's would apply to the process.
         self.accelerator = require("accelerate").Accelerator(
@@ -219,7 +222,6 @@ class Trainer(Training):
                 f"batch_size must be a multiple of the {processes.count} processes, got "
                 f"{config.batch_size}."
             )
-        keep_freed_memory()
         auto = config.precision == "auto"
         self._bf16 = has_bfloat16(self.device) if auto else config.precision == "bf16"
         folder = RunFolder(config, main=processes.main)
@@ -295,8 +297,7 @@ class Trainer(Training):
 
     def _train_step(self, state: State) -> Tensor:
         config, processes = self.config, self.task.processes
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(config, state)
+        set_learning_rate(self.optimiser, learning_rate(config, state))
         indices = batch_indices(state.step, config.batch_size, self.feed.num_images, config.seed)
         images = self.feed(indices[processes.index :: processes.count])
         self.generator.manual_seed(noise_key(config.seed, state.step))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache, wraps
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, ParamSpec, Self
 
 import torch
@@ -70,12 +70,7 @@ class StopSignal:
             self._before[signum] = signal.signal(signum, self._handle)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Restore the previous handlers."""
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
@@ -162,6 +157,39 @@ def report_stop(
         return wrapped
 
     return decorate
+
+
+def pick_device(device: str | torch.device) -> torch.device:
+    """Resolve "auto" to CUDA if available, else to the CPU.
+
+    Raises:
+        TypeError: if the device is neither a string nor a torch.device.
+        ValueError: if the device is unknown, not supported or not available.
+    """
+    if not isinstance(device, str | torch.device):
+        raise TypeError(f"device must be a string or a torch.device, got {device!r}.")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        chosen = None
+    if chosen is None or chosen.type not in ("cpu", "cuda"):
+        raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {str(device)!r}.")
+    if chosen.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ValueError(f"device must be 'cpu' without a GPU, got {str(device)!r}.")
+        count = torch.cuda.device_count()
+        if count and chosen.index is not None and chosen.index >= count:
+            raise ValueError(f"device must be 'cuda:0' to 'cuda:{count - 1}', got {str(device)!r}.")
+    return chosen
+
+
+def configure_cpu(threads: int | None) -> None:
+    """Set the number of PyTorch's CPU threads, if given, and reuse freed memory."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    keep_freed_memory()
 
 
 @lru_cache(maxsize=1)

@@ -14,7 +14,7 @@ from genesis_rl.data.cache import Split
 from genesis_rl.perception.editing import select
 from genesis_rl.slots import Decoded, SceneModel, Slots
 from genesis_rl.training import PretrainConfig
-from genesis_rl.training.run import Run
+from genesis_rl.training.folder import Run
 from genesis_rl.utils.checks import NonNegative, Seed, at_least, check_fields
 from genesis_rl.visualization import Picture, save_gif, save_png
 from genesis_rl.visualization.figures import (

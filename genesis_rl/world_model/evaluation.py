@@ -1,6 +1,7 @@
 """Evaluation of world models on held-out episodes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from genesis_rl import visualization
 from genesis_rl.perception.encoder import SlotEncoder
 from genesis_rl.perception.preprocessing import to_images
 from genesis_rl.visualization.grids import Picture
-from genesis_rl.world_model.model import WorldModel
+from genesis_rl.world_model.model import Prediction, WorldModel
 from genesis_rl.world_model.sequences import Windows, WorldModelData
 
 #: Reported horizons, up to the length of the rollouts.
@@ -90,33 +91,18 @@ def evaluate(
     uncertainties: dict[str, Tensor] = {}
     events: dict[str, Any] = {}
     for name, model in models.items():
-        parts = [
-            open_loop(model, *part)
-            for part in zip(
-                windows.features[:, 0].split(_BATCH), windows.actions.split(_BATCH), strict=True
-            )
-        ]
-        slots[name] = torch.cat([part.features for part in parts])
-        uncertainties[name] = torch.cat([part.uncertainty for part in parts])
-        rollouts = (
-            torch.cat([part.reward for part in parts]),
-            torch.cat([part.terminated for part in parts]),
+        rollouts = Rollout(
+            *_batches(partial(open_loop, model), windows.features[:, 0], windows.actions)
         )
-        predictions = [
-            model.step(features, actions)
-            for features, actions in zip(
-                single_steps.features[:, 0].split(_BATCH),
-                single_steps.actions[:, 0].split(_BATCH),
-                strict=True,
-            )
-        ]
-        one_step = (
-            torch.cat([step.reward for step in predictions])[:, None],
-            torch.cat([step.terminated for step in predictions])[:, None],
+        slots[name], uncertainties[name] = rollouts.features, rollouts.uncertainty
+        one_step = Prediction(
+            *_batches(model.step, single_steps.features[:, 0], single_steps.actions[:, 0])
         )
         events[name] = {
-            "one_step": event_scores(model, *one_step, single_steps),
-            "open_loop": event_scores(model, *rollouts, windows),
+            "one_step": event_scores(
+                model, one_step.reward[:, None], one_step.terminated[:, None], single_steps
+            ),
+            "open_loop": event_scores(model, rollouts.reward, rollouts.terminated, windows),
         }
     slots["copy"] = windows.features[:, :1].expand_as(windows.features[:, 1:])
     scale = next(iter(models.values())).scale.scale
@@ -126,6 +112,15 @@ def evaluate(
         if horizon <= steps and bool(windows.valid[:, horizon - 1].any())
     ]
     return {"open_loop": rows, "events": events}
+
+
+def _batches(
+    predict: Callable[[Tensor, Tensor], Iterable[Tensor]], features: Tensor, actions: Tensor
+) -> list[Tensor]:
+    """Predict in batches, and return the joined predictions."""
+    batches = zip(features.split(_BATCH), actions.split(_BATCH), strict=True)
+    parts = [predict(*batch) for batch in batches]
+    return [torch.cat(tensors) for tensors in zip(*parts, strict=True)]
 
 
 def _row(

@@ -16,8 +16,8 @@ from genesis_rl.checkpoints.weights import (
     CONFIG,
     WEIGHTS,
     build,
+    find_folder,
     load_weights,
-    pick_device,
     rename_old_keys,
     shipped,
     shipped_folder,
@@ -26,7 +26,8 @@ from genesis_rl.checkpoints.weights import (
 from genesis_rl.models.set_layers import SlotScale, TransformerBlock
 from genesis_rl.slots import ALIGN, MASK_GEOMETRY, check_shape
 from genesis_rl.utils.checks import LARGEST, Checked, Count, Must, check_fields, within
-from genesis_rl.utils.files import current_folder, read_folder, read_json
+from genesis_rl.utils.files import read_folder, read_json
+from genesis_rl.utils.process import pick_device
 from genesis_rl.world_model.actions import ActionSpec
 
 # Hidden units of the MLP per unit of the transformer's width.
@@ -387,9 +388,9 @@ class WorldModel(nn.Module):
 
 def _find(path_or_name: str | os.PathLike[str]) -> Path:
     path = Path(path_or_name).expanduser()
-    for folder in (path, path / "best", path / "last"):
-        if (current_folder(folder) / CONFIG).is_file():
-            return folder
+    folder = find_folder(path)
+    if folder is not None:
+        return folder
     packaged = shipped_folder(str(path_or_name), world_models=True)
     if packaged is None or path.exists():
         raise ValueError(

@@ -11,7 +11,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from genesis_rl.checkpoints.loading import pick_device
 from genesis_rl.data.cache import data_root
 from genesis_rl.data.transitions import Transitions
 from genesis_rl.evaluation.metrics.features import digest
@@ -20,7 +19,6 @@ from genesis_rl.perception.encoder import SlotEncoder
 from genesis_rl.utils.files import new_folder, private_folder
 from genesis_rl.utils.log import ProgressBar
 from genesis_rl.world_model.actions import ActionSpec
-from genesis_rl.world_model.config import WorldTrainConfig
 from genesis_rl.world_model.model import SlotSpec
 
 _FORMAT = 1  # incremented when the content of cached files changes
@@ -218,37 +216,44 @@ class WorldModelData:
     device: torch.device
 
     @classmethod
-    def load(cls, config: WorldTrainConfig) -> Self:
-        """Load the encoder and the recording's splits, and encode them.
+    def load(
+        cls,
+        folder: Path,
+        encoder: SlotEncoder,
+        *,
+        mask_geometry: bool,
+        align: bool,
+        cache: Path | None = None,
+    ) -> Self:
+        """Read the splits of a recording, and encode them.
 
         Without a test split, the validation split is used for the test.
+
+        Args:
+            folder: the recording.
+            encoder: the frozen encoder, whose device is that of the world model.
+            mask_geometry: include mask geometry in the features.
+            align: keep every object in its slot within an episode.
+            cache: see `encode`.
 
         Raises:
             ValueError: if the recording has no steps, a split is missing or has other actions, or
                 the frames do not match the encoder.
         """
-        device = pick_device(config.device)
-        transitions = {
-            split: Transitions.open(config.data, split) for split in ("train", "validation")
-        }
+        transitions = {split: Transitions.open(folder, split) for split in ("train", "validation")}
         try:
-            transitions["test"] = Transitions.open(config.data, "test")
+            transitions["test"] = Transitions.open(folder, "test")
         except ValueError:
             transitions["test"] = transitions["validation"]
         spec = ActionSpec.from_json(transitions["train"].action_space)
-        encoder = SlotEncoder(config.encoder, device=device)
         slot_spec = SlotSpec(
-            encoder.fingerprint,
-            encoder.num_slots,
-            encoder.latent_sizes,
-            config.mask_geometry,
-            config.align,
+            encoder.fingerprint, encoder.num_slots, encoder.latent_sizes, mask_geometry, align
         )
         sequences = {}
         for split, recorded in transitions.items():
             if not len(recorded):
                 raise ValueError(f"data must have steps, got none in {recorded.pack.folder}.")
-            features = encode(recorded, encoder, align=config.align, cache=config.cache)
+            features = encode(recorded, encoder, align=align, cache=cache)
             features = np.ascontiguousarray(features[..., : slot_spec.num_features])
-            sequences[split] = Sequences.of(recorded, features, spec, device)
-        return cls(encoder, spec, slot_spec, transitions, sequences, device)
+            sequences[split] = Sequences.of(recorded, features, spec, encoder.device)
+        return cls(encoder, spec, slot_spec, transitions, sequences, encoder.device)

@@ -1,21 +1,35 @@
-"""Training of a world model: updates and validation."""
+"""Training of a world model, its evaluation and report."""
 
 import dataclasses
-import json
-import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import KW_ONLY, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from genesis_rl.data.feed import batch_indices
-from genesis_rl.training.folder import TrainingFolder
-from genesis_rl.training.loop import State, Task, Training, Validation, noise_key
-from genesis_rl.world_model.config import WorldTrainConfig
-from genesis_rl.world_model.evaluation import rollout_picture
-from genesis_rl.world_model.model import WorldModel
+from genesis_rl.perception.encoder import SlotEncoder
+from genesis_rl.slots import ALIGN, MASK_GEOMETRY
+from genesis_rl.training.config import RunConfig
+from genesis_rl.training.folder import TrainingFolder, write_report
+from genesis_rl.training.loop import (
+    State,
+    Task,
+    Training,
+    Validation,
+    noise_key,
+    set_learning_rate,
+)
+from genesis_rl.utils.checks import Count, NonNegative, Positive, Seed
+from genesis_rl.utils.files import new_file
+from genesis_rl.utils.process import configure_cpu
+from genesis_rl.utils.tables import figure
+from genesis_rl.visualization import curves, save_gif, save_png
+from genesis_rl.world_model.evaluation import evaluate, rollout_picture, rollout_video
+from genesis_rl.world_model.model import WorldModel, WorldModelConfig
 from genesis_rl.world_model.sequences import Sequences, Windows, WorldModelData
 
 # Maximum weight of a rare event in the loss.
@@ -26,6 +40,62 @@ _WARMUP = 100
 # Share of the windows in the training data of each ensemble head.
 _SHARE = 0.75
 _BATCH = 256
+_BASELINE = "mlp"
+# Settings of a run that must not change on resumption.
+_IDENTITY = (
+    *("model", "data", "encoder_fingerprint", "mask_geometry", "align"),
+    *("seed", "batch_size"),
+)
+
+
+@dataclass(frozen=True)
+class WorldTrainConfig(RunConfig):
+    """Settings of a world model's training."""
+
+    encoder: str
+    """frozen encoder: run directory of pretrain/train.py, folder of a pretrained model or Hub id"""
+    data: Path
+    """folder of a recording (envs/collect.py)"""
+    _: KW_ONLY
+    model: WorldModelConfig = field(default_factory=WorldModelConfig)
+    """architecture of the world model"""
+    mask_geometry: bool = MASK_GEOMETRY
+    """append each slot's mask centroid and area to its features, as for agents by default"""
+    align: bool = ALIGN
+    """keep every object in its slot within an episode"""
+    baseline: Literal["none", "mlp"] = "none"
+    """also train a baseline for comparison: mlp, an MLP over all concatenated latents"""
+    steps: Count = 6_000
+    batch_size: Count = 32
+    """windows per update"""
+    horizon: Count = 5
+    """steps of the training rollouts on the model's own predictions"""
+    learning_rate: Positive = 3e-3
+    """maximum learning rate of AdamW, with a warm-up of 100 updates and a cosine schedule to 0"""
+    weight_decay: NonNegative = 1e-4
+    """weight decay of AdamW"""
+    clip_norm: Positive = 1.0
+    """maximum gradient norm"""
+    seed: Seed = 0
+    """seed of initial weights, batches and the data of ensemble heads"""
+    out: Path = Path("runs/world")
+    cache: Path | None = None
+    """folder of encoded recordings; None: slots in the folder of generated datasets"""
+    eval_every: Count = 500
+    """updates between validations with images"""
+    eval_windows: Count = 512
+    """windows per validation"""
+    save_every: Count = 500
+    report_horizon: Count = 20
+    """steps of the report's rollouts"""
+    report_windows: Count = 512
+    """maximum number of windows of the report"""
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        super().__post_init__()
+        if self.baseline == "mlp" and self.model.trunk == "mlp":
+            raise ValueError("baseline must be 'none' for model.trunk 'mlp', got 'mlp'.")
 
 
 class RolloutLoss(NamedTuple):
@@ -128,23 +198,8 @@ def rollout_loss(
     return RolloutLoss(means[0], noise, means[1], means[2])
 
 
-class WorldFolder(TrainingFolder):
-    """Run directory of a world model's training, identified also by the encoder."""
-
-    identity = (
-        *("model", "data", "encoder_fingerprint", "mask_geometry", "align"),
-        *("seed", "batch_size"),
-    )
-
-    def __init__(self, config: WorldTrainConfig, encoder_fingerprint: str) -> None:
-        """Open the directory; see `TrainingFolder` for errors."""
-        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config), default=str))
-        settings = {**plain, "encoder_fingerprint": encoder_fingerprint}
-        super().__init__(config.out, settings, resume=config.resume)
-
-
 class WorldTrainer(Training):
-    """Training of a world model in a `WorldFolder`, with the log ``metrics.jsonl``.
+    """Training of a world model in a run directory, with the log ``metrics.jsonl``.
 
     Random numbers depend only on the seed and the step, so a resumed run gives the results of an
     uninterrupted one.
@@ -165,7 +220,11 @@ class WorldTrainer(Training):
                 f"batch_size must be at most the {len(self._train.starts)} training steps in "
                 f"{config.data}, got {config.batch_size}."
             )
-        folder = WorldFolder(config, data.slot_spec.encoder_fingerprint)
+        settings = {
+            **config.to_json(),
+            "encoder_fingerprint": data.slot_spec.encoder_fingerprint,
+        }
+        folder = TrainingFolder(config, settings, _IDENTITY)
         torch.manual_seed(config.seed)
         model = WorldModel(config.model, data.action_spec, data.slot_spec).to(data.device)
         self.model = model
@@ -191,9 +250,7 @@ class WorldTrainer(Training):
 
     def _train_step(self, state: State) -> Tensor:
         config, starts = self.config, self._train.starts
-        rate = config.learning_rate * min(1.0, (state.step + 1) / _WARMUP)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * state.progress))
+        set_learning_rate(self.optimiser, state.learning_rate(_WARMUP))
         rows = batch_indices(state.step, config.batch_size, len(starts), config.seed)
         generator = torch.Generator().manual_seed(noise_key(config.seed, state.step))
         heads = torch.randint(config.model.ensemble, (len(rows),), generator=generator)
@@ -229,3 +286,109 @@ class WorldTrainer(Training):
         pictures = {"rollouts": rollout_picture(self.model, self.data, "validation")}
         self.model.train()
         return Validation(scores, pictures, scores["rollout"])
+
+
+def train_world_model(config: WorldTrainConfig) -> dict[str, Any]:
+    """Train the world model and, optionally, the baseline; evaluate both, and draw rollouts.
+
+    In addition to the files of `WorldTrainer`, the run directory contains ``report.json``,
+    ``rollouts.png``, ``rollouts.gif``, ``errors.png`` and, in ``baseline-mlp``, the training of the
+    baseline.
+
+    Returns:
+        The content of report.json.
+
+    Raises:
+        ValueError: if encoder, data and settings do not match each other or an existing run.
+        NonFiniteError: if the training diverges.
+        StoppedError: after SIGINT or SIGTERM.
+    """
+    configure_cpu(config.threads)
+    data = WorldModelData.load(
+        config.data,
+        SlotEncoder(config.encoder, device=config.device),
+        mask_geometry=config.mask_geometry,
+        align=config.align,
+        cache=config.cache,
+    )
+    runs = {"world model": config}
+    if config.baseline == "mlp":
+        model = dataclasses.replace(config.model, trunk="mlp")
+        out = config.out / f"baseline-{_BASELINE}"
+        runs[_BASELINE] = dataclasses.replace(config, model=model, out=out, baseline="none")
+    models = {}
+    for name, run in runs.items():
+        trainer = WorldTrainer(run, data)
+        trainer.run_to_end()
+        models[name] = WorldModel.from_pretrained(trainer.folder.best, device=data.device)
+    result = evaluate(models, data, steps=config.report_horizon, count=config.report_windows)
+    figures = {
+        "encoder_fingerprint": data.slot_spec.encoder_fingerprint,
+        "steps": {split: len(steps.starts) for split, steps in data.sequences.items()},
+        "parameters": {
+            name: sum(p.numel() for p in model.parameters()) for name, model in models.items()
+        },
+        **result,
+    }
+    report = write_report(config, figures, tables, data.device)
+    world_model = models["world model"]
+    save_png(config.out / "rollouts.png", rollout_picture(world_model, data, "test"))
+    frames = rollout_video(world_model, data, "test", config.report_horizon)
+    save_gif(config.out / "rollouts.gif", frames, fps=4)
+    with new_file(config.out / "errors.png") as temporary:
+        temporary.write_bytes(_curves(result["open_loop"]))
+    return report
+
+
+def _curves(rows: list[dict[str, Any]]) -> bytes:
+    """Plot the errors over the horizon."""
+    horizons = [float(row["horizon"]) for row in rows]
+    panels = {
+        title: {name: (horizons, [row[key][name] for row in rows]) for name in rows[0][key]}
+        for title, key in (("latent error", "latent_error"), ("PSNR, dB", "psnr"))
+    }
+    return curves(panels, xlabel="steps ahead")
+
+
+def tables(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the tables of a report for the results page: errors by horizon, rewards and ends."""
+    rows = report["open_loop"]
+    names = list(rows[0]["latent_error"]) if rows else []
+    errors = {
+        "caption": "Errors of open-loop rollouts on held-out episodes: latents (root mean square "
+        "in units of the features' standard deviations, lower is better) and decoded against "
+        "recorded frames (PSNR in dB, higher is better).",
+        "head": [
+            "steps ahead",
+            "windows",
+            *(f"latents: {name}" for name in names),
+            *(f"PSNR: {name}" for name in [*names, "encoded"]),
+        ],
+        "rows": [
+            [
+                str(row["horizon"]),
+                str(row["windows"]),
+                *(figure(row["latent_error"][name], 3) for name in names),
+                *(figure(row["psnr"][name], 1) for name in [*names, "encoded"]),
+            ]
+            for row in rows
+        ],
+    }
+    keys = {"rate": "share", "auc": "AUC", "balanced_accuracy": "balanced accuracy", "f1": "F1"}
+    events = {
+        "caption": "Prediction of rewards other than the usual one and of terminations, one step "
+        "from encoded frames and in open-loop rollouts.",
+        "head": ["model", "event", "steps", *keys.values()],
+        "rows": [
+            [
+                name,
+                event,
+                kind.replace("_", " "),
+                *(figure(scores[key], 3) for key in keys),
+            ]
+            for name, by_kind in report["events"].items()
+            for kind, by_event in by_kind.items()
+            for event, scores in by_event.items()
+        ],
+    }
+    return [errors, events]

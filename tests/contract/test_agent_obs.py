@@ -25,11 +25,10 @@ from genesis_rl.agents.config import (
     PPOConfig,
     preset_flags,
 )
-from genesis_rl.agents.encoders import load_encoder, make_encoder
 from genesis_rl.agents.evaluation import record_video
 from genesis_rl.agents.extractors import EXTRACTORS
 from genesis_rl.agents.extractors.encoder import FeatureMapExtractor
-from genesis_rl.agents.frames import VecFrames
+from genesis_rl.agents.observations import VecFrames, load_encoder, make_encoder
 from genesis_rl.agents.stack import check_same_stack, make_vec_env
 from genesis_rl.agents.vec_obs import VecGenesisObs
 from genesis_rl.checkpoints.loading import load_pretrained, save_pretrained

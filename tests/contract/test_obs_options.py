@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TransformObservation
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
-from genesis_rl.agents.frames import VecFrames
+from genesis_rl.agents.observations import VecFrames
 from genesis_rl.agents.vec_obs import VecGenesisObs
 from genesis_rl.envs.wrappers.frame_source import find_frames
 from genesis_rl.envs.wrappers.obs import GenesisObs, GenesisVectorObs

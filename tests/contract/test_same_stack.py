@@ -14,7 +14,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecMonitor
 
-from genesis_rl.agents.frames import VecFrames
+from genesis_rl.agents.observations import VecFrames
 from genesis_rl.agents.stack import check_same_stack
 from genesis_rl.agents.vec_obs import GymVecEnv
 from genesis_rl.checkpoints.loading import load_pretrained, save_pretrained

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import machine, scaling
+from benchmarks import harness, models
 
 TINY = (
     *("--model.image-size", "32", "--model.num-slots", "3"),
@@ -33,7 +33,7 @@ TINY = (
 def test_rates_are_measured_and_scaled(
     precision: str, run_program: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine, "MATMUL_SIDE", 256)
+    monkeypatch.setattr(harness, "MATMUL_SIDE", 256)
     out = tmp_path / "new" / "speed.json"
     flags = (*TINY, "--precision", precision, "--out", str(out))
     status, text, errors = run_program("tools/benchmark.py", *flags)
@@ -64,8 +64,8 @@ def test_rates_are_measured_and_scaled(
 def test_costs_grow_with_slots_and_parts_add_up(
     run_program: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine, "MATMUL_SIDE", 256)
-    monkeypatch.setattr(scaling, "AXES", {"num_slots": (2, 8), "image_size": (32, 64)})
+    monkeypatch.setattr(harness, "MATMUL_SIDE", 256)
+    monkeypatch.setattr(models, "AXES", {"num_slots": (2, 8), "image_size": (32, 64)})
     out = tmp_path / "speed.json"
     flags = (*TINY, "--scaling", "--parts", "--out", str(out))
     status, text, errors = run_program("tools/benchmark.py", *flags)

@@ -21,7 +21,7 @@ from genesis_rl.models.distilled import Distilled
 from genesis_rl.models.refinement import refine
 from genesis_rl.perception.encoder import SlotEncoder
 from genesis_rl.training import State
-from genesis_rl.training.distillation.training import DistillTrainer, infer_targets
+from genesis_rl.training.distillation import DistillTrainer, infer_targets
 from genesis_rl.utils.log import read
 
 Run = Callable[..., tuple[int, str, str]]

@@ -44,8 +44,8 @@ VOLATILE = (
 # Starts programs as forks of a process that has imported everything: an import takes seconds.
 SERVER = """
 import json, os, runpy, sys
-import genesis_rl.agents.comparison, genesis_rl.agents.learning, genesis_rl.envs.recording.recorder
-import genesis_rl.worlds.towers.tree, genesis_rl.training, genesis_rl.world_model.program
+import genesis_rl.agents.comparison.grid, genesis_rl.envs.recording.recorder
+import genesis_rl.worlds.towers.tree, genesis_rl.training, genesis_rl.world_model.training
 for line in sys.stdin:
     job = json.loads(line)
     if "wait" in job:

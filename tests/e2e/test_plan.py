@@ -19,9 +19,8 @@ from genesis_rl.agents.planning_evaluation import (
 from genesis_rl.envs.recording.collect import CollectConfig, collect
 from genesis_rl.perception.encoder import SlotEncoder
 from genesis_rl.world_model import ActionSpec, SlotSpec, WorldModel, WorldModelConfig
-from genesis_rl.world_model.config import WorldTrainConfig
 from genesis_rl.world_model.sequences import WorldModelData
-from genesis_rl.world_model.training import WorldTrainer
+from genesis_rl.world_model.training import WorldTrainConfig, WorldTrainer
 
 Run = Callable[..., tuple[int, str, str]]
 PROGRAM, ENV = "agents/plan.py", "Beacon-v0"
@@ -88,7 +87,7 @@ def test_planning_with_a_trained_world_model(
     fit = WorldTrainConfig(
         str(quadrants),
         data,
-        WorldModelConfig(width=32, layers=1, attention_heads=2, ensemble=2),
+        model=WorldModelConfig(width=32, layers=1, attention_heads=2, ensemble=2),
         mask_geometry=False,
         steps=200,
         horizon=2,
@@ -96,7 +95,8 @@ def test_planning_with_a_trained_world_model(
         tensorboard=False,
         out=world,
     )
-    WorldTrainer(fit, WorldModelData.load(fit)).run()
+    encoder = SlotEncoder(quadrants, device="cpu")
+    WorldTrainer(fit, WorldModelData.load(data, encoder, mask_geometry=False, align=True)).run()
     given = [
         *(str(world), "--env", ENV, "--device", "cpu", "--out", str(out), "--horizon", "4"),
         *("--samples", "32", "--elites", "8", "--episodes", "20", "--video-episodes", "1"),

@@ -22,9 +22,8 @@ from genesis_rl.perception.encoder import SlotEncoder
 from genesis_rl.utils import log
 from genesis_rl.utils.process import StoppedError
 from genesis_rl.world_model import ActionSpec, SlotSpec, WorldModel, WorldModelConfig
-from genesis_rl.world_model.config import WorldTrainConfig
 from genesis_rl.world_model.sequences import WorldModelData
-from genesis_rl.world_model.training import WorldTrainer
+from genesis_rl.world_model.training import WorldTrainConfig, WorldTrainer
 
 Run = Callable[..., tuple[int, str, str]]
 NAME = "train_in_imagination.py"
@@ -119,7 +118,7 @@ def test_an_agent_trained_in_imagination_acts_in_the_real_environment(
     fit = WorldTrainConfig(
         str(quadrants),
         data,
-        WorldModelConfig(width=32, layers=1, attention_heads=2, ensemble=2),
+        model=WorldModelConfig(width=32, layers=1, attention_heads=2, ensemble=2),
         mask_geometry=False,
         align=False,
         steps=300,
@@ -129,7 +128,8 @@ def test_an_agent_trained_in_imagination_acts_in_the_real_environment(
         tensorboard=False,
         out=world,
     )
-    WorldTrainer(fit, WorldModelData.load(fit)).run()
+    encoder = SlotEncoder(quadrants, device="cpu")
+    WorldTrainer(fit, WorldModelData.load(data, encoder, mask_geometry=False, align=False)).run()
     steps = ("--total-timesteps", "8192", "--eval-every", "4096", "--ppo.learning-rate", "3e-3")
     status, output, errors = run_program(
         "agents/train_in_imagination.py", *flags(quadrants, world, data, *steps, "--out", str(out))

@@ -15,13 +15,12 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from genesis_rl.agents.algorithms import build_model
 from genesis_rl.agents.config import AgentConfig, obs_label, with_obs
-from genesis_rl.agents.encoders import load_encoder, make_encoder
+from genesis_rl.agents.observations import load_encoder, make_encoder
 from genesis_rl.agents.stack import make_vec_env, step_seconds
-from genesis_rl.checkpoints.loading import pick_device
 from genesis_rl.envs.imagination.imagine import imagination_speeds
 from genesis_rl.perception.encoder import SlotEncoder
 from genesis_rl.utils.checks import NOT_EMPTY, Count, Counts, check_fields
-from genesis_rl.utils.process import hardware, keep_freed_memory, versions
+from genesis_rl.utils.process import configure_cpu, hardware, pick_device, versions
 
 # Parts of the time of a rollout and its update.
 PARTS = ("environment", "encoding", "acting", "updating")
@@ -81,9 +80,7 @@ def measure(config: SpeedConfig) -> dict[str, Any]:
         ValueError: if an environment or an encoder cannot be created.
     """
     agent = config.agent
-    if agent.threads is not None:
-        torch.set_num_threads(agent.threads)
-    keep_freed_memory()
+    configure_cpu(agent.threads)
     speed, memory, encoders = [], [], []
     for obs in config.obs:
         label, settings = obs_label(obs), with_obs(agent, obs)

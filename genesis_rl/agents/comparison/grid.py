@@ -20,9 +20,9 @@ from genesis_rl.agents.config import (
     obs_label,
     with_obs,
 )
-from genesis_rl.agents.encoders import load_encoder
 from genesis_rl.agents.evaluation import evaluate_agent
 from genesis_rl.agents.learning import AgentTrainer, TrainingError
+from genesis_rl.agents.observations import load_encoder
 from genesis_rl.agents.stack import EnvMaker
 from genesis_rl.envs import TASKS
 from genesis_rl.utils import log
@@ -134,14 +134,7 @@ def train_all(config: CompareConfig, report: Callable[[str], None]) -> list[dict
         TrainingError: if runs failed, after all others have ended.
         StoppedError: after SIGINT or SIGTERM.
     """
-    with FolderLock(config.out):
-        return _train_all(config, report)
-
-
-def _train_all(config: CompareConfig, report: Callable[[str], None]) -> list[dict[str, Any]]:
     grid = grid_runs(config)
-    missing = [run for run in grid if read_record(run) is None]
-    _check(missing)
     failed: list[str] = []
 
     def ended(run: GridRun, problem: str | None) -> None:
@@ -153,11 +146,14 @@ def _train_all(config: CompareConfig, report: Callable[[str], None]) -> list[dic
         else:
             report(f"{name}: success {record['success']:.3f}, {record['steps']:,} steps")
 
-    if config.jobs == 1:
-        for run in missing:
-            ended(run, _attempt(run, config.episodes))
-    else:
-        _train_in_processes(missing, config, ended)
+    with FolderLock(config.out):
+        missing = [run for run in grid if read_record(run) is None]
+        _check(missing)
+        if config.jobs == 1:
+            for run in missing:
+                ended(run, _attempt(run, config.episodes))
+        else:
+            _train_in_processes(missing, config, ended)
     if failed:
         raise TrainingError(f"{len(failed)} of {len(grid)} runs failed: {'; '.join(failed)}.")
     return [record for run in grid if (record := read_record(run)) is not None]
@@ -215,28 +211,46 @@ def _attempt(run: GridRun, episodes: int) -> str | None:
 
 def _complete(run: GridRun, episodes: int) -> None:
     """Train, unless the training is completed, evaluate, and write the record."""
-    config = run.config
-    trainer = AgentTrainer(config, resume=True)
-    trainer.run()
-    if trainer.stopped:
-        raise StoppedError(f"stopped in {run.folder}", trainer.stop_status)
-    scores = evaluate_agent(
+    trainer = AgentTrainer(run.config, resume=True)
+    scores = train_and_evaluate(trainer, episodes, random=run.first, out=run.folder)
+    if scores["agent"]["success_rate"] is None:
+        raise ValueError(f"task must be an environment with info is_success, got {run.task!r}.")
+    write_json(run.folder / RECORD, _record(run, scores))
+
+
+def train_and_evaluate(
+    trainer: AgentTrainer, episodes: int, *, random: bool, out: Path
+) -> dict[str, Any]:
+    """Train to the end, and evaluate the last agent, which is not selected by evaluations.
+
+    Args:
+        trainer: trainer of a new or interrupted run.
+        episodes: episodes of the evaluation.
+        random: also evaluate a random policy.
+        out: folder of the evaluation's files.
+
+    Returns:
+        The scores of `evaluate_agent`.
+
+    Raises:
+        StoppedError: after SIGINT or SIGTERM.
+    """
+    trainer.run_to_end()
+    config = trainer.config
+    return evaluate_agent(
         EvaluationConfig(
             config.out / "last",
             episodes=episodes,
-            random=run.first,
+            random=random,
             video_episodes=0,
             n_envs=min(8, episodes),
             device=config.device,
             encoder_device=config.encoder_device,
             threads=config.threads,
-            out=run.folder,
+            out=out,
             trust_remote_code=True,  # the settings come from the command line
         )
     )
-    if scores["agent"]["success_rate"] is None:
-        raise ValueError(f"task must be an environment with info is_success, got {run.task!r}.")
-    write_json(run.folder / RECORD, _record(run, scores))
 
 
 def _record(run: GridRun, scores: dict[str, Any]) -> dict[str, Any]:

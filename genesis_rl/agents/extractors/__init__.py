@@ -9,9 +9,9 @@ observations of slots or frames and other entries.
 """
 
 from genesis_rl.agents.extractors.encoder import EncoderExtractor
-from genesis_rl.agents.extractors.kept import DictExtractor
 from genesis_rl.agents.extractors.slots import (
     DeepSetsExtractor,
+    DictExtractor,
     FlatSlotsExtractor,
     RelationExtractor,
     SlotExtractor,

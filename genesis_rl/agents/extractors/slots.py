@@ -1,18 +1,34 @@
-"""Features extractors for slots: transformer, deep sets, relation networks, concatenation."""
+"""Features extractors for slots: transformer, deep sets, relation networks, concatenation.
 
+`DictExtractor` is for slots, or frames, with other entries of a Dict observation.
+"""
+
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from gymnasium import spaces
+from stable_baselines3.common.preprocessing import get_flattened_obs_dim, is_image_space
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
 from genesis_rl.models.set_layers import SlotScale, TransformerBlock
 
+_ENCODED = ("slots", "frames")
+
 
 class SlotExtractor(BaseFeaturesExtractor):
     """Base class of features extractors for slots.
+
+    Arguments of its subclasses:
+
+    - observation_space: Box (K, D) of GenesisObs or VecGenesisObs, or (T, K, D);
+    - features_dim: size of the features;
+    - width: size of the hidden layers, or of the transformer's tokens;
+    - layers: number of hidden layers, or of transformer blocks.
+
+    They raise ValueError if the space is not a set of slots, or a size is not positive.
 
     Attributes:
         scale: normalisation of the observations.
@@ -21,15 +37,7 @@ class SlotExtractor(BaseFeaturesExtractor):
     def __init__(
         self, observation_space: spaces.Space[Any], features_dim: int | None = None
     ) -> None:
-        """Validate the space and create the scale.
-
-        Args:
-            observation_space: Box (K, D) of GenesisObs or VecGenesisObs, or (T, K, D).
-            features_dim: size of the features; None for K * D.
-
-        Raises:
-            ValueError: if the space is not a set of slots.
-        """
+        """Validate the space and create the scale; K * D features for ``features_dim`` None."""
         num_slots, num_features = _read(observation_space)
         super().__init__(observation_space, features_dim or num_slots * num_features)
         self.scale = SlotScale(num_features)
@@ -69,7 +77,8 @@ class DeepSetsExtractor(SlotExtractor):
     """Slots as a set: rho(mean_k phi(slot_k)), with MLPs phi and rho (Zaheer et al., 2017).
 
     The fastest of the permutation-invariant extractors. The paper's sum is replaced by the mean, so
-    that the magnitude of the features does not depend on the number of slots.
+    that the magnitude of the features does not depend on the number of slots. ``layers`` is of phi;
+    rho has one more hidden layer.
 
     Example:
         >>> PPO("MlpPolicy", venv, policy_kwargs=dict(  # doctest: +SKIP
@@ -83,17 +92,7 @@ class DeepSetsExtractor(SlotExtractor):
         width: int = 64,
         layers: int = 2,
     ) -> None:
-        """Build the network.
-
-        Args:
-            observation_space: Box (K, D) of GenesisObs or VecGenesisObs, or (T, K, D).
-            features_dim: size of the features.
-            width: size of the hidden layers.
-            layers: layers of phi; rho has one more hidden layer.
-
-        Raises:
-            ValueError: if the space is not a set of slots, or a size is not positive.
-        """
+        """Build the network; see `SlotExtractor` for arguments and errors."""
         check_sizes(features_dim=features_dim, width=width, layers=layers)
         super().__init__(observation_space, features_dim)
         self.phi = nn.Sequential(_layer(self.num_features, width), _layers(width, layers - 1))
@@ -109,7 +108,7 @@ class RelationExtractor(SlotExtractor):
     """Relation network over pairs of slots: f(mean_ij g(slot_i, slot_j)).
 
     g and f are MLPs; the mean is over all K * K ordered pairs, including i = j (Santoro et al.,
-    2017, whose sum differs by a constant factor).
+    2017, whose sum differs by a constant factor). ``layers`` is of g; f has one more hidden layer.
 
     Example:
         >>> PPO("MlpPolicy", venv, policy_kwargs=dict(  # doctest: +SKIP
@@ -123,17 +122,7 @@ class RelationExtractor(SlotExtractor):
         width: int = 64,
         layers: int = 2,
     ) -> None:
-        """Build the network.
-
-        Args:
-            observation_space: Box (K, D) of GenesisObs or VecGenesisObs, or (T, K, D).
-            features_dim: size of the features.
-            width: size of the hidden layers.
-            layers: layers of g; f has one more hidden layer.
-
-        Raises:
-            ValueError: if the space is not a set of slots, or a size is not positive.
-        """
+        """Build the network; see `SlotExtractor` for arguments and errors."""
         check_sizes(features_dim=features_dim, width=width, layers=layers)
         super().__init__(observation_space, features_dim)
         # The first layer of g on (slot_i, slot_j) is the sum of two layers on single slots, which
@@ -158,14 +147,7 @@ class FlatSlotsExtractor(SlotExtractor):
     """
 
     def __init__(self, observation_space: spaces.Space[Any]) -> None:
-        """Build the extractor.
-
-        Args:
-            observation_space: Box (K, D) of GenesisObs or VecGenesisObs, or (T, K, D).
-
-        Raises:
-            ValueError: if the space is not a set of slots.
-        """
+        """Create the scale; see `SlotExtractor` for arguments and errors."""
         super().__init__(observation_space)
 
     def forward(self, observations: Tensor) -> Tensor:
@@ -186,6 +168,7 @@ class SlotSetExtractor(SlotExtractor):
     """A small transformer that pools slots into a CLS token.
 
     It has no positional encoding, so the features are invariant to the order of the slots.
+    ``heads`` is the number of attention heads, a divisor of ``width``.
 
     Example:
         >>> PPO("MlpPolicy", venv, policy_kwargs=dict(  # doctest: +SKIP
@@ -200,18 +183,7 @@ class SlotSetExtractor(SlotExtractor):
         heads: int = 4,
         layers: int = 2,
     ) -> None:
-        """Build the network.
-
-        Args:
-            observation_space: Box (K, D) of GenesisObs or VecGenesisObs, or (T, K, D).
-            features_dim: size of the features.
-            width: size of the tokens.
-            heads: attention heads, a divisor of ``width``.
-            layers: transformer blocks.
-
-        Raises:
-            ValueError: if the space is not a set of slots, or a size is invalid.
-        """
+        """Build the network; see `SlotExtractor` for arguments and errors."""
         check_sizes(features_dim=features_dim, width=width, layers=layers)
         if heads < 1 or width % heads:
             raise ValueError(f"heads must be a divisor of width {width}, got {heads}.")
@@ -232,3 +204,73 @@ class SlotSetExtractor(SlotExtractor):
             tokens = block(tokens, num_queries=1 if last else tokens.shape[1])
         pooled: Tensor = F.relu(self.out(self.norm(tokens[:, 0])))
         return pooled
+
+
+class DictExtractor(BaseFeaturesExtractor):
+    """Features of slots or frames, concatenated with the other entries of a Dict observation.
+
+    The entries (proprioception, goals) are flattened and standardised; the policy's net_arch
+    processes them.
+
+    Example:
+        >>> venv = VecGenesisObs(venv, "runs/encoder", keep=["observation"])  # doctest: +SKIP
+        >>> PPO("MultiInputPolicy", venv, policy_kwargs=dict(  # doctest: +SKIP
+        ...     features_extractor_class=DictExtractor))
+
+    Attributes:
+        pool: the extractor from slots or frames to features.
+        scale: normalisation of the other entries.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        pool: type[BaseFeaturesExtractor] = SlotSetExtractor,
+        pool_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Build the extractor.
+
+        Args:
+            observation_space: Dict with "slots" (K, D) of GenesisObs or VecGenesisObs, or "frames"
+                (3, S, S), and other entries without pixels.
+            pool: one of EXTRACTORS; for frames an extractor of images, such as NatureCNN.
+            pool_kwargs: arguments of ``pool``.
+
+        Raises:
+            ValueError: if the space has no "slots" or "frames" or no other entry, or an entry is an
+                image.
+        """
+        entries = getattr(observation_space, "spaces", {})
+        encoded = [name for name in _ENCODED if name in entries]
+        if not encoded or len(entries) < 2:
+            raise ValueError(
+                'observation_space must be a Dict of "slots" or "frames" and other entries, got '
+                f"{observation_space}."
+            )
+        self._encoded = encoded[0]
+        self._names = [name for name in entries if name != self._encoded]
+        for name in self._names:
+            if is_image_space(entries[name]):
+                raise ValueError(
+                    f"keep must be entries without pixels, got {name!r}: {entries[name]}. Use "
+                    "image_key for several cameras."
+                )
+        size = sum(get_flattened_obs_dim(entries[name]) for name in self._names)
+        extractor = pool(entries[self._encoded], **(pool_kwargs or {}))
+        super().__init__(observation_space, extractor.features_dim + size)
+        self.pool, self.scale = extractor, SlotScale(size)
+
+    def fit_scale(self, observations: Mapping[str, Tensor]) -> None:
+        """Fit the scales of slots and entries to observations, for example of random steps."""
+        if isinstance(self.pool, SlotExtractor):
+            self.pool.fit_scale(observations[self._encoded])
+        self.scale.fit(self._entries(observations)[:, None])
+
+    def forward(self, observations: Mapping[str, Tensor]) -> Tensor:
+        """Compute features (B, features_dim) of preprocessed observations."""
+        entries = self.scale(self._entries(observations)[:, None])[:, 0]
+        return torch.cat([self.pool(observations[self._encoded]), entries], dim=-1)
+
+    def _entries(self, observations: Mapping[str, Tensor]) -> Tensor:
+        """Return the other entries, flattened, (B, size)."""
+        return torch.cat([observations[name].flatten(1).float() for name in self._names], dim=-1)

@@ -7,21 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from genesis_rl.agents.bundle import SETTINGS
+from genesis_rl.agents.bundle import IMAGINATION, SETTINGS
+from genesis_rl.agents.comparison.grid import RECORD, train_and_evaluate
 from genesis_rl.agents.comparison.summary import show_success, success_cell
-from genesis_rl.agents.config import AgentConfig, EvaluationConfig
-from genesis_rl.agents.evaluation import evaluate_agent
+from genesis_rl.agents.config import MACHINE, AgentConfig, check_same_settings
 from genesis_rl.agents.imagination.config import ImaginationConfig
 from genesis_rl.agents.imagination.trainer import ImaginationTrainer
 from genesis_rl.agents.learning import AgentTrainer
-from genesis_rl.agents.resume import IMAGINATION
 from genesis_rl.checkpoints.weights import rename_old_keys
 from genesis_rl.utils import log
 from genesis_rl.utils.files import FolderLock, new_file, read_json, write_json
-from genesis_rl.utils.process import StoppedError
 from genesis_rl.visualization import curves
 
-RECORD = "run.json"
 # Labels of the runs: trained in imagination, or in the real environment.
 _IMAGINED, _REAL = "imagination", "real environment"
 _REPS = 50_000
@@ -48,10 +45,17 @@ def compare(config: ImaginationConfig, report: Callable[[str], None]) -> dict[st
         StoppedError: after SIGINT or SIGTERM.
     """
     with FolderLock(config.out):
-        return _compare(config, report)
+        records = _train_all(config, report)
+        path = config.summary or config.out / IMAGINATION
+        summary = {"tables": [_table(records)], "runs": records}
+        with new_file(path.with_suffix(".png")) as temporary:
+            temporary.write_bytes(curves(_panels(records), xlabel="training steps"))
+        write_json(path, summary)
+        return summary
 
 
-def _compare(config: ImaginationConfig, report: Callable[[str], None]) -> dict[str, Any]:
+def _train_all(config: ImaginationConfig, report: Callable[[str], None]) -> list[Record]:
+    """Complete the missing runs, and return the records of all."""
     records = []
     for seed in config.seeds:
         imagined = _train_imagined(
@@ -68,12 +72,7 @@ def _compare(config: ImaginationConfig, report: Callable[[str], None]) -> dict[s
         for record in records[-2:]:
             mean = record["evaluation"]["agent"]["mean_return"]
             report(f"{record['label']}, seed {seed}: real return {mean:.3g}")
-    path = config.summary or config.out / IMAGINATION
-    summary = {"tables": [_table(records)], "runs": records}
-    with new_file(path.with_suffix(".png")) as temporary:
-        temporary.write_bytes(curves(_panels(records), xlabel="training steps"))
-    write_json(path, summary)
-    return summary
+    return records
 
 
 def _train_imagined(config: ImaginationConfig) -> Record:
@@ -82,20 +81,15 @@ def _train_imagined(config: ImaginationConfig) -> Record:
     if path.exists():
         trainer.close()
         return _read(path, _IMAGINED)
-    trainer.run()
-    if trainer.stopped:
-        raise StoppedError(f"stopped in {config.out}", trainer.stop_status)
+    scores = train_and_evaluate(trainer, config.episodes, random=False, out=config.out)
     return _write(
         path,
-        {
-            "label": _IMAGINED,
-            "seed": config.seed,
-            "real_steps": trainer.real_steps,
-            "imagined_steps": trainer.model.num_timesteps,
-            "imagined_return": trainer.metrics["last"]["imagined_return"],
-            "settings": config.to_json(),
-            **_score(config.agent, config.episodes, random=False),
-        },
+        config,
+        scores,
+        label=_IMAGINED,
+        real_steps=trainer.real_steps,
+        imagined_steps=trainer.model.num_timesteps,
+        imagined_return=trainer.metrics["last"]["imagined_return"],
     )
 
 
@@ -103,47 +97,19 @@ def _train_real(agent: AgentConfig, config: ImaginationConfig, *, first: bool) -
     path = agent.out / RECORD
     if path.exists():
         record = _read(path, _REAL)
-        if AgentConfig.from_json(record["settings"]) != agent:
-            raise ValueError(
-                f"out must be a new folder or a comparison of the same settings, got {config.out} "
-                f"with other settings in {agent.out}."
-            )
+        check_same_settings(agent, record["settings"], agent.out, ignore=MACHINE)
         return record
     trainer = AgentTrainer(agent, resume=True)
-    trainer.run()
-    if trainer.stopped:
-        raise StoppedError(f"stopped in {agent.out}", trainer.stop_status)
+    scores = train_and_evaluate(trainer, config.episodes, random=first, out=agent.out)
+    steps = trainer.model.num_timesteps
     return _write(
-        path,
-        {
-            "label": _REAL,
-            "seed": agent.seed,
-            "real_steps": trainer.model.num_timesteps,
-            "imagined_steps": 0,
-            "imagined_return": None,
-            "settings": agent.to_json(),
-            **_score(agent, config.episodes, random=first),
-        },
+        path, agent, scores, label=_REAL, real_steps=steps, imagined_steps=0, imagined_return=None
     )
 
 
-def _score(agent: AgentConfig, episodes: int, *, random: bool) -> Record:
-    """Evaluate the last agent of a run, which is not selected by evaluations; read its curve."""
-    scores = evaluate_agent(
-        EvaluationConfig(
-            agent.out / "last",
-            episodes=episodes,
-            random=random,
-            video_episodes=0,
-            n_envs=min(8, episodes),
-            device=agent.device,
-            encoder_device=agent.encoder_device,
-            threads=agent.threads,
-            out=agent.out,
-            trust_remote_code=True,  # the settings come from the command line
-        )
-    )
-    rows = [row for row in log.read(agent.out) if "eval/mean_reward" in row]
+def _write(path: Path, config: AgentConfig, scores: Record, **figures: Any) -> Record:
+    """Write the record of a run: figures, settings, scores, learning curve and origin."""
+    rows = [row for row in log.read(config.out) if "eval/mean_reward" in row]
     names = {
         "return": "mean_reward",
         "success": "success_rate",
@@ -154,25 +120,25 @@ def _score(agent: AgentConfig, episodes: int, *, random: bool) -> Record:
         for name, key in names.items()
         if all(f"eval/{key}" in row for row in rows)
     }
-    stored = read_json(agent.out / "last" / SETTINGS)
-    return {
+    stored = read_json(config.out / "last" / SETTINGS)
+    record = {
+        **figures,
+        "seed": config.seed,
+        "settings": config.to_json(),
         "evaluation": scores,
         "curve": {"steps": [row["step"] for row in rows], **curve},
         "encoder_fingerprint": stored["encoder_fingerprint"],
         "hardware": stored["hardware"],
         "versions": stored["versions"],
     }
+    write_json(path, record)
+    return record
 
 
 def _read(path: Path, label: str) -> Record:
     """Read a record, also of an earlier version, whose labels were different."""
     record = rename_old_keys(read_json(path))
     return {**record, "label": label, "curve": rename_old_keys(record["curve"])}
-
-
-def _write(path: Path, record: Record) -> Record:
-    write_json(path, record)
-    return record
 
 
 def _table(records: Sequence[Record]) -> dict[str, Any]:

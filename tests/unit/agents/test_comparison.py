@@ -7,16 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from genesis_rl.agents.comparison import (
+from genesis_rl.agents.comparison.grid import CompareConfig, grid_runs
+from genesis_rl.agents.comparison.summary import (
     PUBLISHED,
-    CompareConfig,
     bootstrap_interval,
-    grid_runs,
     iqm,
+    short_name,
     summarise,
     write_summary,
 )
-from genesis_rl.agents.comparison.summary import short_name
 from genesis_rl.agents.config import AgentConfig
 
 SHARED = Path(__file__).parents[4] / "shared" / "rl_tasks.md"

@@ -15,7 +15,6 @@ from genesis_rl.checkpoints.loading import (
     fingerprint,
     load_pretrained,
     load_weights,
-    pick_device,
     save_pretrained,
 )
 from genesis_rl.models import Genesis, GenesisConfig, GenesisS, GenesisSConfig
@@ -283,26 +282,6 @@ def test_a_hub_repository_of_something_else(
     monkeypatch.setattr(hub, "snapshot_download", lambda *_, **__: str(tmp_path))
     with pytest.raises(ValueError, match=r"config\.json "):
         load("owner/name")
-
-
-@pytest.mark.parametrize("gpu", [False, True])
-def test_devices_are_picked(gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    assert pick_device("auto") == torch.device("cuda" if gpu else "cpu")
-    for device in ("cpu", torch.device("cpu")):
-        assert pick_device(device) == torch.device("cpu")
-    if gpu:
-        assert pick_device("cuda:1") == torch.device("cuda", 1)
-    else:
-        for missing in ("cuda", torch.device("cuda:3")):
-            with pytest.raises(ValueError, match=r"^device "):
-                pick_device(missing)
-
-
-@pytest.mark.parametrize("device", ["tpu", "cuda:x", "", "cpu:-2"])
-def test_devices_that_are_none(device: str) -> None:
-    with pytest.raises(ValueError, match=r"^device "):
-        pick_device(device)
 
 
 def test_new_folder_is_what_saving_uses(folder: Path) -> None:

@@ -11,7 +11,13 @@ import pytest
 from huggingface_hub import ModelCard
 
 from genesis_rl.checkpoints.loading import Pretrained
-from genesis_rl.checkpoints.model_card import ModelScores, data_name, model_card, public_settings
+from genesis_rl.checkpoints.model_card import (
+    CardOptions,
+    ModelScores,
+    data_name,
+    model_card,
+    public_settings,
+)
 from genesis_rl.evaluation.diagnostics import Finding
 from genesis_rl.evaluation.tables import SECTIONS
 from genesis_rl.models import MODELS, build_model
@@ -42,7 +48,7 @@ def loaded(config: PretrainConfig = SMOKE, **metadata: Any) -> Pretrained:
 
 
 def card(config: PretrainConfig = SMOKE, figures: ModelScores = FIGURES, **options: Any) -> str:
-    return model_card(config, loaded(config), figures, **options)
+    return model_card(config, loaded(config), figures, CardOptions(**options))
 
 
 def front(text: str) -> dict[str, Any]:
@@ -79,7 +85,7 @@ def table(section: str) -> dict[str, list[str]]:
 
 
 def test_sections() -> None:
-    parts = sections(card(repo_id="me/encoder"))
+    parts = sections(card(load_by="me/encoder"))
     assert list(parts)[1:] == ["Use", "Scores", "Training", "Limits", "Settings"]
     assert 'genesis_rl.load("me/encoder")' in parts["Use"] and "(B, 3, 32, 32)" in parts["Use"]
     assert FIGURES.images in parts["Scores"] and FIGURES.findings[0].message in parts["Scores"]

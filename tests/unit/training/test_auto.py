@@ -14,8 +14,13 @@ from genesis_rl.data import Pack
 from genesis_rl.data.pack import PackWriter
 from genesis_rl.models import GenesisConfig
 from genesis_rl.training import PretrainConfig, Trainer
-from genesis_rl.training.auto import describe, infer_settings, trained_background
-from genesis_rl.training.image_statistics import component_areas, measure_images
+from genesis_rl.training.auto import (
+    component_areas,
+    describe,
+    infer_settings,
+    measure_images,
+    trained_background,
+)
 
 ROOT = Path(__file__).parents[3]
 SIDE = 64

@@ -245,5 +245,5 @@ def test_a_student_resizes_as_its_teacher(boxed: Path, pack: Pack, tmp_path: Pat
         report = distill(config)
     loaded = load_pretrained(tmp_path / "student", device="cpu")
     assert loaded.preprocessing == BOX
-    card = student_card(report, loaded, rounded=False, load_by=None, title=None, license="mit")
+    card = student_card(report, loaded)
     assert "32 x 32 px (letterbox)" in card

@@ -43,6 +43,13 @@ def test_data_given_by_flag_apply_to_all_stages(train_program: Any) -> None:
     )
 
 
+def test_flags_of_a_stage_have_priority(train_program: Any) -> None:
+    flags = ["--preset", "towers", "--data", "packs/mine", "--seed", "3"]
+    first, last = train_program.parse([*flags, "--stage-1.data", "packs/empty"]).stages
+    assert (first.data, last.data) == ("packs/empty", "packs/mine")
+    assert (first.seed, last.seed) == (3, 3)
+
+
 def test_init_given_by_flag_skips_the_stages_before(train_program: Any) -> None:
     (only,) = train_program.parse(["--preset", "towers", "--init", "runs/mine"]).stages
     assert only.init == "runs/mine"

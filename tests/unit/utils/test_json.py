@@ -14,6 +14,7 @@ from genesis_rl.checkpoints.loading import load_pretrained, save_pretrained
 from genesis_rl.checkpoints.model_card import _rows
 from genesis_rl.data.pack import Pack, PackWriter
 from genesis_rl.models import BdVaeConfig, build_model
+from genesis_rl.training import PretrainConfig
 from genesis_rl.training.folder import TrainingFolder
 from genesis_rl.utils import log
 from genesis_rl.utils.files import json_text, read_json, write_json
@@ -80,10 +81,8 @@ def test_a_config_with_nan_of_an_older_version_loads(tmp_path: Path) -> None:
 
 
 def test_settings_and_packs_are_strict_json(tmp_path: Path) -> None:
-    class Folder(TrainingFolder):
-        identity = ()
-
-    Folder(tmp_path / "run", {"limit": math.inf, "seed": 1}, resume=False).write_settings()
+    config = PretrainConfig(out=tmp_path / "run")
+    TrainingFolder(config, {"limit": math.inf, "seed": 1}, ()).write_settings()
     assert strict((tmp_path / "run" / "train.json").read_text()) == {"limit": None, "seed": 1}
     meta = {"agent": {"score": math.nan}}
     with PackWriter(tmp_path / "pack", 1, 4, masks=False, meta=meta) as writer:

@@ -8,7 +8,7 @@ import torch
 
 import genesis_rl
 from genesis_rl.utils import process
-from genesis_rl.utils.process import hardware, has_bfloat16, versions
+from genesis_rl.utils.process import hardware, has_bfloat16, pick_device, versions
 
 CPUINFO = "processor\t: 0\nmodel name\t: A Fine CPU @ 2GHz\nmodel name\t: A Fine CPU @ 2GHz\n"
 
@@ -60,3 +60,23 @@ def test_versions() -> None:
     found = versions()
     assert found["genesis_rl"] == genesis_rl.__version__ and found["torch"] == torch.__version__
     assert found["python"].startswith("3.")
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_devices_are_picked(gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    assert pick_device("auto") == torch.device("cuda" if gpu else "cpu")
+    for device in ("cpu", torch.device("cpu")):
+        assert pick_device(device) == torch.device("cpu")
+    if gpu:
+        assert pick_device("cuda:1") == torch.device("cuda", 1)
+    else:
+        for missing in ("cuda", torch.device("cuda:3")):
+            with pytest.raises(ValueError, match=r"^device "):
+                pick_device(missing)
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda:x", "", "cpu:-2"])
+def test_devices_that_are_none(device: str) -> None:
+    with pytest.raises(ValueError, match=r"^device "):
+        pick_device(device)

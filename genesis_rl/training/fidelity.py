@@ -13,6 +13,7 @@ from genesis_rl.models.refinement import refine
 from genesis_rl.perception.encoder import SlotEncoder
 from genesis_rl.slots import SceneModel
 from genesis_rl.training.validate import device_of, labelled_images
+from genesis_rl.utils.tables import figure
 from genesis_rl.utils.timing import medians
 
 #: Batch sizes of the latency measurements.
@@ -111,3 +112,50 @@ def speed(encoders: dict[str, SlotEncoder]) -> list[dict[str, Any]]:
         seconds = medians(tasks, _REPEATS, _WARMUP, device)
         rows.append({"batch": batch, "ms": {name: 1e3 * s for name, s in seconds.items()}})
     return rows
+
+
+def tables(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """Format fidelity, segmentation and speed as tables for the results page."""
+    scores = report["fidelity"]
+    explained = {name: value for name, value in scores.items() if name.startswith("r2")}
+    result = [
+        {
+            "caption": "Explained share of the teacher's variance on held-out images: of the "
+            "latents, of the masks' centroids and areas, and of all latents, each standardised.",
+            "head": [name.removeprefix("r2_") for name in explained],
+            "rows": [[figure(value, 4) for value in explained.values()]],
+        }
+    ]
+    if "msc" in scores:
+        names = ("ari", "ari_fg", "msc")
+        prefixes = {"teacher": "teacher_", "student": ""}
+        if "encoder_msc" in scores:
+            refined = f"teacher, refined by {report['settings']['refine_steps']} steps"
+            prefixes = {"teacher": "encoder_", refined: "teacher_", "student": ""}
+        result.append(
+            {
+                "caption": "Segmentation of the same images by decoded masks.",
+                "head": ["", *names],
+                "rows": [
+                    [label, *(figure(scores[prefix + name], 3) for name in names)]
+                    for label, prefix in prefixes.items()
+                ],
+            }
+        )
+    mflop = {role: f"{count / 1e6:,.1f}" for role, count in report["flops"].items()}
+    result.append(
+        {
+            "caption": f"Milliseconds from frames to slots, {report['hardware']}; teacher "
+            f"{mflop['teacher']} MFLOP per frame, student {mflop['student']}.",
+            "head": ["frames", "teacher", "student", "speedup"],
+            "rows": [
+                [
+                    str(row["batch"]),
+                    *(f"{row['ms'][role]:.2f}" for role in ("teacher", "student")),
+                    f"{row['ms']['teacher'] / row['ms']['student']:.1f}",
+                ]
+                for row in report["speed"]
+            ],
+        }
+    )
+    return result
