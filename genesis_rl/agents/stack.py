@@ -199,6 +199,7 @@ def make_vec_env(
     n_envs: int | None = None,
     seed: int | None = None,
     info_keys: tuple[InfoKey, ...] = (),
+    align: bool | None = None,
 ) -> VecEnv:
     """Create the environments with the agent's observations.
 
@@ -209,6 +210,7 @@ def make_vec_env(
         n_envs: number of parallel environments; None: that of the settings.
         seed: seed of the first environment; environment i has seed + i; None: not seeded.
         info_keys: entries to add to the infos: "frame" and, with an encoder, "masks".
+        align: keep every object in its slot within an episode; None: for recurrent policies only.
 
     Returns:
         The vector environment. Observations: slots (n_envs, K, D) or the state, float32; frames
@@ -222,7 +224,7 @@ def make_vec_env(
     probe = maker()  # raises errors that would end a worker process
     try:
         probe_venv = DummyVecEnv([lambda: probe])
-        _wrap_observations(config, encoder, probe_venv, ())
+        _wrap_observations(config, encoder, probe_venv, (), align)
     finally:
         probe.close()
     venv: VecEnv
@@ -240,7 +242,7 @@ def make_vec_env(
             ) from error
     if seed is not None:
         venv.seed(seed)
-    return StepTimer(_wrap_observations(config, encoder, StepTimer(venv), info_keys))
+    return StepTimer(_wrap_observations(config, encoder, StepTimer(venv), info_keys, align))
 
 
 def step_seconds(venv: VecEnv) -> tuple[float, float]:
@@ -254,7 +256,11 @@ def step_seconds(venv: VecEnv) -> tuple[float, float]:
 
 
 def _wrap_observations(
-    config: AgentConfig, encoder: SlotEncoder | None, venv: VecEnv, info_keys: tuple[InfoKey, ...]
+    config: AgentConfig,
+    encoder: SlotEncoder | None,
+    venv: VecEnv,
+    info_keys: tuple[InfoKey, ...],
+    align: bool | None,
 ) -> VecEnv:
     """Wrap the environments for the agent's observations."""
     image_key = RENDERED if config.render and config.keep else config.image_key
@@ -267,7 +273,8 @@ def _wrap_observations(
             keep=config.keep,
             image_layout=config.image_layout,
             info_keys=info_keys,
-            align=config.algo == "recurrent_ppo",  # PPO's agents of all versions are not aligned
+            # PPO's agents of all versions are not aligned.
+            align=config.algo == "recurrent_ppo" if align is None else align,
             crop=config.crop,
         )
     if encoder is not None or config.obs in PIXELS:

@@ -20,7 +20,7 @@ from genesis_rl.agents.bundle import (
     read_settings,
 )
 from genesis_rl.agents.collect import collect_with_agent
-from genesis_rl.agents.config import MACHINE, check_same_settings
+from genesis_rl.agents.config import MACHINE, AgentConfig, check_same_settings
 from genesis_rl.agents.imagination.config import ImaginationConfig
 from genesis_rl.agents.learning import AgentTrainer
 from genesis_rl.agents.stack import StepTimer
@@ -89,7 +89,7 @@ class FittedWorldModel:
             )
         packs = [Pack.open(data / split) for split in SPLITS if (data / split).is_dir()]
         held_out = Transitions.open(data, "validation")
-        _check_recorded(config, encoder, held_out.pack)
+        check_recorded(config, encoder, held_out.pack)
         spec = model.slot_spec
         features = encode(held_out, encoder, align=spec.aligned)[..., : spec.num_features]
         sequences = Sequences.of(held_out, features, model.action_spec, encoder.device)
@@ -146,7 +146,7 @@ class FittedWorldModel:
 
 
 def check_actions(
-    config: ImaginationConfig, world_model: WorldModel, action_space: gym.Space[Any]
+    config: AgentConfig, world_model: WorldModel, action_space: gym.Space[Any]
 ) -> None:
     """Check that the actions of the real environment are those of the world model.
 
@@ -161,8 +161,12 @@ def check_actions(
         )
 
 
-def _check_recorded(config: ImaginationConfig, encoder: SlotEncoder, pack: Pack) -> None:
-    """Check that a recording is of the agent's environment, if it contains the settings."""
+def check_recorded(config: AgentConfig, encoder: SlotEncoder, pack: Pack) -> None:
+    """Check that a recording is of the agent's environment, if it contains the settings.
+
+    Raises:
+        ValueError: naming the settings that differ.
+    """
     settings: Mapping[str, Any] = pack.meta.get("settings", {})
     env = settings.get("env")
     if env is None:  # not recorded by this package
