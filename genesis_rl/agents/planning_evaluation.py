@@ -141,6 +141,8 @@ def evaluate_planning(config: PlanningConfig) -> dict[str, Any]:
 def trained_settings(world_model: str) -> dict[str, Any]:
     """Return the settings of a world model's training, with "encoder" and "data".
 
+    Of a shared folder, which may come from others, only an encoder of the package is returned.
+
     Args:
         world_model: as of `WorldModel.from_pretrained`.
 
@@ -150,8 +152,12 @@ def trained_settings(world_model: str) -> dict[str, Any]:
     folder = Path(world_model).expanduser()
     if not folder.exists():
         folder = shipped_folder(world_model, world_models=True) or folder
-    for path in (folder / SETTINGS, folder / CONFIG):
-        if path.is_file():
-            data: dict[str, Any] = read_json(path)
-            return dict(data.get("training", data if path.name == SETTINGS else {}))
-    return {}
+    home = folder.parent if folder.name in ("best", "last") else folder
+    if (home / SETTINGS).is_file():
+        run: dict[str, Any] = read_json(home / SETTINGS)
+        return dict(run.get("training", run))
+    if not (folder / CONFIG).is_file():
+        return {}
+    encoder = read_json(folder / CONFIG).get("training", {}).get("encoder")
+    known = isinstance(encoder, str) and shipped_folder(encoder) is not None
+    return {"encoder": encoder} if known else {}

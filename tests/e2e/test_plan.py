@@ -1,6 +1,7 @@
 """agents/plan.py: planning with the world model of a small environment, and errors."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,9 @@ def test_planning_with_a_trained_world_model(
     for name in ("success_rate", "mean_return", "mean_length"):
         assert batched["planning"][name] == result["planning"][name]
     assert trained_settings(str(world)) == trained_settings(str(world / "best"))
+    # A shared folder may come from others: no path that it names is read.
+    shutil.copytree(world / "best", tmp_path / "shared")
+    assert trained_settings(str(tmp_path / "shared")) == {}
     # Another environment than the recorded one.
     status, _, errors = run_program(PROGRAM, *given, "--env-options", '{"bright": 99}')
     assert status == 2 and "bright None, got 99" in errors
