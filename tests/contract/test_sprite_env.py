@@ -104,7 +104,7 @@ def test_seeds_decide_episodes() -> None:
 )
 def test_actions_move_the_agent(action: int, move: tuple[float, float]) -> None:
     env = staged((0.1, 0.1), masks_in_info=True)
-    before = np.argwhere(env._observe(success=False)[1]["true_masks"] == 2).mean(axis=0)
+    before = np.argwhere(env._observe()[1]["true_masks"] == 2).mean(axis=0)
     frame, reward, terminated, truncated, info = env.step(action)
     assert agent(env) == pytest.approx((0.5 + move[0], 0.5 + move[1]))
     shift = np.argwhere(info["true_masks"] == 2).mean(axis=0) - before

@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
-from genesis_rl.envs.window import RENDER_MODES, WindowEnv, check_sizes
+from genesis_rl.envs.window import RENDER_MODES, Frame, WindowEnv, check_sizes
 from genesis_rl.worlds.tabletop import (
     ACTION_TIME,
     CAMERAS,
@@ -123,15 +123,19 @@ class FetchEnv(WindowEnv[npt.NDArray[np.float32]]):
         if not isinstance(action_repeat, int) or not 1 <= action_repeat <= 100:
             raise ValueError(f"action_repeat must be an integer in 1..100, got {action_repeat!r}.")
         check_sizes(16, image_size=image_size, render_size=render_size)
-        super().__init__(observation=observation, render_mode=render_mode, render_size=render_size)
+        super().__init__(
+            image_size=image_size,
+            observation=observation,
+            state_in_info=state_in_info,
+            masks_in_info=masks_in_info,
+            render_mode=render_mode,
+            render_size=render_size,
+        )
         self.skill, self.relation = skill, relation
         self.reward = reward
         self.camera = camera
         self.action_repeat = action_repeat
         self.empty_table = empty_table
-        self.image_size = image_size
-        self.state_in_info = state_in_info
-        self.masks_in_info = masks_in_info
         self._simulation = FetchSimulation(
             skill, 0 if empty_table else self.distractor_range[1] + 1
         )
@@ -161,22 +165,7 @@ class FetchEnv(WindowEnv[npt.NDArray[np.float32]]):
             raise RuntimeError("call reset() first")
         return self._simulation
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
-        """Sample the objects, and move the robot to its start.
-
-        Args:
-            seed: seed of the random generator, as in Gymnasium.
-            options: not used.
-
-        Returns:
-            The observation and the info.
-
-        Raises:
-            RuntimeError: if frames are rendered without OpenGL; the message lists packages.
-        """
-        super().reset(seed=seed, options=options)
+    def _start(self) -> None:
         layout = Layout()
         if not self.empty_table:
             least, most = self.distractor_range
@@ -185,9 +174,6 @@ class FetchEnv(WindowEnv[npt.NDArray[np.float32]]):
             layout = sample_layout(self.skill, self.relation, count, start, self.np_random)
         self._simulation.reset(layout)
         self._is_reset = True
-        if self.render_mode == "human":
-            self.render()
-        return self._observe()
 
     def step(self, action: npt.ArrayLike) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Move the gripper.
@@ -210,19 +196,21 @@ class FetchEnv(WindowEnv[npt.NDArray[np.float32]]):
         for _ in range(self.action_repeat):
             self.simulation.step(moves)
             reward += self._reward()
-        if self.render_mode == "human":
-            self.render()
         observation, info = self._observe()
         return observation, reward, False, False, info
 
-    def draw(self, size: int) -> npt.NDArray[np.uint8]:
+    def draw(self, size: int) -> Frame:
         """Render the current scene: (size, size, 3) uint8.
 
         Raises:
             RuntimeError: before the first reset.
         """
-        frame: npt.NDArray[np.uint8] = self.renderer(size).image()
+        frame: Frame = self.renderer(size).image()
         return frame
+
+    def draw_labelled(self, size: int) -> tuple[Frame, Frame]:
+        """Render the current scene and its instance masks, see `draw`."""
+        return self.draw(size), self.renderer(size).instances()
 
     def make_renderer(self, size: int) -> TableRenderer:
         """Create a renderer of (size, size) frames.
@@ -250,23 +238,16 @@ class FetchEnv(WindowEnv[npt.NDArray[np.float32]]):
             return 0.0
         return dense_reward(*poses) if self.reward == "dense" else is_success(*poses) - 1.0
 
+    def _info(self) -> dict[str, Any]:
+        objects = len(self.simulation.layout.positions)
+        return {"is_success": self._is_success(), "num_objects": objects}
+
     def _observe(self) -> tuple[Any, dict[str, Any]]:
-        simulation = self.simulation
-        info: dict[str, Any] = {
-            "is_success": self._is_success(),
-            "num_objects": len(simulation.layout.positions),
-        }
-        if self.state_in_info:
-            info["true_state"] = self._state()
-        if self.masks_in_info:
-            info["true_masks"] = self.renderer(self.image_size).instances()
-        if self.observation == "state":
-            return self._state(), info
-        image = self.draw(self.image_size)
-        if self.observation == "image":
-            return image, info
-        senses = np.clip(simulation.proprioception, -_BOUND, _BOUND).astype(np.float32)
-        return {"image": image, "proprioception": senses}, info
+        observation, info = super()._observe()
+        if self.observation != "dict":
+            return observation, info
+        senses = np.clip(self.simulation.proprioception, -_BOUND, _BOUND).astype(np.float32)
+        return {"image": observation, "proprioception": senses}, info
 
     def _state(self) -> npt.NDArray[np.float32]:
         return np.clip(self.simulation.state, -_BOUND, _BOUND)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from gymnasium.utils.seeding import np_random
 from gymnasium.vector import AutoresetMode
 
-from genesis_rl.envs.window import RENDER_MODES, Observation, ObservationKind, WindowEnv
+from genesis_rl.envs.window import RENDER_MODES, Frame, Observation, ObservationKind, WindowEnv
 from genesis_rl.envs.wrappers.batched import BatchedVectorEnv, StepResult, check_count
 from genesis_rl.worlds.sprites import (
     STATE_COLUMNS,
@@ -74,6 +74,7 @@ class SpriteEnv(WindowEnv[np.int64]):
     MOVES: ClassVar[tuple[tuple[int, int], ...]] = ((0, 1), (-1, 0), (0, -1), (1, 0))
 
     _scene: Scene
+    _success = False
 
     def __init__(
         self,
@@ -109,13 +110,18 @@ class SpriteEnv(WindowEnv[np.int64]):
             raise ValueError(f"step_size must be in (0, 1), got {step_size}.")
         if not isinstance(render_size, int) or not 8 <= render_size <= 4096:
             raise ValueError(f"render_size must be an integer in 8..4096, got {render_size!r}.")
-        super().__init__(observation=observation, render_mode=render_mode, render_size=render_size)
         self.world = from_options(self.World, world)
+        super().__init__(
+            image_size=self.world.image_size,
+            observation=observation,
+            state_in_info=state_in_info,
+            masks_in_info=masks_in_info,
+            render_mode=render_mode,
+            render_size=render_size,
+        )
         self.step_size = step_size
         self.dense_reward = dense_reward
-        self.state_in_info = state_in_info
-        self.masks_in_info = masks_in_info
-        size = self.world.image_size
+        size = self.image_size
         self.observation_space = (
             gym.spaces.Box(0, 255, (size, size, 3), np.uint8)
             if observation == "image"
@@ -139,26 +145,8 @@ class SpriteEnv(WindowEnv[np.int64]):
         """Options of the world as plain data, e.g. for `open_dataset("object_goal", **options)`."""
         return asdict(self.world)
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Observation, dict[str, Any]]:
-        """Sample a new scene.
-
-        Args:
-            seed: seed of the random generator, as in Gymnasium.
-            options: not used.
-
-        Returns:
-            The observation and the info.
-
-        Raises:
-            ValueError: if the objects do not fit into the frame.
-        """
-        super().reset(seed=seed, options=options)
-        self._scene = self.world.sample(self.np_random)
-        if self.render_mode == "human":
-            self.render()
-        return self._observe(success=False)
+    def _start(self) -> None:
+        self._scene, self._success = self.world.sample(self.np_random), False
 
     def step(self, action: np.int64 | int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Move the agent.
@@ -176,19 +164,22 @@ class SpriteEnv(WindowEnv[np.int64]):
         """
         if not self.action_space.contains(action):
             raise ValueError(f"action must be an integer in 0..3, got {action!r}.")
-        self._scene, reward, success, terminated = self.advance(self.scene, int(action))
-        observation, info = self._observe(success=success)
-        if self.render_mode == "human":
-            self.render()
+        self._scene, reward, self._success, terminated = self.advance(self.scene, int(action))
+        observation, info = self._observe()
         return observation, reward, terminated, False, info
 
-    def draw(self, size: int) -> npt.NDArray[np.uint8]:
+    def draw(self, size: int) -> Frame:
         """Render the current scene: (size, size, 3) uint8.
 
         Raises:
             RuntimeError: before the first reset.
         """
         return render(self.scene.sprites, size, self.scene.background)
+
+    def draw_labelled(self, size: int) -> tuple[Frame, Frame]:
+        """Render the current scene and its instance masks, see `draw`."""
+        masks = np.empty((size, size), np.uint8)
+        return render(self.scene.sprites, size, self.scene.background, masks=masks), masks
 
     def advance(self, scene: Scene, action: int) -> SceneStep:
         """Compute one step from a scene, without changing the environment's own scene."""
@@ -201,18 +192,11 @@ class SpriteEnv(WindowEnv[np.int64]):
             reward += 0.01 * float(np.sign(nearer))
         return SceneStep(moved, reward, success, ended)
 
-    def _observe(self, *, success: bool) -> tuple[Observation, dict[str, Any]]:
-        scene, size = self._scene, self.world.image_size
-        info: dict[str, Any] = {"is_success": success}
-        if self.state_in_info:
-            info["true_state"] = scene_state(scene)
-        if self.observation == "state" and not self.masks_in_info:
-            return scene_state(scene), info
-        masks = np.empty((size, size), np.uint8) if self.masks_in_info else None
-        frame = render(scene.sprites, size, scene.background, masks=masks)
-        if masks is not None:
-            info["true_masks"] = masks
-        return (frame if self.observation == "image" else scene_state(scene)), info
+    def _info(self) -> dict[str, Any]:
+        return {"is_success": self._success}
+
+    def _state(self) -> npt.NDArray[np.float32]:
+        return scene_state(self.scene)
 
 
 class ObjectGoalEnv(SpriteEnv):

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from genesis_rl.envs.window import (
     RENDER_MODES,
+    Frame,
     Observation,
     ObservationKind,
     WindowEnv,
@@ -113,11 +114,15 @@ class RoomsEnv(WindowEnv[np.int64]):
         if reward not in _REWARDS:
             raise ValueError(f"reward must be one of {', '.join(_REWARDS)}, got {reward!r}.")
         check_sizes(8, image_size=image_size, render_size=render_size)
-        super().__init__(observation=observation, render_mode=render_mode, render_size=render_size)
+        super().__init__(
+            image_size=image_size,
+            observation=observation,
+            state_in_info=state_in_info,
+            masks_in_info=masks_in_info,
+            render_mode=render_mode,
+            render_size=render_size,
+        )
         self.reward = reward
-        self.image_size = image_size
-        self.state_in_info = state_in_info
-        self.masks_in_info = masks_in_info
         self._rows = 0 if empty else self.task.num_objects[1]
         self.action_space = gym.spaces.Discrete(len(ACTIONS))
         shape = (self._rows + 1, len(ENV_STATE_COLUMNS))
@@ -146,28 +151,10 @@ class RoomsEnv(WindowEnv[np.int64]):
         """The agent's pose."""
         return self._agent
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Observation, dict[str, Any]]:
-        """Sample the room and the agent's pose.
-
-        Args:
-            seed: seed of the random generator, as in Gymnasium.
-            options: not used.
-
-        Returns:
-            The observation and the info.
-
-        Raises:
-            RuntimeError: if frames are rendered without OpenGL; the message lists packages.
-        """
-        super().reset(seed=seed, options=options)
+    def _start(self) -> None:
         self._episode = self.task.sample(self.np_random)
         self._agent = self._episode.agent
         self._terminated = False
-        if self.render_mode == "human":
-            self.render()
-        return self._observe()
 
     def step(self, action: np.int64 | int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Move or turn.
@@ -193,19 +180,20 @@ class RoomsEnv(WindowEnv[np.int64]):
         target = episode.target_object
         if self.reward == "dense" and target is not None:
             reward += remaining(before, target) - remaining(self._agent, target)
-        if self.render_mode == "human":
-            self.render()
         observation, info = self._observe()
         return observation, reward, self._terminated, False, info
 
-    def draw(self, size: int) -> npt.NDArray[np.uint8]:
+    def draw(self, size: int) -> Frame:
         """Render the current scene: (size, size, 3) uint8.
 
         Raises:
             RuntimeError: before the first reset.
         """
-        frame: npt.NDArray[np.uint8] = self._loaded(size).image(self._agent.camera)
-        return frame
+        return self._loaded(size).image(self._agent.camera)
+
+    def draw_labelled(self, size: int) -> tuple[Frame, Frame]:
+        """Render the current scene and its instance masks, see `draw`."""
+        return self._loaded(size).render(self._agent.camera)
 
     def make_renderer(self, size: int) -> RoomRenderer:
         """Create a renderer of (size, size) frames."""
@@ -220,19 +208,8 @@ class RoomsEnv(WindowEnv[np.int64]):
         target = self.episode.target_object
         return target is not None and is_success(self._agent, target)
 
-    def _observe(self) -> tuple[Observation, dict[str, Any]]:
-        info: dict[str, Any] = {
-            "is_success": self._is_success(),
-            "num_objects": len(self.episode.room.objects),
-        }
-        if self.state_in_info:
-            info["true_state"] = self._state()
-        if self.observation == "state" and not self.masks_in_info:
-            return self._state(), info
-        if not self.masks_in_info:
-            return self.draw(self.image_size), info
-        frame, info["true_masks"] = self._loaded(self.image_size).render(self._agent.camera)
-        return (self._state() if self.observation == "state" else frame), info
+    def _info(self) -> dict[str, Any]:
+        return {"is_success": self._is_success(), "num_objects": len(self.episode.room.objects)}
 
     def _state(self) -> npt.NDArray[np.float32]:
         objects, camera = self.episode.room.objects, self._agent.camera

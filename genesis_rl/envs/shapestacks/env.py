@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from genesis_rl.envs.window import (
     RENDER_MODES,
+    Frame,
     Observation,
     ObservationKind,
     WindowEnv,
@@ -142,7 +143,14 @@ class ShapeStacksEnv(WindowEnv[npt.NDArray[np.float32]]):
                 f"appearance must be three indices (wall, floor, light), got {appearance!r}."
             )
         check_sizes(8, image_size=image_size, render_size=render_size)
-        super().__init__(observation=observation, render_mode=render_mode, render_size=render_size)
+        super().__init__(
+            image_size=image_size,
+            observation=observation,
+            state_in_info=state_in_info,
+            masks_in_info=masks_in_info,
+            render_mode=render_mode,
+            render_size=render_size,
+        )
         self.height = height
         self.family = family
         self.hover_offset = hover_offset
@@ -151,10 +159,7 @@ class ShapeStacksEnv(WindowEnv[npt.NDArray[np.float32]]):
         self.reach = reach
         self.settle_steps = round(settle_time / _TIME_STEP)
         self.sparse_reward = sparse_reward
-        self.state_in_info = state_in_info
-        self.masks_in_info = masks_in_info
         self.textures = textures
-        self.image_size = image_size
         self.action_space = gym.spaces.Box(-1, 1, (3,), np.float32)
         self.observation_space = (
             gym.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
@@ -163,6 +168,7 @@ class ShapeStacksEnv(WindowEnv[npt.NDArray[np.float32]]):
         )
         self._pile: Pile | None = None
         self._waiting: list[Shape] = []  # the first is the next block
+        self._success = False
         self._appearance = RoomAppearance()
 
     @property
@@ -176,23 +182,7 @@ class ShapeStacksEnv(WindowEnv[npt.NDArray[np.float32]]):
             raise RuntimeError("call reset() first")
         return self._pile
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Observation, dict[str, Any]]:
-        """Sample the blocks, and place the first one near the centre of the room.
-
-        Args:
-            seed: seed of the random generator, as in Gymnasium.
-            options: not used.
-
-        Returns:
-            The observation and the info.
-
-        Raises:
-            RuntimeError: if frames are rendered without OpenGL; the message lists packages.
-            ValueError: for an unreadable texture.
-        """
-        super().reset(seed=seed, options=options)
+    def _start(self) -> None:
         blocks = [
             replace(
                 sample_shape(self.np_random, self.family, top=number == self.height), colour=colour
@@ -203,11 +193,8 @@ class ShapeStacksEnv(WindowEnv[npt.NDArray[np.float32]]):
         self._appearance = self.appearance or sample_appearance(self.np_random)
         self._pile = Pile(replace(blocks[0], position=(float(x), float(y), 0.0)))
         self._waiting = blocks[1:]
+        self._success = False
         self._place_next()
-        observation, info = self._observe(success=False)
-        if self.render_mode == "human":
-            self.render()
-        return observation, info
 
     def step(self, action: npt.ArrayLike) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Move, rotate and release the next block.
@@ -234,22 +221,20 @@ class ShapeStacksEnv(WindowEnv[npt.NDArray[np.float32]]):
         position = (x + float(dx) * self.reach, y + float(dy) * self.reach, z)
         pile.put(replace(block, position=position, yaw=block.yaw + 180 * float(turns)))
         stable = pile.settle(self.settle_steps)
-        success = stable and not self._waiting
+        self._success = stable and not self._waiting
         if not stable:
             self._waiting = []
         self._place_next()
         if self.sparse_reward:
-            reward = float(success)
+            reward = float(self._success)
         else:
             reward = stable / (self.height - 1)
-        observation, info = self._observe(success=success)
-        if self.render_mode == "human":
-            self.render()
+        observation, info = self._observe()
         return observation, reward, not self._waiting, False, info
 
-    def draw(self, size: int) -> npt.NDArray[np.uint8]:
+    def draw(self, size: int) -> Frame:
         """Render the current scene: (size, size, 3) uint8."""
-        return self._draw(size)[0]
+        return self.draw_labelled(size)[0]
 
     def make_renderer(self, size: int) -> TowerRenderer:
         """Create a renderer of (size, size) frames."""
@@ -271,22 +256,12 @@ class ShapeStacksEnv(WindowEnv[npt.NDArray[np.float32]]):
         placed = list(zip(self.pile.shapes, self.pile.poses, strict=True))
         return placed + [(block, Pose.of(block)) for block in self._waiting[:1]]
 
-    def _observe(self, *, success: bool) -> tuple[Observation, dict[str, Any]]:
-        pile = self.pile
-        info: dict[str, Any] = {
-            "is_success": success,
-            "blocks_standing": len(pile.shapes) if pile.stands else 0,
-        }
-        if self.state_in_info:
-            info["true_state"] = self._state()
-        if self.observation == "state" and not self.masks_in_info:
-            return self._state(), info
-        frame, masks = self._draw(self.image_size)
-        if self.masks_in_info:
-            info["true_masks"] = masks
-        return (self._state() if self.observation == "state" else frame), info
+    def _info(self) -> dict[str, Any]:
+        standing = len(self.pile.shapes) if self.pile.stands else 0
+        return {"is_success": self._success, "blocks_standing": standing}
 
-    def _draw(self, size: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    def draw_labelled(self, size: int) -> tuple[Frame, Frame]:
+        """Render the current scene and its instance masks, see `draw`."""
         renderer: TowerRenderer = self.renderer(size)
         visible = self._visible()
         renderer.load([shape for shape, _ in visible], self._appearance)
