@@ -73,7 +73,7 @@ def test_training_saves_two_agents_and_a_log(trained: Path) -> None:
     settings = json.loads((trained / "best" / "agent.json").read_text())
     assert settings["steps"] == 256
     assert settings["config"]["encoder_precision"] == "bf16"
-    assert set(settings["metrics"]) == {"step", "mean_return", "success_rate"}
+    assert set(settings["metrics"]) == {"step", "mean_return", "success_rate", "eval_seconds"}
     assert [row["step"] for row in log.read(trained)] == [128, 256, 256]
 
 
