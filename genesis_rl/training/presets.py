@@ -284,7 +284,7 @@ _BACKGROUND = replace(
 )
 
 _MULTI_DSPRITES_64: dict[str, Any] = {
-    "model": replace(_OBJECTS, num_slots=6, object_size=0.43),
+    "model": replace(_OBJECTS, num_slots=6, object_size=0.43, hue_distance=0.25),
     "data": "multi_dsprites",
     "data_options": json.dumps({"image_size": 64}),
 }
