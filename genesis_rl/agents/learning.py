@@ -401,7 +401,8 @@ class _ProgressCallback(BaseCallback):
 
     def _on_step(self) -> bool:
         self._bar.update(self._trainer.venv.num_envs)
-        if not self._evaluation.seconds:
+        limited = self._trainer.config.max_minutes is not None
+        if limited and not self._evaluation.seconds:
             self._trainer.evaluation_seconds = self._estimate_evaluation()
         return not (self._trainer.stopped or self._trainer.out_of_time)
 

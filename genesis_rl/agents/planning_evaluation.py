@@ -2,7 +2,7 @@
 
 import json
 from contextlib import closing
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -115,8 +115,7 @@ def evaluate_planning(config: PlanningConfig) -> dict[str, Any]:
     if "data" in settings and Path(settings["data"], "train").is_dir():
         check_recorded(agent, encoder, Pack.open(Path(settings["data"], "train")))
     make = partial(make_vec_env, agent, encoder, align=spec.aligned)
-    options = PlannerOptions(**{f.name: getattr(config, f.name) for f in fields(PlannerOptions)})
-    planner = Planner(world_model, options, seed=config.seed)
+    planner = Planner(world_model, config, seed=config.seed)
     run = partial(run_episodes, episodes=config.episodes, seed=config.seed)
     with closing(make()) as venv:
         check_actions(agent, world_model, venv.action_space)

@@ -30,7 +30,7 @@ from genesis_rl.perception.region import region_of
 from genesis_rl.training.config import PretrainConfig
 from genesis_rl.training.folder import Run
 from genesis_rl.training.loop import State
-from genesis_rl.training.pretraining import train_terms
+from genesis_rl.training.pretraining import select_modules, train_terms
 from genesis_rl.training.stages import stage_folder
 
 # Side of objects in pixels below which to record larger images, and share of the frame that changes
@@ -415,8 +415,7 @@ def seconds_per_update(config: PretrainConfig, pack: Pack) -> float:
     """Measure the time of an update on this machine's CPU, without the optimiser, in seconds."""
     with torch.random.fork_rng(devices=[]):
         model: Any = build_model(config.model)
-    model.likelihood_stride = config.likelihood_stride
-    model.background_only = config.trained_modules == "background"
+    select_modules(model, config)
     images = _sample_images(pack)[: config.batch_size].to(memory_format=torch.channels_last)
     generator = torch.Generator().manual_seed(0)
     times = []

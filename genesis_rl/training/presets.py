@@ -296,8 +296,8 @@ _FETCH: dict[str, Any] = {
     "data": "fetch",
     "data_options": json.dumps({"image_size": 64}),
 }
-# The nearest objects are ten times as large as the farthest, so that only their hues tell two small
-# objects from one large object.
+# The nearest objects are ten times as large as the farthest, so that only hues distinguish
+# two small objects from one large object.
 _ROOMS: dict[str, Any] = {
     "model": replace(
         _OBJECTS,

@@ -121,7 +121,7 @@ def _copy_weights(model: Any, other: Any, source: str, reinit_modules: Sequence[
     model.load_state_dict(source_state, strict=not reinit_modules)
 
 
-def _select_modules(model: Any, config: PretrainConfig) -> None:
+def select_modules(model: Any, config: PretrainConfig) -> None:
     """Set the likelihood's stride and the trained modules of a model."""
     if config.likelihood_stride > 1:
         model.likelihood_stride = config.likelihood_stride
@@ -237,7 +237,7 @@ class Trainer(Training):
             model.fit_background(_sample_images(config.open_background_data() or self.train_data))
         if config.activation_checkpointing:
             model.activation_checkpointing = True
-        _select_modules(model, config)
+        select_modules(model, config)
         model.preprocessing = self._preprocessing(config, folder, start)
         if processes.count > 1:
             model = synchronised(model, self.device)

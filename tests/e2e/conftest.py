@@ -4,6 +4,7 @@ import runpy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ from torch import Tensor, nn
 from genesis_rl.checkpoints.loading import save_pretrained
 from genesis_rl.models import MODELS
 from genesis_rl.models.base import BaseModel
+from genesis_rl.perception.encoder import SlotEncoder
 from genesis_rl.slots import Decoded, Slots
+from genesis_rl.world_model import ActionSpec, SlotSpec, WorldModel, WorldModelConfig
 
 ROOT = Path(__file__).parents[2]
 
@@ -65,6 +68,28 @@ def quadrants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setitem(MODELS, "quadrants", (QuadrantsConfig, Quadrants))
     save_pretrained(Quadrants(QuadrantsConfig()), tmp_path / "encoder")
     return tmp_path / "encoder"
+
+
+@pytest.fixture
+def untrained_world(quadrants: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Write a world model of the quadrants with initial weights, without settings of a training.
+
+    Its arguments are the number of discrete actions, and fields of SlotSpec or other actions.
+    """
+
+    def write(num_actions: int, **changes: Any) -> Path:
+        fingerprint = SlotEncoder(quadrants, device="cpu").fingerprint
+        spec: dict[str, Any] = {"encoder_fingerprint": fingerprint, "mask_geometry": False}
+        spec |= changes
+        torch.manual_seed(0)
+        WorldModel(
+            WorldModelConfig(width=8, layers=1, attention_heads=1, ensemble=2),
+            spec.pop("actions", ActionSpec("discrete", n=num_actions)),
+            SlotSpec(num_slots=4, latent_sizes=(2, 3), **spec),
+        ).save_pretrained(tmp_path / "world")
+        return tmp_path / "world"
+
+    return write
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-import torch
 from gymnasium import spaces
 
 from genesis_rl.agents.planning_evaluation import (
@@ -19,11 +18,12 @@ from genesis_rl.agents.planning_evaluation import (
 )
 from genesis_rl.envs.recording.collect import CollectConfig, collect
 from genesis_rl.perception.encoder import SlotEncoder
-from genesis_rl.world_model import ActionSpec, SlotSpec, WorldModel, WorldModelConfig
+from genesis_rl.world_model import ActionSpec, WorldModelConfig
 from genesis_rl.world_model.sequences import WorldModelData
 from genesis_rl.world_model.training import WorldTrainConfig, WorldTrainer
 
 Run = Callable[..., tuple[int, str, str]]
+World = Callable[..., Path]
 PROGRAM, ENV = "agents/plan.py", "Beacon-v0"
 SHORT = ("--episodes", "2", "--samples", "8", "--elites", "2", "--horizon", "2", "--device", "cpu")
 
@@ -63,19 +63,6 @@ def registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     gym.register(ENV, lambda **options: Beacon(**options), max_episode_steps=20)
     yield
     del gym.registry[ENV]
-
-
-def untrained(encoder: Path, folder: Path, **changes: Any) -> Path:
-    """A world model with initial weights, without the settings of a training."""
-    fingerprint = SlotEncoder(encoder, device="cpu").fingerprint
-    values: dict[str, Any] = {"encoder_fingerprint": fingerprint, "mask_geometry": False} | changes
-    torch.manual_seed(0)
-    actions = values.pop("actions", ActionSpec("discrete", n=2))
-    spec = SlotSpec(num_slots=4, latent_sizes=(2, 3), **values)
-    WorldModel(WorldModelConfig(width=8, layers=1, ensemble=2), actions, spec).save_pretrained(
-        folder
-    )
-    return folder
 
 
 @pytest.mark.slow
@@ -149,10 +136,11 @@ def test_invalid_settings_end_with_status_2(
     more: list[str],
     message: str,
     quadrants: Path,
+    untrained_world: World,
     tmp_path: Path,
     run_program: Run,
 ) -> None:
-    world, out = untrained(quadrants, tmp_path / "world", **change), tmp_path / "plan"
+    world, out = untrained_world(2, **change), tmp_path / "plan"
     given = [str(world), "--env", ENV, "--encoder", str(quadrants), *SHORT, "--out", str(out)]
     status, output, errors = run_program(PROGRAM, *given, *more)
     assert (status, output) == (2, "")

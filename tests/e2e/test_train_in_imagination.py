@@ -10,7 +10,6 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-import torch
 from gymnasium import spaces
 
 from genesis_rl.agents.config import EvaluationConfig
@@ -21,11 +20,12 @@ from genesis_rl.envs.recording.collect import CollectConfig, collect
 from genesis_rl.perception.encoder import SlotEncoder
 from genesis_rl.utils import log
 from genesis_rl.utils.process import StoppedError
-from genesis_rl.world_model import ActionSpec, SlotSpec, WorldModel, WorldModelConfig
+from genesis_rl.world_model import ActionSpec, WorldModelConfig
 from genesis_rl.world_model.sequences import WorldModelData
 from genesis_rl.world_model.training import WorldTrainConfig, WorldTrainer
 
 Run = Callable[..., tuple[int, str, str]]
+World = Callable[..., Path]
 NAME = "train_in_imagination.py"
 ENV, STEPS = "Carousel-v0", 6
 
@@ -76,22 +76,6 @@ def data(tmp_path: Path) -> Path:
     settings: dict[str, Any] = {"env": ENV, "n_envs": 4, "vec": "dummy", "image_size": 32}
     collect(CollectConfig(out=out, steps=480, **settings))
     return out
-
-
-def untrained(encoder: Path, folder: Path, **changes: Any) -> Path:
-    """A world model with initial weights."""
-    slot_encoder = SlotEncoder(encoder, device="cpu")
-    spec: dict[str, Any] = {
-        "encoder_fingerprint": slot_encoder.fingerprint,
-        "mask_geometry": False,
-    } | changes
-    torch.manual_seed(0)
-    WorldModel(
-        WorldModelConfig(width=8, layers=1, attention_heads=1, ensemble=2),
-        spec.pop("actions", ActionSpec("discrete", n=4)),
-        SlotSpec(num_slots=4, latent_sizes=(2, 3), **spec),
-    ).save_pretrained(folder)
-    return folder
 
 
 def flags(encoder: Path, world: Path, data: Path, *more: str) -> list[str]:
@@ -152,9 +136,9 @@ def test_an_agent_trained_in_imagination_acts_in_the_real_environment(
 
 
 def test_a_run_resumes_and_adds_rounds(
-    quadrants: Path, data: Path, tmp_path: Path, run_program: Run
+    quadrants: Path, untrained_world: World, data: Path, tmp_path: Path, run_program: Run
 ) -> None:
-    out, world = tmp_path / "run", untrained(quadrants, tmp_path / "world")
+    out, world = tmp_path / "run", untrained_world(4)
     first = flags(quadrants, world, data, "--out", str(out))
     assert run_program("agents/train_in_imagination.py", *first)[0] == 0
     once = (out / "last" / "policy.safetensors").read_bytes()
@@ -188,9 +172,14 @@ def test_a_run_resumes_and_adds_rounds(
 
 
 def test_a_signal_ends_training_and_rounds(
-    quadrants: Path, data: Path, tmp_path: Path, run_program: Run, monkeypatch: pytest.MonkeyPatch
+    quadrants: Path,
+    untrained_world: World,
+    data: Path,
+    tmp_path: Path,
+    run_program: Run,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    out, world = tmp_path / "run", untrained(quadrants, tmp_path / "world")
+    out, world = tmp_path / "run", untrained_world(4)
     anew = ("--rounds", "1", "--collect-steps", "120", "--fit-steps", "2")
     given = [
         "agents/train_in_imagination.py",
@@ -223,9 +212,9 @@ def test_a_signal_ends_training_and_rounds(
 
 
 def test_the_comparison_over_seeds(
-    quadrants: Path, data: Path, tmp_path: Path, run_program: Run
+    quadrants: Path, untrained_world: World, data: Path, tmp_path: Path, run_program: Run
 ) -> None:
-    out, world = tmp_path / "runs", untrained(quadrants, tmp_path / "world")
+    out, world = tmp_path / "runs", untrained_world(4)
     path = tmp_path / "results" / "imagination.json"
     given = flags(quadrants, world, data, "--out", str(out), "--summary", str(path))
     given += ["--seeds", "0", "1", "--episodes", "5"]
@@ -273,11 +262,12 @@ def test_invalid_settings_end_with_status_2(
     more: list[str],
     message: str,
     quadrants: Path,
+    untrained_world: World,
     data: Path,
     tmp_path: Path,
     run_program: Run,
 ) -> None:
-    world = untrained(quadrants, tmp_path / "world", **change)
+    world = untrained_world(4, **change)
     out = tmp_path / "run"
     given = flags(quadrants, world, data, "--out", str(out), *more)
     status, output, errors = run_program("agents/train_in_imagination.py", *given)
