@@ -68,6 +68,7 @@ _YOUNGEST_DEFAULTS = {
     "object_size": 0.32,
     "seed_threshold": 0.4,
     "hue_distance": 0.5,
+    "shadow_brightness": 1.0,
     "slot_order": "top_down",
     "attention_channels": 32,
     "window_size": 64,

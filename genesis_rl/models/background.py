@@ -153,22 +153,30 @@ def paste_occluders(x: Tensor, uniform: Tensor) -> Tensor:
     return x
 
 
-def foreground_gate(x: Tensor, background: Tensor, threshold: float) -> Tensor:
+def foreground_gate(
+    x: Tensor, background: Tensor, threshold: float, shadow_brightness: float = 1.0
+) -> Tensor:
     """Return the probability that a pixel shows an object, from its distance to the background.
 
         gate = sigmoid((distance / threshold - 1) / .375); values below .3 become 0,
 
-    where the distance is sum_c (x_c - background_c)^2. Otherwise all background pixels would
-    contribute to the statistics of objects.
+    where the distance is min_s sum_c (x_c - s background_c)^2 over the brightnesses s of a shadow
+    (as in the brightness distortion of Horprasert et al. 1999). Without the zeros all background
+    pixels would contribute to the statistics of objects.
 
     Args:
         x: images, (B, 3, H, W) in [0, 1].
         background: predicted backgrounds, (B, 3, H, W).
         threshold: squared distance at which the gate is 0.5, such as 0.08.
+        shadow_brightness: the least s, in (0, 1]; s is at most 1.
 
     Returns:
         (B, 1, H, W) in [0, 1].
     """
+    if shadow_brightness < 1:
+        projection = (x * background).sum(1, keepdim=True)
+        brightness = projection / background.square().sum(1, keepdim=True).clamp_min(1e-6)
+        background = brightness.clamp(shadow_brightness, 1.0) * background
     distance = (x - background).square().sum(1, keepdim=True)
     gate = torch.sigmoid((distance / threshold - 1) / _GATE_SCALE)
     return gate * (gate > 0.3)

@@ -199,7 +199,7 @@ class GenesisS(StepwiseModel):
         self.background.fit(images)
         if isinstance(self.background, StaticBackground):
             median = self.background.image.expand_as(images)
-            gate = foreground_gate(images, median, self.config.foreground_threshold)
+            gate = self._gate(images, median)
             share = float(gate.mean())
             if share > _MOVING_CAMERA_SHARE:
                 warnings.warn(
@@ -324,7 +324,7 @@ class GenesisS(StepwiseModel):
         )
         with torch.no_grad():
             background = self.background.decode(q_b.mu[:, 0])
-            gate = foreground_gate(x, background, self.config.foreground_threshold)
+            gate = self._gate(x, background)
         if self.config.posterior == "attention":
             raw_m, raw_c, vote_loss = self.attention(x, gate, self.mask_decoder)
             q_m = concatenate(first_m, self._posterior(raw_m))
@@ -351,6 +351,11 @@ class GenesisS(StepwiseModel):
         if isinstance(self.background, StaticBackground):
             return standard_normal(x.new_zeros(len(x), 1, sum(self.latent_sizes)))
         return self._posterior(self.background(x)[:, None])
+
+    def _gate(self, x: Tensor, background: Tensor) -> Tensor:
+        """Return the probability that a pixel shows an object, (B, 1, H, W)."""
+        config = self.config
+        return foreground_gate(x, background, config.foreground_threshold, config.shadow_brightness)
 
     def _score_background(self, x: Tensor, noise: Noise | None) -> ElboTerms:
         """Compute the terms of the background alone, with pixels of objects as outliers."""

@@ -88,6 +88,10 @@ class GenesisSConfig:
     """units of the background's hidden layers"""
     foreground_threshold: Positive = 0.08
     """squared colour distance to the background at which a pixel shows an object"""
+    shadow_brightness: Annotated[float, Must("in (0, 1]", lambda value: 0 < value <= 1)] = 1.0
+    """least brightness of the background in a shadow, relative to that without it: pixels of the
+    background's hue between the two are not of an object. 0.5 suits a lit table or floor; 1: no
+    shadows. Grey objects on a brighter grey background need 1"""
     posterior: Posterior = "lstm"
     """posterior of object slots: "lstm" over features of the image (the paper's), or "attention"
     over foreground pixels, which requires a background"""

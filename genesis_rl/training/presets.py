@@ -283,6 +283,9 @@ _BACKGROUND = replace(
     eval_every=1_000,
 )
 
+# Blocks are of six hues, and cast shadows on the floor and the walls.
+_TOWERS = replace(_OBJECTS, foreground_threshold=0.04, shadow_brightness=0.5)
+
 _MULTI_DSPRITES_64: dict[str, Any] = {
     "model": replace(_OBJECTS, num_slots=6, object_size=0.43, hue_distance=0.25),
     "data": "multi_dsprites",
@@ -420,13 +423,14 @@ PRESETS: dict[str, Preset] = {
     ),
     "towers": Preset(
         "towers of ShapeStacks, 64 px, background first: a quarter of an hour on one CPU core",
-        _SCENES,
-        (_BACKGROUND,),
+        replace(_SCENES, model=_TOWERS),
+        (replace(_BACKGROUND, model=_TOWERS),),
     ),
     "towers-long": Preset(
         "towers with 50,000 images of 3,150 towers: one and a half hours on one CPU core",
         replace(
             _SCENES,
+            model=_TOWERS,
             data_options=_MANY_TOWERS,
             steps=24_000,
             eval_every=4_000,
@@ -436,6 +440,7 @@ PRESETS: dict[str, Preset] = {
         (
             replace(
                 _BACKGROUND,
+                model=_TOWERS,
                 data_options=_MANY_TOWERS,
                 steps=12_000,
                 warmup_steps=2_000,

@@ -164,6 +164,47 @@ def test_gates_are_zero_on_the_background() -> None:
     assert (gate[0, 0][inside] > 0.9).all()
 
 
+def test_shadows_are_not_foreground() -> None:
+    background = torch.tensor([0.6, 0.5, 0.3])[:, None, None].expand(1, 3, SIDE, SIDE)
+    image = background.clone()
+    image[..., 2:10, 2:10] *= 0.6  # a shadow
+    image[..., 2:10, 12:20] *= 0.2  # darker than a shadow can be
+    image[..., 12:20, 2:10] *= 1.4  # brighter than the background
+    image[..., 12:20, 12:20] = torch.tensor(BLUE)[:, None, None] * 0.8
+    corners = [(6, 6), (6, 16), (16, 6), (16, 16)]
+
+    def shows_object(brightness: float) -> list[bool]:
+        gate = foreground_gate(image, background, 0.04, brightness)[0, 0]
+        return [bool(gate[place] > 0.5) for place in corners]
+
+    assert shows_object(1.0) == [True] * 4
+    assert shows_object(0.5) == [False, True, True, True]
+    # A black background has no shadows.
+    black = torch.zeros_like(image)
+    assert foreground_gate(image, black, 0.04, 0.5).isfinite().all()
+    torch.testing.assert_close(
+        foreground_gate(image, black, 0.04, 0.5), foreground_gate(image, black, 0.04)
+    )
+
+
+@pytest.mark.parametrize(("brightness", "in_shadow"), [(1.0, True), (0.5, False)])
+def test_slots_of_a_model_do_not_attend_to_shadows(brightness: float, in_shadow: bool) -> None:
+    scene = torch.tensor([0.6, 0.5, 0.3])[:, None, None].expand(3, SIDE, SIDE)
+    image = scene.clone()[None]
+    image[..., 3:9, 4:10] = torch.tensor(BLUE)[:, None, None]
+    image[..., 15:21, 14:22] *= 0.6
+    config = GenesisConfig(
+        **OBJECTS, background="static", foreground_threshold=0.04, shadow_brightness=brightness
+    )
+    torch.manual_seed(0)
+    model = build_model(config).eval()
+    model.fit_background(scene.repeat(3, 1, 1, 1))
+    z_m = model.infer(image).z_m[0, 1:]
+    present = z_m[:, 3] > 0
+    assert present.any()
+    assert bool((z_m[present, 0] > 0).any()) == in_shadow  # a slot in the lower half
+
+
 def test_an_outlier_costs_a_constant() -> None:
     image = torch.full((1, 3, 4, 4), 0.5)
     far, farther = image.clone(), image.clone()
@@ -318,6 +359,8 @@ def test_the_bound_lies_below_the_likelihood(name: str) -> None:
         ({"foreground_threshold": -1.0}, "foreground_threshold"),
         ({"seed_threshold": 1.0}, "seed_threshold"),
         ({"hue_distance": 0.0}, "hue_distance"),
+        ({"shadow_brightness": 0.0}, "shadow_brightness"),
+        ({"shadow_brightness": 1.5}, "shadow_brightness"),
         ({"background_channels": ()}, "background_channels"),
     ],
 )
