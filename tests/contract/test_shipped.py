@@ -23,6 +23,8 @@ from genesis_rl.training.validate import validate
 from genesis_rl.worlds.sprites import ObjectComparisonWorld, ObjectGoalWorld, SpriteWorld
 
 NAMES, WORLDS = weights.shipped(), weights.shipped(world_models=True)
+# Slots of the models with an attention posterior.
+ATTENTION = {"fetch": 12, "multi-dsprites-64": 6, "rooms": 7, "sprites-64": 8, "towers": 9}
 FOLDER = Path(weights.__file__).parent / "pretrained"
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 
@@ -30,7 +32,7 @@ FIXTURES = Path(__file__).parents[1] / "fixtures"
 def test_shipped_models_and_their_files() -> None:
     sprites = ["sprites", "sprites-64", "sprites-fast", "sprites-sharp", "sprites-sharp-fast"]
     assert NAMES == [
-        *("fetch", "multi-dsprites", "multi-dsprites-sharp", "rooms"),
+        *("fetch", "multi-dsprites", "multi-dsprites-64", "multi-dsprites-sharp", "rooms"),
         *(*sprites, "towers"),
     ]
     assert WORLDS == ["object-comparison"]
@@ -51,9 +53,8 @@ def test_models_load_by_name_without_the_hub(name: str, monkeypatch: pytest.Monk
     )
     observation, _ = env.reset(seed=0)
     shapes = {"multi": (5, 8 + 4 + 3), "sprites": (7, 8 + 4 + 3)}
-    attention = {"fetch": 12, "rooms": 7, "towers": 9, "sprites-64": 8}
-    with_attention = (attention.get(name), 16 + 8 + 3)
-    expected = with_attention if name in attention else shapes[name.split("-")[0]]
+    with_attention = (ATTENTION.get(name), 16 + 8 + 3)
+    expected = with_attention if name in ATTENTION else shapes[name.split("-")[0]]
     assert observation.shape == expected
     card = (FOLDER / name / "README.md").read_text()
     assert f'genesis_rl.load("{name}")' in card
@@ -75,7 +76,7 @@ def test_features_without_masks_are_those_of_the_slots(name: str) -> None:
 
 # On uniform squares the seeds of an attention posterior are ties, which depend on the CPU.
 @pytest.mark.smoke
-@pytest.mark.parametrize("name", sorted({*NAMES} - {"fetch", "rooms", "sprites-64", "towers"}))
+@pytest.mark.parametrize("name", sorted({*NAMES} - ATTENTION.keys()))
 def test_features_equal_the_recorded_ones(name: str) -> None:
     # Not an image of a task, because the rendering of edges depends on OpenCV's version.
     image = np.full((64, 64, 3), 40, np.uint8)
@@ -106,6 +107,15 @@ def test_sprites_64_segments_same_coloured_objects(tmp_path: Path) -> None:
     pack = render_pack(tmp_path / "pack", ObjectComparisonWorld(image_size=64), 60)
     scores = validate(genesis_rl.load("sprites-64", "cpu"), pack, 60)
     assert scores["ari"] > 0.93 and scores["ari_fg"] > 0.95 and scores["msc"] > 0.9
+
+
+def test_multi_dsprites_64_segments_multi_dsprites(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GENESIS_RL_DATA", str(tmp_path))
+    pack = open_dataset("multi_dsprites", "test", num_images=100, image_size=64)
+    scores = validate(genesis_rl.load("multi-dsprites-64", "cpu"), pack, 100)
+    assert scores["ari"] > 0.9 and scores["ari_fg_2plus"] > 0.75 and scores["msc"] > 0.78
 
 
 def test_fetch_segments_scenes_of_all_tasks(

@@ -162,7 +162,7 @@ def test_the_wheel_holds_the_library_and_nothing_else(tmp_path: Path) -> None:
     library = {name for name in names if not name.parts[0].endswith(".dist-info")}
     files = (path for path in (LIBRARY / "checkpoints" / "pretrained").rglob("*") if path.is_file())
     shipped = {path.relative_to(ROOT) for path in files}
-    assert len(shipped) == 3 * 11  # the models that come along: card, config and weights
+    assert len(shipped) == 3 * 12  # the models that come along: card, config and weights
     assert library == {*MODULES, *shipped, Path("genesis_rl/py.typed")}
     assert any(name.name == "LICENSE" for name in names)
 

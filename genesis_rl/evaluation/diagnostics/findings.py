@@ -73,7 +73,8 @@ class Thresholds(Checked):
     """largest squared error relative to an image without objects (the mean of all images, or each
     image's median colour)"""
     min_updates: Natural = 2_000
-    """fewest updates at 32 px: own runs began to separate objects after 2,000 to 3,000"""
+    """fewest updates at 32 px, or with an attention posterior: own runs at 32 px began to separate
+    objects after 2,000 to 3,000"""
     min_updates_large: Natural = 20_000
     """fewest updates above 32 px: own runs at 64 px had separated nothing after 2,000; the paper
     uses 500,000"""

@@ -16,6 +16,7 @@ from genesis_rl.evaluation.diagnostics.findings import (
     paper_goal,
 )
 from genesis_rl.evaluation.diagnostics.model_statistics import CheckInputs
+from genesis_rl.models import GenesisSConfig
 from genesis_rl.models.geco import min_error
 from genesis_rl.training import PretrainConfig
 
@@ -183,7 +184,9 @@ def geco_goal_never_met(inputs: CheckInputs, thresholds: Thresholds) -> Finding 
 def too_few_updates(inputs: CheckInputs, thresholds: Thresholds) -> Finding | None:
     """Check that the run has enough updates for its image size."""
     config, step = inputs.config, int(_last_update(inputs)["step"])
-    small = config.model.image_size <= 32
+    # The slots of an attention posterior start on objects, at any size.
+    attends = isinstance(config.model, GenesisSConfig) and config.model.posterior == "attention"
+    small = config.model.image_size <= 32 or attends
     least = thresholds.min_updates if small else thresholds.min_updates_large
     if step >= least:
         return None

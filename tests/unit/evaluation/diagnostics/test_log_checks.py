@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from typing import Any
 
 import pytest
 
@@ -200,9 +201,15 @@ def test_the_elbo_has_no_goal(name: str) -> None:
     assert run_checks(CheckInputs(config, WELL, [])).skipped[name] == "the objective is not GECO's"
 
 
-@pytest.mark.parametrize(("side", "least"), [(32, 2_000), (64, 20_000), (128, 20_000)])
-def test_few_updates(side: int, least: int) -> None:
-    model = GenesisConfig(image_size=side)
+ATTENTION: dict[str, Any] = {"background": "static", "posterior": "attention"}
+
+
+@pytest.mark.parametrize(
+    ("side", "options", "least"),
+    [(32, {}, 2_000), (64, {}, 20_000), (128, {}, 20_000), (64, ATTENTION, 2_000)],
+)
+def test_few_updates(side: int, options: dict[str, Any], least: int) -> None:
+    model = GenesisConfig(image_size=side, **options)
     for step, few in ((least - 1, True), (least, False)):
         config = dataclasses.replace(CONFIG, model=model, steps=least + 5)
         finding = found("too_few_updates", [WELL[0] | {"step": step}], config=config)
