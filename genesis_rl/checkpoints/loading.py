@@ -69,6 +69,7 @@ _YOUNGEST_DEFAULTS = {
     "seed_threshold": 0.4,
     "hue_distance": 0.5,
     "shadow_brightness": 1.0,
+    "least_area": 0.03,
     "slot_order": "top_down",
     "attention_channels": 32,
     "window_size": 64,

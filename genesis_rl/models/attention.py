@@ -15,8 +15,6 @@ _STRIDE = 2
 # Standard deviation of the hues of a slot, as a share of the distance of different objects' hues.
 _HUE_DEVIATION = 0.4
 _BANDWIDTH = 0.5
-# Least area of an object as a share of the typical area.
-_LEAST_AREA = 0.03
 # Least distance between objects: in mean errors of the votes, and as a share of the typical size.
 _VOTE_ERRORS, _LEAST_UNIT = 4.0, 0.3
 # Side of a window in samples, and half its extent in standard deviations of the slot's pixels.
@@ -134,6 +132,7 @@ class SlotAttention(nn.Module):
         order: SlotOrder = "top_down",
         seed_threshold: float = 0.4,
         hue_distance: float = 0.5,
+        least_area: float = 0.03,
     ) -> None:
         """Initialise with votes near the pixels' own positions.
 
@@ -146,10 +145,12 @@ class SlotAttention(nn.Module):
             seed_threshold: mean gate above which a cell may be a seed.
             hue_distance: distance of unit RGB vectors from which on pixels are of different
                 objects.
+            least_area: least area of an object, as a share of object_size squared.
         """
         super().__init__()
         self.num_slots, self.object_size, self.order = num_slots, object_size, order
         self.seed_threshold, self.hue_distance = seed_threshold, hue_distance
+        self.least_area = least_area
         layers: list[nn.Module] = [nn.Conv2d(2, channels, 5, _STRIDE, padding=2), nn.ELU()]
         for dilation in (1, 2, 4):
             layers += [
@@ -191,7 +192,7 @@ class SlotAttention(nn.Module):
         """
         scale = (_VOTE_ERRORS * self.log_error.exp()).clamp(_LEAST_UNIT, 1.0) * self.object_size
         pixel_mass = 4 / gate.shape[1]  # of a frame of area 4
-        least_mass = _LEAST_AREA * self.object_size**2 / pixel_mass
+        least_mass = self.least_area * self.object_size**2 / pixel_mass
         point = torch.cat([vote / scale, hue / self.hue_distance], 2)
         seeds = find_seeds(point, gate, self.num_slots, least_mass, self.order, self.seed_threshold)
         position = point[..., :2]

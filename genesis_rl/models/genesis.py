@@ -166,6 +166,7 @@ class GenesisS(StepwiseModel):
             config.slot_order,
             config.seed_threshold,
             config.hue_distance,
+            config.least_area,
         )
         self.attention = AttentionPosterior(
             attention, config.window_size, *self.latent_sizes, config.posterior_passes

@@ -103,6 +103,9 @@ class GenesisSConfig:
     hue_distance: Positive = 0.5
     """distance of the hues of different objects (unit RGB vectors), for an attention posterior:
     smaller values separate similar colours, larger ones keep objects of several shades together"""
+    least_area: Positive = 0.03
+    """least area of an object with a slot, as a share of object_size squared, for an attention
+    posterior; 0.01 finds objects much smaller than the typical one"""
     slot_order: SlotOrder = "top_down"
     """order of slots by the rows of their objects, for an attention posterior. By stick-breaking
     the first slot is in front: "top_down" suits towers viewed from above, "bottom_up" objects on a

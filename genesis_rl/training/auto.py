@@ -63,8 +63,9 @@ _HUE = 0.25
 # side.
 _LEAST_AREA, _TYPICAL, _CLEAR, _LEAST_SIZE, _SIZE = 4, 0.25, 0.08, 0.2, 0.45
 _MOST_OBJECTS, _SPARE_SLOTS = 15, 2
-# Mean gate of a cell that may initialise a slot, also for objects smaller than a cell.
-_SEED_THRESHOLD = 0.2
+# Settings of the attention with which objects smaller than a cell, or much smaller than the typical
+# one, get slots too.
+_SEEDING: dict[str, float] = {"seed_threshold": 0.2, "least_area": 0.01}
 # Least area in cells of the attention of a slot in use.
 _LEAST_CELLS = 0.5
 
@@ -243,9 +244,7 @@ def _sample_images(pack: Pack) -> Tensor:
 def _count_seeds(images: Tensor, gate: Tensor, object_size: float) -> int:
     """Return the 95th percentile of the number of slots that an untrained attention fills."""
     with torch.random.fork_rng(devices=[]):
-        attention = SlotAttention(
-            images.shape[-1], 8, _MOST_OBJECTS, object_size, seed_threshold=_SEED_THRESHOLD
-        )
+        attention = SlotAttention(images.shape[-1], 8, _MOST_OBJECTS, object_size, **_SEEDING)
     filled = [
         (attention(x, g).assignment.flatten(2).sum(2) > _LEAST_CELLS).sum(1)
         for x, g in zip(images.split(_BATCH), gate.split(_BATCH), strict=True)
@@ -391,7 +390,7 @@ def auto_config(
         changes |= {
             "num_slots": objects.num_slots,
             "object_size": objects.object_size,
-            "seed_threshold": _SEED_THRESHOLD,
+            **_SEEDING,
             "foreground_threshold": objects.threshold,
             "sigma_x": objects.sigma_x,
         }

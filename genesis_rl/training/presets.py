@@ -284,7 +284,7 @@ _BACKGROUND = replace(
 )
 
 # Blocks are of six hues, and cast shadows on the floor and the walls.
-_TOWERS = replace(_OBJECTS, foreground_threshold=0.04, shadow_brightness=0.5)
+_TOWERS = replace(_OBJECTS, foreground_threshold=0.04, shadow_brightness=0.5, least_area=0.01)
 
 _MULTI_DSPRITES_64: dict[str, Any] = {
     "model": replace(_OBJECTS, num_slots=6, object_size=0.43, hue_distance=0.25),

@@ -93,6 +93,18 @@ def test_similar_hues_are_separated_at_a_smaller_distance(hue_distance: float, s
     assert (found.assignment.flatten(2).sum(2) > 1).sum() == slots
 
 
+@pytest.mark.parametrize(("least_area", "slots"), [(0.03, 1), (0.01, 2)])
+def test_objects_much_smaller_than_the_typical_one(least_area: float, slots: int) -> None:
+    image = torch.full((1, 3, SIDE, SIDE), 0.2)
+    image[0, :, 2:14, 2:14] = torch.tensor(RED)[:, None, None]
+    image[0, :, 24:26, 24:26] = torch.tensor(BLUE)[:, None, None]
+    torch.manual_seed(0)
+    attention = SlotAttention(SIDE, 4, 4, object_size=0.8, least_area=least_area)
+    with torch.no_grad():
+        found = attention(image, foreground_gate(image, torch.full_like(image, 0.2), 0.08))
+    assert (found.assignment.flatten(2).sum(2) > 0.5).sum() == slots
+
+
 def test_no_foreground_has_no_seed() -> None:
     seeds = find_seeds(torch.rand(2, 50, 5), torch.zeros(2, 50), 3, 0.3)
     assert not seeds.present.any()
@@ -359,6 +371,7 @@ def test_the_bound_lies_below_the_likelihood(name: str) -> None:
         ({"foreground_threshold": -1.0}, "foreground_threshold"),
         ({"seed_threshold": 1.0}, "seed_threshold"),
         ({"hue_distance": 0.0}, "hue_distance"),
+        ({"least_area": 0.0}, "least_area"),
         ({"shadow_brightness": 0.0}, "shadow_brightness"),
         ({"shadow_brightness": 1.5}, "shadow_brightness"),
         ({"background_channels": ()}, "background_channels"),
