@@ -20,8 +20,7 @@ from genesis_rl.agents.comparison.grid import CompareConfig, read_included, trai
 from genesis_rl.agents.comparison.summary import write_summary
 from genesis_rl.agents.config import PRESETS, preset_flags
 from genesis_rl.agents.learning import TrainingError
-from genesis_rl.utils.flags import parse_flags, report_error
-from genesis_rl.utils.process import report_stop
+from genesis_rl.utils.flags import parse_flags, program
 from genesis_rl.utils.tables import as_text
 
 _SET_BY_GRID = tuple(f"agent.{name}" for name in ("env", "obs", "encoder", "seed", "out"))
@@ -37,21 +36,20 @@ def parse(argv: Sequence[str] | None) -> CompareConfig:
     return parse_flags(CompareConfig, flags, description)
 
 
-@report_stop("compare.py", "the same command resumes")
-def main(argv: Sequence[str] | None = None) -> int:
+@program(
+    "compare.py",
+    CompareConfig,
+    advice="the same command resumes",
+    parse=parse,
+    failures=(TrainingError,),
+    ignored=_SET_BY_GRID,
+)
+def main(config: CompareConfig) -> int:
     """Run the comparison; return the exit status."""
-    try:
-        config = parse(argv)
-        included = read_included(config)
-        records = [*train_all(config, report=lambda line: print(line, flush=True)), *included]
-        path = config.summary or config.out / "comparison.json"
-        summary = write_summary(records, path)
-    except TrainingError as error:
-        report_error("compare.py", error, CompareConfig, _SET_BY_GRID)
-        return 1
-    except (ValueError, TypeError, OSError) as error:
-        report_error("compare.py", error, CompareConfig, _SET_BY_GRID)
-        return 2
+    included = read_included(config)
+    records = [*train_all(config, report=lambda line: print(line, flush=True)), *included]
+    path = config.summary or config.out / "comparison.json"
+    summary = write_summary(records, path)
     print(as_text(summary["tables"]))
     print(f"wrote {path}")
     return 0

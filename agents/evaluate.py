@@ -8,26 +8,18 @@ slots' masks.
 """
 
 import sys
-from collections.abc import Sequence
 
 import tyro
 
 from genesis_rl.agents.config import EvaluationConfig
 from genesis_rl.agents.evaluation import Scores, evaluate_agent
-from genesis_rl.utils.flags import parse_flags, report_error
-from genesis_rl.utils.process import report_stop
+from genesis_rl.utils.flags import program
 
 
-@report_stop("evaluate.py")
-def main(argv: Sequence[str] | None = None) -> int:
+@program("evaluate.py", tyro.conf.PositionalRequiredArgs[EvaluationConfig], __doc__)
+def main(config: EvaluationConfig) -> int:
     """Evaluate; return the exit status."""
-    try:
-        settings = tyro.conf.PositionalRequiredArgs[EvaluationConfig]
-        config = parse_flags(settings, argv, __doc__)
-        result = evaluate_agent(config)
-    except (ValueError, TypeError, OSError) as error:
-        report_error("evaluate.py", error, settings)
-        return 2
+    result = evaluate_agent(config)
     for name in ("agent", "deterministic", "random"):
         if name in result:
             print(f"{name:14}{Scores(**result[name])}")

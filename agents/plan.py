@@ -11,26 +11,18 @@ world model of pretrain/train_world_model.py, and the first action is executed. 
 """
 
 import sys
-from collections.abc import Sequence
 
 import tyro
 
 from genesis_rl.agents.evaluation import Scores
 from genesis_rl.agents.planning_evaluation import PlanningConfig, evaluate_planning
-from genesis_rl.utils.flags import parse_flags, report_error
-from genesis_rl.utils.process import report_stop
+from genesis_rl.utils.flags import program
 
 
-@report_stop("plan.py")
-def main(argv: Sequence[str] | None = None) -> int:
+@program("plan.py", tyro.conf.PositionalRequiredArgs[PlanningConfig], __doc__)
+def main(config: PlanningConfig) -> int:
     """Evaluate planning; return the exit status."""
-    settings = tyro.conf.PositionalRequiredArgs[PlanningConfig]
-    try:
-        config = parse_flags(settings, argv, __doc__)
-        result = evaluate_planning(config)
-    except (ValueError, TypeError, OSError) as error:
-        report_error("plan.py", error, settings)
-        return 2
+    result = evaluate_planning(config)
     for name in ("planning", "random"):
         if name in result:
             print(f"{name:14}{Scores(**result[name])}")

@@ -15,13 +15,12 @@ same command resumes an interrupted run.
 """
 
 import sys
-from collections.abc import Sequence
 
 from genesis_rl.agents.imagination import ImaginationConfig, ImaginationTrainer, compare
 from genesis_rl.agents.learning import TrainingError
 from genesis_rl.training import NonFiniteError
-from genesis_rl.utils.flags import parse_flags, report_error
-from genesis_rl.utils.process import StoppedError, report_stop
+from genesis_rl.utils.flags import program
+from genesis_rl.utils.process import StoppedError
 from genesis_rl.utils.tables import as_text
 
 
@@ -42,18 +41,16 @@ def train_and_compare(config: ImaginationConfig) -> None:
     print(as_text(summary["tables"]))
 
 
-@report_stop("train_in_imagination.py", "the same command resumes")
-def main(argv: Sequence[str] | None = None) -> int:
+@program(
+    "train_in_imagination.py",
+    ImaginationConfig,
+    __doc__,
+    advice="the same command resumes",
+    failures=(TrainingError, NonFiniteError),
+)
+def main(config: ImaginationConfig) -> int:
     """Train; return the exit status."""
-    try:
-        config = parse_flags(ImaginationConfig, argv, __doc__)
-        (train_and_compare if config.seeds else train)(config)
-    except (TrainingError, NonFiniteError) as error:
-        report_error("train_in_imagination.py", error, ImaginationConfig)
-        return 1
-    except (ValueError, TypeError, OSError) as error:
-        report_error("train_in_imagination.py", error, ImaginationConfig)
-        return 2
+    (train_and_compare if config.seeds else train)(config)
     return 0
 
 

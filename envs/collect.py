@@ -11,15 +11,13 @@ The policy is random without --agent. The folder contains a pack per split, by e
 """
 
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 
 import genesis_rl  # noqa: F401 (registers the environment ids)
 from genesis_rl.envs.recording.collect import CollectConfig, collect, find_crop
 from genesis_rl.envs.recording.minari_data import check_new, collect_minari, write_minari
 from genesis_rl.envs.recording.recorder import SplitCounts
-from genesis_rl.utils.flags import parse_flags, report_error
-from genesis_rl.utils.process import report_stop
+from genesis_rl.utils.flags import program
 
 
 def record_all(config: CollectConfig) -> dict[str, SplitCounts]:
@@ -48,19 +46,14 @@ def record(config: CollectConfig) -> dict[str, SplitCounts]:
     return collect(config)
 
 
-@report_stop("collect.py", "nothing was written")
-def main(argv: Sequence[str] | None = None) -> int:
+@program("collect.py", CollectConfig, __doc__, advice="nothing was written")
+def main(config: CollectConfig) -> int:
     """Run the program; return the exit status."""
-    try:
-        config = parse_flags(CollectConfig, argv, __doc__)
-        recorded = record_all(config)
-        for split, (images, steps, episodes) in recorded.items():
-            print(f"{config.out / split}: {images} images, {steps} steps, {episodes} episodes")
-        for split in config.shares.keys() - recorded.keys():
-            print(f"{split} is empty: too few episodes. Increase --steps or --n-envs.")
-    except (ValueError, TypeError, OSError) as error:
-        report_error("collect.py", error, CollectConfig)
-        return 2
+    recorded = record_all(config)
+    for split, (images, steps, episodes) in recorded.items():
+        print(f"{config.out / split}: {images} images, {steps} steps, {episodes} episodes")
+    for split in config.shares.keys() - recorded.keys():
+        print(f"{split} is empty: too few episodes. Increase --steps or --n-envs.")
     return 0
 
 

@@ -10,13 +10,11 @@ Each row shows a scene, its masks and the content of each slot.
 """
 
 import sys
-from collections.abc import Sequence
 
 import genesis_rl  # noqa: F401 (registers the environment ids)
 from genesis_rl.envs.imagination.imagine import ImagineConfig, imagination_speeds, video_frames
 from genesis_rl.envs.watch import save_or_show
-from genesis_rl.utils.flags import parse_flags, report_error
-from genesis_rl.utils.process import report_stop
+from genesis_rl.utils.flags import program
 
 
 def report_speed(config: ImagineConfig) -> None:
@@ -36,21 +34,16 @@ def report_speed(config: ImagineConfig) -> None:
         print(f"{speed.num_envs:>12,}{speed.imagined:>18,.0f}{real}")
 
 
-@report_stop("imagine.py")
-def main(argv: Sequence[str] | None = None) -> int:
+@program("imagine.py", ImagineConfig, __doc__)
+def main(config: ImagineConfig) -> int:
     """Run the program; return the exit status."""
-    try:
-        config = parse_flags(ImagineConfig, argv, __doc__)
-        if config.speed:
-            report_speed(config)
-            return 0
-        title = "imagine" if config.window else None
-        save_or_show(video_frames(config), out=config.out, fps=config.fps, window=title)
-        if not config.window:
-            print(config.out)
-    except (ValueError, TypeError, OSError) as error:
-        report_error("imagine.py", error, ImagineConfig)
-        return 2
+    if config.speed:
+        report_speed(config)
+        return 0
+    title = "imagine" if config.window else None
+    save_or_show(video_frames(config), out=config.out, fps=config.fps, window=title)
+    if not config.window:
+        print(config.out)
     return 0
 
 

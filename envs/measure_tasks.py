@@ -5,14 +5,12 @@ python envs/measure_tasks.py --tasks ObjectGoal --options num_objects 6 --episod
 """
 
 import sys
-from collections.abc import Sequence
 
 import genesis_rl  # noqa: F401 (registers the environment ids)
 from genesis_rl.agents.evaluation import wilson_interval
 from genesis_rl.envs.relational.scripted import TasksConfig, measure
 from genesis_rl.envs.watch import read_options
-from genesis_rl.utils.flags import parse_flags, report_error
-from genesis_rl.utils.process import report_stop
+from genesis_rl.utils.flags import program
 
 
 def rate(successes: int, episodes: int) -> str:
@@ -21,16 +19,11 @@ def rate(successes: int, episodes: int) -> str:
     return f"{successes / episodes:.3f} ({low:.3f} to {high:.3f})"
 
 
-@report_stop("measure_tasks.py")
-def main(argv: Sequence[str] | None = None) -> int:
+@program("measure_tasks.py", TasksConfig, __doc__, errors=(ValueError, TypeError))
+def main(config: TasksConfig) -> int:
     """Run the program; return the exit status."""
-    try:
-        config = parse_flags(TasksConfig, argv, __doc__)
-        options = read_options(config.options)
-        measured = [measure(task, config, options) for task in config.tasks]
-    except (ValueError, TypeError) as error:
-        report_error("measure_tasks.py", error, TasksConfig)
-        return 2
+    options = read_options(config.options)
+    measured = [measure(task, config, options) for task in config.tasks]
     print(
         "| task | scripted: success | steps | random: success | steps"
         f" | steps/s, 1 env | {config.n_envs} batched | {config.n_envs} in SyncVectorEnv |"

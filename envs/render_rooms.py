@@ -14,7 +14,6 @@ same packs in shards, on several machines.
 """
 
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
@@ -22,8 +21,7 @@ from typing import Annotated, Literal
 from genesis_rl.data.cache import Split
 from genesis_rl.data.generated import DEFAULT_SIZES, generated_dataset, write_split
 from genesis_rl.utils.checks import DIFFERENT, NOT_EMPTY, Count
-from genesis_rl.utils.flags import parse_flags, report_error
-from genesis_rl.utils.process import report_stop
+from genesis_rl.utils.flags import program
 from genesis_rl.worlds.rooms.dataset import RoomScenes
 from genesis_rl.worlds.rooms.gqn import write_gqn
 
@@ -54,17 +52,18 @@ class RenderRoomsConfig(RoomScenes):
         return RoomScenes(**{entry.name: getattr(self, entry.name) for entry in fields(RoomScenes)})
 
 
-@report_stop("render_rooms.py", "the same command resumes")
-def main(argv: Sequence[str] | None = None) -> int:
+@program(
+    "render_rooms.py",
+    RenderRoomsConfig,
+    __doc__,
+    advice="the same command resumes",
+    errors=(ValueError, OSError, RuntimeError),
+)
+def main(config: RenderRoomsConfig) -> int:
     """Run the program; return the exit status."""
-    try:
-        config = parse_flags(RenderRoomsConfig, argv, __doc__)
-        for split in config.split:
-            for path in render(config, split):
-                print(path)
-    except (ValueError, OSError, RuntimeError) as error:
-        report_error("render_rooms.py", error, RenderRoomsConfig)
-        return 2
+    for split in config.split:
+        for path in render(config, split):
+            print(path)
     return 0
 
 

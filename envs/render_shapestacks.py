@@ -11,10 +11,8 @@ one job of an array: the last job to finish writes the lists of the splits.
 """
 
 import sys
-from collections.abc import Sequence
 
-from genesis_rl.utils.flags import parse_flags, report_error
-from genesis_rl.utils.process import report_stop
+from genesis_rl.utils.flags import program
 from genesis_rl.worlds.offscreen import require_gl
 from genesis_rl.worlds.towers.plan import RenderConfig
 from genesis_rl.worlds.towers.record import record_packs
@@ -22,16 +20,17 @@ from genesis_rl.worlds.towers.simulation import Agreement
 from genesis_rl.worlds.towers.tree import record_tree
 
 
-@report_stop("render_shapestacks.py", "the same command resumes")
-def main(argv: Sequence[str] | None = None) -> int:
+@program(
+    "render_shapestacks.py",
+    RenderConfig,
+    __doc__,
+    advice="the same command resumes",
+    errors=(ValueError, OSError, RuntimeError),
+)
+def main(config: RenderConfig) -> int:
     """Run the program; return the exit status."""
-    try:
-        config = parse_flags(RenderConfig, argv, __doc__)
-        require_gl()
-        agreement = report_packs(config) if config.pack else report_tree(config)
-    except (ValueError, OSError, RuntimeError) as error:
-        report_error("render_shapestacks.py", error, RenderConfig)
-        return 2
+    require_gl()
+    agreement = report_packs(config) if config.pack else report_tree(config)
     for violation, (agreeing, towers) in agreement.items():
         print(f"  {violation:24}{agreeing:6} of {towers} as simulated")
     return 0

@@ -8,7 +8,6 @@ python envs/watch.py --env minigrid:MiniGrid-FourRooms-v0 --no-render
 """
 
 import sys
-from collections.abc import Sequence
 
 import genesis_rl  # noqa: F401 (registers the environment ids)
 from genesis_rl.envs.watch import (
@@ -17,27 +16,21 @@ from genesis_rl.envs.watch import (
     random_frames,
     save_or_show,
 )
-from genesis_rl.utils.flags import parse_flags, report_error
-from genesis_rl.utils.process import report_stop
+from genesis_rl.utils.flags import program
 
 
-@report_stop("watch.py")
-def main(argv: Sequence[str] | None = None) -> int:
+@program("watch.py", WatchConfig, __doc__, errors=(ValueError, OSError))
+def main(config: WatchConfig) -> int:
     """Run the program; return the exit status."""
-    try:
-        config = parse_flags(WatchConfig, argv, __doc__)
-        env = make_watched(config)
-        frames = random_frames(
-            env, episodes=config.episodes, max_steps=config.max_steps, seed=config.seed
-        )
-        title = "watch" if config.window else None
-        save_or_show(frames, out=config.out, fps=config.fps, window=title)
-        if not config.window:
-            print(config.out)
-        env.close()
-    except (ValueError, OSError) as error:
-        report_error("watch.py", error, WatchConfig)
-        return 2
+    env = make_watched(config)
+    frames = random_frames(
+        env, episodes=config.episodes, max_steps=config.max_steps, seed=config.seed
+    )
+    title = "watch" if config.window else None
+    save_or_show(frames, out=config.out, fps=config.fps, window=title)
+    if not config.window:
+        print(config.out)
+    env.close()
     return 0
 
 

@@ -10,27 +10,22 @@ command resumes an interrupted conversion.
 """
 
 import sys
-from collections.abc import Sequence
 
 import tyro
 
 from genesis_rl.data.convert import READERS, ConvertConfig, convert_splits
-from genesis_rl.utils.flags import parse_flags, report_error
-from genesis_rl.utils.process import report_stop
+from genesis_rl.utils.flags import program
 
 
-@report_stop("convert.py", "the same command resumes")
-def main(argv: Sequence[str] | None = None) -> int:
+@program(
+    "convert.py",
+    tyro.conf.PositionalRequiredArgs[ConvertConfig],
+    f"{__doc__}\nDatasets: {', '.join(READERS)}.",
+    advice="the same command resumes",
+)
+def main(config: ConvertConfig) -> int:
     """Convert a dataset; return the exit status."""
-    try:
-        settings = tyro.conf.PositionalRequiredArgs[ConvertConfig]
-        names = f"Datasets: {', '.join(READERS)}."
-        config = parse_flags(settings, argv, f"{__doc__}\n{names}")
-        packs = convert_splits(config)
-    except (ValueError, TypeError, OSError) as error:
-        report_error("convert.py", error, settings)
-        return 2
-    for pack in packs.values():
+    for pack in convert_splits(config).values():
         damaged = pack.meta["damaged"]
         skipped = f", damaged records skipped: {damaged}" if damaged else ""
         if hidden := pack.meta.get("hidden", 0):

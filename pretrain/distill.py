@@ -10,26 +10,28 @@ models. report.json contains the student's fidelity and speed.
 """
 
 import sys
-from collections.abc import Sequence
-from typing import Any
 
 import tyro
 
+from genesis_rl.training import NonFiniteError
 from genesis_rl.training.distillation import DistillConfig, distill
-from genesis_rl.training.program import run_and_report
-from genesis_rl.utils.flags import parse_flags
-from genesis_rl.utils.process import report_stop
+from genesis_rl.utils.flags import program
+from genesis_rl.utils.tables import as_text
 
 
-@report_stop("distill.py", "add --resume to resume")
-def main(argv: Sequence[str] | None = None) -> int:
+@program(
+    "distill.py",
+    tyro.conf.PositionalRequiredArgs[DistillConfig],
+    __doc__,
+    advice="add --resume to resume",
+    failures=(NonFiniteError,),
+)
+def main(config: DistillConfig) -> int:
     """Train a student; return the exit status."""
-    settings = tyro.conf.PositionalRequiredArgs[DistillConfig]
-
-    def train() -> dict[str, Any]:
-        return distill(parse_flags(settings, argv, __doc__))
-
-    return run_and_report("distill.py", settings, train)
+    report = distill(config)
+    print(as_text(report["tables"]))
+    print(report["settings"]["out"])
+    return 0
 
 
 if __name__ == "__main__":

@@ -9,26 +9,18 @@ and warnings, 1 with some, and 2 if the run or its data cannot be read.
 """
 
 import sys
-from collections.abc import Sequence
 
 import tyro
 
 from genesis_rl.evaluation.diagnostics import DoctorConfig, diagnose
 from genesis_rl.utils.files import json_text
-from genesis_rl.utils.flags import parse_flags, report_error
-from genesis_rl.utils.process import report_stop
+from genesis_rl.utils.flags import program
 
 
-@report_stop("doctor.py")
-def main(argv: Sequence[str] | None = None) -> int:
+@program("doctor.py", tyro.conf.PositionalRequiredArgs[DoctorConfig], __doc__)
+def main(config: DoctorConfig) -> int:
     """Diagnose a run; return the exit status."""
-    try:
-        settings = tyro.conf.PositionalRequiredArgs[DoctorConfig]
-        config = parse_flags(settings, argv, __doc__)
-        diagnosis = diagnose(config)
-    except (ValueError, TypeError, OSError) as error:
-        report_error("doctor.py", error, settings)
-        return 2
+    diagnosis = diagnose(config)
     print(json_text(diagnosis.as_json(), indent=2) if config.json else diagnosis)
     return 0 if diagnosis.healthy else 1
 

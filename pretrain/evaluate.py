@@ -10,27 +10,19 @@ posterior means; likelihood bounds are those of the generative model.
 """
 
 import sys
-from collections.abc import Sequence
 
 import tyro
 
 from genesis_rl.evaluation.runs import EvaluateConfig, evaluate
 from genesis_rl.evaluation.tables import tables
-from genesis_rl.utils.flags import parse_flags, report_error
-from genesis_rl.utils.process import report_stop
+from genesis_rl.utils.flags import program
 from genesis_rl.utils.tables import as_text
 
 
-@report_stop("evaluate.py")
-def main(argv: Sequence[str] | None = None) -> int:
+@program("evaluate.py", tyro.conf.PositionalRequiredArgs[EvaluateConfig], __doc__)
+def main(config: EvaluateConfig) -> int:
     """Evaluate models; return the exit status."""
-    try:
-        settings = tyro.conf.PositionalRequiredArgs[EvaluateConfig]
-        config = parse_flags(settings, argv, __doc__)
-        result = evaluate(config)
-    except (ValueError, TypeError, OSError) as error:
-        report_error("evaluate.py", error, settings)
-        return 2
+    result = evaluate(config)
     first = result["runs"][0]
     print(
         f"{first['data']}, the first {first['num_images']} images of the {first['split']} split, "

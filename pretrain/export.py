@@ -9,28 +9,23 @@ the extra genesis_rl[onnx]. The exit status is 1 if the outputs differ from PyTo
 """
 
 import sys
-from collections.abc import Sequence
 
 import tyro
 
 from genesis_rl.checkpoints.export import ExportConfig, ParityError, export
-from genesis_rl.utils.flags import parse_flags, report_error
-from genesis_rl.utils.process import report_stop
+from genesis_rl.utils.flags import program
 
 
-@report_stop("export.py")
-def main(argv: Sequence[str] | None = None) -> int:
+@program(
+    "export.py",
+    tyro.conf.PositionalRequiredArgs[ExportConfig],
+    __doc__,
+    errors=(ValueError, OSError),
+    failures=(ParityError,),
+)
+def main(config: ExportConfig) -> int:
     """Export an encoder; return the exit status."""
-    try:
-        settings = tyro.conf.PositionalRequiredArgs[ExportConfig]
-        config = parse_flags(settings, argv, __doc__)
-        print(export(config))
-    except (ValueError, OSError) as error:
-        report_error("export.py", error, settings)
-        return 2
-    except ParityError as error:
-        report_error("export.py", error, settings)
-        return 1
+    print(export(config))
     return 0
 
 

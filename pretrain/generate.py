@@ -11,7 +11,6 @@ its index. Existing packs are kept. docs/guides/scale.md has an example of a job
 
 import os
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,8 +25,7 @@ from genesis_rl.data.generated import (
     write_split,
 )
 from genesis_rl.utils.checks import Checked, Count
-from genesis_rl.utils.flags import parse_flags, report_error
-from genesis_rl.utils.process import report_stop
+from genesis_rl.utils.flags import program
 
 
 @dataclass(frozen=True)
@@ -53,30 +51,29 @@ class GenerateConfig(Checked):
     """join existing shards; generates nothing"""
 
 
-@report_stop("generate.py", "the same command resumes")
-def main(argv: Sequence[str] | None = None) -> int:
+@program(
+    "generate.py",
+    tyro.conf.PositionalRequiredArgs[GenerateConfig],
+    __doc__,
+    advice="the same command resumes",
+)
+def main(config: GenerateConfig) -> int:
     """Generate or join packs; return the exit status."""
-    try:
-        settings = tyro.conf.PositionalRequiredArgs[GenerateConfig]
-        config = parse_flags(settings, argv, __doc__)
-        data = generated_dataset(config.data, **parse_options(config.options))
-        shard = config.shard
-        if shard is None and config.shards > 1 and "SLURM_ARRAY_TASK_ID" in os.environ:
-            shard = int(os.environ["SLURM_ARRAY_TASK_ID"])
-        for split in config.split:
-            if config.join:
-                print(join_shards(config.out, split))
-                continue
-            count = config.num_images
-            if count is None:
-                count = DEFAULT_SIZES.get(split, 1)
-            if shard is None:
-                print(write_split(data, config.out, split, count))
-            else:
-                print(write_shard(data, config.out, split, count, shard, config.shards))
-    except (ValueError, TypeError, OSError) as error:
-        report_error("generate.py", error, settings)
-        return 2
+    data = generated_dataset(config.data, **parse_options(config.options))
+    shard = config.shard
+    if shard is None and config.shards > 1 and "SLURM_ARRAY_TASK_ID" in os.environ:
+        shard = int(os.environ["SLURM_ARRAY_TASK_ID"])
+    for split in config.split:
+        if config.join:
+            print(join_shards(config.out, split))
+            continue
+        count = config.num_images
+        if count is None:
+            count = DEFAULT_SIZES.get(split, 1)
+        if shard is None:
+            print(write_split(data, config.out, split, count))
+        else:
+            print(write_shard(data, config.out, split, count, shard, config.shards))
     return 0
 
 

@@ -14,28 +14,21 @@ table and writes JSON.
 """
 
 import sys
-from collections.abc import Sequence
 
 import tyro
 
 from genesis_rl.evaluation.probes import ProbeConfig, probe
 from genesis_rl.evaluation.tables import probe_table
-from genesis_rl.utils.flags import parse_flags, report_error
-from genesis_rl.utils.process import keep_freed_memory, report_stop
+from genesis_rl.utils.flags import program
+from genesis_rl.utils.process import keep_freed_memory
 from genesis_rl.utils.tables import as_text
 
 
-@report_stop("probe.py")
-def main(argv: Sequence[str] | None = None) -> int:
+@program("probe.py", tyro.conf.PositionalRequiredArgs[ProbeConfig], __doc__)
+def main(config: ProbeConfig) -> int:
     """Train and evaluate probes; return the exit status."""
-    try:
-        settings = tyro.conf.PositionalRequiredArgs[ProbeConfig]
-        config = parse_flags(settings, argv, __doc__)
-        keep_freed_memory()
-        result = probe(config)
-    except (ValueError, TypeError, OSError) as error:
-        report_error("probe.py", error, settings)
-        return 2
+    keep_freed_memory()
+    result = probe(config)
     print(as_text([probe_table(result)]))
     return 0
 

@@ -9,27 +9,23 @@ the paper.
 """
 
 import sys
-from collections.abc import Sequence
 
 import tyro
 
-from genesis_rl.utils.flags import parse_flags, report_error
-from genesis_rl.utils.process import report_stop
+from genesis_rl.utils.flags import program
 from genesis_rl.visualization.catalogue import FIGURES, SampleConfig, draw
 
+_NAMES = "\n".join(f"  {name}: {figure.title}" for name, figure in FIGURES.items())
 
-@report_stop("sample.py")
-def main(argv: Sequence[str] | None = None) -> int:
+
+@program(
+    "sample.py",
+    tyro.conf.PositionalRequiredArgs[SampleConfig],
+    f"{__doc__}\nfigures (--figures NAME ...):\n{_NAMES}",
+)
+def main(config: SampleConfig) -> int:
     """Draw figures; return the exit status."""
-    names = "\n".join(f"  {name}: {figure.title}" for name, figure in FIGURES.items())
-    try:
-        settings = tyro.conf.PositionalRequiredArgs[SampleConfig]
-        config = parse_flags(settings, argv, f"{__doc__}\nfigures (--figures NAME ...):\n{names}")
-        files = draw(config)
-    except (ValueError, TypeError, OSError) as error:
-        report_error("sample.py", error, settings)
-        return 2
-    for path in files:
+    for path in draw(config):
         print(path)
     return 0
 

@@ -9,26 +9,17 @@ are computed here.
 """
 
 import sys
-from collections.abc import Sequence
 
 import tyro
 
 from genesis_rl.checkpoints.sharing import ShareConfig, share
-from genesis_rl.utils.flags import parse_flags, report_error
-from genesis_rl.utils.process import report_stop
+from genesis_rl.utils.flags import program
 
 
-@report_stop("share.py")
-def main(argv: Sequence[str] | None = None) -> int:
+@program("share.py", tyro.conf.PositionalRequiredArgs[ShareConfig], __doc__)
+def main(config: ShareConfig) -> int:
     """Share a model; return the exit status."""
-    try:
-        settings = tyro.conf.PositionalRequiredArgs[ShareConfig]
-        config = parse_flags(settings, argv, __doc__)
-        place = share(config)
-    except (ValueError, TypeError, OSError) as error:
-        report_error("share.py", error, settings)
-        return 2
-    print(place)
+    print(share(config))
     return 0
 
 

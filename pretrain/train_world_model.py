@@ -12,23 +12,26 @@ report.json, with pictures of imagined and real rollouts.
 """
 
 import sys
-from collections.abc import Sequence
-from typing import Any
 
-from genesis_rl.training.program import run_and_report
-from genesis_rl.utils.flags import parse_flags
-from genesis_rl.utils.process import report_stop
+from genesis_rl.training import NonFiniteError
+from genesis_rl.utils.flags import program
+from genesis_rl.utils.tables import as_text
 from genesis_rl.world_model.training import WorldTrainConfig, train_world_model
 
 
-@report_stop("train_world_model.py", "add --resume to resume")
-def main(argv: Sequence[str] | None = None) -> int:
+@program(
+    "train_world_model.py",
+    WorldTrainConfig,
+    __doc__,
+    advice="add --resume to resume",
+    failures=(NonFiniteError,),
+)
+def main(config: WorldTrainConfig) -> int:
     """Train a world model; return the exit status."""
-
-    def train() -> dict[str, Any]:
-        return train_world_model(parse_flags(WorldTrainConfig, argv, __doc__))
-
-    return run_and_report("train_world_model.py", WorldTrainConfig, train)
+    report = train_world_model(config)
+    print(as_text(report["tables"]))
+    print(report["settings"]["out"])
+    return 0
 
 
 if __name__ == "__main__":

@@ -9,40 +9,36 @@ machine's convolution.
 """
 
 import sys
-from collections.abc import Sequence
 
 import tyro
 
 from benchmarks.harness import BenchmarkConfig
 from benchmarks.models import measure_parts, measure_rates, measure_scaling
 from genesis_rl.utils.files import write_json
-from genesis_rl.utils.flags import parse_flags, report_error
-from genesis_rl.utils.process import report_stop
+from genesis_rl.utils.flags import program
 from genesis_rl.utils.tables import as_text
 
 
-@report_stop("benchmark.py")
-def main(argv: Sequence[str] | None = None) -> int:
+@program(
+    "benchmark.py",
+    tyro.conf.AvoidSubcommands[BenchmarkConfig],
+    __doc__,
+    errors=(ValueError, OSError),
+)
+def main(config: BenchmarkConfig) -> int:
     """Measure speed; return the exit status."""
-    try:
-        config = parse_flags(
-            tyro.conf.AvoidSubcommands[BenchmarkConfig], argv, __doc__, default=BenchmarkConfig()
-        )
-        result, tables = measure_rates(config)
-        print(as_text(tables))
-        for enabled, name, measure in (
-            (config.parts, "parts", measure_parts),
-            (config.scaling, "scaling", measure_scaling),
-        ):
-            if enabled:
-                result[name], more = measure(config)
-                tables += more
-                print(f"\n{as_text(more)}")
-        if config.out is not None:
-            write_json(config.out, {"tables": tables, **result})
-    except (ValueError, OSError) as error:
-        report_error("benchmark.py", error, BenchmarkConfig)
-        return 2
+    result, tables = measure_rates(config)
+    print(as_text(tables))
+    for enabled, name, measure in (
+        (config.parts, "parts", measure_parts),
+        (config.scaling, "scaling", measure_scaling),
+    ):
+        if enabled:
+            result[name], more = measure(config)
+            tables += more
+            print(f"\n{as_text(more)}")
+    if config.out is not None:
+        write_json(config.out, {"tables": tables, **result})
     return 0
 
 

@@ -8,24 +8,17 @@ the time, and the bytes of an observation in rollout and replay buffers; writes 
 """
 
 import sys
-from collections.abc import Sequence
 
 from benchmarks.agents import SpeedConfig, measure
 from genesis_rl.utils.files import write_json
-from genesis_rl.utils.flags import parse_flags, report_error
-from genesis_rl.utils.process import report_stop
+from genesis_rl.utils.flags import program
 from genesis_rl.utils.tables import as_text
 
 
-@report_stop("benchmark_agents.py")
-def main(argv: Sequence[str] | None = None) -> int:
+@program("benchmark_agents.py", SpeedConfig, __doc__)
+def main(config: SpeedConfig) -> int:
     """Run the benchmark; return the exit status."""
-    try:
-        config = parse_flags(SpeedConfig, argv, __doc__)
-        result = measure(config)
-    except (ValueError, TypeError, OSError) as error:
-        report_error("benchmark_agents.py", error, SpeedConfig)
-        return 2
+    result = measure(config)
     print(result["hardware"])
     print(as_text(result["tables"]))
     if config.out is not None:

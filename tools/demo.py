@@ -8,22 +8,15 @@ The first takes six and a half minutes on two CPU cores.
 """
 
 import sys
-from collections.abc import Sequence
 
 from demonstration.demo import DemoConfig, run
-from genesis_rl.utils.flags import parse_flags, report_error
-from genesis_rl.utils.process import report_stop
+from genesis_rl.utils.flags import program
 
 
-@report_stop("demo.py")
-def main(argv: Sequence[str] | None = None) -> int:
+@program("demo.py", DemoConfig, __doc__, errors=(ValueError, OSError))
+def main(config: DemoConfig) -> int:
     """Run the demonstration; return the exit status."""
-    try:
-        report = run(parse_flags(DemoConfig, argv, __doc__))
-    except (ValueError, OSError) as error:
-        report_error("demo.py", error, DemoConfig)
-        return 2
-    print(f"report: {report.resolve()}")
+    print(f"report: {run(config).resolve()}")
     return 0
 
 

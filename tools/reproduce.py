@@ -9,15 +9,13 @@ score differs from the published one by more than --tolerance.
 """
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
 from genesis_rl.evaluation.tables import format_score
-from genesis_rl.utils.flags import parse_flags, report_error
-from genesis_rl.utils.process import report_stop
+from genesis_rl.utils.flags import program
 from published.pages import TOLERANCE
 from published.reproduction import largest_difference, published_scores, reproduce
 
@@ -40,31 +38,26 @@ class ReproduceConfig:
     """auto, cpu or cuda"""
 
 
-@report_stop("reproduce.py")
-def main(argv: Sequence[str] | None = None) -> int:
+@program("reproduce.py", ReproduceConfig, __doc__, errors=(ValueError, OSError))
+def main(config: ReproduceConfig) -> int:
     """Reproduce results; return the exit status."""
     missed = 0
-    try:
-        config = parse_flags(ReproduceConfig, argv, __doc__)
-        found = published_scores(config.folder, config.models)
-        for published in found:
-            how, again = published.config, reproduce(published, config.out, config.device)
-            difference, name = largest_difference(published.scores, again)
-            missed += difference > config.tolerance
-            shown = ", ".join(
-                f"{title} {format_score(again[key])} "
-                f"(published: {format_score(published.scores.get(key))})"
-                for key, title in _SHOWN.items()
-                if key in again
-            )
-            print(
-                f"{how.models[0]}, {how.num_images} images of {how.data}, {how.refine_steps} "
-                f"refinement steps: {shown}; largest difference {difference:.1e} ({name})",
-                flush=True,
-            )
-    except (ValueError, OSError) as error:
-        report_error("reproduce.py", error, ReproduceConfig)
-        return 2
+    found = published_scores(config.folder, config.models)
+    for published in found:
+        how, again = published.config, reproduce(published, config.out, config.device)
+        difference, name = largest_difference(published.scores, again)
+        missed += difference > config.tolerance
+        shown = ", ".join(
+            f"{title} {format_score(again[key])} "
+            f"(published: {format_score(published.scores.get(key))})"
+            for key, title in _SHOWN.items()
+            if key in again
+        )
+        print(
+            f"{how.models[0]}, {how.num_images} images of {how.data}, {how.refine_steps} "
+            f"refinement steps: {shown}; largest difference {difference:.1e} ({name})",
+            flush=True,
+        )
     matching = len(found) - missed
     print(f"{matching} of {len(found)} files match within a tolerance of {config.tolerance}.")
     return 1 if missed else 0

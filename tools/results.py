@@ -8,12 +8,10 @@ generated.
 """
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from genesis_rl.utils.flags import parse_flags, report_error
-from genesis_rl.utils.process import report_stop
+from genesis_rl.utils.flags import program
 from published.pages import pages, write_pages
 
 
@@ -29,19 +27,14 @@ class ResultsConfig:
     """check only whether the pages are up to date; exit status 1 if not"""
 
 
-@report_stop("results.py")
-def main(argv: Sequence[str] | None = None) -> int:
+@program("results.py", ResultsConfig, __doc__, errors=(ValueError, OSError))
+def main(config: ResultsConfig) -> int:
     """Generate or check the pages; return the exit status."""
-    try:
-        config = parse_flags(ResultsConfig, argv, __doc__)
-        if not config.check:
-            write_pages(config.folder, config.out)
-            return 0
-        expected = pages(config.folder)
-        current = {p.name: p.read_text(encoding="utf-8") for p in config.out.glob("*.md")}
-    except (ValueError, OSError) as error:
-        report_error("results.py", error, ResultsConfig)
-        return 2
+    if not config.check:
+        write_pages(config.folder, config.out)
+        return 0
+    expected = pages(config.folder)
+    current = {p.name: p.read_text(encoding="utf-8") for p in config.out.glob("*.md")}
     names = sorted(n for n in expected | current if expected.get(n) != current.get(n))
     if names:
         print(

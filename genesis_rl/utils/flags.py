@@ -1,13 +1,16 @@
-"""Flags of programs, and error messages that name flags instead of Python arguments."""
+"""Flags and exit statuses of programs, and errors that name flags instead of Python arguments."""
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import MISSING, fields, is_dataclass
+from functools import wraps
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
+
+from genesis_rl.utils.process import report_stop
 
 _T = TypeVar("_T")
 _VALUE = r"""=(?:"([^"]*)"|'([^']*)'|(\w+))"""
@@ -26,6 +29,50 @@ _NAME = re.compile(r"""(?<![\w.\-/'"(\[])(?:\w+\.)*\w+_\w+(?![\w\-/'"(\[=]|\.\w|
 
 class _InvalidError(Exception):
     """Wrapper of a ValueError of the settings, which tyro would print before exiting."""
+
+
+def program(
+    name: str,
+    settings: type[_T],
+    description: str | None = None,
+    *,
+    advice: str = "",
+    parse: Callable[[Sequence[str] | None], _T] | None = None,
+    errors: tuple[type[Exception], ...] = (ValueError, TypeError, OSError),
+    failures: tuple[type[Exception], ...] = (),
+    ignored: Sequence[str] = (),
+) -> Callable[[Callable[[_T], int]], Callable[..., int]]:
+    """Decorate a program's ``main``: parse its flags, and report errors and stops in one line.
+
+    The decorated function has one argument, the flags (default: those of the process). It returns
+    the exit status: that of ``main``, 2 for invalid settings or data, 1 for a failure, or that of
+    a stop, see `report_stop`.
+
+    Args:
+        name: name of the program, for messages.
+        settings: dataclass of the flags, possibly with markers of `tyro.conf`.
+        description: text of --help.
+        advice: next step for the user after an interrupt.
+        parse: parser of the flags instead of `parse_flags`, which raises the same errors.
+        errors: errors of settings or data.
+        failures: errors of a program with valid settings and data, such as a diverged training.
+        ignored: fields whose flags have no effect, see `report_error`.
+    """
+
+    def decorate(main: Callable[[_T], int]) -> Callable[..., int]:
+        @report_stop(name, advice)
+        @wraps(main)
+        def wrapped(argv: Sequence[str] | None = None) -> int:
+            try:
+                config = parse(argv) if parse else parse_flags(settings, argv, description)
+                return main(config)
+            except (*failures, *errors) as error:
+                report_error(name, error, settings, ignored)
+                return 1 if isinstance(error, failures) else 2
+
+        return wrapped
+
+    return decorate
 
 
 def parse_flags(

@@ -1,7 +1,9 @@
 """Messages of programs name flags that exist."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tyro
@@ -10,7 +12,9 @@ from genesis_rl.agents.config import TrainConfig
 from genesis_rl.envs.recording.collect import CollectConfig
 from genesis_rl.evaluation.probes import ProbeConfig
 from genesis_rl.training import PretrainConfig
-from genesis_rl.utils.flags import flags_of, name_flags, parse_flags, report_error
+from genesis_rl.utils.extras import MissingExtraError
+from genesis_rl.utils.flags import flags_of, name_flags, parse_flags, program
+from genesis_rl.utils.process import StoppedError
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,63 @@ def test_values_that_the_settings_refuse_are_errors_of_the_program() -> None:
         parse_flags(Settings, ["--folder", "a", "--inner.batch-size", "many"])
 
 
-def test_report(capsys: pytest.CaptureFixture[str]) -> None:
-    report_error("p.py", ValueError("n_envs must be 1,\n got 2."), Settings)
-    assert capsys.readouterr().err == "p.py: --n-envs must be 1, got 2.\n"
+def run(error: Exception | None = None, **options: Any) -> Callable[..., int]:
+    """A program that raises an error, or returns the number of environments as status."""
+
+    @program("p.py", tyro.conf.PositionalRequiredArgs[Settings], "A description.", **options)
+    def main(config: Settings) -> int:
+        if error is not None:
+            raise error
+        return config.n_envs
+
+    return main
+
+
+def test_a_program_parses_its_flags(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run()(["a", "--n-envs", "7"]) == 7
+    monkeypatch.setattr("sys.argv", ["p.py", "a", "--n-envs", "8"])
+    assert run()() == 8
+    assert run(parse=lambda argv: Settings(Path(), n_envs=len(argv or ())))(["a", "b"]) == 2
+    with pytest.raises(SystemExit):
+        run()(["--help"])
+    assert "A description." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("error", "options", "status", "message"),
+    [
+        (ValueError("n_envs must be 1,\n got 2."), {}, 2, "--n-envs must be 1, got 2."),
+        (TypeError("n_envs must be 1."), {"ignored": ("n_envs",)}, 2, "n_envs must be 1."),
+        (OSError("no space"), {}, 2, "no space"),
+        (ZeroDivisionError("obs is 0"), {"errors": (ArithmeticError,)}, 2, "obs is 0"),
+        (RuntimeError("diverged"), {"failures": (RuntimeError,)}, 1, "diverged"),
+        (ValueError("differs"), {"failures": (ValueError,)}, 1, "differs"),
+        (StoppedError("stopped", 130), {}, 130, "stopped"),
+        (MissingExtraError("install it"), {}, 2, "install it"),
+    ],
+    ids=repr,
+)
+def test_a_program_reports_errors_in_one_line(
+    error: Exception,
+    options: dict[str, Any],
+    status: int,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(error, **options)(["a"]) == status
+    assert capsys.readouterr() == ("", f"p.py: {message}\n")
+
+
+def test_a_program_reports_the_values_that_its_settings_refuse(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run()(["a", "--inner.batch-size", "0"]) == 2
+    assert capsys.readouterr().err == "p.py: --inner.batch-size must be at least 1, got 0.\n"
+
+
+def test_a_program_raises_other_errors() -> None:
+    for error, options in ((KeyError("k"), {}), (TypeError("t"), {"errors": (ValueError,)})):
+        with pytest.raises(type(error)):
+            run(error, **options)(["a"])
