@@ -3,10 +3,12 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -25,12 +27,16 @@ class Workers(Generic[T]):
 
         Args:
             make: picklable factory of the function, called once per process.
-            count: number of processes; 1: compute in this process.
+            count: number of processes; 1: compute in this process, as does a program read from
+                standard input, which other processes could not import.
 
         Raises:
             RuntimeError: for several processes, in a process that was started by a script without
                 `if __name__ == '__main__'` and imports that script.
         """
+        program = getattr(sys.modules["__main__"], "__file__", None)
+        if program is not None and not Path(program).is_file():
+            count = 1
         if count > 1:
             _check_main_guard()
         self._make, self._count = make, count
