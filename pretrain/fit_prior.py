@@ -36,7 +36,7 @@ class FitPriorConfig(Checked):
     model: str
     """run directory of pretrain/train.py, folder of a pretrained model, or Hub id"""
     out: Path
-    """folder to write the model to"""
+    """new or empty folder to write the model to"""
     prior: Prior | None = None
     """see --model.prior of pretrain/train.py; None: the model's"""
     prior_components: Count | None = None
@@ -55,6 +55,13 @@ class FitPriorConfig(Checked):
     """auto, cpu or cuda"""
     threads: Count | None = None
     """CPU threads; None: PyTorch's choice"""
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        super().__post_init__()
+        out = self.out.expanduser()
+        if out.is_file() or (out.is_dir() and any(out.iterdir())):
+            raise ValueError(f"out must be a new or an empty folder, got {out}.")
 
 
 def fit(config: FitPriorConfig) -> None:
