@@ -60,6 +60,7 @@ _YOUNGER_DEFAULTS = (
 _YOUNGEST_DEFAULTS = {
     "posterior_passes": 1,
     "prior_components": 1,
+    "prior_flow_layers": 0,
     "background": "none",
     "background_channels": (16, 32, 48, 64),
     "background_size": 256,

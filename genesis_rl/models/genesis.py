@@ -39,18 +39,22 @@ from genesis_rl.models.genesis_config import GenesisConfig, GenesisSConfig
 from genesis_rl.models.likelihood import (
     Gaussian,
     Prior,
+    SlotPrior,
     concatenate,
+    join,
     kl_monte_carlo,
     standard_normal,
     stick_breaking,
 )
 from genesis_rl.models.local import LocalDecoder
 from genesis_rl.models.prior import (
+    CouplingFlow,
     NextSlot,
     StepwiseModel,
     learned_prior,
     prior_size,
     spread_components,
+    with_flow,
 )
 from genesis_rl.slots import Decoded, ElboTerms, Noise, Slots
 
@@ -127,6 +131,10 @@ class GenesisS(StepwiseModel):
             config.prior_lstm_size, prior_size(width, config.prior_components)
         )
         spread_components(self.prior_head, config.prior_components)
+        if config.prior_flow_layers:
+            self.prior_flow = self._build_flow(width, config.prior_lstm_size)
+            self.prior_first_flow = self._build_flow(width, 0)
+        self.component_prior_first_flow: CouplingFlow | None = None
         self._build_components()
         points = coordinate_map(config.image_size)[0].permute(1, 2, 0)
         self.register_buffer("points", points, persistent=False)
@@ -171,6 +179,10 @@ class GenesisS(StepwiseModel):
         self.attention = AttentionPosterior(
             attention, config.window_size, *self.latent_sizes, config.posterior_passes
         )
+
+    def _build_flow(self, size: int, context_size: int) -> CouplingFlow:
+        config = self.config
+        return CouplingFlow(size, context_size, config.prior_lstm_size, config.prior_flow_layers)
 
     def _build_components(self) -> None:
         self._build_component_decoders(self.config.mask_latent_size)
@@ -221,9 +233,8 @@ class GenesisS(StepwiseModel):
         z_prev = None if previous is None else previous[:, : self.latent_sizes[0]]
         p_m, state = self._prior_step(z_prev, state, noise.m)
         z_m = p_m.draw(noise.m)
-        p_c = self._component_prior(z_m[:, None])
-        if self.has_background and previous is None:
-            p_c = self._standard_prior(z_m.new_zeros(len(z_m), 1, self.latent_sizes[1]))
+        first = self.has_background and previous is None
+        p_c = (self._background_prior if first else self._component_prior)(z_m[:, None])
         z_c = p_c.draw(noise.c[:, None])
         log_p = p_m.log_prob(z_m) + p_c.log_prob(z_c)[:, 0]
         return NextSlot(z_m, z_c[:, 0], log_p, state)
@@ -248,7 +259,8 @@ class GenesisS(StepwiseModel):
     @property
     def prior_modules(self) -> list[nn.Module]:
         """The modules with the parameters of the prior."""
-        return [self.prior_lstm, self.prior_head]
+        flows = [self.prior_flow, self.prior_first_flow]
+        return [self.prior_lstm, self.prior_head, *(flow for flow in flows if flow is not None)]
 
     # ---- computations given the noise --------------------------------------------------------
 
@@ -341,11 +353,11 @@ class GenesisS(StepwiseModel):
         return Latents(z_m, q_c.draw(eps_c), q_m, q_c, log_pi)
 
     def _priors(self, z_m: Tensor) -> tuple[Prior, Prior]:
-        """Return p(z_m) and p(z_c | z_m); those of a background are standard normal."""
+        """Return p(z_m) and p(z_c | z_m)."""
         if not self.has_background:
             return self._prior_of(z_m), self._component_prior(z_m)
-        first = self._standard_prior(z_m.new_zeros(len(z_m), 1, self.latent_sizes[1]))
-        return self._prior_of(z_m), concatenate(first, self._component_prior(z_m[:, 1:]))
+        first, rest = self._background_prior(z_m[:, :1]), self._component_prior(z_m[:, 1:])
+        return self._prior_of(z_m), join(first, rest)
 
     def _background_posterior(self, x: Tensor) -> Gaussian:
         """Return q(z_b | x), (B, 1, D_m + D_c)."""
@@ -525,9 +537,14 @@ class GenesisS(StepwiseModel):
         empty = no_latents(log_pi)
         return empty, Gaussian(empty, empty)
 
-    def _component_prior(self, z_m: Tensor) -> Prior:
+    def _component_prior(self, z_m: Tensor) -> SlotPrior:
         """Return p(z_c_k | z_m_k); of width 0 here."""
         return self._standard_prior(no_latents(z_m))
+
+    def _background_prior(self, z_m: Tensor) -> SlotPrior:
+        """Return p(z_c | z_m) of a background: standard normal, unless it has a flow."""
+        p = self._standard_prior(z_m.new_zeros(len(z_m), 1, self.latent_sizes[1]))
+        return with_flow(p, self.component_prior_first_flow, z_m)
 
     def _appearance(self, z_m: Tensor, z_c: Tensor) -> Tensor:
         """Return the latents from which components are decoded."""
@@ -566,11 +583,18 @@ class Genesis(GenesisS):
             nn.ELU(),
             last,
         )
+        self.component_prior_flow: CouplingFlow | None = None
+        if config.prior_flow_layers:
+            self.component_prior_flow = self._build_flow(d_c, d_m)
+            if self.has_background:
+                self.component_prior_first_flow = self._build_flow(d_c, d_m)
 
     @property
     def prior_modules(self) -> list[nn.Module]:
         """The modules with the parameters of the prior."""
-        return [*super().prior_modules, self.component_prior]
+        flows = [self.component_prior_flow, self.component_prior_first_flow]
+        own = [self.component_prior, *(flow for flow in flows if flow is not None)]
+        return [*super().prior_modules, *own]
 
     def _component_posterior(
         self, x: Tensor, log_pi: Tensor, eps: Tensor | None
@@ -579,10 +603,11 @@ class Genesis(GenesisS):
         q_c = self._posterior(raw.unflatten(0, log_pi.shape[:2]))
         return q_c.draw(eps), q_c
 
-    def _component_prior(self, z_m: Tensor) -> Prior:
+    def _component_prior(self, z_m: Tensor) -> SlotPrior:
         with torch.autocast(z_m.device.type, enabled=False):
             raw: Tensor = self.component_prior(z_m)
-            return learned_prior(raw, self.prior_components)
+            p = learned_prior(raw, self.prior_components)
+            return with_flow(p, self.component_prior_flow, z_m)
 
     def _appearance(self, z_m: Tensor, z_c: Tensor) -> Tensor:
         return z_c

@@ -7,7 +7,7 @@ from genesis_rl.models.attention import SlotOrder
 from genesis_rl.models.base import FiveCounts, ImageSize, SigmaX, SlotCount
 from genesis_rl.models.likelihood import Mixture
 from genesis_rl.models.local import GEOMETRY
-from genesis_rl.utils.checks import Count, Counts, Finite, Must, Positive, check_fields
+from genesis_rl.utils.checks import Count, Counts, Finite, Must, Natural, Positive, check_fields
 
 Prior = Literal["autoregressive", "independent"]
 MaskDecoder = Literal["deconvolution", "broadcast", "local"]
@@ -73,6 +73,10 @@ class GenesisSConfig:
     prior_components: Count = 1
     """Gaussians in the priors of a slot's mask latents and component latents: 1 in the paper; a
     mixture can represent that a slot is either empty or an object, and a set of colours"""
+    prior_flow_layers: Natural = 0
+    """coupling layers of a normalising flow in every prior, also in that of the first slot: 0 in
+    the paper, whose first mask latents are standard normal. 4 represents correlated latents, and
+    backgrounds that are not normally distributed"""
     posterior_passes: Count = 1
     """passes of the posterior: 1 in the paper; further passes correct every slot's z_m from the
     image, its decoded mask and its responsibilities, by one network for all slots and passes

@@ -1,7 +1,8 @@
 """Densities, KL divergences and the stick-breaking construction."""
 
 import math
-from typing import Literal, NamedTuple, TypeVar
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -68,8 +69,51 @@ class GaussianMixture(NamedTuple):
         return torch.logsumexp(self.log_weight + log_density, -1)
 
 
-Prior = Gaussian | GaussianMixture
-P = TypeVar("P", Gaussian, GaussianMixture, Prior)
+class Flow(Protocol):
+    """Invertible map of latents (..., D) given a context (..., H)."""
+
+    def __call__(self, u: Tensor, context: Tensor) -> Tensor:
+        """Map u to z."""
+
+    def inverse(self, z: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Return u, and the logarithm of |det du/dz|, (...)."""
+
+
+class FlowPrior(NamedTuple):
+    """The distribution of z = flow(u, context), where u has the distribution ``base``."""
+
+    base: "SlotPrior"
+    flow: Flow
+    context: Tensor
+
+    def draw(self, eps: Tensor) -> Tensor:
+        """Return the sample for standard normal noise (..., D)."""
+        return self.flow(self.base.draw(eps), self.context)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Return the log density in nats."""
+        u, log_det = self.flow.inverse(z, self.context)
+        return self.base.log_prob(u) + log_det
+
+
+class FirstAndRest(NamedTuple):
+    """Distributions of the first slot, (B, 1, ...), and of the others, (B, K - 1, ...)."""
+
+    first: Gaussian | GaussianMixture | FlowPrior
+    rest: FlowPrior
+
+    def draw(self, eps: Tensor) -> Tensor:
+        """Return the samples for standard normal noise (B, K, D)."""
+        return torch.cat([self.first.draw(eps[:, :1]), self.rest.draw(eps[:, 1:])], 1)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Return the log densities (B, K) of latents (B, K, D), in nats."""
+        return torch.cat([self.first.log_prob(z[:, :1]), self.rest.log_prob(z[:, 1:])], 1)
+
+
+SlotPrior = Gaussian | GaussianMixture | FlowPrior
+Prior = SlotPrior | FirstAndRest
+P = TypeVar("P", Gaussian, GaussianMixture)
 
 
 def standard_normal(like: Tensor) -> Gaussian:
@@ -88,6 +132,23 @@ def standard_mixture(like: Tensor, num_components: int) -> GaussianMixture:
 def concatenate(first: P, rest: P) -> P:
     """Concatenate the distributions of slots: (B, J, ...) and (B, K, ...) to (B, J + K, ...)."""
     return type(first)(*(torch.cat(pair, 1) for pair in zip(first, rest, strict=True)))
+
+
+def join(first: SlotPrior, rest: SlotPrior) -> Prior:
+    """Join the priors of the first slot and of the others, (B, 1, ...) and (B, K - 1, ...)."""
+    if isinstance(rest, FlowPrior):
+        return FirstAndRest(first, rest)
+    joined: Prior = concatenate(first, rest)  # type: ignore[type-var]
+    return joined
+
+
+def stack(priors: Sequence[SlotPrior]) -> SlotPrior:
+    """Stack the priors (B, ...) of K slots, of one class and flow, to one (B, K, ...)."""
+    first = priors[0]
+    if isinstance(first, FlowPrior):
+        bases, _, contexts = zip(*priors, strict=True)
+        return first._replace(base=stack(bases), context=torch.stack(contexts, 1))
+    return type(first)(*(torch.stack(field, 1) for field in zip(*priors, strict=True)))
 
 
 def kl_monte_carlo(z: Tensor, q: Gaussian, p: Prior) -> Tensor:

@@ -1,5 +1,6 @@
 """Autoregressive priors: densities, sampling, and generation of scenes slot by slot."""
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -8,9 +9,13 @@ from torch import Tensor, nn
 
 from genesis_rl.models.base import BaseModel, LstmState
 from genesis_rl.models.likelihood import (
+    FlowPrior,
     Gaussian,
     GaussianMixture,
     Prior,
+    SlotPrior,
+    join,
+    stack,
     standard_mixture,
     standard_normal,
 )
@@ -65,12 +70,21 @@ class StepwiseModel(BaseModel):
         conditional: if False, the LSTM's inputs are zeros instead of latents, so that slots are
             independent, each with a distribution of its own.
         prior_components: number of Gaussians of a learned prior; 1 in the paper.
+        prior_flow: flow of the learned prior given the LSTM's output; None in the paper.
+        prior_first_flow: flow of the first slot's prior, without context; None in the paper.
     """
 
     prior_lstm: nn.LSTMCell
     prior_head: nn.Linear
     conditional: bool = True
     prior_components: int = 1
+    prior_flow: "CouplingFlow | None"
+    prior_first_flow: "CouplingFlow | None"
+
+    def __init__(self) -> None:
+        """Set no flows."""
+        super().__init__()
+        self.prior_flow = self.prior_first_flow = None
 
     @property
     def has_prior(self) -> bool:
@@ -79,12 +93,12 @@ class StepwiseModel(BaseModel):
 
     def _prior_step(
         self, z_prev: Tensor | None, state: LstmState | None, like: Tensor
-    ) -> tuple[Prior, LstmState | None]:
+    ) -> tuple[SlotPrior, LstmState | None]:
         """Return p(z_k | z_<k), for densities and for sampling.
 
         Args:
             z_prev: latents of the previous slot, (B, D); None for the first slot, whose prior is
-                the standard normal.
+                the standard normal, unless it has a flow.
             state: state of the LSTM after the previous step; None for the first two slots.
             like: a tensor of the latents' shape, dtype and device.
 
@@ -92,11 +106,13 @@ class StepwiseModel(BaseModel):
             The slot's prior and the LSTM's state.
         """
         if z_prev is None:
-            return self._standard_prior(like), None
+            empty = like.new_zeros(*like.shape[:-1], 0)
+            return with_flow(self._standard_prior(like), self.prior_first_flow, empty), None
         state = self.prior_lstm(z_prev if self.conditional else torch.zeros_like(z_prev), state)
-        return learned_prior(self.prior_head(state[0]), self.prior_components), state
+        p = learned_prior(self.prior_head(state[0]), self.prior_components)
+        return with_flow(p, self.prior_flow, state[0]), state
 
-    def _standard_prior(self, like: Tensor) -> Prior:
+    def _standard_prior(self, like: Tensor) -> Gaussian | GaussianMixture:
         """Return N(0, I) of a tensor's shape, of the class of the learned priors."""
         if self.prior_components == 1:
             return standard_normal(like)
@@ -104,7 +120,7 @@ class StepwiseModel(BaseModel):
 
     def _prior_of(self, z: Tensor) -> Prior:
         """Return the prior of every slot given latents (B, K, D)."""
-        steps: list[Prior] = []
+        steps: list[SlotPrior] = []
         state: LstmState | None = None
         z_prev = None
         with torch.autocast(z.device.type, enabled=False):
@@ -112,8 +128,7 @@ class StepwiseModel(BaseModel):
                 step, state = self._prior_step(z_prev, state, z_k)
                 steps.append(step)
                 z_prev = z_k
-        fields = zip(*steps, strict=True)
-        return type(steps[0])(*(torch.stack(field, 1) for field in fields))
+        return join(stack(steps[:1]), stack(steps[1:]))
 
     def _prior_sample(self, eps: Tensor) -> Tensor:
         """Sample latents (B, K, D) slot by slot from noise (B, K, D)."""
@@ -126,12 +141,76 @@ class StepwiseModel(BaseModel):
         return torch.stack(z, 1)
 
 
+class CouplingFlow(nn.Module):
+    """Affine coupling layers (Dinh et al. 2017, arXiv:1605.08803), initially near the identity.
+
+    Each layer scales and shifts one half of the latents, by a network of the other half and of the
+    context. Logarithms of scales are in (-2, 2).
+    """
+
+    def __init__(self, size: int, context_size: int, hidden_size: int, num_layers: int) -> None:
+        """Build from the widths of latents, context and hidden layers."""
+        super().__init__()
+        self.first_half = size // 2
+        sizes = self.first_half, size - self.first_half
+        self.layers = nn.ModuleList()
+        for layer in range(num_layers):
+            given, changed = sizes[:: 1 if layer % 2 == 0 else -1]
+            last = nn.Linear(hidden_size, 2 * changed)
+            nn.init.normal_(last.weight, std=1e-3)
+            nn.init.zeros_(last.bias)
+            self.layers.append(
+                nn.Sequential(
+                    nn.Linear(given + context_size, hidden_size),
+                    nn.ELU(),
+                    nn.Linear(hidden_size, hidden_size),
+                    nn.ELU(),
+                    last,
+                )
+            )
+
+    def forward(self, u: Tensor, context: Tensor) -> Tensor:
+        """Map u to z, both (..., D), given a context (..., H)."""
+        halves = [u[..., : self.first_half], u[..., self.first_half :]]
+        for layer in reversed(range(len(self.layers))):
+            shift, log_scale = self._affine(layer, halves, context)
+            changed = 1 - layer % 2
+            halves[changed] = halves[changed] * log_scale.exp() + shift
+        return torch.cat(halves, -1)
+
+    def inverse(self, z: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Return u, and the logarithm of |det du/dz|, (...)."""
+        halves = [z[..., : self.first_half], z[..., self.first_half :]]
+        log_det = z.new_zeros(z.shape[:-1])
+        for layer in range(len(self.layers)):
+            shift, log_scale = self._affine(layer, halves, context)
+            changed = 1 - layer % 2
+            halves[changed] = (halves[changed] - shift) * (-log_scale).exp()
+            log_det = log_det - log_scale.sum(-1)
+        return torch.cat(halves, -1), log_det
+
+    def _affine(
+        self, layer: int, halves: Sequence[Tensor], context: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        given = torch.cat([halves[layer % 2], context], -1)
+        with torch.autocast(given.device.type, enabled=False):
+            shift, log_scale = self.layers[layer](given).chunk(2, -1)
+        return shift, 2 * torch.tanh(log_scale / 2)
+
+
+def with_flow(
+    base: Gaussian | GaussianMixture, flow: CouplingFlow | None, context: Tensor
+) -> SlotPrior:
+    """Return a prior transformed by a flow, if there is one."""
+    return base if flow is None else FlowPrior(base, flow, context)
+
+
 def prior_size(latent_size: int, num_components: int) -> int:
     """Return the width of the input of `learned_prior`."""
     return 2 * latent_size if num_components == 1 else (2 * latent_size + 1) * num_components
 
 
-def learned_prior(raw: Tensor, num_components: int = 1) -> Prior:
+def learned_prior(raw: Tensor, num_components: int = 1) -> Gaussian | GaussianMixture:
     """Return the prior of raw parameters: mean tanh(raw), sigma = sigmoid(raw + 4) + 1e-4.
 
     Components of a mixture have unbounded means and sigma = softplus(raw) + 0.01.

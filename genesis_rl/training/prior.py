@@ -8,7 +8,7 @@ of the training images; it changes samples, but no slots (Dai & Wipf 2019, arXiv
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -100,19 +100,24 @@ def fit_prior(
     return True
 
 
-def independent_prior(model: GenesisS, posteriors: Posteriors, steps: int) -> GenesisS:
-    """Return a copy of a model whose prior of z_m is independent between slots, for comparison.
+def with_new_prior(model: GenesisS, *, seed: int = 0, **changes: Any) -> GenesisS:
+    """Return a copy of a model with a newly initialised prior, to be fitted by `fit_prior`.
 
     Args:
-        model: the model, with an autoregressive prior.
-        posteriors: posteriors of training images, to which the copy's prior is fitted.
-        steps: number of updates.
+        model: the model; everything but its prior is copied.
+        seed: seed of the initial weights.
+        **changes: settings of the prior in the copy's config, such as ``prior="independent"``.
     """
-    copy = type(model)(replace(model.config, prior="independent"))
-    fresh = {name: w for name, w in copy.state_dict().items() if name.startswith("prior_")}
-    copy.load_state_dict({**model.state_dict(), **fresh})
-    fit_prior(copy, posteriors, steps, title="independent prior")
-    return copy.eval()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        copy = type(model)(replace(model.config, **changes))
+    kept = {
+        name: weight
+        for name, weight in model.state_dict().items()
+        if not name.startswith(("prior_", "component_prior"))
+    }
+    copy.load_state_dict({**copy.state_dict(), **kept})
+    return copy.to(model.points.device).eval()
 
 
 def _sample(q: Gaussian, chosen: Tensor, generator: torch.Generator) -> Tensor:

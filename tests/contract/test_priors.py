@@ -18,7 +18,7 @@ from genesis_rl.checkpoints.loading import (
     save_pretrained,
 )
 from genesis_rl.models import MODELS
-from genesis_rl.models.prior import SceneBuilder
+from genesis_rl.models.prior import CouplingFlow, SceneBuilder
 from genesis_rl.slots import Noise
 
 K = 3
@@ -34,6 +34,9 @@ def build(small_model: Build) -> Build:
         with torch.no_grad():  # distributions that depend on the slots clearly
             model.prior_lstm.weight_ih.mul_(5)
             model.prior_head.weight.mul_(5)
+            for flow in (m for m in model.modules() if isinstance(m, CouplingFlow)):
+                for parameter in flow.parameters():
+                    parameter.normal_(0, 0.3)
         return model
 
     return build
@@ -65,6 +68,9 @@ def built(model: Any, eps: Noise) -> tuple[Tensor, Tensor]:
         ("genesis", {"prior_components": 3}),
         ("genesis_s", {"prior_components": 2, "background": "static"}),
         ("genesis", {"prior_components": 2, "background": "static"}),
+        ("genesis", {"prior_components": 2, "prior_flow_layers": 3}),
+        ("genesis_s", {"prior_flow_layers": 2, "background": "static"}),
+        ("genesis", {"prior_flow_layers": 2, "background": "static"}),
     ],
 )
 @torch.no_grad()
@@ -82,6 +88,21 @@ def test_slot_by_slot_is_sampling(build: Build, name: str, changes: dict[str, An
         p_m, p_c = model._priors(sampled.z_m)
         expected = p_m.log_prob(sampled.z_m) + p_c.log_prob(sampled.z_c)
     torch.testing.assert_close(log_p, expected)
+
+
+def test_a_flow_is_inverted_with_its_jacobian() -> None:
+    torch.manual_seed(0)
+    flow = CouplingFlow(5, 2, 8, 3).double()
+    u, context = torch.randn(4, 5).double(), torch.randn(4, 2).double()
+    torch.testing.assert_close(flow(u, context), u, atol=0.02, rtol=0)
+    for parameter in flow.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    z = flow(u, context)
+    again, log_det = flow.inverse(z, context)
+    torch.testing.assert_close(again, u)
+    for row in range(4):
+        jacobian = torch.func.jacrev(flow)(u[row], context[row])
+        torch.testing.assert_close(log_det[row], -jacobian.det().abs().log())
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -26,7 +26,7 @@ from genesis_rl.evaluation.scoring import ScoreConfig, baselines, score
 from genesis_rl.slots import SceneModel
 from genesis_rl.training import PretrainConfig, Trainer
 from genesis_rl.training.presets import DEMO_WORLD, PRESETS
-from genesis_rl.training.prior import independent_prior, infer_posteriors
+from genesis_rl.training.prior import fit_prior, infer_posteriors, with_new_prior
 from genesis_rl.training.validate import decomposition
 from genesis_rl.utils import log
 from genesis_rl.utils.checks import Checked, Count, Positive
@@ -228,7 +228,8 @@ def _imagine(config: DemoConfig, model: Any, test: Pack) -> dict[str, Any]:
     """Score and draw real scenes, samples of the prior, and of a prior of independent slots."""
     train = _open(config, "train")
     posteriors = infer_posteriors(model, ImageFeed(train, torch.device("cpu")))
-    other = independent_prior(model, posteriors, config.prior_steps)
+    other = with_new_prior(model, prior="independent")
+    fit_prior(other, posteriors, config.prior_steps, title="independent prior")
     models = {"autoregressive": model, "independent": other}
     scorer = SceneScorer(test, test, min(_SAMPLED, config.test_scenes))
     scores = {name: scorer(one) for name, one in models.items()}

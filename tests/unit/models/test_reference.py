@@ -154,7 +154,8 @@ def outputs(model: Any, x: Tensor, noise: Noise | None) -> dict[str, Tensor]:
     out |= {"log_m": slots.log_pi, "x_r": decoded.mu_x, "kl_c": terms.kl_c}
     if isinstance(model, GenesisS):
         latents = model._latents(x, noise)
-        p_m, p_c = model._priors(latents.z_m)
+        priors: Any = model._priors(latents.z_m)
+        p_m, p_c = priors
         out |= {
             "kl_m": terms.kl_m,
             "q_m_mu": latents.q_m.mu,

@@ -13,7 +13,7 @@ from genesis_rl.data.feed import ImageFeed
 from genesis_rl.data.pack import Pack
 from genesis_rl.models import build_model
 from genesis_rl.training import PretrainConfig, Trainer, pretraining
-from genesis_rl.training.prior import fit_prior, independent_prior, infer_posteriors
+from genesis_rl.training.prior import fit_prior, infer_posteriors, with_new_prior
 from genesis_rl.training.validate import validate
 from genesis_rl.utils.files import read_json
 
@@ -89,16 +89,39 @@ def test_fits_are_reproducible_and_stop(objects: Any, pack: Pack) -> None:
 def test_an_independent_prior_ignores_the_other_slots(objects: Any, pack: Pack) -> None:
     torch.manual_seed(0)
     model = build_model(objects).eval()
-    other = independent_prior(model, infer_posteriors(model, ImageFeed(pack, CPU)), 3)
+    other = with_new_prior(model, prior="independent")
     assert model.config.prior == "autoregressive" and other.config.prior == "independent"
     z_m = torch.randn(1, objects.num_slots, 8)
     changed = z_m.clone()
     changed[:, 1] += 1
+    scene_model: Any
     for scene_model, same in ((model, False), (other, True)):
         with torch.no_grad():
             p, q = (scene_model._priors(z)[0] for z in (z_m, changed))
         assert torch.equal(p.mu[:, 2:], q.mu[:, 2:]) == same
     assert torch.equal(_slots(model, pack).z_m, _slots(other, pack).z_m)
+
+
+def test_a_flow_is_fitted_to_the_background_too(objects: Any, pack: Pack) -> None:
+    torch.manual_seed(0)
+    old = build_model(dataclasses.replace(objects, background="predicted"))
+    model = with_new_prior(old, prior_flow_layers=2)
+    posteriors = infer_posteriors(model, ImageFeed(pack, CPU))
+    posteriors.q_m.mu[:, 0] += 3
+    posteriors.q_c.mu[:, 0] += 3
+    fit_prior(model, posteriors, 60)
+    with torch.no_grad():
+        before, after = (
+            each.sample(64, generator=torch.Generator().manual_seed(1)).features[:, 0]
+            for each in (old, model)
+        )
+    assert ((after - before).mean(0) > 0.02).all()
+    changed = {
+        name.split(".")[0]
+        for name, weight in old.state_dict().items()
+        if not torch.equal(weight, model.state_dict()[name])
+    }
+    assert changed == {"prior_lstm", "prior_head", "component_prior"}
 
 
 def test_training_ends_with_the_fit_of_the_best_model(
