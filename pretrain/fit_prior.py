@@ -9,7 +9,6 @@ pretrained model. Requires an attention posterior (--preset towers, rooms, fetch
 """
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,7 @@ from genesis_rl.models.genesis_config import Prior
 from genesis_rl.training.prior import fit_prior, infer_posteriors, with_new_prior
 from genesis_rl.training.validate import device_of
 from genesis_rl.utils.checks import Checked, Count, Natural, Seed
-from genesis_rl.utils.flags import parse_flags, report_error
-from genesis_rl.utils.process import report_stop
+from genesis_rl.utils.flags import program
 
 
 @dataclass(frozen=True)
@@ -91,15 +89,10 @@ def fit(config: FitPriorConfig) -> None:
     print(config.out)
 
 
-@report_stop("fit_prior.py")
-def main(argv: Sequence[str] | None = None) -> int:
+@program("fit_prior.py", tyro.conf.PositionalRequiredArgs[FitPriorConfig], __doc__)
+def main(config: FitPriorConfig) -> int:
     """Fit a prior; return the exit status."""
-    try:
-        settings = tyro.conf.PositionalRequiredArgs[FitPriorConfig]
-        fit(parse_flags(settings, argv, __doc__))
-    except (ValueError, TypeError, OSError) as error:
-        report_error("fit_prior.py", error, settings)
-        return 2
+    fit(config)
     return 0
 
 
