@@ -64,8 +64,8 @@ _HUE = 0.25
 _LEAST_AREA, _TYPICAL, _CLEAR, _LEAST_SIZE, _SIZE = 4, 0.25, 0.08, 0.2, 0.45
 _MOST_OBJECTS, _SPARE_SLOTS = 15, 2
 # Settings of the attention with which objects smaller than a cell, or much smaller than the typical
-# one, get slots too.
-_SEEDING: dict[str, Any] = {"seed_threshold": 0.2, "least_area": 0.01}
+# one, get slots too, and similar colours slots of their own.
+_SEEDING: dict[str, Any] = {"seed_threshold": 0.2, "least_area": 0.01, "hue_distance": 0.25}
 # Least area in cells of the attention of a slot in use.
 _LEAST_CELLS = 0.5
 
