@@ -48,7 +48,7 @@ RENDERER_TEST := tests/unit/worlds/towers/test_rendering.py::test_pictures_are_t
 test-lowest:
 	@scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && trap 'exit 1' HUP INT TERM && \
 	$(PYTHON) -m venv "$$scratch" && \
-	"$$scratch/bin/pip" install --quiet --no-compile -c constraints-lowest.txt -e '.[data,envs,metaworld,onnx,pytest,robots,train,zoo]' && \
+	"$$scratch/bin/pip" install --quiet --no-compile -c constraints-lowest.txt -e '.[data,envs,metaworld,onnx,pytest,robots,slurm,train,zoo]' && \
 	OMP_NUM_THREADS=1 "$$scratch/bin/pytest" -n $(WORKERS) -m smoke --deselect $(RENDERER_TEST)
 
 lint: $(STAMP)

@@ -19,6 +19,7 @@ EXTRAS = {
     "onnxruntime": "onnx",
     "onnxscript": "onnx",
     "sb3_contrib": "zoo",
+    "submitit": "slurm",
     "torch_fidelity": "fid",
     "wandb": "wandb",
 }
