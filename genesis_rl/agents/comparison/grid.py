@@ -1,13 +1,7 @@
 """A resumable grid of runs: task x observation x seed."""
 
-import multiprocessing
-import signal
-import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from multiprocessing.connection import wait
-from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -28,7 +22,7 @@ from genesis_rl.envs import TASKS
 from genesis_rl.utils import log
 from genesis_rl.utils.checks import DIFFERENT, NOT_EMPTY, Count, Names, check_fields
 from genesis_rl.utils.files import FolderLock, read_json, write_json
-from genesis_rl.utils.process import StoppedError, StopSignal
+from genesis_rl.utils.jobs import JobsConfig, run_jobs
 
 RECORD = "run.json"
 # Points of a stored curve.
@@ -37,7 +31,7 @@ _SCORES = ("ari", "ari_fg", "ari_fg_2plus", "msc", "sc", "mse")
 
 
 @dataclass(frozen=True)
-class CompareConfig:
+class CompareConfig(JobsConfig):
     """Settings of a comparison."""
 
     tasks: Names = tuple(f"genesis_rl/{name}-v0" for name in TASKS)
@@ -51,8 +45,6 @@ class CompareConfig:
     """other settings of the runs; env, obs, encoder, seed and out are set by the grid"""
     episodes: Count = 200
     """episodes of the final evaluation, the same for all agents of a task"""
-    jobs: Count = 1
-    """runs in parallel, one process per run"""
     out: Path = Path("runs/compare")
     """folder of the runs and, by default, of the summary"""
     include: tuple[str, ...] = ()
@@ -108,7 +100,7 @@ def grid_runs(config: CompareConfig) -> list[GridRun]:
                     seed=seed,
                     out=folder / "agent",
                     # Progress bars of parallel runs would overlap.
-                    progress=config.agent.progress and config.jobs == 1,
+                    progress=config.agent.progress and config.in_process,
                 )
                 first = (seed, obs) == (config.seeds[0], config.obs[0])
                 result.append(GridRun(task, label, agent, folder, first))
@@ -137,7 +129,8 @@ def train_all(config: CompareConfig, report: Callable[[str], None]) -> list[dict
     grid = grid_runs(config)
     failed: list[str] = []
 
-    def ended(run: GridRun, problem: str | None) -> None:
+    def ended(index: int, problem: str | None) -> None:
+        run = missing[index]
         record = read_record(run)
         name = f"{run.task}, {run.label}, seed {run.config.seed}"
         if record is None:
@@ -149,11 +142,8 @@ def train_all(config: CompareConfig, report: Callable[[str], None]) -> list[dict
     with FolderLock(config.out):
         missing = [run for run in grid if read_record(run) is None]
         _check(missing)
-        if config.jobs == 1:
-            for run in missing:
-                ended(run, _attempt(run, config.episodes))
-        else:
-            _train_in_processes(missing, config, ended)
+        calls = [(run, config.episodes) for run in missing]
+        run_jobs(_attempt, calls, config, config.out / "jobs", ended)
     if failed:
         raise TrainingError(f"{len(failed)} of {len(grid)} runs failed: {'; '.join(failed)}.")
     return [record for run in grid if (record := read_record(run)) is not None]
@@ -300,43 +290,3 @@ def _encoder(config: AgentConfig, agent: dict[str, Any]) -> dict[str, Any] | Non
         "fingerprint": agent["encoder_fingerprint"],
         "scores": {name: scores[name] for name in _SCORES if name in scores},
     }
-
-
-def _train_in_processes(
-    missing: Sequence[GridRun], config: CompareConfig, ended: Callable[[GridRun, str | None], None]
-) -> None:
-    """Complete the runs in parallel, one process per run."""
-    context = multiprocessing.get_context("spawn")
-    pending, running = list(missing), dict[int, tuple[SpawnProcess, GridRun]]()
-    with StopSignal() as stop:
-        while (pending or running) and not stop.received:
-            while pending and len(running) < config.jobs:
-                run = pending.pop(0)
-                process = context.Process(target=_work, args=(run, config.episodes))
-                process.start()
-                running[process.sentinel] = process, run
-            for sentinel in wait(list(running), timeout=1):
-                assert isinstance(sentinel, int)  # noqa: S101 (for the type checker)
-                process, run = running.pop(sentinel)
-                process.join()
-                ended(run, None)
-        for process, _ in running.values():
-            with suppress(OSError):
-                process.terminate()
-        for process, _ in running.values():
-            process.join()
-    if stop.received:
-        left = len(pending) + len(running)
-        raise StoppedError(f"stopped with {left} runs left", stop.status)
-
-
-def _work(run: GridRun, episodes: int) -> None:
-    """Complete a run in a process of its own; exit with the reason of a failure."""
-    # Ctrl-C reaches all processes of a terminal; the parent sends SIGTERM to the others.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        problem = _attempt(run, episodes)
-    except (StoppedError, OSError) as error:
-        problem = str(error)
-    if problem is not None:
-        sys.exit(problem)
