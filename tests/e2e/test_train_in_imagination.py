@@ -10,14 +10,18 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 
 from genesis_rl.agents.config import EvaluationConfig
 from genesis_rl.agents.evaluation import evaluate_agent
 from genesis_rl.agents.imagination import ImaginationConfig
+from genesis_rl.checkpoints.loading import save_pretrained
 from genesis_rl.data.transitions import Transitions
 from genesis_rl.envs.recording.collect import CollectConfig, collect
+from genesis_rl.models import Genesis
 from genesis_rl.perception.encoder import SlotEncoder
+from genesis_rl.training.presets import PRESETS
 from genesis_rl.utils import log
 from genesis_rl.utils.process import StoppedError
 from genesis_rl.world_model import ActionSpec, WorldModelConfig
@@ -245,6 +249,38 @@ def test_the_comparison_over_seeds(
     assert (out / "imagination" / "1" / "last" / "policy.safetensors").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
+def test_two_jobs_complete_the_comparison(tmp_path: Path, run_program: Run) -> None:
+    pytest.importorskip("submitit")
+    torch.manual_seed(0)
+    encoder, world, data, out = (tmp_path / name for name in ("encoder", "world", "data", "runs"))
+    model: Any = PRESETS["smoke"].config.model
+    save_pretrained(Genesis(model), encoder)
+    env = "genesis_rl/ObjectGoal-v0"  # jobs import the package, not this file
+    options = '{"image_size": 32, "max_episode_steps": 6}'
+    settings: dict[str, Any] = {"env": env, "n_envs": 4, "vec": "dummy", "image_size": 32}
+    collect(CollectConfig(out=data, steps=480, env_options=options, **settings))
+    small = WorldModelConfig(width=16, layers=1, attention_heads=2, ensemble=2)
+    fit: dict[str, Any] = {"device": "cpu", "tensorboard": False, "out": world}
+    config = WorldTrainConfig(str(encoder), data, model=small, steps=2, horizon=2, **fit)
+    slots = SlotEncoder(encoder, device="cpu")
+    loaded = WorldModelData.load(data, slots, mask_geometry=True, align=True)
+    WorldTrainer(config, loaded).run()
+    given = flags(encoder, world, data, "--env", env, "--env-options", options, "--out", str(out))
+    given += ["--seeds", "0", "1", "--episodes", "2", "--jobs", "2", "--executor", "local"]
+    status, output, errors = run_program("agents/train_in_imagination.py", *given)
+    assert (status, errors) == (0, ""), output
+    assert output.count(": real return") == 4
+    assert len(list((out / "jobs").glob("*_result.pkl"))) == 4
+    runs = json.loads((out / "imagination.json").read_text())["runs"]
+    assert [(run["label"], run["seed"]) for run in runs] == [
+        ("imagination", 0),
+        ("real environment", 0),
+        ("imagination", 1),
+        ("real environment", 1),
+    ]
+
+
 @pytest.mark.parametrize(
     ("change", "more", "message"),
     [
@@ -290,6 +326,9 @@ def test_invalid_settings_end_with_status_2(
         ({"rounds": -1}, "rounds"),
         ({"collect_steps": 0}, "collect_steps"),
         ({"seeds": (1, 1)}, "seeds"),
+        ({"jobs": 2}, "seeds"),
+        ({"executor": "local"}, "seeds"),
+        ({"executor": "cluster"}, "executor"),
     ],
 )
 def test_bad_settings(changes: dict[str, Any], message: str) -> None:

@@ -8,10 +8,11 @@ from genesis_rl.agents.config import ENCODED, AgentConfig
 from genesis_rl.envs.imagination import ImaginationOptions
 from genesis_rl.envs.imagination.scenes import Start
 from genesis_rl.utils.checks import DIFFERENT, Count, Natural, PositiveShare
+from genesis_rl.utils.jobs import JobsConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImaginationConfig(AgentConfig):
+class ImaginationConfig(AgentConfig, JobsConfig):
     """Settings of the agent and of imagined rollouts.
 
     env and n_envs are the real environments of evaluation and recording; total_timesteps are
@@ -76,6 +77,8 @@ class ImaginationConfig(AgentConfig):
             )
         if self.finetune:
             raise ValueError("finetune must be False for training in imagination, got True.")
+        if not (self.seeds or self.in_process):
+            raise ValueError("seeds must be set with jobs or executor, got ().")
         if self.max_minutes is not None:
             raise ValueError(
                 f"max_minutes must be None, got {self.max_minutes}; set total_timesteps instead."

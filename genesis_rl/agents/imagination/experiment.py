@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +12,12 @@ from genesis_rl.agents.comparison.summary import show_success, success_cell
 from genesis_rl.agents.config import MACHINE, AgentConfig, check_same_settings
 from genesis_rl.agents.imagination.config import ImaginationConfig
 from genesis_rl.agents.imagination.trainer import ImaginationTrainer
-from genesis_rl.agents.learning import AgentTrainer
+from genesis_rl.agents.learning import AgentTrainer, TrainingError
 from genesis_rl.checkpoints.weights import rename_old_keys
+from genesis_rl.training import NonFiniteError
 from genesis_rl.utils import log
 from genesis_rl.utils.files import FolderLock, new_file, read_json, write_json
+from genesis_rl.utils.jobs import run_jobs
 from genesis_rl.visualization import curves
 
 # Labels of the runs: trained in imagination, or in the real environment.
@@ -56,34 +57,87 @@ def compare(config: ImaginationConfig, report: Callable[[str], None]) -> dict[st
 
 def _train_all(config: ImaginationConfig, report: Callable[[str], None]) -> list[Record]:
     """Complete the missing runs, and return the records of all."""
-    records = []
-    for seed in config.seeds:
-        imagined = _train_imagined(
-            replace(config, seed=seed, out=config.out / "imagination" / str(seed))
+    progress = config.progress and config.in_process
+    imagined = [
+        replace(config, seed=seed, out=config.out / "imagination" / str(seed), progress=progress)
+        for seed in config.seeds
+    ]
+    records = _train_group(imagined, config, report)
+    real = [
+        replace(
+            run.agent,
+            out=config.out / "real" / str(run.seed),
+            total_timesteps=record["real_steps"],
+            eval_every=max(config.eval_every * record["real_steps"] // record["imagined_steps"], 1),
         )
-        agent = replace(config.agent, seed=seed, out=config.out / "real" / str(seed))
-        steps = imagined["real_steps"]
-        real = replace(
-            agent,
-            total_timesteps=steps,
-            eval_every=max(config.eval_every * steps // imagined["imagined_steps"], 1),
-        )
-        records += [imagined, _train_real(real, config, first=seed == config.seeds[0])]
-        for record in records[-2:]:
-            mean = record["evaluation"]["agent"]["mean_return"]
-            report(f"{record['label']}, seed {seed}: real return {mean:.3g}")
-    return records
+        for run, record in zip(imagined, records, strict=True)
+    ]
+    pairs = zip(records, _train_group(real, config, report), strict=True)
+    return [record for pair in pairs for record in pair]
 
 
-def _train_imagined(config: ImaginationConfig) -> Record:
-    path = config.out / RECORD
-    trainer = ImaginationTrainer(config)  # checks the settings of an existing run
-    if path.exists():
-        trainer.close()
-        return _read(path, _IMAGINED)
+def _train_group(
+    runs: Sequence[AgentConfig], config: ImaginationConfig, report: Callable[[str], None]
+) -> list[Record]:
+    """Complete the missing runs of one label, and return the records of all."""
+    failed: list[str] = []
+
+    def ended(run: AgentConfig, problem: str | None) -> None:
+        name = f"{_label(run)}, seed {run.seed}"
+        if _completed(run):
+            mean = _read(run)["evaluation"]["agent"]["mean_return"]
+            report(f"{name}: real return {mean:.3g}")
+        else:
+            failed.append(f"{name}{': ' if problem else ''}{problem or ''}")
+
+    missing = [run for run in runs if not _completed(run)]
+    for run in runs:
+        if run not in missing:
+            _check(run)
+            ended(run, None)
+    if missing:
+        _check(missing[0])
+    run_jobs(
+        _attempt,
+        [(run, config) for run in missing],
+        config,
+        config.out / "jobs",
+        lambda index, problem: ended(missing[index], problem),
+    )
+    if failed:
+        raise TrainingError(f"{len(failed)} of {len(runs)} runs failed: {'; '.join(failed)}.")
+    return [_read(run) for run in runs]
+
+
+def _check(run: AgentConfig) -> None:
+    """Check the settings, also against those of an existing run.
+
+    Raises:
+        ValueError: if the run cannot start, or has other settings.
+    """
+    if isinstance(run, ImaginationConfig):
+        ImaginationTrainer(run).close()
+    elif _completed(run):
+        settings = read_json(run.out / RECORD)["settings"]
+        check_same_settings(run, settings, run.out, ignore=MACHINE)
+
+
+def _attempt(run: AgentConfig, config: ImaginationConfig) -> str | None:
+    """Complete a run, or return the reason of its failure."""
+    try:
+        if isinstance(run, ImaginationConfig):
+            _train_imagined(run)
+        else:
+            _train_real(run, config)
+    except (TrainingError, NonFiniteError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def _train_imagined(config: ImaginationConfig) -> None:
+    trainer = ImaginationTrainer(config)
     scores = train_and_evaluate(trainer, config.episodes, random=False, out=config.out)
-    return _write(
-        path,
+    _write(
         config,
         scores,
         label=_IMAGINED,
@@ -93,21 +147,15 @@ def _train_imagined(config: ImaginationConfig) -> Record:
     )
 
 
-def _train_real(agent: AgentConfig, config: ImaginationConfig, *, first: bool) -> Record:
-    path = agent.out / RECORD
-    if path.exists():
-        record = _read(path, _REAL)
-        check_same_settings(agent, record["settings"], agent.out, ignore=MACHINE)
-        return record
+def _train_real(agent: AgentConfig, config: ImaginationConfig) -> None:
     trainer = AgentTrainer(agent, resume=True)
+    first = agent.seed == config.seeds[0]
     scores = train_and_evaluate(trainer, config.episodes, random=first, out=agent.out)
     steps = trainer.model.num_timesteps
-    return _write(
-        path, agent, scores, label=_REAL, real_steps=steps, imagined_steps=0, imagined_return=None
-    )
+    _write(agent, scores, label=_REAL, real_steps=steps, imagined_steps=0, imagined_return=None)
 
 
-def _write(path: Path, config: AgentConfig, scores: Record, **figures: Any) -> Record:
+def _write(config: AgentConfig, scores: Record, **figures: Any) -> None:
     """Write the record of a run: figures, settings, scores, learning curve and origin."""
     rows = [row for row in log.read(config.out) if "eval/mean_reward" in row]
     names = {
@@ -131,14 +179,21 @@ def _write(path: Path, config: AgentConfig, scores: Record, **figures: Any) -> R
         "hardware": stored["hardware"],
         "versions": stored["versions"],
     }
-    write_json(path, record)
-    return record
+    write_json(config.out / RECORD, record)
 
 
-def _read(path: Path, label: str) -> Record:
+def _label(run: AgentConfig) -> str:
+    return _IMAGINED if isinstance(run, ImaginationConfig) else _REAL
+
+
+def _completed(run: AgentConfig) -> bool:
+    return (run.out / RECORD).exists()
+
+
+def _read(run: AgentConfig) -> Record:
     """Read a record, also of an earlier version, whose labels were different."""
-    record = rename_old_keys(read_json(path))
-    return {**record, "label": label, "curve": rename_old_keys(record["curve"])}
+    record = rename_old_keys(read_json(run.out / RECORD))
+    return {**record, "label": _label(run), "curve": rename_old_keys(record["curve"])}
 
 
 def _table(records: Sequence[Record]) -> dict[str, Any]:

@@ -45,7 +45,10 @@ from genesis_rl.world_model.training import WorldTrainConfig, train_world_model
 # Recorded steps per batch.
 _BATCH = 1024
 # Settings that may change when a run is resumed.
-_MAY_CHANGE = (*MACHINE, "rounds", "collect_steps", "fit_steps", "seeds", "episodes", "summary")
+_MAY_CHANGE = (
+    *(*MACHINE, "rounds", "collect_steps", "fit_steps", "seeds", "episodes", "summary"),
+    *("jobs", "executor", "executor_options"),
+)
 
 
 @dataclass(frozen=True, eq=False)
