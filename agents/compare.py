@@ -3,6 +3,7 @@
     python agents/compare.py --obs state pixels --agent.total-timesteps 200000
     python agents/compare.py --obs state genesis=runs/genesis vae=runs/bd-vae --jobs 4
     python agents/compare.py --preset published --agent.total-timesteps 2000000 --seeds 0 1 2
+    python agents/compare.py --obs state pixels --jobs 40 --executor slurm
     python agents/compare.py --obs pixels --include runs/compare --out runs/pixels
 
 The grid is task x obs x seed. The same command resumes an interrupted comparison: completed runs
