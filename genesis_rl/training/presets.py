@@ -308,6 +308,7 @@ _ROOMS: dict[str, Any] = {
         object_size=0.8,
         hue_distance=0.25,
         seed_threshold=0.2,
+        foreground_threshold=0.06,
         least_area=0.01,
         slot_order="bottom_up",
     ),
