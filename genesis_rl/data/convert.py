@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from genesis_rl.data.readers.multi_object import (
 )
 from genesis_rl.data.readers.shapestacks import ShapeStacks
 from genesis_rl.perception.preprocessing import Preprocessing, Resize, as_nhwc_uint8, resize_labels
+from genesis_rl.utils.checks import parse_object
 from genesis_rl.utils.log import ProgressBar
 from genesis_rl.worlds.sprites import from_options
 
@@ -309,10 +310,4 @@ def parse_options(text: str) -> dict[str, Any]:
     Raises:
         ValueError: if the text is not a JSON object.
     """
-    try:
-        options = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"data_options must be JSON, got {text!r}: {error}.") from error
-    if not isinstance(options, dict):
-        raise ValueError(f"data_options must be a JSON object, got {text!r}.")
-    return cast("dict[str, Any]", options)
+    return parse_object("data_options", text)

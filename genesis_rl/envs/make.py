@@ -1,7 +1,6 @@
 """Creation of environments from an id, options and wrappers, as given on the command line."""
 
 import inspect
-import json
 import os
 import re
 import sys
@@ -9,11 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import gymnasium as gym
 from gymnasium.envs.registration import load_env_creator
 
+from genesis_rl.utils.checks import parse_object
 from genesis_rl.utils.process import choose_opengl
 
 # Packages that register environments; safe to import if installed.
@@ -41,19 +41,14 @@ def parse_options(text: str) -> dict[str, Any]:
     Raises:
         ValueError: if it is not a JSON object, or contains id or render_mode.
     """
-    try:
-        options = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"env_options must be JSON, got {text!r}: {error}.") from error
-    if not isinstance(options, dict):
-        raise ValueError(f"env_options must be a JSON object, got {text!r}.")
+    options = parse_object("env_options", text)
     reserved = {"id", "render_mode"} & options.keys()
     if reserved:
         raise ValueError(
             "env_options must not contain id or render_mode (--env and --render set these), got"
             f" {text!r}."
         )
-    return cast("dict[str, Any]", options)
+    return options
 
 
 def check_wrappers(wrappers: Sequence[str]) -> None:

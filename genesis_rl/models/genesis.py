@@ -58,6 +58,8 @@ from genesis_rl.models.prior import (
 )
 from genesis_rl.slots import Decoded, ElboTerms, Noise, Slots
 
+#: Beginnings of the names of a model's parameters that belong to its prior.
+PRIOR_NAMES = ("prior_", "component_prior")
 # Warn of a moving camera above this share of pixels that differ from a static background.
 _MOVING_CAMERA_SHARE = 0.5
 
@@ -259,8 +261,7 @@ class GenesisS(StepwiseModel):
     @property
     def prior_modules(self) -> list[nn.Module]:
         """The modules with the parameters of the prior."""
-        flows = [self.prior_flow, self.prior_first_flow]
-        return [self.prior_lstm, self.prior_head, *(flow for flow in flows if flow is not None)]
+        return [module for name, module in self.named_children() if name.startswith(PRIOR_NAMES)]
 
     # ---- computations given the noise --------------------------------------------------------
 
@@ -588,13 +589,6 @@ class Genesis(GenesisS):
             self.component_prior_flow = self._build_flow(d_c, d_m)
             if self.has_background:
                 self.component_prior_first_flow = self._build_flow(d_c, d_m)
-
-    @property
-    def prior_modules(self) -> list[nn.Module]:
-        """The modules with the parameters of the prior."""
-        flows = [self.component_prior_flow, self.component_prior_first_flow]
-        own = [self.component_prior, *(flow for flow in flows if flow is not None)]
-        return [*super().prior_modules, *own]
 
     def _component_posterior(
         self, x: Tensor, log_pi: Tensor, eps: Tensor | None

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from genesis_rl.data.feed import ImageFeed, batch_indices
-from genesis_rl.models.genesis import GenesisS
+from genesis_rl.models.genesis import PRIOR_NAMES, GenesisS
 from genesis_rl.models.likelihood import Gaussian
 from genesis_rl.training.loop import noise_key
 from genesis_rl.training.validate import eval_mode
@@ -114,7 +114,7 @@ def with_new_prior(model: GenesisS, *, seed: int = 0, **changes: Any) -> Genesis
     kept = {
         name: weight
         for name, weight in model.state_dict().items()
-        if not name.startswith(("prior_", "component_prior"))
+        if not name.startswith(PRIOR_NAMES)
     }
     copy.load_state_dict({**copy.state_dict(), **kept})
     return copy.to(model.points.device).eval()

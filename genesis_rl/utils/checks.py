@@ -3,6 +3,7 @@
 Upper limits are checked before memory is allocated.
 """
 
+import json
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
@@ -216,3 +217,22 @@ def check_integer(name: str, value: Any, least: int) -> None:
         raise TypeError(f"{name} must be an integer >= {least}, got {value!r}.")
     if int(value) < least:
         raise ValueError(f"{name} must be at least {least}, got {value}.")
+
+
+def parse_object(name: str, text: str) -> dict[str, Any]:
+    """Parse a JSON object.
+
+    Args:
+        name: the argument, for the message.
+        text: the JSON.
+
+    Raises:
+        ValueError: if the text is not a JSON object.
+    """
+    try:
+        parsed = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{name} must be JSON, got {text!r}: {error}.") from error
+    if not isinstance(parsed, dict):
+        raise ValueError(f"{name} must be a JSON object, got {text!r}.")
+    return parsed

@@ -1,6 +1,5 @@
 """Parallel calls of a function: processes of this program, or jobs of submitit such as SLURM's."""
 
-import json
 import multiprocessing
 import signal
 import sys
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from genesis_rl.utils.checks import Checked, Count, Must
+from genesis_rl.utils.checks import Checked, Count, Must, parse_object
 from genesis_rl.utils.extras import require
 from genesis_rl.utils.process import StoppedError, StopSignal
 
@@ -21,9 +20,10 @@ _INTERVAL = 0.5
 
 def _is_object(text: str) -> bool:
     try:
-        return isinstance(json.loads(text), dict)
-    except (ValueError, RecursionError):
+        parse_object("executor_options", text)
+    except ValueError:
         return False
+    return True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,7 @@ def run_jobs(
 
 def _submitter(function: Function, config: JobsConfig, folder: Path) -> Callable[..., Any]:
     """Return a function that submits a call and returns its job."""
-    call, options = _Call(function), json.loads(config.executor_options)
+    call, options = _Call(function), parse_object("executor_options", config.executor_options)
     if config.executor == "processes":
         if options:
             raise ValueError(

@@ -1,7 +1,7 @@
 """Training of PPO in imagination: imagined environments, recording, refitting, real evaluations."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -37,6 +37,7 @@ from genesis_rl.perception.encoder import SlotEncoder
 from genesis_rl.perception.preprocessing import Preprocessing, as_crop
 from genesis_rl.training.folder import REPORT
 from genesis_rl.utils.files import read_json, write_json
+from genesis_rl.utils.jobs import JobsConfig
 from genesis_rl.utils.process import StoppedError
 from genesis_rl.world_model import ActionSpec, WorldModel
 from genesis_rl.world_model.sequences import Sequences, encode
@@ -47,7 +48,7 @@ _BATCH = 1024
 # Settings that may change when a run is resumed.
 _MAY_CHANGE = (
     *(*MACHINE, "rounds", "collect_steps", "fit_steps", "seeds", "episodes", "summary"),
-    *("jobs", "executor", "executor_options"),
+    *(field.name for field in fields(JobsConfig)),
 )
 
 

@@ -26,6 +26,7 @@ from genesis_rl.utils.checks import (
     Share,
     at_least,
     one_of,
+    parse_object,
     within,
 )
 
@@ -126,3 +127,10 @@ def test_lengths_of_tuples() -> None:
         ValueError, match=rf"^channels must have at most {LENGTH} values, got 65\.$"
     ):
         replace(Config(), channels=(1,) * (LENGTH + 1))
+
+
+def test_json_objects() -> None:
+    assert parse_object("options", '{"a": [1, null]}') == {"a": [1, None]}
+    for text, message in (("{", "JSON, got '{': "), ("[1]", r"a JSON object, got '\[1\]'\.$")):
+        with pytest.raises(ValueError, match=f"^options must be {message}"):
+            parse_object("options", text)
