@@ -60,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"stopped at step {step}; --resume continues", file=sys.stderr)
         return trainer.stop_status
     best = ", ".join(f"{name} {value:.6g}" for name, value in metrics.items())
+    best = best or "not evaluated, which agents/evaluate.py does"
     print(f"{trainer.config.out}: {trainer.model.num_timesteps} steps; best: {best}")
     return 0
 

@@ -242,8 +242,8 @@ class AgentConfig:
     total_timesteps: Count = 100_000
     """environment steps, rounded up to whole rollouts (PPO: of ppo.n_steps)"""
     max_minutes: Positive | None = None
-    """time limit, including the evaluation at the end; training ends at this or at total_timesteps,
-    whichever comes first"""
+    """time limit, including the evaluation at the end, which has fewer episodes if they would take
+    more than half of it; training ends at this or at total_timesteps, whichever comes first"""
     n_envs: Count = 16
     """parallel environments"""
     vec: Literal["subproc", "dummy"] = "subproc"

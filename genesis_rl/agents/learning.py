@@ -35,6 +35,8 @@ from genesis_rl.utils.process import StoppedError, StopSignal, configure_cpu, pi
 _EVAL_SEED = 1_000_000
 # Minimum seconds between checkpoints, and their maximum share of the time.
 _SAVE_SECONDS, _SAVE_SHARE = 30.0, 0.02
+# Maximum share of the time limit that an evaluation may take.
+_EVAL_SHARE = 0.5
 # Settings that may change when a run is resumed; encoders are compared by fingerprint.
 _SCHEDULE = (
     *(*MACHINE, "encoder", "total_timesteps", "max_minutes"),
@@ -338,7 +340,7 @@ class _EvaluationCallback(EvalCallback):
         super()._log_success_callback(locals_, globals_)
 
     def _on_step(self) -> bool:
-        if self.n_calls % self.eval_freq:
+        if self.n_calls % self.eval_freq or not self.n_eval_episodes:
             return True
         try:
             return self._evaluate()
@@ -367,6 +369,9 @@ class _EvaluationCallback(EvalCallback):
     def _on_training_end(self) -> None:
         evaluated = self._trainer.metrics["last"].get("step") == self.num_timesteps
         if not self._trainer.stopped and not evaluated:
+            if not self.n_eval_episodes:  # the time limit is too short
+                self._trainer.metrics["last"] = {"step": self.num_timesteps}
+                return
             every, self.eval_freq = self.eval_freq, 1
             self._on_step()
             self.eval_freq = every
@@ -386,6 +391,9 @@ class _ProgressCallback(BaseCallback):
         limit = config.max_minutes
         self._began = time.monotonic()
         self._before = step_seconds(self._trainer.venv)
+        # Options may have replaced the registered limit.
+        specs = self._trainer.eval_venv.get_attr("spec")
+        self._time_limit: int | None = specs[0] and specs[0].max_episode_steps
         self._bar = ProgressBar(
             desc=config.out.name,
             total=self._trainer.total_timesteps,
@@ -401,20 +409,32 @@ class _ProgressCallback(BaseCallback):
 
     def _on_step(self) -> bool:
         self._bar.update(self._trainer.venv.num_envs)
-        limited = self._trainer.config.max_minutes is not None
-        if limited and not self._evaluation.seconds:
-            self._trainer.evaluation_seconds = self._estimate_evaluation()
+        limit = self._trainer.config.max_minutes
+        if limit is not None and not self._evaluation.seconds:
+            self._plan_evaluation(60 * limit)
         return not (self._trainer.stopped or self._trainer.out_of_time)
 
-    def _estimate_evaluation(self) -> float:
-        """Estimate the seconds of an evaluation from the steps and episodes so far."""
+    def _plan_evaluation(self, limit: float) -> None:
+        """Estimate an evaluation's seconds; reduce its episodes to a share of ``limit`` seconds.
+
+        No episode is evaluated if none has ended and the environment has no time limit, since its
+        length is unknown.
+        """
+        trainer, evaluation = self._trainer, self._evaluation
+        config, num_envs = trainer.config, trainer.eval_venv.num_envs
         lengths: list[int] = [episode["l"] for episode in self.model.ep_info_buffer or ()]
-        if not lengths:
-            return self._trainer.evaluation_seconds
-        config, num_envs = self._trainer.config, self._trainer.eval_venv.num_envs
-        steps = sum(lengths) / len(lengths) * math.ceil(config.eval_episodes / num_envs)
-        rollouts = self._rollout_seconds + time.monotonic() - self._rollout_began
-        return float(steps * rollouts / self.n_calls)
+        length = sum(lengths) / len(lengths) if lengths else self._time_limit
+        if length is None:
+            if not trainer.evaluation_seconds:
+                evaluation.n_eval_episodes = 0
+            return
+        elapsed = self._rollout_seconds + time.monotonic() - self._rollout_began
+        one_each = length * elapsed / self.n_calls  # seconds of an episode in every environment
+        rounds = min(
+            math.ceil(config.eval_episodes / num_envs), int(_EVAL_SHARE * limit / one_each)
+        )
+        evaluation.n_eval_episodes = min(config.eval_episodes, rounds * num_envs)
+        trainer.evaluation_seconds = rounds * one_each
 
     def _on_rollout_end(self) -> None:
         """Log the time shares of environments, encoder, evaluation and the rest (learn)."""

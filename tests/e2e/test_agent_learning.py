@@ -21,14 +21,14 @@ from genesis_rl.utils import log
 
 
 class FindQuadrant(gym.Env[Any, Any]):
-    """One quadrant of the frame is bright; its index is the correct action, in four steps."""
+    """One quadrant of the frame is bright; its index is the correct action, in ``length`` steps."""
 
     metadata: dict[str, Any] = {"render_modes": [], "render_fps": 5}  # noqa: RUF012
 
-    def __init__(self, breaks_at: int | None = None) -> None:
+    def __init__(self, breaks_at: int | None = None, length: int = 4) -> None:
         self.observation_space = spaces.Box(0, 255, (32, 32, 3), np.uint8)
         self.action_space = spaces.Discrete(4)
-        self.breaks_at, self.steps = breaks_at, 0
+        self.breaks_at, self.length, self.steps = breaks_at, length, 0
 
     def _draw(self) -> Any:
         self._right = int(self.np_random.integers(4))
@@ -52,8 +52,8 @@ class FindQuadrant(gym.Env[Any, Any]):
         hit = int(action) == self._right
         self._hits += hit
         self._count += 1
-        ended = self._count == 4
-        return self._draw(), hit / 4, ended, False, {"is_success": self._hits == 4}
+        ended = self._count == self.length
+        return self._draw(), hit / 4, ended, False, {"is_success": self._hits == self.length}
 
 
 @pytest.fixture(autouse=True)
@@ -123,6 +123,29 @@ def test_the_time_limit_includes_the_evaluation_at_the_end(quadrants: Path) -> N
     evaluation = trainer.metrics["last"]["eval_seconds"]
     assert trainer.evaluation_seconds == evaluation > 0
     assert trainer.seconds - evaluation < limit  # the training ended before the limit
+
+
+def test_an_evaluation_has_the_episodes_for_which_there_is_time(
+    quadrants: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("genesis_rl.agents.learning._EVAL_SHARE", 0.1)
+    options: dict[str, Any] = {"eval_episodes": 10**6, "eval_every": 10**6}
+    config = quadrant_config(quadrants, total_timesteps=10**7, max_minutes=4 / 60, **options)
+    trainer = AgentTrainer(config)
+    trainer.run()
+    assert trainer.finished
+    assert trainer.metrics["last"]["mean_return"] >= 0
+    assert trainer.seconds < 8
+
+
+def test_episodes_longer_than_the_time_limit_are_not_evaluated(quadrants: Path) -> None:
+    options: dict[str, Any] = {"env_options": '{"length": 10000000}', "eval_every": 64}
+    config = quadrant_config(quadrants, total_timesteps=10**7, max_minutes=2 / 60, **options)
+    trainer = AgentTrainer(config)
+    assert trainer.run() == {}
+    assert trainer.finished
+    assert trainer.metrics["last"] == {"step": trainer.model.num_timesteps}
+    assert (config.out / "best" / "agent.json").is_file()
 
 
 def test_training_is_repeatable(quadrants: Path) -> None:
