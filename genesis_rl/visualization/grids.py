@@ -22,6 +22,7 @@ Side = Literal["left", "right"]
 _LINE = 128  # grey, visible next to black and white masks
 _PAPER = 255
 _TEXT_SIZES = range(13, 5, -1)  # pixels; the first that fits is used
+_MOST_COLUMNS = 9  # of a video's frame
 _PAD = 4  # pixels between a heading and its row or column
 
 
@@ -303,7 +304,7 @@ def sample_grid(
         captions: whether to add column headings.
 
     Returns:
-        A picture of 2 + K columns.
+        A picture of 2 + K cells, in rows of at most nine.
     """
     pi = decoded.log_pi[:max_rows].float().exp()
     shares = pi * decoded.mu_x[:max_rows]
@@ -319,7 +320,7 @@ def sample_grid(
 def overlay_masks(
     frame: Picture, pi: Tensor | npt.ArrayLike, *, strength: float = 0.5, min_size: int = 128
 ) -> Picture:
-    """Draw a frame, the frame tinted by slot, and each slot's masked frame in a row, for videos.
+    """Draw a frame, the frame tinted by slot, and each slot's masked frame, for videos.
 
     Args:
         frame: the environment's frame, shape (H, W, 3), uint8.
@@ -329,7 +330,7 @@ def overlay_masks(
         min_size: smallest height in pixels; smaller frames are enlarged by an integer factor.
 
     Returns:
-        A picture of 2 + K columns.
+        A picture of 2 + K cells, in rows of at most nine.
 
     Raises:
         ValueError: if the frame or the masks have a wrong shape or dtype.
@@ -345,4 +346,7 @@ def overlay_masks(
     tinted = np.round((1 - strength) * frame + strength * colour_masks(masks))
     masked = np.round(masks[..., None] * frame)
     cells = np.stack([frame, tinted, *masked]).astype(np.uint8)
-    return mosaic(cells[None], scale=-(-min_size // height), separator=2)
+    rows = -(-len(cells) // _MOST_COLUMNS)
+    cells = np.pad(cells, ((0, -len(cells) % rows), *3 * [(0, 0)]))
+    cells = cells.reshape(rows, -1, *frame.shape)
+    return mosaic(cells, scale=-(-min_size // height), separator=2)

@@ -158,6 +158,16 @@ def test_overlay_masks(axes: tuple[int, ...]) -> None:
     assert [int(column.max()) for column in columns[2:]] == [0, 100, 0]
 
 
+def test_overlay_masks_of_many_slots_are_in_several_rows() -> None:
+    frame = np.full((4, 6, 3), 100, np.uint8)
+    pi = np.zeros((11, 4, 6), np.float32)
+    pi[10] = 1
+    picture = visualization.overlay_masks(frame, pi, min_size=4)
+    assert picture.shape == (2 * 4 + 2, 7 * (6 + 2) - 2, 3)
+    cells = [picture[y : y + 4, x : x + 6] for y in (0, 6) for x in range(0, 54, 8)]
+    assert [int(cell.max()) for cell in cells[2:]] == 10 * [0] + [100, 0]
+
+
 def test_overlay_masks_names_bad_input() -> None:
     frame = np.zeros((4, 6, 3), np.uint8)
     with pytest.raises(ValueError, match=r"^frame "):
