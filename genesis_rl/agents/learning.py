@@ -35,7 +35,7 @@ from genesis_rl.utils.process import StoppedError, StopSignal, configure_cpu, pi
 _EVAL_SEED = 1_000_000
 # Minimum seconds between checkpoints, and their maximum share of the time.
 _SAVE_SECONDS, _SAVE_SHARE = 30.0, 0.02
-# Maximum share of the time limit that an evaluation may take.
+# Maximum share of the training's time limit that an evaluation may take.
 _EVAL_SHARE = 0.5
 # Settings that may change when a run is resumed; encoders are compared by fingerprint.
 _SCHEDULE = (
@@ -391,9 +391,7 @@ class _ProgressCallback(BaseCallback):
         limit = config.max_minutes
         self._began = time.monotonic()
         self._before = step_seconds(self._trainer.venv)
-        # Options may have replaced the registered limit.
-        specs = self._trainer.eval_venv.get_attr("spec")
-        self._time_limit: int | None = specs[0] and specs[0].max_episode_steps
+        self._time_limit: int | None = self._trainer.eval_venv.get_attr("time_limit", 0)[0]
         self._bar = ProgressBar(
             desc=config.out.name,
             total=self._trainer.total_timesteps,
@@ -424,7 +422,7 @@ class _ProgressCallback(BaseCallback):
         config, num_envs = trainer.config, trainer.eval_venv.num_envs
         lengths: list[int] = [episode["l"] for episode in self.model.ep_info_buffer or ()]
         length = sum(lengths) / len(lengths) if lengths else self._time_limit
-        if length is None:
+        if length is None:  # the estimate of a resumed run is kept
             if not trainer.evaluation_seconds:
                 evaluation.n_eval_episodes = 0
             return

@@ -54,6 +54,11 @@ class EpisodeSeeds(gym.Wrapper[Any, Any, Any, Any]):
 
     _seeds: Iterator[int] | None = None
 
+    @property
+    def time_limit(self) -> int | None:
+        """Maximum steps of an episode; not the spec, which processes may be unable to pickle."""
+        return None if self.spec is None else self.spec.max_episode_steps
+
     def seed_episodes(self, first: int, stride: int) -> None:
         """Seed the next episodes with first, first + stride, ..."""
         self._seeds = iter(range(first, 2**31, stride))

@@ -304,7 +304,7 @@ def sample_grid(
         captions: whether to add column headings.
 
     Returns:
-        A picture of 2 + K cells, in rows of at most nine.
+        A picture of 2 + K columns.
     """
     pi = decoded.log_pi[:max_rows].float().exp()
     shares = pi * decoded.mu_x[:max_rows]

@@ -148,6 +148,24 @@ def test_episodes_longer_than_the_time_limit_are_not_evaluated(quadrants: Path) 
     assert (config.out / "best" / "agent.json").is_file()
 
 
+def test_environments_in_processes_whose_specs_cannot_be_pickled(
+    quadrants: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lambda_env.py").write_text(
+        "import gymnasium as gym\n"
+        "make = lambda **options: gym.make('CartPole-v1', render_mode='rgb_array').unwrapped\n"
+        "gym.register('Lambda-v0', lambda **options: make(), max_episode_steps=7)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    options: dict[str, Any] = {"vec": "subproc", "n_envs": 2, "eval_episodes": 2, "render": True}
+    config = quadrant_config(
+        quadrants, env="lambda_env:Lambda-v0", total_timesteps=128, max_minutes=1, **options
+    )
+    trainer = AgentTrainer(config)
+    assert trainer.eval_venv.get_attr("time_limit") == [7, 7]
+    assert trainer.run()["step"] == 128
+
+
 def test_training_is_repeatable(quadrants: Path) -> None:
     weights = []
     for name in ("a", "b"):
