@@ -193,7 +193,9 @@ def test_parallel_runs(tmp_path: Path) -> None:
 def test_jobs_resume_after_a_preemption(tmp_path: Path) -> None:
     pytest.importorskip("submitit")
     options = json.dumps({"timeout_min": 30})
-    more = ("--obs", "state", "--seeds", "0", "1", "--agent.total-timesteps", "1920")
+    # Rollouts of one step, so that the signal cannot interrupt a rollout.
+    rollouts = ("--agent.n-envs", "64", "--agent.ppo.n-steps", "1")
+    more = ("--obs", "state", "--seeds", "0", "1", "--agent.total-timesteps", "1920", *rollouts)
     parallel = ("--jobs", "2", "--executor", "local", "--executor-options", options)
     process = start(*flags(tmp_path, *more, *parallel))
     metrics = tmp_path / "genesis_rl_ObjectGoal-v0" / "state" / "0" / "agent" / "metrics.jsonl"
