@@ -70,6 +70,7 @@ _YOUNGEST_DEFAULTS = {
     "seed_threshold": 0.4,
     "hue_distance": 0.5,
     "shadow_brightness": 1.0,
+    "highlight_opacity": 0.0,
     "least_area": 0.03,
     "slot_order": "top_down",
     "attention_channels": 32,

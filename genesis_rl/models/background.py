@@ -153,30 +153,62 @@ def paste_occluders(x: Tensor, uniform: Tensor) -> Tensor:
     return x
 
 
-def foreground_gate(
-    x: Tensor, background: Tensor, threshold: float, shadow_brightness: float = 1.0
+def background_distance(
+    x: Tensor, background: Tensor, shadow_brightness: float = 1.0, highlight_opacity: float = 0.0
 ) -> Tensor:
-    """Return the probability that a pixel shows an object, from its distance to the background.
+    """Return the squared colour distance of each pixel to the background, in any light.
 
-        gate = sigmoid((distance / threshold - 1) / .375); values below .3 become 0,
+        min_s sum_c (x_c - s background_c)^2
 
-    where the distance is min_s sum_c (x_c - s background_c)^2 over the brightnesses s of a shadow
-    (as in the brightness distortion of Horprasert et al. 1999). Without the zeros all background
-    pixels would contribute to the statistics of objects.
+    over the brightnesses s of a shadow (as in the brightness distortion of Horprasert et al. 1999);
+    then the same over the opacities a of white above the result, from -h / (1 - h), where only the
+    background is in a highlight of opacity h, to h, where only the image is.
 
     Args:
         x: images, (B, 3, H, W) in [0, 1].
-        background: predicted backgrounds, (B, 3, H, W).
-        threshold: squared distance at which the gate is 0.5, such as 0.08.
+        background: backgrounds, (B, 3, H, W).
         shadow_brightness: the least s, in (0, 1]; s is at most 1.
+        highlight_opacity: h, in [0, 1).
+
+    Returns:
+        (B, 1, H, W) in [0, 3].
+    """
+    if shadow_brightness < 1:
+        brightness = _project(x, background).clamp(shadow_brightness, 1.0)
+        background = brightness * background
+    if highlight_opacity > 0:
+        least = -highlight_opacity / (1 - highlight_opacity)
+        opacity = overlay_opacity(x, background).clamp(least, highlight_opacity)
+        background = background + opacity * (1 - background)
+    return (x - background).square().sum(1, keepdim=True)
+
+
+def overlay_opacity(x: Tensor, background: Tensor) -> Tensor:
+    """Return the opacity (B, 1, H, W) of white above the background that is closest to x.
+
+    It is negative where the image is darker.
+    """
+    return _project(x - background, 1 - background)
+
+
+def _project(x: Tensor, basis: Tensor) -> Tensor:
+    """Return the factor of the basis that is closest to x, both (B, 3, H, W)."""
+    return (x * basis).sum(1, keepdim=True) / basis.square().sum(1, keepdim=True).clamp_min(1e-6)
+
+
+def foreground_gate(distance: Tensor, threshold: float) -> Tensor:
+    """Return the probability that a pixel shows an object, from its distance to the background.
+
+        gate = sigmoid((distance / threshold - 1) / .375); values below .3 become 0.
+
+    Without the zeros all background pixels would contribute to the statistics of objects.
+
+    Args:
+        distance: squared colour distances, (B, 1, H, W).
+        threshold: squared distance at which the gate is 0.5, such as 0.08.
 
     Returns:
         (B, 1, H, W) in [0, 1].
     """
-    if shadow_brightness < 1:
-        projection = (x * background).sum(1, keepdim=True)
-        brightness = projection / background.square().sum(1, keepdim=True).clamp_min(1e-6)
-        background = brightness.clamp(shadow_brightness, 1.0) * background
-    distance = (x - background).square().sum(1, keepdim=True)
     gate = torch.sigmoid((distance / threshold - 1) / _GATE_SCALE)
     return gate * (gate > 0.3)

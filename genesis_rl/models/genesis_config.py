@@ -96,6 +96,9 @@ class GenesisSConfig:
     """least brightness of the background in a shadow, relative to that without it: pixels of the
     background's hue between the two are not of an object. 0.5 suits a lit table or floor; 1: no
     shadows. Grey objects on a brighter grey background need 1"""
+    highlight_opacity: Annotated[float, Must("in [0, 1)", lambda value: 0 <= value < 1)] = 0.0
+    """greatest opacity of a white highlight, such as 0.3 of the agent's view in MiniGrid: what it
+    changes is not of an object. 0: no highlights"""
     posterior: Posterior = "lstm"
     """posterior of object slots: "lstm" over features of the image (the paper's), or "attention"
     over foreground pixels, which requires a background"""

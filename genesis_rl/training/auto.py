@@ -24,7 +24,12 @@ from genesis_rl.data import Pack, open_dataset
 from genesis_rl.data.convert import parse_options
 from genesis_rl.models import build_model
 from genesis_rl.models.attention import SlotAttention
-from genesis_rl.models.background import BackgroundNetwork, foreground_gate
+from genesis_rl.models.background import (
+    BackgroundNetwork,
+    background_distance,
+    foreground_gate,
+    overlay_opacity,
+)
 from genesis_rl.models.blocks import check_image_size
 from genesis_rl.perception.region import region_of
 from genesis_rl.training.config import PretrainConfig
@@ -63,6 +68,10 @@ _HUE = 0.25
 # side.
 _LEAST_AREA, _TYPICAL, _CLEAR, _LEAST_SIZE, _SIZE = 4, 0.25, 0.08, 0.2, 0.45
 _MOST_OBJECTS, _SPARE_SLOTS = 15, 2
+# A highlight lets the background shine through: the greatest opacity, the share of differing pixels
+# that it explains and of their squared distance that remains, the least variance of the background
+# below it, and the range of opacities and of the background's weight.
+_OPACITY, _HIGHLIGHTED, _UNEXPLAINED, _LEAST_VARIANCE, _OPACITY_RANGE = 0.6, 0.3, 0.1, 1e-3, 0.1
 # Settings of the attention with which objects smaller than a cell, or much smaller than the typical
 # one, get slots too, and similar colours slots of their own.
 _SEEDING: dict[str, Any] = {"seed_threshold": 0.2, "least_area": 0.01, "hue_distance": 0.25}
@@ -75,6 +84,8 @@ class ObjectStatistics:
     """Statistics of the pixels that differ from a background.
 
     Attributes:
+        highlight_opacity: opacity of highlights, in [0, 1); 0 without them. Pixels that only they
+            or shadows change are not counted below.
         contrast: lower quartile of the squared colour distances to the background of pixels that
             differ from it, so that small objects count beside large ones.
         share: share of the pixels above ``threshold``.
@@ -84,6 +95,7 @@ class ObjectStatistics:
         count: 95th percentile of the number of objects in an image, as the attention finds them.
     """
 
+    highlight_opacity: float
     contrast: float
     share: float
     side: float
@@ -136,20 +148,23 @@ class ImageStatistics:
         return self.objects.share < _STATIC_SHARE and self.shift < _STATIC_SHIFT
 
 
-def measure_images(pack: Pack, empty: Pack | None = None) -> ImageStatistics:
+def measure_images(
+    pack: Pack, empty: Pack | None = None, shadow_brightness: float = 1.0
+) -> ImageStatistics:
     """Measure a sample of a pack's images.
 
     Args:
         pack: the images.
         empty: images without objects, of the same size, whose median is the background; None: the
             median of ``pack``.
+        shadow_brightness: least brightness of the background in a shadow.
 
     Raises:
         ValueError: if no image differs from the median image.
     """
     images = _sample_images(pack)
     median = (images if empty is None else _sample_images(empty)).median(0).values
-    objects = _measure(images, median.expand_as(images), pack)
+    objects = _measure(images, median.expand_as(images), pack, shadow_brightness)
     size = pack.meta.get("frame_size", images.shape[2:])
     changes = (images - median).square().sum(1) > objects.threshold
     region = region_of(changes.numpy(), size)
@@ -165,7 +180,9 @@ def measure_images(pack: Pack, empty: Pack | None = None) -> ImageStatistics:
 
 
 @torch.inference_mode()
-def measure_objects(pack: Pack, background: BackgroundNetwork) -> ObjectStatistics:
+def measure_objects(
+    pack: Pack, background: BackgroundNetwork, shadow_brightness: float = 1.0
+) -> ObjectStatistics:
     """Measure a sample of a pack's images against their backgrounds predicted by a network.
 
     Raises:
@@ -173,11 +190,14 @@ def measure_objects(pack: Pack, background: BackgroundNetwork) -> ObjectStatisti
     """
     images = _sample_images(pack)
     means = [background.decode(background(x).chunk(2, 1)[0]) for x in images.split(_BATCH)]
-    return _measure(images, torch.cat(means), pack)
+    return _measure(images, torch.cat(means), pack, shadow_brightness)
 
 
-def _measure(images: Tensor, background: Tensor, pack: Pack) -> ObjectStatistics:
-    distance = (images - background).square().sum(1)
+def _measure(
+    images: Tensor, background: Tensor, pack: Pack, shadow_brightness: float
+) -> ObjectStatistics:
+    highlight = _highlight_opacity(images, background)
+    distance = background_distance(images, background, shadow_brightness, highlight)
     differing = distance[distance > (_NOISE if distance.max() > _NOISE else _ROUNDING)]
     if not len(differing):
         raise ValueError(
@@ -185,11 +205,37 @@ def _measure(images: Tensor, background: Tensor, pack: Pack) -> ObjectStatistics
             f"without objects in {pack.folder}."
         )
     contrast, median = np.quantile(differing.numpy(), (0.25, 0.5)).tolist()
-    gate = foreground_gate(images, background, _threshold(contrast))
-    side = _typical_side(images, distance >= min(_CLEAR, median))
+    gate = foreground_gate(distance, _threshold(contrast))
+    side = _typical_side(images, distance[:, 0] >= min(_CLEAR, median))
     size = _round_2(min(max(2 * side / images.shape[-1], _LEAST_SIZE), _SIZE))
     share = float((gate > 0.5).float().mean())
-    return ObjectStatistics(contrast, share, side, size, _count_seeds(images, gate, size))
+    count = _count_seeds(images, gate, size)
+    return ObjectStatistics(highlight, contrast, share, side, size, count)
+
+
+def _highlight_opacity(images: Tensor, background: Tensor) -> float:
+    """Return the opacity of a white highlight that the background shines through, 0 without one.
+
+    Grey objects on a dark background are such mixtures too, but are the same in front of all of it.
+    """
+    distance = background_distance(images, background)
+    rest = background_distance(images, background, highlight_opacity=_OPACITY)
+    differing = distance > _NOISE
+    mixed = differing & (rest < _UNEXPLAINED * distance)
+    if mixed.sum() <= _HIGHLIGHTED * differing.sum():
+        return 0.0
+    # The background may be in the highlight in most images.
+    brighter = overlay_opacity(images, background) > 0
+    light, dark = (torch.where(s, images, background) for s in (brighter, ~brighter))
+    low, middle, high = np.quantile(overlay_opacity(light, dark)[mixed].numpy(), (0.1, 0.5, 0.9))
+    x, b = (v.movedim(1, -1)[mixed[:, 0]].reshape(-1).double() for v in (light, dark))
+    variance = b.var()
+    if high - low > _OPACITY_RANGE or variance < _LEAST_VARIANCE:
+        return 0.0
+    weight = ((b - b.mean()) * (x - x.mean())).mean() / variance
+    if abs(weight - (1 - middle)) > _OPACITY_RANGE:
+        return 0.0
+    return _round_2(float(high) + 0.02)
 
 
 def _typical_side(images: Tensor, foreground: Tensor) -> float:
@@ -300,7 +346,8 @@ def infer_settings(
         changes: dict[str, Any] = {"image_size": height, "background": background}
         model = replace(base.model, **changes)
         base = replace(base, model=model, background_data=background_data)
-    images = measure_images(pack, base.open_background_data())
+    shadow = getattr(base.model, "shadow_brightness", 1.0)
+    images = measure_images(pack, base.open_background_data(), shadow)
     static = images.static if background is None else background == "static"
     objects: ObjectStatistics | None = images.objects
     if static:
@@ -308,7 +355,7 @@ def infer_settings(
     else:
         before = tuple(auto_config(stage, images, None, static=False) for stage in before)
         network = trained_background(stage_folder(base.out, 1))
-        objects = None if network is None else measure_objects(pack, network)
+        objects = None if network is None else measure_objects(pack, network, shadow)
     config = auto_config(base, images, objects, static=static)
     # The stages before have been trained if the objects were measured.
     remaining = (config,) if objects is not None else (*before, config)
@@ -343,6 +390,11 @@ def describe(
     ]
     if objects is None:
         return [*lines, "objects: measured after stage 1, the training of the background"]
+    if objects.highlight_opacity:
+        lines += [
+            "highlights: the background shines through many of the pixels",
+            f"    --model.highlight-opacity {objects.highlight_opacity:g}",
+        ]
     lines += [
         f"objects: {objects.share:.1%} of the pixels; squared colour distance to the background "
         f"{objects.contrast:.3f}",
@@ -391,6 +443,7 @@ def auto_config(
             "num_slots": objects.num_slots,
             "object_size": objects.object_size,
             **_SEEDING,
+            "highlight_opacity": objects.highlight_opacity,
             "foreground_threshold": objects.threshold,
             "sigma_x": objects.sigma_x,
         }

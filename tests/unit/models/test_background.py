@@ -14,6 +14,7 @@ from genesis_rl.models.background import (
     OCCLUDER_SIZE,
     BackgroundNetwork,
     StaticBackground,
+    background_distance,
     background_nll,
     foreground_gate,
     paste_occluders,
@@ -54,7 +55,9 @@ def attend(image: Tensor, num_slots: int = 4, **options: Any) -> Any:
     torch.manual_seed(0)
     attention = SlotAttention(SIDE, 4, num_slots, object_size=0.35, **options)
     with torch.no_grad():
-        return attention(image, foreground_gate(image, torch.full_like(image, 0.2), 0.08))
+        return attention(
+            image, foreground_gate(background_distance(image, torch.full_like(image, 0.2)), 0.08)
+        )
 
 
 def test_identical_objects_get_slots_of_their_own() -> None:
@@ -101,7 +104,9 @@ def test_objects_much_smaller_than_the_typical_one(least_area: float, slots: int
     torch.manual_seed(0)
     attention = SlotAttention(SIDE, 4, 4, object_size=0.8, least_area=least_area)
     with torch.no_grad():
-        found = attention(image, foreground_gate(image, torch.full_like(image, 0.2), 0.08))
+        found = attention(
+            image, foreground_gate(background_distance(image, torch.full_like(image, 0.2)), 0.08)
+        )
     assert (found.assignment.flatten(2).sum(2) > 0.5).sum() == slots
 
 
@@ -134,7 +139,7 @@ def test_votes_learned_from_different_colours_separate_identical_objects() -> No
     twins, middles = pairs(16, generator, identical=True)
 
     def gate(images: Tensor) -> Tensor:
-        return foreground_gate(images, torch.full_like(images, 0.2), 0.08)
+        return foreground_gate(background_distance(images, torch.full_like(images, 0.2)), 0.08)
 
     def missed() -> float:
         """Return the mean distance of the squares' centres from the nearest slot's position."""
@@ -169,7 +174,7 @@ def test_the_votes_loss_is_no_part_of_the_bound() -> None:
 
 def test_gates_are_zero_on_the_background() -> None:
     image = squares([RED])
-    gate = foreground_gate(image, torch.full_like(image, 0.2), 0.08)
+    gate = foreground_gate(background_distance(image, torch.full_like(image, 0.2)), 0.08)
     inside = torch.zeros(SIDE, SIDE, dtype=torch.bool)
     inside[3:9, 4:10] = True
     assert (gate[0, 0][~inside] == 0).all()
@@ -186,16 +191,37 @@ def test_shadows_are_not_foreground() -> None:
     corners = [(6, 6), (6, 16), (16, 6), (16, 16)]
 
     def shows_object(brightness: float) -> list[bool]:
-        gate = foreground_gate(image, background, 0.04, brightness)[0, 0]
+        gate = foreground_gate(background_distance(image, background, brightness), 0.04)[0, 0]
         return [bool(gate[place] > 0.5) for place in corners]
 
     assert shows_object(1.0) == [True] * 4
     assert shows_object(0.5) == [False, True, True, True]
     # A black background has no shadows.
     black = torch.zeros_like(image)
-    assert foreground_gate(image, black, 0.04, 0.5).isfinite().all()
     torch.testing.assert_close(
-        foreground_gate(image, black, 0.04, 0.5), foreground_gate(image, black, 0.04)
+        background_distance(image, black, 0.5), background_distance(image, black)
+    )
+
+
+def test_highlights_are_not_foreground() -> None:
+    background = torch.tensor([0.6, 0.0, 0.3])[:, None, None].expand(1, 3, SIDE, SIDE)
+    image = background.clone()
+    for opacity, columns in ((0.3, slice(2, 10)), (0.9, slice(12, 20))):
+        image[..., 2:10, columns] += opacity * (1 - image[..., 2:10, columns])
+    image[..., 12:20, 2:10] *= 0.2  # darker
+    image[..., 12:20, 12:20] = torch.tensor(BLUE)[:, None, None]
+    corners = [(6, 6), (6, 16), (16, 6), (16, 16)]
+    distance = background_distance(image, background, highlight_opacity=0.3)[0, 0]
+    assert [bool(distance[place] > 0.04) for place in corners] == [False, True, True, True]
+    # 0.6 more white is (0.4, 1, 0.7) * 0.6 brighter than the lightest highlight.
+    rest = background[0, :, 6, 16] + 0.3 * (1 - background[0, :, 6, 16]) - image[0, :, 6, 16]
+    torch.testing.assert_close(distance[6, 16], rest.square().sum())
+    # The same where the background is in the highlight, and the image is not.
+    swapped = background_distance(background, image, highlight_opacity=0.3)[0, 0]
+    assert [bool(swapped[place] > 0.04) for place in corners] == [False, True, True, True]
+    white = torch.ones_like(image)  # has no highlights
+    torch.testing.assert_close(
+        background_distance(image, white, highlight_opacity=0.5), background_distance(image, white)
     )
 
 

@@ -104,6 +104,60 @@ def test_faint_objects_get_a_lower_threshold_and_deviation(pack: Callable[..., P
     assert faint.count == strong.count and faint.share == pytest.approx(strong.share)
 
 
+def grid(_: int) -> npt.NDArray[Any]:
+    """Grey lines on black, as in a grid world."""
+    image = np.zeros((SIDE, SIDE, 3), np.uint8)
+    image[::4], image[:, ::4] = 100, 100
+    return image
+
+
+@pytest.mark.parametrize("share", [0.3, 0.8])  # of the images with a highlight at a pixel
+def test_highlights_are_not_objects(pack: Callable[..., Pack], share: float) -> None:
+    rng = np.random.default_rng(3)
+
+    def view(number: int) -> npt.NDArray[Any]:
+        image = grid(number)
+        if rng.random() < share:
+            lit = image[8:32, 20:44]
+            lit[:] = lit + 0.3 * (255.0 - lit)
+        return image
+
+    found = measure_images(pack(scenes(40, objects=1, background=view)))
+    assert found.static
+    assert found.objects.highlight_opacity == pytest.approx(0.32, abs=0.01)
+    assert found.objects.count == 1
+    assert found.objects.side == pytest.approx(10, abs=0.5)
+    assert "--model.highlight-opacity 0.3" in "\n".join(describe(found, found.objects, static=True))
+
+
+def test_grey_objects_are_not_highlights(pack: Callable[..., Pack]) -> None:
+    rng = np.random.default_rng(3)
+    images = np.stack([grid(i) for i in range(40)])
+    for image in images:
+        row, column = rng.integers(0, SIDE - 12, 2)
+        image[row : row + 12, column : column + 12] = 90
+    found = measure_images(pack(images)).objects
+    assert found.highlight_opacity == 0 and found.count >= 1
+
+
+def test_given_shadows_are_not_objects(pack: Callable[..., Pack]) -> None:
+    rng = np.random.default_rng(3)
+    images = np.full((40, SIDE, SIDE, 3), (150, 130, 100), np.uint8)
+    for image in images:
+        row, column = rng.integers(0, SIDE - 16, 2)
+        image[row + 4 : row + 14, column : column + 16] //= 2
+        image[row : row + 10, column : column + 10] = (255, 0, 0)
+    folder = pack(images).folder.parent
+    num_slots = []
+    for brightness in (1.0, 0.4):
+        base = _base(folder)
+        assert isinstance(base.model, GenesisConfig)
+        model = replace(base.model, shadow_brightness=brightness)
+        config, _, _ = infer_settings(replace(base, model=model), (_stage(folder),))
+        num_slots.append(config.model.num_slots)
+    assert num_slots[1] == 4 < num_slots[0]  # one object, two spare slots, the background
+
+
 def test_backgrounds_that_change_are_predicted(pack: Callable[..., Pack]) -> None:
     colours = np.random.default_rng(2).integers(0, 255, (40, 3), dtype=np.uint8)
     rooms = measure_images(pack(scenes(background=shifted), "rooms"))
