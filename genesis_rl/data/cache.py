@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from genesis_rl.data.pack import Pack
 from genesis_rl.utils.checks import one_of
 from genesis_rl.utils.files import private_folder
+from genesis_rl.utils.process import check_main_guard
 
 SPLITS = ("train", "validation", "test")
 Split = Annotated[str, one_of(SPLITS)]
@@ -87,9 +88,11 @@ def open_or_make(folder: Path, make: Callable[[Path], None]) -> Pack:
     Raises:
         ValueError: if the folder exists and is not a complete pack.
         OSError: if the folder cannot be written.
+        RuntimeError: in a rendering process that executes an unguarded main script again.
     """
     if folder.exists():
         return Pack.open(folder)
+    check_main_guard()
     with ExitStack() as stack:
         try:
             stack.enter_context(private_folder(folder, wait=True))

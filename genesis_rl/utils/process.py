@@ -261,3 +261,20 @@ def choose_opengl() -> None:
     display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if sys.platform.startswith("linux") and not display:
         os.environ.setdefault("MUJOCO_GL", "egl")
+
+
+def check_main_guard() -> None:
+    """Raise in a process that executes an unguarded main script again when it is started.
+
+    Python's own check comes too late: the process would first wait for its parent to complete a
+    pack, and the parent waits for it.
+
+    Raises:
+        RuntimeError: in such a process.
+    """
+    # Set while a spawned process imports its main module.
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise RuntimeError(
+            "a script that renders in several processes must do so under"
+            " `if __name__ == '__main__':`, because each process imports the script."
+        )

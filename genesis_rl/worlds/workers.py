@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
+from genesis_rl.utils.process import check_main_guard
+
 T = TypeVar("T")
 
 _AHEAD = 4  # prefetched numbers per worker
@@ -38,7 +40,7 @@ class Workers(Generic[T]):
         if program is not None and not Path(program).is_file():
             count = 1
         if count > 1:
-            _check_main_guard()
+            check_main_guard()
         self._make, self._count = make, count
         self._here: Callable[[int], T] | None = None
         spawn = multiprocessing.get_context("spawn")  # OpenGL contexts do not survive a fork
@@ -74,20 +76,6 @@ class Workers(Generic[T]):
     ) -> None:
         """Shut down the processes and cancel pending work."""
         self._pool.shutdown(cancel_futures=True)
-
-
-def _check_main_guard() -> None:
-    """Raise in a process that executes an unguarded main script again when it is started.
-
-    Python's own check comes too late: the process would first wait for its parent to complete a
-    pack, and the parent waits for it.
-    """
-    # Set while a spawned process imports its main module.
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise RuntimeError(
-            "a script that renders in several processes must do so under"
-            " `if __name__ == '__main__':`, because each process imports the script."
-        )
 
 
 def _start(make: Callable[[], Callable[[int], Any]]) -> None:

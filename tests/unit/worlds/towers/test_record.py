@@ -332,12 +332,17 @@ def test_other_packs_are_refused(packs: dict[str, Pack]) -> None:
 
 
 @pytest.mark.skipif((os.cpu_count() or 1) == 1, reason="rendering in one process")
-def test_a_script_without_a_guard_does_not_wait_for_itself(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("towers", {"scenarios": 4, "image_size": 16}), ("rooms", {"num_images": 4})],
+)
+def test_a_script_without_a_guard_does_not_wait_for_itself(
+    tmp_path: Path, name: str, options: dict[str, int]
+) -> None:
     script = tmp_path / "script.py"
-    options = {"root": str(tmp_path / "data"), "scenarios": 4, "image_size": 16}
     script.write_text(
         "from genesis_rl.data import open_dataset\n"
-        f"open_dataset('towers', 'train', **{options!r})\n",
+        f"open_dataset({name!r}, 'train', root={str(tmp_path / 'data')!r}, **{options!r})\n",
         encoding="utf-8",
     )
     result = subprocess.run(
