@@ -72,6 +72,7 @@ _YOUNGEST_DEFAULTS = {
     "shadow_brightness": 1.0,
     "highlight_opacity": 0.0,
     "least_area": 0.03,
+    "merge_hue_distance": 0.0,
     "slot_order": "top_down",
     "attention_channels": 32,
     "window_size": 64,

@@ -1,5 +1,6 @@
 """Attention posterior: seed selection and expectation-maximisation over foreground pixels."""
 
+import math
 from typing import Literal, NamedTuple
 
 import torch
@@ -19,6 +20,8 @@ _BANDWIDTH = 0.5
 _VOTE_ERRORS, _LEAST_UNIT = 4.0, 0.3
 # Side of a window in samples, and half its extent in standard deviations of the slot's pixels.
 _WINDOW, _REACH = 16, 3.0
+# Least border of slots that are merged, in sides of a square with the area of the smaller one.
+_BORDER = 0.5
 _EPS = 1e-6
 
 
@@ -111,6 +114,34 @@ class Statistics(NamedTuple):
     vote_loss: Tensor | None
 
 
+def merge_touching(assignment: Tensor, hue: Tensor, hue_distance: float) -> Tensor:
+    """Merge slots of one hue that touch, so that large objects do not take several slots.
+
+    Args:
+        assignment: each slot's share of each cell of a square map, (B, K, N) in [0, 1].
+        hue: mean hue of each slot as a unit vector, (B, K, 3).
+        hue_distance: distance of hues below which two slots are merged.
+
+    Returns:
+        (B, K, N): the first slot of every group has the sum of the group, the others are zero.
+    """
+    num_slots, side = assignment.shape[1], math.isqrt(assignment.shape[2])
+    maps = assignment.unflatten(2, (side, side))
+    right = maps[..., :-1].flatten(2) @ maps[..., 1:].flatten(2).transpose(1, 2)
+    below = maps[..., :-1, :].flatten(2) @ maps[..., 1:, :].flatten(2).transpose(1, 2)
+    border = right + below
+    border = border + border.transpose(1, 2)  # in sides of a cell
+    mass = assignment.sum(2)
+    smaller = torch.minimum(mass[:, :, None], mass[:, None])
+    near = 2 - 2 * hue @ hue.transpose(1, 2) < hue_distance**2
+    joined = near & (border > _BORDER * smaller.sqrt()) & (smaller > 0)
+    reach = joined.float() + torch.eye(num_slots, device=hue.device)
+    for _ in range((num_slots - 1).bit_length()):  # to the slots of the slots reached
+        reach = (reach @ reach).clamp_max(1)
+    group = F.one_hot((reach > 0).float().argmax(2), num_slots).to(assignment)
+    return group.transpose(1, 2) @ assignment
+
+
 class SlotAttention(nn.Module):
     """Assignment of foreground pixels to slots by expectation-maximisation over votes and hue.
 
@@ -133,6 +164,7 @@ class SlotAttention(nn.Module):
         seed_threshold: float = 0.4,
         hue_distance: float = 0.5,
         least_area: float = 0.03,
+        merge_hue_distance: float = 0.0,
     ) -> None:
         """Initialise with votes near the pixels' own positions.
 
@@ -146,11 +178,12 @@ class SlotAttention(nn.Module):
             hue_distance: distance of unit RGB vectors from which on pixels are of different
                 objects.
             least_area: least area of an object, as a share of object_size squared.
+            merge_hue_distance: distance of unit RGB vectors below which touching slots are merged.
         """
         super().__init__()
         self.num_slots, self.object_size, self.order = num_slots, object_size, order
         self.seed_threshold, self.hue_distance = seed_threshold, hue_distance
-        self.least_area = least_area
+        self.least_area, self.merge_hue_distance = least_area, merge_hue_distance
         layers: list[nn.Module] = [nn.Conv2d(2, channels, 5, _STRIDE, padding=2), nn.ELU()]
         for dilation in (1, 2, 4):
             layers += [
@@ -216,6 +249,8 @@ class SlotAttention(nn.Module):
             variance = (mean[..., 2:3] - centre.square().sum(2, keepdim=True)) / 2
             variance = variance.clamp(0.04, 1.0)
             mean_hue = F.normalize(mean[..., 3:], dim=2, eps=1e-3)
+        if self.merge_hue_distance > 0:
+            assignment = merge_touching(assignment, mean_hue, self.merge_hue_distance)
         return assignment
 
     def _statistics(

@@ -178,6 +178,7 @@ class GenesisS(StepwiseModel):
             config.seed_threshold,
             config.hue_distance,
             config.least_area,
+            config.merge_hue_distance,
         )
         self.attention = AttentionPosterior(
             attention, config.window_size, *self.latent_sizes, config.posterior_passes

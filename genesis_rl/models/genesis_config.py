@@ -110,6 +110,9 @@ class GenesisSConfig:
     hue_distance: Positive = 0.5
     """distance of the hues of different objects (unit RGB vectors), for an attention posterior:
     smaller values separate similar colours, larger ones keep objects of several shades together"""
+    merge_hue_distance: Annotated[float, Must("at least 0", lambda value: value >= 0)] = 0.0
+    """distance of hues below which touching slots are merged, for an attention posterior: 0.08
+    where sizes of objects differ much, and touching objects of one colour are rare; 0: never"""
     least_area: Positive = 0.03
     """least area of an object with a slot, as a share of object_size squared, for an attention
     posterior; 0.01 finds objects much smaller than the typical one"""

@@ -287,7 +287,9 @@ _BACKGROUND = replace(
 _TOWERS = replace(_OBJECTS, foreground_threshold=0.04, shadow_brightness=0.5, least_area=0.01)
 
 _MULTI_DSPRITES_64: dict[str, Any] = {
-    "model": replace(_OBJECTS, num_slots=6, object_size=0.43, hue_distance=0.25),
+    "model": replace(
+        _OBJECTS, num_slots=6, object_size=0.43, hue_distance=0.25, merge_hue_distance=0.08
+    ),
     "data": "multi_dsprites",
     "data_options": json.dumps({"image_size": 64}),
 }
@@ -299,14 +301,15 @@ _FETCH: dict[str, Any] = {
     "data": "fetch",
     "data_options": json.dumps({"image_size": 64}),
 }
-# The nearest objects are ten times as large as the farthest, so that only hues distinguish
-# two small objects from one large object.
+# The nearest objects are ten times as large as the farthest, so that only hues and borders
+# distinguish two small objects from one large object.
 _ROOMS: dict[str, Any] = {
     "model": replace(
         _OBJECTS,
         num_slots=7,
         object_size=0.8,
         hue_distance=0.25,
+        merge_hue_distance=0.08,
         seed_threshold=0.2,
         foreground_threshold=0.06,
         least_area=0.01,

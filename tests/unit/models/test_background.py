@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from genesis_rl.models import GenesisConfig, GenesisSConfig, build_model
-from genesis_rl.models.attention import SlotAttention, find_seeds
+from genesis_rl.models.attention import SlotAttention, find_seeds, merge_touching
 from genesis_rl.models.background import (
     OCCLUDER_SIZE,
     BackgroundNetwork,
@@ -170,6 +171,47 @@ def test_the_votes_loss_is_no_part_of_the_bound() -> None:
     terms.nll.sum().backward()
     gradient = model.attention.attention.log_error.grad
     assert gradient is not None and gradient.abs() > 0
+
+
+def test_touching_slots_of_one_hue_are_merged() -> None:
+    maps = torch.zeros(1, 6, 8, 8)
+    maps[0, 0, 0:2, 0:4] = 1  # two halves of a square
+    maps[0, 2, 2:4, 0:4] = 1
+    maps[0, 3, 4:6, 0:4] = 1  # below them, of another hue
+    maps[0, 4, 0:4, 5:8] = 1  # of their hue, apart
+    maps[0, 5, 4, 4] = 1  # touches the fourth with one cell
+    hue = F.normalize(torch.tensor([RED, BLUE, RED, BLUE, RED, BLUE]), dim=1)
+    hue[2] = F.normalize(hue[2] + torch.tensor([0.0, 0.05, 0.0]), dim=0)
+    merged = merge_touching(maps.flatten(2), hue[None], 0.08).unflatten(2, (8, 8))
+    torch.testing.assert_close(merged[0, 0], maps[0, 0] + maps[0, 2])
+    assert merged[0, [1, 2]].sum() == 0  # the empty slot stays empty
+    torch.testing.assert_close(merged[0, 4], maps[0, 4])
+    torch.testing.assert_close(merged[0, 3], maps[0, 3] + maps[0, 5])
+    torch.testing.assert_close(merged.sum(1), maps.sum(1))
+    apart = merge_touching(maps.flatten(2), hue[None], 0.01)
+    torch.testing.assert_close(apart[0, 2], maps[0, 2].flatten())
+
+
+def test_slots_are_merged_along_a_chain() -> None:
+    maps = torch.zeros(1, 5, 10, 10)
+    for k, row in enumerate((0, 8, 4, 2, 6)):  # five stripes of one large object
+        maps[0, k, row : row + 2] = 0.9
+    hue = F.normalize(torch.tensor(RED), dim=0).expand(1, 5, 3)
+    merged = merge_touching(maps.flatten(2), hue, 0.08)
+    torch.testing.assert_close(merged[0, 0], maps[0].sum(0).flatten())
+    assert merged[0, 1:].sum() == 0
+
+
+def test_a_large_object_has_one_slot_if_slots_are_merged() -> None:
+    image = torch.full((1, 3, SIDE, SIDE), 0.2)
+    image[..., 3:29, 12:22] = torch.tensor(RED)[:, None, None]
+    gate = foreground_gate(background_distance(image, torch.full_like(image, 0.2)), 0.08)
+
+    def filled(merge_hue_distance: float) -> int:
+        attention = SlotAttention(SIDE, 8, 5, 0.4, merge_hue_distance=merge_hue_distance)
+        return int((attention(image, gate).assignment.sum((2, 3)) > 0.5).sum())
+
+    assert filled(0.08) == 1 < filled(0.0)
 
 
 def test_gates_are_zero_on_the_background() -> None:
