@@ -384,7 +384,8 @@ def describe(
         f"{images.num_images:,} images; squared error of the mean image "
         f"{images.mean_image_mse:.4f}",
         f"    --model.image-size {images.image_size}",
-        f"{found.share:.1%} of the pixels differ from the median image; the camera moves by "
+        f"{found.share:.1%} of the pixels differ from the median image"
+        f"{', without highlights' if found.highlight_opacity else ''}; the camera moves by "
         f"{images.shift:.1f} px",
         f"    --model.background {'static' if static else 'predicted'}",
     ]
