@@ -1,6 +1,7 @@
 """Environments that others made, through the wrappers and the recorder: each has its quirk."""
 
 import functools
+import gc
 import importlib
 import importlib.util
 import inspect
@@ -400,6 +401,44 @@ def test_mujoco_frames_outlive_other_environments(opengl: None) -> None:
     after, _ = env.reset(seed=0)
     assert before.std() > 10
     np.testing.assert_array_equal(after, before)
+    env.close()
+
+
+def test_mujoco_frames_outlive_the_collection_of_other_environments(
+    opengl: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where MuJoCo would write its warnings
+    make: Any = functools.partial(
+        gym.make, "Reacher-v5", render_mode="rgb_array", width=64, height=64
+    )
+    for close in (False, True):
+        other, env = make(), RenderedObs(make())
+        other.reset(seed=0)
+        other.render()
+        before, _ = env.reset(seed=0)
+        if close:
+            other.close()
+        del other
+        gc.collect()  # releases the buffers of the environment that rendered last
+        after, _ = env.reset(seed=0)
+        assert before.std() > 10
+        np.testing.assert_array_equal(after, before)
+        env.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_closed_environments_leave_mujoco_frames_of_others(opengl: None) -> None:
+    make: Any = functools.partial(
+        gym.make, "Reacher-v5", render_mode="rgb_array", width=64, height=64
+    )
+    other, env = RenderedObs(make()), make()
+    env.reset(seed=0)
+    before = env.render()
+    other.close()
+    del other
+    gc.collect()
+    env.unwrapped.mujoco_renderer.viewer.make_context_current()
+    np.testing.assert_array_equal(env.render(), before)
     env.close()
 
 

@@ -4,6 +4,7 @@ Functions that render raise TypeError for anything but an array of integers, as 
 is unknown.
 """
 
+import importlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from genesis_rl.envs.wrappers.frame_source import find_kept, follow
+
+_FONT_SCALE = 150  # of MuJoCo's contexts, in per cent; no text is drawn
 
 
 def render_frame(env: gym.Env[Any, Any]) -> npt.NDArray[Any]:
@@ -22,10 +25,25 @@ def render_frame(env: gym.Env[Any, Any]) -> npt.NDArray[Any]:
     """
     # Closing a MuJoCo environment leaves no OpenGL context current: others of the process then
     # render black frames, without an error.
-    viewer: Any = getattr(_mujoco_renderer(env), "viewer", None)
-    if hasattr(viewer, "make_context_current"):
+    viewer = _mujoco_viewer(env)
+    if viewer is not None:
         viewer.make_context_current()
-    return _checked(env.render())
+    frame = _checked(env.render())
+    if viewer is not None and not frame.any():
+        # Another environment's buffers were released with this context current, as by garbage
+        # collection. Buffers have the same numbers in every context, so these are lost too.
+        importlib.import_module("OpenGL.GL").glGetError()  # or MuJoCo reports it in a file
+        viewer.con.free()
+        viewer.con = type(viewer.con)(viewer.model, _FONT_SCALE)
+        viewer._set_mujoco_buffer()
+        frame = _checked(env.render())
+    return frame
+
+
+def _mujoco_viewer(env: gym.Env[Any, Any]) -> Any:
+    """Return the offscreen viewer of a MuJoCo environment of Gymnasium that has rendered."""
+    viewer = getattr(_mujoco_renderer(env), "viewer", None)
+    return viewer if hasattr(viewer, "make_context_current") else None
 
 
 def _mujoco_renderer(env: gym.Env[Any, Any]) -> Any:
@@ -139,6 +157,14 @@ class RenderedObs(gym.Wrapper[Any, Any, Any, Any]):
         observation, reward, terminated, truncated, info = self.env.step(action)
         info = self._with_state(observation, info)
         return self._rendered(observation), reward, terminated, truncated, info
+
+    def close(self) -> None:
+        """Close the environment, after releasing its buffers in its own OpenGL context."""
+        viewer = _mujoco_viewer(self.env)
+        if viewer is not None:
+            viewer.make_context_current()
+            viewer.con.free()
+        super().close()
 
     def _with_state(self, observation: Any, info: dict[str, Any]) -> dict[str, Any]:
         if not self._state:
