@@ -52,9 +52,9 @@ from genesis_rl.utils.files import json_text, new_file
 from genesis_rl.utils.process import versions
 from genesis_rl.utils.timing import medians
 
-#: Largest allowed `deviation` from PyTorch. The logits of local masks amplify rounding: up to 6e-4.
-TOLERANCE = 1e-3
-OUTPUTS = ("z_m", "z_c", "log_pi")
+#: Largest allowed `deviation` from PyTorch by output. Local masks amplify rounding: up to 6e-4.
+TOLERANCES = {"z_m": 1e-4, "z_c": 1e-4, "log_pi": 1e-3}
+OUTPUTS = tuple(TOLERANCES)
 CHECKED_BATCHES = (1, 3, 16)
 TIMED_BATCHES = (1, 32)
 
@@ -108,7 +108,7 @@ def compare(session: Infer, model: Any, batches: Iterator[Floats]) -> dict[str, 
     """Return the largest `deviation` of each output from a model's, over batches of frames.
 
     Raises:
-        ParityError: if one is above `TOLERANCE` or not finite.
+        ParityError: if one is above its tolerance or not finite.
     """
     worst = dict.fromkeys(OUTPUTS, 0.0)
     for frames in batches:
@@ -116,9 +116,9 @@ def compare(session: Infer, model: Any, batches: Iterator[Floats]) -> dict[str, 
             slots = model.infer(torch.from_numpy(frames))
         for name, got in zip(OUTPUTS, session(frames), strict=True):
             value = deviation(got, getattr(slots, name).numpy())
-            if not value <= TOLERANCE:  # NaN too
+            if not value <= TOLERANCES[name]:  # NaN too
                 raise ParityError(
-                    f"deviation of {name} from PyTorch must be at most {TOLERANCE:g}, got "
+                    f"deviation of {name} from PyTorch must be at most {TOLERANCES[name]:g}, got "
                     f"{value:.2g} in a batch of {len(frames)}. No file was written."
                 )
             worst[name] = max(worst[name], value)
@@ -179,10 +179,13 @@ class Export:
 
     def __str__(self) -> str:
         """Return a summary."""
-        parts = ", ".join(f"{name} {value:.1e}" for name, value in self.deviations.items())
+        parts = ", ".join(
+            f"{name} {value:.1e} (allowed {TOLERANCES[name]:g})"
+            for name, value in self.deviations.items()
+        )
         lines = [
             f"{self.path}: opset {_OPSET}, {self.path.stat().st_size / 1e6:.1f} MB",
-            f"largest deviation from PyTorch: {parts} (allowed {TOLERANCE:g})",
+            f"largest deviation from PyTorch: {parts}",
         ]
         if self.latency:
             batches = "".join(f"{f'batch {n}':>12}" for n in TIMED_BATCHES)
