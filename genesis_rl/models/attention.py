@@ -138,7 +138,7 @@ def merge_touching(assignment: Tensor, hue: Tensor, hue_distance: float) -> Tens
     reach = joined.float() + torch.eye(num_slots, device=hue.device)
     for _ in range((num_slots - 1).bit_length()):  # to the slots of the slots reached
         reach = (reach @ reach).clamp_max(1)
-    group = F.one_hot((reach > 0).float().argmax(2), num_slots).to(assignment)
+    group = F.one_hot(reach.argmax(2), num_slots).to(assignment)
     return group.transpose(1, 2) @ assignment
 
 

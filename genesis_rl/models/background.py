@@ -196,19 +196,30 @@ def _project(x: Tensor, basis: Tensor) -> Tensor:
     return (x * basis).sum(1, keepdim=True) / basis.square().sum(1, keepdim=True).clamp_min(1e-6)
 
 
-def foreground_gate(distance: Tensor, threshold: float) -> Tensor:
+def foreground_gate(
+    x: Tensor,
+    background: Tensor,
+    threshold: float,
+    shadow_brightness: float = 1.0,
+    highlight_opacity: float = 0.0,
+) -> Tensor:
     """Return the probability that a pixel shows an object, from its distance to the background.
 
-        gate = sigmoid((distance / threshold - 1) / .375); values below .3 become 0.
+        gate = sigmoid((distance / threshold - 1) / .375); values below .3 become 0,
 
-    Without the zeros all background pixels would contribute to the statistics of objects.
+    with the `background_distance`. Without the zeros all background pixels would contribute to the
+    statistics of objects.
 
     Args:
-        distance: squared colour distances, (B, 1, H, W).
+        x: images, (B, 3, H, W) in [0, 1].
+        background: backgrounds, (B, 3, H, W).
         threshold: squared distance at which the gate is 0.5, such as 0.08.
+        shadow_brightness: least brightness in a shadow, in (0, 1].
+        highlight_opacity: greatest opacity of a highlight, in [0, 1).
 
     Returns:
         (B, 1, H, W) in [0, 1].
     """
+    distance = background_distance(x, background, shadow_brightness, highlight_opacity)
     gate = torch.sigmoid((distance / threshold - 1) / _GATE_SCALE)
     return gate * (gate > 0.3)

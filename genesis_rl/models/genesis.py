@@ -20,7 +20,6 @@ from genesis_rl.models.background import (
     OCCLUDER_SIZE,
     BackgroundNetwork,
     StaticBackground,
-    background_distance,
     background_nll,
     foreground_gate,
     paste_occluders,
@@ -371,10 +370,13 @@ class GenesisS(StepwiseModel):
     def _gate(self, x: Tensor, background: Tensor) -> Tensor:
         """Return the probability that a pixel shows an object, (B, 1, H, W)."""
         config = self.config
-        distance = background_distance(
-            x, background, config.shadow_brightness, config.highlight_opacity
+        return foreground_gate(
+            x,
+            background,
+            config.foreground_threshold,
+            config.shadow_brightness,
+            config.highlight_opacity,
         )
-        return foreground_gate(distance, config.foreground_threshold)
 
     def _score_background(self, x: Tensor, noise: Noise | None) -> ElboTerms:
         """Compute the terms of the background alone, with pixels of objects as outliers."""

@@ -205,7 +205,8 @@ def _measure(
             f"without objects in {pack.folder}."
         )
     contrast, median = np.quantile(differing.numpy(), (0.25, 0.5)).tolist()
-    gate = foreground_gate(distance, _threshold(contrast))
+    threshold = _threshold(contrast)
+    gate = foreground_gate(images, background, threshold, shadow_brightness, highlight)
     side = _typical_side(images, distance[:, 0] >= min(_CLEAR, median))
     size = _round_2(min(max(2 * side / images.shape[-1], _LEAST_SIZE), _SIZE))
     share = float((gate > 0.5).float().mean())

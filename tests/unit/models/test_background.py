@@ -56,9 +56,7 @@ def attend(image: Tensor, num_slots: int = 4, **options: Any) -> Any:
     torch.manual_seed(0)
     attention = SlotAttention(SIDE, 4, num_slots, object_size=0.35, **options)
     with torch.no_grad():
-        return attention(
-            image, foreground_gate(background_distance(image, torch.full_like(image, 0.2)), 0.08)
-        )
+        return attention(image, foreground_gate(image, torch.full_like(image, 0.2), 0.08))
 
 
 def test_identical_objects_get_slots_of_their_own() -> None:
@@ -105,9 +103,7 @@ def test_objects_much_smaller_than_the_typical_one(least_area: float, slots: int
     torch.manual_seed(0)
     attention = SlotAttention(SIDE, 4, 4, object_size=0.8, least_area=least_area)
     with torch.no_grad():
-        found = attention(
-            image, foreground_gate(background_distance(image, torch.full_like(image, 0.2)), 0.08)
-        )
+        found = attention(image, foreground_gate(image, torch.full_like(image, 0.2), 0.08))
     assert (found.assignment.flatten(2).sum(2) > 0.5).sum() == slots
 
 
@@ -140,7 +136,7 @@ def test_votes_learned_from_different_colours_separate_identical_objects() -> No
     twins, middles = pairs(16, generator, identical=True)
 
     def gate(images: Tensor) -> Tensor:
-        return foreground_gate(background_distance(images, torch.full_like(images, 0.2)), 0.08)
+        return foreground_gate(images, torch.full_like(images, 0.2), 0.08)
 
     def missed() -> float:
         """Return the mean distance of the squares' centres from the nearest slot's position."""
@@ -205,7 +201,7 @@ def test_slots_are_merged_along_a_chain() -> None:
 def test_a_large_object_has_one_slot_if_slots_are_merged() -> None:
     image = torch.full((1, 3, SIDE, SIDE), 0.2)
     image[..., 3:29, 12:22] = torch.tensor(RED)[:, None, None]
-    gate = foreground_gate(background_distance(image, torch.full_like(image, 0.2)), 0.08)
+    gate = foreground_gate(image, torch.full_like(image, 0.2), 0.08)
 
     def filled(merge_hue_distance: float) -> int:
         attention = SlotAttention(SIDE, 8, 5, 0.4, merge_hue_distance=merge_hue_distance)
@@ -216,7 +212,7 @@ def test_a_large_object_has_one_slot_if_slots_are_merged() -> None:
 
 def test_gates_are_zero_on_the_background() -> None:
     image = squares([RED])
-    gate = foreground_gate(background_distance(image, torch.full_like(image, 0.2)), 0.08)
+    gate = foreground_gate(image, torch.full_like(image, 0.2), 0.08)
     inside = torch.zeros(SIDE, SIDE, dtype=torch.bool)
     inside[3:9, 4:10] = True
     assert (gate[0, 0][~inside] == 0).all()
@@ -233,15 +229,16 @@ def test_shadows_are_not_foreground() -> None:
     corners = [(6, 6), (6, 16), (16, 6), (16, 16)]
 
     def shows_object(brightness: float) -> list[bool]:
-        gate = foreground_gate(background_distance(image, background, brightness), 0.04)[0, 0]
+        gate = foreground_gate(image, background, 0.04, brightness)[0, 0]
         return [bool(gate[place] > 0.5) for place in corners]
 
     assert shows_object(1.0) == [True] * 4
     assert shows_object(0.5) == [False, True, True, True]
     # A black background has no shadows.
     black = torch.zeros_like(image)
+    assert foreground_gate(image, black, 0.04, 0.5).isfinite().all()
     torch.testing.assert_close(
-        background_distance(image, black, 0.5), background_distance(image, black)
+        foreground_gate(image, black, 0.04, 0.5), foreground_gate(image, black, 0.04)
     )
 
 
