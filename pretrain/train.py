@@ -54,6 +54,7 @@ def parse(argv: Sequence[str] | None) -> Plan:
     for name in ("--model", "--data", "--data-options", "--background-data", "--out"):
         first.add_argument(name)
     first.add_argument("--model.background")
+    first.add_argument("--model.shadow-brightness", "--model.shadow_brightness", type=float)
     known, rest = first.parse_known_args(argv)
     own_images = known.data is not None and known.data not in DATASETS
     preset = known.preset or (AUTO if own_images and known.model is None else "multi-dsprites")
@@ -68,14 +69,21 @@ def parse(argv: Sequence[str] | None) -> Plan:
     if known.out is not None:
         default = replace(default, out=Path(known.out))
     background, empty = getattr(known, "model.background"), known.background_data
+    shadow = getattr(known, "model.shadow_brightness")
     notes: list[str] = []
     if preset == AUTO and not {"-h", "--help"} & set(rest):
         if known.data is None:
             raise ValueError("data must be set with --preset auto, got None.")
+        if shadow is not None:  # before objects are measured
+            default = replace(default, model=replace(default.model, shadow_brightness=shadow))
         default, before, notes = infer_settings(default, before, background, empty)
     else:
-        given = {"--model.background": background, "--background-data": empty}
-        rest += [word for pair in given.items() if pair[1] is not None for word in pair]
+        given = {
+            "--model.background": background,
+            "--background-data": empty,
+            "--model.shadow-brightness": shadow,
+        }
+        rest += [str(word) for pair in given.items() if pair[1] is not None for word in pair]
     names = "\n".join(f"  {name}: {preset.about}" for name, preset in PRESETS.items())
     rest, of_stage = split_stage_flags(rest)
     last = parse_flags(

@@ -140,7 +140,9 @@ def test_grey_objects_are_not_highlights(pack: Callable[..., Pack]) -> None:
     assert found.highlight_opacity == 0 and found.count >= 1
 
 
-def test_given_shadows_are_not_objects(pack: Callable[..., Pack]) -> None:
+def test_given_shadows_are_not_objects(
+    pack: Callable[..., Pack], tmp_path: Path, train_program: Any
+) -> None:
     rng = np.random.default_rng(3)
     images = np.full((40, SIDE, SIDE, 3), (150, 130, 100), np.uint8)
     for image in images:
@@ -156,6 +158,11 @@ def test_given_shadows_are_not_objects(pack: Callable[..., Pack]) -> None:
         config, _, _ = infer_settings(replace(base, model=model), (_stage(folder),))
         num_slots.append(config.model.num_slots)
     assert num_slots[1] == 4 < num_slots[0]  # one object, two spare slots, the background
+    flags = ["--data", str(folder), "--out", str(tmp_path / "run")]
+    (config,) = train_program.parse([*flags, "--model.shadow-brightness", "0.4"]).stages
+    assert (config.model.shadow_brightness, config.model.num_slots) == (0.4, 4)
+    named = ["--preset", "towers", "--model.shadow-brightness", "0.7"]
+    assert train_program.parse(named).stages[-1].model.shadow_brightness == 0.7
 
 
 def test_backgrounds_that_change_are_predicted(pack: Callable[..., Pack]) -> None:
