@@ -22,11 +22,14 @@ _VOTE_ERRORS, _LEAST_UNIT = 4.0, 0.3
 _WINDOW, _REACH = 16, 3.0
 # Least border of slots that are merged, in sides of a square with the area of the smaller one.
 _BORDER = 0.5
+# Hues in the order "hue", and the least saturation of a hue among them.
+_HUES, _LEAST_SATURATION = 12, 0.15
 _EPS = 1e-6
 
 
-#: Order of slots by the rows of their objects; by stick-breaking the first slot is in front.
-SlotOrder = Literal["top_down", "bottom_up"]
+#: Order of slots by the rows or the hues of their objects; by stick-breaking the first slot is in
+#: front.
+SlotOrder = Literal["top_down", "bottom_up", "hue"]
 
 
 class Seeds(NamedTuple):
@@ -61,7 +64,8 @@ def find_seeds(
         gate: probability that a pixel shows an object, (B, N).
         num_slots: K, the maximum number of seeds.
         least_mass: least sum of weights of the pixels around a seed, in pixels.
-        order: order of the seeds by their first coordinate, the row.
+        order: order of the seeds by their first coordinate, the row, or by the last three, a
+            colour.
         threshold: gate above which a pixel may be a seed.
     """
     norm = point.square().sum(2)
@@ -89,9 +93,25 @@ def find_seeds(
         nearest = torch.minimum(nearest, covered) if len(seeds) > 1 else covered
     seed, is_present = torch.stack(seeds, 1), torch.stack(present, 1)
     # topk because ONNX has no stable sort.
-    key = -seed[..., 0] if order == "top_down" else seed[..., 0]
-    rank = torch.where(is_present, key, -torch.inf).topk(num_slots, dim=1).indices
+    rank = torch.where(is_present, -_sort_key(seed, order), -torch.inf).topk(num_slots, 1).indices
     return Seeds(seed.gather(1, rank[..., None].expand_as(seed)), is_present.gather(1, rank))
+
+
+def _sort_key(seed: Tensor, order: SlotOrder) -> Tensor:
+    """Return a key of seeds (B, K, F) by which they are sorted in ascending order, (B, K)."""
+    row = seed[..., 0]
+    if order != "hue":
+        return row if order == "top_down" else -row
+    # Twelve hues from red to pink, then grey, so that small changes of hue do not exchange objects
+    # of one colour, which are sorted by rows.
+    colour = seed[..., -3:]
+    red, green, blue = colour.unbind(-1)
+    turn = torch.atan2(math.sqrt(3) * (green - blue), 2 * red - green - blue) / (2 * math.pi)
+    hue = (turn * _HUES).round() % _HUES
+    # The colours are unit vectors divided by a distance below 1, but that of black is zero.
+    value = colour.amax(-1)
+    grey = value - colour.amin(-1) < _LEAST_SATURATION * value.clamp_min(0.5)
+    return torch.where(grey, _HUES, hue) + row.sigmoid()
 
 
 class Statistics(NamedTuple):
@@ -173,7 +193,7 @@ class SlotAttention(nn.Module):
             channels: channels of the convolutions.
             num_slots: number of object slots.
             object_size: typical side of an object, in halves of the frame's side.
-            order: order of the slots by the rows of their seeds.
+            order: order of the slots by the rows or hues of their seeds.
             seed_threshold: mean gate above which a cell may be a seed.
             hue_distance: distance of unit RGB vectors from which on pixels are of different
                 objects.

@@ -119,7 +119,8 @@ class GenesisSConfig:
     slot_order: SlotOrder = "top_down"
     """order of slots by the rows of their objects, for an attention posterior. By stick-breaking
     the first slot is in front: "top_down" suits towers viewed from above, "bottom_up" objects on a
-    table, of which the lower ones are nearer"""
+    table, of which the lower ones are nearer. "hue" keeps objects of different colours in the same
+    slots when they move, as linear probes and policies without attention require"""
     attention_channels: Count = 32
     """channels of the convolutions that predict each pixel's object centre"""
     window_size: Count = 64

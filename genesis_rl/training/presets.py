@@ -466,7 +466,12 @@ PRESETS: dict[str, Preset] = {
     ),
     AUTO: Preset(
         "your own images or recordings: background, slots and object size from the images",
-        replace(_SCENES, data_options="{}", out=Path("runs/auto")),
+        replace(
+            _SCENES,
+            model=replace(_OBJECTS, slot_order="hue"),
+            data_options="{}",
+            out=Path("runs/auto"),
+        ),
         (replace(_BACKGROUND, data_options="{}"),),
     ),
     "multi-dsprites-64": Preset(

@@ -110,12 +110,9 @@ def test_the_file_computes_what_the_encoder_computes(
     assert int(about["opset"]) == onnx.load(done.path).opset_import[0].version
 
 
-def test_seeds_and_attention_are_exported(build: Build, tmp_path: Path) -> None:
-    model = build(
-        "genesis",
-        compact=True,
-        background="predicted",
-    )
+@pytest.mark.parametrize("order", ["top_down", "hue"])
+def test_seeds_and_attention_are_exported(build: Build, tmp_path: Path, order: str) -> None:
+    model = build("genesis", compact=True, background="predicted", slot_order=order)
     images = np.full((3, 32, 32, 3), 60, np.uint8)
     images[:, 4:12, 5:13], images[1:, 20:26, 16:24], images[2, 18:24, 2:8] = 255, (255, 0, 0), 200
     done = export_encoder(model, tmp_path / "e.onnx", images=images)

@@ -1,5 +1,6 @@
 """Backgrounds, seeds, attention and local decoders on images with known objects."""
 
+import itertools
 import math
 import warnings
 from typing import Any
@@ -76,6 +77,17 @@ def test_slots_are_sorted_by_row_and_touching_colours_differ(order: Any, first: 
     found = attend(image, order=order)
     assert (found.position[0, 0, 0] < found.position[0, 1, 0]) == (order == "top_down")
     torch.testing.assert_close(found.colour[0, 0], torch.tensor(first), atol=0.02, rtol=0)
+
+
+def test_order_of_hues_keeps_moving_objects_in_their_slots() -> None:
+    for last in ((0.7, 0.72, 0.7), (0.0, 0.0, 0.0)):
+        for colours in itertools.permutations([RED, BLUE, last]):
+            found = attend(squares(list(colours)), order="hue")
+            expected = torch.tensor([RED, BLUE, last])
+            torch.testing.assert_close(found.colour[0, :3], expected, atol=0.02, rtol=0)
+    pinkish = (0.9, 0.2, 0.25)
+    rows = attend(squares([pinkish, RED, RED]), order="hue").position[0, :3, 0]
+    assert rows[:2].max() < rows[2]  # one hue: by rows
 
 
 @pytest.mark.parametrize(("threshold", "found"), [(0.4, False), (0.2, True)])
