@@ -20,6 +20,8 @@ from genesis_rl.utils.log import ProgressBar
 #: Values of a smaller standard deviation count as constant.
 LEAST_STD = 1e-6
 _CHUNK = 4096  # rows per forward pass in evaluation
+# Bound of standardised features of linear probes.
+_CLIP = 5.0
 # Queries per output of the attention, and its initial learning rate.
 _QUERIES, _POOL_RATE = 4, 2e-3
 
@@ -271,12 +273,15 @@ def fit_linear(
 ) -> dict[str, float]:
     """Solve a ridge regression per target; classes are regressed as one-hot.
 
-    ``ridge`` is the weight of the squared coefficients of standardised features, in examples.
+    ``ridge`` is the weight of the squared coefficients of standardised features, in examples. The
+    features are clipped at 5 standard deviations: those of a slot that few training images fill are
+    nearly constant, and would be extreme where a test image fills it.
 
     Returns:
         Test score by target name.
     """
-    features = standardise({name: x.double() for name, x in features.items()})
+    standardised = standardise({name: x.double() for name, x in features.items()})
+    features = {name: x.clamp(-_CLIP, _CLIP) for name, x in standardised.items()}
     x = features["train"]
     y = torch.cat([t.regression_targets for t in targets], dim=1).double()
     mean = y.mean(0)

@@ -129,6 +129,15 @@ def test_ridge_is_least_squares_where_it_weighs_nothing_and_the_mean_where_all()
     assert fit_linear(x, [target], 1e12)["v"] == pytest.approx(target.baseline_score(), abs=1e-6)
 
 
+def test_linear_probes_survive_a_feature_that_is_rare_in_training() -> None:
+    x = features()
+    target = line(x)
+    rare = {name: torch.cat([v, torch.zeros(len(v), 1)], 1) for name, v in x.items()}
+    rare["train"][:3, 4], rare["test"][:20, 4] = 0.01, 1.0
+    target.values["train"][:3] += 0.5
+    assert fit_linear(rare, [target], 1.0)[target.name] > 0.9
+
+
 def test_a_column_that_does_not_vary_stays() -> None:
     values = {"train": torch.tensor([[1.0, 7.0], [3.0, 7.0]]), "test": torch.tensor([[5.0, 7.0]])}
     assert standardise(values)["test"].tolist() == [[3.0, 0.0]]
