@@ -3,6 +3,7 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genesis_rl.models.base import at_least_float32
@@ -154,7 +155,11 @@ def paste_occluders(x: Tensor, uniform: Tensor) -> Tensor:
 
 
 def background_distance(
-    x: Tensor, background: Tensor, shadow_brightness: float = 1.0, highlight_opacity: float = 0.0
+    x: Tensor,
+    background: Tensor,
+    shadow_brightness: float = 1.0,
+    highlight_opacity: float = 0.0,
+    displacement: int = 0,
 ) -> Tensor:
     """Return the squared colour distance of each pixel to the background, in any light.
 
@@ -162,17 +167,24 @@ def background_distance(
 
     over the brightnesses s of a shadow (as in the brightness distortion of Horprasert et al. 1999);
     then the same over the opacities a of white above the result, from -h / (1 - h), where only the
-    background is in a highlight of opacity h, to h, where only the image is.
+    background is in a highlight of opacity h, to h, where only the image is. Of the background's
+    pixels within the displacement, the one of the least distance counts (as in the suppression of
+    false detections of Elgammal et al. 2000).
 
     Args:
         x: images, (B, 3, H, W) in [0, 1].
         background: backgrounds, (B, 3, H, W).
         shadow_brightness: the least s, in (0, 1]; s is at most 1.
         highlight_opacity: h, in [0, 1).
+        displacement: radius in pixels, at least 0.
 
     Returns:
         (B, 1, H, W) in [0, 3].
     """
+    if displacement > 0:
+        light = (shadow_brightness, highlight_opacity)
+        shifted = _shift(background, displacement)
+        return torch.stack([background_distance(x, b, *light) for b in shifted]).amin(0)
     if shadow_brightness < 1:
         brightness = _project(x, background).clamp(shadow_brightness, 1.0)
         background = brightness * background
@@ -181,6 +193,15 @@ def background_distance(
         opacity = overlay_opacity(x, background).clamp(least, highlight_opacity)
         background = background + opacity * (1 - background)
     return (x - background).square().sum(1, keepdim=True)
+
+
+def _shift(images: Tensor, radius: int) -> list[Tensor]:
+    """Return images (B, C, H, W) shifted by all distances within a radius in pixels."""
+    height, width = images.shape[2:]
+    padded = F.pad(images, (radius,) * 4, mode="replicate")
+    steps = range(-radius, radius + 1)
+    offsets = [(radius + i, radius + j) for i in steps for j in steps if i**2 + j**2 <= radius**2]
+    return [padded[:, :, i : i + height, j : j + width] for i, j in offsets]
 
 
 def overlay_opacity(x: Tensor, background: Tensor) -> Tensor:
@@ -202,6 +223,7 @@ def foreground_gate(
     threshold: float,
     shadow_brightness: float = 1.0,
     highlight_opacity: float = 0.0,
+    displacement: int = 0,
 ) -> Tensor:
     """Return the probability that a pixel shows an object, from its distance to the background.
 
@@ -216,10 +238,12 @@ def foreground_gate(
         threshold: squared distance at which the gate is 0.5, such as 0.08.
         shadow_brightness: least brightness in a shadow, in (0, 1].
         highlight_opacity: greatest opacity of a highlight, in [0, 1).
+        displacement: distance in pixels by which the background may be displaced, at least 0.
 
     Returns:
         (B, 1, H, W) in [0, 1].
     """
-    distance = background_distance(x, background, shadow_brightness, highlight_opacity)
+    light = (shadow_brightness, highlight_opacity)
+    distance = background_distance(x, background, *light, displacement)
     gate = torch.sigmoid((distance / threshold - 1) / _GATE_SCALE)
     return gate * (gate > 0.3)

@@ -178,6 +178,7 @@ class GenesisS(StepwiseModel):
             config.hue_distance,
             config.least_area,
             config.merge_hue_distance,
+            config.merge_area,
         )
         self.attention = AttentionPosterior(
             attention, config.window_size, *self.latent_sizes, config.posterior_passes
@@ -376,6 +377,7 @@ class GenesisS(StepwiseModel):
             config.foreground_threshold,
             config.shadow_brightness,
             config.highlight_opacity,
+            config.background_displacement,
         )
 
     def _score_background(self, x: Tensor, noise: Noise | None) -> ElboTerms:

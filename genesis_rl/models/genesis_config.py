@@ -7,7 +7,16 @@ from genesis_rl.models.attention import SlotOrder
 from genesis_rl.models.base import FiveCounts, ImageSize, SigmaX, SlotCount
 from genesis_rl.models.likelihood import Mixture
 from genesis_rl.models.local import GEOMETRY
-from genesis_rl.utils.checks import Count, Counts, Finite, Must, Natural, Positive, check_fields
+from genesis_rl.utils.checks import (
+    Count,
+    Counts,
+    Finite,
+    Must,
+    Natural,
+    NonNegative,
+    Positive,
+    check_fields,
+)
 
 Prior = Literal["autoregressive", "independent"]
 MaskDecoder = Literal["deconvolution", "broadcast", "local"]
@@ -99,6 +108,10 @@ class GenesisSConfig:
     highlight_opacity: Annotated[float, Must("in [0, 1)", lambda value: 0 <= value < 1)] = 0.0
     """greatest opacity of a white highlight, such as 0.3 of the agent's view in MiniGrid: what it
     changes is not of an object. 0: no highlights"""
+    background_displacement: Natural = 0
+    """distance in pixels by which a predicted background may be displaced: a pixel whose colour the
+    background has within this distance is not of an object. 1 for textures with contrast, whose
+    edges a network does not predict exactly"""
     posterior: Posterior = "lstm"
     """posterior of object slots: "lstm" over features of the image (the paper's), or "attention"
     over foreground pixels, which requires a background"""
@@ -110,9 +123,13 @@ class GenesisSConfig:
     hue_distance: Positive = 0.5
     """distance of the hues of different objects (unit RGB vectors), for an attention posterior:
     smaller values separate similar colours, larger ones keep objects of several shades together"""
-    merge_hue_distance: Annotated[float, Must("at least 0", lambda value: value >= 0)] = 0.0
+    merge_hue_distance: NonNegative = 0.0
     """distance of hues below which touching slots are merged, for an attention posterior: 0.08
     where sizes of objects differ much, and touching objects of one colour are rare; 0: never"""
+    merge_area: NonNegative = 0.0
+    """area, as a share of object_size squared, below which a slot is merged with the larger one of
+    a similar hue with which it has the longest border, for an attention posterior: 0.5 where
+    objects are about equally large; 0: never"""
     least_area: Positive = 0.03
     """least area of an object with a slot, as a share of object_size squared, for an attention
     posterior; 0.01 finds objects much smaller than the typical one"""

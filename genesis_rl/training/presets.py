@@ -283,8 +283,15 @@ _BACKGROUND = replace(
     eval_every=1_000,
 )
 
-# Blocks are of six hues, and cast shadows on the floor and the walls.
-_TOWERS = replace(_OBJECTS, foreground_threshold=0.04, shadow_brightness=0.5, least_area=0.01)
+# Blocks are of six hues and about equally large, and cast shadows on textured floors and walls.
+_TOWERS = replace(
+    _OBJECTS,
+    foreground_threshold=0.03,
+    shadow_brightness=0.5,
+    background_displacement=1,
+    least_area=0.01,
+    merge_area=0.5,
+)
 
 _MULTI_DSPRITES_64: dict[str, Any] = {
     "model": replace(

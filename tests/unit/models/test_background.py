@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genesis_rl.models import GenesisConfig, GenesisSConfig, build_model
-from genesis_rl.models.attention import SlotAttention, find_seeds, merge_touching
+from genesis_rl.models.attention import SlotAttention, find_seeds, merge_small, merge_touching
 from genesis_rl.models.background import (
     OCCLUDER_SIZE,
     BackgroundNetwork,
@@ -117,6 +117,35 @@ def test_objects_much_smaller_than_the_typical_one(least_area: float, slots: int
     with torch.no_grad():
         found = attention(image, foreground_gate(image, torch.full_like(image, 0.2), 0.08))
     assert (found.assignment.flatten(2).sum(2) > 0.5).sum() == slots
+
+
+@pytest.mark.parametrize(("displacement", "found"), [(0, True), (1, False)])
+def test_displaced_edges_of_the_background_are_no_objects(displacement: int, found: bool) -> None:
+    background = torch.full((1, 3, SIDE, SIDE), 0.2)
+    background[..., 16:] = 0.9
+    image = background.roll(1, 3)
+    image[..., 0] = 0.2
+    image[0, :, 5:8, 5:8] = torch.tensor(RED)[:, None, None]
+    gate = foreground_gate(image, background, 0.08, displacement=displacement)[0, 0]
+    assert gate[5:8, 5:8].min() > 0.9
+    assert bool(gate[:, 10:].max() > 0.9) == found
+
+
+@pytest.mark.parametrize(("area", "slots"), [(0.0, 3), (0.5, 3), (2.0, 2)])
+def test_slots_below_an_area_are_merged(area: float, slots: int) -> None:
+    image = torch.full((1, 3, SIDE, SIDE), 0.2)
+    image[0, :, 6:20, 4:10] = torch.tensor(RED)[:, None, None]  # 2.7 typical areas
+    image[0, :, 20:26, 4:10] = torch.tensor(BLUE)[:, None, None]
+    found = attend(image, merge_area=area)
+    assert (found.assignment.flatten(2).sum(2) > 0.5).sum() == slots
+
+
+def test_small_slots_are_merged_in_turn_and_not_with_what_they_do_not_touch() -> None:
+    cells = torch.zeros(1, 4, 8, 8)
+    cells[0, 0, 0, 0], cells[0, 1, 0, 1:3], cells[0, 2, :4, 3:7], cells[0, 3, 7, 0] = 1, 1, 1, 1
+    hue = F.normalize(torch.ones(1, 4, 3), dim=2)
+    merged = merge_small(cells.flatten(2), hue, 0.1, 3.0).sum(2)
+    assert merged[0].tolist() == [0.0, 0.0, 19.0, 1.0]
 
 
 def test_no_foreground_has_no_seed() -> None:
