@@ -74,7 +74,7 @@ _YOUNGEST_DEFAULTS = {
     "least_area": 0.03,
     "background_displacement": 0,
     "merge_hue_distance": 0.0,
-    "merge_area": 0.0,
+    "merge_distance": 0.0,
     "slot_order": "top_down",
     "attention_channels": 32,
     "window_size": 64,

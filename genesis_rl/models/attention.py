@@ -22,9 +22,6 @@ _VOTE_ERRORS, _LEAST_UNIT = 4.0, 0.3
 _WINDOW, _REACH = 16, 3.0
 # Least border of slots that are merged, in sides of a square with the area of the smaller one.
 _BORDER = 0.5
-# Least border in cells of a small slot that is merged, and the distance of similar hues as a share
-# of that of different objects.
-_TOUCHING, _SIMILAR = 0.5, 0.5
 # Hues in the order "hue", and the least saturation of a hue among them.
 _HUES, _LEAST_SATURATION = 12, 0.15
 _EPS = 1e-6
@@ -137,6 +134,14 @@ class Statistics(NamedTuple):
     vote_loss: Tensor | None
 
 
+def _centres(assignment: Tensor, mass: Tensor) -> Tensor:
+    """Return the centres (B, K, 2) of slots (B, K, N) with areas (B, K), in cells."""
+    side = math.isqrt(assignment.shape[2])
+    maps = assignment.unflatten(2, (side, side))
+    cells = torch.arange(side, device=maps.device, dtype=maps.dtype)
+    return torch.stack([maps.sum(3) @ cells, maps.sum(2) @ cells], 2) / (mass[..., None] + _EPS)
+
+
 def _borders(assignment: Tensor) -> Tensor:
     """Return the lengths (B, K, K) of common borders of slots (B, K, N), in sides of a cell."""
     side = math.isqrt(assignment.shape[2])
@@ -147,47 +152,37 @@ def _borders(assignment: Tensor) -> Tensor:
     return border + border.transpose(1, 2)
 
 
-def merge_small(assignment: Tensor, hue: Tensor, hue_distance: float, area: float) -> Tensor:
-    """Merge small slots with a larger one of a similar hue, so that parts of objects take no slots.
-
-    Of several, it is the one with the longest border.
-
-    Args:
-        assignment: each slot's share of each cell of a square map, (B, K, N) in [0, 1].
-        hue: mean hue of each slot as a unit vector, (B, K, 3).
-        hue_distance: distance of hues below which they are similar.
-        area: area in cells below which a slot is small.
-
-    Returns:
-        (B, K, N): slots that are merged are zero.
-    """
-    num_slots, mass = assignment.shape[1], assignment.sum(2)
-    near = 2 - 2 * hue @ hue.transpose(1, 2) < hue_distance**2
-    larger = mass[:, None] > mass[:, :, None]
-    border, other = torch.where(larger & near, _borders(assignment), 0.0).max(2)
-    slots = torch.arange(num_slots, device=mass.device)
-    target = torch.where((mass < area) & (border > _TOUCHING), other, slots)
-    for _ in range((num_slots - 1).bit_length()):  # the slot that it is merged with may be small
-        target = target.gather(1, target)
-    return F.one_hot(target, num_slots).to(assignment).transpose(1, 2) @ assignment
-
-
-def merge_touching(assignment: Tensor, hue: Tensor, hue_distance: float) -> Tensor:
-    """Merge slots of one hue that touch, so that large objects do not take several slots.
+def merge_touching(
+    assignment: Tensor,
+    hue: Tensor,
+    hue_distance: float,
+    part_hue_distance: float = 0.0,
+    part_distance: float = 0.0,
+) -> Tensor:
+    """Merge slots of one hue that touch, so that objects do not take several slots.
 
     Args:
         assignment: each slot's share of each cell of a square map, (B, K, N) in [0, 1].
         hue: mean hue of each slot as a unit vector, (B, K, 3).
-        hue_distance: distance of hues below which two slots are merged.
+        hue_distance: distance of hues below which two slots are merged, however far their centres
+            are apart.
+        part_hue_distance: distance of hues below which two slots are merged if their centres are
+            near.
+        part_distance: distance of near centres, in sides of a square with the area of both slots.
 
     Returns:
         (B, K, N): the first slot of every group has the sum of the group, the others are zero.
     """
     num_slots, border = assignment.shape[1], _borders(assignment)
     mass = assignment.sum(2)
-    smaller = torch.minimum(mass[:, :, None], mass[:, None])
-    near = 2 - 2 * hue @ hue.transpose(1, 2) < hue_distance**2
-    joined = near & (border > _BORDER * smaller.sqrt()) & (smaller > 0)
+    first, second = mass[:, :, None], mass[:, None]
+    hues = 2 - 2 * hue @ hue.transpose(1, 2)
+    centre = _centres(assignment, mass)
+    distance = (centre[:, :, None] - centre[:, None]).square().sum(3)
+    is_part = (hues < part_hue_distance**2) & (distance < part_distance**2 * (first + second))
+    smaller = torch.minimum(first, second)
+    touches = (border > _BORDER * smaller.sqrt()) & (smaller > 0)
+    joined = touches & ((hues < hue_distance**2) | is_part)
     reach = joined.float() + torch.eye(num_slots, device=hue.device)
     for _ in range((num_slots - 1).bit_length()):  # to the slots of the slots reached
         reach = (reach @ reach).clamp_max(1)
@@ -218,7 +213,7 @@ class SlotAttention(nn.Module):
         hue_distance: float = 0.5,
         least_area: float = 0.03,
         merge_hue_distance: float = 0.0,
-        merge_area: float = 0.0,
+        merge_distance: float = 0.0,
     ) -> None:
         """Initialise with votes near the pixels' own positions.
 
@@ -233,14 +228,14 @@ class SlotAttention(nn.Module):
                 objects.
             least_area: least area of an object, as a share of object_size squared.
             merge_hue_distance: distance of unit RGB vectors below which touching slots are merged.
-            merge_area: area, as a share of object_size squared, below which a slot is merged with a
-                larger one of a similar hue.
+            merge_distance: distance of centres, in sides of a square with the area of both, below
+                which touching slots of hues within hue_distance are merged.
         """
         super().__init__()
         self.num_slots, self.object_size, self.order = num_slots, object_size, order
         self.seed_threshold, self.hue_distance = seed_threshold, hue_distance
         self.least_area = least_area
-        self.merge_hue_distance, self.merge_area = merge_hue_distance, merge_area
+        self.merge_hue_distance, self.merge_distance = merge_hue_distance, merge_distance
         layers: list[nn.Module] = [nn.Conv2d(2, channels, 5, _STRIDE, padding=2), nn.ELU()]
         for dilation in (1, 2, 4):
             layers += [
@@ -306,13 +301,11 @@ class SlotAttention(nn.Module):
             variance = (mean[..., 2:3] - centre.square().sum(2, keepdim=True)) / 2
             variance = variance.clamp(0.04, 1.0)
             mean_hue = F.normalize(mean[..., 3:], dim=2, eps=1e-3)
-        if self.merge_area > 0:
-            area = self.merge_area * self.object_size**2 / pixel_mass
-            similar = _SIMILAR * self.hue_distance
-            assignment = merge_small(assignment, mean_hue, similar, area)
-        if self.merge_hue_distance > 0:
-            assignment = merge_touching(assignment, mean_hue, self.merge_hue_distance)
-        return assignment
+        if self.merge_hue_distance == 0 and self.merge_distance == 0:
+            return assignment
+        return merge_touching(
+            assignment, mean_hue, self.merge_hue_distance, self.hue_distance, self.merge_distance
+        )
 
     def _statistics(
         self, assignment: Tensor, vote: Tensor, colour: Tensor, side: int

@@ -178,7 +178,7 @@ class GenesisS(StepwiseModel):
             config.hue_distance,
             config.least_area,
             config.merge_hue_distance,
-            config.merge_area,
+            config.merge_distance,
         )
         self.attention = AttentionPosterior(
             attention, config.window_size, *self.latent_sizes, config.posterior_passes

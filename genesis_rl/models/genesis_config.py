@@ -126,10 +126,10 @@ class GenesisSConfig:
     merge_hue_distance: NonNegative = 0.0
     """distance of hues below which touching slots are merged, for an attention posterior: 0.08
     where sizes of objects differ much, and touching objects of one colour are rare; 0: never"""
-    merge_area: NonNegative = 0.0
-    """area, as a share of object_size squared, below which a slot is merged with the larger one of
-    a similar hue with which it has the longest border, for an attention posterior: 0.5 where
-    objects are about equally large; 0: never"""
+    merge_distance: NonNegative = 0.0
+    """distance of centres, in sides of a square with the area of both, below which touching slots
+    of hues within hue_distance are merged, for an attention posterior: 0.45 merges faces and edges
+    of an object, but not two objects of one colour side by side; 0: never"""
     least_area: Positive = 0.03
     """least area of an object with a slot, as a share of object_size squared, for an attention
     posterior; 0.01 finds objects much smaller than the typical one"""

@@ -290,7 +290,7 @@ _TOWERS = replace(
     shadow_brightness=0.5,
     background_displacement=1,
     least_area=0.01,
-    merge_area=0.5,
+    merge_distance=0.45,
 )
 
 _MULTI_DSPRITES_64: dict[str, Any] = {

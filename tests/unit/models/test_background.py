@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genesis_rl.models import GenesisConfig, GenesisSConfig, build_model
-from genesis_rl.models.attention import SlotAttention, find_seeds, merge_small, merge_touching
+from genesis_rl.models.attention import SlotAttention, find_seeds, merge_touching
 from genesis_rl.models.background import (
     OCCLUDER_SIZE,
     BackgroundNetwork,
@@ -131,21 +131,26 @@ def test_displaced_edges_of_the_background_are_no_objects(displacement: int, fou
     assert bool(gate[:, 10:].max() > 0.9) == found
 
 
-@pytest.mark.parametrize(("area", "slots"), [(0.0, 3), (0.5, 3), (2.0, 2)])
-def test_slots_below_an_area_are_merged(area: float, slots: int) -> None:
+@pytest.mark.parametrize(("distance", "slots"), [(0.0, 2), (0.55, 1)])
+def test_faces_of_an_object_are_merged(distance: float, slots: int) -> None:
     image = torch.full((1, 3, SIDE, SIDE), 0.2)
-    image[0, :, 6:20, 4:10] = torch.tensor(RED)[:, None, None]  # 2.7 typical areas
-    image[0, :, 20:26, 4:10] = torch.tensor(BLUE)[:, None, None]
-    found = attend(image, merge_area=area)
+    image[0, :, 6:8, 4:10] = torch.tensor((0.9, 0.1, 0.1))[:, None, None]
+    image[0, :, 8:12, 4:10] = torch.tensor((0.5, 0.3, 0.1))[:, None, None]
+    found = attend(image, merge_distance=distance)
     assert (found.assignment.flatten(2).sum(2) > 0.5).sum() == slots
 
 
-def test_small_slots_are_merged_in_turn_and_not_with_what_they_do_not_touch() -> None:
-    cells = torch.zeros(1, 4, 8, 8)
-    cells[0, 0, 0, 0], cells[0, 1, 0, 1:3], cells[0, 2, :4, 3:7], cells[0, 3, 7, 0] = 1, 1, 1, 1
+def test_twins_side_by_side_are_not_merged() -> None:
+    maps = torch.zeros(1, 4, 8, 8)
+    maps[0, 0, 0:4, 0:4], maps[0, 1, 0:4, 4:8] = 1, 1  # twins
+    maps[0, 2, 4:5, 4:8] = 1  # a part of the second
+    maps[0, 3, 4:8, 1:2] = 1  # as large, but long
     hue = F.normalize(torch.ones(1, 4, 3), dim=2)
-    merged = merge_small(cells.flatten(2), hue, 0.1, 3.0).sum(2)
-    assert merged[0].tolist() == [0.0, 0.0, 19.0, 1.0]
+    merged = merge_touching(maps.flatten(2), hue, 0.0, 0.1, 0.6).sum(2)
+    assert merged[0].tolist() == [16.0, 20.0, 0.0, 4.0]
+    assert merge_touching(maps.flatten(2), hue, 0.0, 0.1, 0.8).sum(2)[0, 0] == 36
+    hue[0, 2] = F.normalize(torch.tensor(RED), dim=0)
+    assert merge_touching(maps.flatten(2), hue, 0.0, 0.1, 0.6).sum(2)[0, 1] == 16
 
 
 def test_no_foreground_has_no_seed() -> None:
