@@ -268,7 +268,8 @@ def component_areas(image: Tensor, gate: Tensor) -> npt.NDArray[np.int64]:
     """
     foreground = (gate > 0.5).numpy()
     hue = F.normalize(image, dim=0, eps=0.1).numpy()
-    index = np.arange(foreground.size).reshape(foreground.shape)
+    # SciPy 1.11 cannot search graphs whose indices are int64.
+    index = np.arange(foreground.size, dtype=np.int32).reshape(foreground.shape)
     pairs = []
     for a, b in (((slice(1, None),), (slice(-1),)), ((..., slice(1, None)), (..., slice(-1)))):
         near = np.square(hue[:, *a] - hue[:, *b]).sum(0) < _HUE**2

@@ -14,14 +14,14 @@ from torch import Tensor
 from genesis_rl.data.cache import data_root
 from genesis_rl.data.transitions import Transitions
 from genesis_rl.evaluation.metrics.features import digest
-from genesis_rl.perception.alignment import SlotAligner
+from genesis_rl.perception.alignment import LEAST_AREA, SlotAligner
 from genesis_rl.perception.encoder import SlotEncoder
 from genesis_rl.utils.files import new_folder, private_folder
 from genesis_rl.utils.log import ProgressBar
 from genesis_rl.world_model.actions import ActionSpec
 from genesis_rl.world_model.model import SlotSpec
 
-_FORMAT = 1  # incremented when the content of cached files changes
+_FORMAT = 2  # incremented when the content of cached files changes
 _FEATURES = "features.npy"
 _BATCH = 256
 _GEOMETRY = 3
@@ -100,7 +100,8 @@ def _align(features: Floats, first: npt.NDArray[np.bool_], sizes: tuple[int, int
     aligner = SlotAligner(1, features.shape[1], widths)
     env = np.zeros(1, np.intp)
     for t in range(len(features)):
-        order = aligner.follow(features[t : t + 1], env, first[t : t + 1])
+        frame = features[t : t + 1]
+        order = aligner.follow(frame, env, first[t : t + 1], frame[..., -1] >= LEAST_AREA)
         features[t] = features[t, order[0]]
 
 

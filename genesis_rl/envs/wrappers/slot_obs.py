@@ -17,7 +17,7 @@ from genesis_rl.envs.wrappers.frame_source import (
     find_kept,
     follow,
 )
-from genesis_rl.perception.alignment import Indices, SlotAligner
+from genesis_rl.perception.alignment import LEAST_AREA, Indices, SlotAligner
 from genesis_rl.perception.encoder import SlotEncoder, slot_features
 from genesis_rl.perception.preprocessing import (
     Crop,
@@ -400,7 +400,8 @@ class SlotObsCodec:
         objects = features[:, :, self._first_object :]
         sequences = (envs[:, None] * cameras + np.arange(cameras)).ravel()
         flat = objects.reshape(-1, *objects.shape[2:])
-        order = self._aligner.follow(flat, sequences, first.repeat(cameras))
+        present = flat[..., -1] >= LEAST_AREA
+        order = self._aligner.follow(flat, sequences, first.repeat(cameras), present)
         order = order.reshape(objects.shape[:3])
         objects[:] = np.take_along_axis(objects, order[..., None], axis=2)
         if "masks" in info:

@@ -67,6 +67,29 @@ def test_places_tell_objects_that_look_the_same() -> None:
     assert aligner.follow(moved, one, ~start).tolist() == [[1, 2, 0]]
 
 
+def test_hidden_objects_return_to_their_slots() -> None:
+    """An object is hidden for some frames, in which another one moves and a third appears."""
+    rng = np.random.default_rng(3)
+    looks = rng.normal(size=(3, 3))
+    empty = np.array([9.0, 9, 9, 0, 0])
+    one, start = np.zeros(1, np.intp), np.ones(1, np.bool_)
+
+    def frame(*rows: tuple[int, float]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+        slots = [[*looks[look], place, 0] for look, place in rows] + [empty] * (4 - len(rows))
+        return np.float32([slots]), np.arange(4)[None] < len(rows)
+
+    def follow(aligner: SlotAligner, *rows: tuple[int, float], first: bool = False) -> list[int]:
+        slots, present = frame(*rows)
+        return aligner.follow(slots, one, start & first, present)[0].tolist()
+
+    aligner = SlotAligner(1, 4, (3, 2))
+    assert follow(aligner, (0, -0.5), (1, 0.5), first=True)[:2] == [0, 1]
+    assert follow(aligner, (1, 0.45))[1] == 0
+    assert follow(aligner, (1, 0.4), (2, 0.0)).index(1) >= 2  # not in the place of the hidden one
+    assert follow(aligner, (2, 0.0), (1, 0.35), (0, -0.5))[:2] == [2, 1]
+    assert follow(aligner, (1, 0.3), (0, -0.5), first=True)[:2] == [0, 1]  # another episode
+
+
 def test_environments_and_episodes_are_apart() -> None:
     rng = np.random.default_rng(2)
     slots = rng.normal(size=(N, K, sum(WIDTHS))).astype(np.float32)

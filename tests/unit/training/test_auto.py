@@ -174,6 +174,7 @@ def test_backgrounds_that_change_are_predicted(pack: Callable[..., Pack]) -> Non
     assert not rooms.static and not walls.static
 
 
+@pytest.mark.smoke
 def test_components_are_separated_by_hue_and_by_gaps() -> None:
     image = torch.zeros(3, 16, 16)
     image[0, 2:6, 2:6] = image[1, 2:6, 6:9] = image[0, 10:14, 2:7] = 1.0
