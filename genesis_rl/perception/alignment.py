@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
-#: Least share of the image's area of a slot that shows an object: eight pixels of 64 x 64.
-LEAST_AREA = 2e-3
+#: Least share of the image's area of a slot that shows an object: two pixels of 64 x 64. Masks of
+#: slots without an object add up to about one.
+LEAST_AREA = 5e-4
 # Cost of a slot whose object is hidden, or appears, in mean squared distances of a kind.
 _HIDDEN = 0.5
 
