@@ -148,7 +148,7 @@ def _borders(assignment: Tensor) -> Tensor:
     maps = assignment.unflatten(2, (side, side))
     right = maps[..., :-1].flatten(2) @ maps[..., 1:].flatten(2).transpose(1, 2)
     below = maps[..., :-1, :].flatten(2) @ maps[..., 1:, :].flatten(2).transpose(1, 2)
-    border = right + below
+    border: Tensor = right + below
     return border + border.transpose(1, 2)
 
 

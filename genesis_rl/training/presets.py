@@ -283,7 +283,7 @@ _BACKGROUND = replace(
     eval_every=1_000,
 )
 
-# Blocks are of six hues and about equally large, and cast shadows on textured floors and walls.
+# Blocks are of six hues, and cast shadows on textured floors and walls.
 _TOWERS = replace(
     _OBJECTS,
     foreground_threshold=0.03,

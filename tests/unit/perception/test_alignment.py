@@ -71,16 +71,17 @@ def test_hidden_objects_return_to_their_slots() -> None:
     """An object is hidden for some frames, in which another one moves and a third appears."""
     rng = np.random.default_rng(3)
     looks = rng.normal(size=(3, 3))
-    empty = np.array([9.0, 9, 9, 0, 0])
     one, start = np.zeros(1, np.intp), np.ones(1, np.bool_)
 
     def frame(*rows: tuple[int, float]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-        slots = [[*looks[look], place, 0] for look, place in rows] + [empty] * (4 - len(rows))
-        return np.float32([slots]), np.arange(4)[None] < len(rows)
+        slots = [[*looks[look], place, 0] for look, place in rows]
+        slots += [[9, 9, 9, 0, 0]] * (4 - len(rows))
+        return np.array([slots], np.float32), np.arange(4)[None] < len(rows)
 
     def follow(aligner: SlotAligner, *rows: tuple[int, float], first: bool = False) -> list[int]:
         slots, present = frame(*rows)
-        return aligner.follow(slots, one, start & first, present)[0].tolist()
+        order = aligner.follow(slots, one, start & first, present)
+        return [int(index) for index in order[0]]
 
     aligner = SlotAligner(1, 4, (3, 2))
     assert follow(aligner, (0, -0.5), (1, 0.5), first=True)[:2] == [0, 1]
